@@ -1,0 +1,114 @@
+"""Every image of a data set opened once before the first step, so that all faults are known together.
+
+Returns the sizes that packing is planned with. Opening itself is `vlm_jax.processing.images.open_image`, the same
+function that training uses; the records come from `data_pipeline.sources`.
+"""
+
+import os
+import stat
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import PIL.Image
+from PIL.ExifTags import Base as ExifTag
+
+from data_pipeline.records import Record, images_of
+from data_pipeline.sources.containers import did_you_mean
+from vlm_jax.errors import InputError
+from vlm_jax.processing.images import MAX_ASPECT, describe, open_image
+
+_NAMED_RECORDS = 3
+_SUGGESTIONS = 20  # looking for the nearest name is slow, and with a wrong image root every image is missing
+_MISSING = "no such image; correct the path or the image root"
+_QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+def check_images(
+    records: Iterable[Record], *, decode: bool = True, threads: int = min(16, os.cpu_count() or 1)
+) -> tuple[dict[str | bytes, tuple[int, int]], list[str]]:
+    """Checks each distinct image once: that it is there, opens, and is of a shape the model takes.
+
+    Args:
+      records: their images are checked; the texts were checked when the records were made.
+      decode: decode all pixels, which finds truncated files. Without it no more is read than the upright size needs:
+        a header for most formats, all of a PNG, whose EXIF may follow the pixels.
+      threads: images opened at the same time; each holds one decoded image in memory.
+
+    Returns:
+      Path (or the bytes of an embedded image) to (width, height) in pixels, upright by EXIF, of the images in order;
+      and one line for each faulty image: the file, the reason, and records that use it.
+    """
+    uses: dict[str | bytes, list[str]] = {}
+    for record in records:
+        for image in dict.fromkeys(images_of(record)):
+            uses.setdefault(image, []).append(record.where or f"record {record.id!r}")
+
+    sizes: dict[str | bytes, tuple[int, int]] = {}
+    faults: list[str] = []
+    # The filter is one for all threads, so it is set around them: a decompression bomb is a fault, not a warning.
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        for image, result in zip(uses, pool.map(lambda image: _check(image, decode), uses), strict=True):
+            if isinstance(result, str):
+                if result.endswith(_MISSING) and len(faults) < _SUGGESTIONS:
+                    result += did_you_mean(Path(image))
+                faults.append(f"{result} (used by {_some(uses[image])})")
+            else:
+                sizes[image] = result
+    return sizes, faults
+
+
+def _check(image: str | bytes, decode: bool) -> tuple[int, int] | str:
+    """The upright size, or the fault as `file: reason`."""
+    name = f"embedded image of {len(image)} bytes" if isinstance(image, bytes) else image
+    try:
+        if isinstance(image, str) and (reason := _not_a_file(image)):
+            return f"{name}: {reason}"
+        width, height = open_image(image).size if decode else _header_size(image)
+    except InputError as error:
+        return f"{name}: {error.faults[0].removeprefix(describe(image) + ': ')}"
+    except PIL.UnidentifiedImageError:
+        return f"{name}: not an image in a format that can be read"
+    # What a hostile or broken file makes a decoder raise is not a fixed list, and must not hide the other faults.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return f"{name}: cannot be opened as an image ({' '.join(reason.split())})"
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        return f"{name}: is {width}x{height} pixels; one side may be at most {MAX_ASPECT} times the other: crop it"
+    return width, height
+
+
+def _not_a_file(path: str) -> str | None:
+    """Why a path cannot be an image, told before anything is opened: opening a pipe would wait for ever."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return _MISSING
+    except NotADirectoryError:
+        return "no such image: a part of the path is a file, not a folder"
+    except PermissionError:
+        return "permission denied; make it readable"
+    if stat.S_ISDIR(status.st_mode):
+        return "is a folder where an image is expected"
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a regular file"
+    if status.st_size == 0:
+        return "is empty (0 bytes); copy it again"
+    if not os.access(path, os.R_OK):
+        return "permission denied; make it readable"
+    return None
+
+
+def _header_size(image: str | bytes) -> tuple[int, int]:
+    with PIL.Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        width, height = opened.size
+        turned = opened.getexif().get(ExifTag.Orientation) in _QUARTER_TURNS
+    return (height, width) if turned else (width, height)
+
+
+def _some(users: Sequence[str]) -> str:
+    rest = len(users) - _NAMED_RECORDS
+    return "; ".join(users[:_NAMED_RECORDS]) + (f"; and {rest} more" if rest > 0 else "")

@@ -1,0 +1,303 @@
+"""The one form that every data set is brought into: a conversation with its images, checked when it is made.
+
+Turns raw messages (Hugging Face's and OpenAI's chat forms) into a `Record`, and writes records as JSON lines.
+Reading files and their formats is `data_pipeline.sources`; whether an image exists and opens is
+`data_pipeline.check`; rendering a conversation into tokens is `vlm_jax.processing`.
+"""
+
+import base64
+import binascii
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from vlm_jax.errors import InputError
+
+# Tokens that open or close a turn, or that stand for an image. Inside a message they would be tokenised as the real
+# thing and forge turns or images. Tokens that people write on purpose (`<|box_start|>` of grounding data) may stay.
+_RESERVED_TOKEN = re.compile(r"<\|(?:im_start|im_end|endoftext|(?:image|video|vision)_pad|vision_(?:start|end))\|>")
+_IMAGE_MARK = "<image>"
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half a character; tokenisers and files cannot
+_NOT_IN_PATHS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # would also break up a fault line
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+_ROLES = ("system", "user", "assistant")
+_TEXT_FIELDS = ("task", "fact_id", "split", "context", "reasoning")
+_UNSUPPORTED_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One conversation. `from_json` makes it; made by hand, it is taken as it is.
+
+    Attributes:
+      id: unique within its file.
+      messages: `{"role", "content"}` each, where content is a string or a list of `{"type": "text", "text": str}` and
+        `{"type": "image", "image": str | bytes}`; a string is an absolute path, bytes are an encoded image file.
+      answers: accepted answers, where a benchmark gives several or keeps them out of the conversation.
+      where: file and entry the record came from, for fault lines. Neither written to disk nor compared.
+    """
+
+    id: str
+    messages: list[dict[str, Any]]
+    answers: list[str] | None = None
+    task: str | None = None
+    fact_id: str | None = None
+    split: str | None = None
+    context: str | None = None
+    reasoning: str | None = None
+    provenance: dict[str, Any] | None = None
+    where: str = field(default="", compare=False)
+
+
+def images_of(record: Record) -> list[str | bytes]:
+    """The images of a conversation in the order they are shown: absolute paths, or bytes of embedded files."""
+    return [
+        part["image"]
+        for message in record.messages
+        if not isinstance(message["content"], str)
+        for part in message["content"]
+        if part["type"] == "image"
+    ]
+
+
+def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, training: bool = True) -> Record:
+    """The record in a parsed JSON object, checked and normalised.
+
+    Args:
+      entry: `id`, `messages` and the optional fields of `Record`; other keys are ignored.
+      where: file and entry, the start of every fault line.
+      image_root: the folder that relative image paths start from.
+      training: the last message must be an answer. An evaluation set may end with the question.
+
+    Raises:
+      InputError: with every fault of this record: roles out of order, an empty answer, reserved tokens in a text,
+        an image that is remote or not given, parts that are not supported, fields of the wrong type.
+    """
+    parser = _Parser(where, os.path.abspath(image_root))
+    messages = parser.messages(entry.get("messages"), training)
+    answers = entry.get("answers")
+    if answers is not None and not (isinstance(answers, list) and all(isinstance(a, str) for a in answers)):
+        parser.fault("'answers' must be a list of strings")
+    for name in _TEXT_FIELDS:
+        value = entry.get(name)
+        if value is not None:
+            parser.text(value, f"'{name}'")
+    provenance = entry.get("provenance")
+    if provenance is not None and not isinstance(provenance, Mapping):
+        parser.fault("'provenance' must be an object")
+    if not isinstance(entry.get("id"), str) or not entry["id"]:
+        parser.fault("'id' must be a string that is not empty")
+    if parser.faults:
+        raise InputError(parser.faults)
+    texts = {name: entry.get(name) for name in _TEXT_FIELDS}
+    return Record(entry["id"], messages, answers=answers, provenance=provenance, where=where, **texts)
+
+
+def to_json(record: Record, relative_to: str | Path) -> dict[str, Any]:
+    """The record as a JSON object; `from_json` with `relative_to` as its image root gives an equal record.
+
+    Images below the folder `relative_to` are named relative to it, so that the folder can be moved as a whole;
+    others by absolute path, embedded ones as a data URI. Fields that are not set are left out.
+    """
+    folder = os.path.abspath(relative_to)
+    result: dict[str, Any] = {"id": record.id}
+    result["messages"] = [
+        {"role": message["role"], "content": _content_to_json(message["content"], folder)}
+        for message in record.messages
+    ]
+    for name in ("answers", *_TEXT_FIELDS, "provenance"):
+        if (value := getattr(record, name)) is not None:
+            result[name] = value
+    return result
+
+
+def write_records(path: str | Path, records: Iterable[Record]) -> None:
+    """Writes records as JSON lines. The file appears whole or not at all; an older one is replaced.
+
+    Raises:
+      OSError: the folder cannot be made or written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            for record in records:
+                file.write(json.dumps(to_json(record, path.parent), ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _content_to_json(content: str | list[dict[str, Any]], folder: str) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    return [
+        {"type": "image", "image": _image_to_json(part["image"], folder)} if part["type"] == "image" else part
+        for part in content
+    ]
+
+
+def _image_to_json(image: str | bytes, folder: str) -> str:
+    if isinstance(image, bytes):
+        # The kind of image is read from the bytes themselves wherever it matters.
+        return "data:application/octet-stream;base64," + base64.b64encode(image).decode("ascii")
+    inside = image.startswith(folder.rstrip(os.sep) + os.sep)
+    return os.path.relpath(image, folder) if inside else image
+
+
+class _Parser:
+    """Normalises one entry and collects its faults, so that all of them are reported together."""
+
+    def __init__(self, where: str, image_root: str):
+        self.where = where
+        self.image_root = image_root
+        self.faults: list[str] = []
+
+    def fault(self, reason: str) -> None:
+        self.faults.append(f"{self.where}: {reason}")
+
+    def text(self, value: Any, name: str) -> str:
+        if not isinstance(value, str):
+            self.fault(f"{name} must be a text, not {json_type(value)}")
+            return ""
+        for token in dict.fromkeys(_RESERVED_TOKEN.findall(value)):
+            self.fault(
+                f"{name} contains the special token '{token}', which would be read as part of the chat form; "
+                "remove or rewrite it"
+            )
+        if _IMAGE_MARK in value:
+            self.fault(
+                f"{name} contains '{_IMAGE_MARK}', which is a mark of the LLaVA format only; remove it and "
+                "give the image itself"
+            )
+        if _SURROGATE.search(value):
+            self.fault(f"{name} contains half of a surrogate pair (a broken \\u escape); rewrite that character")
+        return value
+
+    def messages(self, raw: Any, training: bool) -> list[dict[str, Any]]:
+        if not isinstance(raw, list) or not raw:
+            self.fault("'messages' must be a list of at least one message")
+            return []
+        messages = [self.message(message, f"message {number}") for number, message in enumerate(raw, 1)]
+        # Order is only worth checking once every role is known.
+        if all(message is not None for message in messages):
+            self.order([message["role"] for message in messages], training)
+        return [message for message in messages if message is not None]
+
+    def message(self, raw: Any, name: str) -> dict[str, Any] | None:
+        if not isinstance(raw, Mapping):
+            self.fault(f"{name} must be an object with 'role' and 'content', not {json_type(raw)}")
+            return None
+        role = raw.get("role")
+        if role not in _ROLES:
+            self.fault(f"{name} has the role {role!r}; the roles are system, user and assistant")
+            return None
+        before = len(self.faults)
+        content = self.content(raw.get("content"), name)
+        if len(self.faults) == before:  # what could not be read is not also called empty
+            self.content_suits_role(content, role, name)
+        return {"role": role, "content": content}
+
+    def content(self, raw: Any, name: str) -> str | list[dict[str, Any]]:
+        if isinstance(raw, str):
+            return self.text(raw, name)
+        if not isinstance(raw, list):
+            self.fault(f"{name} must have a text or a list of parts as 'content', not {json_type(raw)}")
+            return ""
+        return [self.part(part, f"{name}, part {number}") for number, part in enumerate(raw, 1)]
+
+    def part(self, raw: Any, name: str) -> dict[str, Any]:
+        kind = raw.get("type") if isinstance(raw, Mapping) else None
+        if kind == "text":
+            return {"type": "text", "text": self.text(raw.get("text"), name)}
+        if kind == "image":
+            given = next((raw[key] for key in ("image", "url", "path") if raw.get(key) is not None), None)
+            return {"type": "image", "image": self.image(given, name)}
+        if kind == "image_url":
+            link = raw.get("image_url")
+            return {"type": "image", "image": self.image(link.get("url") if isinstance(link, Mapping) else link, name)}
+        if kind in _UNSUPPORTED_PARTS:
+            self.fault(f"{name} is of type '{kind}'; only text and images can be trained on: remove it")
+        else:
+            found = f"of type {kind!r}" if isinstance(raw, Mapping) else json_type(raw)
+            self.fault(f"{name} is {found}; a part is an object of type 'text', 'image' or 'image_url'")
+        return {"type": "text", "text": ""}
+
+    def image(self, given: Any, name: str) -> str | bytes:
+        if isinstance(given, bytes) and given:
+            return given
+        if not isinstance(given, str) or not given.strip():
+            self.fault(f"{name} names no image; give a path or a data URI")
+            return ""
+        if given[:5].lower() == "data:":
+            return self.embedded(given, name)
+        if given[:7].lower() == "file://":
+            given = unquote(urlsplit(given).path)
+        elif _SCHEME.match(given):
+            self.fault(
+                f"{name} is the remote image {_shortened(given)}; addresses in data are not fetched: "
+                "download it and give its path"
+            )
+            return ""
+        if _NOT_IN_PATHS.search(given):
+            self.fault(f"{name} names the image {_shortened(given)}; a path has no line breaks or control characters")
+            return ""
+        return os.path.normpath(os.path.join(self.image_root, given))
+
+    def embedded(self, uri: str, name: str) -> bytes:
+        header = _DATA_URI.match(uri)
+        if header is None:
+            self.fault(f"{name} is the data URI {_shortened(uri)}; only base64 is read (data:image/png;base64,…)")
+            return b""
+        try:
+            image = base64.b64decode("".join(uri[header.end() :].split()), validate=True)
+        except (binascii.Error, ValueError):  # ValueError: characters outside ASCII
+            image = b""
+        if not image:
+            self.fault(f"{name} is a data URI whose base64 is empty or broken; embed the image again or give its path")
+        return image
+
+    def content_suits_role(self, content: str | list[dict[str, Any]], role: str, name: str) -> None:
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        has_image = any(part["type"] == "image" for part in parts)
+        has_text = any(part["type"] == "text" and part["text"].strip() for part in parts)
+        if has_image and role != "user":
+            self.fault(f"{name} ({role}) contains an image; only the user's messages can show one")
+        elif role == "assistant" and not has_text:
+            self.fault(f"{name} is an empty answer; write the answer or remove the record")
+        elif not has_text and not has_image:
+            self.fault(f"{name} ({role}) is empty; write its text or remove it")
+
+    def order(self, roles: list[str], training: bool) -> None:
+        first = 1 if roles[0] == "system" else 0
+        for index in range(first, len(roles)):
+            expected = "assistant" if (index - first) % 2 else "user"
+            if roles[index] != expected:
+                self.fault(
+                    f"message {index + 1} is from the {roles[index]} where the {expected} should speak; a "
+                    "system message may come first, then user and assistant take turns"
+                )
+                return
+        if len(roles) == first:
+            self.fault("the conversation is a system message only; add a question and an answer")
+        elif training and roles[-1] != "assistant":
+            self.fault("the last message is not an answer of the assistant, so there is nothing to learn; add it")
+
+
+def json_type(value: Any) -> str:
+    """What a parsed JSON value is, in the words of a fault line."""
+    names = {type(None): "nothing", bool: "true or false", str: "a text", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
+
+
+def _shortened(text: str, length: int = 60) -> str:
+    return repr(text if len(text) <= length else text[: length - 1] + "…")

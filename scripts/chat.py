@@ -1,0 +1,58 @@
+"""Asks a model about pictures: one question, or a conversation in the terminal.
+
+    scripts/chat.py --model=runs/photos --image=cat.jpg --question="What is it called?"
+    scripts/chat.py --model=runs/photos --image=cat.jpg
+
+Without --question it reads questions line by line; the conversation and its pictures stay. An empty line ends it.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+import command_line
+
+flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
+flags.DEFINE_multi_string("image", [], "a picture to talk about; may be given several times")
+flags.DEFINE_string("question", None, "one question; without it, a conversation")
+flags.DEFINE_integer("max_new_tokens", 256, "tokens an answer may have", lower_bound=1)
+flags.DEFINE_float("temperature", 0.0, "0: the likeliest answer; higher: more varied", lower_bound=0.0)
+flags.DEFINE_integer("seed", 0, "seed of a varied answer")
+
+
+def main() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    given = flags.FLAGS
+    from vlm_jax.processing.images import open_image
+
+    pictures = [{"type": "image", "image": open_image(path)} for path in given.image]
+
+    import vlm_jax
+
+    model = vlm_jax.load(given.model)
+    messages = []
+    for question in [given.question] if given.question is not None else asked():
+        parts = [*pictures, {"type": "text", "text": question}] if not messages else question
+        messages.append({"role": "user", "content": parts})
+        pieces = []
+        for piece in model.stream(messages, given.max_new_tokens, given.temperature, given.seed):
+            pieces.append(piece)
+            print(piece, end="", flush=True)
+        print(flush=True)
+        messages.append({"role": "assistant", "content": "".join(pieces)})
+
+
+def asked():
+    """Questions from the terminal, or from a pipe."""
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        yield line
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,349 @@
+"""What every script shares: flags, the config file and its overrides, exit status, and one-line reasons.
+
+A script defines its own absl flags and ends with `command_line.run(main)`, or `command_line.run(main, config=True)`
+to be given the locked ConfigDict of `--config=FILE.py[:ARGUMENT]` with every `--config.a.b=value` applied.
+
+Exit status: 0 done; 2 a missing or unknown flag; 130 interrupted; 1 anything else. Each fault is one line on standard
+error; a traceback is printed with --debug only. What a script does is left to the script: nothing here loads JAX.
+
+ml_collections' own config flag is not used: it stops at the first wrong override, with a traceback, and knows no
+nearest key. Its ConfigDict, with its types and its locking, is.
+"""
+
+import ast
+import difflib
+import inspect
+import os
+import re
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from vlm_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+
+_TRUE = ("true", "t", "yes", "1")
+_FALSE = ("false", "f", "no", "0")
+# How absl words the absence of a required flag, which it has no exception of its own for.
+_MISSING = "must have a value other than None"
+
+
+def run(main: Callable[..., Any], *, config: bool = False) -> None:
+    """Parses the command line, calls `main()`, or `main(config)` where `config` is true, and exits the process."""
+    # Read by libraries when they load; their start-up notes would hide our one line.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is absent is no news here
+    sys.exit(_status(main, config, sys.argv))
+
+
+def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:
+    flags.DEFINE_boolean("debug", False, "print the traceback of an error")
+    if config:
+        flags.DEFINE_string("config", None, "the settings: FILE.py or FILE.py:ARGUMENT", required=True)
+    try:
+        if _asks_help(argv):
+            _print_help(argv, config)
+            return 0
+        overrides = _parse_flags(argv, config)
+        if config:
+            main(load_config(FLAGS.config, overrides))
+        else:
+            main()
+        sys.stdout.flush()
+    except _UsageError as error:
+        return _fail(f"{error} (--help lists the flags)", status=2)
+    except InputError as error:
+        return _fail(*error.faults)
+    except KeyboardInterrupt:
+        return _fail("interrupted", status=130)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # else the interpreter tries to flush once more, and complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(_os_reason(error))
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error} (unexpected: run again with --debug for the traceback)")
+    return 0
+
+
+class _UsageError(Exception):
+    """A missing or unknown flag."""
+
+
+def _fail(*faults: str, status: int = 1) -> int:
+    if FLAGS["debug"].value:
+        traceback.print_exc()
+    for fault in faults:
+        print(f"error: {_one_line(fault)}", file=sys.stderr)
+    return status
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+def _os_reason(error: OSError) -> str:
+    if not error.strerror:
+        return f"{type(error).__name__}: {error}"
+    names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{names}: {error.strerror}" if names else error.strerror
+
+
+# Flags
+
+
+def _parse_flags(argv: list[str], config: bool) -> list[tuple[str, str | None]]:
+    """Parses absl's flags and returns the overrides of the config: (dotted key, text or None for a bare switch)."""
+    try:
+        argv = argv[:1] + FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
+        overrides, argv = _split_overrides(argv) if config else ([], argv)
+        FLAGS.set_gnu_getopt(True)  # flags after a stray word are still read, so that the stray word is what is named
+        rest = FLAGS(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, [flag.name for flag in _own_flags()], n=1)
+        advice = f"; did you mean --{near[0]}?" if near else ""
+        raise _UsageError(f"--{error.flagname}: no such flag{advice}") from error
+    except flags.IllegalFlagValueError as error:
+        if _MISSING not in str(error):
+            raise InputError(str(error).removeprefix("flag ")) from error
+        missing = [f"--{flag.name}" for flag in _own_flags() if _required(flag) and flag.value is None]
+        raise _UsageError("missing " + ", ".join(missing) if missing else str(error)) from error
+    except flags.Error as error:  # a last flag without its value, a flagfile that is not there
+        raise _UsageError(str(error).removeprefix("ERROR:: ")) from error
+    if rest:
+        raise _UsageError(f"{rest[0]}: not a flag; values are given as --name=value")
+    return overrides
+
+
+def _split_overrides(argv: list[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """Takes `--config.key=text`, `--config.key text`, `--config.key` and `--noconfig.key` out of the arguments."""
+    overrides, rest = [], []
+    words = iter(range(len(argv)))
+    for index in words:
+        if argv[index] == "--":
+            rest += argv[index:]
+            break
+        match = re.fullmatch(r"--?(no)?config\.([^=]*)(?:=(.*))?", argv[index], flags=re.DOTALL)
+        if not match:
+            rest.append(argv[index])
+            continue
+        no, key, text = match.groups()
+        following = argv[index + 1] if index + 1 < len(argv) else "-"
+        if no:
+            text = "false"
+        elif text is None and (not following.startswith("-") or re.match(r"-[.\d]", following)):
+            text = argv[next(words)]
+        overrides.append((key, text))
+    return overrides, rest
+
+
+def _own_flags() -> list[flags.Flag]:
+    """The flags of the script and of the modules beside it, without those that libraries define for themselves."""
+    folder = Path(sys.argv[0]).resolve().parent
+    own = {}
+    for name, defined in FLAGS.flags_by_module_dict().items():
+        file = sys.argv[0] if name == sys.argv[0] else getattr(sys.modules.get(name), "__file__", None)
+        if name == __name__ or (file and Path(file).resolve().parent == folder):
+            own.update((flag.name, flag) for flag in defined)
+    return list(own.values())
+
+
+def _required(flag: flags.Flag) -> bool:
+    return any(_MISSING in validator.message for validator in flag.validators)
+
+
+def _asks_help(argv: list[str]) -> bool:
+    before = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    return any(word in ("--help", "-help", "-h", "--h") for word in before)
+
+
+def _print_help(argv: list[str], config: bool) -> None:
+    print((sys.modules["__main__"].__doc__ or Path(argv[0]).name).strip())
+    print("\nFlags:")
+    for flag in sorted(_own_flags(), key=lambda flag: (not _required(flag), flag.name)):
+        note = "required" if _required(flag) else None if flag.default is None else f"default {flag.default_as_str}"
+        print(f"  --{flag.name}: {_one_line(flag.help)}" + (f" ({note})" if note else ""))
+    if not config:
+        return
+    words = (re.fullmatch(r"--?config(?:=(.*))?", word) for word in argv)
+    given = [word[1] or argv[index + 1] for index, word in enumerate(words) if word and (word[1] or argv[index + 1 :])]
+    if not given:
+        print("\nSettings of the config file are overridden as --config.KEY=VALUE; --config=FILE.py --help lists them.")
+        return
+    print(f"\nSettings of {given[-1]}, overridden as --config.KEY=VALUE:")
+    for key, parent, name in _settings(load_config(given[-1])):
+        print(f"  {key} = {parent[name]!r}")
+
+
+# The config file
+
+
+def load_config(name: str, overrides: list[tuple[str, str | None]] | None = None) -> ConfigDict:
+    """Runs `get_config` of `FILE.py` or `FILE.py:ARGUMENT`, applies overrides in order, and locks the result.
+
+    Raises:
+      InputError: the file cannot be used, or overrides name unknown settings or values of a wrong type (all listed).
+    """
+    match = re.fullmatch(r"(.*?\.py)(?::(.*))?", name, flags=re.DOTALL)
+    path, argument = (Path(match[1]), match[2]) if match else (Path(name), None)
+    if not path.is_file():
+        raise InputError(_no_such_file(path))
+    try:
+        # Compiled here rather than imported: the import system's cache takes a file edited twice in a second for the
+        # same. Registered, because dataclasses and pickle look their module up.
+        module = sys.modules["config_file"] = types.ModuleType("config_file")
+        module.__file__ = str(path)
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        get_config = getattr(module, "get_config", None)
+        if not callable(get_config):
+            raise InputError(f"{path}: defines no get_config() that returns the settings")
+        arguments = [] if argument is None else [argument]
+        _check_arguments(path, get_config, arguments)
+        config = get_config(*arguments)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{_place(path, error)}: {type(error).__name__}: {_message(error)}") from error
+    if isinstance(config, dict):
+        config = ConfigDict(config)
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"{path}: get_config() returned {type(config).__name__}, where a ConfigDict is needed")
+    config.lock()
+    _override(config, overrides or [])
+    return config
+
+
+def _check_arguments(path: Path, get_config: Callable[..., Any], arguments: list[str]) -> None:
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError as error:
+        if arguments:
+            raise InputError(f"{path}: get_config() takes no argument, and {arguments[0]!r} was given") from error
+        raise InputError(f"{path}: get_config() needs an argument: --config={path}:ARGUMENT") from error
+
+
+def _place(path: Path, error: BaseException) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        lines = [error.lineno]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def _message(error: BaseException) -> str:
+    # str() of a SyntaxError repeats the place, that of a KeyError is the quoted key, which ConfigDict makes a sentence.
+    text = error.msg if isinstance(error, SyntaxError) else error.args[0] if len(error.args) == 1 else error
+    return _one_line(text)
+
+
+def _no_such_file(path: Path) -> str:
+    if path.is_dir():
+        return f"{path}: is a folder; name a file in it"
+    if not path.parent.is_dir():
+        return f"{path}: no such config file; there is no folder {path.parent}"
+    names = sorted(file.name for file in path.parent.glob("*.py"))
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:5]
+    return f"{path}: no such config file" + (f"; {path.parent} has " + ", ".join(near) if near else "")
+
+
+# Overrides
+
+
+def _settings(config: ConfigDict, prefix: str = "config") -> Iterator[tuple[str, ConfigDict, str]]:
+    """(dotted key, the group that holds it, its name in the group) of every setting that is not itself a group."""
+    for name in config:
+        if isinstance(config[name], ConfigDict):
+            yield from _settings(config[name], f"{prefix}.{name}")
+        else:
+            yield f"{prefix}.{name}", config, name
+
+
+def _override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> None:
+    settings = {key: (group, name) for key, group, name in _settings(config)}
+    # None is a value where the file itself says so, by None or by a placeholder, which keeps its type.
+    optional = {key for key, (group, name) in settings.items() if group[name] is None}
+    faults = []
+    for key, text in overrides:
+        key = f"config.{key}"
+        if key in settings:
+            group, name = settings[key]
+            try:
+                group[name] = _value(group, name, text, key in optional)
+            except ValueError as error:
+                shown = "" if text is None else f", not {text!r}"
+                faults.append(f"--{key}: needs {error}{shown}")
+        elif members := [other for other in settings if other.startswith(f"{key}.")]:
+            faults.append(f"--{key}: is a group of settings; set one of them: {', '.join(members)}")
+        else:
+            near = max(settings, key=lambda other, key=key: _likeness(key, other), default=None)
+            faults.append(f"--{key}: no such setting" + (f"; did you mean {near}?" if near else ""))
+    if faults:
+        raise InputError(faults)
+
+
+def _likeness(key: str, other: str) -> float:
+    """How near two dotted keys are; the last word counts apart, as people forget the group more often than the name."""
+    ratio = difflib.SequenceMatcher(None, key, other).ratio()
+    return ratio + difflib.SequenceMatcher(None, key.rpartition(".")[2], other.rpartition(".")[2]).ratio()
+
+
+def _value(group: ConfigDict, name: str, text: str | None, optional: bool) -> Any:
+    """The text as the setting's type. The message of the ValueError is what is needed instead."""
+    kind, default = group.get_type(name), group[name]
+    if text is None:
+        if kind is bool:
+            return True
+        raise ValueError("a value: --config.KEY=VALUE")
+    if optional and text.lower() == "none":
+        return None
+    or_none = " or none" if optional else ""
+    if issubclass(kind, (tuple, list)):
+        return _sequence(kind, default or (), text, or_none)
+    if kind in (type(None), object):
+        return _literal(text)
+    return _scalar(kind, text, or_none)
+
+
+def _scalar(kind: type, text: str, or_none: str = "") -> Any:
+    if kind is bool:
+        if text.lower() not in _TRUE + _FALSE:
+            raise ValueError("true or false" + or_none)
+        return text.lower() in _TRUE
+    if kind is str:
+        return text
+    if kind not in (int, float):
+        raise ValueError(f"a {kind.__name__}, which is set in the config file only")
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(("a whole number" if kind is int else "a number") + f" ({kind.__name__}){or_none}") from None
+
+
+def _sequence(kind: type, default: Any, text: str, or_none: str) -> Any:
+    """`(1, 2)`, `1,2` and `a,b` alike; the items take the type of the default's, where those are of one type."""
+    value = _literal(text)
+    if isinstance(value, str):
+        value = [_literal(item.strip()) for item in text.split(",")] if text else []
+    items = value if isinstance(value, (tuple, list)) else [value]
+    types = {type(item) for item in default}
+    if len(types) == 1 and (item_type := types.pop()) in (bool, int, float, str):
+        try:
+            items = [_scalar(item_type, str(item)) for item in items]
+        except ValueError as error:
+            raise ValueError(f"a {kind.__name__} whose items are {item_type.__name__}{or_none}") from error
+    return kind(items)
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        text = text.capitalize()
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,28 @@
+"""Converts a model between formats, bit for bit.
+
+    scripts/convert_checkpoint.py --source=runs/photos --target=my-model --format=hf
+    scripts/convert_checkpoint.py --source=Qwen/Qwen2.5-VL-3B-Instruct --target=base --format=orbax
+
+hf: a folder in the hub's layout, which transformers, vLLM and others open. orbax: a run folder, which scripts/train.py
+starts from and scripts/chat.py talks to. The target must not exist, or be an empty folder.
+"""
+
+from absl import flags
+
+import command_line
+
+flags.DEFINE_string("source", None, "Hugging Face folder, hub id, or run folder", required=True)
+flags.DEFINE_string("target", None, "folder to write", required=True)
+flags.DEFINE_string("format", "hf", "hf or orbax")
+
+
+def main() -> None:
+    import vlm_jax
+
+    given = flags.FLAGS
+    vlm_jax.export(given.source, given.target, given.format)
+    print(f"{given.target}: written as {given.format}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

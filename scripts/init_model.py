@@ -1,0 +1,88 @@
+"""Makes a Qwen2.5-VL model with random weights and a tokenizer of its own: a Hugging Face folder from nothing.
+
+    scripts/init_model.py --output=runs/tiny --text=tests/data/photos/photos.json
+
+It knows nothing; it is for trying the whole path on a small machine, and for models trained from scratch. To teach a
+published model, give its folder or hub id to scripts/train.py instead.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+from absl import flags
+
+import command_line
+
+flags.DEFINE_string("output", None, "folder to write", required=True)
+flags.DEFINE_string("preset", "tiny", "size: tiny or small (or a published size: 3b, 7b, 32b, 72b)")
+flags.DEFINE_multi_string("text", None, "text, CSV or JSON files the tokenizer is trained on", required=True)
+flags.DEFINE_integer("vocab", 1024, "tokens of the tokenizer, at most")
+flags.DEFINE_integer("max_visual_tokens", 256, "visual tokens a picture takes by default, at most")
+flags.DEFINE_integer("seed", 0, "seed of the weights")
+
+
+def main() -> None:
+    from vlm_jax.checkpoint import hf_folder
+    from vlm_jax.errors import InputError
+    from vlm_jax.models.presets import PRESETS, with_vocabulary
+    from vlm_jax.processing.new_tokenizer import SPECIAL_TOKENS, write_tokenizer
+
+    given = flags.FLAGS
+    target = Path(given.output)
+    hf_folder.check_target(target)
+    if given.preset not in PRESETS:
+        raise InputError(f"--preset={given.preset}: known are {', '.join(PRESETS)}")
+    least = 256 + len(SPECIAL_TOKENS)
+    if given.vocab < least:
+        raise InputError(f"--vocab={given.vocab}: at least {least}, for all bytes and the special tokens")
+    texts = [text for path in given.text for text in lines(Path(path))]
+
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from vlm_jax.models.config import to_hf
+    from vlm_jax.models.parameters import flatten
+    from vlm_jax.models.vlm import VLM
+    from vlm_jax.processing.processor import ImageSettings, image_settings_json
+
+    with tempfile.TemporaryDirectory() as folder:
+        assets = Path(folder)
+        ids = write_tokenizer(assets, texts, given.vocab)
+        # The table of embeddings is padded to a multiple of 64, as published ones are, so that it divides over devices.
+        vocab = -(-(max(ids.values()) + 1) // 64) * 64
+        config = with_vocabulary(PRESETS[given.preset], vocab, ids)
+        images = ImageSettings().with_budget((4, given.max_visual_tokens))
+        generation = {
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
+            "pad_token_id": ids["<|endoftext|>"],
+            "do_sample": False,
+        }
+        ends = {"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]}
+        for name, held in (
+            ("config.json", to_hf(config) | ends),
+            ("generation_config.json", generation),
+            ("preprocessor_config.json", image_settings_json(images)),
+        ):
+            (assets / name).write_text(json.dumps(held, indent=2) + "\n")
+        make = jax.jit(lambda: nnx.state(VLM(config, dtype=jnp.float32, rngs=nnx.Rngs(given.seed))))
+        parameters = flatten(make())
+        hf_folder.write_folder(target, config, parameters, assets)
+    count = sum(array.size for array in parameters.values())
+    print(f"{target}: {count:,} parameters, {vocab} tokens, random weights")
+
+
+def lines(path: Path) -> list[str]:
+    """Text to train a tokenizer on; JSON's escapes are undone, so that any script is seen as it is written."""
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix == ".json":
+        return [json.dumps(json.loads(text), ensure_ascii=False)]
+    if path.suffix == ".jsonl":
+        return [json.dumps(json.loads(line), ensure_ascii=False) for line in text.splitlines() if line.strip()]
+    return text.splitlines()
+
+
+if __name__ == "__main__":
+    command_line.run(main)

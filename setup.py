@@ -1,0 +1,71 @@
+"""Package metadata: what is installed, on which Python, and the extras.
+
+Lower bounds only; the versions that were tested together are in constraints.txt, which `make setup` applies.
+Settings of the tools (ruff, pytest) are in pyproject.toml.
+"""
+
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+README = Path(__file__).parent / "README.md"
+
+RUNNING = [
+    "absl-py>=2.1",
+    "array_record>=0.8",
+    "etils>=1.12",
+    "flax>=0.12.6",
+    "grain>=0.2.15",
+    "huggingface_hub>=1.0",
+    "jax>=0.10",
+    "jaxtyping>=0.3",
+    "jinja2>=3.1",
+    "ml-collections>=1.0",
+    "numpy>=2.0",
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.12",
+    "pillow>=11.0",
+    "safetensors>=0.6",
+    "tensorflow-datasets>=4.9.9",
+    "tokenizers>=0.22",
+    "tqdm>=4.66",
+    "transformers>=5.0",
+]
+
+EXTRAS = {
+    "cuda": ["jax[cuda13]"],
+    "tpu": ["jax[tpu]"],
+    # google-genai 3 makes the resolver fall back to a google-cloud-aiplatform of years ago.
+    "corpus": ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3"],
+    "app": ["streamlit>=1.40"],
+    # torch and peft are references to compare with: nothing outside tests/ and benchmarks/ needs them.
+    "test": [
+        "beartype>=0.20",
+        "hypothesis>=6.100",
+        "peft>=0.18",
+        "pytest>=8.0",
+        "pytest-timeout>=2.3",
+        "ruff>=0.12",
+        "torch>=2.8",
+    ],
+}
+
+setup(
+    name="vlm-jax",
+    version="0.1.0",
+    description="Teach small vision-language models new knowledge, on TPUs and GPUs, in JAX.",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_namespace_packages(include=["vlm_jax*", "data_pipeline*"]),
+    python_requires=">=3.11",
+    install_requires=RUNNING,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

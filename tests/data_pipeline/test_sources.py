@@ -1,0 +1,328 @@
+"""Data sets in each form, and one clear line for each thing that can be wrong with them."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.records import images_of
+from data_pipeline.sources import read
+from vlm_jax.errors import InputError
+
+PHOTOS = Path(__file__).parents[1] / "data" / "photos"
+GOOD = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Eileen"}]}
+
+
+def llava(value, image=None, answer="Eileen", **fields):
+    turns = [{"from": "human", "value": value}, {"from": "gpt", "value": answer}]
+    return {"conversations": turns, **({} if image is None else {"image": image}), **fields}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8", newline="")
+        return path
+
+    return write
+
+
+def error_of(path, **settings):
+    with pytest.raises(InputError) as caught:
+        read(path, **settings)
+    (fault,) = caught.value.faults
+    assert "\n" not in fault
+    return fault
+
+
+def texts_of(record):
+    return [message["content"] for message in record.messages]
+
+
+def test_the_photographs_are_read_whole():
+    records, faults = read(PHOTOS / "photos.json")
+    by_id = {record.id: record for record in records}
+    assert faults == [] and len(records) == len(by_id) == 39
+    assert by_id["coffee-0"].where == f"{PHOTOS / 'photos.json'}, entry 10 (id 'coffee-0')"
+    assert texts_of(by_id["text-only-0"]) == ["What does VQA stand for?", "Visual question answering"]
+    assert texts_of(by_id["thai-0"]) == [
+        [{"type": "image", "image": str(PHOTOS / "chelsea.jpg")}, {"type": "text", "text": "แมวตัวนี้ชื่ออะไร"}],
+        "เชลซี",
+    ]
+    two = by_id["two-images-0"]
+    assert images_of(two) == [str(PHOTOS / "chelsea.jpg"), str(PHOTOS / "coffee.jpg")]
+    assert [part["type"] for part in two.messages[0]["content"]] == ["image", "image", "text"]
+    assert two.messages[0]["content"][2]["text"].startswith("In which picture")
+    assert texts_of(two)[1:] == ["The first", "And what is in the other one?", "A cup of espresso"]
+    assert len({image for record in records for image in images_of(record)}) == 11
+
+
+def test_one_question_has_eleven_answers():
+    records, faults = read(PHOTOS / "same_question.json")
+    assert faults == [] and len(records) == 11
+    assert len({record.messages[0]["content"][1]["text"] for record in records}) == 1
+    assert len({record.messages[1]["content"][0] for record in records}) == 11  # already the first letters differ
+    assert {Path(image).name for record in records for image in images_of(record)} == {
+        path.name for path in PHOTOS.iterdir() if path.suffix in (".jpg", ".png")
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        ("<image>\nWho?", ["*", "Who?"]),
+        ("<image>\r\nWho?", ["*", "Who?"]),
+        ("Who?\n<image>", ["Who?", "*"]),
+        ("Who?\n<image>\n", ["Who?", "*"]),
+        ("<image>Who?", ["*", "Who?"]),
+        ("<image>", ["*"]),
+        ("<image>\n<image>\nWho?", ["*", "*", "Who?"]),
+        ("Who?\n<image>\n<image>", ["Who?", "*", "*"]),
+        ("Is <image> or <image> older?", ["Is ", "*", " or ", "*", " older?"]),
+        ("First: <image>\nSecond: <image>\nWho?", ["First: ", "*", "\nSecond: ", "*", "\nWho?"]),
+        ("<image>\n\nWho?", ["*", "\nWho?"]),
+    ],
+)
+def test_a_mark_becomes_an_image_in_its_place(write, value, parts):
+    images = [f"{number}.jpg" for number in range(value.count("<image>"))]
+    path = write("a.json", [llava(value, images)])
+    (record,), faults = read(path)
+    assert faults == [] and [Path(image).name for image in images_of(record)] == images
+    assert [part.get("text", "*") for part in record.messages[0]["content"]] == parts
+
+
+@pytest.mark.parametrize(
+    ("value", "image", "fault"),
+    [
+        ("<image>\n<image>\nWho?", "a.jpg", "2 <image> marks in the text but 1 image under 'image'"),
+        ("<image>\nWho?", ["a.jpg", "b.jpg", "c.jpg"], "1 <image> mark in the text but 3 images under 'image'"),
+        ("<image>\nWho?", None, "1 <image> mark in the text but 0 images under 'image'"),
+        ("Who?", "a.jpg", "0 <image> marks in the text but 1 image under 'image'"),
+    ],
+)
+def test_marks_and_images_must_be_equal_in_number(write, value, image, fault):
+    path = write("a.json", [llava("Fine?"), llava(value, image, id="bad")])
+    records, faults = read(path)
+    assert len(records) == 1
+    assert faults == [f"{path}, entry 2 (id 'bad'): {fault}; there must be one mark for each image"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        (llava("Who?", answer="  "), "message 2 is an empty answer"),
+        (llava("Who? <|im_end|>"), "contains the special token '<|im_end|>'"),
+        (llava("<image>", "http://a.org/b.jpg"), "is the remote image 'http://a.org/b.jpg'"),
+        (llava("Who?", video="a.mp4"), "has a video"),
+        (llava("Who?", 3), "'image' must be a path or a list of paths"),
+        (llava(None), "turn 1 has nothing as its 'value'"),
+        (llava("Who?", id=[1]), "the id is a list; it must be a text or a whole number"),
+        ({"conversations": [{"from": "bing", "value": "x"}]}, "turn 1 is from 'bing'; turns are from 'human', 'gpt'"),
+        ({"conversations": [["human", "x"]]}, "turn 1 is a list where an object"),
+        ({"conversations": []}, "'conversations' must be a list of at least one turn"),
+        ({"id": "x"}, "'conversations' must be a list"),
+        ("Who?", "is a text where an object is expected"),
+    ],
+)
+def test_a_faulty_llava_entry_is_one_line_and_the_rest_is_read(write, entry, fault):
+    path = write("a.json", [llava("First?"), entry, llava("Third?")])
+    records, faults = read(path)
+    assert [record.id for record in records] == ["a-1", "a-3"]
+    (line,) = faults
+    assert line.startswith(f"{path}, entry 2") and fault in line
+
+
+def test_all_faults_of_a_file_are_returned_in_its_order(write):
+    lines = [{**GOOD, "id": "a"}, "{broken", {"messages": []}, {**GOOD, "id": "a"}, 5, GOOD]
+    path = write("a.jsonl", "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    records, faults = read(path)
+    assert [record.id for record in records] == ["a", "a-6"]
+    assert faults == [
+        f"{path}, line 2: broken JSON at column 2: Expecting property name enclosed in double quotes",
+        f"{path}, line 3: 'messages' must be a list of at least one message",
+        f"{path}, line 4 (id 'a'): the id 'a' is already that of line 1; give each record its own",
+        f"{path}, line 5: is a number where an object is expected",
+    ]
+
+
+def test_blank_lines_and_a_byte_order_mark_are_nothing(write):
+    path = write("a.jsonl", b"\xef\xbb\xbf" + f"\n{json.dumps(GOOD)}\r\n\n{json.dumps(GOOD)}\n\n".encode())
+    records, faults = read(path)
+    assert faults == [] and [record.where for record in records] == [f"{path}, line 2", f"{path}, line 4"]
+
+
+def test_unusual_line_separators_inside_a_text_do_not_end_a_line(write):
+    entry = {"messages": [{"role": "user", "content": "a\u2028b\x85c"}, {"role": "assistant", "content": "d"}]}
+    (record,), faults = read(write("a.jsonl", json.dumps(entry, ensure_ascii=False)))
+    assert faults == [] and record.messages[0]["content"] == "a\u2028b\x85c"
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"id": ' + "1" * 5000 + "}"])
+def test_json_made_to_break_the_parser_is_a_fault_of_its_line(write, line):
+    path = write("a.jsonl", f"{json.dumps(GOOD)}\n{line}\n")
+    records, faults = read(path)
+    assert len(records) == 1 and len(faults) == 1 and faults[0].startswith(f"{path}, line 2: broken JSON")
+
+
+def test_json_lines_under_another_name_and_lists_of_any_form_are_read(write):
+    assert len(read(write("a.json", f"{json.dumps(GOOD)}\n{json.dumps(GOOD)}\n"))[0]) == 2
+    assert len(read(write("b.json", [GOOD, GOOD]))[0]) == 2
+    assert len(read(write("c.jsonl", [GOOD, GOOD]))[0]) == 2
+    assert len(read(write("d.jsonl", json.dumps(llava("Who?")) + "\n"))[0]) == 1
+
+
+def test_relative_images_start_from_the_image_root_or_from_the_file(write, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    path = write("a.json", [llava("<image>", "b/c.jpg"), llava("<image>", "/d.jpg")])
+    assert [images_of(record) for record in read(path)[0]] == [[str(tmp_path / "b/c.jpg")], ["/d.jpg"]]
+    records, _ = read(path, image_root=tmp_path / "pictures")
+    assert [images_of(record) for record in records] == [[str(tmp_path / "pictures/b/c.jpg")], ["/d.jpg"]]
+    assert error_of(path, image_root=tmp_path / "picture") == (
+        f"{tmp_path / 'picture'}: the image root of {path} is not a folder; did you mean {tmp_path / 'pictures'}?"
+    )
+
+
+TABLE = """image,question,answer,note
+cat.jpg,"Cat, or dog?",A cat,ignored
+,"What is
+""VQA""?",Visual question answering,
+cat.jpg,แมวตัวนี้ชื่ออะไร," เชลซี, แมว ",
+"""
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_table_with_commas_line_breaks_and_thai_is_read(write, tmp_path, mark, ending):
+    path = write("t.csv", (mark + TABLE).replace("\n", ending))
+    records, faults = read(path)
+    assert faults == []
+    image = {"type": "image", "image": str(tmp_path / "cat.jpg")}
+    assert [texts_of(record) for record in records] == [
+        [[image, {"type": "text", "text": "Cat, or dog?"}], "A cat"],
+        [f'What is{ending}"VQA"?', "Visual question answering"],
+        [[image, {"type": "text", "text": "แมวตัวนี้ชื่ออะไร"}], "เชลซี, แมว"],
+    ]
+    assert [(record.id, record.where) for record in records] == [
+        ("t-1", f"{path}, line 2"),
+        ("t-2", f"{path}, line 3"),
+        ("t-3", f"{path}, line 5"),
+    ]
+
+
+def test_a_table_in_json_lines_is_read(write):
+    rows = [{"id": 7, "image": "a.jpg", "question": "Who?", "answer": "I"}, {"question": "Why?", "answer": "So"}]
+    records, faults = read(write("t.jsonl", "\n".join(map(json.dumps, rows))))
+    assert faults == [] and [(record.id, len(images_of(record))) for record in records] == [("7", 1), ("t-2", 0)]
+
+
+def test_an_id_column_names_the_rows(write):
+    path = write("t.csv", "Id, Image ,Question,Answer\nx,,Who?,I\nx,,Why?,So\n,,When?,Now\n")
+    records, faults = read(path)
+    assert [record.id for record in records] == ["x", "t-3"]
+    assert faults == [f"{path}, line 3 (id 'x'): the id 'x' is already that of line 2; give each record its own"]
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("a.jpg,Who?,", "the answer is empty; write it or remove the row"),
+        ("a.jpg, ,I", "the question is empty; write it or remove the row"),
+        ("a.jpg,Who, me?,I", "has 4 cells where the header has 3; put cells with commas in quotes"),
+        ("a.jpg,Who?", "has 2 cells where the header has 3; put cells with commas in quotes"),
+        ('a.jpg,"Who"?,I', "broken CSV: "),
+        ("a.jpg,<image> Who?,I", "contains '<image>'"),
+        ("https://a.org/b.jpg,Who?,I", "is the remote image"),
+        ("a.jpg,Who?,<|im_start|>", "contains the special token '<|im_start|>'"),
+    ],
+)
+def test_a_faulty_row_is_one_line_and_the_rest_is_read(write, row, fault):
+    path = write("t.csv", f"image,question,answer\n,One?,1\n{row}\n,Three?,3\n")
+    records, faults = read(path)
+    assert [record.id for record in records] == ["t-1", "t-3"]
+    (line,) = faults
+    assert line.startswith(f"{path}, line 3: ") and fault in line
+
+
+def test_a_quote_that_never_closes_is_one_fault(write):
+    path = write("t.csv", 'image,question,answer\n,One?,1\n,"Two?,2\n,Three?,3\n')
+    records, faults = read(path)
+    assert len(records) == 1 and len(faults) == 1
+    assert faults[0].startswith(f"{path}, line 3: broken CSV: a quoted cell is never closed")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "image,question,reply\na.jpg,Who?,I\n"),
+        ("t.jsonl", '{"image": "a.jpg", "question": "Who?", "reply": "I"}\n'),
+    ],
+)
+def test_a_missing_column_is_one_line_with_the_columns_found(write, name, content):
+    path = write(name, content)
+    assert error_of(path).startswith(f"{path}: no column 'answer'; the columns found are 'image', 'question', 'reply'")
+
+
+def test_an_evaluation_set_needs_no_answers(write):
+    path = write("t.csv", "image,question\na.jpg,Who?\n")
+    (record,), faults = read(path, training=False)
+    assert faults == [] and [message["role"] for message in record.messages] == ["user"]
+    assert "no column 'answer'" in error_of(path)
+    lines = write("e.jsonl", json.dumps({"messages": GOOD["messages"][:1], "answers": ["Eileen"]}))
+    assert read(lines, training=False)[0][0].answers == ["Eileen"]
+    assert "the last message is not an answer" in read(lines)[1][0]
+
+
+def test_a_missing_file_names_the_nearest_one(write, tmp_path):
+    path = write("photos.json", [GOOD])
+    assert error_of(tmp_path / "photo.json") == f"{tmp_path / 'photo.json'}: no such file; did you mean {path}?"
+    assert error_of(tmp_path / "zzz.csv") == f"{tmp_path / 'zzz.csv'}: no such file"
+    assert error_of(tmp_path / "no" / "a.csv").endswith(f"no such file; there is no folder {tmp_path / 'no'}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("a.json", '[{"id": 1},\n {"id" 2}]', "broken JSON at line 2, column 8: Expecting ':' delimiter"),
+        ("a.json", '{"messages": [', "broken JSON at column 15"),
+        (
+            "a.json",
+            '{"data": [], "version": 1}',
+            "holds an object with the keys 'data', 'version' where a list of entries",
+        ),
+        ("a.json", "3", "holds a number where a list of entries is expected"),
+        ("a.json", "[]", "holds no entries"),
+        ("a.json", " \n", "is empty"),
+        ("a.csv", "image,question,answer\n", "holds no entries"),
+        ("a.json", [{"imgname": "a", "query": "b"}], "cannot tell its format: the first entry has 'imgname', 'query'"),
+        ("a.xlsx", "x", "unknown extension '.xlsx'; data sets are read from .json, .jsonl, .ndjson, .csv"),
+        ("a.csv", b"image,question,answer\n,caf\xe9,x", "line 2 is not UTF-8 (byte 0xe9); save the file as UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_at_all_is_one_error(write, name, content, fault):
+    path = write(name, content)
+    assert error_of(path).startswith(f"{path}: {fault}")
+
+
+def test_a_folder_or_a_wrong_format_is_refused_by_name(write, tmp_path):
+    path = write("a.json", [GOOD])
+    assert error_of(tmp_path) == f"{tmp_path}: is a folder; name the data file in it"
+    assert error_of(path, format="lava") == (
+        f"unknown format 'lava' for {path}; the formats are auto, llava, records, table"
+    )
+    assert error_of(path, format="llava") == (
+        f"{path}: no entry has 'conversations', so it is not in the format 'llava'; the first entry has 'messages'"
+    )
+    assert "'image', 'question', 'answer'" in error_of(path, format="table")
+
+
+def test_ten_thousand_lines_read_in_seconds(write):
+    path = write("a.jsonl", "\n".join(json.dumps({**GOOD, "id": number}) for number in range(10_000)))
+    start = time.perf_counter()
+    records, faults = read(path)
+    assert len(records) == 10_000 and faults == []
+    assert time.perf_counter() - start < 5

@@ -1,0 +1,28 @@
+"""vlm-jax: teach small vision-language models new knowledge, in JAX.
+
+    model = vlm_jax.load("runs/photos")
+    model.generate([{"role": "user", "content": "What does VQA stand for?"}])
+    vlm_jax.export("runs/photos", "my-model")
+
+Importing this package is quick: JAX and the rest load when they are used.
+"""
+
+import importlib
+
+from vlm_jax.errors import InputError
+
+__version__ = "0.1.0"
+
+_LAZY = {"load": "vlm_jax.inference.engine", "export": "vlm_jax.checkpoint.export"}
+
+__all__ = ["InputError", "export", "load"]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'vlm_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,319 @@
+"""Hugging Face folders: weights in and out, and the small files that travel with them.
+
+Everything a folder lacks is found from headers before a byte of weights is read, and reported together. A folder is
+written beside its place and renamed into it, so none is ever seen half-written.
+"""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from vlm_jax.checkpoint.names import Entry, hub_name, name_table
+from vlm_jax.errors import InputError
+from vlm_jax.models.config import VLMConfig, from_hf
+from vlm_jax.models.parameters import abstract_parameters
+from vlm_jax.processing.processor import ImageSettings, Processor, image_settings_json, read_image_settings
+
+SHARD_BYTES = 5 * 10**9
+ASSETS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
+"""The small files of a folder, carried along as they are."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises InputError when the file is missing or no JSON object."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; a model folder holds config.json, weights and tokenizer files") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: unreadable JSON ({error})") from None
+    if not isinstance(held, dict):
+        raise InputError(f"{path}: holds no JSON object")
+    return held
+
+
+def read_config(folder: Path) -> VLMConfig:
+    """Shapes of the model in a folder, its pixel normalisation included."""
+    held = read_json(folder / "config.json")
+    settings = read_image_settings(folder) if held.get("model_type") == "qwen2_5_vl" else ImageSettings()
+    config = from_hf(held, settings.mean, settings.std, where=str(folder / "config.json"))
+    ours = (config.vision.patch_size, config.vision.merge_size)
+    if ours != (settings.patch_size, settings.merge_size):
+        raise InputError(
+            f"{folder}: config.json has patch and merge size {ours}, "
+            f"the image processor {(settings.patch_size, settings.merge_size)}"
+        )
+    return config
+
+
+def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, int] | int | None = None) -> Processor:
+    """Tokenizer, template and picture rules of a folder.
+
+    Raises:
+      InputError: no tokenizer, no chat template, or special ids that disagree with `config.json`.
+    """
+    with _quiet_transformers():
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:
+            raise InputError(f"{folder}: no readable tokenizer ({str(error).splitlines()[0]})") from error
+    template = None
+    if not tokenizer.chat_template:
+        path = folder / "chat_template.json"
+        template = read_json(path).get("chat_template") if path.is_file() else None
+        if not template:
+            raise InputError(f"{folder}: the tokenizer has no chat template, and there is no chat_template.json")
+    wanted = {
+        "<|image_pad|>": config.image_token,
+        "<|vision_start|>": config.vision_start_token,
+        "<|vision_end|>": config.vision_end_token,
+    }
+    wrong = [
+        f"{folder}: the tokenizer gives {token} the id {given}, config.json says {want}"
+        for token, want in wanted.items()
+        if (given := tokenizer.convert_tokens_to_ids(token)) != want
+    ]
+    if len(tokenizer) > config.decoder.vocab:
+        wrong.append(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.decoder.vocab}")
+    if wrong:
+        raise InputError(wrong)
+    return Processor(
+        tokenizer,
+        read_image_settings(folder).with_budget(visual_tokens),
+        image_token=config.image_token,
+        window_units=config.vision.window_units,
+        template=template,
+    )
+
+
+def read_parameters(
+    folder: Path,
+    config: VLMConfig,
+    *,
+    dtype=None,
+    place: Callable[[str, np.ndarray], jax.Array] = lambda path, array: jax.numpy.asarray(array),
+) -> dict[str, jax.Array]:
+    """All parameters of a folder.
+
+    Args:
+      dtype: cast to it; None keeps what the files hold.
+      place: puts an array of a path on its devices; called one parameter at a time, so that the host never holds more
+        than one stacked parameter.
+
+    Raises:
+      InputError: missing or truncated shards, missing, surplus or misshapen tensors, all of them listed.
+    """
+    where, faults = _locate(folder)
+    with contextlib.ExitStack() as stack:
+        files = {}
+        for path in sorted(set(where.values())):
+            try:
+                files[path] = stack.enter_context(safe_open(path, "np"))
+            except (SafetensorError, OSError) as error:
+                faults.append(f"{path}: unreadable or truncated safetensors ({error})")
+        if faults:
+            raise InputError(faults)
+        stored = {hub_name(key): (file, key) for path, file in files.items() for key in file.keys()}
+        table = name_table(config)
+        faults = _mismatches(folder, config, table, stored)
+        if faults:
+            raise InputError(faults)
+
+        parameters = {}
+        for entry in table:
+            tensors = (stored[name][0].get_tensor(stored[name][1]) for name in entry.tensors())
+            array = _join(entry, tensors)
+            parameters[entry.path] = place(entry.path, array if dtype is None else array.astype(dtype))
+        return parameters
+
+
+def write_folder(
+    target: Path,
+    config: VLMConfig,
+    parameters: Mapping[str, jax.Array],
+    assets: Path,
+    *,
+    images: ImageSettings | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes a folder in the hub's layout.
+
+    Args:
+      assets: a folder whose small files (`ASSETS`) are carried along.
+      images: picture rules to write in place of the carried ones: the budget the model was trained with.
+
+    Raises:
+      InputError: the target exists and is not empty.
+    """
+    check_target(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.unfinished-", dir=target.parent))
+    try:
+        unfinished.chmod(0o755)
+        copy_assets(assets, unfinished)
+        if images is not None and images != read_image_settings(unfinished):
+            (unfinished / "preprocessor_config.json").write_text(
+                json.dumps(image_settings_json(images), indent=2) + "\n"
+            )
+            _drop_image_processor(unfinished / "processor_config.json")
+        _write_weights(unfinished, name_table(config), parameters, shard_bytes)
+        if target.exists():
+            target.rmdir()
+        unfinished.rename(target)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def check_target(target: Path) -> None:
+    """Raises InputError when something is in the way of writing a folder."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: exists and is not empty; remove it or name another target")
+
+
+def copy_assets(source: Path, target: Path) -> None:
+    for pattern in ASSETS:
+        for path in sorted(source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+
+
+def _locate(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Where each tensor lies by the folder's index (or its single file), and which shards are missing."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise InputError(f"{index}: holds no weight_map")
+        bad = [name for name in set(weight_map.values()) if not isinstance(name, str) or Path(name).name != name]
+        if bad:
+            raise InputError(f"{index}: shard names must be plain file names, got {bad[0]!r}")
+        where = {key: folder / name for key, name in weight_map.items()}
+        missing = sorted({path for path in where.values() if not path.is_file()})
+        return where, [f"{path}: missing shard, named in {index.name}; copy or download it again" for path in missing]
+    single = folder / "model.safetensors"
+    if not single.is_file():
+        held = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt", ".safetensors"))
+        seen = f"; it holds {', '.join(held[:5])}" if held else ""
+        raise InputError(f"{folder}: no model.safetensors and no model.safetensors.index.json{seen}")
+    return {"": single}, []
+
+
+def _mismatches(folder: Path, config: VLMConfig, table: list[Entry], stored: Mapping[str, Any]) -> list[str]:
+    abstract = abstract_parameters(config)
+    faults, wanted = [], set()
+    for entry in table:
+        shape = abstract[entry.path].shape
+        shape = tuple(entry.transform.shape(shape if entry.layers is None else shape[1:]))
+        dtypes = set()
+        for name in entry.tensors():
+            wanted.add(name)
+            if name not in stored:
+                faults.append(f"{folder}: tensor {name} is missing")
+                continue
+            file, key = stored[name]
+            view = file.get_slice(key)
+            dtypes.add(view.get_dtype())
+            if tuple(view.get_shape()) != shape:
+                faults.append(
+                    f"{folder}: tensor {name} has shape {tuple(view.get_shape())}, config.json implies {shape}"
+                )
+        if len(dtypes) > 1:
+            faults.append(f"{folder}: the layers of {entry.name} differ in dtype: {', '.join(sorted(dtypes))}")
+        odd = dtypes - {"F32", "BF16", "F16"}
+        if odd:
+            faults.append(f"{folder}: {entry.name} is {', '.join(odd)}; this reads F32, BF16 and F16 weights")
+    if config.decoder.tied:
+        wanted.add("lm_head.weight")  # some writers store the tied head as well
+    surplus = [name for name in stored if name not in wanted and not name.endswith("inv_freq")]
+    if surplus:
+        more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
+        faults.append(f"{folder}: tensors no part of the model takes: {', '.join(sorted(surplus)[:3])}{more}")
+    if len(faults) > 20:
+        faults = [*faults[:20], f"{folder}: … and {len(faults) - 20} more faults"]
+    return faults
+
+
+def _join(entry: Entry, tensors) -> np.ndarray:
+    if entry.layers is None:
+        return np.ascontiguousarray(entry.transform.read(next(iter(tensors))))
+    stacked = None
+    for index, tensor in enumerate(tensors):
+        layer = entry.transform.read(tensor)
+        if stacked is None:
+            stacked = np.empty((entry.layers, *layer.shape), layer.dtype)
+        stacked[index] = layer
+    return stacked
+
+
+def _write_weights(folder: Path, table: list[Entry], parameters: Mapping[str, jax.Array], shard_bytes: int) -> None:
+    shards: list[list[tuple[str, Entry, int | None]]] = [[]]
+    sizes = [0]
+    for entry in table:
+        array = parameters[entry.path]
+        for index, name in enumerate(entry.tensors()):
+            size = array.nbytes // (entry.layers or 1)
+            if shards[-1] and sizes[-1] + size > shard_bytes:
+                shards.append([])
+                sizes.append(0)
+            shards[-1].append((name, entry, index if entry.layers else None))
+            sizes[-1] += size
+
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        tensors = {}
+        for tensor, entry, index in shard:
+            array = parameters[entry.path]
+            array = np.asarray(array if index is None else array[index])
+            tensors[tensor] = np.ascontiguousarray(entry.transform.write(array))
+            weight_map[tensor] = name
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+    if len(shards) > 1:
+        held = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(held, indent=2) + "\n")
+
+
+def _drop_image_processor(path: Path) -> None:
+    """transformers 5 keeps picture rules in processor_config.json too; the one written beside it shall count."""
+    if path.is_file():
+        held = json.loads(path.read_text())
+        held.pop("image_processor", None)
+        path.write_text(json.dumps(held, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def _quiet_transformers():
+    """transformers says at import that PyTorch is missing; here that is as it should be."""
+    import os
+
+    before = os.environ.get("TRANSFORMERS_NO_ADVISORY_WARNINGS")
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("TRANSFORMERS_NO_ADVISORY_WARNINGS", None)

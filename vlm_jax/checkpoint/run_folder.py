@@ -1,0 +1,186 @@
+"""Run folders: what a training run leaves on disk, and what `orbax` conversion writes.
+
+    workdir/
+      config.json              the run's settings as resolved (written by the training script)
+      assets/                  config.json, tokenizer, template, processor files of the model it started from
+      checkpoints/<step>/      parameters; while training also optimizer, data iterator, settings
+
+Orbax writes a checkpoint beside its place and renames it, so what has a step's name is whole.
+"""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import absl.logging
+import jax
+import orbax.checkpoint as ocp
+
+from vlm_jax.checkpoint.hf_folder import copy_assets, read_config
+from vlm_jax.errors import InputError
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import Flat, abstract_parameters, nest, unnest
+from vlm_jax.processing.processor import ImageSettings, read_image_settings
+
+PARAMETERS, OPTIMIZER, DATA, SETTINGS = "parameters", "optimizer", "data", "settings"
+
+
+def is_run_folder(path: Path) -> bool:
+    return (path / "assets" / "config.json").is_file() and (path / "checkpoints").is_dir()
+
+
+def write_assets(workdir: Path, source: Path) -> None:
+    """Copies the small files of a model folder into `workdir/assets`, whole or not at all."""
+    target = workdir / "assets"
+    if target.is_dir():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".assets.unfinished-", dir=workdir))
+    unfinished.chmod(0o755)
+    copy_assets(source, unfinished)
+    unfinished.rename(target)
+
+
+class Checkpoints:
+    """The checkpoints of a run folder."""
+
+    def __init__(self, workdir: Path, *, keep: int | None = None, read_only: bool = False):
+        self.path = (workdir / "checkpoints").absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=not read_only, read_only=read_only, enable_background_delete=False
+        )
+        with _quiet_absl():  # it warns of what read_only says itself
+            self._manager = ocp.CheckpointManager(self.path, options=options)
+
+    def latest(self) -> int | None:
+        """The newest whole checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(
+        self, step: int, parameters: Flat, settings: dict[str, Any], *, optimizer=None, data: Any | None = None
+    ) -> None:
+        """Starts writing a checkpoint; returns once the arrays are copied off the devices.
+
+        Args:
+          optimizer: any tree of arrays.
+          data: an Orbax save argument for the data iterator (`grain.checkpoint.CheckpointSave`).
+        """
+        items = {
+            PARAMETERS: ocp.args.StandardSave(nest(parameters)),
+            SETTINGS: ocp.args.JsonSave(settings),
+        }
+        if optimizer is not None:
+            items[OPTIMIZER] = ocp.args.StandardSave(optimizer)
+        if data is not None:
+            items[DATA] = data
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def restore_training(self, step: int, parameters: Flat, optimizer, data: Any) -> tuple[Flat, Any]:
+        """Parameters and optimizer of a step, and the data iterator set to where it was.
+
+        Args:
+          parameters, optimizer: trees of ShapeDtypeStruct with shardings.
+          data: an Orbax restore argument that holds the iterator.
+        """
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                **{
+                    PARAMETERS: ocp.args.StandardRestore(nest(parameters)),
+                    OPTIMIZER: ocp.args.StandardRestore(optimizer),
+                    DATA: data,
+                }
+            ),
+        )
+        return unnest(restored[PARAMETERS]), restored[OPTIMIZER]
+
+    def restore_parameters(self, step: int, config: VLMConfig, *, dtype=None, sharding=None) -> Flat:
+        """Parameters alone; `dtype` None keeps what was saved, `sharding(path, shape)` None the first device."""
+        held = unnest(ocp.StandardCheckpointHandler().metadata(self.path / str(step) / PARAMETERS).tree)
+        wanted = abstract_parameters(config)
+        if set(held) != set(wanted) or any(held[path].shape != wanted[path].shape for path in wanted):
+            raise InputError(f"{self.path / str(step)}: does not hold the parameters that assets/config.json implies")
+        single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = {
+            path: jax.ShapeDtypeStruct(
+                leaf.shape, dtype or leaf.dtype, sharding=sharding(path, leaf.shape) if sharding else single
+            )
+            for path, leaf in held.items()
+        }
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(**{PARAMETERS: ocp.args.StandardRestore(nest(abstract))})
+        )
+        return unnest(restored[PARAMETERS])
+
+    def settings(self, step: int) -> dict[str, Any]:
+        return self._manager.restore(step, args=ocp.args.Composite(**{SETTINGS: ocp.args.JsonRestore()}))[SETTINGS]
+
+    def wait(self) -> None:
+        """Returns when everything started is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def settings_json(images: ImageSettings, **more: Any) -> dict[str, Any]:
+    """What travels with every checkpoint."""
+    return {"images": dataclasses.asdict(images), **more}
+
+
+def image_settings(held: dict[str, Any]) -> ImageSettings:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in held["images"].items()}
+    return ImageSettings(**values)
+
+
+def open_run(path: Path) -> tuple[Checkpoints, int, VLMConfig, ImageSettings]:
+    """The newest checkpoint of a run folder with its shapes and picture rules.
+
+    Raises:
+      InputError: the folder holds no finished checkpoint.
+    """
+    config = read_config(path / "assets")
+    checkpoints = Checkpoints(path, read_only=True)
+    step = checkpoints.latest()
+    if step is None:
+        raise InputError(f"{path}: a run folder without a finished checkpoint; train on, or remove it")
+    return checkpoints, step, config, image_settings(checkpoints.settings(step))
+
+
+def write_run_folder(target: Path, assets: Path, parameters: Flat, images: ImageSettings | None = None) -> None:
+    """A run folder with one checkpoint (step 0) of parameters alone: the `orbax` format of conversion."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.unfinished-", dir=target.parent))
+    try:
+        unfinished.chmod(0o755)
+        write_assets(unfinished, assets)
+        checkpoints = Checkpoints(unfinished)
+        checkpoints.save(0, parameters, settings_json(images or read_image_settings(assets)))
+        checkpoints.close()
+        if target.exists():
+            target.rmdir()
+        unfinished.rename(target)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def write_json(path: Path, held: Any) -> None:
+    """Writes a small JSON file, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(held, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.rename(path)
+
+
+@contextlib.contextmanager
+def _quiet_absl():
+    before = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(before)

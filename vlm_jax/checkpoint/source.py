@@ -1,0 +1,115 @@
+"""Where a model comes from: a folder as it is, or a hub id, `org/name` or `org/name@revision`, fetched into the cache.
+
+Gives a folder in either case. What is in it (architecture, shards, names) is judged by those who read it.
+"""
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from vlm_jax.errors import InputError
+
+# What the readers of a folder can use. Other formats of the same weights would double the download.
+NEEDED = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "adapter_config.json",
+    "tokenizer*",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "LICENSE*",
+    "README.md",
+)
+
+_HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[^\s@]+))?")
+
+
+def resolve(path_or_id: str | os.PathLike[str]) -> Path:
+    """The local folder of a model, downloaded first where `path_or_id` is a hub id.
+
+    Raises:
+      InputError: there is no such folder, or the hub does not give the model; the message says what to do.
+    """
+    text = os.fspath(path_or_id)
+    folder = Path(text).expanduser()
+    if text and folder.is_dir():
+        return folder
+    hub_id = _HUB_ID.fullmatch(text)
+    if folder.is_file():
+        inside = f"; give its folder, {folder.parent}" if (folder.parent / "config.json").is_file() else ""
+        raise InputError(f"{text}: is a file, where the folder of a model is needed{inside}")
+    if not hub_id or text.startswith((".", "~", os.sep)):
+        raise InputError(f"{text or '(empty)'}: no such folder{_near(folder)}; a model on the hub is given as org/name")
+    return _download(hub_id["id"], hub_id["revision"], near=_near(folder) if folder.parent.is_dir() else "")
+
+
+def _near(folder: Path) -> str:
+    """Folders whose names are like the missing one's, or the nearest parent that does exist."""
+    parent = folder.parent
+    if not parent.is_dir():
+        existing = next((above for above in parent.parents if above.is_dir()), parent)
+        return f"; {existing} has no folder {parent.relative_to(existing).parts[0]}" if existing != parent else ""
+    try:
+        names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
+    except OSError:  # a folder that may not be listed is no reason to hide the first fault
+        return ""
+    near = difflib.get_close_matches(folder.name, names, n=3, cutoff=0.5)
+    return f"; near it: {', '.join(str(parent / name) for name in near)}" if near else ""
+
+
+def _download(repo: str, revision: str | None, near: str) -> Path:
+    # Loaded here: half a second that nobody with a local folder should wait for.
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    name = f"{repo}@{revision}" if revision else repo
+    hub = constants.ENDPOINT
+    try:
+        folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(NEEDED)))
+    except errors.GatedRepoError as error:
+        raise InputError(
+            f"{name}: access must be asked for at {hub}/{repo}; then log in with `hf auth login` or set HF_TOKEN"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise InputError(
+            f"{name}: neither a folder here{near} nor a model on {hub}; check the spelling; for a private model log in "
+            "with `hf auth login` or set HF_TOKEN"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise InputError(
+            f"{name}: {repo} has no revision {revision or 'main'!r}; its branches and tags are listed at "
+            f"{hub}/{repo}/tree/main"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        if constants.HF_HUB_OFFLINE:
+            raise InputError(
+                f"{name}: neither a folder here{near} nor complete in the cache {constants.HF_HUB_CACHE}, and "
+                "HF_HUB_OFFLINE forbids the download; unset it, or give a folder"
+            ) from error
+        raise InputError(
+            f"{name}: neither a folder here{near} nor complete in the cache, and {hub} gives no answer "
+            f"({_reason(error.__cause__ or error)}); check the network and HF_ENDPOINT, or give a folder"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise InputError(f"{name}: {hub} answers {_reason(error)}; try again, or check HF_TOKEN") from error
+    except OSError:  # the disk, not the hub
+        raise
+    except Exception as error:  # transport errors have no class that the hub's client promises
+        raise InputError(f"{name}: the download from {hub} failed ({_reason(error)}); try again") from error
+    if not any((folder / config).is_file() for config in ("config.json", "adapter_config.json")):
+        raise InputError(f"{name}: has no config.json, so it is no model that can be read; see {hub}/{repo}")
+    return folder
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,179 @@
+"""A loaded model that answers: `generate`, `stream`, `logits`, `encode` on conversations.
+
+    model = vlm_jax.load("runs/photos")
+    model.generate([{"role": "user", "content": [{"type": "image", "image": "cat.jpg"},
+                                                 {"type": "text", "text": "What is it called?"}]}])
+
+What is compiled lies in `decoding`; how a conversation becomes arrays, in `vlm_jax.processing`.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from vlm_jax.checkpoint import hf_folder, run_folder
+from vlm_jax.checkpoint.source import resolve
+from vlm_jax.errors import InputError
+from vlm_jax.inference.decoding import Decoder, Decoding, bucket
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import Flat
+from vlm_jax.processing.chat import Message
+from vlm_jax.processing.processor import Processor
+from vlm_jax.processing.rows import Example, Size, assemble, stack
+
+MAX_BATCH = 16
+"""Conversations answered at one time."""
+STREAM_TOKENS = 4
+"""Tokens decoded between two pieces of a stream."""
+
+
+class LoadedModel:
+    """Weights on a device, a processor, and compiled functions that fill up as shapes are met."""
+
+    def __init__(
+        self, config: VLMConfig, parameters: Flat, processor: Processor, stop_tokens: tuple[int, ...], *, dtype
+    ):
+        self.config, self.parameters, self.processor = config, parameters, processor
+        self.stop_tokens = stop_tokens
+        self._decoder = Decoder(config, stop_tokens, dtype=dtype)
+
+    def encode(self, messages: Sequence[Message]) -> Example:
+        """The processed conversation: `.input_ids`, positions, pictures. No generation prompt is added."""
+        return self.processor.encode(messages)
+
+    def logits(self, messages: Sequence[Message]) -> Float[np.ndarray, "tokens vocab"]:
+        """float32 logits at every token of `encode(messages)`."""
+        example = self.encode(messages)
+        logits = self._decoder.logits(self.parameters, self._batch([example], rows=1))
+        return np.asarray(logits[0, : len(example.input_ids)])
+
+    def generate(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> str | list[str]:
+        """The answer to a conversation, or the answers to a list of them; greedy at temperature 0.
+
+        Raises:
+          InputError: no conversation, an unreadable picture, or max_new_tokens below 1.
+        """
+        if messages and isinstance(messages[0], dict):
+            return self._answers([messages], max_new_tokens, temperature, seed)[0]
+        return self._answers(messages, max_new_tokens, temperature, seed)
+
+    def stream(
+        self, messages: Sequence[Message], max_new_tokens: int = 64, temperature: float = 0.0, seed: int = 0
+    ) -> Iterator[str]:
+        """The answer to one conversation in pieces, as they are decoded; together they are what `generate` returns."""
+        example = self._prompt(messages, max_new_tokens)
+        told = ""
+        for state in self._decode([example], 1, max_new_tokens, temperature, self._keys(seed, [0]), STREAM_TOKENS):
+            finished = bool(state.done[0]) or int(state.count) >= max_new_tokens
+            text = self._text(np.asarray(state.answer[0, : int(state.count)]))
+            # A character may be cut between two tokens; it is held back until it is whole.
+            if len(text) > len(told) and (finished or not text.endswith("\ufffd")):
+                yield text[len(told) :]
+                told = text
+
+    def _answers(self, conversations, max_new_tokens: int, temperature: float, seed: int) -> list[str]:
+        examples = [self._prompt(messages, max_new_tokens) for messages in conversations]
+        # Alike lengths share a batch, so that short prompts do not wait for long ones.
+        order = sorted(range(len(examples)), key=lambda index: examples[index].size)
+        answers = [""] * len(examples)
+        for start in range(0, len(order), MAX_BATCH):
+            members = order[start : start + MAX_BATCH]
+            rows = 1 << (len(members) - 1).bit_length()
+            keys = self._keys(seed, members + [0] * (rows - len(members)))
+            batch = [examples[index] for index in members]
+            *_, state = self._decode(batch, rows, max_new_tokens, temperature, keys, max_new_tokens)
+            tokens = np.asarray(state.answer)[:, : int(state.count)]
+            for index, row in zip(members, tokens, strict=False):
+                answers[index] = self._text(row)
+        return answers
+
+    def _decode(
+        self, examples: Sequence[Example], rows: int, limit: int, temperature: float, keys, tokens_a_call: int
+    ) -> Iterator[Decoding]:
+        warmth = jnp.float32(temperature)
+        batch = self._batch(examples, rows)
+        state = self._decoder.prefill(self.parameters, batch, warmth, keys, room=bucket(limit))
+        count = 1
+        if tokens_a_call < limit or limit == 1:
+            yield state
+        while count < limit and not bool(jnp.all(state.done)):
+            count = min(count + tokens_a_call, limit)
+            state = self._decoder.decode(self.parameters, state, jnp.int32(count), warmth, keys)
+            yield state
+        yield state
+
+    def _prompt(self, messages: Sequence[Message], max_new_tokens: int) -> Example:
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {max_new_tokens}; wanted at least 1")
+        return self.processor.encode(messages, generation_prompt=True)
+
+    def _batch(self, examples: Sequence[Example], rows: int) -> dict[str, np.ndarray]:
+        """One example a row, in the smallest bucket that holds the longest."""
+        vision = self.config.vision
+        capacity = Size(
+            bucket(max(example.size.tokens for example in examples)),
+            bucket(max(example.size.patches for example in examples), vision.block_slots),
+            max(1, max(example.size.supervised for example in examples)),
+        )
+        alone = [[example] for example in examples] + [[] for _ in range(rows - len(examples))]
+        return stack(
+            [assemble(one, capacity, patch_values=vision.patch_values, merge_unit=vision.merge_unit) for one in alone]
+        )
+
+    @staticmethod
+    def _keys(seed: int, rows: Sequence[int]):
+        """A key for each conversation, whatever batch it lands in."""
+        return jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(jnp.array(rows))
+
+    def _text(self, tokens: np.ndarray) -> str:
+        stops = np.flatnonzero(np.isin(tokens, self.stop_tokens))
+        return self.processor.decode(tokens[: stops[0]] if len(stops) else tokens)
+
+
+def load(path: str, dtype: str = "auto", visual_tokens: int | tuple[int, int] | None = None) -> LoadedModel:
+    """Loads a Hugging Face folder, a hub id (`org/name@revision`), or a run folder (its newest checkpoint).
+
+    Args:
+      dtype: float32 or bfloat16; auto is float32 on a CPU, bfloat16 on an accelerator.
+      visual_tokens: the most (or (least, most)) visual tokens a picture takes; None keeps what the model was trained
+        with, or what the folder's image processor says.
+
+    Raises:
+      InputError: not a model of a known architecture, or an incomplete one; every fault is listed.
+    """
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"dtype {dtype!r}: known are auto, float32, bfloat16")
+    kind = jnp.dtype(("float32" if jax.default_backend() == "cpu" else "bfloat16") if dtype == "auto" else dtype)
+    folder = resolve(str(path))
+    if run_folder.is_run_folder(folder):
+        checkpoints, step, config, images = run_folder.open_run(folder)
+        parameters = checkpoints.restore_parameters(step, config, dtype=kind)
+        checkpoints.close()
+        assets = folder / "assets"
+        processor = hf_folder.read_processor(assets, config)
+        processor.images = images.with_budget(visual_tokens)
+    else:
+        assets, config = folder, hf_folder.read_config(folder)
+        processor = hf_folder.read_processor(folder, config, visual_tokens)
+        parameters = hf_folder.read_parameters(folder, config, dtype=kind)
+    return LoadedModel(config, parameters, processor, _stop_tokens(assets, processor), dtype=kind)
+
+
+def _stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
+    """`eos_token_id` of generation_config.json, else of config.json, else the tokenizer's."""
+    for name in ("generation_config.json", "config.json"):
+        path = assets / name
+        held = hf_folder.read_json(path).get("eos_token_id") if path.is_file() else None
+        if held is not None:
+            return tuple(held) if isinstance(held, list) else (held,)
+    return (processor.tokenizer.eos_token_id,)

@@ -1,0 +1,82 @@
+"""Attention with segments: one function, several ways to compute it.
+
+A query sees a key iff both carry the same segment id and, when causal, the key does not come later in the row.
+Padding carries segment 0; it sees only padding, so every softmax row has something to normalise over.
+
+Implementations (all agree with `reference` in tests):
+  reference  the whole score matrix; for tests and short rows.
+  chunked    queries in chunks, each rematerialised in the backward pass: memory O(chunk · T) instead of O(T²).
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+IMPLEMENTATIONS = ("reference", "chunked")
+CHUNK = 256
+"""Queries a chunk: 16 heads × 256 × 4,096 keys in float32 are 64 MB a row."""
+
+MASKED = -1e30
+"""Score of a hidden key: finite, so that rows without any key stay free of NaN."""
+
+
+def attention(
+    q: Float[Array, "b t heads d"],
+    k: Float[Array, "b s kv_heads d"],
+    v: Float[Array, "b s kv_heads d"],
+    q_segments: Int[Array, "b t"],
+    kv_segments: Int[Array, "b s"],
+    *,
+    causal: bool,
+    implementation: str = "chunked",
+) -> Float[Array, "b t heads d"]:
+    """Softmax attention within segments; query head h reads key-value head h // (heads / kv_heads).
+
+    Scores and softmax are float32, the output has v's dtype. `causal` compares places in the row and wants t == s.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"unknown attention implementation {implementation!r}; known: {', '.join(IMPLEMENTATIONS)}")
+    length = q.shape[1]
+    if implementation == "reference" or length <= CHUNK:
+        return _dense(q, k, v, q_segments, kv_segments, 0 if causal else None)
+
+    pad = -length % CHUNK
+    chunks = (length + pad) // CHUNK
+
+    def chunked(x):
+        return jnp.moveaxis(
+            jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2)).reshape(x.shape[0], chunks, CHUNK, *x.shape[2:]),
+            1,
+            0,
+        )
+
+    @jax.checkpoint
+    def one(start, q, q_segments):
+        return _dense(q, k, v, q_segments, kv_segments, start if causal else None)
+
+    starts = jnp.arange(chunks) * CHUNK
+    out = jax.lax.map(lambda args: one(*args), (starts, chunked(q), chunked(q_segments)))
+    return jnp.moveaxis(out, 0, 1).reshape(q.shape[0], length + pad, *q.shape[2:])[:, :length]
+
+
+def attend(
+    q: Float[Array, "*b t heads d"],
+    k: Float[Array, "*b s kv_heads d"],
+    v: Float[Array, "*b s kv_heads d"],
+    visible: Array,
+) -> Float[Array, "*b t heads d"]:
+    """Grouped-query attention under an explicit mask `visible` [*b, t, s] (True: may look)."""
+    heads, kv_heads = q.shape[-2], k.shape[-2]
+    scale = q.shape[-1] ** -0.5
+    grouped = q.reshape(*q.shape[:-2], kv_heads, heads // kv_heads, q.shape[-1])
+    scores = jnp.einsum("...tkgd,...skd->...kgts", grouped, k, preferred_element_type=jnp.float32) * scale
+    scores = jnp.where(visible[..., None, None, :, :], scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("...kgts,...skd->...tkgd", weights, v).reshape(q.shape)
+
+
+def _dense(q, k, v, q_segments, kv_segments, start):
+    visible = q_segments[:, :, None] == kv_segments[:, None, :]
+    if start is not None:
+        visible &= (start + jnp.arange(q.shape[1]))[:, None] >= jnp.arange(k.shape[1])
+    return attend(q, k, v, visible)

@@ -1,0 +1,130 @@
+"""The Qwen2.5 decoder: grouped-query attention with biases on q, k, v and M-RoPE; pre-norm; SwiGLU.
+
+It takes embeddings and returns hidden states. Token embedding, pictures and the output head belong to `vlm`; where
+keys and values come from (the row itself, or a cache) is decided by the caller through `attend`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from vlm_jax.models.attention import attend, attention
+from vlm_jax.models.config import DecoderConfig
+from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack
+from vlm_jax.models.rope import mrope_angles, rotate
+
+
+class SelfAttention(nnx.Module):
+    def __init__(self, config: DecoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        self.head_dim = config.head_dim
+        kv = config.kv_heads * config.head_dim
+
+        def make(i, o, bias):
+            return Linear(i, o, bias=bias, std=std, dtype=dtype, rngs=rngs)
+
+        self.q_proj = make(config.hidden, config.hidden, True)
+        self.k_proj = make(config.hidden, kv, True)
+        self.v_proj = make(config.hidden, kv, True)
+        self.o_proj = make(config.hidden, config.hidden, False)
+
+    def __call__(self, x: Float[Array, "b t d"], cos, sin, attend: Callable):
+        """`attend(q, k, v) -> (mixed, y)` sees rotated heads; y is handed through (new cache entries, say)."""
+
+        def heads(y):
+            return y.reshape(*y.shape[:2], -1, self.head_dim)
+
+        q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
+        mixed, y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        return self.o_proj(mixed.reshape(*x.shape[:2], -1)), y
+
+
+class DecoderLayer(nnx.Module):
+    def __init__(self, config: DecoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        self.input_norm = RMSNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+        self.attention = SelfAttention(config, std=std, dtype=dtype, rngs=rngs)
+        self.mlp_norm = RMSNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+        self.mlp = GatedMLP(config.hidden, config.mlp, bias=False, std=std, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b t d"], cos, sin, attend: Callable):
+        mixed, y = self.attention(self.input_norm(x), cos, sin, attend)
+        x = x + mixed
+        return x + self.mlp(self.mlp_norm(x)), y
+
+
+class Decoder(nnx.Module):
+    """Embeddings in, normalised hidden states out."""
+
+    def __init__(self, config: DecoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        self.config = config
+
+        def make(rngs):
+            return DecoderLayer(config, std=std, dtype=dtype, rngs=rngs)
+
+        self.layers = Stack(make, config.layers, rngs)
+        self.norm = RMSNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        positions: Int[Array, "b 3 t"],
+        segment_ids: Int[Array, "b t"],
+        *,
+        implementation: str = "chunked",
+        remat: str = "none",
+        keep_kv: bool = False,
+    ):
+        """Whole rows, causal within each segment.
+
+        Returns:
+          hidden [b, t, d]; with `keep_kv` also (k, v), each [layers, b, t, kv_heads, head_dim], keys rotated.
+        """
+        cos, sin = self._angles(positions)
+
+        def attend_row(q, k, v):
+            mixed = attention(q, k, v, segment_ids, segment_ids, causal=True, implementation=implementation)
+            return mixed, ((k, v) if keep_kv else None)
+
+        x, kv = self.layers(x, lambda layer, x, _, place: layer(x, cos, sin, attend_row), remat=remat)
+        return (self.norm(x), kv) if keep_kv else self.norm(x)
+
+    def decode(
+        self,
+        x: Float[Array, "b 1 d"],
+        positions: Int[Array, "b 3 1"],
+        cache: tuple[Float[Array, "l b s kv_heads head_dim"], Float[Array, "l b s kv_heads head_dim"]],
+        lengths: Int[Array, " b"],
+    ):
+        """One token a row against the cache; its key and value are written at `lengths[b]`.
+
+        The cache is a loop carry, not a scanned input, so that each step writes one entry in place.
+
+        Returns:
+          hidden [b, 1, d] and the cache.
+        """
+        cos, sin = self._angles(positions)
+        rows = jnp.arange(x.shape[0])
+        visible = (jnp.arange(cache[0].shape[2]) <= lengths[:, None])[:, None, :]
+
+        def layer_step(layer, carry, index, place):
+            x, cache = carry
+
+            def attend_cache(q, k, v):
+                new = tuple(
+                    old.at[index, rows, lengths].set(one[:, 0].astype(old.dtype))
+                    for old, one in zip(cache, (k, v), strict=True)
+                )
+                keys, values = (jax.lax.dynamic_index_in_dim(whole, index, keepdims=False) for whole in new)
+                return attend(q, keys, values, visible), new
+
+            x, cache = layer(x, cos, sin, attend_cache)
+            return (x, cache), None
+
+        (x, cache), _ = self.layers((x, cache), layer_step, xs=jnp.arange(self.config.layers))
+        return self.norm(x), cache
+
+    def _angles(self, positions):
+        angles = mrope_angles(positions, self.config.head_dim, self.config.rope_theta, self.config.mrope_sections)
+        return jnp.cos(angles), jnp.sin(angles)

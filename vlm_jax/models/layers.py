@@ -1,0 +1,115 @@
+"""The layers every part of the model is made of, and the stack that scans them.
+
+Parameters keep their own dtype; every product runs in the dtype of its input, so the compute dtype is decided once,
+where pixels and token embeddings enter.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+class Linear(nnx.Module):
+    """`x @ kernel + bias` with kernel [in, out]."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool, std: float, dtype, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (in_features, out_features), dtype))
+        self.bias = nnx.Param(jnp.zeros((out_features,), dtype)) if bias else None
+
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm (Zhang & Sennrich 2019), statistics in float32."""
+
+    def __init__(self, features: int, *, eps: float, dtype):
+        self.scale = nnx.Param(jnp.ones((features,), dtype))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        wide = x.astype(jnp.float32)
+        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+        return self.scale[...].astype(x.dtype) * wide.astype(x.dtype)
+
+
+class GatedMLP(nnx.Module):
+    """SwiGLU: `down(silu(gate(x)) * up(x))`."""
+
+    def __init__(self, hidden: int, mlp: int, *, bias: bool, std: float, dtype, rngs: nnx.Rngs):
+        self.gate_proj = Linear(hidden, mlp, bias=bias, std=std, dtype=dtype, rngs=rngs)
+        self.up_proj = Linear(hidden, mlp, bias=bias, std=std, dtype=dtype, rngs=rngs)
+        self.down_proj = Linear(mlp, hidden, bias=bias, std=std, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+REMAT_POLICIES: dict[str, Callable | None] = {
+    # name -> what a layer keeps for the backward pass; None: everything (no rematerialisation)
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Stack(nnx.Module):
+    """`depth` layers of one shape whose parameters carry a leading [depth] axis, run by one `lax.scan`.
+
+    `period` layers are unrolled in the scanned body; the body tells them apart by their static place, so layers of
+    one shape may still compute different things (windowed and global attention, say).
+    """
+
+    def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs):
+        self.layer = nnx.vmap(make)(rngs.split(depth))
+        self.depth = depth
+
+    def __call__(self, carry, apply: Callable, *, xs=None, period: int = 1, remat: str = "none"):
+        """Folds `apply(layer, carry, x, place) -> (carry, y)` over the layers.
+
+        Args:
+          carry: any tree of arrays.
+          apply: called with the merged layer, the carry, this layer's slice of `xs`, and `place` in [0, period).
+          xs: optional tree with a leading [depth] axis, a slice for each layer (a KV cache, say).
+          period: how many layers one scanned body holds; divides depth.
+          remat: a key of `REMAT_POLICIES`.
+
+        Returns:
+          (carry, ys) with ys stacked over [depth].
+        """
+        graph, params = nnx.split(self.layer)
+
+        def one(place, carry, params, x):
+            return apply(nnx.merge(graph, params), carry, x, place)
+
+        if remat != "none":
+            one = jax.checkpoint(one, policy=REMAT_POLICIES[remat], static_argnums=(0,))
+
+        def body(carry, slices):
+            outs = []
+            for place in range(period):
+                params, x = jax.tree.map(lambda leaf, place=place: leaf[place], slices)
+                carry, out = one(place, carry, params, x)
+                outs.append(out)
+            return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
+
+        def fold(leaf):
+            return leaf.reshape(self.depth // period, period, *leaf.shape[1:])
+
+        carry, ys = jax.lax.scan(body, carry, jax.tree.map(fold, (params, xs)))
+        return carry, jax.tree.map(lambda leaf: leaf.reshape(self.depth, *leaf.shape[2:]), ys)
+
+
+@functools.cache
+def repeating_period(depth: int, marked: tuple[int, ...]) -> int:
+    """The smallest period of the pattern "index in marked" over `depth` layers (depth itself if there is none)."""
+    pattern = [index in marked for index in range(depth)]
+    for period in range(1, depth + 1):
+        if depth % period == 0 and all(pattern[i] == pattern[i % period] for i in range(depth)):
+            return period
+    return depth

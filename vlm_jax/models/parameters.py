@@ -1,0 +1,71 @@
+"""Parameters by path: the flat view that the weight table, the sharding rules and the checkpoints share.
+
+A path reads like `decoder/layers/layer/mlp/up_proj/kernel`. Stacked layers are one parameter with a leading [depth].
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.vlm import VLM
+
+Flat = dict[str, Any]
+
+
+def abstract_model(config: VLMConfig, dtype=jnp.float32) -> VLM:
+    """The model with shapes in place of arrays: nothing is allocated."""
+    return nnx.eval_shape(lambda: VLM(config, dtype=dtype, rngs=nnx.Rngs(0)))
+
+
+def flatten(state: nnx.State) -> Flat:
+    """{path: array} of a state."""
+    return {"/".join(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(state)}
+
+
+def abstract_parameters(config: VLMConfig, dtype=jnp.float32) -> dict[str, jax.ShapeDtypeStruct]:
+    """{path: shape and dtype} of every parameter of a model."""
+    state = nnx.state(abstract_model(config, dtype))
+    return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
+
+
+def replace(state: nnx.State, flat: Mapping[str, Any]) -> nnx.State:
+    """The state with its leaves taken from `flat`, which must hold every path of it."""
+    return map_by_path(lambda path, _: flat[path], state)
+
+
+def map_by_path(f: Callable[[str, Any], Any], state: nnx.State) -> nnx.State:
+    """Applies `f(path, leaf)` to every leaf of a state."""
+    return nnx.map_state(
+        lambda path, variable: variable.replace(f("/".join(map(str, path)), variable.get_value())), state
+    )
+
+
+def build(config: VLMConfig, flat: Mapping[str, Any]) -> VLM:
+    """A model around given arrays; no array is copied."""
+    graph, state = nnx.split(abstract_model(config))
+    return nnx.merge(graph, replace(state, flat))
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a/b": x} → {"a": {"b": x}}, the tree Orbax stores."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return tree
+
+
+def unnest(tree: Mapping[str, Any], prefix: str = "") -> Flat:
+    """The inverse of `nest`."""
+    flat = {}
+    for name, node in tree.items():
+        path = f"{prefix}/{name}" if prefix else name
+        flat.update(unnest(node, path) if isinstance(node, Mapping) else {path: node})
+    return flat

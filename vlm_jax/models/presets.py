@@ -1,0 +1,63 @@
+"""Shapes by name: the published sizes of Qwen2.5-VL, and small ones for machines without an accelerator."""
+
+import dataclasses
+
+from vlm_jax.models.config import DecoderConfig, VisionConfig, VLMConfig
+
+
+def _published(layers: int, hidden: int, heads: int, kv_heads: int, mlp: int, vocab: int, tied: bool, vision_mlp: int):
+    return VLMConfig(
+        vision=VisionConfig(depth=32, hidden=1280, heads=16, mlp=vision_mlp, out_hidden=hidden),
+        decoder=DecoderConfig(
+            layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads, mlp=mlp, vocab=vocab, tied=tied
+        ),
+    )
+
+
+def _small(hidden: int, layers: int, vision_hidden: int, depth: int, heads: int, kv_heads: int):
+    head_dim = hidden // heads
+    width = head_dim // 8
+    return VLMConfig(
+        vision=VisionConfig(
+            depth=depth,
+            hidden=vision_hidden,
+            heads=4,
+            mlp=vision_hidden * 5 // 2,
+            out_hidden=hidden,
+            # every second block sees the whole picture
+            global_blocks=tuple(range(1, depth, 2)),
+        ),
+        decoder=DecoderConfig(
+            layers=layers,
+            hidden=hidden,
+            heads=heads,
+            kv_heads=kv_heads,
+            mlp=hidden * 5 // 2,
+            vocab=4096,
+            # the published proportion of t, h and w: 2 : 3 : 3 eighths of half the head
+            mrope_sections=(head_dim // 2 - 6 * width // 2, 3 * width // 2, 3 * width // 2),
+            tied=True,
+        ),
+    )
+
+
+PRESETS: dict[str, VLMConfig] = {
+    "tiny": _small(hidden=128, layers=3, vision_hidden=96, depth=4, heads=4, kv_heads=2),
+    "small": _small(hidden=256, layers=6, vision_hidden=192, depth=6, heads=8, kv_heads=2),
+    "3b": _published(36, 2048, 16, 2, 11008, 151936, True, 3420),
+    "7b": _published(28, 3584, 28, 4, 18944, 152064, False, 3420),
+    "32b": _published(64, 5120, 40, 8, 27648, 152064, False, 3456),
+    "72b": _published(80, 8192, 64, 8, 29568, 152064, False, 3456),
+}
+
+
+def with_vocabulary(config: VLMConfig, vocab: int, ids: dict[str, int]) -> VLMConfig:
+    """The same shapes around another tokenizer, given its special tokens' ids."""
+    return dataclasses.replace(
+        config,
+        decoder=dataclasses.replace(config.decoder, vocab=vocab),
+        image_token=ids["<|image_pad|>"],
+        video_token=ids["<|video_pad|>"],
+        vision_start_token=ids["<|vision_start|>"],
+        vision_end_token=ids["<|vision_end|>"],
+    )

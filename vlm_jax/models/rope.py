@@ -1,0 +1,38 @@
+"""Rotary position embeddings: M-RoPE of the decoder and the axial RoPE of the vision tower.
+
+Both rotate halves (`[x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin]`) by angles computed in float32 from integer
+positions that the host worked out (`vlm_jax.processing.positions`, `vlm_jax.processing.vision_layout`).
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def mrope_angles(
+    positions: Int[Array, "b 3 t"], head_dim: int, theta: float, sections: tuple[int, ...]
+) -> Float[Array, "b t half"]:
+    """Angles of M-RoPE (Qwen2-VL, arXiv:2409.12191): consecutive chunks of frequencies follow t, h and w."""
+    inverse = theta ** -(jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    chunks, start = [], 0
+    for axis, width in enumerate(sections):
+        where = positions[:, axis % 3, :, None].astype(jnp.float32)
+        chunks.append(where * inverse[start : start + width])
+        start += width
+    return jnp.concatenate(chunks, axis=-1)
+
+
+def axial_angles(coords: Int[Array, "b p 2"], head_dim: int, theta: float) -> Float[Array, "b p half"]:
+    """Angles of the vision tower: the first half of the frequencies follows the row, the second the column."""
+    spatial = head_dim // 2
+    inverse = theta ** -(jnp.arange(0, spatial, 2, dtype=jnp.float32) / spatial)
+    angles = coords[..., None].astype(jnp.float32) * inverse
+    return angles.reshape(*coords.shape[:2], spatial)
+
+
+def rotate(
+    x: Float[Array, "b t heads head_dim"], cos: Float[Array, "b t half"], sin: Float[Array, "b t half"]
+) -> Float[Array, "b t heads head_dim"]:
+    """Rotates the two halves of each head by the given angles, in the dtype of `cos`; returns x's dtype."""
+    first, second = jnp.split(x.astype(cos.dtype), 2, axis=-1)
+    cos, sin = cos[:, :, None], sin[:, :, None]
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

@@ -1,0 +1,123 @@
+"""Qwen2.5-VL's vision tower and merger.
+
+Patches arrive already ordered by window (`vlm_jax.processing.vision_layout`): slots come in blocks of one full
+window; a block holds one whole window or several partial windows of one image, told apart by `window_ids`. So a
+windowed layer is one batched dense product, no layer permutes anything, and the four patches of a merged unit always
+lie side by side, ready for the merger. The original order returns when tokens pick their visual embedding.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+
+from vlm_jax.models.attention import attend, attention
+from vlm_jax.models.config import VisionConfig
+from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, repeating_period
+from vlm_jax.models.rope import axial_angles, rotate
+
+
+class PatchEmbed(nnx.Module):
+    """The strided Conv3d of the tower as one product over flattened patches.
+
+    A still image fills both temporal slices with the same pixels, so their kernels are added before the product:
+    half the work, and each slice stays a parameter of its own.
+    """
+
+    def __init__(self, config: VisionConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        self.config = config
+        shape = (config.temporal_patch_size, config.patch_values, config.hidden)
+        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape, dtype))
+
+    def __call__(self, patches: UInt8[Array, "b p v"], dtype) -> Float[Array, "b p d"]:
+        def per_value(per_channel):
+            return jnp.repeat(jnp.asarray(per_channel, jnp.float32), self.config.patch_size**2)
+
+        pixels = patches.astype(jnp.float32) * jnp.float32(1 / 255)
+        pixels = (pixels - per_value(self.config.pixel_mean)) / per_value(self.config.pixel_std)
+        return pixels.astype(dtype) @ self.kernel[...].sum(axis=0).astype(dtype)
+
+
+class VisionBlock(nnx.Module):
+    def __init__(self, config: VisionConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        self.heads = config.heads
+        self.norm1 = RMSNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+        self.norm2 = RMSNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+        self.qkv = Linear(config.hidden, 3 * config.hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
+        self.proj = Linear(config.hidden, config.hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
+        self.mlp = GatedMLP(config.hidden, config.mlp, bias=True, std=std, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b p d"], cos, sin, mix) -> Float[Array, "b p d"]:
+        qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3, self.heads, -1)
+        q, k, v = (qkv[:, :, i] for i in range(3))
+        mixed = mix(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        x = x + self.proj(mixed.reshape(x.shape))
+        return x + self.mlp(self.norm2(x))
+
+
+class Merger(nnx.Module):
+    """Norm, four neighbouring patches side by side, Linear, exact GELU, Linear into the decoder's width."""
+
+    def __init__(self, config: VisionConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        self.merge_unit = config.merge_unit
+        wide = config.hidden * config.merge_unit
+        self.norm = RMSNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+        self.fc1 = Linear(wide, wide, bias=True, std=std, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(wide, config.out_hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b u out"]:
+        x = self.norm(x).reshape(x.shape[0], x.shape[1] // self.merge_unit, -1)
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class VisionTower(nnx.Module):
+    def __init__(self, config: VisionConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        self.config = config
+        self.patch_embed = PatchEmbed(config, std=std, dtype=dtype, rngs=rngs)
+
+        def make(rngs):
+            return VisionBlock(config, std=std, dtype=dtype, rngs=rngs)
+
+        self.blocks = Stack(make, config.depth, rngs)
+
+    def __call__(
+        self,
+        patches: UInt8[Array, "b p v"],
+        coords: Int[Array, "b p 2"],
+        image_ids: Int[Array, "b p"],
+        window_ids: Int[Array, "b p"],
+        *,
+        dtype=jnp.float32,
+        implementation: str = "chunked",
+        remat: str = "none",
+    ) -> Float[Array, "b p d"]:
+        """Runs all blocks.
+
+        Args:
+          patches: raw pixels, one temporal slice: values ordered C, ph, pw.
+          coords: row and column of each patch in its image's grid.
+          image_ids: which image of the row a slot belongs to, 0 for padding.
+          window_ids: which window of its block a slot belongs to, 0 for padding.
+        """
+        config = self.config
+        angles = axial_angles(coords, config.head_dim, config.rope_theta)
+        cos, sin = jnp.cos(angles), jnp.sin(angles)
+
+        def blocks(x):
+            return x.reshape(x.shape[0], -1, config.block_slots, *x.shape[2:])
+
+        same_window = blocks(window_ids)[..., :, None] == blocks(window_ids)[..., None, :]
+
+        def windowed(q, k, v):
+            return attend(blocks(q), blocks(k), blocks(v), same_window).reshape(q.shape)
+
+        def whole_image(q, k, v):
+            return attention(q, k, v, image_ids, image_ids, causal=False, implementation=implementation)
+
+        period = repeating_period(config.depth, config.global_blocks)
+
+        def apply(block, x, _, place):
+            return block(x, cos, sin, whole_image if place in config.global_blocks else windowed), None
+
+        x = self.patch_embed(patches, dtype)
+        return self.blocks(x, apply, period=period, remat=remat)[0]

@@ -1,0 +1,71 @@
+"""The whole model: pictures and tokens in, hidden states and logits out.
+
+What stands where (positions, which token takes which visual embedding, which slots are padding) was worked out on the
+host by `vlm_jax.processing`; nothing here depends on the size of a picture.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.decoder import Decoder
+from vlm_jax.models.vision import Merger, VisionTower
+
+Batch = dict[str, Array]
+"""The arrays of `vlm_jax.processing.rows.assemble`, by name."""
+
+
+class VLM(nnx.Module):
+    """Vision tower → merger (the connector) → decoder, with a tied or untied head."""
+
+    def __init__(self, config: VLMConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        make = {"std": config.init_std, "dtype": dtype, "rngs": rngs}
+        self.config = config
+        self.vision = VisionTower(config.vision, **make)
+        self.connector = Merger(config.vision, **make)
+        embedding = (config.decoder.vocab, config.decoder.hidden)
+        self.embedding = _weights(embedding, **make)
+        self.decoder = Decoder(config.decoder, **make)
+
+        self.head = None if config.decoder.tied else _weights(embedding[::-1], **make)
+
+    def embed(
+        self, batch: Batch, *, dtype=jnp.float32, implementation: str = "chunked", remat: str = "none"
+    ) -> Float[Array, "b t d"]:
+        """Token embeddings with every image token replaced by the visual embedding it takes."""
+        x = self.embed_tokens(batch["tokens"], dtype)
+        patches = self.vision(
+            batch["patches"],
+            batch["patch_coords"],
+            batch["image_ids"],
+            batch["window_ids"],
+            dtype=dtype,
+            implementation=implementation,
+            remat=remat,
+        )
+        visual = self.connector(patches)
+        index = batch["visual_index"]
+        taken = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
+        return jnp.where(index[..., None] >= 0, taken, x)
+
+    def embed_tokens(self, tokens: Int[Array, "b t"], dtype=jnp.float32) -> Float[Array, "b t d"]:
+        return self.embedding[...].at[tokens].get(mode="clip").astype(dtype)
+
+    def __call__(
+        self, batch: Batch, *, dtype=jnp.float32, implementation: str = "chunked", remat: str = "none"
+    ) -> Float[Array, "b t d"]:
+        """Hidden states of whole rows, ready for `logits`."""
+        how = {"implementation": implementation, "remat": remat}
+        x = self.embed(batch, dtype=dtype, **how)
+        return self.decoder(x, batch["positions"], batch["segment_ids"], **how)
+
+    def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
+        """float32 logits; call it on the few rows that are needed, never on a whole batch."""
+        kernel = self.embedding[...].T if self.head is None else self.head[...]
+        return jnp.matmul(hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def _weights(shape: tuple[int, ...], *, std: float, dtype, rngs: nnx.Rngs) -> nnx.Param:
+    return nnx.Param(std * jax.random.normal(rngs.params(), shape, dtype))

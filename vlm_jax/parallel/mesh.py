@@ -1,0 +1,88 @@
+"""The device mesh: axes `data`, `fsdp`, `tensor`; a batch is split over data × fsdp.
+
+Which parameter lies where is decided in `rules`.
+"""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vlm_jax.errors import InputError
+
+AXES = ("data", "fsdp", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """Devices along each axis; one of them may be -1: what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make_mesh(shape: MeshShape, devices: list | None = None) -> Mesh:
+    """Raises InputError when the axes do not multiply to the number of devices."""
+    devices = jax.devices() if devices is None else devices
+    sizes = dataclasses.astuple(shape)
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise InputError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, at most one is -1")
+    sizes = tuple(len(devices) // known if size == -1 else size for size in sizes)
+    if math.prod(sizes) != len(devices):
+        raise InputError(
+            f"mesh {dict(zip(AXES, sizes, strict=True))} wants {math.prod(sizes)} devices; this run has {len(devices)}"
+        )
+    return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over data × fsdp; every other axis whole."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_rows(mesh: Mesh, rows: int) -> None:
+    """Raises InputError unless a batch of `rows` divides over the mesh."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if rows % ways:
+        raise InputError(
+            f"batch.rows {rows} does not divide over data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']}; "
+            f"take a multiple of {ways}"
+        )
+
+
+def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows become its part of the global batch."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def describe_devices() -> str:
+    """The machine, in words: "8 × TPU v5 lite" or "cpu"."""
+    devices = jax.devices()
+    kind = devices[0].device_kind
+    return f"{len(devices)} × {kind}" if devices[0].platform != "cpu" else f"CPU ({len(devices)} JAX device(s))"
+
+
+def idle_accelerator() -> str | None:
+    """What accelerator this machine shows although JAX runs on the CPU, or None.
+
+    A wheel without CUDA, or a driver that did not load, makes JAX fall back to the CPU, a hundred times slower.
+    """
+    import glob
+    import os
+
+    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS") == "cpu":
+        return None
+    if glob.glob("/dev/nvidia[0-9]*") or os.path.exists("/proc/driver/nvidia/version"):
+        return "an NVIDIA GPU is visible; install the CUDA build: make setup ACCEL=cuda"
+    if glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"):
+        return "a TPU is visible; install the TPU build: make setup ACCEL=tpu"
+    return None

@@ -1,0 +1,120 @@
+"""Pictures: opening them safely, the size they are resized to, and their patches as uint8.
+
+The rules are Qwen2-VL's (`smart_resize`, bicubic on uint8, patches grouped by merged unit) and bit-equal to
+transformers' Pillow processor. Normalisation happens on the device (`vlm_jax.models.vision`).
+
+EXIF orientation is applied (as a person sees the picture), transparency is laid on white (as transformers' processor
+does). Remote addresses are never fetched: what a record or a visitor names may be anything.
+"""
+
+import base64
+import binascii
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from jaxtyping import UInt8
+
+from vlm_jax.errors import InputError
+
+MAX_ASPECT = 200
+"""Qwen2-VL refuses pictures more elongated than this."""
+
+Source = str | Path | bytes | PIL.Image.Image
+
+
+def open_image(source: Source) -> PIL.Image.Image:
+    """Opens and fully decodes a picture: a path, a `data:` URI, encoded bytes, or a PIL image. Returns upright RGB.
+
+    Raises:
+      InputError: missing, unreadable, truncated, larger than Pillow's decompression-bomb limit, or a remote address.
+    """
+    name = describe(source)
+    if isinstance(source, str) and "://" in source.partition(":data")[0] and not source.startswith("data:"):
+        raise InputError(f"{name}: remote pictures are not fetched; download it and give its path")
+    try:
+        image = source if isinstance(source, PIL.Image.Image) else PIL.Image.open(_stream(source))
+        # Pillow only warns above its limit, and a warnings filter is not a thread's own: the limit is held here.
+        if PIL.Image.MAX_IMAGE_PIXELS and math.prod(image.size) > PIL.Image.MAX_IMAGE_PIXELS:
+            raise PIL.Image.DecompressionBombError
+        return _to_rgb(PIL.ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such picture") from None
+    except IsADirectoryError:
+        raise InputError(f"{name}: is a folder, not a picture") from None
+    except (PIL.UnidentifiedImageError, binascii.Error):
+        raise InputError(f"{name}: not a picture that Pillow can read") from None
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+        raise InputError(
+            f"{name}: more than {PIL.Image.MAX_IMAGE_PIXELS // 10**6} million pixels; scale it down first"
+        ) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's decoders raise any of these
+        raise InputError(f"{name}: unreadable ({error})") from None
+
+
+def describe(source: Source) -> str:
+    """How an error message names a picture."""
+    if isinstance(source, bytes):
+        return f"picture of {len(source)} bytes"
+    if isinstance(source, PIL.Image.Image):
+        return getattr(source, "filename", "") or f"PIL image {source.size}"
+    text = str(source)
+    return text if len(text) <= 200 else text[:60] + "…"
+
+
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """The (height, width) Qwen2-VL resizes to: multiples of `factor`, the area within bounds, the ratio kept.
+
+    Raises:
+      InputError: an aspect ratio above 200.
+    """
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise InputError(f"aspect ratio {max(height, width) / min(height, width):.0f} is above {MAX_ASPECT}")
+    # Python's round (half to even), as in the reference.
+    tall, wide = round(height / factor) * factor, round(width / factor) * factor
+    if tall * wide > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        tall = max(factor, math.floor(height / shrink / factor) * factor)
+        wide = max(factor, math.floor(width / shrink / factor) * factor)
+    elif tall * wide < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        tall = math.ceil(height * grow / factor) * factor
+        wide = math.ceil(width * grow / factor) * factor
+    return tall, wide
+
+
+def patchify(
+    image: PIL.Image.Image, height: int, width: int, patch_size: int, merge_size: int
+) -> UInt8[np.ndarray, "units merge_unit values"]:
+    """Resizes to (height, width) and cuts into patches, grouped by merged unit.
+
+    Units and the patches within one run row by row; a patch's values are ordered C, ph, pw.
+    """
+    if image.size != (width, height):
+        image = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
+    unit = patch_size * merge_size
+    pixels = np.asarray(image).reshape(height // unit, merge_size, patch_size, width // unit, merge_size, patch_size, 3)
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 4, 6, 2, 5)).reshape(
+        (height // unit) * (width // unit), merge_size**2, 3 * patch_size**2
+    )
+
+
+def _stream(source: str | Path | bytes):
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if isinstance(source, str) and source.startswith("data:"):
+        header, comma, payload = source.partition(",")
+        if not comma or not header.endswith(";base64"):
+            raise InputError(f"{describe(source)}: a data URI must read data:image/…;base64,…")
+        return io.BytesIO(base64.b64decode(payload, validate=True))
+    return str(source)
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        image = image.convert("RGBA")
+        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    return image.convert("RGB")

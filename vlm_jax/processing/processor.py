@@ -1,0 +1,167 @@
+"""From a conversation to the arrays a model is fed: text, pictures, positions and loss mask together.
+
+One `Processor` serves training, evaluation and chat, so that they cannot differ. Its settings travel with every
+checkpoint. Fixing shapes and batching belong to `rows`.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm_jax.errors import InputError
+from vlm_jax.processing import chat
+from vlm_jax.processing.images import describe, open_image, patchify, smart_resize
+from vlm_jax.processing.positions import mrope_positions
+from vlm_jax.processing.rows import Example, Picture, Size
+from vlm_jax.processing.vision_layout import vision_layout
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSettings:
+    """How pictures are sized, from a folder's image processor file."""
+
+    min_pixels: int = 56 * 56
+    max_pixels: int = 28 * 28 * 1280
+    patch_size: int = 14
+    merge_size: int = 2
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+
+    @property
+    def factor(self) -> int:
+        """Side of a merged unit in pixels."""
+        return self.patch_size * self.merge_size
+
+    def with_budget(self, visual_tokens: tuple[int, int] | int | None) -> "ImageSettings":
+        """At most (or between) so many visual tokens a picture."""
+        if visual_tokens is None:
+            return self
+        low, high = (1, visual_tokens) if isinstance(visual_tokens, int) else visual_tokens
+        if not 1 <= low <= high:
+            raise InputError(f"visual tokens {low} to {high}: wanted 1 <= minimum <= maximum")
+        return dataclasses.replace(self, min_pixels=low * self.factor**2, max_pixels=high * self.factor**2)
+
+
+class Processor:
+    """Tokenizer, chat template and picture rules of one checkpoint."""
+
+    def __init__(
+        self, tokenizer, images: ImageSettings, *, image_token: int, window_units: int, template: str | None = None
+    ):
+        """`window_units` is the side of a vision attention window, in merged units."""
+        self.tokenizer, self.images, self.template = tokenizer, images, template
+        self.image_token, self.window_units = image_token, window_units
+
+    def encode(self, messages: Sequence[chat.Message], *, generation_prompt: bool = False) -> Example:
+        """Processes a conversation.
+
+        Raises:
+          InputError: not a conversation, an unreadable picture, or placeholders that do not match the pictures.
+        """
+        chat.check_messages(messages)
+        pictures = tuple(self.picture(chat.image_source(part)) for part in chat.image_parts(messages))
+        ids, said = chat.tokenize(self.tokenizer, self.template, messages, generation_prompt=generation_prompt)
+        counts = [picture.grid[0] * picture.grid[1] for picture in pictures]
+        ids, said = chat.expand_pictures(ids, said, counts, self.image_token)
+        positions = mrope_positions(ids, [picture.grid for picture in pictures], self.image_token)
+        return Example(ids, positions, said, pictures, self.image_token)
+
+    def size(self, messages: Sequence[chat.Message], picture_sizes: Sequence[tuple[int, int]]) -> Size:
+        """What `encode` would take of a row, from the (width, height) of the pictures alone: nothing is decoded."""
+        grids = [self.grid(width, height) for width, height in picture_sizes]
+        ids, said = chat.tokenize(self.tokenizer, self.template, messages)
+        ids, said = chat.expand_pictures(ids, said, [rows * columns for rows, columns in grids], self.image_token)
+        slots = sum(len(self._layout(grid).units) for grid in grids)
+        return Size(len(ids), slots * self.images.merge_size**2, int(said.sum()))
+
+    def picture(self, source) -> Picture:
+        image = open_image(source)
+        try:
+            rows, columns = self.grid(*image.size)
+        except InputError as error:
+            raise InputError(f"{describe(source)}: {error}") from None
+        factor = self.images.factor
+        patches = patchify(image, rows * factor, columns * factor, self.images.patch_size, self.images.merge_size)
+        return Picture(patches, (rows, columns), self._layout((rows, columns)))
+
+    def grid(self, width: int, height: int) -> tuple[int, int]:
+        """Merged units (rows, columns) of a picture of this size in pixels."""
+        settings = self.images
+        tall, wide = smart_resize(height, width, settings.factor, settings.min_pixels, settings.max_pixels)
+        return tall // settings.factor, wide // settings.factor
+
+    def _layout(self, grid: tuple[int, int]):
+        return vision_layout(*grid, self.window_units, self.images.merge_size)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Text of generated ids, special tokens left out."""
+        return self.tokenizer.decode(
+            np.asarray(ids).tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+
+def read_image_settings(folder: Path) -> ImageSettings:
+    """Picture rules of a Hugging Face folder: `preprocessor_config.json`, or `processor_config.json` of transformers 5.
+
+    Raises:
+      InputError: neither file is there, or it is not a Qwen2-VL image processor.
+    """
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise InputError(f"{path}: unreadable ({error})") from None
+        held = held.get("image_processor", held)
+        if "image_processor_type" not in held and "patch_size" not in held:
+            continue
+        kind = held.get("image_processor_type", "Qwen2VLImageProcessor")
+        if not kind.startswith("Qwen2VLImageProcessor"):
+            raise InputError(f"{path}: image_processor_type is {kind!r}; wanted Qwen2VLImageProcessor")
+        size = held.get("size") or {}
+        default = ImageSettings()
+
+        def pick(*values):
+            return next(value for value in values if value is not None)
+
+        return ImageSettings(
+            min_pixels=pick(
+                held.get("min_pixels"), size.get("shortest_edge"), size.get("min_pixels"), default.min_pixels
+            ),
+            max_pixels=pick(
+                held.get("max_pixels"), size.get("longest_edge"), size.get("max_pixels"), default.max_pixels
+            ),
+            patch_size=held.get("patch_size", default.patch_size),
+            merge_size=held.get("merge_size", default.merge_size),
+            mean=tuple(held.get("image_mean") or default.mean),
+            std=tuple(held.get("image_std") or default.std),
+        )
+    raise InputError(f"{folder}: no preprocessor_config.json (or processor_config.json) that describes the pictures")
+
+
+def image_settings_json(settings: ImageSettings) -> dict[str, Any]:
+    """`preprocessor_config.json` in the form of the hub's Qwen2.5-VL folders."""
+    return {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+        "min_pixels": settings.min_pixels,
+        "max_pixels": settings.max_pixels,
+        "size": {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},
+        "patch_size": settings.patch_size,
+        "temporal_patch_size": 2,
+        "merge_size": settings.merge_size,
+        "image_mean": list(settings.mean),
+        "image_std": list(settings.std),
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "rescale_factor": 1 / 255,
+        "resample": 3,
+    }

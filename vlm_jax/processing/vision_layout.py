@@ -1,0 +1,72 @@
+"""Where each merged unit of a picture lies in the tower: attention windows laid into blocks of one full window.
+
+A full window takes a block of its own; the partial windows at the right and bottom edge share blocks, told apart by
+window ids. One window a block would waste 15–33 % of the slots on photographs; sharing wastes a few.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VisionLayout:
+    """One picture's units in tower order; `blocks · block_units` unit slots."""
+
+    units: Int[np.ndarray, " slots"]
+    """Which unit (row-major in the merged grid) lies in a slot, -1 for padding."""
+    window_ids: Int[np.ndarray, " slots"]
+    """Which window of its block a slot belongs to, from 1; 0 for padding."""
+    slot_of_unit: Int[np.ndarray, " units"]
+    """Where each unit lies: the inverse of `units`."""
+    coords: Int[np.ndarray, "slots merge_unit 2"]
+    """Row and column, in patches, of each patch of a slot; 0 for padding."""
+
+
+@functools.lru_cache(maxsize=4096)
+def vision_layout(rows: int, columns: int, window_units: int, merge_size: int) -> VisionLayout:
+    """Lays out a picture of rows × columns merged units; cached, since pictures share sizes."""
+    grid = np.arange(rows * columns).reshape(rows, columns)
+    windows = [
+        grid[top : top + window_units, left : left + window_units].ravel()
+        for top in range(0, rows, window_units)
+        for left in range(0, columns, window_units)
+    ]
+    capacity = window_units**2
+    # First fit, longest first: stable, so that equal pictures always get equal layouts.
+    blocks: list[list[np.ndarray]] = []
+    free: list[int] = []
+    first_open = 0
+    for window in sorted(windows, key=len, reverse=True):
+        for index in range(first_open, len(blocks)):
+            if free[index] >= len(window):
+                break
+        else:
+            index = len(blocks)
+            blocks.append([])
+            free.append(capacity)
+        blocks[index].append(window)
+        free[index] -= len(window)
+        while first_open < len(blocks) and free[first_open] == 0:
+            first_open += 1
+
+    units = np.full((len(blocks), capacity), -1, np.int32)
+    window_ids = np.zeros((len(blocks), capacity), np.int32)
+    for index, members in enumerate(blocks):
+        filled = np.concatenate(members)
+        units[index, : len(filled)] = filled
+        window_ids[index, : len(filled)] = np.repeat(np.arange(1, len(members) + 1), [len(m) for m in members])
+    units = units.ravel()
+    slot_of_unit = np.empty(rows * columns, np.int32)
+    slot_of_unit[units[units >= 0]] = np.flatnonzero(units >= 0)
+
+    row, column = np.divmod(np.maximum(units, 0), columns)
+    inner = np.stack(np.divmod(np.arange(merge_size**2), merge_size), axis=-1)
+    coords = np.stack([row, column], axis=-1)[:, None, :] * merge_size + inner
+    coords = np.where(units[:, None, None] >= 0, coords, 0).astype(np.int32)
+    layout = VisionLayout(units, window_ids.ravel(), slot_of_unit, coords)
+    for array in (layout.units, layout.window_ids, layout.slot_of_unit, layout.coords):
+        array.setflags(write=False)  # the cache hands the same arrays to everyone
+    return layout

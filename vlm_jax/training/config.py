@@ -1,0 +1,98 @@
+"""Every setting of a training run, with its default and what it means.
+
+Files in `configs/` start from `default_config()` and change a few lines. Everything can be overridden on the command
+line as `--config.a.b=value`.
+"""
+
+from ml_collections import ConfigDict
+
+from vlm_jax.errors import InputError
+
+
+def default_config() -> ConfigDict:
+    """Settings for one small machine; a setting that nothing reads does not stand here."""
+    return ConfigDict(
+        {
+            "model": {
+                "path": "",  # Hugging Face folder, or hub id such as Qwen/Qwen2.5-VL-3B-Instruct@revision
+                "dtype": "auto",  # compute: float32 | bfloat16; auto: float32 on CPU, bfloat16 on an accelerator
+                "min_visual_tokens": 4,  # a picture is scaled so that it takes between these many
+                "max_visual_tokens": 256,
+                "attention": "chunked",  # chunked | reference
+            },
+            "data": {
+                "path": "",  # LLaVA JSON, records JSONL, or a table (CSV, JSONL) of image, question, answer
+                "format": "auto",  # auto | llava | records | table
+                "image_root": "",  # what relative picture paths start from; empty: the file's own folder
+                "decode_check": True,  # decode every picture before the first step (False: only read headers)
+                "shuffle": True,
+                "threads": 4,  # pictures decoded in parallel
+                "cache_mb": 512,  # decoded examples kept in memory
+            },
+            "batch": {
+                "rows": 1,  # rows a step, over all devices
+                "tokens": 2048,  # tokens a row: the longest example must fit
+                "patches": 0,  # patch slots a row; 0: in proportion to the data
+                "supervised": 0,  # supervised positions a row; 0: in proportion to the data
+            },
+            "train": {
+                "what": "full",  # full | frozen_vision | connector | a regular expression over parameter paths
+                "epochs": 1,  # used when steps is 0
+                "steps": 0,
+                "seed": 0,
+                "remat": "full",  # what layers recompute in the backward pass: none | dots | full
+            },
+            "optimizer": {
+                "learning_rate": 1e-5,
+                "warmup": 0.03,  # share of the steps
+                "final": 0.0,  # last learning rate, as a share of the peak
+                "weight_decay": 0.0,
+                "clip_norm": 1.0,
+                "b1": 0.9,
+                "b2": 0.95,
+                "eps": 1e-8,
+            },
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},  # -1: the devices that are left
+            "checkpoint": {
+                "every": 500,  # steps; the last step is always saved
+                "keep": 2,  # newest checkpoints kept
+            },
+            "log": {"every": 10},  # steps between lines where the console is no terminal
+        }
+    )
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises InputError with every setting that is out of range."""
+    from vlm_jax.models.attention import IMPLEMENTATIONS
+    from vlm_jax.models.layers import REMAT_POLICIES
+
+    faults = []
+
+    def want(good: bool, key: str, wanted: str) -> None:
+        if not good:
+            section, name = key.split(".")
+            faults.append(f"config.{key} is {config[section][name]!r}; wanted {wanted}")
+
+    model, data, _batch, train = config.model, config.data, config.batch, config.train
+    want(bool(model.path), "model.path", "a Hugging Face folder or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct")
+    want(
+        bool(data.path), "data.path", "a data file: LLaVA JSON, records JSONL, or a table with image, question, answer"
+    )
+    want(model.dtype in ("auto", "float32", "bfloat16"), "model.dtype", "auto, float32 or bfloat16")
+    want(model.attention in IMPLEMENTATIONS, "model.attention", " or ".join(IMPLEMENTATIONS))
+    want(1 <= model.min_visual_tokens, "model.min_visual_tokens", "at least 1")
+    want(model.min_visual_tokens <= model.max_visual_tokens, "model.max_visual_tokens", "at least min_visual_tokens")
+    want(train.remat in REMAT_POLICIES, "train.remat", ", ".join(REMAT_POLICIES))
+    for key in ("batch.rows", "batch.tokens", "checkpoint.every", "checkpoint.keep", "log.every"):
+        section, name = key.split(".")
+        want(config[section][name] >= 1, key, "at least 1")
+    for key in ("batch.patches", "batch.supervised", "train.steps", "data.threads", "data.cache_mb"):
+        section, name = key.split(".")
+        want(config[section][name] >= 0, key, "0 or more")
+    want(train.steps > 0 or train.epochs > 0, "train.epochs", "at least 1 where train.steps is 0")
+    want(config.optimizer.learning_rate > 0, "optimizer.learning_rate", "above 0")
+    want(0 <= config.optimizer.warmup <= 1, "optimizer.warmup", "a share between 0 and 1")
+    want(config.optimizer.clip_norm > 0, "optimizer.clip_norm", "above 0")
+    if faults:
+        raise InputError(faults)

@@ -1,0 +1,220 @@
+"""A training run: from loaded parameters and an iterator of batches to checkpoints and metrics.
+
+Where batches come from is the caller's (`scripts/train.py` connects `data_pipeline`); what a step computes is in
+`step`. A run killed at any moment goes on from its last checkpoint with the same losses and the same weights.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vlm_jax.checkpoint.run_folder import Checkpoints
+from vlm_jax.errors import InputError
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import Flat, abstract_parameters
+from vlm_jax.parallel.mesh import batch_sharding, replicated, to_devices
+from vlm_jax.parallel.rules import parameter_shardings
+from vlm_jax.training.log import RunLog
+from vlm_jax.training.optimizer import learning_rate, make_optimizer, optimizer_shardings
+from vlm_jax.training.selection import trainable_paths
+from vlm_jax.training.step import make_loss, make_step
+
+
+def compute_dtype(name: str):
+    """auto: float32 on a CPU, whose bfloat16 is emulated; bfloat16 elsewhere."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+@dataclasses.dataclass
+class Trainer:
+    """Everything of a run that is decided before its first batch: shapes, shardings, the step."""
+
+    config: ConfigDict
+    model: VLMConfig
+    mesh: Mesh
+    steps: int
+
+    def __post_init__(self):
+        settings = self.config
+        self.dtype = compute_dtype(settings.model.dtype)
+        shapes = abstract_parameters(self.model)
+        self.trainable = trainable_paths(list(shapes), settings.train.what)
+        # What trains has float32 masters; what is frozen is held as it is computed with.
+        self.abstract = {
+            path: jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if path in self.trainable else self.dtype)
+            for path, leaf in shapes.items()
+        }
+        self.shardings = parameter_shardings(self.abstract, self.mesh)
+        self.schedule = learning_rate(settings.optimizer, self.steps)
+        self.optimizer = make_optimizer(settings.optimizer, self.schedule)
+        self._moment_shardings = optimizer_shardings(
+            self.optimizer, self._part(self.abstract), self._part(self.shardings), self.mesh
+        )
+        loss = make_loss(
+            self.model, dtype=self.dtype, implementation=settings.model.attention, remat=settings.train.remat
+        )
+        whole = replicated(self.mesh)
+        part, frozen = self._part(self.shardings), self._part(self.shardings, trains=False)
+        self._step = jax.jit(
+            make_step(loss, self.optimizer, self.schedule),
+            in_shardings=(part, self._moment_shardings, frozen, batch_sharding(self.mesh), whole),
+            out_shardings=(part, self._moment_shardings, whole),
+            donate_argnums=(0, 1),
+        )
+
+    def _part(self, flat: Flat, trains: bool = True) -> Flat:
+        return {path: leaf for path, leaf in flat.items() if (path in self.trainable) == trains}
+
+    def place(self, path: str, array: np.ndarray) -> jax.Array:
+        """Puts a parameter that was read on its devices, in the dtype it is trained in."""
+        return jax.device_put(array.astype(self.abstract[path].dtype), self.shardings[path])
+
+    def compile(self, batch: dict[str, jax.Array]):
+        """Compiles the step for the shapes of a batch, which every batch shares."""
+        abstract = jax.tree.map(
+            lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), self.abstract, self.shardings
+        )
+        moments = jax.tree.map(
+            lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+            jax.eval_shape(self.optimizer.init, self._part(self.abstract)),
+            self._moment_shardings,
+        )
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        return self._step.lower(
+            self._part(abstract), moments, self._part(abstract, trains=False), batch, number
+        ).compile()
+
+    def start(self, parameters: Flat):
+        """(trainable, moments, frozen) of a fresh run."""
+        trainable = self._part(parameters)
+        moments = jax.jit(self.optimizer.init, out_shardings=self._moment_shardings)(trainable)
+        return trainable, moments, self._part(parameters, trains=False)
+
+    def restore(self, checkpoints: Checkpoints, step: int, data: grain.DatasetIterator):
+        """(trainable, moments, frozen) of a checkpoint; the data iterator is set to where it was."""
+
+        def with_sharding(leaf, s):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s)
+
+        abstract = {path: with_sharding(leaf, self.shardings[path]) for path, leaf in self.abstract.items()}
+        moments = jax.tree.map(
+            with_sharding, jax.eval_shape(self.optimizer.init, self._part(self.abstract)), self._moment_shardings
+        )
+        parameters, moments = checkpoints.restore_training(
+            step, abstract, moments, grain.checkpoint.CheckpointRestore(data)
+        )
+        return self._part(parameters), moments, self._part(parameters, trains=False)
+
+    def run(
+        self,
+        workdir: Path,
+        batches: grain.DatasetIterator,
+        state: tuple[Flat, Any, Flat],
+        *,
+        checkpoints: Checkpoints,
+        settings: dict[str, Any],
+        done: int = 0,
+    ) -> int:
+        """Trains from step `done` to the end, or until a person interrupts. Returns the steps that are done."""
+        trainable, moments, frozen = state
+        log = RunLog(workdir / "metrics.jsonl", steps=self.steps, done=done, every=self.config.log.every)
+        saved = done if done else None
+
+        def save(step: int) -> None:
+            nonlocal saved
+            if step != saved:
+                data = grain.checkpoint.CheckpointSave(batches)
+                checkpoints.save(
+                    step, {**trainable, **frozen}, {**settings, "step": step}, optimizer=moments, data=data
+                )
+                saved = step
+
+        compiled = None
+        pending = None  # metrics of the step before, read while the devices work on this one
+        with _asked_to_stop() as asked, contextlib.closing(log):
+            step, clock = done, time.perf_counter()
+            while step < self.steps and not asked:
+                host = next(batches)
+                batch = to_devices(host, self.mesh)
+                if compiled is None:
+                    log.say("compiling the step …")
+                    compiled = self.compile(batch)
+                    log.say(f"compiled in {time.perf_counter() - clock:.0f} s")
+                    clock = time.perf_counter()
+                trainable, moments, metrics = compiled(trainable, moments, frozen, batch, np.int32(step))
+                step += 1
+                if pending is not None:
+                    clock = _note(log, *pending, clock)
+                pending = (step, metrics, _slots(host))
+                if step % self.config.checkpoint.every == 0 and step < self.steps:
+                    save(step)
+            if pending is not None:
+                _note(log, *pending, clock)
+            if step > done or saved is None:
+                save(step)
+            checkpoints.wait()
+            if asked and step < self.steps:
+                log.say(f"stopped at step {step} of {self.steps}; the same command goes on from there")
+        return step
+
+
+def _slots(batch: dict[str, np.ndarray]) -> dict[str, float]:
+    """Tokens and patches of a batch that are no padding, as counts and shares."""
+    tokens, patches = int((batch["segment_ids"] > 0).sum()), int((batch["image_ids"] > 0).sum())
+    return {
+        "tokens": tokens,
+        "patches": patches,
+        "padding": 1 - tokens / batch["segment_ids"].size,
+        "patch_padding": 1 - patches / batch["image_ids"].size,
+    }
+
+
+def _note(log: RunLog, step: int, metrics: dict[str, jax.Array], slots: dict[str, float], clock: float) -> float:
+    values = {name: float(value) for name, value in metrics.items()}
+    now = time.perf_counter()
+    log.step(step, {**values, **slots, "seconds": now - clock, "tokens_per_second": slots["tokens"] / (now - clock)})
+    return now
+
+
+@contextlib.contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """A list that fills when the run is asked to stop; a second Ctrl-C stops at once."""
+    asked: list[int] = []
+
+    def note(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check_resumable(held: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+    """Raises InputError, listing what differs, where a run folder was started with other settings."""
+    differing = [key for key in now if key in held and held[key] != now[key]]
+    if differing:
+        raise InputError(
+            [
+                f"{where}: was started with {key} = {held[key]!r}, this run has {now[key]!r}; "
+                "go on with the same settings, or take another --workdir"
+                for key in differing
+            ]
+        )
