@@ -15,11 +15,11 @@ from vlm_jax.training.config import default_config
 def get_config():
     config = default_config()
     config.model.path = "runs/tiny"  # scripts/init_model.py makes one from nothing
-    config.model.max_visual_tokens = 64
+    config.model.max_visual_tokens = 32
     config.data.path = "tests/data/photos/photos.json"
     config.batch.rows = 2
     config.batch.tokens = 512
-    config.train.steps = 300
+    config.train.steps = 150
     config.train.remat = "none"
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 0.05

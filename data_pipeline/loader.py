@@ -37,12 +37,17 @@ def read_dataset(
     """Reads and checks a training set.
 
     Args:
+      path: a file, or several with commas between; all their records train together.
       decode: decode every picture now, which finds truncated files; otherwise only their headers are read.
 
     Raises:
       InputError: every fault found in the file, its records and its pictures.
     """
-    records, faults = sources.read(path, format=format, image_root=image_root, training=True)
+    records, faults = [], []
+    for name in path.split(","):
+        more, wrong = sources.read(name.strip(), format=format, image_root=image_root, training=True)
+        records += more
+        faults += wrong
     picture_sizes, picture_faults = check_images(records, decode=decode)
     faults = [*faults, *picture_faults]
     sizes = []

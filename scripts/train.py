@@ -46,13 +46,13 @@ def main(config: ConfigDict) -> None:
     from vlm_jax.training.loop import Trainer, check_resumable
 
     # A run that goes on needs nothing but its own folder.
-    resumes = run_folder.is_run_folder(workdir)
-    source = workdir / "assets" if resumes else resolve(config.model.path)
-    if not resumes and run_folder.is_run_folder(source):
-        checkpoints, start, model, _ = run_folder.open_run(source)
+    done = run_folder.latest_step(workdir)
+    source = resolve(config.model.path) if done is None else workdir / "assets"
+    if run_folder.is_run_folder(source):
+        held, start, model, _ = run_folder.open_run(source)
 
         def read(place):
-            return {path: place(path, array) for path, array in checkpoints.restore_parameters(start, model).items()}
+            return {path: place(path, array) for path, array in held.restore_parameters(start, model).items()}
 
         source = source / "assets"
     else:
@@ -120,7 +120,6 @@ def main(config: ConfigDict) -> None:
         },
     )
     checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep)
-    done = checkpoints.latest()
     if done is None:
         parameters = read(trainer.place)
         run_folder.write_assets(workdir, source)

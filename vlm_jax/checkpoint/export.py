@@ -9,7 +9,7 @@ from vlm_jax.errors import InputError
 FORMATS = ("hf", "orbax")
 
 
-def export(path: str, target: str, format: str = "hf") -> None:
+def export(path: str | Path, target: str | Path, format: str = "hf") -> None:
     """Writes the model at `path` (Hugging Face folder, hub id or run folder) to the new folder `target`.
 
     `hf` is the hub's layout, which transformers opens; `orbax` a run folder, which training starts from. Weights keep

@@ -73,6 +73,9 @@ def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, in
     Raises:
       InputError: no tokenizer, no chat template, or special ids that disagree with `config.json`.
     """
+    # transformers makes an empty tokenizer of a folder without these, and says nothing.
+    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+        raise InputError(f"{folder}: no tokenizer.json (or vocab.json and merges.txt); copy the tokenizer's files too")
     with _quiet_transformers():
         from transformers import AutoTokenizer
 
@@ -126,10 +129,10 @@ def read_parameters(
     Raises:
       InputError: missing or truncated shards, missing, surplus or misshapen tensors, all of them listed.
     """
-    where, faults = _locate(folder)
+    paths, faults = _locate(folder)
     with contextlib.ExitStack() as stack:
         files = {}
-        for path in sorted(set(where.values())):
+        for path in paths:
             try:
                 files[path] = stack.enter_context(safe_open(path, "np"))
             except (SafetensorError, OSError) as error:
@@ -201,25 +204,28 @@ def copy_assets(source: Path, target: Path) -> None:
                 shutil.copyfile(path, target / path.name)
 
 
-def _locate(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Where each tensor lies by the folder's index (or its single file), and which shards are missing."""
+def _locate(folder: Path) -> tuple[list[Path], list[str]]:
+    """The weight files by the folder's index (or its single file), and which of them are missing."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise InputError(f"{index}: holds no weight_map")
-        bad = [name for name in set(weight_map.values()) if not isinstance(name, str) or Path(name).name != name]
-        if bad:
-            raise InputError(f"{index}: shard names must be plain file names, got {bad[0]!r}")
-        where = {key: folder / name for key, name in weight_map.items()}
-        missing = sorted({path for path in where.values() if not path.is_file()})
-        return where, [f"{path}: missing shard, named in {index.name}; copy or download it again" for path in missing]
+        for name in weight_map.values():
+            if not isinstance(name, str) or not name or Path(name).name != name:
+                raise InputError(f"{index}: shard names must be plain file names, got {name!r}")
+        paths = [folder / name for name in sorted(set(weight_map.values()))]
+        return [path for path in paths if path.is_file()], [
+            f"{path}: missing shard, named in {index.name}; copy or download it again"
+            for path in paths
+            if not path.is_file()
+        ]
     single = folder / "model.safetensors"
     if not single.is_file():
         held = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt", ".safetensors"))
         seen = f"; it holds {', '.join(held[:5])}" if held else ""
         raise InputError(f"{folder}: no model.safetensors and no model.safetensors.index.json{seen}")
-    return {"": single}, []
+    return [single], []
 
 
 def _mismatches(folder: Path, config: VLMConfig, table: list[Entry], stored: Mapping[str, Any]) -> list[str]:

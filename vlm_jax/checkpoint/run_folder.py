@@ -33,6 +33,17 @@ def is_run_folder(path: Path) -> bool:
     return (path / "assets" / "config.json").is_file() and (path / "checkpoints").is_dir()
 
 
+def latest_step(workdir: Path) -> int | None:
+    """The newest whole checkpoint of a folder that may not exist yet."""
+    if not (workdir / "checkpoints").is_dir():
+        return None
+    checkpoints = Checkpoints(workdir, read_only=True)
+    try:
+        return checkpoints.latest()
+    finally:
+        checkpoints.close()
+
+
 def write_assets(workdir: Path, source: Path) -> None:
     """Copies the small files of a model folder into `workdir/assets`, whole or not at all."""
     target = workdir / "assets"
@@ -50,10 +61,8 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep: int | None = None, read_only: bool = False):
         self.path = (workdir / "checkpoints").absolute()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=not read_only, read_only=read_only, enable_background_delete=False
-        )
         with _quiet_absl():  # it warns of what read_only says itself
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
             self._manager = ocp.CheckpointManager(self.path, options=options)
 
     def latest(self) -> int | None:

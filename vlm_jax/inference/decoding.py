@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_model, replace
 from vlm_jax.models.vlm import VLM, Batch
+from vlm_jax.parallel.compiler import compiler_options
 
 
 class Decoding(NamedTuple):
@@ -41,9 +42,10 @@ class Decoder:
         self.dtype = dtype
         self._graph, self._state = nnx.split(abstract_model(config))
         self._stop = jnp.array(stop_tokens, jnp.int32)
-        self.prefill = jax.jit(self._prefill, static_argnames=("room",))
-        self.decode = jax.jit(self._decode, donate_argnums=(1,))
-        self.logits = jax.jit(self._logits)
+        jit = functools.partial(jax.jit, compiler_options=compiler_options())
+        self.prefill = jit(self._prefill, static_argnames=("room",))
+        self.decode = jit(self._decode, donate_argnums=(1,))
+        self.logits = jit(self._logits)
 
     def _model(self, parameters: Flat) -> VLM:
         return nnx.merge(self._graph, replace(self._state, parameters))

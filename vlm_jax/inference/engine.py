@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vlm_jax.checkpoint import hf_folder, run_folder
 from vlm_jax.checkpoint.source import resolve
@@ -63,9 +63,32 @@ class LoadedModel:
         Raises:
           InputError: no conversation, an unreadable picture, or max_new_tokens below 1.
         """
-        if messages and isinstance(messages[0], dict):
-            return self._answers([messages], max_new_tokens, temperature, seed)[0]
-        return self._answers(messages, max_new_tokens, temperature, seed)
+        single = bool(messages) and isinstance(messages[0], dict)
+        tokens = self.generate_tokens([messages] if single else messages, max_new_tokens, temperature, seed)
+        answers = [self.processor.decode(answer) for answer in tokens]
+        return answers[0] if single else answers
+
+    def generate_tokens(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Int[np.ndarray, " n"]]:
+        """As `generate`, but the token ids of each answer, without its stop token."""
+        examples = [self._prompt(messages, max_new_tokens) for messages in conversations]
+        # Alike lengths share a batch, so that short prompts do not wait for long ones.
+        order = sorted(range(len(examples)), key=lambda index: examples[index].size)
+        answers = {}
+        for start in range(0, len(order), MAX_BATCH):
+            members = order[start : start + MAX_BATCH]
+            rows = 1 << (len(members) - 1).bit_length()
+            keys = self._keys(seed, members + [0] * (rows - len(members)))
+            batch = [examples[index] for index in members]
+            *_, state = self._decode(batch, rows, max_new_tokens, temperature, keys, max_new_tokens)
+            tokens = np.asarray(state.answer)[:, : int(state.count)]
+            answers |= {index: self._before_stop(row) for index, row in zip(members, tokens, strict=False)}
+        return [answers[index] for index in range(len(examples))]
 
     def stream(
         self, messages: Sequence[Message], max_new_tokens: int = 64, temperature: float = 0.0, seed: int = 0
@@ -75,27 +98,11 @@ class LoadedModel:
         told = ""
         for state in self._decode([example], 1, max_new_tokens, temperature, self._keys(seed, [0]), STREAM_TOKENS):
             finished = bool(state.done[0]) or int(state.count) >= max_new_tokens
-            text = self._text(np.asarray(state.answer[0, : int(state.count)]))
+            text = self.processor.decode(self._before_stop(np.asarray(state.answer[0, : int(state.count)])))
             # A character may be cut between two tokens; it is held back until it is whole.
             if len(text) > len(told) and (finished or not text.endswith("\ufffd")):
                 yield text[len(told) :]
                 told = text
-
-    def _answers(self, conversations, max_new_tokens: int, temperature: float, seed: int) -> list[str]:
-        examples = [self._prompt(messages, max_new_tokens) for messages in conversations]
-        # Alike lengths share a batch, so that short prompts do not wait for long ones.
-        order = sorted(range(len(examples)), key=lambda index: examples[index].size)
-        answers = [""] * len(examples)
-        for start in range(0, len(order), MAX_BATCH):
-            members = order[start : start + MAX_BATCH]
-            rows = 1 << (len(members) - 1).bit_length()
-            keys = self._keys(seed, members + [0] * (rows - len(members)))
-            batch = [examples[index] for index in members]
-            *_, state = self._decode(batch, rows, max_new_tokens, temperature, keys, max_new_tokens)
-            tokens = np.asarray(state.answer)[:, : int(state.count)]
-            for index, row in zip(members, tokens, strict=False):
-                answers[index] = self._text(row)
-        return answers
 
     def _decode(
         self, examples: Sequence[Example], rows: int, limit: int, temperature: float, keys, tokens_a_call: int
@@ -135,12 +142,12 @@ class LoadedModel:
         """A key for each conversation, whatever batch it lands in."""
         return jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(jnp.array(rows))
 
-    def _text(self, tokens: np.ndarray) -> str:
+    def _before_stop(self, tokens: np.ndarray) -> np.ndarray:
         stops = np.flatnonzero(np.isin(tokens, self.stop_tokens))
-        return self.processor.decode(tokens[: stops[0]] if len(stops) else tokens)
+        return tokens[: stops[0]] if len(stops) else tokens
 
 
-def load(path: str, dtype: str = "auto", visual_tokens: int | tuple[int, int] | None = None) -> LoadedModel:
+def load(path: str | Path, dtype: str = "auto", visual_tokens: int | tuple[int, int] | None = None) -> LoadedModel:
     """Loads a Hugging Face folder, a hub id (`org/name@revision`), or a run folder (its newest checkpoint).
 
     Args:

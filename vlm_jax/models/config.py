@@ -153,6 +153,7 @@ def from_hf(
         window_size=vision.get("window_size", 112),
         channels=vision.get("in_channels", vision.get("in_chans", 3)),
         global_blocks=tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31))),
+        rope_theta=(vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0),
         pixel_mean=tuple(pixel_mean),
         pixel_std=tuple(pixel_std),
     )
@@ -165,7 +166,7 @@ def from_hf(
         vision_end_token=config.get("vision_end_token_id", 151653),
         init_std=text.get("initializer_range", 0.02),
     )
-    faults = _inconsistencies(result)
+    faults = _not_counts(result) or _inconsistencies(result)
     if faults:
         raise InputError([f"{where}: {fault}" for fault in faults])
     return result
@@ -220,6 +221,15 @@ def to_hf(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
             "window_size": vision.window_size,
         },
     }
+
+
+def _not_counts(config: VLMConfig) -> list[str]:
+    return [
+        f"{part} {field.name} is {value!r}; wanted a whole number above 0"
+        for part, shapes in (("vision", config.vision), ("decoder", config.decoder))
+        for field in dataclasses.fields(shapes)
+        if field.type is int and (type(value := getattr(shapes, field.name)) is not int or value < 1)
+    ]
 
 
 def _inconsistencies(config: VLMConfig) -> list[str]:

@@ -1,7 +1,8 @@
 """Conversations as token ids, and which of them the assistant said.
 
-Text is rendered by the tokenizer's own chat template and tokenised as a whole, so that ids equal transformers'. What
-the assistant said is found by rendering the conversation up to each of their turns; templates need no marks for it.
+Text is rendered by the tokenizer's own chat template and tokenised as a whole, so that ids equal transformers' (one
+exception: an answer whose first line break would melt into the prompt's last, see `_ids_and_starts`). What the
+assistant said is found by rendering the conversation up to each of their turns; templates need no marks for it.
 """
 
 from collections.abc import Sequence
@@ -66,7 +67,8 @@ def render(tokenizer, template: str | None, messages: Sequence[Message], *, gene
             list(messages), chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
         )
     except Exception as error:  # jinja's errors, and what a template raises itself
-        raise InputError(f"the chat template cannot render this conversation: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"the chat template cannot render this conversation: {reason}") from error
 
 
 def tokenize(
@@ -74,10 +76,7 @@ def tokenize(
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Token ids with one placeholder a picture, and which tokens the assistant said (their end of turn included)."""
     text = render(tokenizer, template, messages, generation_prompt=generation_prompt)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids = np.asarray(encoded["input_ids"], np.int32)
-    starts = np.asarray([start for start, _ in encoded["offset_mapping"]], np.int64)
-    said = np.zeros(len(ids), bool)
+    spans = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -88,9 +87,35 @@ def tokenize(
                 "the chat template rewrites earlier turns, so the assistant's words cannot be told from the prompt"
             )
         # The template's line break after the end of turn is not something the assistant says.
-        first, last = np.searchsorted(starts, [len(before), len(through.rstrip())])
+        spans.append((len(before), len(through.rstrip())))
+    ids, starts = _ids_and_starts(tokenizer, text, [start for start, _ in spans])
+    said = np.zeros(len(ids), bool)
+    for span in spans:
+        first, last = np.searchsorted(starts, span)
         said[first:last] = True
     return ids, said
+
+
+def _ids_and_starts(tokenizer, text: str, cuts: Sequence[int]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Token ids of the text and where in it each begins; no token reaches across a cut.
+
+    The text is tokenised as a whole, as transformers does. Only where that would melt the line breaks an answer begins
+    with into the one the prompt ends with is it split there: the prompt must be the same tokens with and without its
+    answer.
+    """
+
+    def encode(piece: str, at: int):
+        encoded = tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
+        spans = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2) + at
+        return np.asarray(encoded["input_ids"], np.int32), spans[:, 0], spans[:, 1]
+
+    ids, starts, ends = encode(text, 0)
+    crossed = [cut for cut in cuts if np.any((starts < cut) & (ends > cut))]
+    if crossed:
+        bounds = [0, *crossed, len(text)]
+        pieces = [encode(text[a:b], a) for a, b in zip(bounds, bounds[1:], strict=False)]
+        ids, starts, _ = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+    return ids, starts
 
 
 def expand_pictures(

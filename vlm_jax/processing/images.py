@@ -4,7 +4,8 @@ The rules are Qwen2-VL's (`smart_resize`, bicubic on uint8, patches grouped by m
 transformers' Pillow processor. Normalisation happens on the device (`vlm_jax.models.vision`).
 
 EXIF orientation is applied (as a person sees the picture), transparency is laid on white (as transformers' processor
-does). Remote addresses are never fetched: what a record or a visitor names may be anything.
+does). Grey of 16 bits keeps its high byte, as viewers show it; transformers would clip it to white. Remote addresses
+are never fetched: what a record or a visitor names may be anything.
 """
 
 import base64
@@ -51,8 +52,10 @@ def open_image(source: Source) -> PIL.Image.Image:
         raise InputError(
             f"{name}: more than {PIL.Image.MAX_IMAGE_PIXELS // 10**6} million pixels; scale it down first"
         ) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's decoders raise any of these
-        raise InputError(f"{name}: unreadable ({error})") from None
+    except InputError:
+        raise
+    except Exception as error:  # what a broken file makes a decoder raise is not a fixed list
+        raise InputError(f"{name}: unreadable ({' '.join(str(error).split())})") from None
 
 
 def describe(source: Source) -> str:
@@ -114,6 +117,14 @@ def _stream(source: str | Path | bytes):
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode.startswith("I;16"):
+        image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        low, high = image.getextrema()
+        if low < 0 or high > 255:
+            raise ValueError(
+                f"its values run from {low:g} to {high:g}, which no rule maps to grey; save it with 8 bits a channel"
+            )
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, (255, 255, 255, 255)), image)

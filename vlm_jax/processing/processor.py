@@ -118,7 +118,9 @@ def read_image_settings(folder: Path) -> ImageSettings:
             held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise InputError(f"{path}: unreadable ({error})") from None
-        held = held.get("image_processor", held)
+        held = held.get("image_processor", held) if isinstance(held, dict) else held
+        if not isinstance(held, dict):
+            raise InputError(f"{path}: holds no JSON object that describes the pictures")
         if "image_processor_type" not in held and "patch_size" not in held:
             continue
         kind = held.get("image_processor_type", "Qwen2VLImageProcessor")

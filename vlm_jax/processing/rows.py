@@ -87,6 +87,9 @@ def assemble(
       loss_index, loss_targets [S]: hidden state `loss_index` predicts token `loss_targets`, with loss_weights [S];
       patches uint8 [P, patch_values], patch_coords [P, 2], image_ids [P], window_ids [P].
     """
+    needed = sum((example.size for example in examples), Size(0, 0, 0))
+    if not needed.fits(capacity):
+        raise ValueError(f"examples of {needed} do not fit a row of {capacity}")
     tokens, slots, supervised = capacity.tokens, capacity.patches // merge_unit, capacity.supervised
     row = {
         "tokens": np.zeros(tokens, np.int32),
@@ -129,8 +132,6 @@ def assemble(
             row["visual_index"][mine] = slot + layout.slot_of_unit
             slot += len(units)
         token, target = here.stop, there.stop
-    if token > tokens or slot > slots or target > supervised:
-        raise ValueError(f"examples of {Size(token, slot * merge_unit, target)} do not fit a row of {capacity}")
     for name in ("patches", "patch_coords", "image_ids", "window_ids"):
         row[name] = row[name].reshape(slots * merge_unit, *row[name].shape[2:])
     return row

@@ -21,7 +21,8 @@ def default_config() -> ConfigDict:
                 "attention": "chunked",  # chunked | reference
             },
             "data": {
-                "path": "",  # LLaVA JSON, records JSONL, or a table (CSV, JSONL) of image, question, answer
+                # LLaVA JSON, records JSONL, or a table (CSV, JSONL) of image, question, answer; several by commas
+                "path": "",
                 "format": "auto",  # auto | llava | records | table
                 "image_root": "",  # what relative picture paths start from; empty: the file's own folder
                 "decode_check": True,  # decode every picture before the first step (False: only read headers)

@@ -24,6 +24,12 @@ class RunLog:
         if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, file=sys.stderr)
 
+    def start_clock(self) -> None:
+        """Called when the step is compiled, so that the time left does not count compiling again."""
+        self._started = time.perf_counter()
+        if self._bar is not None:
+            self._bar.start_t = self._bar._time()
+
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Notes a finished step (counted from 1)."""
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")

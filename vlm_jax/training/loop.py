@@ -23,6 +23,7 @@ from vlm_jax.checkpoint.run_folder import Checkpoints
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
+from vlm_jax.parallel.compiler import compiler_options
 from vlm_jax.parallel.mesh import batch_sharding, replicated, to_devices
 from vlm_jax.parallel.rules import parameter_shardings
 from vlm_jax.training.log import RunLog
@@ -73,6 +74,7 @@ class Trainer:
             in_shardings=(part, self._moment_shardings, frozen, batch_sharding(self.mesh), whole),
             out_shardings=(part, self._moment_shardings, whole),
             donate_argnums=(0, 1),
+            compiler_options=compiler_options(),
         )
 
     def _part(self, flat: Flat, trains: bool = True) -> Flat:
@@ -82,20 +84,24 @@ class Trainer:
         """Puts a parameter that was read on its devices, in the dtype it is trained in."""
         return jax.device_put(array.astype(self.abstract[path].dtype), self.shardings[path])
 
+    def _abstract_state(self) -> tuple[Flat, Any]:
+        """Parameters and optimizer as shapes with shardings."""
+
+        def placed(leaf, sharding):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        moments = jax.eval_shape(self.optimizer.init, self._part(self.abstract))
+        return (
+            jax.tree.map(placed, self.abstract, self.shardings),
+            jax.tree.map(placed, moments, self._moment_shardings),
+        )
+
     def compile(self, batch: dict[str, jax.Array]):
         """Compiles the step for the shapes of a batch, which every batch shares."""
-        abstract = jax.tree.map(
-            lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), self.abstract, self.shardings
-        )
-        moments = jax.tree.map(
-            lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
-            jax.eval_shape(self.optimizer.init, self._part(self.abstract)),
-            self._moment_shardings,
-        )
+        parameters, moments = self._abstract_state()
+        frozen = self._part(parameters, trains=False)
         number = jax.ShapeDtypeStruct((), jnp.int32)
-        return self._step.lower(
-            self._part(abstract), moments, self._part(abstract, trains=False), batch, number
-        ).compile()
+        return self._step.lower(self._part(parameters), moments, frozen, batch, number).compile()
 
     def start(self, parameters: Flat):
         """(trainable, moments, frozen) of a fresh run."""
@@ -106,13 +112,7 @@ class Trainer:
     def restore(self, checkpoints: Checkpoints, step: int, data: grain.DatasetIterator):
         """(trainable, moments, frozen) of a checkpoint; the data iterator is set to where it was."""
 
-        def with_sharding(leaf, s):
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s)
-
-        abstract = {path: with_sharding(leaf, self.shardings[path]) for path, leaf in self.abstract.items()}
-        moments = jax.tree.map(
-            with_sharding, jax.eval_shape(self.optimizer.init, self._part(self.abstract)), self._moment_shardings
-        )
+        abstract, moments = self._abstract_state()
         parameters, moments = checkpoints.restore_training(
             step, abstract, moments, grain.checkpoint.CheckpointRestore(data)
         )
@@ -154,6 +154,7 @@ class Trainer:
                     compiled = self.compile(batch)
                     log.say(f"compiled in {time.perf_counter() - clock:.0f} s")
                     clock = time.perf_counter()
+                    log.start_clock()
                 trainable, moments, metrics = compiled(trainable, moments, frozen, batch, np.int32(step))
                 step += 1
                 if pending is not None:

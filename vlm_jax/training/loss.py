@@ -1,19 +1,24 @@
 """Next-token cross-entropy on supervised positions only, without ever holding the full logits."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vlm_jax.models.vlm import VLM, Batch
+from vlm_jax.models.vlm import Batch
 
 CHUNK = 256
 """Supervised positions of a row whose logits exist at one time: 256 × 152k in float32 are 155 MB a row."""
 
 
-def cross_entropy(model: VLM, hidden: Float[Array, "b t d"], batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def cross_entropy(
+    head: Callable, hidden: Float[Array, "b t d"], batch: Batch
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(Σ weight · −log p(target), Σ weight) over the batch's supervised positions.
 
-    Positions go through the head in chunks, rematerialised in the backward pass.
+    `head` maps [..., d] to float32 logits [..., vocab]. Positions go through it in chunks, rematerialised in the
+    backward pass.
     """
     index, targets, weights = batch["loss_index"], batch["loss_targets"], batch["loss_weights"]
     picked = jnp.take_along_axis(hidden, index[..., None], axis=1)
@@ -27,7 +32,7 @@ def cross_entropy(model: VLM, hidden: Float[Array, "b t d"], batch: Batch) -> tu
     @jax.checkpoint
     def one(total, chunk):
         hidden, targets, weights = chunk
-        logits = model.logits(hidden)
+        logits = head(hidden)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         return total + jnp.sum(weights * (jax.nn.logsumexp(logits, axis=-1) - chosen)), None
 

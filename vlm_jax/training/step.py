@@ -24,7 +24,7 @@ def make_loss(config: VLMConfig, *, dtype, implementation: str, remat: str) -> C
     def loss(trainable: Flat, frozen: Flat, batch: Batch):
         model = nnx.merge(graph, replace(state, {**trainable, **frozen}))
         hidden = model(batch, dtype=dtype, implementation=implementation, remat=remat)
-        total, weight = cross_entropy(model, hidden, batch)
+        total, weight = cross_entropy(model.logits, hidden, batch)
         return total / jnp.maximum(weight, 1.0), weight
 
     return loss

@@ -1,0 +1,57 @@
+"""Every way to compute attention against plain NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax.models.attention import CHUNK, IMPLEMENTATIONS, attention
+
+
+def plain(q, k, v, segments, causal):
+    heads, kv_heads = q.shape[2], k.shape[2]
+    k, v = (np.repeat(x, heads // kv_heads, axis=2).astype(np.float64) for x in (k, v))
+    scores = np.einsum("bthd,bshd->bhts", q.astype(np.float64), k) / np.sqrt(q.shape[-1])
+    visible = segments[:, :, None] == segments[:, None, :]
+    if causal:
+        visible &= np.tril(np.ones(visible.shape[1:], bool))
+    scores = np.where(visible[:, None], scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.einsum("bhts,bshd->bthd", weights / weights.sum(axis=-1, keepdims=True), v)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("length", [5, CHUNK, CHUNK + 3, 2 * CHUNK + 100])
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_equals_plain_numpy(implementation, length, causal):
+    rng = np.random.default_rng(length)
+    q = rng.normal(size=(2, length, 4, 8)).astype(np.float32)
+    k, v = rng.normal(size=(2, 2, length, 2, 8)).astype(np.float32)
+    segments = np.sort(rng.integers(0, 4, (2, length)), axis=1)[:, ::-1].copy().astype(np.int32)
+    arrays = [jnp.asarray(x) for x in (q, k, v, segments, segments)]
+    out = attention(*arrays, causal=causal, implementation=implementation)
+    np.testing.assert_allclose(out, plain(q, k, v, segments, causal), atol=2e-6)
+
+
+def test_gradients_of_the_chunked_path_equal_those_of_the_reference():
+    rng = np.random.default_rng(0)
+    length = CHUNK + 37
+    q = jnp.asarray(rng.normal(size=(1, length, 4, 8)), jnp.float32)
+    k, v = jnp.asarray(rng.normal(size=(2, 1, length, 2, 8)), jnp.float32)
+    segments = jnp.asarray(np.repeat([1, 2, 0], [100, length - 150, 50])[None].astype(np.int32))
+
+    def value(implementation):
+        def f(q, k, v):
+            out = attention(q, k, v, segments, segments, causal=True, implementation=implementation)
+            return jnp.sum(jnp.sin(out))
+
+        return jax.grad(f, (0, 1, 2))(q, k, v)
+
+    for mine, theirs in zip(value("chunked"), value("reference"), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-6)
+
+
+def test_an_unknown_implementation_is_refused_by_name():
+    x, segments = jnp.zeros((1, 2, 2, 4)), jnp.ones((1, 2), jnp.int32)
+    with pytest.raises(ValueError, match="'flash'; known: reference, chunked"):
+        attention(x, x, x, segments, segments, causal=True, implementation="flash")

@@ -1,0 +1,93 @@
+"""M-RoPE positions equal those that transformers gives the same conversation."""
+
+import random
+import types
+
+import numpy as np
+import pytest
+import torch
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+
+from vlm_jax.processing.positions import mrope_positions
+
+START, END, IMAGE = 10, 11, 12
+MERGE = 2
+
+
+def reference(tokens: np.ndarray, grids: list[tuple[int, int]]) -> tuple[np.ndarray, int]:
+    """transformers' positions [3, n], and the position of the token after the last one."""
+    vision = types.SimpleNamespace(spatial_merge_size=MERGE, tokens_per_second=2)
+    model = types.SimpleNamespace(config=types.SimpleNamespace(vision_config=vision))
+    model.get_vision_position_ids = types.MethodType(Qwen2_5_VLModel.get_vision_position_ids, model)
+    ids = torch.from_numpy(tokens.astype(np.int64))[None]
+    positions, deltas = Qwen2_5_VLModel.get_rope_index(
+        model,
+        ids,
+        mm_token_type_ids=(ids == IMAGE).int(),
+        image_grid_thw=torch.tensor([[1, h * MERGE, w * MERGE] for h, w in grids]) if grids else None,
+        attention_mask=torch.ones_like(ids),
+    )
+    return positions[:, 0].numpy(), int(deltas[0, 0]) + len(tokens)
+
+
+def conversation(pieces: list[int | tuple[int, int]]) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Tokens of texts of so many tokens and pictures of such grids, pictures between their two marks."""
+    tokens, grids = [], []
+    for piece in pieces:
+        if isinstance(piece, int):
+            tokens += range(100, 100 + piece)
+        else:
+            tokens += [START, *[IMAGE] * (piece[0] * piece[1]), END]
+            grids.append(piece)
+    return np.asarray(tokens, np.int32), grids
+
+
+def test_positions_equal_those_of_transformers_in_random_conversations():
+    chance = random.Random(0)
+    pictures = 0
+    for _ in range(300):
+        pieces: list[int | tuple[int, int]] = [chance.randint(0, 9)]  # no text: pictures first, last and side by side
+        for _ in range(chance.randint(0, 4)):
+            pieces += [(chance.randint(1, 12), chance.randint(1, 12)), chance.choice([0, 0, 1, chance.randint(2, 30)])]
+        tokens, grids = conversation(pieces)
+        if not len(tokens):
+            continue
+        pictures += len(grids)
+        expected, following = reference(tokens, grids)
+        positions = mrope_positions(tokens, grids, IMAGE)
+        assert positions.dtype == np.int32
+        assert np.array_equal(positions, expected), pieces
+        # Decoding goes on where the largest position ends, not where the count of tokens does.
+        assert positions.max() + 1 == following
+    assert pictures > 400
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 40), (40, 1), (3, 5), (5, 3), (16, 16)])
+def test_visual_tokens_at_the_very_start_or_end_need_no_marks_around_them(grid):
+    picture = [IMAGE] * (grid[0] * grid[1])
+    for tokens in ([7, *picture], [*picture, 7], picture, [7, *picture, 7, 7]):
+        tokens = np.asarray(tokens, np.int32)
+        expected, following = reference(tokens, [grid])
+        positions = mrope_positions(tokens, [grid], IMAGE)
+        assert np.array_equal(positions, expected)
+        assert positions.max() + 1 == following
+
+
+def test_positions_by_hand():
+    tokens, grids = conversation([1, (2, 3), (1, 1), 2])
+    assert mrope_positions(tokens, grids, IMAGE).tolist() == [
+        # text  <  a picture of 2 × 3    >  <  one unit  >  text
+        [0, 1, 2, 2, 2, 2, 2, 2, 5, 6, 7, 8, 9, 10],
+        [0, 1, 2, 2, 2, 3, 3, 3, 5, 6, 7, 8, 9, 10],
+        [0, 1, 2, 3, 4, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+    ]
+
+
+def test_text_alone_counts_on():
+    positions = mrope_positions(np.arange(50, dtype=np.int32) + 100, [], IMAGE)
+    assert np.array_equal(positions, np.broadcast_to(np.arange(50), (3, 50)))
+
+
+def test_two_pictures_of_different_shape_and_equal_size_differ():
+    wide, _ = conversation([2, (2, 6), 3])
+    assert not np.array_equal(mrope_positions(wide, [(2, 6)], IMAGE), mrope_positions(wide, [(3, 4)], IMAGE))

@@ -1,0 +1,239 @@
+"""scripts/train.py as a person runs it: exact resume after a kill, Ctrl-C, meshes, and one line for each fault."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny_models import PHOTOS, save_tiny
+from vlm_jax.checkpoint import run_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
+    return folder
+
+
+def command(base, workdir, *more, data=PHOTOS / "photos.json"):
+    return [
+        sys.executable,
+        str(ROOT / "scripts" / "train.py"),
+        f"--config={ROOT / 'configs' / 'photos.py'}",
+        f"--workdir={workdir}",
+        f"--config.model.path={base}",
+        f"--config.data.path={data}",
+        "--config.model.max_visual_tokens=16",
+        "--config.batch.rows=2",
+        "--config.batch.tokens=256",
+        f"--config.train.steps={STEPS}",
+        "--config.checkpoint.every=3",
+        "--config.train.remat=none",
+        *more,
+    ]
+
+
+def environment(devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "XLA_FLAGS": flags, "TQDM_DISABLE": "1"}
+
+
+def train(*args, devices=1, **kwargs):
+    return subprocess.run(
+        command(*args, **kwargs), env=environment(devices), capture_output=True, text=True, timeout=240
+    )
+
+
+def losses(workdir):
+    return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def parameters(workdir):
+    checkpoints, step, config, _ = run_folder.open_run(workdir)
+    assert step == STEPS
+    return {path: np.asarray(array) for path, array in checkpoints.restore_parameters(step, config).items()}
+
+
+@pytest.fixture(scope="module")
+def unstopped(base, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "unstopped"
+    done = train(base, workdir)
+    assert done.returncode == 0, done.stderr
+    assert len(losses(workdir)) == STEPS
+    return workdir, done.stderr
+
+
+def stop_after(process, workdir, step, number):
+    """Sends a signal once so many steps are on record; False when the run was over before."""
+    deadline = time.monotonic() + 200
+    path = workdir / "metrics.jsonl"
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and len(path.read_text().splitlines()) >= step:
+            process.send_signal(number)
+            process.wait(timeout=120)
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_killed_run_goes_on_with_the_same_losses_and_ends_with_the_same_weights(base, unstopped, tmp_path):
+    workdir = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(base, workdir), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    assert stop_after(process, workdir, 5, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    before = run_folder.latest_step(workdir)
+    assert before is None or before in (3, 6)
+
+    again = train(base, workdir)
+    assert again.returncode == 0, again.stderr
+    if before:
+        assert f"going on from step {before}" in again.stderr
+    assert losses(workdir) == losses(unstopped[0])
+    expected = parameters(unstopped[0])
+    for path, array in parameters(workdir).items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(base, unstopped, tmp_path):
+    workdir = tmp_path / "interrupted"
+    process = subprocess.Popen(
+        command(base, workdir, "--config.train.seed=0"),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert stop_after(process, workdir, 1, signal.SIGINT)
+    said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert "the same command goes on from there" in said
+    step = run_folder.latest_step(workdir)
+    assert step is not None and len(losses(workdir)) == step < STEPS
+    assert train(base, workdir).returncode == 0
+    assert losses(workdir) == losses(unstopped[0])
+
+
+def test_a_run_tells_its_device_its_data_and_what_trains(unstopped):
+    _, said = unstopped
+    assert "running on CPU" in said
+    assert "39 examples, 11 pictures" in said
+    assert "padding" in said
+    assert "left" in said and "tokens/s" in said
+    assert "Traceback" not in said and "WARNING" not in said, said
+
+
+def test_eight_virtual_devices_give_the_losses_of_one(base, tmp_path):
+    # Rows are what the mesh splits, so the same rows a step are asked of both sides.
+    settings = ("--config.batch.rows=4", "--config.train.steps=3")
+    mesh = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")]
+    many = train(base, tmp_path / "many", *settings, *mesh, devices=8)
+    assert many.returncode == 0, many.stderr
+    one = train(base, tmp_path / "one", *settings)
+    assert one.returncode == 0, one.stderr
+    np.testing.assert_allclose(losses(tmp_path / "many"), losses(tmp_path / "one"), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "what, moved", [("frozen_vision", ("connector", "decoder", "embedding")), ("connector", ("connector",))]
+)
+def test_only_what_trains_changes(base, tmp_path, what, moved):
+    workdir = tmp_path / "run"
+    done = train(base, workdir, f"--config.train.what={what}", "--config.train.steps=2")
+    assert done.returncode == 0, done.stderr
+    checkpoints, step, config, _ = run_folder.open_run(workdir)
+    after = checkpoints.restore_parameters(step, config)
+    from vlm_jax.checkpoint.hf_folder import read_parameters
+
+    changed = {
+        path.split("/")[0]
+        for path, before in read_parameters(base, config).items()
+        if not np.array_equal(before, after[path])
+    }
+    assert changed == set(moved)
+
+
+def test_going_on_with_other_settings_is_refused_with_both_values(base, unstopped):
+    refused = train(base, unstopped[0], "--config.optimizer.learning_rate=1.0")
+    assert refused.returncode == 1
+    lines = refused.stderr.strip().splitlines()
+    assert lines[-1].startswith("error: ") and "optimizer.learning_rate = 0.00" in lines[-1] and "1.0" in lines[-1]
+
+
+def test_a_finished_run_is_left_as_it_is(base, unstopped):
+    before = (unstopped[0] / "metrics.jsonl").read_bytes()
+    again = train(base, unstopped[0])
+    assert again.returncode == 0, again.stderr
+    assert (unstopped[0] / "metrics.jsonl").read_bytes() == before
+
+
+def faults(base, workdir, *more, **kwargs):
+    """The error lines of a run that is refused; nothing may be left behind."""
+    refused = train(base, workdir, *more, **kwargs)
+    assert refused.returncode == 1, refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not workdir.exists()
+    return [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+
+
+def test_all_faults_of_the_data_are_told_in_one_run(base, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes((PHOTOS / "chelsea.jpg").read_bytes()[:2000])
+    turns = lambda question, answer: [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]  # noqa: E731
+    data = tmp_path / "data.json"
+    data.write_text(
+        json.dumps(
+            [
+                {"id": "good", "image": str(PHOTOS / "coffee.jpg"), "conversations": turns("<image>\nWhat?", "Coffee")},
+                {"id": "missing", "image": "nowhere.jpg", "conversations": turns("<image>\nWhat?", "Nothing")},
+                {"id": "broken", "image": str(broken), "conversations": turns("<image>\nWhat?", "A cat")},
+                {"id": "two-marks", "image": str(broken), "conversations": turns("<image><image>\nWhat?", "A cat")},
+                {"id": "silent", "conversations": turns("What?", " ")},
+            ]
+        )
+    )
+    lines = faults(base, tmp_path / "run", data=data)
+    assert len(lines) == 4
+    for name, words in {
+        "nowhere.jpg": ("no such image", "missing"),
+        "broken.jpg": ("broken",),
+        "two-marks": ("2", "1"),
+        "silent": ("empty",),
+    }.items():
+        assert any(name in line and all(word in line for word in words) for line in lines), (name, lines)
+
+
+def test_examples_that_do_not_fit_a_row_are_listed_with_their_sizes(base, tmp_path):
+    lines = faults(base, tmp_path / "run", "--config.batch.tokens=64")
+    assert any("two-images-0" in line and "raise batch.tokens" in line for line in lines)
+
+
+def test_settings_out_of_range_are_told_together(base, tmp_path):
+    lines = faults(base, tmp_path / "run", "--config.batch.rows=0", "--config.train.remat=some")
+    assert lines == [
+        "error: config.train.remat is 'some'; wanted none, dots, full",
+        "error: config.batch.rows is 0; wanted at least 1",
+    ]
+
+
+def test_a_mesh_that_does_not_fit_is_told_with_its_numbers(base, tmp_path):
+    (line,) = faults(base, tmp_path / "run", "--config.mesh.fsdp=3", "--config.mesh.data=1")
+    assert "wants 3 devices; this run has 1" in line
+    (line,) = faults(base, tmp_path / "rows", "--config.batch.rows=3", devices=8)
+    assert "batch.rows 3" in line and "multiple of 8" in line
+
+
+def test_an_expression_that_matches_no_parameter_is_refused(base, tmp_path):
+    (line,) = faults(base, tmp_path / "run", "--config.train.what=lora")
+    assert "train.what 'lora' matches no parameter" in line and "frozen_vision" in line

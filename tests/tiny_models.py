@@ -1,0 +1,119 @@
+"""Small Qwen2.5-VL folders with random weights, made by transformers: what the package is compared with."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from vlm_jax.processing.chat import image_parts, image_source
+from vlm_jax.processing.new_tokenizer import write_tokenizer
+from vlm_jax.processing.processor import ImageSettings, image_settings_json
+
+PHOTOS = Path(__file__).parent / "data" / "photos"
+VOCAB = 640
+
+
+def save_tiny(
+    folder: Path,
+    *,
+    layers: int = 3,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 16,
+    tied: bool = True,
+    depth: int = 4,
+    global_blocks: tuple[int, ...] = (1, 3),
+    max_visual_tokens: int = 64,
+    seed: int = 0,
+) -> Qwen2_5_VLForConditionalGeneration:
+    """Writes a folder with weights, tokenizer and processor; returns transformers' model of it."""
+    texts = [json.dumps(json.loads((PHOTOS / "photos.json").read_text()), ensure_ascii=False)]
+    ids = write_tokenizer(folder, texts, VOCAB)
+    hidden = heads * head_dim
+    torch.manual_seed(seed)
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": hidden,
+            "intermediate_size": 2 * hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "vocab_size": VOCAB,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                "mrope_section": [head_dim // 8, 3 * head_dim // 16, 3 * head_dim // 16],
+            },
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": depth,
+            "hidden_size": 32,
+            "intermediate_size": 68,
+            "num_heads": 2,
+            "out_hidden_size": hidden,
+            "fullatt_block_indexes": list(global_blocks),
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=tied,
+    )
+    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # Freshly made norms are all one and biases all zero, which would hide a swapped pair of them.
+            if "norm" in name or "ln_q" in name:
+                parameter.normal_(1.0, 0.2)
+            elif name.endswith("bias"):
+                parameter.normal_(0.0, 0.2)
+            else:
+                parameter.normal_(0.0, parameter[0].numel() ** -0.5)
+    model.save_pretrained(folder)
+    settings = ImageSettings().with_budget((4, max_visual_tokens))
+    (folder / "preprocessor_config.json").write_text(json.dumps(image_settings_json(settings)))
+    return model
+
+
+def reference_inputs(folder: Path, tokenizer, messages, *, generation_prompt: bool = False) -> dict[str, torch.Tensor]:
+    """What transformers' own processing feeds its model. (Its joint processor wants torchvision for videos.)"""
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
+    pictures = [Image.open(image_source(part)) for part in image_parts(messages)]
+    inputs = {}
+    if pictures:
+        inputs = dict(Qwen2VLImageProcessorPil.from_pretrained(folder)(pictures, return_tensors="pt"))
+        for count in (inputs["image_grid_thw"].prod(-1) // 4).tolist():
+            text = text.replace("<|image_pad|>", "<|placeholder|>" * count, 1)
+        text = text.replace("<|placeholder|>", "<|image_pad|>")
+    tokens = tokenizer([text], return_tensors="pt")["input_ids"]
+    is_image = (tokens == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
+    return {"input_ids": tokens, "mm_token_type_ids": is_image, **inputs}
+
+
+def user(text: str, *pictures) -> dict:
+    """A user's turn with pictures before its text."""
+    return {
+        "role": "user",
+        "content": [*({"type": "image", "image": p} for p in pictures), {"type": "text", "text": text}],
+    }
+
+
+def assistant(text: str) -> dict:
+    return {"role": "assistant", "content": text}
+
+
+def noise(folder: Path, width: int, height: int, seed: int = 0) -> str:
+    """A picture of this size on disk."""
+    path = folder / f"noise-{width}x{height}-{seed}.png"
+    if not path.exists():
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    return str(path)

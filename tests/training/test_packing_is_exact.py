@@ -1,0 +1,91 @@
+"""Packed rows compute what their examples compute alone: loss, gradients, hidden states."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
+from vlm_jax.inference.engine import load
+from vlm_jax.models.parameters import build
+from vlm_jax.processing.rows import Size, assemble, stack
+from vlm_jax.training.step import make_loss
+
+CAPACITY = Size(512, 1536, 32)
+ALONE = Size(192, 512, 16)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    save_tiny(folder, layers=2, depth=2, global_blocks=(1,))
+    return load(folder, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def examples(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    conversations = [
+        [user("What is the cat called?", str(PHOTOS / "chelsea.jpg")), assistant("Chelsea")],
+        [user("What does VQA stand for?"), assistant("Visual question answering")],
+        [
+            user("Which one?", noise(folder, 28 * 5, 28 * 3), noise(folder, 28, 56)),
+            assistant("First"),
+            user("And?"),
+            assistant("No"),
+        ],
+        [user("Thai?", noise(folder, 28 * 6, 28 * 2)), assistant("เชลซี")],
+    ]
+    return [model.encode(messages) for messages in conversations]
+
+
+def row(examples, capacity=CAPACITY):
+    return stack([assemble(examples, capacity, patch_values=588, merge_unit=4)])
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_loss_and_gradients_of_a_packed_row_equal_those_of_its_examples_alone(model, examples, remat):
+    loss = make_loss(model.config, dtype=np.float32, implementation="chunked", remat=remat)
+
+    @jax.jit
+    def total(parameters, batch):
+        (mean, weight), gradients = jax.value_and_grad(loss, has_aux=True)(parameters, {}, batch)
+        return mean * weight, jax.tree.map(lambda g: g * weight, gradients)
+
+    packed, packed_gradients = total(model.parameters, row(examples))
+    alone = [total(model.parameters, row([example], ALONE)) for example in examples]
+    np.testing.assert_allclose(packed, sum(value for value, _ in alone), rtol=1e-5)
+    for path, gradient in packed_gradients.items():
+        expected = sum(np.asarray(gradients[path], np.float64) for _, gradients in alone)
+        difference = np.linalg.norm(gradient - expected)
+        assert difference <= max(1e-5 * np.linalg.norm(expected), 1e-7), path
+
+
+def test_changing_one_example_changes_nothing_in_its_neighbours(model, examples):
+    graph, state = nnx.split(build(model.config, model.parameters))
+    hidden = jax.jit(lambda batch: nnx.merge(graph, state)(batch))
+    before = row(examples)
+    after = {name: array.copy() for name, array in before.items()}
+    changed = 3  # the example in the middle that holds two pictures
+    tokens = after["segment_ids"] == changed
+    words = tokens & (after["visual_index"] < 0)
+    after["tokens"][words] = (after["tokens"][words] + 7) % 256
+    units = np.unique(after["visual_index"][tokens & ~words])
+    patches = (units[:, None] * 4 + np.arange(4)).ravel()
+    after["patches"][:, patches] = 255 - after["patches"][:, patches]
+    first, second = np.asarray(hidden(before)), np.asarray(hidden(after))
+    neighbours = (before["segment_ids"] > 0) & ~tokens
+    assert neighbours.sum() > 100
+    np.testing.assert_array_equal(first[neighbours], second[neighbours])
+    assert np.abs(first[tokens] - second[tokens]).max() > 0.1
+
+
+def test_hidden_states_do_not_depend_on_the_order_in_a_row(model, examples):
+    graph, state = nnx.split(build(model.config, model.parameters))
+    hidden = jax.jit(lambda batch: nnx.merge(graph, state)(batch))
+    forward, backward = row(examples), row(examples[::-1])
+    one, other = np.asarray(hidden(forward))[0], np.asarray(hidden(backward))[0]
+    for number in range(1, len(examples) + 1):
+        mine = one[forward["segment_ids"][0] == number]
+        same = other[backward["segment_ids"][0] == len(examples) + 1 - number]
+        np.testing.assert_allclose(mine, same, atol=2e-5)
