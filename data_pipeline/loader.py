@@ -5,6 +5,7 @@ All faults of a data set are found before the first batch and raised together. W
 """
 
 import dataclasses
+import hashlib
 import threading
 from collections.abc import Callable
 
@@ -87,6 +88,33 @@ def row_capacity(dataset: Dataset, tokens: int, patches: int, supervised: int, b
     if faults:
         raise InputError(faults)
     return capacity
+
+
+def plan_rows(
+    dataset: Dataset, capacity: Size, *, rows: int, steps: int, epochs: int, seed: int, shuffle: bool
+) -> RowPlan:
+    """The rows of a run of `steps` batches, or of so many epochs where steps is 0; always whole batches."""
+    plan = RowPlan(dataset.sizes, capacity, seed=seed, shuffle=shuffle)
+    return plan.extend(rows=steps * rows) if steps else plan.extend(epochs=epochs, multiple=rows)
+
+
+def describe(dataset: Dataset, plan: RowPlan, capacity: Size, rows: int) -> str:
+    """The data of a run in a line."""
+    tokens, _, _ = dataset.sizes.sum(axis=0)
+    padding, patch_padding = plan.padding()
+    return (
+        f"{len(dataset.records)} examples, {dataset.pictures} pictures, {tokens:,} tokens; {len(plan) // rows} steps "
+        f"of {rows} × {capacity.tokens} tokens and {capacity.patches} patches "
+        f"({padding:.0%} and {patch_padding:.0%} padding)"
+    )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Identifies the records of a data set and what they take of a row."""
+    digest = hashlib.sha256(dataset.sizes.tobytes())
+    for record in dataset.records:
+        digest.update(repr((record.id, record.messages)).encode())
+    return digest.hexdigest()[:16]
 
 
 class ExampleCache:

@@ -23,14 +23,14 @@ flags.DEFINE_integer("seed", 0, "seed of the weights")
 
 
 def main() -> None:
-    from vlm_jax.checkpoint import hf_folder
+    from vlm_jax.checkpoint import files, hf_folder
     from vlm_jax.errors import InputError
     from vlm_jax.models.presets import PRESETS, with_vocabulary
     from vlm_jax.processing.new_tokenizer import SPECIAL_TOKENS, write_tokenizer
 
     given = flags.FLAGS
     target = Path(given.output)
-    hf_folder.check_target(target)
+    files.check_target(target)
     if given.preset not in PRESETS:
         raise InputError(f"--preset={given.preset}: known are {', '.join(PRESETS)}")
     least = 256 + len(SPECIAL_TOKENS)

@@ -9,7 +9,6 @@ after Ctrl-C, a kill, or a power cut. Any setting is overridden as --config.sect
         --config.model.path=Qwen/Qwen2.5-VL-3B-Instruct --config.data.path=mine.csv
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -25,45 +24,30 @@ flags.DEFINE_string("workdir", None, "folder of the run: checkpoints, metrics, s
 
 def main(config: ConfigDict) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's threads already keep the cores busy
-    from vlm_jax.training.config import check_config
+    from vlm_jax.training.config import check_config, lasting_settings
 
     check_config(config)
     workdir = Path(flags.FLAGS.workdir)
 
+    # Loaded late: --help and a mistyped setting should not wait for JAX.
     import jax
 
-    from vlm_jax.parallel import mesh as meshes
-
-    enable_compilation_cache(jax)
-    say(f"running on {meshes.describe_devices()}")
-    if warning := meshes.idle_accelerator():
-        say(f"WARNING: JAX runs on the CPU although {warning}")
-
     from data_pipeline import loader
-    from data_pipeline.packing import RowPlan
     from vlm_jax.checkpoint import hf_folder, run_folder
-    from vlm_jax.checkpoint.source import resolve
+    from vlm_jax.checkpoint.files import write_json
+    from vlm_jax.parallel import mesh as meshes
     from vlm_jax.training.loop import Trainer, check_resumable
 
-    # A run that goes on needs nothing but its own folder.
+    keep_compiled_programs()
+    say(f"running on {meshes.describe_devices()}")
+    if advice := meshes.idle_accelerator():
+        say(f"WARNING: JAX runs on the CPU although {advice}")
+
     done = run_folder.latest_step(workdir)
-    source = resolve(config.model.path) if done is None else workdir / "assets"
-    if run_folder.is_run_folder(source):
-        held, start, model, _ = run_folder.open_run(source)
-
-        def read(place):
-            return {path: place(path, array) for path, array in held.restore_parameters(start, model).items()}
-
-        source = source / "assets"
-    else:
-        model = hf_folder.read_config(source)
-
-        def read(place):
-            return hf_folder.read_parameters(source, model, place=place)
-
-    budget = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    processor = hf_folder.read_processor(source, model, budget)
-
+    source, model, read = open_base(config, workdir, done)
+    processor = hf_folder.read_processor(
+        source, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
+    )
     dataset = loader.read_dataset(
         config.data.path,
         processor,
@@ -73,29 +57,22 @@ def main(config: ConfigDict) -> None:
     )
     batch = config.batch
     capacity = loader.row_capacity(dataset, batch.tokens, batch.patches, batch.supervised, model.vision.block_slots)
-    plan = RowPlan(dataset.sizes, capacity, seed=config.train.seed, shuffle=config.data.shuffle)
-    if config.train.steps:
-        plan.extend(rows=config.train.steps * batch.rows)
-    else:
-        plan.extend(epochs=config.train.epochs, multiple=batch.rows)
-    steps = len(plan) // batch.rows
-    tokens, _, _ = dataset.sizes.sum(axis=0)
-    padding, patch_padding = plan.padding()
-    say(
-        f"{len(dataset.records)} examples, {dataset.pictures} pictures, {tokens:,} tokens; {steps} steps of "
-        f"{batch.rows} × {capacity.tokens} tokens and {capacity.patches} patches "
-        f"({padding:.0%} and {patch_padding:.0%} padding)"
+    plan = loader.plan_rows(
+        dataset,
+        capacity,
+        rows=batch.rows,
+        steps=config.train.steps,
+        epochs=config.train.epochs,
+        seed=config.train.seed,
+        shuffle=config.data.shuffle,
     )
+    steps = len(plan) // batch.rows
+    say(loader.describe(dataset, plan, capacity, batch.rows))
 
     mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
     meshes.check_rows(mesh, batch.rows)
-    if jax.process_count() > 1 and batch.rows % jax.process_count():
-        command_line.fail(f"batch.rows {batch.rows} does not divide over {jax.process_count()} processes")
     trainer = Trainer(config, model, mesh, steps)
-    trained = sum(trainer.abstract[path].size for path in trainer.trainable)
-    total = sum(leaf.size for leaf in trainer.abstract.values())
-    say(f"training {trained:,} of {total:,} parameters, computing in {trainer.dtype}")
-
+    say(trainer.describe())
     batches = loader.make_loader(
         dataset,
         processor,
@@ -108,51 +85,45 @@ def main(config: ConfigDict) -> None:
         shard=loader.Shard(jax.process_index(), jax.process_count()),
     )
     settings = run_folder.settings_json(
-        processor.images,
-        resume={
-            **{
-                f"{section}.{key}": value
-                for section in ("batch", "train", "optimizer")
-                for key, value in json.loads(config[section].to_json()).items()
-            },
-            **dict(json.loads(json.dumps(model_settings(config))).items()),
-            "data (its records and pictures)": fingerprint(dataset),
-        },
+        processor.images, resume={**lasting_settings(config), "data": loader.fingerprint(dataset)}
     )
     checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep)
     if done is None:
-        parameters = read(trainer.place)
+        state = trainer.start(read(trainer.place))
         run_folder.write_assets(workdir, source)
-        run_folder.write_json(workdir / "config.json", json.loads(config.to_json()))
-        state = trainer.start(parameters)
+        write_json(workdir / "config.json", json.loads(config.to_json()))
     else:
         check_resumable(checkpoints.settings(done)["resume"], settings["resume"], workdir)
         state = trainer.restore(checkpoints, done, batches)
         say(f"going on from step {done}")
     reached = trainer.run(workdir, batches, state, checkpoints=checkpoints, settings=settings, done=done or 0)
     checkpoints.close()
-    if reached == steps:
-        say(f"done: ask it with  scripts/chat.py --model={workdir} --image=PICTURE --question=QUESTION")
-    else:
+    if reached < steps:
         raise KeyboardInterrupt
+    say(f"done: ask it with  scripts/chat.py --model={workdir} --image=PICTURE --question=QUESTION")
 
 
-def model_settings(config: ConfigDict) -> dict:
-    """Settings of the model and the data that change what is computed."""
-    keys = ("model.dtype", "model.min_visual_tokens", "model.max_visual_tokens", "model.attention", "data.shuffle")
-    return {key: config[key.split(".")[0]][key.split(".")[1]] for key in keys}
+def open_base(config: ConfigDict, workdir: Path, done: int | None):
+    """(assets, shapes, reader of the weights) of what training starts from.
+
+    A run that goes on needs nothing but its own folder; the model it once started from may be gone.
+    """
+    from vlm_jax.checkpoint import hf_folder, run_folder
+    from vlm_jax.checkpoint.source import resolve
+
+    source = resolve(config.model.path) if done is None else workdir / "assets"
+    if not run_folder.is_run_folder(source):
+        model = hf_folder.read_config(source)
+        return source, model, lambda place: hf_folder.read_parameters(source, model, place=place)
+    checkpoints, step, model, _ = run_folder.open_run(source)
+    held = lambda: checkpoints.restore_parameters(step, model)  # noqa: E731
+    return source / "assets", model, lambda place: {path: place(path, array) for path, array in held().items()}
 
 
-def fingerprint(dataset) -> str:
-    """What identifies the data a run was started with."""
-    digest = hashlib.sha256(dataset.sizes.tobytes())
-    for record in dataset.records:
-        digest.update(repr((record.id, record.messages)).encode())
-    return digest.hexdigest()[:16]
-
-
-def enable_compilation_cache(jax) -> None:
+def keep_compiled_programs() -> None:
     """Keeps compiled programs between runs, where the environment does not say otherwise."""
+    import jax
+
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vlm_jax" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))

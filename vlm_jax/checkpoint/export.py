@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vlm_jax.checkpoint import hf_folder, run_folder
+from vlm_jax.checkpoint import files, hf_folder, run_folder
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError
 
@@ -21,7 +21,7 @@ def export(path: str | Path, target: str | Path, format: str = "hf") -> None:
     if format not in FORMATS:
         raise InputError(f"format {format!r}: known are {', '.join(FORMATS)}")
     destination = Path(target)
-    hf_folder.check_target(destination)
+    files.check_target(destination)
     source = resolve(str(path))
     if run_folder.is_run_folder(source):
         checkpoints, step, config, images = run_folder.open_run(source)

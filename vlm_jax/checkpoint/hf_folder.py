@@ -6,8 +6,6 @@ written beside its place and renamed into it, so none is ever seen half-written.
 
 import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import Entry, hub_name, name_table
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig, from_hf
@@ -24,33 +23,6 @@ from vlm_jax.models.parameters import abstract_parameters
 from vlm_jax.processing.processor import ImageSettings, Processor, image_settings_json, read_image_settings
 
 SHARD_BYTES = 5 * 10**9
-ASSETS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-)
-"""The small files of a folder, carried along as they are."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises InputError when the file is missing or no JSON object."""
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; a model folder holds config.json, weights and tokenizer files") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: unreadable JSON ({error})") from None
-    if not isinstance(held, dict):
-        raise InputError(f"{path}: holds no JSON object")
-    return held
 
 
 def read_config(folder: Path) -> VLMConfig:
@@ -139,9 +111,14 @@ def read_parameters(
                 faults.append(f"{path}: unreadable or truncated safetensors ({error})")
         if faults:
             raise InputError(faults)
-        stored = {hub_name(key): (file, key) for path, file in files.items() for key in file.keys()}
+        stored = {}
+        for path, file in files.items():
+            for key in file.keys():
+                if hub_name(key) in stored:
+                    faults.append(f"{path}: tensor {key} stands in the folder twice; remove the stale file or copy")
+                stored[hub_name(key)] = (file, key)
         table = name_table(config)
-        faults = _mismatches(folder, config, table, stored)
+        faults += _mismatches(folder, config, table, stored)
         if faults:
             raise InputError(faults)
 
@@ -172,36 +149,13 @@ def write_folder(
       InputError: the target exists and is not empty.
     """
     check_target(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.unfinished-", dir=target.parent))
-    try:
-        unfinished.chmod(0o755)
-        copy_assets(assets, unfinished)
-        if images is not None and images != read_image_settings(unfinished):
-            (unfinished / "preprocessor_config.json").write_text(
-                json.dumps(image_settings_json(images), indent=2) + "\n"
-            )
-            _drop_image_processor(unfinished / "processor_config.json")
-        _write_weights(unfinished, name_table(config), parameters, shard_bytes)
-        if target.exists():
-            target.rmdir()
-        unfinished.rename(target)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def check_target(target: Path) -> None:
-    """Raises InputError when something is in the way of writing a folder."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target}: exists and is not empty; remove it or name another target")
-
-
-def copy_assets(source: Path, target: Path) -> None:
-    for pattern in ASSETS:
-        for path in sorted(source.glob(pattern)):
-            if path.is_file():
-                shutil.copyfile(path, target / path.name)
+    with written_whole(target) as folder:
+        copy_assets(assets, folder)
+        _name_dtype(folder / "config.json", {parameters[entry.path].dtype for entry in name_table(config)})
+        if images is not None and images != read_image_settings(folder):
+            write_json(folder / "preprocessor_config.json", image_settings_json(images))
+            _drop_image_processor(folder / "processor_config.json")
+        _write_weights(folder, name_table(config), parameters, shard_bytes)
 
 
 def _locate(folder: Path) -> tuple[list[Path], list[str]]:
@@ -306,9 +260,22 @@ def _write_weights(folder: Path, table: list[Entry], parameters: Mapping[str, ja
 def _drop_image_processor(path: Path) -> None:
     """transformers 5 keeps picture rules in processor_config.json too; the one written beside it shall count."""
     if path.is_file():
-        held = json.loads(path.read_text())
+        held = read_json(path)
         held.pop("image_processor", None)
-        path.write_text(json.dumps(held, indent=2) + "\n")
+        write_json(path, held)
+
+
+def _name_dtype(path: Path, dtypes: set) -> None:
+    """Makes config.json name the dtype of the weights beside it (of several, the widest): readers cast to it."""
+    name = str(max(dtypes, key=lambda dtype: dtype.itemsize))
+    held = read_json(path)
+    parts = [part for part in (held, held.get("text_config"), held.get("vision_config")) if isinstance(part, dict)]
+    named = [(part, key) for part in parts for key in ("dtype", "torch_dtype") if part.get(key) is not None]
+    if all(part[key] == name for part, key in named) and named:
+        return
+    for part, key in named or [(held, "torch_dtype")]:
+        part[key] = name
+    write_json(path, held)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,6 @@ Orbax writes a checkpoint beside its place and renames it, so what has a step's 
 
 import contextlib
 import dataclasses
-import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,8 @@ import absl.logging
 import jax
 import orbax.checkpoint as ocp
 
-from vlm_jax.checkpoint.hf_folder import copy_assets, read_config
+from vlm_jax.checkpoint.files import copy_assets, written_whole
+from vlm_jax.checkpoint.hf_folder import read_config
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters, nest, unnest
@@ -49,11 +47,8 @@ def write_assets(workdir: Path, source: Path) -> None:
     target = workdir / "assets"
     if target.is_dir():
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".assets.unfinished-", dir=workdir))
-    unfinished.chmod(0o755)
-    copy_assets(source, unfinished)
-    unfinished.rename(target)
+    with written_whole(target) as folder:
+        copy_assets(source, folder)
 
 
 class Checkpoints:
@@ -162,27 +157,11 @@ def open_run(path: Path) -> tuple[Checkpoints, int, VLMConfig, ImageSettings]:
 
 def write_run_folder(target: Path, assets: Path, parameters: Flat, images: ImageSettings | None = None) -> None:
     """A run folder with one checkpoint (step 0) of parameters alone: the `orbax` format of conversion."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.unfinished-", dir=target.parent))
-    try:
-        unfinished.chmod(0o755)
-        write_assets(unfinished, assets)
-        checkpoints = Checkpoints(unfinished)
+    with written_whole(target) as folder:
+        write_assets(folder, assets)
+        checkpoints = Checkpoints(folder)
         checkpoints.save(0, parameters, settings_json(images or read_image_settings(assets)))
         checkpoints.close()
-        if target.exists():
-            target.rmdir()
-        unfinished.rename(target)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def write_json(path: Path, held: Any) -> None:
-    """Writes a small JSON file, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(held, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.rename(path)
 
 
 @contextlib.contextmanager

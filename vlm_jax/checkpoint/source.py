@@ -8,27 +8,11 @@ import os
 import re
 from pathlib import Path
 
+from vlm_jax.checkpoint.files import ASSETS
 from vlm_jax.errors import InputError
 
 # What the readers of a folder can use. Other formats of the same weights would double the download.
-NEEDED = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "adapter_config.json",
-    "tokenizer*",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "LICENSE*",
-    "README.md",
-)
+NEEDED = (*ASSETS, "*.safetensors", "*.safetensors.index.json", "adapter_config.json", "README.md")
 
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[^\s@]+))?")
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlm_jax.checkpoint import hf_folder, run_folder
+from vlm_jax.checkpoint import files, hf_folder, run_folder
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError
 from vlm_jax.inference.decoding import Decoder, Decoding, bucket
@@ -180,7 +180,7 @@ def _stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
     """`eos_token_id` of generation_config.json, else of config.json, else the tokenizer's."""
     for name in ("generation_config.json", "config.json"):
         path = assets / name
-        held = hf_folder.read_json(path).get("eos_token_id") if path.is_file() else None
+        held = files.read_json(path).get("eos_token_id") if path.is_file() else None
         if held is not None:
             return tuple(held) if isinstance(held, list) else (held,)
     return (processor.tokenizer.eos_token_id,)

@@ -108,6 +108,9 @@ def from_hf(
         )
     text = config.get("text_config") or config
     vision = config.get("vision_config") or {}
+    odd = [name for name, part in (("text_config", text), ("vision_config", vision)) if not isinstance(part, Mapping)]
+    if odd:
+        raise InputError(f"{where}: {' and '.join(odd)} must be a JSON object")
     missing = [f"vision_config.{key}" for key in ("depth", "hidden_size", "intermediate_size") if key not in vision]
     missing += [
         key

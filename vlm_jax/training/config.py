@@ -4,6 +4,8 @@ Files in `configs/` start from `default_config()` and change a few lines. Everyt
 line as `--config.a.b=value`.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError
@@ -97,3 +99,14 @@ def check_config(config: ConfigDict) -> None:
     want(config.optimizer.clip_norm > 0, "optimizer.clip_norm", "above 0")
     if faults:
         raise InputError(faults)
+
+
+def lasting_settings(config: ConfigDict) -> dict[str, Any]:
+    """{key: value} of the settings that change what is computed: a run goes on only with the same ones."""
+    kept = [f"{section}.{key}" for section in ("batch", "train", "optimizer") for key in config[section]]
+    kept += ["model.dtype", "model.min_visual_tokens", "model.max_visual_tokens", "data.shuffle"]
+    values = {}
+    for key in kept:
+        section, name = key.split(".")
+        values[key] = config[section][name]
+    return values

@@ -77,6 +77,11 @@ class Trainer:
             compiler_options=compiler_options(),
         )
 
+    def describe(self) -> str:
+        trained = sum(self.abstract[path].size for path in self.trainable)
+        total = sum(leaf.size for leaf in self.abstract.values())
+        return f"training {trained:,} of {total:,} parameters, computing in {self.dtype}"
+
     def _part(self, flat: Flat, trains: bool = True) -> Flat:
         return {path: leaf for path, leaf in flat.items() if (path in self.trainable) == trains}
 

@@ -1,0 +1,76 @@
+"""The small files of a model folder, and folders and files that appear whole or not at all."""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.errors import InputError
+
+ASSETS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "LICENSE*",
+)
+"""What a model folder holds besides weights, carried along as it is."""
+
+
+def copy_assets(source: Path, target: Path) -> None:
+    for pattern in ASSETS:
+        for path in sorted(source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+
+
+def check_target(target: Path) -> None:
+    """Raises InputError when something is in the way of writing a folder."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: exists and is not empty; remove it or name another target")
+
+
+@contextlib.contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A folder beside `target` to write into; it gets its name at the end, and is removed if anything fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.unfinished-", dir=target.parent))
+    try:
+        unfinished.chmod(0o755)
+        yield unfinished
+        if target.exists():
+            target.rmdir()
+        unfinished.rename(target)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def write_json(path: Path, held: Any) -> None:
+    """Writes a small JSON file, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(held, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.rename(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises InputError when the file is missing or no JSON object."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; a model folder holds config.json, weights and tokenizer files") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: unreadable JSON ({error})") from None
+    if not isinstance(held, dict):
+        raise InputError(f"{path}: holds no JSON object")
+    return held
