@@ -13,9 +13,13 @@ from vlm_jax.errors import InputError
 
 __version__ = "0.1.0"
 
-_LAZY = {"load": "vlm_jax.inference.engine", "export": "vlm_jax.checkpoint.export"}
+_LAZY = {
+    "load": "vlm_jax.inference.engine",
+    "export": "vlm_jax.checkpoint.export",
+    "score": "vlm_jax.evaluation.metrics",
+}
 
-__all__ = ["InputError", "export", "load"]
+__all__ = ["InputError", "export", "load", "score"]
 
 
 def __getattr__(name: str):

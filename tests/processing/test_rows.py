@@ -6,8 +6,22 @@ import numpy as np
 import pytest
 
 from vlm_jax.processing.positions import mrope_positions
-from vlm_jax.processing.rows import ROW_ARRAYS, Example, Picture, Size, assemble, stack
+from vlm_jax.processing.rows import Example, Picture, Size, assemble, stack
 from vlm_jax.processing.vision_layout import vision_layout
+
+ROW_ARRAYS = (
+    "tokens",
+    "segment_ids",
+    "positions",
+    "visual_index",
+    "loss_index",
+    "loss_targets",
+    "loss_weights",
+    "patches",
+    "patch_coords",
+    "image_ids",
+    "window_ids",
+)
 
 IMAGE, VALUES = 9, 6
 

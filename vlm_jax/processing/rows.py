@@ -61,21 +61,6 @@ class Size:
         )
 
 
-ROW_ARRAYS = (
-    "tokens",
-    "segment_ids",
-    "positions",
-    "visual_index",
-    "loss_index",
-    "loss_targets",
-    "loss_weights",
-    "patches",
-    "patch_coords",
-    "image_ids",
-    "window_ids",
-)
-
-
 def assemble(
     examples: Sequence[Example], capacity: Size, *, patch_values: int, merge_unit: int
 ) -> dict[str, np.ndarray]:
