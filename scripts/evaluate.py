@@ -1,0 +1,116 @@
+"""Asks a model every question of a data file and scores the answers.
+
+    scripts/evaluate.py --model=runs/photos --benchmark=questions.csv --output=runs/photos/evaluation
+
+Writes predictions.jsonl, report.json and report.html. An interrupted evaluation goes on with the same command.
+--baseline=DIR sets an earlier evaluation of the same questions beside it: what was learned, what was lost.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+
+import command_line
+
+flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
+flags.DEFINE_string("benchmark", None, "records, a table, or LLaVA JSON, as for training", required=True)
+flags.DEFINE_string("output", None, "folder of the report", required=True)
+flags.DEFINE_string("metric", "normalised", "exact, normalised or contains")
+flags.DEFINE_string("baseline", None, "folder of an earlier evaluation to compare with")
+flags.DEFINE_string("format", "auto", "auto, llava, records or table")
+flags.DEFINE_string("image_root", None, "what relative picture paths start from")
+flags.DEFINE_integer("max_new_tokens", 64, "tokens an answer may have", lower_bound=1)
+
+
+def main() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from tqdm import tqdm
+
+    import vlm_jax
+    from data_pipeline import sources
+    from data_pipeline.records import images_of
+    from vlm_jax.checkpoint.files import write_json
+    from vlm_jax.evaluation import report, runner
+    from vlm_jax.evaluation.metrics import METRICS
+
+    given = flags.FLAGS
+    if given.metric not in METRICS:
+        raise vlm_jax.InputError(f"--metric={given.metric}: known are {', '.join(METRICS)}")
+    records, faults = sources.read(given.benchmark, format=given.format, image_root=given.image_root, training=False)
+    questions = [question for record in records for question in questions_of(record, faults)]
+    if not questions and not faults:
+        faults = [f"{given.benchmark}: holds no questions"]
+    if faults:
+        raise vlm_jax.InputError(faults)
+    baseline = None
+    if given.baseline is not None:
+        baseline = runner.read_predictions(Path(given.baseline) / "predictions.jsonl")
+        if not baseline:
+            raise vlm_jax.InputError(f"{given.baseline}: holds no predictions.jsonl of an earlier evaluation")
+
+    model = vlm_jax.load(given.model)
+    output = Path(given.output)
+    output.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "model": given.model,
+        "benchmark": given.benchmark,
+        "metric": given.metric,
+        "max_new_tokens": given.max_new_tokens,
+        "min_pixels": model.processor.images.min_pixels,
+        "max_pixels": model.processor.images.max_pixels,
+        "decoding": "greedy",
+    }
+    predictions = list(
+        tqdm(
+            runner.predict(
+                questions,
+                lambda conversations: model.generate(conversations, max_new_tokens=given.max_new_tokens),
+                output / "predictions.jsonl",
+                metric=given.metric,
+            ),
+            total=len(questions),
+            unit="question",
+            disable=not sys.stderr.isatty(),
+        )
+    )
+    summary = report.summarise(predictions, baseline)
+    write_json(output / "report.json", {"settings": settings, **summary})
+    pictures = {record.id: images_of(record) for record in records}
+    page = report.page(
+        predictions,
+        summary,
+        lambda id: pictures[id.rsplit("#", 1)[0]] if id not in pictures else pictures[id],
+        title=f"{given.model} on {Path(given.benchmark).name}",
+        baseline=baseline,
+    )
+    (output / "report.html").write_text(page, encoding="utf-8")
+    print(report.table(summary))
+
+
+def questions_of(record, faults: list[str]):
+    """The questions of a record: its last user turn with `answers`, or every turn that the assistant answers."""
+    from vlm_jax.evaluation.runner import Question
+
+    groups = {name: value for name in ("split", "task", "fact_id") if (value := getattr(record, name)) is not None}
+    turns = [index for index, message in enumerate(record.messages) if message["role"] == "assistant"]
+    if record.answers:
+        last = turns[-1] if turns and turns[-1] == len(record.messages) - 1 else len(record.messages)
+        return [Question(record.id, record.messages[:last], list(record.answers), groups)]
+    if not turns:
+        faults.append(f"{record.where}: has neither answers nor an assistant's turn to compare with")
+    many = len(turns) > 1
+    return [
+        Question(
+            f"{record.id}#{number}" if many else record.id,
+            record.messages[:index],
+            [record.messages[index]["content"]],
+            groups,
+        )
+        for number, index in enumerate(turns, start=1)
+    ]
+
+
+if __name__ == "__main__":
+    command_line.run(main)

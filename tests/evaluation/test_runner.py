@@ -1,0 +1,92 @@
+"""Asking, scoring and reporting: nothing skipped, nothing asked twice, nothing unescaped."""
+
+import pytest
+
+from vlm_jax.errors import InputError
+from vlm_jax.evaluation import report, runner
+from vlm_jax.evaluation.runner import Question
+
+
+def question(number, answer="yes"):
+    messages = [{"role": "user", "content": [{"type": "text", "text": f"Is it {number}?"}]}]
+    return Question(f"q{number}", messages, [answer], {"split": "even" if number % 2 == 0 else "odd"})
+
+
+QUESTIONS = [question(number, "yes" if number < 6 else "no") for number in range(10)]
+
+
+def says_yes(conversations):
+    return ["Yes." for _ in conversations]
+
+
+def test_every_question_is_asked_and_scored_in_order(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    predictions = list(runner.predict(QUESTIONS, says_yes, path, metric="normalised", batch=4))
+    assert [one.id for one in predictions] == [one.id for one in QUESTIONS]
+    assert [one.score for one in predictions] == [1.0] * 6 + [0.0] * 4
+    assert list(runner.read_predictions(path).values()) == predictions
+
+
+def test_a_stopped_evaluation_asks_only_what_is_left(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    whole = list(runner.predict(QUESTIONS, says_yes, path, metric="exact", batch=4))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:5]) + lines[5][:20])  # a kill in the middle of a line
+    asked = []
+
+    def answer(conversations):
+        asked.extend(conversations)
+        return says_yes(conversations)
+
+    assert list(runner.predict(QUESTIONS, answer, path, metric="exact", batch=4)) == whole
+    assert len(asked) == 5
+    assert path.read_text() == "".join(lines)
+
+
+def test_a_question_that_cannot_be_asked_counts_as_wrong_and_says_why(tmp_path):
+    def answer(conversations):
+        if any("Is it 3?" in str(one) for one in conversations):
+            raise InputError("three.png: not a picture")
+        return says_yes(conversations)
+
+    predictions = list(runner.predict(QUESTIONS, answer, tmp_path / "p.jsonl", metric="normalised", batch=4))
+    assert [one.score for one in predictions] == [1, 1, 1, 0, 1, 1, 0, 0, 0, 0]
+    assert [one.fault for one in predictions if one.fault] == ["three.png: not a picture"]
+    assert report.summarise(predictions)["faults"] == [{"id": "q3", "fault": "three.png: not a picture"}]
+
+
+def test_answers_to_other_questions_are_not_mixed_in(tmp_path):
+    path = tmp_path / "p.jsonl"
+    list(runner.predict(QUESTIONS[:3], says_yes, path, metric="exact"))
+    with pytest.raises(InputError, match="other questions"):
+        list(runner.predict(QUESTIONS[3:], says_yes, path, metric="exact"))
+    with pytest.raises(InputError, match="other questions"):
+        list(runner.predict(QUESTIONS[:3], says_yes, path, metric="contains"))
+
+
+def test_the_summary_has_sizes_intervals_groups_and_flips(tmp_path):
+    after = list(runner.predict(QUESTIONS, says_yes, tmp_path / "a.jsonl", metric="normalised"))
+    before = list(runner.predict(QUESTIONS, lambda c: ["no" for _ in c], tmp_path / "b.jsonl", metric="normalised"))
+    summary = report.summarise(after, {one.id: one for one in before})
+    assert (summary["n"], summary["mean"]) == (10, 0.6)
+    assert summary["low"] < 0.6 < summary["high"]
+    assert {name: part["n"] for name, part in summary["by"]["split"].items()} == {"even": 5, "odd": 5}
+    assert (summary["baseline"]["mean"], summary["baseline"]["learned"], summary["baseline"]["lost"]) == (0.4, 6, 4)
+    told = report.table(summary)
+    assert "60.0%" in told and "split even" in told and "learned 6, lost 4" in told
+
+
+def test_the_page_is_one_file_and_escapes_what_it_shows(tmp_path):
+    from tests.tiny_models import PHOTOS
+
+    wicked = Question("w", [{"role": "user", "content": "<script>alert(1)</script>"}], ["<b>"], {"split": "<i>"})
+    predictions = list(
+        runner.predict([wicked], lambda c: ["<img src=x onerror=alert(1)>"], tmp_path / "p.jsonl", metric="exact")
+    )
+    page = report.page(
+        predictions, report.summarise(predictions), lambda id: [PHOTOS / "coffee.jpg", "gone.png"], title="<t>"
+    )
+    for raw in ("<script>", "<img src=x", "<b>", "<i>", "<t>"):
+        assert raw not in page
+    assert "data:image/jpeg;base64," in page and "gone.png: no such picture" in page
+    assert "http://" not in page and "https://" not in page

@@ -1,0 +1,64 @@
+"""scripts/evaluate.py on a records file, twice, and on bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_models import PHOTOS, save_tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
+    return folder
+
+
+def evaluate(model, benchmark, output, *more):
+    flags = [f"--model={model}", f"--benchmark={benchmark}", f"--output={output}", "--max_new_tokens=4", *more]
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *flags], capture_output=True, text=True, timeout=240
+    )
+
+
+def test_an_evaluation_writes_predictions_and_reports_and_twice_changes_nothing(model, tmp_path):
+    output = tmp_path / "out"
+    first = evaluate(model, PHOTOS / "photos.json", output)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    assert "normalised" in first.stdout and "40" in first.stdout
+    lines = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 40  # 39 conversations, one of them of two turns
+    assert {"id", "question", "prediction", "answers", "score", "metric"} <= set(lines[0])
+    summary = json.loads((output / "report.json").read_text())
+    assert summary["n"] == 40 and summary["settings"]["max_new_tokens"] == 4
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    second = evaluate(model, PHOTOS / "photos.json", output, f"--baseline={output}")
+    assert second.returncode == 0, second.stderr
+    assert "learned 0, lost 0" in second.stdout
+    assert (output / "predictions.jsonl").read_bytes() == before["predictions.jsonl"]
+
+
+def test_unreadable_pictures_count_as_wrong_and_are_listed(model, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text(f"image,question,answer\nnowhere.png,What?,A cat\n{PHOTOS / 'coffee.jpg'},What?,Coffee\n")
+    done = evaluate(model, table, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "1 could not be asked" in done.stdout
+    summary = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert summary["n"] == 2 and "nowhere.png" in summary["faults"][0]["fault"]
+
+
+def test_faults_of_the_records_and_a_wrong_metric_are_told(model, tmp_path):
+    records = tmp_path / "r.jsonl"
+    line = json.dumps({"id": "a", "messages": [{"role": "user", "content": "Hi"}], "answers": ["Hello"]})
+    records.write_text(f"{line}\n{line}\n")
+    done = evaluate(model, records, tmp_path / "out")
+    assert done.returncode == 1 and "'a'" in done.stderr and len(done.stderr.splitlines()) == 1
+    done = evaluate(model, records, tmp_path / "out", "--metric=bleu")
+    assert done.returncode == 1 and done.stderr.startswith("error: --metric=bleu: known are")

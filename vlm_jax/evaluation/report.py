@@ -1,0 +1,159 @@
+"""Reports of an evaluation: `report.json` for programs, a table for the terminal, `report.html` for people.
+
+The page is one file, pictures included, and needs no network. A baseline (predictions of the same questions by another
+model, before training, say) stands beside: what was learned, what was lost.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vlm_jax.errors import InputError
+from vlm_jax.evaluation.metrics import interval
+from vlm_jax.evaluation.runner import Prediction
+from vlm_jax.processing.images import Source, open_image
+
+SHOWN = 60
+"""Questions shown with their pictures: a page of all would not open on a phone."""
+THUMBNAIL = 240
+
+
+def summarise(predictions: Sequence[Prediction], baseline: Mapping[str, Prediction] | None = None) -> dict[str, Any]:
+    """Means, sizes and 95 % bootstrap intervals, over all and by group; flips against a baseline."""
+    summary: dict[str, Any] = {"metric": predictions[0].metric if predictions else None, **_mean(predictions)}
+    summary["interval"] = "95 %, percentile bootstrap over questions, 2000 resamples"
+    for name in sorted({name for one in predictions for name in one.groups}):
+        values = sorted({one.groups[name] for one in predictions if name in one.groups})
+        summary.setdefault("by", {})[name] = {
+            value: _mean([one for one in predictions if one.groups.get(name) == value]) for value in values
+        }
+    summary["faults"] = [{"id": one.id, "fault": one.fault} for one in predictions if one.fault]
+    if baseline is not None:
+        both = [(baseline[one.id], one) for one in predictions if one.id in baseline]
+        summary["baseline"] = {
+            **_mean([before for before, _ in both]),
+            "learned": sum(after.score > before.score for before, after in both),
+            "lost": sum(after.score < before.score for before, after in both),
+        }
+    return summary
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The summary as lines for a terminal."""
+    rows = [("all", summary)]
+    for name, groups in summary.get("by", {}).items():
+        # Hundreds of facts are for report.json.
+        rows += [(f"{name} {value}", part) for value, part in groups.items()] if len(groups) <= 12 else []
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{'':{width}}  {summary['metric']:>10}   95 % interval      n"]
+    for name, part in rows:
+        low, high = part["low"], part["high"]
+        lines.append(f"{name:{width}}  {part['mean']:>10.1%}   {low:>6.1%} – {high:<6.1%}  {part['n']:>5}")
+    if "baseline" in summary:
+        before = summary["baseline"]
+        lines.append(
+            f"before: {before['mean']:.1%} of the same questions; learned {before['learned']}, lost {before['lost']}"
+        )
+    if summary["faults"]:
+        lines.append(f"{len(summary['faults'])} could not be asked and count as wrong; report.json names them")
+    return "\n".join(lines)
+
+
+def page(
+    predictions: Sequence[Prediction],
+    summary: Mapping[str, Any],
+    pictures: Callable[[str], list[Source]],
+    *,
+    title: str,
+    baseline: Mapping[str, Prediction] | None = None,
+) -> str:
+    """`report.html`: the figures, then questions with their pictures, flipped and wrong ones first.
+
+    `pictures` gives the pictures of a question's id. Everything from records and models is escaped.
+    """
+    before = baseline or {}
+
+    def kind(one: Prediction) -> tuple[int, str]:
+        earlier = before.get(one.id)
+        if one.fault:
+            return 0, "not asked"
+        if earlier is not None and earlier.score != one.score:
+            return (1, "lost") if one.score < earlier.score else (3, "learned")
+        return (2, "wrong") if one.score < 1 else (4, "right")
+
+    # Some of each kind, in the order of the kinds.
+    by_kind: dict[tuple[int, str], list[Prediction]] = {}
+    for one in predictions:
+        by_kind.setdefault(kind(one), []).append(one)
+    share = max(1, SHOWN // max(1, len(by_kind)))
+    cards = "".join(
+        _card(one, name, pictures, before.get(one.id))
+        for (_, name), members in sorted(by_kind.items(), key=lambda item: item[0])
+        for one in members[:share]
+    )
+    shown = sum(min(len(members), share) for members in by_kind.values())
+    counts = ", ".join(f"{len(members)} {name}" for (_, name), members in sorted(by_kind.items(), key=lambda i: i[0]))
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
+        f"<h1>{html.escape(title)}</h1>{_figures(summary)}"
+        f"<p>{html.escape(counts)}. {shown} of {len(predictions)} are shown; predictions.jsonl holds all.</p>"
+        f"<main>{cards}</main></html>\n"
+    )
+
+
+_STYLE = """
+:root{color-scheme:light dark}body{font:16px/1.45 system-ui,sans-serif;max-width:72rem;margin:0 auto;padding:1rem}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .75rem;text-align:right;border-bottom:1px solid #8884}
+td:first-child,th:first-child{text-align:left}
+main{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(16rem,1fr))}
+article{border:1px solid #8886;border-radius:.5rem;padding:.75rem;overflow-wrap:anywhere}
+article img{max-width:100%;max-height:12rem;border-radius:.25rem;display:block;margin-bottom:.5rem}
+.kind{float:right;font-size:.8rem;padding:0 .5rem;border-radius:1rem;background:#8883}
+.lost,.wrong,.not-asked{border-color:#c33}.learned,.right{border-color:#283}
+dl{margin:.5rem 0 0}dt{font-size:.8rem;opacity:.7}dd{margin:0 0 .25rem}
+"""
+
+
+def _mean(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    scores = [one.score for one in predictions]
+    low, high = interval(scores)
+    return {"n": len(scores), "mean": sum(scores) / len(scores) if scores else 0.0, "low": low, "high": high}
+
+
+def _figures(summary: Mapping[str, Any]) -> str:
+    rows = [("all", summary)]
+    rows += [("before, the same questions", summary["baseline"])] if "baseline" in summary else []
+    for name, groups in summary.get("by", {}).items():
+        rows += [(f"{name}: {value}", part) for value, part in groups.items()] if len(groups) <= 40 else []
+    body = "".join(
+        f"<tr><td>{html.escape(name)}<td>{part['mean']:.1%}<td>{part['low']:.1%} – {part['high']:.1%}<td>{part['n']}"
+        for name, part in rows
+    )
+    return f"<table><tr><th><th>{html.escape(str(summary['metric']))}<th>95 % interval<th>n{body}</table>"
+
+
+def _card(one: Prediction, kind: str, pictures: Callable[[str], list[Source]], before: Prediction | None) -> str:
+    said = [("answer", " / ".join(one.answers)), ("said", one.fault or one.prediction)]
+    if before is not None:
+        said.insert(1, ("said before", before.prediction))
+    lines = "".join(f"<dt>{name}<dd>{html.escape(text) or '—'}" for name, text in said)
+    shown = "".join(_thumbnail(picture) for picture in pictures(one.id))
+    return (
+        f'<article class="{kind.replace(" ", "-")}"><span class=kind>{kind}</span>{shown}'
+        f"<strong>{html.escape(one.question)}</strong><dl>{lines}</dl></article>"
+    )
+
+
+def _thumbnail(source: Source) -> str:
+    try:
+        picture = open_image(source)
+    except InputError as error:
+        return f"<p>{html.escape(error.faults[0])}</p>"
+    picture.thumbnail((THUMBNAIL * 2, THUMBNAIL * 2))  # twice: sharp on dense screens
+    held = io.BytesIO()
+    picture.save(held, "JPEG", quality=80)
+    return f'<img loading=lazy alt="" src="data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}">'
