@@ -6,8 +6,10 @@ All faults of a data set are found before the first batch and raised together. W
 
 import dataclasses
 import hashlib
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import grain
 import numpy as np
@@ -16,7 +18,7 @@ from data_pipeline import sources
 from data_pipeline.check import check_images
 from data_pipeline.packing import RowPlan, as_array, choose_capacity, too_large
 from data_pipeline.records import Record, images_of
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.rows import Example, Size, assemble, stack
 
@@ -45,10 +47,17 @@ def read_dataset(
       InputError: every fault found in the file, its records and its pictures.
     """
     records, faults = [], []
-    for name in path.split(","):
-        more, wrong = sources.read(name.strip(), format=format, image_root=image_root, training=True)
-        records += more
-        faults += wrong
+    for name in [path] if Path(path).exists() else path.split(","):
+        with gathered(faults):
+            more, wrong = sources.read(
+                os.path.expanduser(name.strip()), format=format, image_root=image_root, training=True
+            )
+            records += more
+            faults += wrong
+    first = {}
+    for record in records:
+        if first.setdefault(record.id, record) is not record:
+            faults.append(f"{record.where}: the id {record.id!r} is already that of {first[record.id].where}")
     picture_sizes, picture_faults = check_images(records, decode=decode)
     faults = [*faults, *picture_faults]
     sizes = []
@@ -105,7 +114,7 @@ def describe(dataset: Dataset, plan: RowPlan, capacity: Size, rows: int) -> str:
     return (
         f"{len(dataset.records)} examples, {dataset.pictures} pictures, {tokens:,} tokens; {len(plan) // rows} steps "
         f"of {rows} × {capacity.tokens} tokens and {capacity.patches} patches "
-        f"({padding:.0%} and {patch_padding:.0%} padding)"
+        f"({padding:.0%} of the tokens and {patch_padding:.0%} of the patch blocks unused)"
     )
 
 
@@ -113,7 +122,21 @@ def fingerprint(dataset: Dataset) -> str:
     """Identifies the records of a data set and what they take of a row."""
     digest = hashlib.sha256(dataset.sizes.tobytes())
     for record in dataset.records:
-        digest.update(repr((record.id, record.messages)).encode())
+        # Pictures by name and length: the set may move to another folder, and reading all their bytes takes minutes.
+        pictures = [
+            image if isinstance(image, bytes) else (Path(image).name, os.path.getsize(image))
+            for image in images_of(record)
+        ]
+        words = [
+            (
+                message["role"],
+                message["content"]
+                if isinstance(message["content"], str)
+                else [part.get("text") for part in message["content"]],
+            )
+            for message in record.messages
+        ]
+        digest.update(repr((record.id, words, pictures)).encode())
     return digest.hexdigest()[:16]
 
 

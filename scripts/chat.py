@@ -24,9 +24,15 @@ flags.DEFINE_integer("seed", 0, "seed of a varied answer")
 def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     given = flags.FLAGS
+    from vlm_jax.errors import InputError, gathered
     from vlm_jax.processing.images import open_image
 
-    pictures = [{"type": "image", "image": open_image(path)} for path in given.image]
+    pictures, faults = [], []
+    for path in given.image:
+        with gathered(faults):
+            pictures.append({"type": "image", "image": open_image(path)})
+    if faults:
+        raise InputError(faults)
 
     import vlm_jax
 

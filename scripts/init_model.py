@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 import command_line
+from vlm_jax.errors import InputError
 
 flags.DEFINE_string("output", None, "folder to write", required=True)
 flags.DEFINE_string("preset", "tiny", "size: tiny or small (or a published size: 3b, 7b, 32b, 72b)")
@@ -24,7 +25,6 @@ flags.DEFINE_integer("seed", 0, "seed of the weights")
 
 def main() -> None:
     from vlm_jax.checkpoint import files, hf_folder
-    from vlm_jax.errors import InputError
     from vlm_jax.models.presets import PRESETS, with_vocabulary
     from vlm_jax.processing.new_tokenizer import SPECIAL_TOKENS, write_tokenizer
 
@@ -77,11 +77,13 @@ def main() -> None:
 def lines(path: Path) -> list[str]:
     """Text to train a tokenizer on; JSON's escapes are undone, so that any script is seen as it is written."""
     text = path.read_text(encoding="utf-8-sig")
-    if path.suffix == ".json":
-        return [json.dumps(json.loads(text), ensure_ascii=False)]
-    if path.suffix == ".jsonl":
-        return [json.dumps(json.loads(line), ensure_ascii=False) for line in text.splitlines() if line.strip()]
-    return text.splitlines()
+    if path.suffix not in (".json", ".jsonl"):
+        return text.splitlines()
+    try:
+        parts = [text] if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
+        return [json.dumps(json.loads(part), ensure_ascii=False) for part in parts]
+    except ValueError as error:
+        raise InputError(f"--text={path}: broken JSON ({error})") from None
 
 
 if __name__ == "__main__":

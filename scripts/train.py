@@ -9,6 +9,8 @@ after Ctrl-C, a kill, or a power cut. Any setting is overridden as --config.sect
         --config.model.path=Qwen/Qwen2.5-VL-3B-Instruct --config.data.path=mine.csv
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import sys
@@ -29,12 +31,14 @@ def main(config: ConfigDict) -> None:
     check_config(config)
     workdir = Path(flags.FLAGS.workdir)
 
+    check_workdir(flags.FLAGS.workdir)
     # Loaded late: --help and a mistyped setting should not wait for JAX.
     import jax
 
     from data_pipeline import loader
     from vlm_jax.checkpoint import hf_folder, run_folder
     from vlm_jax.checkpoint.files import write_json
+    from vlm_jax.errors import InputError, gathered
     from vlm_jax.parallel import mesh as meshes
     from vlm_jax.training.loop import Trainer, check_resumable
 
@@ -48,15 +52,24 @@ def main(config: ConfigDict) -> None:
     processor = hf_folder.read_processor(
         source, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
     )
-    dataset = loader.read_dataset(
-        config.data.path,
-        processor,
-        format=config.data.format,
-        image_root=config.data.image_root or None,
-        decode=config.data.decode_check,
-    )
-    batch = config.batch
-    capacity = loader.row_capacity(dataset, batch.tokens, batch.patches, batch.supervised, model.vision.block_slots)
+    faults, batch = [], config.batch
+    with gathered(faults):
+        if done is None and not run_folder.is_run_folder(source.parent):
+            hf_folder.check_weights(source, model)
+    with gathered(faults):
+        mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
+        meshes.check_rows(mesh, batch.rows)
+    with gathered(faults):
+        dataset = loader.read_dataset(
+            config.data.path,
+            processor,
+            format=config.data.format,
+            image_root=config.data.image_root or None,
+            decode=config.data.decode_check,
+        )
+        capacity = loader.row_capacity(dataset, batch.tokens, batch.patches, batch.supervised, model.vision.block_slots)
+    if faults:
+        raise InputError(faults)
     plan = loader.plan_rows(
         dataset,
         capacity,
@@ -68,9 +81,6 @@ def main(config: ConfigDict) -> None:
     )
     steps = len(plan) // batch.rows
     say(loader.describe(dataset, plan, capacity, batch.rows))
-
-    mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
-    meshes.check_rows(mesh, batch.rows)
     trainer = Trainer(config, model, mesh, steps)
     say(trainer.describe())
     batches = loader.make_loader(
@@ -87,24 +97,51 @@ def main(config: ConfigDict) -> None:
     settings = run_folder.settings_json(
         processor.images, resume={**lasting_settings(config), "data": loader.fingerprint(dataset)}
     )
-    checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep)
     if done is None:
-        state = trainer.start(read(trainer.place))
+        state = trainer.start(read(trainer))
         run_folder.write_assets(workdir, source)
         write_json(workdir / "config.json", json.loads(config.to_json()))
-    else:
-        check_resumable(checkpoints.settings(done)["resume"], settings["resume"], workdir)
-        state = trainer.restore(checkpoints, done, batches)
-        say(f"going on from step {done}")
-    reached = trainer.run(workdir, batches, state, checkpoints=checkpoints, settings=settings, done=done or 0)
-    checkpoints.close()
+    with only_one_run(workdir):
+        checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep)
+        if done is not None:
+            check_resumable(checkpoints.settings(done), settings, workdir)
+            state = trainer.restore(checkpoints, done, batches)
+            say(f"going on from step {done}")
+        reached = trainer.run(workdir, batches, state, checkpoints=checkpoints, settings=settings, done=done or 0)
+        checkpoints.close()
     if reached < steps:
         raise KeyboardInterrupt
     say(f"done: ask it with  scripts/chat.py --model={workdir} --image=PICTURE --question=QUESTION")
 
 
+def check_workdir(name: str) -> None:
+    """A run may use a new or empty folder, or one it made: never somebody's model or other files."""
+    from vlm_jax.errors import InputError
+
+    workdir = Path(name)
+    if not name:
+        raise InputError("--workdir is empty; name the folder of the run")
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"--workdir={name}: is a file; name a folder that is new or of an earlier run")
+    if workdir.is_dir() and any(workdir.iterdir()) and not (workdir / "assets").is_dir():
+        raise InputError(f"--workdir={name}: holds files that are not a run's; name a new folder")
+
+
+@contextlib.contextmanager
+def only_one_run(workdir: Path):
+    """Two runs in one folder would overwrite each other's checkpoints and metrics."""
+    from vlm_jax.errors import InputError
+
+    with (workdir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{workdir}: another run is training in this folder; wait, or take another") from None
+        yield
+
+
 def open_base(config: ConfigDict, workdir: Path, done: int | None):
-    """(assets, shapes, reader of the weights) of what training starts from.
+    """(assets, shapes, reader of the weights) of what training starts from; the reader takes the trainer.
 
     A run that goes on needs nothing but its own folder; the model it once started from may be gone.
     """
@@ -114,10 +151,15 @@ def open_base(config: ConfigDict, workdir: Path, done: int | None):
     source = resolve(config.model.path) if done is None else workdir / "assets"
     if not run_folder.is_run_folder(source):
         model = hf_folder.read_config(source)
-        return source, model, lambda place: hf_folder.read_parameters(source, model, place=place)
+        return source, model, lambda trainer: hf_folder.read_parameters(source, model, place=trainer.place)
     checkpoints, step, model, _ = run_folder.open_run(source)
-    held = lambda: checkpoints.restore_parameters(step, model)  # noqa: E731
-    return source / "assets", model, lambda place: {path: place(path, array) for path, array in held().items()}
+
+    def read(trainer):
+        # Straight to the shards, so that no device ever holds the whole model.
+        held = checkpoints.restore_parameters(step, model, sharding=lambda path, shape: trainer.shardings[path])
+        return {path: trainer.place(path, array) for path, array in held.items()}
+
+    return source / "assets", model, read
 
 
 def keep_compiled_programs() -> None:

@@ -3,7 +3,8 @@
 Scripts print it without a traceback and exit with status 1; library callers catch it like any ValueError.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 
 class InputError(ValueError):
@@ -16,3 +17,12 @@ class InputError(ValueError):
     def __init__(self, faults: str | Sequence[str]):
         self.faults: list[str] = [faults] if isinstance(faults, str) else list(faults)
         super().__init__("\n".join(self.faults))
+
+
+@contextlib.contextmanager
+def gathered(faults: list[str]) -> Iterator[None]:
+    """Adds the faults of an InputError to a list instead of raising, so that independent checks all get to speak."""
+    try:
+        yield
+    except InputError as error:
+        faults += error.faults

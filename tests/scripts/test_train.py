@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vlm_jax
 from tests.tiny_models import PHOTOS, save_tiny
 from vlm_jax.checkpoint import run_folder
+from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 8
@@ -237,3 +240,70 @@ def test_a_mesh_that_does_not_fit_is_told_with_its_numbers(base, tmp_path):
 def test_an_expression_that_matches_no_parameter_is_refused(base, tmp_path):
     (line,) = faults(base, tmp_path / "run", "--config.train.what=lora")
     assert "train.what 'lora' matches no parameter" in line and "frozen_vision" in line
+
+
+def test_a_folder_with_other_files_is_never_used_for_a_run(base, tmp_path):
+    before = (base / "config.json").read_bytes()
+    refused = train(base, base)
+    assert refused.returncode == 1 and "holds files that are not a run's" in refused.stderr
+    assert (base / "config.json").read_bytes() == before
+    (tmp_path / "file").write_text("")
+    assert "is a file" in train(base, tmp_path / "file").stderr
+
+
+def test_a_start_that_never_reached_a_checkpoint_leaves_nothing_of_its_model_behind(base, tmp_path):
+    workdir = tmp_path / "run"
+    (workdir / "assets").mkdir(parents=True)
+    (workdir / "assets" / "config.json").write_text('{"model_type": "another"}')
+    assert train(base, workdir, "--config.train.steps=1").returncode == 0
+    assert (workdir / "assets" / "config.json").read_bytes() == (base / "config.json").read_bytes()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(base, tmp_path):
+    workdir = tmp_path / "run"
+    done = train(base, workdir, "--config.optimizer.learning_rate=1e30", "--config.checkpoint.every=1")
+    assert done.returncode == 1
+    assert "nothing of it is saved. Lower optimizer.learning_rate" in done.stderr.splitlines()[-1]
+    assert all(np.isfinite(loss) for loss in losses(workdir))
+    # What was saved before the loss broke can be read; the step it broke at was not saved.
+    assert run_folder.latest_step(workdir) <= len(losses(workdir))
+
+
+def test_damaged_and_cut_short_checkpoints_are_told_or_passed_over(base, unstopped, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(unstopped[0], workdir)
+    (workdir / "checkpoints" / "99").mkdir()  # a copy that was cut short
+    assert run_folder.latest_step(workdir) == STEPS
+    for path in (workdir / "checkpoints" / str(STEPS) / "parameters").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError) as error:
+        checkpoints, step, config, _ = run_folder.open_run(workdir)
+        checkpoints.restore_parameters(step, config)
+    assert f"checkpoints/{STEPS}: damaged or unreadable checkpoint" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_converted_model_is_started_from_and_not_gone_on_with(base, tmp_path):
+    vlm_jax.export(base, tmp_path / "orbax", "orbax")
+    refused = train(base, tmp_path / "orbax")
+    assert refused.returncode == 1 and "give it as config.model.path" in refused.stderr
+    done = train(tmp_path / "orbax", tmp_path / "run", "--config.train.steps=1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_faults_of_weights_data_and_mesh_are_told_together(base, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+    (model / "model.safetensors").unlink()
+    two = f"{tmp_path / 'a.csv'},{tmp_path / 'b.csv'}"
+    lines = faults(model, tmp_path / "run", "--config.mesh.fsdp=3", "--config.mesh.data=1", data=two)
+    for part in ("no model.safetensors", "wants 3 devices", "a.csv", "b.csv"):
+        assert any(part in line for line in lines), (part, lines)
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    checkpoints = run_folder.Checkpoints(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    with pytest.raises(InputError, match="a checkpoint takes 0 MB and the disk has 0 MB left; free some room"):
+        checkpoints.save(1, {"a": np.zeros(100)}, {})
+    assert checkpoints.latest() is None

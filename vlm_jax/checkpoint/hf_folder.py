@@ -6,7 +6,7 @@ written beside its place and renamed into it, so none is ever seen half-written.
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,12 @@ def read_config(folder: Path) -> VLMConfig:
     """Shapes of the model in a folder, its pixel normalisation included."""
     held = read_json(folder / "config.json")
     settings = read_image_settings(folder) if held.get("model_type") == "qwen2_5_vl" else ImageSettings()
-    config = from_hf(held, settings.mean, settings.std, where=str(folder / "config.json"))
+    try:
+        config = from_hf(held, settings.mean, settings.std, where=str(folder / "config.json"))
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder / 'config.json'}: a setting is of the wrong type ({error})") from error
     ours = (config.vision.patch_size, config.vision.merge_size)
     if ours != (settings.patch_size, settings.merge_size):
         raise InputError(
@@ -101,6 +106,24 @@ def read_parameters(
     Raises:
       InputError: missing or truncated shards, missing, surplus or misshapen tensors, all of them listed.
     """
+    with _checked(folder, config) as stored:
+        parameters = {}
+        for entry in name_table(config):
+            tensors = (stored[name][0].get_tensor(stored[name][1]) for name in entry.tensors())
+            array = _join(entry, tensors)
+            parameters[entry.path] = place(entry.path, array if dtype is None else array.astype(dtype))
+        return parameters
+
+
+def check_weights(folder: Path, config: VLMConfig) -> None:
+    """Raises what `read_parameters` would, from the headers alone: quick, whatever the size."""
+    with _checked(folder, config):
+        pass
+
+
+@contextlib.contextmanager
+def _checked(folder: Path, config: VLMConfig) -> Iterator[dict[str, tuple]]:
+    """{hub name: (open file, name in it)} of a folder whose tensors are all there and of the right shape."""
     paths, faults = _locate(folder)
     with contextlib.ExitStack() as stack:
         files = {}
@@ -108,7 +131,7 @@ def read_parameters(
             try:
                 files[path] = stack.enter_context(safe_open(path, "np"))
             except (SafetensorError, OSError) as error:
-                faults.append(f"{path}: unreadable or truncated safetensors ({error})")
+                faults.append(f"{path}: unreadable or truncated safetensors ({error}); copy or download it again")
         if faults:
             raise InputError(faults)
         stored = {}
@@ -117,17 +140,10 @@ def read_parameters(
                 if hub_name(key) in stored:
                     faults.append(f"{path}: tensor {key} stands in the folder twice; remove the stale file or copy")
                 stored[hub_name(key)] = (file, key)
-        table = name_table(config)
-        faults += _mismatches(folder, config, table, stored)
+        faults += _mismatches(folder, config, name_table(config), stored)
         if faults:
             raise InputError(faults)
-
-        parameters = {}
-        for entry in table:
-            tensors = (stored[name][0].get_tensor(stored[name][1]) for name in entry.tensors())
-            array = _join(entry, tensors)
-            parameters[entry.path] = place(entry.path, array if dtype is None else array.astype(dtype))
-        return parameters
+        yield stored
 
 
 def write_folder(

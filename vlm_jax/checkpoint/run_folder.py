@@ -10,6 +10,7 @@ Orbax writes a checkpoint beside its place and renames it, so what has a step's 
 
 import contextlib
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,13 @@ def latest_step(workdir: Path) -> int | None:
 
 
 def write_assets(workdir: Path, source: Path) -> None:
-    """Copies the small files of a model folder into `workdir/assets`, whole or not at all."""
+    """Copies the small files of a model folder into `workdir/assets`, whole or not at all.
+
+    What a start that never reached a checkpoint left there is replaced: it may be another model's.
+    """
     target = workdir / "assets"
     if target.is_dir():
-        return
+        shutil.rmtree(target)
     with written_whole(target) as folder:
         copy_assets(source, folder)
 
@@ -61,8 +65,10 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.path, options=options)
 
     def latest(self) -> int | None:
-        """The newest whole checkpoint, None where there is none."""
-        return self._manager.latest_step()
+        """The newest whole checkpoint, None where there is none; a copy that was cut short is passed over."""
+        parts = ("_CHECKPOINT_METADATA", PARAMETERS, SETTINGS)
+        steps = self._manager.all_steps()
+        return max((s for s in steps if all((self.path / str(s) / part).exists() for part in parts)), default=None)
 
     def save(
         self, step: int, parameters: Flat, settings: dict[str, Any], *, optimizer=None, data: Any | None = None
@@ -81,7 +87,15 @@ class Checkpoints:
             items[OPTIMIZER] = ocp.args.StandardSave(optimizer)
         if data is not None:
             items[DATA] = data
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        arrays = [leaf for leaf in jax.tree.leaves((parameters, optimizer)) if hasattr(leaf, "nbytes")]
+        wanted, free = sum(leaf.nbytes for leaf in arrays), shutil.disk_usage(self.path).free
+        if wanted > free:
+            raise InputError(
+                f"{self.path}: a checkpoint takes {wanted / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left; "
+                "free some room, and the same command goes on from the last checkpoint"
+            )
+        with self._telling(step):
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def restore_training(self, step: int, parameters: Flat, optimizer, data: Any) -> tuple[Flat, Any]:
         """Parameters and optimizer of a step, and the data iterator set to where it was.
@@ -90,21 +104,19 @@ class Checkpoints:
           parameters, optimizer: trees of ShapeDtypeStruct with shardings.
           data: an Orbax restore argument that holds the iterator.
         """
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                **{
-                    PARAMETERS: ocp.args.StandardRestore(nest(parameters)),
-                    OPTIMIZER: ocp.args.StandardRestore(optimizer),
-                    DATA: data,
-                }
-            ),
-        )
+        items = {
+            PARAMETERS: ocp.args.StandardRestore(nest(parameters)),
+            OPTIMIZER: ocp.args.StandardRestore(optimizer),
+            DATA: data,
+        }
+        with self._telling(step):
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return unnest(restored[PARAMETERS]), restored[OPTIMIZER]
 
     def restore_parameters(self, step: int, config: VLMConfig, *, dtype=None, sharding=None) -> Flat:
         """Parameters alone; `dtype` None keeps what was saved, `sharding(path, shape)` None the first device."""
-        held = unnest(ocp.StandardCheckpointHandler().metadata(self.path / str(step) / PARAMETERS).tree)
+        with self._telling(step):
+            held = unnest(ocp.StandardCheckpointHandler().metadata(self.path / str(step) / PARAMETERS).tree)
         wanted = abstract_parameters(config)
         if set(held) != set(wanted) or any(held[path].shape != wanted[path].shape for path in wanted):
             raise InputError(f"{self.path / str(step)}: does not hold the parameters that assets/config.json implies")
@@ -115,17 +127,36 @@ class Checkpoints:
             )
             for path, leaf in held.items()
         }
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(**{PARAMETERS: ocp.args.StandardRestore(nest(abstract))})
-        )
-        return unnest(restored[PARAMETERS])
+        items = {PARAMETERS: ocp.args.StandardRestore(nest(abstract))}
+        with self._telling(step):
+            return unnest(self._manager.restore(step, args=ocp.args.Composite(**items))[PARAMETERS])
 
     def settings(self, step: int) -> dict[str, Any]:
-        return self._manager.restore(step, args=ocp.args.Composite(**{SETTINGS: ocp.args.JsonRestore()}))[SETTINGS]
+        with self._telling(step):
+            return self._manager.restore(step, args=ocp.args.Composite(**{SETTINGS: ocp.args.JsonRestore()}))[SETTINGS]
 
     def wait(self) -> None:
         """Returns when everything started is on disk."""
-        self._manager.wait_until_finished()
+        with self._telling(None):
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _telling(self, step: int | None):
+        """Puts what Orbax and TensorStore raise (any of several types, many lines) into one line with the place."""
+        place = self.path if step is None else self.path / str(step)
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())
+            if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
+                advice = "the disk is full; free some room, and the same command goes on from the last checkpoint"
+                raise InputError(f"{place}: {advice}") from error
+            raise InputError(
+                f"{place}: damaged or unreadable checkpoint ({type(error).__name__}: {text[:160]}); "
+                "remove that folder to go on from the one before"
+            ) from error
 
     def close(self) -> None:
         self._manager.close()

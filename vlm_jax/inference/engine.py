@@ -7,6 +7,7 @@
 What is compiled lies in `decoding`; how a conversation becomes arrays, in `vlm_jax.processing`.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -130,9 +131,11 @@ class LoadedModel:
         capacity = Size(
             bucket(max(example.size.tokens for example in examples)),
             bucket(max(example.size.patches for example in examples), vision.block_slots),
-            max(1, max(example.size.supervised for example in examples)),
+            1,
         )
-        alone = [[example] for example in examples] + [[] for _ in range(rows - len(examples))]
+        # Nothing is trained on here; a length that follows the answers would compile anew for each.
+        plain = [dataclasses.replace(one, supervised=np.zeros_like(one.supervised)) for one in examples]
+        alone = [[example] for example in plain] + [[] for _ in range(rows - len(examples))]
         return stack(
             [assemble(one, capacity, patch_values=vision.patch_values, merge_unit=vision.merge_unit) for one in alone]
         )
@@ -147,7 +150,7 @@ class LoadedModel:
         return tokens[: stops[0]] if len(stops) else tokens
 
 
-def load(path: str | Path, dtype: str = "auto", visual_tokens: int | tuple[int, int] | None = None) -> LoadedModel:
+def load(path: str | Path, dtype: str = "auto", *, visual_tokens: int | tuple[int, int] | None = None) -> LoadedModel:
     """Loads a Hugging Face folder, a hub id (`org/name@revision`), or a run folder (its newest checkpoint).
 
     Args:
@@ -182,5 +185,8 @@ def _stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
         path = assets / name
         held = files.read_json(path).get("eos_token_id") if path.is_file() else None
         if held is not None:
-            return tuple(held) if isinstance(held, list) else (held,)
+            tokens = tuple(held) if isinstance(held, list) else (held,)
+            if not all(isinstance(token, int) for token in tokens):
+                raise InputError(f"{path}: eos_token_id must be a token id or a list of them, got {held!r}")
+            return tokens
     return (processor.tokenizer.eos_token_id,)

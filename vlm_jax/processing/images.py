@@ -13,6 +13,7 @@ import binascii
 import io
 import math
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import PIL.Image
@@ -34,7 +35,9 @@ def open_image(source: Source) -> PIL.Image.Image:
       InputError: missing, unreadable, truncated, larger than Pillow's decompression-bomb limit, or a remote address.
     """
     name = describe(source)
-    if isinstance(source, str) and "://" in source.partition(":data")[0] and not source.startswith("data:"):
+    if isinstance(source, str) and source.lower().startswith("file://"):
+        source = unquote(urlsplit(source).path)
+    if isinstance(source, str) and "://" in source[:16] and not source.lower().startswith("data:"):
         raise InputError(f"{name}: remote pictures are not fetched; download it and give its path")
     try:
         image = source if isinstance(source, PIL.Image.Image) else PIL.Image.open(_stream(source))
@@ -108,11 +111,11 @@ def patchify(
 def _stream(source: str | Path | bytes):
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    if isinstance(source, str) and source.startswith("data:"):
+    if isinstance(source, str) and source.lower().startswith("data:"):
         header, comma, payload = source.partition(",")
         if not comma or not header.endswith(";base64"):
             raise InputError(f"{describe(source)}: a data URI must read data:image/…;base64,…")
-        return io.BytesIO(base64.b64decode(payload, validate=True))
+        return io.BytesIO(base64.b64decode("".join(payload.split()), validate=True))
     return str(source)
 
 

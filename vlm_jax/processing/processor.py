@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing import chat
 from vlm_jax.processing.images import describe, open_image, patchify, smart_resize
 from vlm_jax.processing.positions import mrope_positions
@@ -63,12 +63,17 @@ class Processor:
           InputError: not a conversation, an unreadable picture, or placeholders that do not match the pictures.
         """
         chat.check_messages(messages)
-        pictures = tuple(self.picture(chat.image_source(part)) for part in chat.image_parts(messages))
+        pictures, faults = [], []
+        for part in chat.image_parts(messages):
+            with gathered(faults):
+                pictures.append(self.picture(chat.image_source(part)))
+        if faults:
+            raise InputError(faults)
         ids, said = chat.tokenize(self.tokenizer, self.template, messages, generation_prompt=generation_prompt)
         counts = [picture.grid[0] * picture.grid[1] for picture in pictures]
         ids, said = chat.expand_pictures(ids, said, counts, self.image_token)
         positions = mrope_positions(ids, [picture.grid for picture in pictures], self.image_token)
-        return Example(ids, positions, said, pictures, self.image_token)
+        return Example(ids, positions, said, tuple(pictures), self.image_token)
 
     def size(self, messages: Sequence[chat.Message], picture_sizes: Sequence[tuple[int, int]]) -> Size:
         """What `encode` would take of a row, from the (width, height) of the pictures alone: nothing is decoded."""
@@ -126,25 +131,38 @@ def read_image_settings(folder: Path) -> ImageSettings:
         kind = held.get("image_processor_type", "Qwen2VLImageProcessor")
         if not kind.startswith("Qwen2VLImageProcessor"):
             raise InputError(f"{path}: image_processor_type is {kind!r}; wanted Qwen2VLImageProcessor")
-        size = held.get("size") or {}
-        default = ImageSettings()
 
-        def pick(*values):
-            return next(value for value in values if value is not None)
-
-        return ImageSettings(
-            min_pixels=pick(
-                held.get("min_pixels"), size.get("shortest_edge"), size.get("min_pixels"), default.min_pixels
-            ),
-            max_pixels=pick(
-                held.get("max_pixels"), size.get("longest_edge"), size.get("max_pixels"), default.max_pixels
-            ),
-            patch_size=held.get("patch_size", default.patch_size),
-            merge_size=held.get("merge_size", default.merge_size),
-            mean=tuple(held.get("image_mean") or default.mean),
-            std=tuple(held.get("image_std") or default.std),
-        )
+        try:
+            return _image_settings(held)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path}: picture settings that cannot be used ({error})") from None
     raise InputError(f"{folder}: no preprocessor_config.json (or processor_config.json) that describes the pictures")
+
+
+def _image_settings(held: dict[str, Any]) -> ImageSettings:
+    size, default = held.get("size") or {}, ImageSettings()
+
+    def pick(*values):
+        return next(value for value in values if value is not None)
+
+    settings = ImageSettings(
+        min_pixels=pick(held.get("min_pixels"), size.get("shortest_edge"), size.get("min_pixels"), default.min_pixels),
+        max_pixels=pick(held.get("max_pixels"), size.get("longest_edge"), size.get("max_pixels"), default.max_pixels),
+        patch_size=held.get("patch_size", default.patch_size),
+        merge_size=held.get("merge_size", default.merge_size),
+        mean=tuple(map(float, held.get("image_mean") or default.mean)),
+        std=tuple(map(float, held.get("image_std") or default.std)),
+    )
+    whole = (settings.min_pixels, settings.max_pixels, settings.patch_size, settings.merge_size)
+    if not all(isinstance(value, int) and value > 0 for value in whole):
+        raise ValueError(f"pixel bounds, patch and merge size must be whole numbers above 0, got {whole}")
+    if settings.min_pixels > settings.max_pixels:
+        raise ValueError(f"min_pixels {settings.min_pixels} is above max_pixels {settings.max_pixels}")
+    if len(settings.mean) != 3 or len(settings.std) != 3 or min(settings.std) <= 0:
+        raise ValueError("image_mean and image_std must hold three numbers, the latter above 0")
+    if abs(held.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
+        raise ValueError(f"rescale_factor {held['rescale_factor']} is not 1/255")
+    return settings
 
 
 def image_settings_json(settings: ImageSettings) -> dict[str, Any]:

@@ -96,6 +96,11 @@ def check_config(config: ConfigDict) -> None:
     want(train.steps > 0 or train.epochs > 0, "train.epochs", "at least 1 where train.steps is 0")
     want(config.optimizer.learning_rate > 0, "optimizer.learning_rate", "above 0")
     want(0 <= config.optimizer.warmup <= 1, "optimizer.warmup", "a share between 0 and 1")
+    for key in ("optimizer.b1", "optimizer.b2"):
+        want(0 <= config.optimizer[key.split(".")[1]] < 1, key, "a number from 0 to below 1")
+    for key in ("optimizer.weight_decay", "optimizer.final", "train.seed"):
+        section, name = key.split(".")
+        want(config[section][name] >= 0, key, "0 or more")
     want(config.optimizer.clip_norm > 0, "optimizer.clip_norm", "above 0")
     if faults:
         raise InputError(faults)
@@ -104,7 +109,14 @@ def check_config(config: ConfigDict) -> None:
 def lasting_settings(config: ConfigDict) -> dict[str, Any]:
     """{key: value} of the settings that change what is computed: a run goes on only with the same ones."""
     kept = [f"{section}.{key}" for section in ("batch", "train", "optimizer") for key in config[section]]
-    kept += ["model.dtype", "model.min_visual_tokens", "model.max_visual_tokens", "data.shuffle"]
+    kept += [
+        "model.path",
+        "model.dtype",
+        "model.attention",
+        "model.min_visual_tokens",
+        "model.max_visual_tokens",
+        "data.shuffle",
+    ]
     values = {}
     for key in kept:
         section, name = key.split(".")

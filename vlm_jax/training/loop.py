@@ -6,6 +6,7 @@ Where batches come from is the caller's (`scripts/train.py` connects `data_pipel
 
 import contextlib
 import dataclasses
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -149,7 +150,8 @@ class Trainer:
 
         compiled = None
         pending = None  # metrics of the step before, read while the devices work on this one
-        with _asked_to_stop() as asked, contextlib.closing(log):
+        with _asked_to_stop() as asked, contextlib.closing(log), contextlib.ExitStack() as at_end:
+            at_end.callback(checkpoints.wait)  # a save under way is finished, whatever stops the run
             step, clock = done, time.perf_counter()
             while step < self.steps and not asked:
                 host = next(batches)
@@ -166,6 +168,8 @@ class Trainer:
                     clock = _note(log, *pending, clock)
                 pending = (step, metrics, _slots(host))
                 if step % self.config.checkpoint.every == 0 and step < self.steps:
+                    clock = _note(log, *pending, clock)  # nothing is saved before its loss was looked at
+                    pending = None
                     save(step)
             if pending is not None:
                 _note(log, *pending, clock)
@@ -190,6 +194,11 @@ def _slots(batch: dict[str, np.ndarray]) -> dict[str, float]:
 
 def _note(log: RunLog, step: int, metrics: dict[str, jax.Array], slots: dict[str, float], clock: float) -> float:
     values = {name: float(value) for name, value in metrics.items()}
+    if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
+        raise InputError(
+            f"step {step}: the loss is {values['loss']}, its gradient norm {values['gradient_norm']}; nothing of it is "
+            "saved. Lower optimizer.learning_rate, or look at the data; a new --workdir starts anew"
+        )
     now = time.perf_counter()
     log.step(step, {**values, **slots, "seconds": now - clock, "tokens_per_second": slots["tokens"] / (now - clock)})
     return now
@@ -215,6 +224,9 @@ def _asked_to_stop() -> Iterator[list[int]]:
 
 def check_resumable(held: dict[str, Any], now: dict[str, Any], where: Path) -> None:
     """Raises InputError, listing what differs, where a run folder was started with other settings."""
+    if "resume" not in held:
+        raise InputError(f"{where}: holds a converted model, not a run; give it as config.model.path to start from it")
+    held, now = held["resume"], now["resume"]
     differing = [key for key in now if key in held and held[key] != now[key]]
     if differing:
         raise InputError(

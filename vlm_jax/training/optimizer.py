@@ -9,13 +9,15 @@ from vlm_jax.parallel.mesh import replicated
 def learning_rate(settings, steps: int) -> optax.Schedule:
     """Linear warm-up over `warmup` (a share of the steps), then cosine to `final` times the peak."""
     warmup = round(settings.warmup * steps)
-    return optax.warmup_cosine_decay_schedule(
+    schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup else settings.learning_rate,
         peak_value=settings.learning_rate,
         warmup_steps=warmup,
         decay_steps=max(steps, warmup + 1),
         end_value=settings.learning_rate * settings.final,
     )
+    # optax counts steps from 0: as it is, the first step would have rate 0 and the last would not reach `final`.
+    return lambda count: schedule(count + 1)
 
 
 def make_optimizer(settings, schedule: optax.Schedule) -> optax.GradientTransformation:
