@@ -36,15 +36,12 @@ class Dataset:
 
 def read_dataset(
     path: str, processor: Processor, *, format: str = "auto", image_root: str | None = None, decode: bool = True
-) -> Dataset:
-    """Reads and checks a training set.
+) -> tuple[Dataset, list[str]]:
+    """Reads and checks a training set: the records that are in order, and every fault of the others.
 
     Args:
       path: a file, or several with commas between; all their records train together.
       decode: decode every picture now, which finds truncated files; otherwise only their headers are read.
-
-    Raises:
-      InputError: every fault found in the file, its records and its pictures.
     """
     records, faults = [], []
     for name in [path] if Path(path).exists() else path.split(","):
@@ -60,19 +57,18 @@ def read_dataset(
             faults.append(f"{record.where}: the id {record.id!r} is already that of {first[record.id].where}")
     picture_sizes, picture_faults = check_images(records, decode=decode)
     faults = [*faults, *picture_faults]
-    sizes = []
+    good, sizes = [], []
     for record in records:
         images = images_of(record)
         if all(image in picture_sizes for image in images):
             try:
                 sizes.append(processor.size(record.messages, [picture_sizes[image] for image in images]))
+                good.append(record)
             except InputError as error:
                 faults += [f"{record.where}: {fault}" for fault in error.faults]
     if not records and not faults:
         faults.append(f"{path}: holds no records")
-    if faults:
-        raise InputError(faults)
-    return Dataset(records, as_array(sizes), len(picture_sizes))
+    return Dataset(good, as_array(sizes), len(picture_sizes)), faults
 
 
 def row_capacity(dataset: Dataset, tokens: int, patches: int, supervised: int, block_slots: int) -> Size:

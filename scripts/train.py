@@ -59,15 +59,19 @@ def main(config: ConfigDict) -> None:
     with gathered(faults):
         mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
         meshes.check_rows(mesh, batch.rows)
-    with gathered(faults):
-        dataset = loader.read_dataset(
-            config.data.path,
-            processor,
-            format=config.data.format,
-            image_root=config.data.image_root or None,
-            decode=config.data.decode_check,
-        )
-        capacity = loader.row_capacity(dataset, batch.tokens, batch.patches, batch.supervised, model.vision.block_slots)
+    dataset, wrong = loader.read_dataset(
+        config.data.path,
+        processor,
+        format=config.data.format,
+        image_root=config.data.image_root or None,
+        decode=config.data.decode_check,
+    )
+    faults += wrong
+    if dataset.records:
+        with gathered(faults):
+            capacity = loader.row_capacity(
+                dataset, batch.tokens, batch.patches, batch.supervised, model.vision.block_slots
+            )
     if faults:
         raise InputError(faults)
     plan = loader.plan_rows(

@@ -32,7 +32,11 @@ def to_messages(entry: Mapping[str, Any], training: bool) -> dict[str, Any]:
             "there must be one mark for each image"
         )
     if faults:
-        raise InputError(faults)
+        # The record goes no further, so what would be found there is told here.
+        silent = [number for number, (role, text) in enumerate(turns, 1) if role == "assistant" and not text.strip()]
+        raise InputError(
+            [*faults, *(f"turn {number}, the assistant's, is empty; give the answer" for number in silent)]
+        )
     remaining = iter(images)
     return {"messages": [{"role": role, "content": _content(text, remaining)} for role, text in turns]}
 

@@ -14,7 +14,8 @@ def parts(tmp_path_factory):
     save_tiny(folder)
     config = hf_folder.read_config(folder)
     processor = hf_folder.read_processor(folder, config, (4, 16))
-    dataset = loader.read_dataset(str(PHOTOS / "photos.json"), processor)
+    dataset, faults = loader.read_dataset(str(PHOTOS / "photos.json"), processor)
+    assert not faults
     capacity = loader.row_capacity(dataset, 256, 0, 0, config.vision.block_slots)
     plan = loader.plan_rows(dataset, capacity, rows=4, steps=0, epochs=2, seed=0, shuffle=True)
     return dataset, processor, plan, capacity
@@ -64,5 +65,6 @@ def test_a_saved_position_goes_on_with_the_next_batch(parts):
 
 
 def test_several_files_train_together(parts):
-    both = loader.read_dataset(f"{PHOTOS / 'photos.json'}, {PHOTOS / 'same_question.json'}", parts[1])
+    both, faults = loader.read_dataset(f"{PHOTOS / 'photos.json'}, {PHOTOS / 'same_question.json'}", parts[1])
+    assert not faults
     assert len(both.records) == 50 and both.pictures == 11

@@ -326,3 +326,11 @@ def test_ten_thousand_lines_read_in_seconds(write):
     records, faults = read(path)
     assert len(records) == 10_000 and faults == []
     assert time.perf_counter() - start < 5
+
+
+def test_an_empty_answer_is_told_beside_a_wrong_number_of_marks(tmp_path):
+    turns = [{"from": "human", "value": "<image><image> What?"}, {"from": "gpt", "value": " "}]
+    path = tmp_path / "two.json"
+    path.write_text(json.dumps([{"id": "a", "image": "a.png", "conversations": turns}]))
+    _, faults = read(path)
+    assert len(faults) == 2 and "2 <image> marks" in faults[0] and "turn 2" in faults[1] and "empty" in faults[1]

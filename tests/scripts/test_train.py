@@ -202,17 +202,19 @@ def test_all_faults_of_the_data_are_told_in_one_run(base, tmp_path):
                 {"id": "missing", "image": "nowhere.jpg", "conversations": turns("<image>\nWhat?", "Nothing")},
                 {"id": "broken", "image": str(broken), "conversations": turns("<image>\nWhat?", "A cat")},
                 {"id": "two-marks", "image": str(broken), "conversations": turns("<image><image>\nWhat?", "A cat")},
+                {"id": "long", "conversations": turns("word " * 400, "Yes")},
                 {"id": "silent", "conversations": turns("What?", " ")},
             ]
         )
     )
     lines = faults(base, tmp_path / "run", data=data)
-    assert len(lines) == 4
+    assert len(lines) == 5
     for name, words in {
         "nowhere.jpg": ("no such image", "missing"),
         "broken.jpg": ("broken",),
         "two-marks": ("2", "1"),
         "silent": ("empty",),
+        "'long'": ("raise batch.tokens",),
     }.items():
         assert any(name in line and all(word in line for word in words) for line in lines), (name, lines)
 
