@@ -127,7 +127,8 @@ def check_workdir(name: str) -> None:
         raise InputError("--workdir is empty; name the folder of the run")
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir={name}: is a file; name a folder that is new or of an earlier run")
-    if workdir.is_dir() and any(workdir.iterdir()) and not (workdir / "assets").is_dir():
+    held = [path for path in workdir.iterdir() if not path.name.startswith(".")] if workdir.is_dir() else []
+    if held and not (workdir / "assets").is_dir():
         raise InputError(f"--workdir={name}: holds files that are not a run's; name a new folder")
 
 
