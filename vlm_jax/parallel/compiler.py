@@ -1,4 +1,4 @@
-"""Options every compiled function of the package is built with."""
+"""Options the training step and the inference functions are compiled with."""
 
 import jax
 
