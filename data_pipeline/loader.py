@@ -43,11 +43,15 @@ def read_dataset(
       path: a file, or several with commas between; all their records train together.
       decode: decode every picture now, which finds truncated files; otherwise only their headers are read.
     """
-    records, faults = [], []
+    records, refused, faults = [], [], []
     for name in [path] if Path(path).exists() else path.split(","):
         with gathered(faults):
             more, wrong = sources.read(
-                os.path.expanduser(name.strip()), format=format, image_root=image_root, training=True
+                os.path.expanduser(name.strip()),
+                format=format,
+                image_root=image_root,
+                training=True,
+                refused=refused,
             )
             records += more
             faults += wrong
@@ -55,7 +59,7 @@ def read_dataset(
     for record in records:
         if first.setdefault(record.id, record) is not record:
             faults.append(f"{record.where}: the id {record.id!r} is already that of {first[record.id].where}")
-    picture_sizes, picture_faults = check_images(records, decode=decode)
+    picture_sizes, picture_faults = check_images([*records, *refused], decode=decode)
     faults = [*faults, *picture_faults]
     good, sizes = [], []
     for record in records:
@@ -68,7 +72,8 @@ def read_dataset(
                 faults += [f"{record.where}: {fault}" for fault in error.faults]
     if not records and not faults:
         faults.append(f"{path}: holds no records")
-    return Dataset(good, as_array(sizes), len(picture_sizes)), faults
+    pictures = {image for record in good for image in images_of(record)}
+    return Dataset(good, as_array(sizes), len(pictures)), faults
 
 
 def row_capacity(dataset: Dataset, tokens: int, patches: int, supervised: int, block_slots: int) -> Size:

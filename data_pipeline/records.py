@@ -66,6 +66,23 @@ def images_of(record: Record) -> list[str | bytes]:
     ]
 
 
+def images_named(entry: Mapping[str, Any], image_root: str | Path) -> list[str | bytes]:
+    """The images that an entry of any form names, whatever else is wrong with it; what is no image name is passed over.
+
+    For the entries that `from_json` and the converters refuse: their images can still be checked in the same run.
+    """
+    given = entry.get("image")
+    named = list(given) if isinstance(given, list) else [given]
+    messages = entry.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, Mapping) else None
+        named += [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    parser = _Parser("", os.path.abspath(image_root))
+    parts = [one if isinstance(one, Mapping) else {"type": "image", "image": one} for one in named]
+    read = [parser.part(part, "") for part in parts if part.get("type") in ("image", "image_url")]
+    return [part["image"] for part in read if part.get("image")]
+
+
 def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, training: bool = True) -> Record:
     """The record in a parsed JSON object, checked and normalised.
 

@@ -39,8 +39,10 @@ def main(config: ConfigDict) -> None:
     from vlm_jax.checkpoint import hf_folder, run_folder
     from vlm_jax.checkpoint.files import write_json
     from vlm_jax.errors import InputError, gathered
+    from vlm_jax.models.parameters import abstract_parameters
     from vlm_jax.parallel import mesh as meshes
     from vlm_jax.training.loop import Trainer, check_resumable
+    from vlm_jax.training.selection import trainable_paths
 
     keep_compiled_programs()
     say(f"running on {meshes.describe_devices()}")
@@ -59,6 +61,13 @@ def main(config: ConfigDict) -> None:
     with gathered(faults):
         mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
         meshes.check_rows(mesh, batch.rows)
+    with gathered(faults):
+        trainable_paths(list(abstract_parameters(model)), config.train.what)
+    lasting = lasting_settings(config)
+    if done is not None:
+        with gathered(faults):
+            held = run_folder.Checkpoints(workdir, read_only=True).settings(done)
+            check_resumable(held, {"resume": lasting}, workdir)
     dataset, wrong = loader.read_dataset(
         config.data.path,
         processor,
@@ -98,9 +107,7 @@ def main(config: ConfigDict) -> None:
         cache_bytes=config.data.cache_mb * 2**20,
         shard=loader.Shard(jax.process_index(), jax.process_count()),
     )
-    settings = run_folder.settings_json(
-        processor.images, resume={**lasting_settings(config), "data": loader.fingerprint(dataset)}
-    )
+    settings = run_folder.settings_json(processor.images, resume={**lasting, "data": loader.fingerprint(dataset)})
     if done is None:
         state = trainer.start(read(trainer))
         run_folder.write_assets(workdir, source)
@@ -108,7 +115,7 @@ def main(config: ConfigDict) -> None:
     with only_one_run(workdir):
         checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep)
         if done is not None:
-            check_resumable(checkpoints.settings(done), settings, workdir)
+            check_resumable(held, settings, workdir)
             state = trainer.restore(checkpoints, done, batches)
             say(f"going on from step {done}")
         reached = trainer.run(workdir, batches, state, checkpoints=checkpoints, settings=settings, done=done or 0)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.records import Record, from_json, json_type
+from data_pipeline.records import Record, from_json, images_named, json_type
 from data_pipeline.sources import containers, llava, table
 from vlm_jax.errors import InputError
 
@@ -26,7 +26,12 @@ FORMATS = ("auto", *_CONVERTERS)
 
 
 def read(
-    path: str | Path, *, format: str = "auto", image_root: str | Path | None = None, training: bool = True
+    path: str | Path,
+    *,
+    format: str = "auto",
+    image_root: str | Path | None = None,
+    training: bool = True,
+    refused: list[Record] | None = None,
 ) -> tuple[list[Record], list[str]]:
     """Reads a data set.
 
@@ -35,6 +40,8 @@ def read(
       format: one of `FORMATS`; `auto` decides from the extension and the keys of the entries.
       image_root: the folder that relative image paths start from; by default the file's own.
       training: every conversation must end with an answer. An evaluation set may end with the question.
+      refused: takes, for each entry that is not among the records, a record with nothing but the images it names, so
+        that `data_pipeline.check` can tell their faults in the same run.
 
     Returns:
       The records that are in order, and one line for each fault of the others: where it is and what to do. Images are
@@ -66,6 +73,12 @@ def read(
     records: list[Record] = []
     faults: list[str] = []
     places: dict[str, str] = {}
+
+    def keep_images(entry: containers.Entry, where: str) -> None:
+        if refused is not None and isinstance(entry.value, Mapping):
+            parts = [{"type": "image", "image": image} for image in images_named(entry.value, absolute_root)]
+            refused.append(Record("", [{"role": "user", "content": parts}], where=where))
+
     for entry in entries:
         where = f"{path}, {entry.place}"
         if entry.fault is not None:
@@ -78,11 +91,13 @@ def read(
             converted = {**convert(entry.value, training), "id": identifier}
         except InputError as error:
             faults += [f"{where}: {fault}" for fault in error.faults]
+            keep_images(entry, where)
             continue
         try:
             records.append(from_json(converted, where=where, image_root=absolute_root, training=training))
         except InputError as error:
             faults += error.faults
+            keep_images(entry, where)
     return records, faults
 
 

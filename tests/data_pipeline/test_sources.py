@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.check import check_images
 from data_pipeline.records import images_of
 from data_pipeline.sources import read
 from vlm_jax.errors import InputError
@@ -334,3 +335,25 @@ def test_an_empty_answer_is_told_beside_a_wrong_number_of_marks(tmp_path):
     path.write_text(json.dumps([{"id": "a", "image": "a.png", "conversations": turns}]))
     _, faults = read(path)
     assert len(faults) == 2 and "2 <image> marks" in faults[0] and "turn 2" in faults[1] and "empty" in faults[1]
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("two-marks.jsonl", llava("<image><image>\nWhat?", "a.jpg")),
+        ("silent.csv", "image,question,answer\na.jpg,What?,\n"),
+        (
+            "no-answer.jsonl",
+            {"id": "x", "messages": [{"role": "user", "content": [{"type": "image", "image": "a.jpg"}]}]},
+        ),
+        ("url.jsonl", {"messages": [{"role": "u", "content": [{"type": "image_url", "image_url": {"url": "a.jpg"}}]}]}),
+    ],
+)
+def test_the_images_of_a_refused_entry_are_kept_to_be_checked(write, name, content):
+    path = write(name, content if isinstance(content, str) else json.dumps(content) + "\n")
+    refused = []
+    records, faults = read(path, refused=refused)
+    assert not records and faults
+    assert [images_of(record) for record in refused] == [[str(path.parent / "a.jpg")]]
+    sizes, more = check_images(refused)
+    assert not sizes and len(more) == 1 and "no such image" in more[0] and str(path) in more[0]

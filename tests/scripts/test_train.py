@@ -204,12 +204,15 @@ def test_all_faults_of_the_data_are_told_in_one_run(base, tmp_path):
                 {"id": "two-marks", "image": str(broken), "conversations": turns("<image><image>\nWhat?", "A cat")},
                 {"id": "long", "conversations": turns("word " * 400, "Yes")},
                 {"id": "silent", "conversations": turns("What?", " ")},
+                {"id": "silent-too", "image": "gone.jpg", "conversations": turns("<image>\nWhat?", "")},
             ]
         )
     )
     lines = faults(base, tmp_path / "run", data=data)
-    assert len(lines) == 5
+    assert len(lines) == 7
     for name, words in {
+        "'silent-too'": ("empty",),
+        "gone.jpg": ("no such image", "silent-too"),
         "nowhere.jpg": ("no such image", "missing"),
         "broken.jpg": ("broken",),
         "two-marks": ("2", "1"),
@@ -298,9 +301,19 @@ def test_faults_of_weights_data_and_mesh_are_told_together(base, tmp_path):
     shutil.copytree(base, model)
     (model / "model.safetensors").unlink()
     two = f"{tmp_path / 'a.csv'},{tmp_path / 'b.csv'}"
-    lines = faults(model, tmp_path / "run", "--config.mesh.fsdp=3", "--config.mesh.data=1", data=two)
-    for part in ("no model.safetensors", "wants 3 devices", "a.csv", "b.csv"):
+    wrong = ("--config.mesh.fsdp=3", "--config.mesh.data=1", "--config.train.what=lora")
+    lines = faults(model, tmp_path / "run", *wrong, data=two)
+    for part in ("no model.safetensors", "wants 3 devices", "train.what 'lora'", "a.csv", "b.csv"):
         assert any(part in line for line in lines), (part, lines)
+
+
+def test_a_run_gone_on_with_otherwise_and_on_faulty_data_is_told_both(base, unstopped, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(unstopped[0], workdir)
+    refused = train(base, workdir, "--config.train.seed=7", data=tmp_path / "gone.csv")
+    lines = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert refused.returncode == 1 and len(lines) == 2
+    assert "was started with train.seed" in lines[0] and "gone.csv" in lines[1]
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):

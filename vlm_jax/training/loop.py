@@ -223,7 +223,10 @@ def _asked_to_stop() -> Iterator[list[int]]:
 
 
 def check_resumable(held: dict[str, Any], now: dict[str, Any], where: Path) -> None:
-    """Raises InputError, listing what differs, where a run folder was started with other settings."""
+    """Raises InputError, listing what differs, where a run folder was started with other settings.
+
+    What `now` leaves out is not compared.
+    """
     if "resume" not in held:
         raise InputError(f"{where}: holds a converted model, not a run; give it as config.model.path to start from it")
     held, now = held["resume"], now["resume"]
