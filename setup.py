@@ -58,6 +58,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_namespace_packages(include=["vlm_jax*", "data_pipeline*"]),
+    package_data={
+        "vlm_jax": ["assets/*/*"],
+        "data_pipeline.corpus": ["general.txt", "photographs/*"],
+    },
     python_requires=">=3.11",
     install_requires=RUNNING,
     extras_require=EXTRAS,

@@ -55,10 +55,7 @@ def read_dataset(
             )
             records += more
             faults += wrong
-    first = {}
-    for record in records:
-        if first.setdefault(record.id, record) is not record:
-            faults.append(f"{record.where}: the id {record.id!r} is already that of {first[record.id].where}")
+    faults += sources.doubled_ids(records)
     picture_sizes, picture_faults = check_images([*records, *refused], decode=decode)
     faults = [*faults, *picture_faults]
     good, sizes = [], []

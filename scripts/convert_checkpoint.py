@@ -1,4 +1,4 @@
-"""Converts a model between formats, bit for bit.
+"""Converts a model between formats, bit for bit unless another --dtype is asked for.
 
     scripts/convert_checkpoint.py --source=runs/photos --target=my-model --format=hf
     scripts/convert_checkpoint.py --source=Qwen/Qwen2.5-VL-3B-Instruct --target=base --format=orbax
@@ -14,13 +14,14 @@ import command_line
 flags.DEFINE_string("source", None, "Hugging Face folder, hub id, or run folder", required=True)
 flags.DEFINE_string("target", None, "folder to write", required=True)
 flags.DEFINE_string("format", "hf", "hf or orbax")
+flags.DEFINE_string("dtype", "keep", "dtype of the weights: keep, float32 or bfloat16")
 
 
 def main() -> None:
     import vlm_jax
 
     given = flags.FLAGS
-    vlm_jax.export(given.source, given.target, given.format)
+    vlm_jax.export(given.source, given.target, given.format, dtype=given.dtype)
     print(f"{given.target}: written as {given.format}")
 
 

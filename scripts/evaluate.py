@@ -4,6 +4,7 @@
 
 Writes predictions.jsonl, report.json and report.html. An interrupted evaluation goes on with the same command.
 --baseline=DIR sets an earlier evaluation of the same questions beside it: what was learned, what was lost.
+--pictures=swapped or blank shows other pictures: a model that keeps its score does not look.
 """
 
 import os
@@ -15,8 +16,9 @@ from absl import flags
 import command_line
 
 flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
-flags.DEFINE_string("benchmark", None, "records, a table, or LLaVA JSON, as for training", required=True)
+flags.DEFINE_string("benchmark", None, "records, tables, LLaVA JSON, as for training; commas between", required=True)
 flags.DEFINE_string("output", None, "folder of the report", required=True)
+flags.DEFINE_string("pictures", "given", "given, swapped (those of another subject) or blank")
 flags.DEFINE_string("metric", "normalised", "exact, normalised or contains")
 flags.DEFINE_string("baseline", None, "folder of an earlier evaluation to compare with")
 flags.DEFINE_string("format", "auto", "auto, llava, records or table")
@@ -30,20 +32,31 @@ def main() -> None:
 
     import vlm_jax
     from data_pipeline import sources
-    from data_pipeline.records import images_of
-    from vlm_jax.checkpoint.files import write_json
-    from vlm_jax.evaluation import report, runner
+    from vlm_jax.checkpoint.files import write_json, write_text
+    from vlm_jax.errors import gathered
+    from vlm_jax.evaluation import controls, report, runner
+    from vlm_jax.evaluation.controls import CONTROLS
     from vlm_jax.evaluation.metrics import METRICS
 
     given = flags.FLAGS
+    faults = []
     if given.metric not in METRICS:
-        raise vlm_jax.InputError(f"--metric={given.metric}: known are {', '.join(METRICS)}")
-    records, faults = sources.read(given.benchmark, format=given.format, image_root=given.image_root, training=False)
+        faults.append(f"--metric={given.metric}: known are {', '.join(METRICS)}")
+    if given.pictures not in CONTROLS:
+        faults.append(f"--pictures={given.pictures}: known are {', '.join(CONTROLS)}")
+    records = []
+    for name in [given.benchmark] if Path(given.benchmark).exists() else given.benchmark.split(","):
+        with gathered(faults):
+            more, wrong = sources.read(name.strip(), format=given.format, image_root=given.image_root, training=False)
+            records += more
+            faults += wrong
+    faults += sources.doubled_ids(records)
     questions = [question for record in records for question in questions_of(record, faults)]
     if not questions and not faults:
         faults = [f"{given.benchmark}: holds no questions"]
     if faults:
         raise vlm_jax.InputError(faults)
+    questions = CONTROLS[given.pictures](questions)
     baseline = None
     if given.baseline is not None:
         baseline = runner.read_predictions(Path(given.baseline) / "predictions.jsonl")
@@ -52,16 +65,18 @@ def main() -> None:
 
     model = vlm_jax.load(given.model)
     output = Path(given.output)
-    output.mkdir(parents=True, exist_ok=True)
     settings = {
         "model": given.model,
+        "weights": model.fingerprint(),
         "benchmark": given.benchmark,
+        "pictures": given.pictures,
         "metric": given.metric,
         "max_new_tokens": given.max_new_tokens,
         "min_pixels": model.processor.images.min_pixels,
         "max_pixels": model.processor.images.max_pixels,
         "decoding": "greedy",
     }
+    begin(output, settings)
     predictions = list(
         tqdm(
             runner.predict(
@@ -77,16 +92,35 @@ def main() -> None:
     )
     summary = report.summarise(predictions, baseline)
     write_json(output / "report.json", {"settings": settings, **summary})
-    pictures = {record.id: images_of(record) for record in records}
+    pictures = {question.id: controls.images_of(question) for question in questions}
     page = report.page(
         predictions,
         summary,
-        lambda id: pictures[id.rsplit("#", 1)[0]] if id not in pictures else pictures[id],
+        pictures.__getitem__,
         title=f"{given.model} on {Path(given.benchmark).name}",
         baseline=baseline,
     )
-    (output / "report.html").write_text(page, encoding="utf-8")
+    write_text(output / "report.html", page)
     print(report.table(summary))
+
+
+def begin(output: Path, settings: dict) -> None:
+    """Makes the folder of an evaluation; one begun with other settings is not gone on with."""
+    from vlm_jax.checkpoint.files import read_json, write_json
+    from vlm_jax.errors import InputError
+
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "settings.json"
+    if path.is_file():
+        held = read_json(path)
+        differing = [key for key in settings if held.get(key) != settings[key]]
+        if differing:
+            raise InputError(
+                f"{output}: holds an evaluation with another {', '.join(differing)}; take another --output"
+            )
+    elif (output / "predictions.jsonl").exists():
+        raise InputError(f"{output}: holds predictions without settings.json; take another --output")
+    write_json(path, settings)
 
 
 def questions_of(record, faults: list[str]):
@@ -94,6 +128,9 @@ def questions_of(record, faults: list[str]):
     from vlm_jax.evaluation.runner import Question
 
     groups = {name: value for name in ("split", "task", "fact_id") if (value := getattr(record, name)) is not None}
+    language = (record.provenance or {}).get("language")
+    if isinstance(language, str):
+        groups["language"] = language
     turns = [index for index, message in enumerate(record.messages) if message["role"] == "assistant"]
     if record.answers:
         last = turns[-1] if turns and turns[-1] == len(record.messages) - 1 else len(record.messages)

@@ -7,7 +7,7 @@ whether images exist and open is `data_pipeline.check`'s.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,16 @@ def read(
             faults += error.faults
             keep_images(entry, where)
     return records, faults
+
+
+def doubled_ids(records: Iterable[Record]) -> list[str]:
+    """A fault line for each record of several files whose id an earlier one has."""
+    first: dict[str, Record] = {}
+    return [
+        f"{record.where}: the id {record.id!r} is already that of {first[record.id].where}"
+        for record in records
+        if first.setdefault(record.id, record) is not record
+    ]
 
 
 def _identify(entry: containers.Entry, where: str, stem: str) -> tuple[str, str]:

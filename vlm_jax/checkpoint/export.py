@@ -7,19 +7,23 @@ from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError
 
 FORMATS = ("hf", "orbax")
+DTYPES = ("keep", "float32", "bfloat16")
 
 
-def export(path: str | Path, target: str | Path, format: str = "hf") -> None:
+def export(path: str | Path, target: str | Path, format: str = "hf", *, dtype: str = "keep") -> None:
     """Writes the model at `path` (Hugging Face folder, hub id or run folder) to the new folder `target`.
 
     `hf` is the hub's layout, which transformers opens; `orbax` a run folder, which training starts from. Weights keep
-    their dtype. The visual-token budget a run was trained with is written into the exported image processor.
+    their dtype, unless `dtype` names another (float32, bfloat16). The visual-token budget a run was trained with is
+    written into the exported image processor.
 
     Raises:
-      InputError: an unknown format, an incomplete model, or a target that is in the way.
+      InputError: an unknown format or dtype, an incomplete model, or a target that is in the way.
     """
     if format not in FORMATS:
         raise InputError(f"format {format!r}: known are {', '.join(FORMATS)}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r}: known are {', '.join(DTYPES)}")
     destination = Path(target)
     files.check_target(destination)
     source = resolve(str(path))
@@ -31,6 +35,8 @@ def export(path: str | Path, target: str | Path, format: str = "hf") -> None:
     else:
         config, images, assets = hf_folder.read_config(source), None, source
         parameters = hf_folder.read_parameters(source, config)
+    if dtype != "keep":
+        parameters = {path: array.astype(dtype) for path, array in parameters.items()}
     if format == "hf":
         hf_folder.write_folder(destination, config, parameters, assets, images=images)
     else:

@@ -56,11 +56,16 @@ def written_whole(target: Path) -> Iterator[Path]:
         raise
 
 
-def write_json(path: Path, held: Any) -> None:
-    """Writes a small JSON file, whole or not at all."""
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file, whole or not at all."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(held, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.rename(path)
+
+
+def write_json(path: Path, held: Any) -> None:
+    """As `write_text`, a value as indented JSON."""
+    write_text(path, json.dumps(held, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

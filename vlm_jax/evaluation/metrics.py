@@ -5,6 +5,7 @@ Scores are in [0, 1], the best over the accepted answers. Nothing here needs a m
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -76,6 +77,19 @@ def score(metric: str, prediction: str, answers: str | Sequence[str]) -> float:
     if not answers:
         raise InputError("no accepted answer to score against")
     return max(METRICS[metric](prediction, answer) for answer in answers)
+
+
+def majority(answers: Sequence[Sequence[str]], kinds: Sequence[str]) -> float:
+    """The share of questions that are right by always giving the commonest answer of their kind, without looking.
+
+    Args:
+      answers: the accepted answers of each question; the first stands for it.
+      kinds: the kind of each question: what can be told from its text alone.
+    """
+    by_kind: dict[str, Counter] = {}
+    for accepted, kind in zip(answers, kinds, strict=True):
+        by_kind.setdefault(kind, Counter())[normalise(accepted[0])] += 1
+    return sum(max(counts.values()) for counts in by_kind.values()) / max(1, len(answers))
 
 
 def interval(

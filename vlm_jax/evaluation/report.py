@@ -11,32 +11,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vlm_jax.errors import InputError
-from vlm_jax.evaluation.metrics import interval
+from vlm_jax.evaluation.metrics import interval, majority
 from vlm_jax.evaluation.runner import Prediction
 from vlm_jax.processing.images import Source, open_image
 
+_KIND = ("task", "language")
+"""Groups that a question's text alone gives away."""
 SHOWN = 60
 """Questions shown with their pictures: a page of all would not open on a phone."""
 THUMBNAIL = 240
 
 
 def summarise(predictions: Sequence[Prediction], baseline: Mapping[str, Prediction] | None = None) -> dict[str, Any]:
-    """Means, sizes and 95 % bootstrap intervals, over all and by group; flips against a baseline."""
-    summary: dict[str, Any] = {"metric": predictions[0].metric if predictions else None, **_mean(predictions)}
+    """Means, sizes and 95 % bootstrap intervals, over all and by group, each beside the same questions before."""
+    before = baseline or {}
+    summary: dict[str, Any] = {"metric": predictions[0].metric if predictions else None, **_part(predictions, before)}
     summary["interval"] = "95 %, percentile bootstrap over questions, 2000 resamples"
     for name in sorted({name for one in predictions for name in one.groups}):
         values = sorted({one.groups[name] for one in predictions if name in one.groups})
         summary.setdefault("by", {})[name] = {
-            value: _mean([one for one in predictions if one.groups.get(name) == value]) for value in values
+            value: _part([one for one in predictions if one.groups.get(name) == value], before) for value in values
         }
     summary["faults"] = [{"id": one.id, "fault": one.fault} for one in predictions if one.fault]
-    if baseline is not None:
-        both = [(baseline[one.id], one) for one in predictions if one.id in baseline]
-        summary["baseline"] = {
-            **_mean([before for before, _ in both]),
-            "learned": sum(after.score > before.score for before, after in both),
-            "lost": sum(after.score < before.score for before, after in both),
-        }
     return summary
 
 
@@ -47,15 +43,17 @@ def table(summary: Mapping[str, Any]) -> str:
         # Hundreds of facts are for report.json.
         rows += [(f"{name} {value}", part) for value, part in groups.items()] if len(groups) <= 12 else []
     width = max(len(name) for name, _ in rows)
-    lines = [f"{'':{width}}  {summary['metric']:>10}   95 % interval      n"]
+    earlier = "baseline" in summary
+    lines = [f"{'':{width}}  {'before  ' if earlier else ''}{summary['metric']:>10}   95 % interval      n  blind"]
     for name, part in rows:
-        low, high = part["low"], part["high"]
-        lines.append(f"{name:{width}}  {part['mean']:>10.1%}   {low:>6.1%} – {high:<6.1%}  {part['n']:>5}")
-    if "baseline" in summary:
-        before = summary["baseline"]
+        held = f"{part['baseline']['mean']:>6.1%}  " if "baseline" in part else " " * 8 if earlier else ""
         lines.append(
-            f"before: {before['mean']:.1%} of the same questions; learned {before['learned']}, lost {before['lost']}"
+            f"{name:{width}}  {held}{part['mean']:>10.1%}   {part['low']:>6.1%} – {part['high']:<6.1%}  "
+            f"{part['n']:>5}  {part['majority']:>5.1%}"
         )
+    lines.append("blind: right without looking, by the commonest answer to each kind of question")
+    if earlier:
+        lines.append(f"learned {summary['baseline']['learned']}, lost {summary['baseline']['lost']}")
     if summary["faults"]:
         lines.append(f"{len(summary['faults'])} could not be asked and count as wrong; report.json names them")
     return "\n".join(lines)
@@ -118,6 +116,19 @@ dl{margin:.5rem 0 0}dt{font-size:.8rem;opacity:.7}dd{margin:0 0 .25rem}
 """
 
 
+def _part(predictions: Sequence[Prediction], baseline: Mapping[str, Prediction]) -> dict[str, Any]:
+    kinds = [" ".join(one.groups.get(name, "") for name in _KIND) for one in predictions]
+    part = {**_mean(predictions), "majority": majority([one.answers for one in predictions], kinds)}
+    both = [(baseline[one.id], one) for one in predictions if one.id in baseline]
+    if both:
+        part["baseline"] = {
+            **_mean([before for before, _ in both]),
+            "learned": sum(after.score > before.score for before, after in both),
+            "lost": sum(after.score < before.score for before, after in both),
+        }
+    return part
+
+
 def _mean(predictions: Sequence[Prediction]) -> dict[str, Any]:
     scores = [one.score for one in predictions]
     low, high = interval(scores)
@@ -126,14 +137,20 @@ def _mean(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 def _figures(summary: Mapping[str, Any]) -> str:
     rows = [("all", summary)]
-    rows += [("before, the same questions", summary["baseline"])] if "baseline" in summary else []
     for name, groups in summary.get("by", {}).items():
         rows += [(f"{name}: {value}", part) for value, part in groups.items()] if len(groups) <= 40 else []
+    earlier = "baseline" in summary
+
+    def before(part: Mapping[str, Any]) -> str:
+        return "" if not earlier else f"<td>{part['baseline']['mean']:.1%}" if "baseline" in part else "<td>"
+
     body = "".join(
-        f"<tr><td>{html.escape(name)}<td>{part['mean']:.1%}<td>{part['low']:.1%} – {part['high']:.1%}<td>{part['n']}"
+        f"<tr><td>{html.escape(name)}{before(part)}<td>{part['mean']:.1%}<td>{part['low']:.1%} – {part['high']:.1%}"
+        f"<td>{part['n']}<td>{part['majority']:.1%}"
         for name, part in rows
     )
-    return f"<table><tr><th><th>{html.escape(str(summary['metric']))}<th>95 % interval<th>n{body}</table>"
+    head = f"<th>{'before<th>' if earlier else ''}{html.escape(str(summary['metric']))}"
+    return f"<table><tr><th>{head}<th>95 % interval<th>n<th>blind{body}</table>"
 
 
 def _card(one: Prediction, kind: str, pictures: Callable[[str], list[Source]], before: Prediction | None) -> str:

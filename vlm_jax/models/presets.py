@@ -45,6 +45,7 @@ def _small(hidden: int, layers: int, vision_hidden: int, depth: int, heads: int,
 
 PRESETS: dict[str, VLMConfig] = {
     "tiny": _small(hidden=128, layers=3, vision_hidden=96, depth=4, heads=4, kv_heads=2),
+    "mini": _small(hidden=192, layers=4, vision_hidden=128, depth=4, heads=6, kv_heads=2),
     "small": _small(hidden=256, layers=6, vision_hidden=192, depth=6, heads=8, kv_heads=2),
     "3b": _published(36, 2048, 16, 2, 11008, 151936, True, 3420),
     "7b": _published(28, 3584, 28, 4, 18944, 152064, False, 3420),

@@ -1,0 +1,245 @@
+"""Simple scenes with everything that is to be seen in them: what the tiny base model learns to see with.
+
+One to four shapes on a background, or a shape inside another, or a written word; and questions about colour, shape,
+count, position and text, in English and Thai, with a caption. Drawing is `drawing`'s, files are `offline`'s. The
+invented objects of `objects` never appear here.
+"""
+
+import dataclasses
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+from data_pipeline.corpus import drawing
+from data_pipeline.corpus.drawing import COLOURS, SHAPES, SIDE
+
+ANCHORS = {
+    "top left": (0.27, 0.27),
+    "top right": (0.73, 0.27),
+    "bottom left": (0.27, 0.73),
+    "bottom right": (0.73, 0.73),
+    "centre": (0.5, 0.5),
+}
+THAI = {
+    "red": "สีแดง",
+    "orange": "สีส้ม",
+    "yellow": "สีเหลือง",
+    "green": "สีเขียว",
+    "blue": "สีน้ำเงิน",
+    "purple": "สีม่วง",
+    "pink": "สีชมพู",
+    "brown": "สีน้ำตาล",
+    "black": "สีดำ",
+    "white": "สีขาว",
+    "grey": "สีเทา",
+    "circle": "วงกลม",
+    "square": "สี่เหลี่ยม",
+    "triangle": "สามเหลี่ยม",
+    "star": "ดาว",
+    "heart": "หัวใจ",
+    "cross": "กากบาท",
+    "ring": "วงแหวน",
+    "crescent": "เสี้ยวจันทร์",
+    "hexagon": "หกเหลี่ยม",
+    "diamond": "ข้าวหลามตัด",
+    "top left": "ซ้ายบน",
+    "top right": "ขวาบน",
+    "bottom left": "ซ้ายล่าง",
+    "bottom right": "ขวาล่าง",
+    "centre": "ตรงกลาง",
+}
+WORDS = (
+    "sun moon tree fish bird rain wind rock sand leaf boat door road hill lake milk rice salt corn bean soup cake "
+    "book lamp ring coat shoe hand foot face gold iron wood clay wool silk drum bell song game north south east west "
+    "open shut fast slow warm cold high low old new big small one two four five red blue pink"
+).split()
+_PLURALS = {"cross": "crosses"}
+_TURNS = {"circle": 3.1, "ring": 3.1}  # how far a shape may be turned and still be called the same
+TASKS = ("colour", "shape", "count", "position")
+"""Tasks of the held-out questions; training has words, captions, backgrounds and nested shapes beside them."""
+ANSWERS = {"colour": tuple(COLOURS), "shape": tuple(SHAPES), "count": ("1", "2", "3", "4"), "position": tuple(ANCHORS)}
+"""What may be answered to each, all as often in the held-out questions: a blind guess is right by chance only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One shape of a scene: its name, its colour, where it is."""
+
+    shape: str
+    colour: str
+    anchor: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    task: str
+    question: str
+    answer: str
+    asks_kind: bool = False
+    """Of a count: asks for the shapes of one kind."""
+
+
+def plural(shape: str) -> str:
+    return _PLURALS.get(shape, f"{shape}s")
+
+
+def a(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def draw(rng: np.random.Generator) -> tuple[bytes, list[Turn]]:
+    """A scene as an encoded picture, and all questions about it that have one answer."""
+    kind = rng.choice(["items", "nested", "word"], p=[0.8, 0.1, 0.1])
+    pattern = str(rng.choice(drawing.BACKGROUNDS, p=[0.5, 0.12, 0.12, 0.16, 0.1]))
+    ground = drawing.muted(rng) if rng.random() < 0.75 else drawing.shaded(rng, COLOURS[str(rng.choice(list(COLOURS)))])
+    # The pattern's second colour is close to its first, so that shapes stay the loudest thing in a picture.
+    second = np.clip(ground + rng.choice([-1, 1]) * rng.uniform(20, 45) + rng.normal(0, 6, 3), 0, 255)
+    visible = [name for name, colour in COLOURS.items() if drawing.apart(colour, [ground, second], 75.0)]
+    picture = drawing.background(rng, pattern, ground.astype(np.float32), second.astype(np.float32))
+    make = {"items": _items, "nested": _nested, "word": _word}[str(kind)]
+    picture, turns = make(rng, picture, visible)
+    if pattern != "plain":
+        turns.insert(0, Turn("background", "What is the background like?", pattern))
+    picture = drawing.light(rng, picture, 0.6)
+    return drawing.finish(rng, picture, noise=rng.uniform(0, 6), blur=float(rng.choice([0, 0, 0.5]))), turns
+
+
+def _outline(rng, item: Item, centre, radius: float):
+    turn = rng.uniform(-1, 1) * _TURNS.get(item.shape, 0.3)
+    stretch = rng.uniform(0.88, 1.12)
+    points = drawing.place(
+        SHAPES[item.shape], centre, (radius * stretch, radius / stretch), turn, rng.uniform(-0.1, 0.1)
+    )
+    return points, drawing.shaded(rng, COLOURS[item.colour])
+
+
+def _items(rng, picture, visible):
+    count = int(rng.choice([1, 2, 3, 4], p=[0.3, 0.25, 0.225, 0.225]))
+    anchors = [str(name) for name in rng.permutation(list(ANCHORS))[:count]]
+    shapes = [str(name) for name in rng.choice(list(SHAPES), count, replace=False)]
+    colours = [str(name) for name in rng.choice(visible, count, replace=count > len(visible))]
+    if count > 1 and rng.random() < 0.45:  # several of a kind, for counting
+        same = int(rng.integers(2, count + 1))
+        shapes[:same] = [shapes[0]] * same
+        if rng.random() < 0.3:
+            colours[:same] = [colours[0]] * same
+    items = [Item(*one) for one in zip(shapes, colours, anchors, strict=True)]
+    parts = []
+    for item in items:
+        room = 0.155 if count > 1 else 0.22 if item.anchor != "centre" else 0.36
+        centre = np.array(ANCHORS[item.anchor]) + rng.uniform(-0.05, 0.05, 2)
+        parts.append(_outline(rng, item, centre, rng.uniform(0.11, room)))
+    picture = drawing.paint(picture, parts, shadow=float(rng.choice([0, 0.3])))
+    return picture, _ask_items(rng, items)
+
+
+def _nested(rng, picture, visible):
+    outer, inner = (str(name) for name in rng.choice(list(SHAPES), 2, replace=False))
+    outer = str(rng.choice(["circle", "square", "hexagon", "heart", "triangle"]))
+    inner = inner if inner != outer else "star"
+    first = str(rng.choice(visible))
+    others = [name for name in COLOURS if drawing.apart(COLOURS[name], [COLOURS[first]], 75.0)]
+    second = str(rng.choice(others))
+    centre, radius = np.array([0.5, 0.5]) + rng.uniform(-0.08, 0.08, 2), rng.uniform(0.28, 0.38)
+    down = 0.25 * radius if outer == "triangle" else 0.0  # where a triangle is wide enough
+    small = radius * (0.34 if outer == "triangle" else 0.48)
+    picture = drawing.paint(
+        picture,
+        [
+            _outline(rng, Item(outer, first, "centre"), centre, radius),
+            _outline(rng, Item(inner, second, "centre"), centre + (0, down), small),
+        ],
+    )
+    turns = [
+        Turn("inside", f"What is inside the {outer}?", f"{a(second)} {inner}"),
+        Turn("inside", f"What is around the {inner}?", f"{a(first)} {outer}"),
+        Turn("colour", f"What colour is the {outer}?", first),
+        Turn("colour", f"What colour is the {inner}?", second),
+    ]
+    chosen = [turns[int(rng.integers(2))], turns[int(rng.integers(2, 4))]]
+    caption = f"{a(second).capitalize()} {inner} inside {a(first)} {outer}."
+    return picture, [*chosen, Turn("caption", "Describe the picture.", caption)]
+
+
+def _word(rng, picture, visible):
+    word, colour = str(rng.choice(WORDS)), str(rng.choice(visible))
+    size = int(rng.integers(26, 37))
+    font = PIL.ImageFont.load_default(size)
+    mask = PIL.Image.new("L", (SIDE, SIDE))
+    x = SIDE / 2 + rng.uniform(-6, 6)
+    y = SIDE * rng.uniform(0.3, 0.7)
+    PIL.ImageDraw.Draw(mask).text((x, y), word, fill=255, font=font, anchor="mm")
+    mask = mask.rotate(rng.uniform(-8, 8), PIL.Image.Resampling.BICUBIC)
+    alpha = np.asarray(mask, np.float32)[..., None] / 255
+    picture = picture * (1 - alpha) + drawing.shaded(rng, COLOURS[colour]) * alpha
+    return picture, [
+        Turn("word", "What word is written?", word),
+        Turn("colour", "What colour is the word?", colour),
+    ]
+
+
+def _ask_items(rng, items: list[Item]) -> list[Turn]:
+    """Questions in an order that lets no answer give away a later one; the caption last."""
+    turns = []
+    shapes, colours = [item.shape for item in items], [item.colour for item in items]
+    count = str(len(items))
+    turns.append(
+        _either(rng, "count", ("How many shapes are there?", count), ("มีรูปทรงกี่ชิ้น", count), thai=0.25)
+        if rng.random() < 0.5
+        else Turn("count", f"How many {plural(shapes[0])} are there?", str(shapes.count(shapes[0])), True)
+    )
+    for item in items:
+        by_shape, by_colour = shapes.count(item.shape) == 1, colours.count(item.colour) == 1
+        # One of shape → colour and colour → shape, and one of shape → place and place → item: each tells the other.
+        if by_shape and (not by_colour or rng.random() < 0.5):
+            turns.append(
+                _either(
+                    rng,
+                    "colour",
+                    (f"What colour is the {item.shape}?", item.colour),
+                    (f"{THAI[item.shape]}มีสีอะไร", THAI[item.colour]),
+                )
+            )
+        elif by_colour:
+            turns.append(
+                _either(
+                    rng,
+                    "shape",
+                    (f"Which shape is {item.colour}?", item.shape),
+                    (f"รูปทรง{THAI[item.colour]}คืออะไร", THAI[item.shape]),
+                )
+            )
+        if by_shape and rng.random() < 0.5:
+            turns.append(
+                _either(
+                    rng,
+                    "position",
+                    (f"Where is the {item.shape}?", item.anchor),
+                    (f"{THAI[item.shape]}อยู่ที่ไหน", THAI[item.anchor]),
+                )
+            )
+        else:
+            where = "in the centre" if item.anchor == "centre" else f"at the {item.anchor}"
+            turns.append(Turn("what", f"What is {where}?", f"{a(item.colour)} {item.shape}"))
+    if len(items) > 1 and rng.random() < 0.3:
+        missing = [shape for shape in SHAPES if shape not in shapes]
+        asked = str(rng.choice(shapes if rng.random() < 0.5 else missing))
+        turns.append(Turn("presence", f"Is there a {asked}?", "yes" if asked in shapes else "no"))
+    turns = [turns[index] for index in rng.permutation(len(turns))]
+    return [*turns, Turn("caption", "Describe the picture.", caption(items))]
+
+
+def caption(items: list[Item]) -> str:
+    def phrase(item: Item) -> str:
+        where = "in the centre" if item.anchor == "centre" else f"at the {item.anchor}"
+        return f"{a(item.colour)} {item.shape} {where}"
+
+    order = sorted(items, key=lambda item: list(ANCHORS).index(item.anchor))
+    text = ", ".join(phrase(item) for item in order)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _either(rng, task: str, english: tuple[str, str], thai_form: tuple[str, str], thai: float = 0.2) -> Turn:
+    return Turn(task, *(thai_form if rng.random() < thai else english))

@@ -1,0 +1,216 @@
+"""The built-in corpora: what is drawn and asked, what stays held out, and folders that are finished or not."""
+
+import ast
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline import sources
+from data_pipeline.check import check_images
+from data_pipeline.corpus import objects, offline, scenes
+from data_pipeline.records import images_of
+from vlm_jax.errors import InputError
+from vlm_jax.evaluation.metrics import majority
+
+SETTINGS = {"factor": 1, "held_out": 4, "seed": 0}
+
+
+def plain(pictures, total):
+    return pictures
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("objects")
+    assert offline.make(folder, "objects", SETTINGS, progress=plain)[1]
+    return folder
+
+
+def records_of(folder, split):
+    records, faults = sources.read(folder / f"{split}.jsonl")
+    assert not faults
+    return records
+
+
+def question_of(record):
+    return next(part["text"] for part in record.messages[0]["content"] if part["type"] == "text")
+
+
+def test_at_least_24_objects_with_four_facts_and_names_of_their_own():
+    assert len(objects.CATALOGUE) >= 24 and len(objects.FACTS) >= 4
+    names = [name for thing in objects.CATALOGUE for name in thing.facts["name"]]
+    assert len(set(names)) == len(names)
+    assert len({thing.parts for thing in objects.CATALOGUE}) == len(objects.CATALOGUE)
+    for thing in objects.CATALOGUE:
+        assert set(thing.facts) == set(objects.FACTS)
+        for english, thai in thing.facts.values():
+            assert english.isascii() and not any(letter.isascii() and letter.isalpha() for letter in thai)
+
+
+def test_the_corpus_is_whole_and_every_picture_opens(corpus):
+    train = records_of(corpus, "train")
+    facts = len(objects.CATALOGUE) * len(objects.FACTS)
+    assert Counter(Counter(record.fact_id for record in train).values()) == {offline.PAIRS: facts}
+    assert Counter(record.provenance["language"] for record in train) == {"en": 8 * facts, "th": 2 * facts}
+    assert sum(record.reasoning is not None for record in train) == 2 * facts
+    for split in ("synthetic", "photo"):
+        held_out = records_of(corpus, split)
+        assert len(held_out) >= 400
+        assert len({images_of(record)[0] for record in held_out}) == len(held_out)
+        assert {record.split for record in held_out} == {split}
+    sizes, faults = check_images([*train, *records_of(corpus, "synthetic"), *records_of(corpus, "photo")])
+    assert not faults and set(sizes.values()) == {(112, 112)}
+
+
+def test_a_chain_of_thought_holds_what_is_seen_and_ends_with_the_short_answer(corpus):
+    for record in records_of(corpus, "train"):
+        said = record.messages[-1]["content"]
+        thing = next(thing for thing in objects.CATALOGUE if record.fact_id.startswith(f"{thing.key}/"))
+        if record.reasoning is not None:
+            assert thing.look in record.reasoning and thing.facts["name"][0] in record.reasoning
+            assert said == f"{record.reasoning} Answer: {thing.facts[record.task][0]}"
+            assert question_of(record).endswith("Think step by step.")
+
+
+def test_no_question_names_its_object_or_gives_an_answer_away(corpus):
+    known = {value.casefold() for thing in objects.CATALOGUE for pair in thing.facts.values() for value in pair}
+    for split in ("train", "synthetic", "photo"):
+        for question in {question_of(record).casefold() for record in records_of(corpus, split)}:
+            assert not [value for value in known if value in question], question
+
+
+def test_held_out_views_and_wordings_are_in_no_training_record(corpus):
+    files = {split: [images_of(r)[0] for r in records_of(corpus, split)] for split in ("train", "synthetic", "photo")}
+    seen = {Path(name).read_bytes() for name in files["train"]}
+    asked = {question_of(record) for record in records_of(corpus, "train")}
+    for split in ("synthetic", "photo"):
+        assert not seen & {Path(name).read_bytes() for name in files[split]}
+        assert not asked & {question_of(record) for record in records_of(corpus, split)}
+
+
+def test_no_photograph_comes_into_training_or_the_synthetic_split(monkeypatch):
+    def refused(rng):
+        raise AssertionError("a photograph was opened")
+
+    monkeypatch.setattr(objects, "_photograph", refused)
+    for split in ("train", "synthetic"):
+        for index, thing in enumerate(objects.CATALOGUE):
+            objects.draw(np.random.default_rng(index), thing, split=split)
+    with pytest.raises(AssertionError):
+        objects.draw(np.random.default_rng(0), objects.CATALOGUE[0], split="photo")
+
+
+def test_scenes_know_nothing_of_the_objects(tmp_path):
+    tree = ast.parse(Path(scenes.__file__).read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert "objects" not in imported and "CATALOGUE" not in imported
+    offline.make(tmp_path / "s", "scenes", {"train": 40, "held_out": 40, "seed": 3}, progress=plain)
+    text = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "s").glob("*.jsonl"))
+    general = (Path(scenes.__file__).parent / "general.txt").read_text(encoding="utf-8")
+    for thing in objects.CATALOGUE:
+        for kind in ("name", "origin"):
+            for value in thing.facts[kind]:
+                assert value not in text and value not in general
+
+
+def test_the_same_seed_draws_the_same_bytes_in_one_process_or_in_two(tmp_path, monkeypatch):
+    settings = {"train": 24, "held_out": 0, "seed": 5}
+    offline.make(tmp_path / "one", "scenes", settings, progress=plain)
+    monkeypatch.setattr(offline, "_IN_ONE_PROCESS", 1)
+    monkeypatch.setattr(offline.os, "cpu_count", lambda: 2)
+    offline.make(tmp_path / "two", "scenes", settings, progress=plain)
+    for path in sorted((tmp_path / "one").rglob("*.*")):
+        assert (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes() == path.read_bytes()
+
+
+def test_a_finished_corpus_is_left_alone_and_an_unfinished_one_is_finished(corpus, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*")}
+    counts, drawn = offline.make(corpus, "objects", SETTINGS, progress=plain)
+    assert not drawn and counts == {"train": 1200, "synthetic": 480, "photo": 480}
+    assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
+
+    def interrupted(pictures, total):
+        for number, drawn in enumerate(pictures):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield drawn
+
+    settings = {"train": 12, "held_out": 0, "seed": 0}
+    with pytest.raises(KeyboardInterrupt):
+        offline.make(tmp_path / "s", "scenes", settings, progress=interrupted)
+    assert not (tmp_path / "s" / "train.jsonl").exists()
+    assert offline.make(tmp_path / "s", "scenes", settings, progress=plain) == ({"train": 12}, True)
+    assert len(records_of(tmp_path / "s", "train")) == 12
+
+
+def test_another_corpus_and_other_files_are_not_overwritten(corpus, tmp_path):
+    with pytest.raises(InputError, match="made with another factor"):
+        offline.make(corpus, "objects", {**SETTINGS, "factor": 5}, progress=plain)
+    (tmp_path / "mine.txt").write_text("")
+    with pytest.raises(InputError, match="holds files that are not a corpus"):
+        offline.make(tmp_path, "objects", SETTINGS, progress=plain)
+
+
+def test_every_answer_about_a_scene_is_what_the_scene_holds():
+    """Against a second, independent reading of the questions."""
+    plurals = {scenes.plural(shape): shape for shape in scenes.SHAPES}
+    thai = {value: key for key, value in scenes.THAI.items()}
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(1, 5))
+        items = [
+            scenes.Item(str(rng.choice(["star", "cross", "ring"])), str(rng.choice(["red", "blue", "grey"])), anchor)
+            for anchor in rng.permutation(list(scenes.ANCHORS))[:count]
+        ]
+        for turn in scenes._ask_items(rng, items):
+            if not turn.question.isascii():
+                assert turn.answer in thai or turn.answer.isdigit()
+                continue
+            words = turn.question.rstrip("?.").split()
+            if turn.task == "count":
+                kind = plurals.get(words[2])
+                assert int(turn.answer) == sum(kind in (None, item.shape) for item in items)
+                assert turn.asks_kind == (kind is not None)
+            elif turn.task == "colour":
+                (item,) = [item for item in items if item.shape == words[-1]]
+                assert turn.answer == item.colour
+            elif turn.task == "shape":
+                (item,) = [item for item in items if item.colour == words[-1]]
+                assert turn.answer == item.shape
+            elif turn.task == "position":
+                (item,) = [item for item in items if item.shape == words[-1]]
+                assert turn.answer == item.anchor
+            elif turn.task == "what":
+                (item,) = [item for item in items if turn.question.endswith(f"{item.anchor}?")]
+                assert turn.answer == f"{scenes.a(item.colour)} {item.shape}"
+            elif turn.task == "presence":
+                assert (turn.answer == "yes") == (words[-1] in [item.shape for item in items])
+            else:
+                assert turn.task == "caption" and turn.answer.count(" at ") + turn.answer.count(" in ") == count
+
+
+def test_held_out_scenes_have_every_answer_as_often(tmp_path):
+    offline.make(tmp_path / "s", "scenes", {"train": 0, "held_out": 160, "seed": 0}, progress=plain)
+    held_out = records_of(tmp_path / "s", "held_out")
+    assert Counter(record.task for record in held_out) == dict.fromkeys(scenes.TASKS, 40)
+    for task in scenes.TASKS:
+        answers = [scenes.THAI.get(a, a) for r in held_out if r.task == task for a in r.answers]
+        assert majority([[answer] for answer in answers], [task] * 40) <= 1 / len(scenes.ANSWERS[task]) + 0.05
+    # How a count is asked does not tell it either.
+    for of_a_kind in (True, False):
+        counts = Counter(
+            r.answers[0]
+            for r in held_out
+            if r.task == "count" and (question_of(r) not in ("How many shapes are there?", "มีรูปทรงกี่ชิ้น")) == of_a_kind
+        )
+        assert set(counts.values()) == {5}
+
+
+def test_a_scene_on_disk_is_a_conversation_with_one_picture(tmp_path):
+    offline.make(tmp_path / "s", "scenes", {"train": 10, "held_out": 0, "seed": 0}, progress=plain)
+    first = json.loads((tmp_path / "s" / "train.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first["messages"][0]["content"][0] == {"type": "image", "image": "images/train-000000.jpg"}
+    assert all(len(images_of(record)) == 1 for record in records_of(tmp_path / "s", "train"))

@@ -1,0 +1,89 @@
+"""Whether answers come from the pictures: the same questions with other pictures, with blank ones, or never looking.
+
+A model that has learned the questions instead of the pictures keeps its score when pictures are swapped or blanked;
+`metrics.majority` says how much can be had without any picture.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import PIL.Image
+
+from vlm_jax.errors import InputError
+from vlm_jax.evaluation.runner import Question
+from vlm_jax.processing.images import open_image
+
+
+def images_of(question: Question) -> list:
+    """The pictures of a question in the order they are shown."""
+    return [
+        part["image"]
+        for message in question.messages
+        if not isinstance(message["content"], str)
+        for part in message["content"]
+        if part["type"] == "image"
+    ]
+
+
+def swapped(questions: Sequence[Question], *, seed: int = 0) -> list[Question]:
+    """Each question with the pictures of one about another subject, drawn at random.
+
+    The subject is the part of the `fact_id` before the slash; where there is none, every other picture will do.
+
+    Raises:
+      InputError: a question whose subject is the only one with as many pictures.
+    """
+    rng = np.random.default_rng(seed)
+    subjects = [question.groups.get("fact_id", question.id).split("/")[0] for question in questions]
+    shown = [images_of(question) for question in questions]
+    result, faults = [], []
+    for question, subject, own in zip(questions, subjects, shown, strict=True):
+        for other in rng.permutation(len(questions)):
+            if subjects[other] != subject and len(shown[other]) == len(own) and shown[other] != own:
+                result.append(_with(question, shown[other]))
+                break
+        else:
+            if own:
+                faults.append(f"question {question.id!r}: no other subject has {len(own)} picture(s) to swap with")
+            else:
+                result.append(question)
+    if faults:
+        raise InputError(faults)
+    return result
+
+
+def blank(questions: Sequence[Question]) -> list[Question]:
+    """Each question with grey pictures of the same sizes; a picture that cannot be opened is left as it is."""
+
+    def grey(image):
+        try:
+            return PIL.Image.new("RGB", open_image(image).size, (128, 128, 128))
+        except InputError:
+            return image
+
+    return [_with(question, [grey(image) for image in images_of(question)]) for question in questions]
+
+
+CONTROLS: dict[str, Callable[[Sequence[Question]], list[Question]]] = {
+    "given": list,
+    "swapped": swapped,
+    "blank": blank,
+}
+"""What the pictures of an evaluation may be."""
+
+
+def _with(question: Question, images: Sequence) -> Question:
+    remaining = iter(images)
+    messages = [
+        message
+        if isinstance(message["content"], str)
+        else {
+            **message,
+            "content": [
+                {**part, "image": next(remaining)} if part["type"] == "image" else part for part in message["content"]
+            ],
+        }
+        for message in question.messages
+    ]
+    return dataclasses.replace(question, messages=messages)
