@@ -46,12 +46,14 @@ if fault:
 endef
 export CHECK_PYTHON
 
-.PHONY: help setup test lint
+.PHONY: help setup test lint quickstart tiny_base
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup [ACCEL=cpu|cuda|tpu] [PYTHON=python3]   make .venv/ with what running needs"
 	@echo "make test  [ARGS=\"-k name\"]                        add the test extra to .venv/ and run the tests"
+	@echo "make quickstart                                    teach a tiny model invented objects, before your eyes"
+	@echo "make tiny_base                                     train the tiny model that quickstart starts from (hours)"
 	@echo "make lint                                          check the style with ruff"
 
 setup: $(STAMP_SETUP)
@@ -79,3 +81,20 @@ test: $(STAMP_TEST)
 
 lint: $(STAMP_TEST)
 	$(IN_VENV) -m ruff check .
+
+quickstart: $(STAMP_SETUP)
+	@$(IN_VENV) scripts/quickstart.py $(ARGS)
+
+# Every line goes on from where it was stopped. The model that ships is a copy of the last folder.
+tiny_base: $(STAMP_SETUP)
+	$(IN_VENV) scripts/generate_corpus.py --config=configs/corpus/scenes.py --output=runs/tiny_base/scenes
+	test -d runs/tiny_base/start || $(IN_VENV) scripts/init_model.py --output=runs/tiny_base/start --preset=mini \
+		--vocab=2048 --max_visual_tokens=16 --text=data_pipeline/corpus/general.txt \
+		--text=runs/tiny_base/scenes/train.jsonl
+	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py --workdir=runs/tiny_base/run
+	test -d runs/tiny_base/hf || $(IN_VENV) scripts/convert_checkpoint.py --source=runs/tiny_base/run \
+		--target=runs/tiny_base/hf --format=hf --dtype=bfloat16
+	$(IN_VENV) scripts/evaluate.py --model=runs/tiny_base/hf --benchmark=runs/tiny_base/scenes/held_out.jsonl \
+		--output=runs/tiny_base/seeing --max_new_tokens=16
+	$(IN_VENV) scripts/evaluate.py --model=runs/tiny_base/hf --benchmark=runs/tiny_base/scenes/held_out.jsonl \
+		--output=runs/tiny_base/blind --pictures=blank --max_new_tokens=16

@@ -16,11 +16,11 @@ def get_config():
     config.data.path = "runs/tiny_base/scenes/train.jsonl"
     config.data.decode_check = False  # drawn a moment ago
     config.batch.rows = 8
-    config.batch.tokens = 512
-    config.train.steps = 4000
+    config.batch.tokens = 256
+    config.train.steps = 7500
     config.train.remat = "none"
     config.optimizer.learning_rate = 1.5e-3
     config.optimizer.weight_decay = 0.01
     config.optimizer.warmup = 0.03
-    config.checkpoint.every = 400
+    config.checkpoint.every = 500
     return config

@@ -10,6 +10,7 @@ import functools
 import json
 import multiprocessing
 import os
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vlm_jax.errors import InputError
 PAIRS = 10
 """Question-answer pairs a fact at 1×: six short English ones, two Thai ones, two with a chain of thought."""
 _FORMS = (("en", False), ("en", True), ("th", False), ("en", False), ("en", False)) * 2
+_QUESTIONS = 3  # asked of a training scene, at most
 _IN_ONE_PROCESS = 300  # pictures that are drawn before another process would have started
 
 # A job is drawn into a file's content and the records that show it.
@@ -48,7 +50,7 @@ def make_objects(folder: Path, *, factor: int, held_out: int, seed: int, workers
 
 
 def make_scenes(folder: Path, *, train: int, held_out: int, seed: int, workers: int, progress: Callable) -> dict:
-    """Scenes for the base model: `train` conversations, and `held_out` single questions with balanced answers."""
+    """Scenes for the base model: pictures to `train` on, and `held_out` single questions with balanced answers."""
     jobs = [("train", index) for index in range(train)] + [("held_out", index) for index in range(held_out)]
     return _write(folder, functools.partial(_draw_scene, seed), jobs, workers, progress)
 
@@ -94,8 +96,21 @@ def _draw_scene(seed: int, job: tuple[str, int]) -> list[Drawn]:
     provenance = {"made_by": "drawn", "seed": seed}
     if split == "train":
         picture, turns = scenes.draw(np.random.default_rng([seed, 0, index]))
-        messages = _conversation(name, [(turn.question, turn.answer) for turn in turns])
-        return [(name, picture, [Record(f"{split}-{index:06}", messages, split=split, provenance=provenance)])]
+        # Apart, so that no question can be answered from the caption, nor the caption from the answers.
+        captions = [turn for turn in turns if turn.task == "caption"]
+        questions = [turn for turn in turns if turn.task != "caption"]
+        random.Random(index).shuffle(questions)
+        records = [
+            Record(
+                f"{split}-{index:06}-{name_of_part}",
+                _conversation(name, [(turn.question, turn.answer) for turn in part]),
+                split=split,
+                provenance=provenance,
+            )
+            for name_of_part, part in (("caption", captions), ("questions", questions[:_QUESTIONS]))
+            if part
+        ]
+        return [(name, picture, records)]
     task = scenes.TASKS[index % len(scenes.TASKS)]
     number, answers = index // len(scenes.TASKS), scenes.ANSWERS[task]
     wanted = answers[number % len(answers)]

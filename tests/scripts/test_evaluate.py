@@ -62,3 +62,17 @@ def test_faults_of_the_records_and_a_wrong_metric_are_told(model, tmp_path):
     assert done.returncode == 1 and "'a'" in done.stderr and len(done.stderr.splitlines()) == 1
     done = evaluate(model, records, tmp_path / "out", "--metric=bleu")
     assert done.returncode == 1 and done.stderr.startswith("error: --metric=bleu: known are")
+
+
+def test_several_files_and_other_pictures(model, tmp_path):
+    two = f"{PHOTOS / 'photos.json'},{PHOTOS / 'same_question.json'}"
+    done = evaluate(model, two, tmp_path / "out", "--pictures=blank")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["pictures"] == "blank"
+    # Answers of other pictures or other weights are not gone on with.
+    again = evaluate(model, two, tmp_path / "out")
+    assert again.returncode == 1 and "holds an evaluation with another pictures" in again.stderr
+    doubled = evaluate(model, f"{PHOTOS / 'photos.json'},{PHOTOS / 'photos.json'}", tmp_path / "new")
+    assert doubled.returncode == 1 and doubled.stderr.count("is already that of") == 39
+    unknown = evaluate(model, two, tmp_path / "new", "--pictures=none", "--metric=bleu")
+    assert unknown.returncode == 1 and len(unknown.stderr.splitlines()) == 2
