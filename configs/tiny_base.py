@@ -15,11 +15,12 @@ def get_config():
     config.model.max_visual_tokens = 16
     config.data.path = "runs/tiny_base/scenes/train.jsonl"
     config.data.decode_check = False  # drawn a moment ago
-    config.batch.rows = 8
+    config.batch.rows = 12
     config.batch.tokens = 256
-    config.train.steps = 7500
+    config.train.steps = 3200
     config.train.remat = "none"
-    config.optimizer.learning_rate = 1.5e-3
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.01
     config.optimizer.warmup = 0.03
     config.checkpoint.every = 500

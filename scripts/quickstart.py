@@ -19,8 +19,9 @@ from absl import flags
 import command_line
 
 flags.DEFINE_string("output", "runs/quickstart", "folder of all that is made")
-flags.DEFINE_multi_string("train", [], "settings of the training, as --train=train.seed=1")
-flags.DEFINE_multi_string("corpus", [], "settings of the corpus, as --corpus=factor=5")
+flags.DEFINE_multi_string("objects", [], "a setting of the corpus, as --objects=factor=5")
+flags.DEFINE_multi_string("scenes", [], "a setting of the plain scenes, as --scenes=train=800")
+flags.DEFINE_multi_string("train", [], "a setting of the training, as --train=train.seed=1")
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ("synthetic", "photo")
@@ -44,58 +45,78 @@ def main() -> None:
     asked = ",".join([*(str(objects / f"{split}.jsonl") for split in SPLITS), str(scenes / "held_out.jsonl")])
     pictured = ",".join(str(objects / f"{split}.jsonl") for split in SPLITS)
     data = ",".join(str(folder / "train.jsonl") for folder in (objects, scenes))
-    corpus = [f"--config.{setting}" for setting in flags.FLAGS.corpus]
-    training = [f"--config.data.path={data}", *(f"--config.{setting}" for setting in flags.FLAGS.train)]
+    changed = {
+        name: [f"--config.{setting}" for setting in flags.FLAGS[name].value] for name in ("objects", "scenes", "train")
+    }
     short = "--max_new_tokens=16"
+
+    def config(name: str) -> str:
+        return f"--config={os.path.relpath(ROOT / 'configs' / name)}"
+
+    # name -> (script and arguments, what it leaves when it is done)
     stages = {
-        "draw the objects": [
-            "generate_corpus.py",
-            "--config=configs/corpus/objects.py",
-            f"--output={objects}",
-            *corpus,
-        ],
-        "draw plain scenes": [
-            "generate_corpus.py",
-            "--config=configs/corpus/scenes.py",
-            f"--output={scenes}",
-            "--config.seed=1",
-            "--config.train=400",
-        ],
-        "ask the base": [
-            "evaluate.py",
-            f"--model={base}",
-            f"--benchmark={asked}",
-            f"--output={output / 'before'}",
-            short,
-        ],
-        "train": ["train.py", "--config=configs/quickstart.py", f"--workdir={run}", *training],
-        "ask again": [
-            "evaluate.py",
-            f"--model={run}",
-            f"--benchmark={asked}",
-            f"--output={output / 'after'}",
-            f"--baseline={output / 'before'}",
-            short,
-        ],
-        "swap the pictures": [
-            "evaluate.py",
-            f"--model={run}",
-            f"--benchmark={pictured}",
-            f"--output={output / 'swapped'}",
-            "--pictures=swapped",
-            short,
-        ],
-        "export": ["convert_checkpoint.py", f"--source={run}", f"--target={output / 'hf'}", "--format=hf"],
+        "draw the objects": (
+            ["generate_corpus.py", config("corpus/objects.py"), f"--output={objects}", *changed["objects"]],
+            objects / "corpus.json",
+        ),
+        "draw plain scenes": (
+            [
+                "generate_corpus.py",
+                config("corpus/scenes.py"),
+                f"--output={scenes}",
+                "--config.seed=1",
+                "--config.train=400",
+                *changed["scenes"],
+            ],
+            scenes / "corpus.json",
+        ),
+        "ask the base": (
+            ["evaluate.py", f"--model={base}", f"--benchmark={asked}", f"--output={output / 'before'}", short],
+            output / "before" / "report.html",
+        ),
+        "train": (
+            ["train.py", config("quickstart.py"), f"--workdir={run}", f"--config.data.path={data}", *changed["train"]],
+            run / "checkpoints",
+        ),
+        "ask again": (
+            [
+                "evaluate.py",
+                f"--model={run}",
+                f"--benchmark={asked}",
+                f"--output={output / 'after'}",
+                f"--baseline={output / 'before'}",
+                short,
+            ],
+            output / "after" / "report.html",
+        ),
+        "swap the pictures": (
+            [
+                "evaluate.py",
+                f"--model={run}",
+                f"--benchmark={pictured}",
+                f"--output={output / 'swapped'}",
+                "--pictures=swapped",
+                short,
+            ],
+            output / "swapped" / "report.html",
+        ),
+        "export": (
+            ["convert_checkpoint.py", f"--source={run}", f"--target={output / 'hf'}", "--format=hf"],
+            output / "hf" / "config.json",
+        ),
     }
     output.mkdir(parents=True, exist_ok=True)
     done = read_done(output / "stages.json")
-    for number, (name, command) in enumerate(stages.items(), start=1):
+    for number, (name, (command, product)) in enumerate(stages.items(), start=1):
         title = f"[{number}/{len(stages)}] {name}"
-        if done.get(name) == command:
+        if done.get(name) == command and product.exists():
             say(f"{title}: done before")
             continue
         say(f"{title}: scripts/{' '.join(map(str, command))}")
         begun = time.monotonic()
+        # What comes later was made from what this stage is about to make.
+        done = {earlier: done[earlier] for earlier in list(stages)[: number - 1] if earlier in done}
+        write_done(output / "stages.json", done)
         run_stage(command)
         say(f"{title}: {time.monotonic() - begun:.0f} s")
         done[name] = command
@@ -110,7 +131,7 @@ def run_stage(command: list[str]) -> None:
     """Runs a script as a person would; it has said itself what is wrong when it fails."""
     script, *arguments = command
     try:
-        status = subprocess.run([sys.executable, str(ROOT / "scripts" / script), *arguments], cwd=None).returncode
+        status = subprocess.run([sys.executable, str(ROOT / "scripts" / script), *arguments]).returncode
     except KeyboardInterrupt:
         status = 130
     if status:

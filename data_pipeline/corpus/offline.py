@@ -24,7 +24,7 @@ from vlm_jax.errors import InputError
 PAIRS = 10
 """Question-answer pairs a fact at 1×: six short English ones, two Thai ones, two with a chain of thought."""
 _FORMS = (("en", False), ("en", True), ("th", False), ("en", False), ("en", False)) * 2
-_QUESTIONS = 3  # asked of a training scene, at most
+_QUESTIONS = 5  # asked of a training scene, at most
 _IN_ONE_PROCESS = 300  # pictures that are drawn before another process would have started
 
 # A job is drawn into a file's content and the records that show it.

@@ -92,8 +92,8 @@ def a(word: str) -> str:
 def draw(rng: np.random.Generator) -> tuple[bytes, list[Turn]]:
     """A scene as an encoded picture, and all questions about it that have one answer."""
     kind = rng.choice(["items", "nested", "word"], p=[0.8, 0.1, 0.1])
-    pattern = str(rng.choice(drawing.BACKGROUNDS, p=[0.5, 0.12, 0.12, 0.16, 0.1]))
-    ground = drawing.muted(rng) if rng.random() < 0.75 else drawing.shaded(rng, COLOURS[str(rng.choice(list(COLOURS)))])
+    pattern = str(rng.choice(drawing.BACKGROUNDS, p=[0.6, 0.1, 0.1, 0.1, 0.1]))
+    ground = _ground(rng)
     # The pattern's second colour is close to its first, so that shapes stay the loudest thing in a picture.
     second = np.clip(ground + rng.choice([-1, 1]) * rng.uniform(20, 45) + rng.normal(0, 6, 3), 0, 255)
     visible = [name for name, colour in COLOURS.items() if drawing.apart(colour, [ground, second], 75.0)]
@@ -104,6 +104,17 @@ def draw(rng: np.random.Generator) -> tuple[bytes, list[Turn]]:
         turns.insert(0, Turn("background", "What is the background like?", pattern))
     picture = drawing.light(rng, picture, 0.6)
     return drawing.finish(rng, picture, noise=rng.uniform(0, 6), blur=float(rng.choice([0, 0, 0.5]))), turns
+
+
+def _ground(rng) -> np.ndarray:
+    """A background's colour. Half are pale as paper: where every background is loud, a tower that is trained from
+    nothing sees little else for its first thousand steps."""
+    kind = rng.random()
+    if kind < 0.5:
+        return np.clip(rng.uniform(205, 245) + rng.uniform(-8, 8, 3), 0, 255)
+    if kind < 0.8:
+        return drawing.muted(rng)
+    return drawing.shaded(rng, COLOURS[str(rng.choice(list(COLOURS)))])
 
 
 def _outline(rng, item: Item, centre, radius: float):
@@ -128,9 +139,9 @@ def _items(rng, picture, visible):
     items = [Item(*one) for one in zip(shapes, colours, anchors, strict=True)]
     parts = []
     for item in items:
-        room = 0.155 if count > 1 else 0.22 if item.anchor != "centre" else 0.36
+        room = 0.165 if count > 1 else 0.24 if item.anchor != "centre" else 0.4
         centre = np.array(ANCHORS[item.anchor]) + rng.uniform(-0.05, 0.05, 2)
-        parts.append(_outline(rng, item, centre, rng.uniform(0.11, room)))
+        parts.append(_outline(rng, item, centre, rng.uniform(0.12, room)))
     picture = drawing.paint(picture, parts, shadow=float(rng.choice([0, 0.3])))
     return picture, _ask_items(rng, items)
 

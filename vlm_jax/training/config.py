@@ -46,6 +46,7 @@ def default_config() -> ConfigDict:
                 "remat": "full",  # what layers recompute in the backward pass: none | dots | full
             },
             "optimizer": {
+                "name": "adamw",  # adamw | muon, which learns in fewer steps from nothing
                 "learning_rate": 1e-5,
                 "warmup": 0.03,  # share of the steps
                 "final": 0.0,  # last learning rate, as a share of the peak
@@ -69,6 +70,7 @@ def check_config(config: ConfigDict) -> None:
     """Raises InputError with every setting that is out of range."""
     from vlm_jax.models.attention import IMPLEMENTATIONS
     from vlm_jax.models.layers import REMAT_POLICIES
+    from vlm_jax.training.optimizer import NAMES
 
     faults = []
 
@@ -94,6 +96,7 @@ def check_config(config: ConfigDict) -> None:
         section, name = key.split(".")
         want(config[section][name] >= 0, key, "0 or more")
     want(train.steps > 0 or train.epochs > 0, "train.epochs", "at least 1 where train.steps is 0")
+    want(config.optimizer.name in NAMES, "optimizer.name", " or ".join(NAMES))
     want(config.optimizer.learning_rate > 0, "optimizer.learning_rate", "above 0")
     want(0 <= config.optimizer.warmup <= 1, "optimizer.warmup", "a share between 0 and 1")
     for key in ("optimizer.b1", "optimizer.b2"):

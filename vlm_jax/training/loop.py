@@ -61,7 +61,7 @@ class Trainer:
         }
         self.shardings = parameter_shardings(self.abstract, self.mesh)
         self.schedule = learning_rate(settings.optimizer, self.steps)
-        self.optimizer = make_optimizer(settings.optimizer, self.schedule)
+        self.optimizer = make_optimizer(settings.optimizer, self.schedule, self._part(self.abstract))
         self._moment_shardings = optimizer_shardings(
             self.optimizer, self._part(self.abstract), self._part(self.shardings), self.mesh
         )

@@ -1,7 +1,8 @@
-"""The optimizer: AdamW under warm-up and cosine decay, behind a clip of the global gradient norm."""
+"""The optimizer: AdamW or Muon under warm-up and cosine decay, behind a clip of the global gradient norm."""
 
 import jax
 import optax
+from optax import contrib
 
 from vlm_jax.parallel.mesh import replicated
 
@@ -20,19 +21,42 @@ def learning_rate(settings, steps: int) -> optax.Schedule:
     return lambda count: schedule(count + 1)
 
 
-def make_optimizer(settings, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW over {path: array}; weight decay spares norms and biases."""
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm),
-        optax.adamw(
-            schedule,
-            b1=settings.b1,
-            b2=settings.b2,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            mask=lambda parameters: {path: decays(path) for path in parameters},
-        ),
+NAMES = ("adamw", "muon")
+MUON_BETA = 0.95
+MUON_RMS = 0.2
+"""Muon's updates have this root mean square before the learning rate, about AdamW's (Liu et al. 2025), so that one
+learning rate suits both."""
+
+
+def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.GradientTransformation:
+    """The optimizer over {path: array}; weight decay spares norms and biases.
+
+    With `muon`, kernels are stepped along their orthogonalised momentum (Jordan et al. 2024), everything else as by
+    AdamW. `abstract`: {path: ShapeDtypeStruct} of what trains.
+    """
+    adamw = optax.adamw(
+        schedule,
+        b1=settings.b1,
+        b2=settings.b2,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        mask=lambda parameters: {path: decays(path) for path in parameters},
     )
+    chosen = adamw
+    if settings.name == "muon":
+        muon = contrib.muon(
+            schedule,
+            beta=MUON_BETA,
+            weight_decay=settings.weight_decay,
+            # The last two axes of a kernel are [in, out]; before them may be layers, or temporal slices.
+            muon_weight_dimension_numbers=lambda kernels: jax.tree.map(
+                lambda leaf: contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1), kernels
+            ),
+            consistent_rms=MUON_RMS,
+        )
+        labels = {path: "muon" if path.endswith("/kernel") else "adamw" for path in abstract}
+        chosen = optax.partition({"muon": muon, "adamw": adamw}, labels)
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), chosen)
 
 
 def decays(path: str) -> bool:
@@ -42,10 +66,11 @@ def decays(path: str) -> bool:
 
 def optimizer_shardings(optimizer: optax.GradientTransformation, abstract: dict, shardings: dict, mesh):
     """Moments lie where their parameters lie; counters are replicated. `abstract`: {path: ShapeDtypeStruct}."""
-    return optax.tree.map_params(
-        optimizer,
-        lambda _, sharding: sharding,
-        jax.eval_shape(optimizer.init, abstract),
-        shardings,
-        transform_non_params=lambda _: replicated(mesh),
-    )
+
+    def place(at, leaf):
+        # Moments are dictionaries over the same paths, whatever tree of states they stand in.
+        path = next((key.key for key in reversed(at) if isinstance(key, jax.tree_util.DictKey)), None)
+        same = path in abstract and leaf.shape == abstract[path].shape
+        return shardings[path] if same else replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, jax.eval_shape(optimizer.init, abstract))

@@ -1,0 +1,80 @@
+"""Muon against a singular value decomposition, AdamW against optax itself, and where the moments lie."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vlm_jax.parallel.mesh import MeshShape, make_mesh
+from vlm_jax.training.config import default_config
+from vlm_jax.training.optimizer import MUON_RMS, learning_rate, make_optimizer, optimizer_shardings
+
+SHAPES = {"layers/q/kernel": (3, 16, 24), "layers/q/bias": (3, 24), "norm/scale": (16,), "embedding": (40, 16)}
+ABSTRACT = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in SHAPES.items()}
+
+
+def settings(**changed):
+    config = default_config().optimizer
+    config.update({"learning_rate": 1e-2, "clip_norm": 1e9, **changed})
+    return config
+
+
+def values(seed):
+    rng = np.random.default_rng(seed)
+    return {path: jnp.asarray(rng.normal(size=shape), jnp.float32) for path, shape in SHAPES.items()}
+
+
+def first_update(config):
+    optimizer = make_optimizer(config, lambda count: config.learning_rate, ABSTRACT)
+    parameters, gradients = values(0), values(1)
+    return optimizer.update(gradients, optimizer.init(parameters), parameters)[0], gradients
+
+
+def test_muon_steps_kernels_along_the_orthogonal_factor_of_each_layer():
+    updates, gradients = first_update(settings(name="muon"))
+    for layer in range(3):
+        u, _, vt = np.linalg.svd(np.asarray(gradients["layers/q/kernel"][layer]), full_matrices=False)
+        step = np.asarray(updates["layers/q/kernel"][layer])
+        cosine = -np.sum(step * (u @ vt)) / np.linalg.norm(step) / np.linalg.norm(u @ vt)
+        assert cosine > 0.97  # five Newton-Schulz steps leave singular values within [0.7, 1.2]
+        assert np.sqrt(np.mean(step**2)) == pytest.approx(1e-2 * MUON_RMS, rel=0.2)
+
+
+def test_everything_but_kernels_is_stepped_as_by_adamw():
+    muon, _ = first_update(settings(name="muon"))
+    adamw, _ = first_update(settings(name="adamw"))
+    for path in set(SHAPES) - {"layers/q/kernel"}:
+        np.testing.assert_allclose(muon[path], adamw[path], rtol=1e-5, atol=1e-8)
+    np.testing.assert_raises(AssertionError, np.testing.assert_allclose, *(u["layers/q/kernel"] for u in (muon, adamw)))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_weight_decay_spares_norms_and_biases(name):
+    plain, _ = first_update(settings(name=name))
+    decayed, _ = first_update(settings(name=name, weight_decay=0.5))
+    parameters = values(0)
+    for path in SHAPES:
+        expected = -0.5 * 1e-2 * parameters[path] if path in ("layers/q/kernel", "embedding") else 0
+        np.testing.assert_allclose(decayed[path] - plain[path], expected + jnp.zeros(SHAPES[path]), atol=1e-7)
+
+
+def test_adamw_is_optax_own():
+    config = settings()
+    reference = optax.adamw(1e-2, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=0.0)
+    expected = reference.update(values(1), reference.init(values(0)), values(0))[0]
+    jax.tree.map(np.testing.assert_array_equal, first_update(config)[0], expected)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_moments_lie_where_their_parameters_lie(name):
+    mesh = make_mesh(MeshShape(data=1, fsdp=8, tensor=1))
+    split = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+    shardings = {path: split if path == "layers/q/kernel" else NamedSharding(mesh, PartitionSpec()) for path in SHAPES}
+    optimizer = make_optimizer(settings(name=name), learning_rate(settings(), 10), ABSTRACT)
+    placed = optimizer_shardings(optimizer, ABSTRACT, shardings, mesh)
+    moments = jax.jit(optimizer.init, out_shardings=placed)(values(0))
+    held = [leaf for leaf in jax.tree.leaves(moments) if leaf.shape == SHAPES["layers/q/kernel"]]
+    assert len(held) == {"adamw": 2, "muon": 1}[name]
+    assert all(leaf.sharding == split for leaf in held)
