@@ -12,6 +12,7 @@ nearest key. Its ConfigDict, with its types and its locking, is.
 
 import ast
 import difflib
+import errno
 import inspect
 import os
 import re
@@ -92,6 +93,9 @@ def _one_line(text: str) -> str:
 def _os_reason(error: OSError) -> str:
     if not error.strerror:
         return f"{type(error).__name__}: {error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}the disk is full; free some room, and give the same command again"
     names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     return f"{names}: {error.strerror}" if names else error.strerror
 
