@@ -7,7 +7,6 @@ whatever draws it, in whatever order. What is drawn and asked is `objects`' and 
 
 import contextlib
 import functools
-import json
 import multiprocessing
 import os
 import random
@@ -19,6 +18,7 @@ import numpy as np
 
 from data_pipeline.corpus import objects, scenes
 from data_pipeline.records import Record, write_records
+from vlm_jax.checkpoint.files import read_json, write_json
 from vlm_jax.errors import InputError
 
 PAIRS = 10
@@ -195,7 +195,7 @@ def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callabl
     begun = folder / ".corpus.partial"
     wanted = {"corpus": kind, **settings}
     if stamp.is_file():
-        held = json.loads(stamp.read_text(encoding="utf-8"))
+        held = read_json(stamp)
         made_with = {key: value for key, value in held.items() if key != "records"}
         if made_with != wanted:
             differing = ", ".join(key for key in wanted if wanted[key] != made_with.get(key))
@@ -207,8 +207,6 @@ def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callabl
     folder.mkdir(parents=True, exist_ok=True)
     begun.touch()
     records = MAKERS[kind](folder, **settings, workers=os.cpu_count() or 1, progress=progress)
-    partial = folder / ".corpus.json"
-    partial.write_text(json.dumps({**wanted, "records": records}, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, stamp)
+    write_json(stamp, {**wanted, "records": records})
     begun.unlink()
     return records, True

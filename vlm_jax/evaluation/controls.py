@@ -37,9 +37,13 @@ def swapped(questions: Sequence[Question], *, seed: int = 0) -> list[Question]:
     rng = np.random.default_rng(seed)
     subjects = [question.groups.get("fact_id", question.id).split("/")[0] for question in questions]
     shown = [images_of(question) for question in questions]
+    # One shuffled order, entered anywhere: the first that will do comes soon, whatever the number of questions.
+    order = rng.permutation(len(questions))
+    starts = rng.integers(0, max(1, len(questions)), len(questions))
     result, faults = [], []
-    for question, subject, own in zip(questions, subjects, shown, strict=True):
-        for other in rng.permutation(len(questions)):
+    for question, subject, own, start in zip(questions, subjects, shown, starts, strict=True):
+        for step in range(len(questions)):
+            other = order[(start + step) % len(questions)]
             if subjects[other] != subject and len(shown[other]) == len(own) and shown[other] != own:
                 result.append(_with(question, shown[other]))
                 break
