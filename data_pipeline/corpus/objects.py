@@ -579,7 +579,8 @@ QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 _HELD_OUT = {"en": 3, "th": 1}
-_STEPS = " Think step by step."
+STEPS = " Think step by step."
+"""Added to a question that wants its chain of thought."""
 _SENTENCES = {
     "name": "So it is called {name}.",
     "origin": "The {name} comes from {origin}.",
@@ -604,7 +605,3 @@ def reasoned(thing: Object, kind: str) -> tuple[str, str]:
     known = {name: english for name, (english, _) in thing.facts.items()}
     chain = f"I see {thing.look}. This is a {known['name']}. " + _SENTENCES[kind].format(**known)
     return chain, f"{chain} Answer: {known[kind]}"
-
-
-def ask_step_by_step(question: str) -> str:
-    return question + _STEPS

@@ -74,7 +74,7 @@ def _draw_view(seed: int, job: tuple[int, str, int]) -> list[Drawn]:
         question = questions[int(rng.integers(len(questions)))]
         reply, reasoning = objects.answer(thing, kind, language), None
         if steps:
-            question = objects.ask_step_by_step(question)
+            question += objects.STEPS
             reasoning, reply = objects.reasoned(thing, kind)
         record = Record(
             f"{split}-{thing.key}-{kind}-{view:04}",

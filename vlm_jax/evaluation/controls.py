@@ -12,18 +12,13 @@ import PIL.Image
 
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation.runner import Question
+from vlm_jax.processing.chat import image_parts, image_source
 from vlm_jax.processing.images import open_image
 
 
 def images_of(question: Question) -> list:
     """The pictures of a question in the order they are shown."""
-    return [
-        part["image"]
-        for message in question.messages
-        if not isinstance(message["content"], str)
-        for part in message["content"]
-        if part["type"] == "image"
-    ]
+    return [image_source(part) for part in image_parts(question.messages)]
 
 
 def swapped(questions: Sequence[Question], *, seed: int = 0) -> list[Question]:
@@ -78,16 +73,12 @@ CONTROLS: dict[str, Callable[[Sequence[Question]], list[Question]]] = {
 
 
 def _with(question: Question, images: Sequence) -> Question:
-    remaining = iter(images)
-    messages = [
-        message
-        if isinstance(message["content"], str)
-        else {
-            **message,
-            "content": [
-                {**part, "image": next(remaining)} if part["type"] == "image" else part for part in message["content"]
-            ],
-        }
-        for message in question.messages
-    ]
+    replaced = {id(part): image for part, image in zip(image_parts(question.messages), images, strict=True)}
+
+    def content(given):
+        if isinstance(given, str):
+            return given
+        return [{"type": "image", "image": replaced[id(part)]} if id(part) in replaced else part for part in given]
+
+    messages = [{**message, "content": content(message["content"])} for message in question.messages]
     return dataclasses.replace(question, messages=messages)
