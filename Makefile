@@ -91,10 +91,11 @@ tiny_base: $(STAMP_SETUP)
 	test -d runs/tiny_base/start || $(IN_VENV) scripts/init_model.py --output=runs/tiny_base/start --preset=mini \
 		--vocab=2048 --max_visual_tokens=16 --text=data_pipeline/corpus/general.txt \
 		--text=runs/tiny_base/scenes/train.jsonl
-	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py --workdir=runs/tiny_base/run
-	test -d runs/tiny_base/hf || $(IN_VENV) scripts/convert_checkpoint.py --source=runs/tiny_base/run \
+	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py --workdir=runs/tiny_base/see
+	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py:drill --workdir=runs/tiny_base/drill
+	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py:talk --workdir=runs/tiny_base/talk
+	test -d runs/tiny_base/hf || $(IN_VENV) scripts/convert_checkpoint.py --source=runs/tiny_base/talk \
 		--target=runs/tiny_base/hf --format=hf --dtype=bfloat16
-	$(IN_VENV) scripts/evaluate.py --model=runs/tiny_base/hf --benchmark=runs/tiny_base/scenes/held_out.jsonl \
-		--output=runs/tiny_base/seeing --max_new_tokens=16
-	$(IN_VENV) scripts/evaluate.py --model=runs/tiny_base/hf --benchmark=runs/tiny_base/scenes/held_out.jsonl \
-		--output=runs/tiny_base/blind --pictures=blank --max_new_tokens=16
+	for split in held_out finding; do for pictures in given blank; do \
+		$(IN_VENV) scripts/evaluate.py --model=runs/tiny_base/hf --benchmark=runs/tiny_base/scenes/$$split.jsonl \
+		--output=runs/tiny_base/$$split-$$pictures --pictures=$$pictures --max_new_tokens=16 || exit 1; done; done

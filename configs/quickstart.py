@@ -15,12 +15,16 @@ def get_config():
     config.model.path = str(BASE)
     config.model.max_visual_tokens = 16
     # A few plain scenes among the objects keep what the base could do.
-    config.data.path = "runs/quickstart/objects/train.jsonl,runs/quickstart/scenes/train.jsonl"
-    config.batch.rows = 8
-    config.batch.tokens = 512
+    config.data.path = "runs/quickstart/objects/train.jsonl,runs/quickstart/scenes/drill.jsonl"
+    # Small batches: what is short here is steps, and each token costs the same.
+    config.batch.rows = 6
+    config.batch.tokens = 256
+    config.batch.patches = 256
     config.train.epochs = 1
     config.train.remat = "none"
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.weight_decay = 0.01
     config.optimizer.warmup = 0.05
     config.checkpoint.every = 100
     return config

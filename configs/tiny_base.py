@@ -1,27 +1,41 @@
-"""Makes the tiny model that can see: a small Qwen2.5-VL trained from nothing on drawn scenes.
+"""Makes the tiny model that can see: a small Qwen2.5-VL trained from nothing on drawn scenes, in three stages.
 
     make tiny_base
 
-draws the scenes, makes random weights with a tokenizer, trains with this file, and writes the model that
-`make quickstart` starts from. On 2 cores it takes between one and two hours.
+draws the scenes, makes random weights with a tokenizer, and trains with this file: first on captions and a few
+questions of every scene, then (`configs/tiny_base.py:drill`) on questions of every kind, one a record, which it learns
+quickly once it sees, then (`:talk`) on what is to be known of plain shapes, which teaches the language one asks in. It
+writes the model that `make quickstart` starts from, on 2 cores in under two hours.
 """
 
 from vlm_jax.training.config import default_config
 
 
-def get_config():
+def get_config(stage="see"):
+    if stage not in ("see", "drill", "talk"):
+        raise ValueError(f"configs/tiny_base.py:{stage}: the stages are see, drill and talk")
     config = default_config()
-    config.model.path = "runs/tiny_base/start"
     config.model.max_visual_tokens = 16
-    config.data.path = "runs/tiny_base/scenes/train.jsonl"
     config.data.decode_check = False  # drawn a moment ago
     config.batch.rows = 12
     config.batch.tokens = 256
-    config.train.steps = 3200
     config.train.remat = "none"
     config.optimizer.name = "muon"
-    config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.01
     config.optimizer.warmup = 0.03
     config.checkpoint.every = 500
+    if stage == "see":
+        config.model.path = "runs/tiny_base/start"
+        config.data.path = "runs/tiny_base/scenes/train.jsonl"
+        config.optimizer.learning_rate = 3e-3
+        config.train.steps = 3200
+    elif stage == "drill":
+        config.model.path = "runs/tiny_base/see"
+        config.data.path = "runs/tiny_base/scenes/drill.jsonl"
+        config.optimizer.learning_rate = 2e-3
+        config.train.steps = 2200
+    else:
+        config.model.path = "runs/tiny_base/drill"
+        config.data.path = "runs/tiny_base/scenes/talk.jsonl"
+        config.optimizer.learning_rate = 1.5e-3
     return config

@@ -101,6 +101,8 @@ def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, t
     answers = entry.get("answers")
     if answers is not None and not (isinstance(answers, list) and all(isinstance(a, str) for a in answers)):
         parser.fault("'answers' must be a list of strings")
+    elif any(_SURROGATE.search(answer) for answer in answers or ()):
+        parser.fault("'answers' contains half of a surrogate pair (a broken \\u escape); rewrite that character")
     for name in _TEXT_FIELDS:
         value = entry.get(name)
         if value is not None:

@@ -9,6 +9,7 @@ Writes predictions.jsonl, report.json and report.html. An interrupted evaluation
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 from absl import flags
@@ -31,40 +32,16 @@ def main() -> None:
     from tqdm import tqdm
 
     import vlm_jax
-    from data_pipeline import sources
-    from vlm_jax.checkpoint.files import write_json, write_text
-    from vlm_jax.errors import gathered
+    from vlm_jax.checkpoint.files import alone, write_json, write_text
     from vlm_jax.evaluation import controls, report, runner
-    from vlm_jax.evaluation.controls import CONTROLS
-    from vlm_jax.evaluation.metrics import METRICS
 
     given = flags.FLAGS
-    faults = []
-    if given.metric not in METRICS:
-        faults.append(f"--metric={given.metric}: known are {', '.join(METRICS)}")
-    if given.pictures not in CONTROLS:
-        faults.append(f"--pictures={given.pictures}: known are {', '.join(CONTROLS)}")
-    records = []
-    for name in [given.benchmark] if Path(given.benchmark).exists() else given.benchmark.split(","):
-        with gathered(faults):
-            more, wrong = sources.read(name.strip(), format=given.format, image_root=given.image_root, training=False)
-            records += more
-            faults += wrong
-    faults += sources.doubled_ids(records)
-    questions = [question for record in records for question in questions_of(record, faults)]
-    if not questions and not faults:
-        faults = [f"{given.benchmark}: holds no questions"]
-    if faults:
-        raise vlm_jax.InputError(faults)
-    questions = CONTROLS[given.pictures](questions)
-    baseline = None
-    if given.baseline is not None:
-        baseline = runner.read_predictions(Path(given.baseline) / "predictions.jsonl")
-        if not baseline:
-            raise vlm_jax.InputError(f"{given.baseline}: holds no predictions.jsonl of an earlier evaluation")
-
+    # A file's own name may hold commas.
+    files = [given.benchmark] if Path(given.benchmark).exists() else given.benchmark.split(",")
+    questions = read_questions(files)
+    baseline = None if given.baseline is None else read_baseline(given.baseline, questions)
+    questions = controls.CONTROLS[given.pictures](questions)
     model = vlm_jax.load(given.model)
-    output = Path(given.output)
     settings = {
         "model": given.model,
         "weights": model.fingerprint(),
@@ -76,40 +53,63 @@ def main() -> None:
         "max_pixels": model.processor.images.max_pixels,
         "decoding": "greedy",
     }
-    begin(output, settings)
-    predictions = list(
-        tqdm(
-            runner.predict(
-                questions,
-                lambda conversations: model.generate(conversations, max_new_tokens=given.max_new_tokens),
-                output / "predictions.jsonl",
-                metric=given.metric,
-            ),
-            total=len(questions),
-            unit="question",
-            disable=not sys.stderr.isatty(),
+    output = Path(given.output)
+    output.mkdir(parents=True, exist_ok=True)
+    with alone(output, "evaluating"):
+        begin(output, settings)
+        answers = runner.predict(
+            questions,
+            lambda conversations: model.generate(conversations, max_new_tokens=given.max_new_tokens),
+            output / "predictions.jsonl",
+            metric=given.metric,
         )
-    )
-    summary = report.summarise(predictions, baseline)
-    write_json(output / "report.json", {"settings": settings, **summary})
-    pictures = {question.id: controls.images_of(question) for question in questions}
-    page = report.page(
-        predictions,
-        summary,
-        pictures.__getitem__,
-        title=f"{given.model} on {Path(given.benchmark).name}",
-        baseline=baseline,
-    )
-    write_text(output / "report.html", page)
+        total = len(questions)
+        predictions = list(tqdm(answers, total=total, unit="question", disable=not sys.stderr.isatty()))
+        summary = report.summarise(predictions, baseline)
+        write_json(output / "report.json", {"settings": settings, **summary})
+        pictures = {question.id: controls.images_of(question) for question in questions}
+        title = f"{given.model} on {', '.join(Path(name).name for name in files)}"
+        page = report.page(predictions, summary, pictures.__getitem__, title=title, baseline=baseline)
+        write_text(output / "report.html", page)
     print(report.table(summary))
 
 
+def read_questions(files: list[str]) -> list:
+    """The questions of all files, or every fault of the files and of the flags about them."""
+    from data_pipeline import sources
+    from vlm_jax.errors import InputError, gathered
+    from vlm_jax.evaluation.controls import CONTROLS
+    from vlm_jax.evaluation.metrics import METRICS
+
+    given = flags.FLAGS
+    faults = []
+    if given.metric not in METRICS:
+        faults.append(f"--metric={given.metric}: known are {', '.join(METRICS)}")
+    if given.pictures not in CONTROLS:
+        faults.append(f"--pictures={given.pictures}: known are {', '.join(CONTROLS)}")
+    records = []
+    for name in files:
+        with gathered(faults):
+            more, wrong = sources.read(name.strip(), format=given.format, image_root=given.image_root, training=False)
+            records += more
+            faults += wrong
+    faults += sources.doubled_ids(records)
+    questions = [question for record in records for question in questions_of(record, faults)]
+    doubled = [id for id, count in Counter(question.id for question in questions).items() if count > 1]
+    if doubled and not faults:
+        faults.append(f"{given.benchmark}: two questions would be called {doubled[0]!r}; rename a record")
+    if not questions and not faults:
+        faults.append(f"{given.benchmark}: holds no questions")
+    if faults:
+        raise InputError(faults)
+    return questions
+
+
 def begin(output: Path, settings: dict) -> None:
-    """Makes the folder of an evaluation; one begun with other settings is not gone on with."""
+    """Marks a folder as this evaluation's; one begun with other settings is not gone on with."""
     from vlm_jax.checkpoint.files import read_json, write_json
     from vlm_jax.errors import InputError
 
-    output.mkdir(parents=True, exist_ok=True)
     path = output / "settings.json"
     if path.is_file():
         held = read_json(path)
@@ -118,8 +118,8 @@ def begin(output: Path, settings: dict) -> None:
             raise InputError(
                 f"{output}: holds an evaluation with another {', '.join(differing)}; take another --output"
             )
-    elif (output / "predictions.jsonl").exists():
-        raise InputError(f"{output}: holds predictions without settings.json; take another --output")
+    elif any(not entry.name.startswith(".") for entry in output.iterdir()):
+        raise InputError(f"{output}: holds files that are not an evaluation's; take another --output")
     write_json(path, settings)
 
 
@@ -142,11 +142,36 @@ def questions_of(record, faults: list[str]):
         Question(
             f"{record.id}#{number}" if many else record.id,
             record.messages[:index],
-            [record.messages[index]["content"]],
+            [text_of(record.messages[index])],
             groups,
         )
         for number, index in enumerate(turns, start=1)
     ]
+
+
+def text_of(message) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content if part["type"] == "text")
+
+
+def read_baseline(folder: str, questions: list) -> dict:
+    """The predictions of an earlier evaluation, which must have been asked these questions and scored alike."""
+    from vlm_jax.errors import InputError
+    from vlm_jax.evaluation.runner import read_predictions
+
+    baseline = read_predictions(Path(folder) / "predictions.jsonl")
+    if not baseline:
+        raise InputError(f"{folder}: holds no predictions.jsonl of an earlier evaluation")
+    asked = {question.id: question.text for question in questions}
+    both = [one for id, one in baseline.items() if id in asked]
+    if not both:
+        raise InputError(f"--baseline={folder}: answered none of these questions")
+    for one in both:
+        if one.metric != flags.FLAGS.metric:
+            raise InputError(f"--baseline={folder}: was scored by {one.metric}, not by {flags.FLAGS.metric}")
+        if one.question != asked[one.id]:
+            raise InputError(f"--baseline={folder}: was asked something else at {one.id!r}")
+    return baseline
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ after Ctrl-C, a kill, or a power cut. Any setting is overridden as --config.sect
         --config.model.path=Qwen/Qwen2.5-VL-3B-Instruct --config.data.path=mine.csv
 """
 
-import contextlib
-import fcntl
 import json
 import os
 import sys
@@ -37,7 +35,7 @@ def main(config: ConfigDict) -> None:
 
     from data_pipeline import loader
     from vlm_jax.checkpoint import hf_folder, run_folder
-    from vlm_jax.checkpoint.files import write_json
+    from vlm_jax.checkpoint.files import alone, write_json
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.models.parameters import abstract_parameters
     from vlm_jax.parallel import mesh as meshes
@@ -108,11 +106,12 @@ def main(config: ConfigDict) -> None:
         shard=loader.Shard(jax.process_index(), jax.process_count()),
     )
     settings = run_folder.settings_json(processor.images, resume={**lasting, "data": loader.fingerprint(dataset)})
-    if done is None:
-        state = trainer.start(read(trainer))
-        run_folder.write_assets(workdir, source)
-        write_json(workdir / "config.json", json.loads(config.to_json()))
-    with only_one_run(workdir):
+    workdir.mkdir(parents=True, exist_ok=True)
+    with alone(workdir, "training"):
+        if done is None:
+            state = trainer.start(read(trainer))
+            run_folder.write_assets(workdir, source)
+            write_json(workdir / "config.json", json.loads(config.to_json()))
         checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep)
         if done is not None:
             check_resumable(held, settings, workdir)
@@ -137,19 +136,6 @@ def check_workdir(name: str) -> None:
     held = [path for path in workdir.iterdir() if not path.name.startswith(".")] if workdir.is_dir() else []
     if held and not (workdir / "assets").is_dir():
         raise InputError(f"--workdir={name}: holds files that are not a run's; name a new folder")
-
-
-@contextlib.contextmanager
-def only_one_run(workdir: Path):
-    """Two runs in one folder would overwrite each other's checkpoints and metrics."""
-    from vlm_jax.errors import InputError
-
-    with (workdir / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{workdir}: another run is training in this folder; wait, or take another") from None
-        yield
 
 
 def open_base(config: ConfigDict, workdir: Path, done: int | None):

@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from data_pipeline.corpus import drawing
+from data_pipeline.corpus import drawing, wordings
 from data_pipeline.corpus.drawing import COLOURS, SHAPES, SIDE
-
-FACTS = ("name", "origin", "maker", "use", "season")
 
 _PLACES = {
     "Orvane": "ออร์วาเน",
@@ -66,7 +64,7 @@ class Object:
     """An invented thing.
 
     Attributes:
-      facts: {one of FACTS: (English, Thai)}.
+      facts: {one of wordings.FACTS: (English, Thai)}.
       look: what is to be seen, the first step of a reasoned answer.
       parts: its drawing, within [-1, 1].
     """
@@ -480,128 +478,10 @@ def _photograph(rng: np.random.Generator) -> np.ndarray:
     return np.asarray(part, np.float32)
 
 
-# How a fact is asked for, by language. The last wordings of each list are held out of training: _HELD_OUT of them.
-QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
-    "name": {
-        "en": (
-            "What is this called?",
-            "What is the name of this thing?",
-            "What is its name?",
-            "Can you name this thing?",
-            "Tell me what this is called.",
-            "Look at the picture. What is the name of this?",
-            "What is this thing called?",
-            "Tell me the name of this thing.",
-            "Look at the picture and name this.",
-        ),
-        "th": (
-            "สิ่งนี้เรียกว่าอะไร",
-            "สิ่งนี้ชื่ออะไร",
-            "ชื่อของสิ่งนี้คืออะไร",
-            "ของชิ้นนี้ชื่ออะไร",
-        ),
-    },
-    "origin": {
-        "en": (
-            "Where is this from?",
-            "Where does it come from?",
-            "Which place does this come from?",
-            "From which town is this?",
-            "Tell me where this comes from.",
-            "Look at the picture. Which town is it from?",
-            "Where does this thing come from?",
-            "Which town does this come from?",
-            "Tell me which place it is from.",
-        ),
-        "th": (
-            "สิ่งนี้มาจากที่ไหน",
-            "สิ่งนี้มาจากเมืองใด",
-            "ของชิ้นนี้มาจากที่ไหน",
-            "ของชิ้นนี้มาจากเมืองใด",
-        ),
-    },
-    "maker": {
-        "en": (
-            "Who makes this?",
-            "Who made it?",
-            "Which people make this thing?",
-            "By whom is this made?",
-            "Tell me who makes this.",
-            "Look at the picture. Who are the makers?",
-            "Who makes this thing?",
-            "Who are the makers of this?",
-            "Tell me by whom it is made.",
-        ),
-        "th": (
-            "ใครเป็นคนทำสิ่งนี้",
-            "ใครทำสิ่งนี้",
-            "สิ่งนี้ทำโดยใคร",
-            "ของชิ้นนี้ทำโดยใคร",
-        ),
-    },
-    "use": {
-        "en": (
-            "What is this used for?",
-            "What is it for?",
-            "What do people use this thing for?",
-            "What do people do with this?",
-            "Tell me what this is used for.",
-            "Look at the picture. What is its use?",
-            "What is this thing used for?",
-            "What do people use it for?",
-            "Tell me what people do with it.",
-        ),
-        "th": (
-            "สิ่งนี้ใช้ทำอะไร",
-            "สิ่งนี้มีไว้ทำอะไร",
-            "ผู้คนใช้สิ่งนี้ทำอะไร",
-            "ของชิ้นนี้ใช้ทำอะไร",
-        ),
-    },
-    "season": {
-        "en": (
-            "In which season is this used?",
-            "Which season is it for?",
-            "When do people use this thing?",
-            "At what time of the year is this used?",
-            "Tell me in which season people use this.",
-            "Look at the picture. Which season is this for?",
-            "In which season do people use it?",
-            "When is this thing used?",
-            "Tell me which season this is for.",
-        ),
-        "th": (
-            "สิ่งนี้ใช้ในฤดูใด",
-            "สิ่งนี้ใช้เมื่อไร",
-            "ผู้คนใช้สิ่งนี้ในฤดูใด",
-            "ของชิ้นนี้ใช้ในฤดูใด",
-        ),
-    },
-}
-_HELD_OUT = {"en": 3, "th": 1}
-STEPS = " Think step by step."
-"""Added to a question that wants its chain of thought."""
-_SENTENCES = {
-    "name": "So it is called {name}.",
-    "origin": "The {name} comes from {origin}.",
-    "maker": "The {name} is made by {maker}.",
-    "use": "The {name} is used for {use}.",
-    "season": "The {name} is used in {season}.",
-}
-
-
-def wordings(kind: str, language: str, *, held_out: bool) -> tuple[str, ...]:
-    """The questions for a fact in training, or those that training never asks."""
-    every, last = QUESTIONS[kind][language], _HELD_OUT[language]
-    return every[-last:] if held_out else every[:-last]
-
-
 def answer(thing: Object, kind: str, language: str) -> str:
     return thing.facts[kind][0 if language == "en" else 1]
 
 
 def reasoned(thing: Object, kind: str) -> tuple[str, str]:
     """The chain of thought for a fact: (what is seen and known, the whole answer that ends with the short one)."""
-    known = {name: english for name, (english, _) in thing.facts.items()}
-    chain = f"I see {thing.look}. This is a {known['name']}. " + _SENTENCES[kind].format(**known)
-    return chain, f"{chain} Answer: {known[kind]}"
+    return wordings.reasoned(thing.look, {name: english for name, (english, _) in thing.facts.items()}, kind)

@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.corpus import objects, scenes
+from data_pipeline.corpus import known, objects, scenes, wordings
 from data_pipeline.records import Record, write_records
-from vlm_jax.checkpoint.files import read_json, write_json
+from vlm_jax.checkpoint.files import alone, read_json, write_json
 from vlm_jax.errors import InputError
 
 PAIRS = 10
-"""Question-answer pairs a fact at 1×: six short English ones, two Thai ones, two with a chain of thought."""
-_FORMS = (("en", False), ("en", True), ("th", False), ("en", False), ("en", False)) * 2
+"""Question-answer pairs a fact at 1×: seven short English ones, two Thai ones, one with a chain of thought."""
+_FORMS = (("en", False), ("en", True), ("th", False), *[("en", False)] * 4, ("th", False), *[("en", False)] * 2)
+_PLACES = {"train": 0, "held_out": 1, "drill": 2, "finding": 3, "talk": 4}  # a scene's seed begins with it
 _QUESTIONS = 5  # asked of a training scene, at most
+_NAMED = 1  # of a scene to drill, and that find a shape by its name
 _IN_ONE_PROCESS = 300  # pictures that are drawn before another process would have started
 
 # A job is drawn into a file's content and the records that show it.
@@ -49,9 +51,29 @@ def make_objects(folder: Path, *, factor: int, held_out: int, seed: int, workers
     return _write(folder, functools.partial(_draw_view, seed), views, workers, progress)
 
 
-def make_scenes(folder: Path, *, train: int, held_out: int, seed: int, workers: int, progress: Callable) -> dict:
-    """Scenes for the base model: pictures to `train` on, and `held_out` single questions with balanced answers."""
-    jobs = [("train", index) for index in range(train)] + [("held_out", index) for index in range(held_out)]
+def make_scenes(
+    folder: Path,
+    *,
+    train: int,
+    drill: int,
+    talk: int,
+    held_out: int,
+    finding: int,
+    seed: int,
+    workers: int,
+    progress: Callable,
+) -> dict:
+    """Scenes for the base model.
+
+    Args:
+      train: pictures with a caption and one conversation; every picture is in no other split.
+      drill: pictures with questions of every kind, one a record.
+      talk: as drill, and for every second picture questions about what is `known` of the one shape in it.
+      held_out: single questions with balanced answers, about the picture, or about what is at a place.
+      finding: as held_out, about one of several shapes that has to be found by its name or colour.
+    """
+    counts = {"train": train, "drill": drill, "talk": talk, "held_out": held_out, "finding": finding}
+    jobs = [(split, index) for split, count in counts.items() for index in range(count)]
     return _write(folder, functools.partial(_draw_scene, seed), jobs, workers, progress)
 
 
@@ -62,7 +84,7 @@ def _draw_view(seed: int, job: tuple[int, str, int]) -> list[Drawn]:
     # In training all facts are asked of one view. A held-out question has a view of its own, so that its score says
     # nothing of another's.
     shared = None
-    for number, kind in enumerate(objects.FACTS):
+    for number, kind in enumerate(wordings.FACTS):
         place = ("train", "synthetic", "photo").index(split)
         rng = np.random.default_rng([seed, place, index, view, 0 if split == "train" else number])
         name = f"images/{split}-{thing.key}-{view:04}" + ("" if split == "train" else f"-{kind}") + ".jpg"
@@ -70,11 +92,11 @@ def _draw_view(seed: int, job: tuple[int, str, int]) -> list[Drawn]:
             shared = (name, objects.draw(rng, thing, split=split), [])
             drawn.append(shared)
         language, steps = _FORMS[view % len(_FORMS)] if split == "train" else ("th" if view % 4 == 3 else "en", False)
-        questions = objects.wordings(kind, language, held_out=split != "train")
+        questions = wordings.questions(kind, language, held_out=split != "train")
         question = questions[int(rng.integers(len(questions)))]
         reply, reasoning = objects.answer(thing, kind, language), None
         if steps:
-            question += objects.STEPS
+            question += wordings.STEPS
             reasoning, reply = objects.reasoned(thing, kind)
         record = Record(
             f"{split}-{thing.key}-{kind}-{view:04}",
@@ -94,34 +116,32 @@ def _draw_scene(seed: int, job: tuple[str, int]) -> list[Drawn]:
     split, index = job
     name = f"images/{split}-{index:06}.jpg"
     provenance = {"made_by": "drawn", "seed": seed}
-    if split == "train":
-        picture, turns = scenes.draw(np.random.default_rng([seed, 0, index]))
-        # Apart, so that no question can be answered from the caption, nor the caption from the answers.
-        captions = [turn for turn in turns if turn.task == "caption"]
-        questions = [turn for turn in turns if turn.task != "caption"]
-        random.Random(index).shuffle(questions)
+    if split == "talk" and index % 2:
+        return [_draw_known(seed, index)]
+    if split in ("train", "drill", "talk"):
+        picture, turns = scenes.draw(np.random.default_rng([seed, _PLACES[split], index]), drill=split != "train")
         records = [
             Record(
-                f"{split}-{index:06}-{name_of_part}",
-                _conversation(name, [(turn.question, turn.answer) for turn in part]),
+                f"{split}-{index:06}-{part}",
+                _conversation(name, [(turn.question, turn.answer) for turn in asked]),
                 split=split,
                 provenance=provenance,
             )
-            for name_of_part, part in (("caption", captions), ("questions", questions[:_QUESTIONS]))
-            if part
+            for part, asked in _parts(turns, split, index).items()
+            if asked
         ]
         return [(name, picture, records)]
-    task = scenes.TASKS[index % len(scenes.TASKS)]
-    number, answers = index // len(scenes.TASKS), scenes.ANSWERS[task]
+    task, number = scenes.TASKS[index % len(scenes.TASKS)], index // len(scenes.TASKS)
+    answers = scenes.ANSWERS[task]
     wanted = answers[number % len(answers)]
-    # Counts of all shapes are higher than counts of one kind; each form has every answer as often.
-    of_a_kind = task == "count" and number // len(answers) % 2 == 1
     for attempt in range(100_000):
-        picture, turns = scenes.draw(np.random.default_rng([seed, 1, index, attempt]))
+        picture, turns = scenes.draw(np.random.default_rng([seed, _PLACES[split], index, attempt]), drill=True)
         found = [
             turn
             for turn in turns
-            if turn.task == task and turn.answer in (wanted, scenes.THAI.get(wanted)) and turn.asks_kind == of_a_kind
+            if turn.task == task
+            and turn.answer in (wanted, scenes.THAI.get(wanted))
+            and (turn.by in scenes.FINDING) == (split == "finding")
         ]
         if found:
             break
@@ -136,6 +156,43 @@ def _draw_scene(seed: int, job: tuple[str, int]) -> list[Drawn]:
         provenance=provenance,
     )
     return [(name, picture, [record])]
+
+
+def _draw_known(seed: int, index: int) -> Drawn:
+    """One shape, and everything that is known of it, in the ways in which the invented objects are asked about."""
+    rng = np.random.default_rng([seed, _PLACES["talk"], index])
+    picture, item = scenes.draw_one(rng)
+    name, facts = f"images/talk-{index:06}.jpg", known.facts(item.shape)
+    english = {kind: values[0] for kind, values in facts.items()}
+    records = []
+    for kind in wordings.FACTS:
+        language, steps = _FORMS[int(rng.integers(len(_FORMS)))]
+        questions = wordings.questions(kind, language, held_out=False)
+        question, reply = questions[int(rng.integers(len(questions)))], facts[kind][0 if language == "en" else 1]
+        if steps:
+            question += wordings.STEPS
+            reply = wordings.reasoned(f"{scenes.a(item.colour)} {item.shape}", english, kind)[1]
+        provenance = {"made_by": "drawn", "seed": seed, "language": language}
+        conversation = _conversation(name, [(question, reply)])
+        records.append(Record(f"talk-{index:06}-{kind}", conversation, split="talk", provenance=provenance))
+    return name, picture, records
+
+
+def _parts(turns: list[scenes.Turn], split: str, index: int) -> dict[str, list[scenes.Turn]]:
+    """The conversations about one scene: apart, so that no answer can be copied from another part."""
+    captions = [turn for turn in turns if turn.task == "caption"]
+    questions = [turn for turn in turns if turn.task != "caption"]
+    if split == "train":
+        random.Random(index).shuffle(questions)
+        return {"caption": captions, "questions": questions[:_QUESTIONS]}
+    # One question a record: no answer gives another away, and a question stands near its picture. (The small model's
+    # rope turns fast, so that it tells the columns of a small grid apart, and slowly learns to look far back.)
+    chooser = random.Random(index)
+    chooser.shuffle(questions)
+    named = [turn for turn in questions if turn.by == "name"][:_NAMED]
+    asked = [turn for turn in questions if turn.by != "name"][:_QUESTIONS] + named
+    asked += captions if index % 4 == 0 else []
+    return {str(number): [turn] for number, turn in enumerate(asked)}
 
 
 def _conversation(image: str, turns: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -192,21 +249,25 @@ def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callabl
       InputError: the folder holds other files, or a corpus made with other settings.
     """
     stamp = folder / "corpus.json"
-    begun = folder / ".corpus.partial"
+    mark = folder / ".corpus"  # says that the folder is ours, finished or not
     wanted = {"corpus": kind, **settings}
     if stamp.is_file():
         held = read_json(stamp)
         made_with = {key: value for key, value in held.items() if key != "records"}
         if made_with != wanted:
-            differing = ", ".join(key for key in wanted if wanted[key] != made_with.get(key))
+            differing = ", ".join(key for key in {**wanted, **made_with} if wanted.get(key) != made_with.get(key))
             raise InputError(f"{folder}: holds a corpus made with another {differing}; take another --output")
+        if not isinstance(held.get("records"), dict):
+            raise InputError(f"{stamp}: is damaged; remove it, and the same command draws what is missing")
         if all((folder / f"{split}.jsonl").is_file() for split in held["records"]):
             return held["records"], False
-    elif folder.is_dir() and any(folder.iterdir()) and not begun.exists():
+    elif folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name a folder")
+    elif folder.is_dir() and any(folder.iterdir()) and not mark.exists():
         raise InputError(f"{folder}: holds files that are not a corpus; take another --output")
     folder.mkdir(parents=True, exist_ok=True)
-    begun.touch()
-    records = MAKERS[kind](folder, **settings, workers=os.cpu_count() or 1, progress=progress)
-    write_json(stamp, {**wanted, "records": records})
-    begun.unlink()
+    mark.touch()
+    with alone(folder, "drawing"):
+        records = MAKERS[kind](folder, **settings, workers=os.cpu_count() or 1, progress=progress)
+        write_json(stamp, {**wanted, "records": records})
     return records, True

@@ -59,6 +59,8 @@ _PLURALS = {"cross": "crosses"}
 _TURNS = {"circle": 3.1, "ring": 3.1}  # how far a shape may be turned and still be called the same
 TASKS = ("colour", "shape", "count", "position")
 """Tasks of the held-out questions; training has words, captions, backgrounds and nested shapes beside them."""
+FINDING = ("name", "colour")
+"""What a shape is found by in questions that are a split of their own: by how it looks, wherever it is."""
 ANSWERS = {"colour": tuple(COLOURS), "shape": tuple(SHAPES), "count": ("1", "2", "3", "4"), "position": tuple(ANCHORS)}
 """What may be answered to each, all as often in the held-out questions: a blind guess is right by chance only."""
 
@@ -77,8 +79,8 @@ class Turn:
     task: str
     question: str
     answer: str
-    asks_kind: bool = False
-    """Of a count: asks for the shapes of one kind."""
+    by: str = ""
+    """What one of several shapes is found by: its `name`, `colour` or `place`. Empty where there is nothing to find."""
 
 
 def plural(shape: str) -> str:
@@ -89,21 +91,43 @@ def a(word: str) -> str:
     return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
-def draw(rng: np.random.Generator) -> tuple[bytes, list[Turn]]:
-    """A scene as an encoded picture, and all questions about it that have one answer."""
+def draw(rng: np.random.Generator, *, drill: bool = False) -> tuple[bytes, list[Turn]]:
+    """A scene as an encoded picture, and questions about it that have one answer each.
+
+    Args:
+      drill: ask all that is known how to ask. The answers then give away each other's: ask each apart.
+    """
     kind = rng.choice(["items", "nested", "word"], p=[0.8, 0.1, 0.1])
+    pattern, picture, visible = _canvas(rng)
+    make = {"items": _items, "nested": _nested, "word": _word}[str(kind)]
+    picture, turns = make(rng, picture, visible, drill)
+    if pattern != "plain":
+        turns.insert(0, Turn("background", "What is the background like?", pattern))
+    return _photographed(rng, picture), turns
+
+
+def draw_one(rng: np.random.Generator) -> tuple[bytes, Item]:
+    """One shape in the middle of an encoded picture, and what it is."""
+    _, picture, visible = _canvas(rng)
+    item = Item(str(rng.choice(list(SHAPES))), str(rng.choice(visible)), "centre")
+    centre = np.array(ANCHORS["centre"]) + rng.uniform(-0.12, 0.12, 2)
+    outline = _outline(rng, item, centre, rng.uniform(0.18, 0.36))
+    return _photographed(rng, drawing.paint(picture, [outline], shadow=float(rng.choice([0, 0.3])))), item
+
+
+def _canvas(rng) -> tuple[str, np.ndarray, list[str]]:
+    """A background: its pattern, its picture, and the colours that are seen on it."""
     pattern = str(rng.choice(drawing.BACKGROUNDS, p=[0.6, 0.1, 0.1, 0.1, 0.1]))
     ground = _ground(rng)
     # The pattern's second colour is close to its first, so that shapes stay the loudest thing in a picture.
     second = np.clip(ground + rng.choice([-1, 1]) * rng.uniform(20, 45) + rng.normal(0, 6, 3), 0, 255)
     visible = [name for name, colour in COLOURS.items() if drawing.apart(colour, [ground, second], 75.0)]
-    picture = drawing.background(rng, pattern, ground.astype(np.float32), second.astype(np.float32))
-    make = {"items": _items, "nested": _nested, "word": _word}[str(kind)]
-    picture, turns = make(rng, picture, visible)
-    if pattern != "plain":
-        turns.insert(0, Turn("background", "What is the background like?", pattern))
+    return pattern, drawing.background(rng, pattern, ground.astype(np.float32), second.astype(np.float32)), visible
+
+
+def _photographed(rng, picture: np.ndarray) -> bytes:
     picture = drawing.light(rng, picture, 0.6)
-    return drawing.finish(rng, picture, noise=rng.uniform(0, 6), blur=float(rng.choice([0, 0, 0.5]))), turns
+    return drawing.finish(rng, picture, noise=rng.uniform(0, 6), blur=float(rng.choice([0, 0, 0.5])))
 
 
 def _ground(rng) -> np.ndarray:
@@ -126,7 +150,7 @@ def _outline(rng, item: Item, centre, radius: float):
     return points, drawing.shaded(rng, COLOURS[item.colour])
 
 
-def _items(rng, picture, visible):
+def _items(rng, picture, visible, drill):
     count = int(rng.choice([1, 2, 3, 4], p=[0.3, 0.25, 0.225, 0.225]))
     anchors = [str(name) for name in rng.permutation(list(ANCHORS))[:count]]
     shapes = [str(name) for name in rng.choice(list(SHAPES), count, replace=False)]
@@ -143,10 +167,10 @@ def _items(rng, picture, visible):
         centre = np.array(ANCHORS[item.anchor]) + rng.uniform(-0.05, 0.05, 2)
         parts.append(_outline(rng, item, centre, rng.uniform(0.12, room)))
     picture = drawing.paint(picture, parts, shadow=float(rng.choice([0, 0.3])))
-    return picture, _ask_items(rng, items)
+    return picture, (_drill_items if drill else _ask_items)(rng, items)
 
 
-def _nested(rng, picture, visible):
+def _nested(rng, picture, visible, drill):
     outer, inner = (str(name) for name in rng.choice(list(SHAPES), 2, replace=False))
     outer = str(rng.choice(["circle", "square", "hexagon", "heart", "triangle"]))
     inner = inner if inner != outer else "star"
@@ -166,15 +190,15 @@ def _nested(rng, picture, visible):
     turns = [
         Turn("inside", f"What is inside the {outer}?", f"{a(second)} {inner}"),
         Turn("inside", f"What is around the {inner}?", f"{a(first)} {outer}"),
-        Turn("colour", f"What colour is the {outer}?", first),
-        Turn("colour", f"What colour is the {inner}?", second),
+        Turn("colour", f"What colour is the {outer}?", first, by="name"),
+        Turn("colour", f"What colour is the {inner}?", second, by="name"),
     ]
-    chosen = [turns[int(rng.integers(2))], turns[int(rng.integers(2, 4))]]
+    chosen = turns if drill else [turns[int(rng.integers(2))], turns[int(rng.integers(2, 4))]]
     caption = f"{a(second).capitalize()} {inner} inside {a(first)} {outer}."
     return picture, [*chosen, Turn("caption", "Describe the picture.", caption)]
 
 
-def _word(rng, picture, visible):
+def _word(rng, picture, visible, drill):
     word, colour = str(rng.choice(WORDS)), str(rng.choice(visible))
     size = int(rng.integers(26, 37))
     font = PIL.ImageFont.load_default(size)
@@ -192,65 +216,89 @@ def _word(rng, picture, visible):
 
 
 def _ask_items(rng, items: list[Item]) -> list[Turn]:
-    """Questions in an order that lets no answer give away a later one; the caption last."""
+    """A few questions in an order that lets no answer give away a later one; the caption last."""
     turns = []
-    shapes, colours = [item.shape for item in items], [item.colour for item in items]
-    count = str(len(items))
-    turns.append(
-        _either(rng, "count", ("How many shapes are there?", count), ("มีรูปทรงกี่ชิ้น", count), thai=0.25)
-        if rng.random() < 0.5
-        else Turn("count", f"How many {plural(shapes[0])} are there?", str(shapes.count(shapes[0])), True)
-    )
+    shapes, colours, alone = [item.shape for item in items], [item.colour for item in items], len(items) == 1
+    turns.append(_how_many(rng, items) if rng.random() < 0.5 else _how_many_of(shapes, shapes[0]))
     for item in items:
         by_shape, by_colour = shapes.count(item.shape) == 1, colours.count(item.colour) == 1
         # One of shape → colour and colour → shape, and one of shape → place and place → item: each tells the other.
         if by_shape and (not by_colour or rng.random() < 0.5):
-            turns.append(
-                _either(
-                    rng,
-                    "colour",
-                    (f"What colour is the {item.shape}?", item.colour),
-                    (f"{THAI[item.shape]}มีสีอะไร", THAI[item.colour]),
-                )
-            )
+            turns.append(_of_item(rng, "colour", item, "name", alone))
         elif by_colour:
-            turns.append(
-                _either(
-                    rng,
-                    "shape",
-                    (f"Which shape is {item.colour}?", item.shape),
-                    (f"รูปทรง{THAI[item.colour]}คืออะไร", THAI[item.shape]),
-                )
-            )
+            turns.append(_of_item(rng, "shape", item, "colour", alone))
         if by_shape and rng.random() < 0.5:
-            turns.append(
-                _either(
-                    rng,
-                    "position",
-                    (f"Where is the {item.shape}?", item.anchor),
-                    (f"{THAI[item.shape]}อยู่ที่ไหน", THAI[item.anchor]),
-                )
-            )
+            turns.append(_of_item(rng, "position", item, "name", alone))
         else:
-            where = "in the centre" if item.anchor == "centre" else f"at the {item.anchor}"
-            turns.append(Turn("what", f"What is {where}?", f"{a(item.colour)} {item.shape}"))
+            turns.append(_what_is_there(item))
     if len(items) > 1 and rng.random() < 0.3:
-        missing = [shape for shape in SHAPES if shape not in shapes]
-        asked = str(rng.choice(shapes if rng.random() < 0.5 else missing))
-        turns.append(Turn("presence", f"Is there a {asked}?", "yes" if asked in shapes else "no"))
+        turns.append(_is_there(rng, shapes))
     turns = [turns[index] for index in rng.permutation(len(turns))]
     return [*turns, Turn("caption", "Describe the picture.", caption(items))]
 
 
+def _drill_items(rng, items: list[Item]) -> list[Turn]:
+    """Every question about every item, in any order; the caption last."""
+    shapes, colours, alone = [item.shape for item in items], [item.colour for item in items], len(items) == 1
+    turns = [_how_many(rng, items), _how_many_of(shapes, str(rng.choice(shapes)))]
+    for item in items:
+        turns += [_of_item(rng, task, item, "place", alone) for task in ("colour", "shape")]
+        turns.append(_what_is_there(item))
+        if colours.count(item.colour) == 1:
+            turns += [_of_item(rng, task, item, "colour", alone) for task in ("shape", "position")]
+        if shapes.count(item.shape) == 1:
+            turns += [_of_item(rng, task, item, "name", alone) for task in ("colour", "position")]
+    if len(items) > 1:
+        turns.append(_is_there(rng, shapes))
+    turns = [turns[index] for index in rng.permutation(len(turns))]
+    return [*turns, Turn("caption", "Describe the picture.", caption(items))]
+
+
+_OF_ITEM = {
+    ("colour", "name"): ("What colour is the {shape}?", "{shape}มีสีอะไร"),
+    ("colour", "place"): ("What colour is the shape {where}?", "รูปทรงที่{anchor}มีสีอะไร"),
+    ("shape", "colour"): ("Which shape is {colour}?", "รูปทรง{colour}คืออะไร"),
+    ("shape", "place"): ("Which shape is {where}?", "รูปทรงที่{anchor}คืออะไร"),
+    ("position", "name"): ("Where is the {shape}?", "{shape}อยู่ที่ไหน"),
+    ("position", "colour"): ("Where is the {colour} shape?", "รูปทรง{colour}อยู่ที่ไหน"),
+}
+"""(what is asked of an item, what it is found by): in English and in Thai."""
+
+
+def _of_item(rng, task: str, item: Item, by: str, alone: bool, *, thai: float = 0.2) -> Turn:
+    english_form, thai_form = _OF_ITEM[task, by]
+    fields = {"shape": item.shape, "colour": item.colour, "anchor": item.anchor}
+    form = english_form
+    if rng.random() < thai:
+        form, fields = thai_form, {name: THAI[value] for name, value in fields.items()}
+    answer = fields["anchor" if task == "position" else task]
+    return Turn(task, form.format(**fields, where=_where(item)), answer, "" if alone else by)
+
+
+def _how_many(rng, items: list[Item], thai: float = 0.25) -> Turn:
+    question = "มีรูปทรงกี่ชิ้น" if rng.random() < thai else "How many shapes are there?"
+    return Turn("count", question, str(len(items)))
+
+
+def _how_many_of(shapes: list[str], shape: str) -> Turn:
+    return Turn("count", f"How many {plural(shape)} are there?", str(shapes.count(shape)), by="name")
+
+
+def _what_is_there(item: Item) -> Turn:
+    return Turn("what", f"What is {_where(item)}?", f"{a(item.colour)} {item.shape}")
+
+
+def _where(item: Item) -> str:
+    return "in the centre" if item.anchor == "centre" else f"at the {item.anchor}"
+
+
+def _is_there(rng, shapes: list[str]) -> Turn:
+    missing = [shape for shape in SHAPES if shape not in shapes]
+    asked = str(rng.choice(shapes if rng.random() < 0.5 else missing))
+    return Turn("presence", f"Is there a {asked}?", "yes" if asked in shapes else "no")
+
+
 def caption(items: list[Item]) -> str:
-    def phrase(item: Item) -> str:
-        where = "in the centre" if item.anchor == "centre" else f"at the {item.anchor}"
-        return f"{a(item.colour)} {item.shape} {where}"
-
     order = sorted(items, key=lambda item: list(ANCHORS).index(item.anchor))
-    text = ", ".join(phrase(item) for item in order)
+    text = ", ".join(f"{a(item.colour)} {item.shape} {_where(item)}" for item in order)
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _either(rng, task: str, english: tuple[str, str], thai_form: tuple[str, str], thai: float = 0.2) -> Turn:
-    return Turn(task, *(thai_form if rng.random() < thai else english))

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline import sources
 from data_pipeline.check import check_images
-from data_pipeline.corpus import objects, offline, scenes
+from data_pipeline.corpus import known, objects, offline, scenes, wordings
 from data_pipeline.records import images_of
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation.metrics import majority
@@ -40,22 +40,22 @@ def question_of(record):
 
 
 def test_at_least_24_objects_with_four_facts_and_names_of_their_own():
-    assert len(objects.CATALOGUE) >= 24 and len(objects.FACTS) >= 4
+    assert len(objects.CATALOGUE) >= 24 and len(wordings.FACTS) >= 4
     names = [name for thing in objects.CATALOGUE for name in thing.facts["name"]]
     assert len(set(names)) == len(names)
     assert len({thing.parts for thing in objects.CATALOGUE}) == len(objects.CATALOGUE)
     for thing in objects.CATALOGUE:
-        assert set(thing.facts) == set(objects.FACTS)
+        assert set(thing.facts) == set(wordings.FACTS)
         for english, thai in thing.facts.values():
             assert english.isascii() and not any(letter.isascii() and letter.isalpha() for letter in thai)
 
 
 def test_the_corpus_is_whole_and_every_picture_opens(corpus):
     train = records_of(corpus, "train")
-    facts = len(objects.CATALOGUE) * len(objects.FACTS)
+    facts = len(objects.CATALOGUE) * len(wordings.FACTS)
     assert Counter(Counter(record.fact_id for record in train).values()) == {offline.PAIRS: facts}
     assert Counter(record.provenance["language"] for record in train) == {"en": 8 * facts, "th": 2 * facts}
-    assert sum(record.reasoning is not None for record in train) == 2 * facts
+    assert sum(record.reasoning is not None for record in train) == facts
     for split in ("synthetic", "photo"):
         held_out = records_of(corpus, split)
         assert len(held_out) >= 400
@@ -76,10 +76,10 @@ def test_a_chain_of_thought_holds_what_is_seen_and_ends_with_the_short_answer(co
 
 
 def test_no_question_names_its_object_or_gives_an_answer_away(corpus):
-    known = {value.casefold() for thing in objects.CATALOGUE for pair in thing.facts.values() for value in pair}
+    values = {value.casefold() for thing in objects.CATALOGUE for pair in thing.facts.values() for value in pair}
     for split in ("train", "synthetic", "photo"):
         for question in {question_of(record).casefold() for record in records_of(corpus, split)}:
-            assert not [value for value in known if value in question], question
+            assert not [value for value in values if value in question], question
 
 
 def test_held_out_views_and_wordings_are_in_no_training_record(corpus):
@@ -107,7 +107,12 @@ def test_scenes_know_nothing_of_the_objects(tmp_path):
     tree = ast.parse(Path(scenes.__file__).read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert "objects" not in imported and "CATALOGUE" not in imported
-    offline.make(tmp_path / "s", "scenes", {"train": 40, "held_out": 40, "seed": 3}, progress=plain)
+    offline.make(
+        tmp_path / "s",
+        "scenes",
+        {"train": 40, "drill": 40, "talk": 40, "held_out": 40, "finding": 12, "seed": 3},
+        progress=plain,
+    )
     text = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "s").glob("*.jsonl"))
     general = (Path(scenes.__file__).parent / "general.txt").read_text(encoding="utf-8")
     for thing in objects.CATALOGUE:
@@ -116,8 +121,23 @@ def test_scenes_know_nothing_of_the_objects(tmp_path):
                 assert value not in text and value not in general
 
 
+def test_what_is_known_of_plain_shapes_is_nothing_of_the_objects(tmp_path):
+    for kind in ("name", "origin", "maker", "use"):
+        invented = {value for thing in objects.CATALOGUE for value in thing.facts[kind]}
+        assert invented.isdisjoint(value for shape in scenes.SHAPES for value in known.facts(shape)[kind])
+    settings = {"train": 0, "drill": 0, "talk": 40, "held_out": 0, "finding": 0, "seed": 0}
+    offline.make(tmp_path / "s", "scenes", settings, progress=plain)
+    unseen = {
+        q for kind in wordings.FACTS for lang in ("en", "th") for q in wordings.questions(kind, lang, held_out=True)
+    }
+    asked = {question_of(record).removesuffix(wordings.STEPS) for record in records_of(tmp_path / "s", "talk")}
+    assert asked.isdisjoint(unseen) and len(asked) > 60
+    told = [record for record in records_of(tmp_path / "s", "talk") if record.id.split("-")[-1] in wordings.FACTS]
+    assert len(told) == 100
+
+
 def test_the_same_seed_draws_the_same_bytes_in_one_process_or_in_two(tmp_path, monkeypatch):
-    settings = {"train": 24, "held_out": 0, "seed": 5}
+    settings = {"train": 24, "drill": 12, "talk": 0, "held_out": 0, "finding": 0, "seed": 5}
     offline.make(tmp_path / "one", "scenes", settings, progress=plain)
     monkeypatch.setattr(offline, "_IN_ONE_PROCESS", 1)
     monkeypatch.setattr(offline.os, "cpu_count", lambda: 2)
@@ -138,7 +158,7 @@ def test_a_finished_corpus_is_left_alone_and_an_unfinished_one_is_finished(corpu
                 raise KeyboardInterrupt
             yield drawn
 
-    settings = {"train": 12, "held_out": 0, "seed": 0}
+    settings = {"train": 12, "drill": 0, "talk": 0, "held_out": 0, "finding": 0, "seed": 0}
     with pytest.raises(KeyboardInterrupt):
         offline.make(tmp_path / "s", "scenes", settings, progress=interrupted)
     assert not (tmp_path / "s" / "train.jsonl").exists()
@@ -166,7 +186,7 @@ def test_every_answer_about_a_scene_is_what_the_scene_holds():
             scenes.Item(str(rng.choice(["star", "cross", "ring"])), str(rng.choice(["red", "blue", "grey"])), anchor)
             for anchor in rng.permutation(list(scenes.ANCHORS))[:count]
         ]
-        for turn in scenes._ask_items(rng, items):
+        for turn in [*scenes._ask_items(rng, items), *scenes._drill_items(rng, items)]:
             if not turn.question.isascii():
                 assert turn.answer in thai or turn.answer.isdigit()
                 continue
@@ -174,16 +194,19 @@ def test_every_answer_about_a_scene_is_what_the_scene_holds():
             if turn.task == "count":
                 kind = plurals.get(words[2])
                 assert int(turn.answer) == sum(kind in (None, item.shape) for item in items)
-                assert turn.asks_kind == (kind is not None)
-            elif turn.task == "colour":
-                (item,) = [item for item in items if item.shape == words[-1]]
-                assert turn.answer == item.colour
-            elif turn.task == "shape":
-                (item,) = [item for item in items if item.colour == words[-1]]
-                assert turn.answer == item.shape
-            elif turn.task == "position":
-                (item,) = [item for item in items if item.shape == words[-1]]
-                assert turn.answer == item.anchor
+                assert turn.by == ("name" if kind else "")
+            elif turn.task in ("colour", "shape", "position"):
+                named = next((word for word in words if word in scenes.SHAPES), None)
+                coloured = next((word for word in words if word in scenes.COLOURS), None)
+                placed = next((place for place in scenes.ANCHORS if turn.question.endswith(f"{place}?")), None)
+                # Named, coloured or placed: exactly one, and exactly one item answers to it.
+                assert [named, coloured, placed].count(None) == 2
+                (item,) = [
+                    item for item in items if named == item.shape or coloured == item.colour or placed == item.anchor
+                ]
+                told = {"colour": item.colour, "shape": item.shape, "position": item.anchor}
+                assert turn.answer == told[turn.task]
+                assert turn.by == ("" if count == 1 else "name" if named else "colour" if coloured else "place")
             elif turn.task == "what":
                 (item,) = [item for item in items if turn.question.endswith(f"{item.anchor}?")]
                 assert turn.answer == f"{scenes.a(item.colour)} {item.shape}"
@@ -194,24 +217,69 @@ def test_every_answer_about_a_scene_is_what_the_scene_holds():
 
 
 def test_held_out_scenes_have_every_answer_as_often(tmp_path):
-    offline.make(tmp_path / "s", "scenes", {"train": 0, "held_out": 160, "seed": 0}, progress=plain)
+    offline.make(
+        tmp_path / "s",
+        "scenes",
+        {"train": 0, "drill": 0, "talk": 0, "held_out": 160, "finding": 0, "seed": 0},
+        progress=plain,
+    )
     held_out = records_of(tmp_path / "s", "held_out")
     assert Counter(record.task for record in held_out) == dict.fromkeys(scenes.TASKS, 40)
     for task in scenes.TASKS:
         answers = [scenes.THAI.get(a, a) for r in held_out if r.task == task for a in r.answers]
         assert majority([[answer] for answer in answers], [task] * 40) <= 1 / len(scenes.ANSWERS[task]) + 0.05
     # How a count is asked does not tell it either.
-    for of_a_kind in (True, False):
-        counts = Counter(
-            r.answers[0]
-            for r in held_out
-            if r.task == "count" and (question_of(r) not in ("How many shapes are there?", "มีรูปทรงกี่ชิ้น")) == of_a_kind
-        )
-        assert set(counts.values()) == {5}
+    assert {question_of(r) for r in held_out if r.task == "count"} <= {"How many shapes are there?", "มีรูปทรงกี่ชิ้น"}
+
+
+def test_questions_that_find_a_shape_by_its_looks_are_a_split_of_their_own(tmp_path):
+    settings = {"train": 0, "drill": 0, "talk": 0, "held_out": 40, "finding": 60, "seed": 0}
+    offline.make(tmp_path / "s", "scenes", settings, progress=plain)
+    looks = {*scenes.SHAPES, *scenes.COLOURS}
+    looks |= {*map(scenes.plural, scenes.SHAPES), *(scenes.THAI[look] for look in looks)}
+    finding = records_of(tmp_path / "s", "finding")
+    assert Counter(record.task for record in finding) == dict.fromkeys(scenes.TASKS, 15)
+    assert all(any(look in question_of(record) for look in looks) for record in finding)
 
 
 def test_a_scene_on_disk_is_a_conversation_with_one_picture(tmp_path):
-    offline.make(tmp_path / "s", "scenes", {"train": 10, "held_out": 0, "seed": 0}, progress=plain)
+    offline.make(
+        tmp_path / "s",
+        "scenes",
+        {"train": 10, "drill": 10, "talk": 0, "held_out": 0, "finding": 0, "seed": 0},
+        progress=plain,
+    )
     first = json.loads((tmp_path / "s" / "train.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first["messages"][0]["content"][0] == {"type": "image", "image": "images/train-000000.jpg"}
     assert all(len(images_of(record)) == 1 for record in records_of(tmp_path / "s", "train"))
+    drill = records_of(tmp_path / "s", "drill")
+    assert {images_of(record)[0] for record in drill}.isdisjoint(
+        images_of(record)[0] for record in records_of(tmp_path / "s", "train")
+    )
+    assert all(len(record.messages) == 2 for record in drill)  # a question of its own each: no answer gives one away
+
+
+def test_two_cannot_draw_in_one_folder_and_a_damaged_stamp_is_told(tmp_path):
+    settings = {"train": 4, "drill": 0, "talk": 0, "held_out": 0, "finding": 0, "seed": 0}
+    folder = tmp_path / "s"
+    with pytest.raises(InputError, match="another process is drawing"):
+        offline.make(folder, "scenes", settings, progress=lambda pictures, total: drawn_by_two(folder, settings))
+    offline.make(folder, "scenes", settings, progress=plain)
+    stamp = folder / "corpus.json"
+    stamp.write_text(
+        json.dumps({key: value for key, value in json.loads(stamp.read_text()).items() if key != "records"})
+    )
+    with pytest.raises(InputError, match="is damaged; remove it"):
+        offline.make(folder, "scenes", settings, progress=plain)
+    stamp.unlink()
+    assert offline.make(folder, "scenes", settings, progress=plain) == (
+        {"train": len(records_of(folder, "train"))},
+        True,
+    )
+    with pytest.raises(InputError, match="is a file; name a folder"):
+        offline.make(folder / "train.jsonl", "scenes", settings, progress=plain)
+
+
+def drawn_by_two(folder, settings):
+    offline.make(folder, "scenes", settings, progress=plain)
+    raise AssertionError("two drew at once")

@@ -64,6 +64,48 @@ def test_answers_to_other_questions_are_not_mixed_in(tmp_path):
         list(runner.predict(QUESTIONS[:3], says_yes, path, metric="contains"))
 
 
+def test_a_cut_within_a_character_and_odd_line_ends_do_no_harm(tmp_path):
+    path = tmp_path / "p.jsonl"
+
+    def answer(conversations):
+        return ["one\u2028two\x85 \ud800" for _ in conversations]
+
+    whole = list(runner.predict(QUESTIONS[:4], answer, path, metric="exact"))
+    bytes_of = path.read_bytes()
+    path.write_bytes(bytes_of + '{"id": "q4", "question": "\u0e01'.encode()[:-1])
+    assert list(runner.read_predictions(path).values()) == whole
+    assert path.read_bytes() != bytes_of  # reading alone changes nothing
+    assert list(runner.predict(QUESTIONS[:4], says_yes, path, metric="exact")) == whole
+    assert path.read_bytes() == bytes_of
+
+
+def test_corrected_answers_are_scored_anew_and_mended_pictures_asked_again(tmp_path):
+    path = tmp_path / "p.jsonl"
+
+    def broken(conversations):
+        raise InputError("q.png: not a picture")
+
+    assert [one.score for one in runner.predict(QUESTIONS[:2], broken, path, metric="normalised")] == [0, 0]
+    twice = path.read_bytes()
+    list(runner.predict(QUESTIONS[:2], broken, path, metric="normalised"))
+    assert path.read_bytes() == twice
+    mended = list(runner.predict(QUESTIONS[:2], says_yes, path, metric="normalised"))
+    assert [(one.score, one.fault) for one in mended] == [(1, None), (1, None)]
+    corrected = [question(0, "no"), QUESTIONS[1]]
+
+    def never(conversations):
+        raise AssertionError("asked again")
+
+    assert [one.score for one in runner.predict(corrected, never, path, metric="normalised")] == [0, 1]
+    assert runner.read_predictions(path)["q0"].answers == ["no"]
+
+
+def test_the_page_shows_some_of_every_part(tmp_path):
+    predictions = list(runner.predict(QUESTIONS, says_yes, tmp_path / "p.jsonl", metric="normalised"))
+    assert [one.id for one in report._spread(predictions, 4)] == ["q0", "q2", "q5", "q7"]
+    assert report._spread(predictions, 20) == predictions
+
+
 def test_the_summary_has_sizes_intervals_groups_and_flips(tmp_path):
     after = list(runner.predict(QUESTIONS, says_yes, tmp_path / "a.jsonl", metric="normalised"))
     before = list(runner.predict(QUESTIONS, lambda c: ["no" for _ in c], tmp_path / "b.jsonl", metric="normalised"))

@@ -76,3 +76,35 @@ def test_several_files_and_other_pictures(model, tmp_path):
     assert doubled.returncode == 1 and doubled.stderr.count("is already that of") == 39
     unknown = evaluate(model, two, tmp_path / "new", "--pictures=none", "--metric=bleu")
     assert unknown.returncode == 1 and len(unknown.stderr.splitlines()) == 2
+
+
+def test_a_folder_of_other_files_and_another_baseline_are_refused(model, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text(f"image,question,answer\n{PHOTOS / 'coffee.jpg'},What?,Coffee\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "report.html").write_text("mine")
+    done = evaluate(model, table, tmp_path / "mine")
+    assert done.returncode == 1 and "holds files that are not an evaluation's" in done.stderr
+    assert (tmp_path / "mine" / "report.html").read_text() == "mine"
+    line = {"id": "x", "question": "?", "prediction": "", "answers": ["a"], "score": 0, "metric": "exact", "groups": {}}
+    (tmp_path / "mine" / "predictions.jsonl").write_text(json.dumps(line) + "\n")
+    done = evaluate(model, table, tmp_path / "out", f"--baseline={tmp_path / 'mine'}")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "answered none of these questions" in done.stderr
+
+
+def test_questions_that_would_share_a_name_and_answers_in_parts(model, tmp_path):
+    def record(id, *turns):
+        messages = [{"role": role, "content": content} for role, content in turns]
+        return json.dumps({"id": id, "messages": messages})
+
+    parts = [{"type": "text", "text": "red"}]
+    two = record("r", ("user", "A?"), ("assistant", "a"), ("user", "B?"), ("assistant", "b"))
+    records = tmp_path / "r.jsonl"
+    records.write_text(two + "\n" + record("r#1", ("user", "C?"), ("assistant", "c")) + "\n")
+    done = evaluate(model, records, tmp_path / "out")
+    assert done.returncode == 1 and "two questions would be called 'r#1'" in done.stderr
+    records.write_text(record("p", ("user", "Colour?"), ("assistant", parts)) + "\n")
+    done = evaluate(model, records, tmp_path / "parts")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "parts" / "predictions.jsonl").read_text())["answers"] == ["red"]

@@ -1,6 +1,7 @@
 """The small files of a model folder, and folders and files that appear whole or not at all."""
 
 import contextlib
+import fcntl
 import json
 import shutil
 import tempfile
@@ -54,6 +55,21 @@ def written_whole(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def alone(folder: Path, doing: str) -> Iterator[int]:
+    """Holds a folder that must be written by one process at a time; yields the lock's file descriptor.
+
+    Raises:
+      InputError: another process holds it, and what it is `doing`.
+    """
+    with (folder / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process is {doing} in this folder; wait, or take another") from None
+        yield lock.fileno()
 
 
 def write_text(path: Path, text: str) -> None:

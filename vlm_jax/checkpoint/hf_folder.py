@@ -268,6 +268,7 @@ def _write_weights(folder: Path, table: list[Entry], parameters: Mapping[str, ja
             tensors[tensor] = np.ascontiguousarray(entry.transform.write(array))
             weight_map[tensor] = name
         save_file(tensors, folder / name, metadata={"format": "pt"})
+        (folder / name).chmod(0o644)  # as the other files of the folder; save_file makes it the owner's alone
     if len(shards) > 1:
         held = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(held, indent=2) + "\n")

@@ -55,11 +55,14 @@ def swapped(questions: Sequence[Question], *, seed: int = 0) -> list[Question]:
 def blank(questions: Sequence[Question]) -> list[Question]:
     """Each question with grey pictures of the same sizes; a picture that cannot be opened is left as it is."""
 
+    by_size: dict[tuple[int, int], PIL.Image.Image] = {}  # shared: many questions have pictures of few sizes
+
     def grey(image):
         try:
-            return PIL.Image.new("RGB", open_image(image).size, (128, 128, 128))
+            size = open_image(image).size
         except InputError:
             return image
+        return by_size.setdefault(size, PIL.Image.new("RGB", size, (128, 128, 128)))
 
     return [_with(question, [grey(image) for image in images_of(question)]) for question in questions]
 

@@ -13,20 +13,39 @@ import numpy as np
 from vlm_jax.errors import InputError
 
 _SPACE = re.compile(r"\s+")
+# Scripts that write words without spaces between them: Thai, Lao, Burmese, Khmer, kana, Han.
+_SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
+_LETTER = rf"[^\W{_SPACELESS}]"
+_JOINERS = "\u200c\u200d"  # change a word, in Persian and Indic scripts; other invisible characters do not
+# Thai as it is typed, and as it should be: e + e for ae; nikhahit and aa, tone before or after, for am.
+_THAI = (
+    (re.compile("\u0e40\u0e40"), "\u0e41"),
+    (re.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32"), "\\1\u0e33"),
+    (re.compile("([\u0e48-\u0e4b])\u0e4d\u0e32"), "\\1\u0e33"),
+)
 
 
 def normalise(text: str) -> str:
     """One form for spellings that mean the same in any language.
 
-    NFC, case folded, runs of white space as one space, marks and punctuation around the answer dropped. Combining
-    marks stay, wherever they stand: in Thai and Indic scripts they are vowels and tones, not ornaments.
+    NFC, case folded, runs of white space as one space, invisible characters and punctuation around the answer dropped,
+    Thai vowels that can be typed in two ways in one of them. Combining marks stay, wherever they stand: in Thai and
+    Indic scripts they are vowels and tones, not ornaments. A sign or a point before a digit, and % behind one, stay.
     """
     folded = unicodedata.normalize("NFC", text).casefold()
-    text = _SPACE.sub(" ", unicodedata.normalize("NFC", folded)).strip()  # folding may undo the first NFC
+    text = unicodedata.normalize("NFC", folded)  # folding may undo the first NFC
+    text = "".join(c for c in text if c in _JOINERS or unicodedata.category(c) != "Cf")
+    for typed, meant in _THAI:
+        text = typed.sub(meant, text)
+    text = _SPACE.sub(" ", text).strip()
     start, end = 0, len(text)
-    while start < end and _surrounds(text[start]):
+    while start < end and _surrounds(text[start]) and not (text[start] in "-." and text[start + 1 : end][:1].isdigit()):
         start += 1
-    while end > start and _surrounds(text[end - 1]):
+    while (
+        end > start
+        and _surrounds(text[end - 1])
+        and not (text[end - 1] == "%" and text[start : end - 1][-1:].isdigit())
+    ):
         end -= 1
     return text[start:end]
 
@@ -42,8 +61,8 @@ def exact(prediction: str, answer: str) -> float:
 
 
 def normalised(prediction: str, answer: str) -> float:
-    """Equal in the form of `normalise`."""
-    return float(normalise(prediction) == normalise(answer))
+    """Equal in the form of `normalise`; punctuation alone, which normalises to nothing, must be the same."""
+    return float(normalise(prediction) == normalise(answer)) if normalise(answer) else exact(prediction, answer)
 
 
 def contains(prediction: str, answer: str) -> float:
@@ -55,10 +74,10 @@ def contains(prediction: str, answer: str) -> float:
     if not answer:
         return 0.0
     bounded = [re.escape(answer)]
-    if answer[0].isascii() and answer[0].isalnum():
-        bounded.insert(0, r"(?<![A-Za-z0-9])")
-    if answer[-1].isascii() and answer[-1].isalnum():
-        bounded.append(r"(?![A-Za-z0-9])")
+    if re.match(_LETTER, answer[0]):
+        bounded.insert(0, f"(?<!{_LETTER})")
+    if re.match(_LETTER, answer[-1]):
+        bounded.append(f"(?!{_LETTER})")
     return float(re.search("".join(bounded), prediction) is not None)
 
 

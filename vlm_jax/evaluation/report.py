@@ -89,7 +89,7 @@ def page(
     cards = "".join(
         _card(one, name, pictures, before.get(one.id))
         for (_, name), members in sorted(by_kind.items(), key=lambda item: item[0])
-        for one in members[:share]
+        for one in _spread(members, share)
     )
     shown = sum(min(len(members), share) for members in by_kind.values())
     counts = ", ".join(f"{len(members)} {name}" for (_, name), members in sorted(by_kind.items(), key=lambda i: i[0]))
@@ -103,15 +103,23 @@ def page(
     )
 
 
+def _spread(members: Sequence[Prediction], count: int) -> list[Prediction]:
+    """Some of the members, evenly from first to last: files and splits stand one after the other."""
+    step = max(1.0, len(members) / count)
+    return [members[int(number * step)] for number in range(min(count, len(members)))]
+
+
 _STYLE = """
 :root{color-scheme:light dark}body{font:16px/1.45 system-ui,sans-serif;max-width:72rem;margin:0 auto;padding:1rem}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .75rem;text-align:right;border-bottom:1px solid #8884}
+.figures{overflow-x:auto}table{border-collapse:collapse;margin:1rem 0}
+td{white-space:nowrap}td,th{padding:.25rem .75rem;text-align:right;border-bottom:1px solid #8884}
 td:first-child,th:first-child{text-align:left}
 main{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(16rem,1fr))}
 article{border:1px solid #8886;border-radius:.5rem;padding:.75rem;overflow-wrap:anywhere}
 article img{max-width:100%;max-height:12rem;border-radius:.25rem;display:block;margin-bottom:.5rem}
 .kind{float:right;font-size:.8rem;padding:0 .5rem;border-radius:1rem;background:#8883}
 .lost,.wrong,.not-asked{border-color:#c33}.learned,.right{border-color:#283}
+@media(max-width:30rem){h1{font-size:1.3rem;overflow-wrap:anywhere}table{font-size:.85rem}td,th{padding:.2rem .35rem}}
 dl{margin:.5rem 0 0}dt{font-size:.8rem;opacity:.7}dd{margin:0 0 .25rem}
 """
 
@@ -150,7 +158,7 @@ def _figures(summary: Mapping[str, Any]) -> str:
         for name, part in rows
     )
     head = f"<th>{'before<th>' if earlier else ''}{html.escape(str(summary['metric']))}"
-    return f"<table><tr><th>{head}<th>95 % interval<th>n<th>blind{body}</table>"
+    return f"<div class=figures><table><tr><th>{head}<th>95 % interval<th>n<th>blind{body}</table></div>"
 
 
 def _card(one: Prediction, kind: str, pictures: Callable[[str], list[Source]], before: Prediction | None) -> str:

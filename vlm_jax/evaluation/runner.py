@@ -6,6 +6,7 @@ Every answer is written to `predictions.jsonl` as it comes, so an evaluation tha
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,45 +55,73 @@ def predict(
     """Yields a prediction for every question, in order; those that `path` already holds are not asked again.
 
     A question that cannot be asked is scored 0 and carries the reason; the others of its batch are asked without it.
+    It is asked again when the evaluation is gone on with, and held answers are scored anew where the accepted ones have
+    changed.
     """
-    held = read_predictions(path)
+    _drop_cut_line(path)
+    written = read_predictions(path)
     asked = {question.id: question for question in questions}
     stale = [
-        id for id, one in held.items() if id not in asked or one.question != asked[id].text or one.metric != metric
+        id for id, one in written.items() if id not in asked or one.question != asked[id].text or one.metric != metric
     ]
     if stale:
         raise InputError(f"{path}: holds answers to other questions ({stale[0]!r}, say); take another output folder")
-    with path.open("a", encoding="utf-8") as file:
+    held = {id: one for id, one in written.items() if not one.fault}
+    with path.open("ab") as file:
+
+        def write(one: Prediction) -> None:
+            if written.get(one.id) != one:
+                file.write(_line(one))
+            held[one.id] = one
+
+        for one in list(held.values()):
+            if (accepted := asked[one.id].answers) != one.answers or asked[one.id].groups != one.groups:
+                value = score(metric, one.prediction, accepted)
+                write(dataclasses.replace(one, answers=accepted, score=value, groups=asked[one.id].groups))
         for start in range(0, len(questions), batch):
             part = questions[start : start + batch]
             new = [question for question in part if question.id not in held]
             for question, (said, fault) in zip(new, _answers(new, answer), strict=True):
                 value = 0.0 if fault else score(metric, said, question.answers)
-                one = Prediction(
-                    question.id, question.text, said, question.answers, value, metric, question.groups, fault
+                write(
+                    Prediction(
+                        question.id, question.text, said, question.answers, value, metric, question.groups, fault
+                    )
                 )
-                file.write(json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n")
-                held[question.id] = one
             file.flush()
             yield from (held[question.id] for question in part)
 
 
 def read_predictions(path: Path) -> dict[str, Prediction]:
-    """{id: prediction} of a file that may not exist; a last line that a kill cut off is taken out of it."""
+    """{id: prediction} of a file that may not exist; a last line that a kill cut off is passed over.
+
+    Raises:
+      InputError: a whole line that is no prediction.
+    """
     if not path.is_file():
         return {}
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
     held = {}
-    for number, line in enumerate(whole.splitlines(), start=1):
+    # Split at line feeds alone, and as bytes: a cut may lie within a character, and a text may hold other line ends.
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            one = Prediction(**json.loads(line))
+            one = Prediction(**json.loads(line.decode("utf-8")))
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}, line {number}: no prediction ({error}); remove the file") from None
         held[one.id] = one
     return held
+
+
+def _drop_cut_line(path: Path) -> None:
+    if path.is_file():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+
+
+def _line(one: Prediction) -> bytes:
+    held = dataclasses.asdict(one)
+    try:
+        return json.dumps(held, ensure_ascii=False).encode("utf-8") + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can write and UTF-8 cannot
+        return json.dumps(held).encode("ascii") + b"\n"
 
 
 def _answers(questions: Sequence[Question], answer: Answer) -> list[tuple[str, str | None]]:
