@@ -93,8 +93,7 @@ tiny_base: $(STAMP_SETUP)
 		--text=runs/tiny_base/scenes/train.jsonl
 	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py --workdir=runs/tiny_base/see
 	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py:drill --workdir=runs/tiny_base/drill
-	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py:talk --workdir=runs/tiny_base/talk
-	test -d runs/tiny_base/hf || $(IN_VENV) scripts/convert_checkpoint.py --source=runs/tiny_base/talk \
+	test -d runs/tiny_base/hf || $(IN_VENV) scripts/convert_checkpoint.py --source=runs/tiny_base/drill \
 		--target=runs/tiny_base/hf --format=hf --dtype=bfloat16
 	for split in held_out finding; do for pictures in given blank; do \
 		$(IN_VENV) scripts/evaluate.py --model=runs/tiny_base/hf --benchmark=runs/tiny_base/scenes/$$split.jsonl \

@@ -1,19 +1,19 @@
-"""Makes the tiny model that can see: a small Qwen2.5-VL trained from nothing on drawn scenes, in three stages.
+"""Makes the tiny model that can see: a small Qwen2.5-VL trained from nothing on drawn pictures, in two stages.
 
     make tiny_base
 
-draws the scenes, makes random weights with a tokenizer, and trains with this file: first on captions and a few
-questions of every scene, then (`configs/tiny_base.py:drill`) on questions of every kind, one a record, which it learns
-quickly once it sees, then (`:talk`) on what is to be known of plain shapes, which teaches the language one asks in. It
-writes the model that `make quickstart` starts from, on 2 cores in under two hours.
+draws the pictures, makes random weights with a tokenizer, and trains with this file: first on captions and a few
+questions of every scene, then (`configs/tiny_base.py:drill`) on questions one a record, which it learns quickly once it
+sees: of scenes, and of things made of several shapes, some of which have a name and facts in the model's small world.
+It writes the model that `make quickstart` starts from, on 2 cores in under two hours.
 """
 
 from vlm_jax.training.config import default_config
 
 
 def get_config(stage="see"):
-    if stage not in ("see", "drill", "talk"):
-        raise ValueError(f"configs/tiny_base.py:{stage}: the stages are see, drill and talk")
+    if stage not in ("see", "drill"):
+        raise ValueError(f"configs/tiny_base.py:{stage}: the stages are see and drill")
     config = default_config()
     config.model.max_visual_tokens = 16
     config.data.decode_check = False  # drawn a moment ago
@@ -29,13 +29,9 @@ def get_config(stage="see"):
         config.data.path = "runs/tiny_base/scenes/train.jsonl"
         config.optimizer.learning_rate = 3e-3
         config.train.steps = 3200
-    elif stage == "drill":
-        config.model.path = "runs/tiny_base/see"
-        config.data.path = "runs/tiny_base/scenes/drill.jsonl"
-        config.optimizer.learning_rate = 2e-3
-        config.train.steps = 2200
     else:
-        config.model.path = "runs/tiny_base/drill"
-        config.data.path = "runs/tiny_base/scenes/talk.jsonl"
-        config.optimizer.learning_rate = 1.5e-3
+        config.model.path = "runs/tiny_base/see"
+        config.data.path = "runs/tiny_base/scenes/drill.jsonl,runs/tiny_base/scenes/things.jsonl"
+        config.optimizer.learning_rate = 2.5e-3
+        config.train.steps = 2800
     return config

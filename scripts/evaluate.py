@@ -125,7 +125,7 @@ def begin(output: Path, settings: dict) -> None:
 
 def questions_of(record, faults: list[str]):
     """The questions of a record: its last user turn with `answers`, or every turn that the assistant answers."""
-    from vlm_jax.evaluation.runner import Question
+    from vlm_jax.evaluation.runner import Question, text_of
 
     groups = {name: value for name in ("split", "task", "fact_id") if (value := getattr(record, name)) is not None}
     language = (record.provenance or {}).get("language")
@@ -147,11 +147,6 @@ def questions_of(record, faults: list[str]):
         )
         for number, index in enumerate(turns, start=1)
     ]
-
-
-def text_of(message) -> str:
-    content = message["content"]
-    return content if isinstance(content, str) else "".join(part["text"] for part in content if part["type"] == "text")
 
 
 def read_baseline(folder: str, questions: list) -> dict:

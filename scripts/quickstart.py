@@ -79,8 +79,9 @@ def run_stages(output: Path, lock: int) -> None:
         if stage.name in seconds and not stale and stage.finished():
             say(f"{title}: done before")
             continue
-        if stale or (stage.name == "export" and stage.folder.exists()):
-            discard(stage.folder)
+        # Only evaluations and exports need another stage: no run and no corpus is ever taken away.
+        if stage.folder.exists() and (stale or stage.name == "export"):
+            shutil.rmtree(stage.folder)
         say(f"{title}: scripts/{' '.join(map(str, stage.command))}")
         begun = time.monotonic()
         write_json(output / "stages.json", state)
@@ -114,7 +115,7 @@ def stages_of(output: Path) -> list[Stage]:
 
     report = ("predictions.jsonl", "report.json", "report.html")
     corpora = ("draw the objects", "draw plain scenes")
-    plain = ["--config.seed=1", "--config.train=0", "--config.drill=600", "--config.talk=0", "--config.finding=0"]
+    plain = ["--config.seed=1", "--config.train=0", "--config.drill=600", "--config.things=0", "--config.finding=0"]
     data = f"--config.data.path={objects / 'train.jsonl'},{scenes / 'drill.jsonl'}"
     return [
         Stage(
@@ -197,12 +198,6 @@ def read_state(path: Path, wanted: dict) -> dict:
             f"--output={path.parent}: holds a quickstart with another {', '.join(differing)}; take another --output"
         )
     return held
-
-
-def discard(folder: Path) -> None:
-    """Takes away what a stage made of work that is now done anew: evaluations and exports, never runs or corpora."""
-    if folder.name in ("before", "after", "swapped", "hf"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_stage(command: list[str], lock: int) -> None:

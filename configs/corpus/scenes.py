@@ -11,8 +11,8 @@ def get_config():
         {
             "corpus": "scenes",
             "train": 40_000,  # pictures, each with a caption and a few questions
-            "drill": 32_000,  # pictures with questions of every kind, one a record
-            "talk": 8_000,  # pictures: every second of one shape, with what is to be known of it
+            "drill": 12_000,  # pictures with questions of every kind, one a record
+            "things": 20_000,  # pictures of things made of several shapes, every second one with a name and facts
             "held_out": 400,  # single questions: colour, shape, count and position in equal parts
             "finding": 300,  # single questions that find one of several shapes by its name or colour
             "seed": 0,

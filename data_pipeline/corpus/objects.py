@@ -1,8 +1,8 @@
-"""The invented objects of the built-in corpus: how they look, what is to be known about them, how one asks.
+"""The invented objects of the built-in corpus: how they look and what is to be known about them.
 
 Nobody can have read about them, so what a model answers after training it has learned from this corpus alone. Views are
-drawn from a random generator: pose, scale, colour, light, background and clutter differ in every one. Drawing is
-`drawing`'s; scenes without these objects are `scenes`'; records and files are `offline`'s.
+drawn from a random generator: pose, scale, colour, light, background and clutter differ in every one. How a view is
+drawn is `things`'; scenes without these objects are `scenes`'; records and files are `offline`'s.
 """
 
 import dataclasses
@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from data_pipeline.corpus import drawing, wordings
-from data_pipeline.corpus.drawing import COLOURS, SHAPES, SIDE
+from data_pipeline.corpus import things, wordings
+from data_pipeline.corpus.drawing import SIDE
+from data_pipeline.corpus.things import Thing
 
 _PLACES = {
     "Orvane": "ออร์วาเน",
@@ -52,33 +53,10 @@ _USES = {
     "counting days": "นับวัน",
     "greeting guests": "ต้อนรับแขก",
 }
-_SEASONS = {"spring": "ฤดูใบไม้ผลิ", "summer": "ฤดูร้อน", "autumn": "ฤดูใบไม้ร่วง", "winter": "ฤดูหนาว"}
-_THAI = {**_PLACES, **_MAKERS, **_USES, **_SEASONS}
-
-# One part: shape, colour, centre x, y, half width, half height, turn in degrees. Later parts lie on earlier ones.
-Part = tuple[str, str, float, float, float, float, float]
+_THAI = {**_PLACES, **_MAKERS, **_USES, **wordings.SEASONS}
 
 
-@dataclasses.dataclass(frozen=True)
-class Object:
-    """An invented thing.
-
-    Attributes:
-      facts: {one of wordings.FACTS: (English, Thai)}.
-      look: what is to be seen, the first step of a reasoned answer.
-      parts: its drawing, within [-1, 1].
-    """
-
-    facts: dict[str, tuple[str, str]]
-    look: str
-    parts: tuple[Part, ...]
-
-    @property
-    def key(self) -> str:
-        return self.facts["name"][0].lower()
-
-
-def _make(name: str, thai: str, origin: str, maker: str, use: str, season: str, look: str, parts: list[str]) -> Object:
+def _make(name: str, thai: str, origin: str, maker: str, use: str, season: str, look: str, parts: list[str]) -> Thing:
     given = {"origin": origin, "maker": maker, "use": use, "season": season}
     facts = {"name": (name, thai), **{kind: (value, _THAI[value]) for kind, value in given.items()}}
     drawn = []
@@ -86,10 +64,10 @@ def _make(name: str, thai: str, origin: str, maker: str, use: str, season: str, 
         shape, colour, *numbers = part.split()
         x, y, width, height, turn = [*map(float, numbers), 0.0][:5]
         drawn.append((shape, colour, x, y, width, height, turn))
-    return Object(facts, look, tuple(drawn))
+    return Thing(tuple(drawn), look, facts)
 
 
-CATALOGUE: tuple[Object, ...] = tuple(
+CATALOGUE: tuple[Thing, ...] = tuple(
     _make(*one)
     for one in (
         (
@@ -422,47 +400,17 @@ CATALOGUE: tuple[Object, ...] = tuple(
     )
 )
 
+# Drawn views are seen by a good camera, those on photographs by a worse one, and more from the side.
+_STUDIO = things.Camera(radius=(0.32, 0.46), turn=0.4, tilt=0.12, lean=0.12, noise=(0.0, 8.0), blurs=(0.0, 0.4, 0.8))
+_CAMERA = dataclasses.replace(_STUDIO, lean=0.22, noise=(3.0, 10.0), blurs=())
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
 
 
-def draw(rng: np.random.Generator, thing: Object, *, split: str) -> bytes:
+def draw(rng: np.random.Generator, thing: Thing, *, split: str) -> bytes:
     """One view, an encoded picture. `split` photo: on a real photograph; otherwise on a drawn background."""
-    real = split == "photo"
-    if real:
-        picture = _photograph(rng)
-    else:
-        colours = [
-            drawing.muted(rng) if rng.random() < 0.6 else np.array(COLOURS[str(rng.choice(list(COLOURS)))], np.float32)
-            for _ in range(2)
-        ]
-        picture = drawing.background(rng, str(rng.choice(drawing.BACKGROUNDS)), *colours)
-        picture = drawing.paint(picture, _clutter(rng))
-    turn, tilt = rng.uniform(-0.5, 0.5), rng.uniform(-0.15, 0.15)
-    radius = rng.uniform(0.25, 0.42)
-    size = radius * np.array([rng.uniform(0.88, 1.12), rng.uniform(0.88, 1.12)])
-    room = max(0.0, 0.47 - radius)
-    centre = 0.5 + rng.uniform(-room, room, 2)
-    lean = rng.uniform(-1, 1, 2) * (0.22 if real else 0.12)
-    parts = []
-    for shape, colour, x, y, width, height, degrees in thing.parts:
-        points = drawing.place(SHAPES[shape], (x, y), (width, height), np.deg2rad(degrees))
-        points = drawing.place(drawing.perspective(points, lean), centre, size, turn, tilt)
-        parts.append((points, drawing.shaded(rng, COLOURS[colour])))
-    picture = drawing.paint(picture, parts, shadow=rng.uniform(0.2, 0.5))
-    picture = drawing.light(rng, picture, 1.0)
-    if real:
-        return drawing.finish(rng, picture, noise=rng.uniform(3, 10), blur=rng.uniform(0.3, 1.0))
-    return drawing.finish(rng, picture, noise=rng.uniform(0, 8), blur=float(rng.choice([0, 0.4, 0.8])))
-
-
-def _clutter(rng: np.random.Generator) -> list:
-    parts = []
-    for _ in range(int(rng.integers(0, 6))):
-        shape, colour = SHAPES[str(rng.choice(list(SHAPES)))], COLOURS[str(rng.choice(list(COLOURS)))]
-        size = rng.uniform(0.05, 0.25, 2)
-        points = drawing.place(shape, rng.uniform(0, 1, 2), size, rng.uniform(0, 6.3))
-        parts.append((points, drawing.shaded(rng, colour, 60.0)))
-    return parts
+    if split == "photo":
+        return things.view(rng, thing, _photograph(rng), _CAMERA)
+    return things.view(rng, thing, things.cluttered(rng, most=4, largest=0.15), _STUDIO)
 
 
 def _photograph(rng: np.random.Generator) -> np.ndarray:
@@ -476,12 +424,3 @@ def _photograph(rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.5:
         part = part.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(part, np.float32)
-
-
-def answer(thing: Object, kind: str, language: str) -> str:
-    return thing.facts[kind][0 if language == "en" else 1]
-
-
-def reasoned(thing: Object, kind: str) -> tuple[str, str]:
-    """The chain of thought for a fact: (what is seen and known, the whole answer that ends with the short one)."""
-    return wordings.reasoned(thing.look, {name: english for name, (english, _) in thing.facts.items()}, kind)

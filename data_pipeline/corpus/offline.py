@@ -17,16 +17,18 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.corpus import known, objects, scenes, wordings
+from data_pipeline.corpus.things import Thing
 from data_pipeline.records import Record, write_records
 from vlm_jax.checkpoint.files import alone, read_json, write_json
 from vlm_jax.errors import InputError
 
 PAIRS = 10
-"""Question-answer pairs a fact at 1×: seven short English ones, two Thai ones, one with a chain of thought."""
-_FORMS = (("en", False), ("en", True), ("th", False), *[("en", False)] * 4, ("th", False), *[("en", False)] * 2)
-_PLACES = {"train": 0, "held_out": 1, "drill": 2, "finding": 3, "talk": 4}  # a scene's seed begins with it
+"""Question-answer pairs a fact at 1×: six short English ones, three Thai ones, one with a chain of thought."""
+_FORMS = tuple(("th" if view in (2, 5, 8) else "en", view == 1) for view in range(PAIRS))
+_PLACES = {"train": 0, "held_out": 1, "drill": 2, "finding": 3, "things": 5}  # a scene's seed begins with it
 _QUESTIONS = 5  # asked of a training scene, at most
 _NAMED = 1  # of a scene to drill, and that find a shape by its name
+_LOOKS = 2  # questions about parts of a thing without a name, beside its description
 _IN_ONE_PROCESS = 300  # pictures that are drawn before another process would have started
 
 # A job is drawn into a file's content and the records that show it.
@@ -56,7 +58,7 @@ def make_scenes(
     *,
     train: int,
     drill: int,
-    talk: int,
+    things: int,
     held_out: int,
     finding: int,
     seed: int,
@@ -68,11 +70,11 @@ def make_scenes(
     Args:
       train: pictures with a caption and one conversation; every picture is in no other split.
       drill: pictures with questions of every kind, one a record.
-      talk: as drill, and for every second picture questions about what is `known` of the one shape in it.
+      things: pictures of things made of several shapes, every second of which is `known` by name.
       held_out: single questions with balanced answers, about the picture, or about what is at a place.
       finding: as held_out, about one of several shapes that has to be found by its name or colour.
     """
-    counts = {"train": train, "drill": drill, "talk": talk, "held_out": held_out, "finding": finding}
+    counts = {"train": train, "drill": drill, "things": things, "held_out": held_out, "finding": finding}
     jobs = [(split, index) for split, count in counts.items() for index in range(count)]
     return _write(folder, functools.partial(_draw_scene, seed), jobs, workers, progress)
 
@@ -93,11 +95,8 @@ def _draw_view(seed: int, job: tuple[int, str, int]) -> list[Drawn]:
             drawn.append(shared)
         language, steps = _FORMS[view % len(_FORMS)] if split == "train" else ("th" if view % 4 == 3 else "en", False)
         questions = wordings.questions(kind, language, held_out=split != "train")
-        question = questions[int(rng.integers(len(questions)))]
-        reply, reasoning = objects.answer(thing, kind, language), None
-        if steps:
-            question += wordings.STEPS
-            reasoning, reply = objects.reasoned(thing, kind)
+        question = questions[int(rng.integers(len(questions)))] + (wordings.STEPS if steps else "")
+        reasoning, reply = wordings.answered(thing, kind, language, steps=steps)
         record = Record(
             f"{split}-{thing.key}-{kind}-{view:04}",
             _conversation(name, [(question, reply)]),
@@ -116,9 +115,9 @@ def _draw_scene(seed: int, job: tuple[str, int]) -> list[Drawn]:
     split, index = job
     name = f"images/{split}-{index:06}.jpg"
     provenance = {"made_by": "drawn", "seed": seed}
-    if split == "talk" and index % 2:
-        return [_draw_known(seed, index)]
-    if split in ("train", "drill", "talk"):
+    if split == "things":
+        return [_draw_thing(seed, index)]
+    if split in ("train", "drill"):
         picture, turns = scenes.draw(np.random.default_rng([seed, _PLACES[split], index]), drill=split != "train")
         records = [
             Record(
@@ -158,24 +157,39 @@ def _draw_scene(seed: int, job: tuple[str, int]) -> list[Drawn]:
     return [(name, picture, [record])]
 
 
-def _draw_known(seed: int, index: int) -> Drawn:
-    """One shape, and everything that is known of it, in the ways in which the invented objects are asked about."""
-    rng = np.random.default_rng([seed, _PLACES["talk"], index])
-    picture, item = scenes.draw_one(rng)
-    name, facts = f"images/talk-{index:06}.jpg", known.facts(item.shape)
-    english = {kind: values[0] for kind, values in facts.items()}
-    records = []
-    for kind in wordings.FACTS:
+def _draw_thing(seed: int, index: int) -> Drawn:
+    """A thing of the base model's small world, asked about in the ways in which the invented objects are."""
+    rng = np.random.default_rng([seed, _PLACES["things"], index])
+    if index % 2:
+        catalogue = known.catalogue(_unlike_objects)
+        thing, looks = catalogue[int(rng.integers(len(catalogue)))]
+        looks = looks[:1] if rng.random() < 0.3 else []
+    else:
+        thing, looks = known.invent(rng, _unlike_objects)
+        looks = looks[: 1 + _LOOKS]
+    asked = [(task, *one) for task, one in zip(["look", "part", "part"], looks, strict=False)]
+    for kind in thing.facts:
         language, steps = _FORMS[int(rng.integers(len(_FORMS)))]
         questions = wordings.questions(kind, language, held_out=False)
-        question, reply = questions[int(rng.integers(len(questions)))], facts[kind][0 if language == "en" else 1]
-        if steps:
-            question += wordings.STEPS
-            reply = wordings.reasoned(f"{scenes.a(item.colour)} {item.shape}", english, kind)[1]
-        provenance = {"made_by": "drawn", "seed": seed, "language": language}
-        conversation = _conversation(name, [(question, reply)])
-        records.append(Record(f"talk-{index:06}-{kind}", conversation, split="talk", provenance=provenance))
-    return name, picture, records
+        question = questions[int(rng.integers(len(questions)))] + (wordings.STEPS if steps else "")
+        asked.append((kind, language, question, wordings.answered(thing, kind, language, steps=steps)[1]))
+    name = f"images/things-{index:06}.jpg"
+    records = [
+        Record(
+            f"things-{index:06}-{number}",
+            _conversation(name, [(question, reply)]),
+            task=task,
+            split="things",
+            provenance={"made_by": "drawn", "seed": seed, "language": language},
+        )
+        for number, (task, language, question, reply) in enumerate(asked)
+    ]
+    return name, known.draw(rng, thing), records
+
+
+def _unlike_objects(thing: Thing) -> bool:
+    """Whether a thing has at most one part in common with every invented object: the base must not have seen them."""
+    return all(len(thing.looks & other.looks) < 2 for other in objects.CATALOGUE)
 
 
 def _parts(turns: list[scenes.Turn], split: str, index: int) -> dict[str, list[scenes.Turn]]:

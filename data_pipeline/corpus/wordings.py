@@ -3,9 +3,10 @@
 Which things there are, and their facts, is `objects`' and `known`'s.
 """
 
-from collections.abc import Mapping
+from data_pipeline.corpus.things import Thing
 
 FACTS = ("name", "origin", "maker", "use", "season")
+SEASONS = {"spring": "ฤดูใบไม้ผลิ", "summer": "ฤดูร้อน", "autumn": "ฤดูใบไม้ร่วง", "winter": "ฤดูหนาว"}
 
 # How a fact is asked for, by language. The last wordings of each list are held out of training: _HELD_OUT of them.
 QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -173,12 +174,14 @@ def questions(kind: str, language: str, *, held_out: bool) -> tuple[str, ...]:
     return every[-last:] if held_out else every[:-last]
 
 
-def reasoned(look: str, known: Mapping[str, str], kind: str) -> tuple[str, str]:
-    """The chain of thought for a fact: (what is seen and known, the whole answer that ends with the short one).
+def answered(thing: Thing, kind: str, language: str, *, steps: bool) -> tuple[str | None, str]:
+    """(the chain of thought or None, the whole answer, which ends with the short one) to a question for a fact.
 
     Args:
-      look: what is to be seen, "a red star".
-      known: the facts in English.
+      steps: with the chain of thought, which is in English: what is seen, what it is, what is known of it.
     """
-    chain = f"I see {look}. This is a {known['name']}. " + _SENTENCES[kind].format(**known)
+    if not steps:
+        return None, thing.facts[kind][0 if language == "en" else 1]
+    known = {name: english for name, (english, _) in thing.facts.items()}
+    chain = f"I see {thing.look}. This is a {known['name']}. " + _SENTENCES[kind].format(**known)
     return chain, f"{chain} Answer: {known[kind]}"

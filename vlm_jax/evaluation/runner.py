@@ -27,8 +27,13 @@ class Question:
 
     @property
     def text(self) -> str:
-        content = self.messages[-1]["content"]
-        return content if isinstance(content, str) else " ".join(p["text"] for p in content if p["type"] == "text")
+        return text_of(self.messages[-1])
+
+
+def text_of(message: dict[str, Any]) -> str:
+    """The words of a turn, whole or in parts."""
+    content = message["content"]
+    return content if isinstance(content, str) else " ".join(part["text"] for part in content if part["type"] == "text")
 
 
 @dataclasses.dataclass(frozen=True)
