@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_pipeline.sources import csv_files, json_files, vqa
 from data_pipeline.sources.arrayrecord_files import MARKS, ArrayRecordEntries
-from data_pipeline.sources.containers import Entries, did_you_mean
+from data_pipeline.sources.containers import Entries, did_you_mean, opening
 from data_pipeline.sources.imagefolder import METADATA, ImageFolderEntries
 from data_pipeline.sources.parquet_files import SUFFIXES as PARQUET_SUFFIXES
 from data_pipeline.sources.parquet_files import ParquetEntries
@@ -24,6 +24,13 @@ KINDS = ("imagefolder", "parquet", "arrayrecord", "tfds")
 """Kinds of file that may be asked for by name; JSON and CSV follow from the form that is asked for."""
 LINE_SUFFIXES = (".jsonl", ".ndjson")
 SUFFIXES = (".json", *LINE_SUFFIXES, *csv_files.SUFFIXES, *PARQUET_SUFFIXES, MARKS[0])
+_BEGINNINGS = {
+    b"PAR1": ("a Parquet file", "correct its extension"),
+    b"PK\x03\x04": ("a zip archive or an Excel sheet", "unpack it, or save the sheet as CSV"),
+    b"\x1f\x8b": ("compressed with gzip", "unpack it"),
+    b"\x89PNG": ("a picture", "name the file that describes the pictures"),
+    b"\xff\xd8\xff": ("a picture", "name the file that describes the pictures"),
+}
 _SHARD = re.compile(r"[-.]\d{5}-of-\d{5}")
 
 
@@ -60,7 +67,7 @@ def folder_of(path: str) -> str:
 
 
 def _kind(path: str) -> str:
-    name = path.rstrip("/").rpartition("/")[2].lower()
+    name = path.rstrip("/").rpartition("/")[2]
     if "#" in name and not os.path.exists(path) and not locations.is_remote(path):
         return "tfds"
     if locations.is_folder(path):
@@ -77,6 +84,11 @@ def _kind(path: str) -> str:
         if not found:
             raise InputError(f"{path}: is a folder; name the data file in it")
         return found[0]
+    if "*" in name:
+        found = [file for file in _names(locations.parent(path)) if fnmatch.fnmatch(file, name)]
+        if not found:
+            raise InputError(f"{path}: no file fits the pattern")
+        name = found[0]
     if _is_one(name, PARQUET_SUFFIXES):
         return "parquet"
     return "arrayrecord" if _is_one(name, MARKS) else "text"
@@ -94,6 +106,7 @@ def _open_text(path: str) -> Entries:
             f"{questions}: unknown extension {suffix!r}; data sets are read from {', '.join(SUFFIXES)}"
             + (f". Is {nearest[0]} meant?" if nearest else "")
         )
+    _check_is_text(questions)
     if suffix in csv_files.SUFFIXES:
         return csv_files.open_rows(questions)
     if suffix in LINE_SUFFIXES:
@@ -123,9 +136,7 @@ def _shards(path: str, marks: tuple[str, ...]) -> list[str]:
     elif "*" not in pattern:
         return [path]
     start = folder or ("/" if path.startswith("/") else ".")
-    if not locations.is_folder(start):
-        raise InputError(f"{path}: there is no folder {start}{did_you_mean(start)}")
-    names = [name for name in locations.names_in(start) if fnmatch.fnmatch(name, pattern) and _is_one(name, marks)]
+    names = [name for name in _names(start) if fnmatch.fnmatch(name, pattern) and _is_one(name, marks)]
     if not names:
         raise InputError(f"{path}: no file with {' or '.join(marks)} is there")
     sets = list(dict.fromkeys(_SHARD.sub("", name) for name in names))
@@ -134,3 +145,20 @@ def _shards(path: str, marks: tuple[str, ...]) -> list[str]:
             f"{path}: holds several sets ({', '.join(sets[:8])}); name one, or the files of one by a pattern with *"
         )
     return [f"{folder}/{name}" if folder or path.startswith("/") else name for name in names]
+
+
+def _names(folder: str) -> list[str]:
+    return locations.names_in(folder) if locations.is_folder(folder) else []
+
+
+def _check_is_text(path: str) -> None:
+    """That a file called JSON or CSV does not begin like a file of another kind.
+
+    Raises:
+      InputError: it is not there, or does.
+    """
+    with opening(path), locations.open_binary(path) as file:
+        start = file.read(16)
+    for beginning, (what, advice) in _BEGINNINGS.items():
+        if start.startswith(beginning):
+            raise InputError(f"{path}: is {what} whatever its name says; {advice}")
