@@ -18,6 +18,7 @@ from data_pipeline import sources
 from data_pipeline.check import check_images
 from data_pipeline.packing import RowPlan, as_array, choose_capacity, too_large
 from data_pipeline.records import Record, images_of
+from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.rows import Example, Size, assemble, stack
@@ -122,7 +123,7 @@ def fingerprint(dataset: Dataset) -> str:
     for record in dataset.records:
         # Pictures by name and length: the set may move to another folder, and reading all their bytes takes minutes.
         pictures = [
-            image if isinstance(image, bytes) else (Path(image).name, os.path.getsize(image))
+            image if isinstance(image, bytes) else (Path(image).name, locations.size(image))
             for image in images_of(record)
         ]
         words = [
