@@ -32,8 +32,9 @@ class Part:
 class Mixture:
     """Which example stands where, endlessly: parts that end begin anew in another order."""
 
-    def __init__(self, parts: Sequence[Part], *, shuffle: bool = True):
-        """
+    def __init__(self, parts: Sequence[Part], *, seed: int = 0, shuffle: bool = True):
+        """`seed` is the run's: it changes the order of all parts.
+
         Raises:
           InputError: an empty part, or a weight that is no number above 0; all such parts together.
         """
@@ -47,7 +48,7 @@ class Mixture:
             faults.append("a mixture of no parts; name at least one")
         if faults:
             raise InputError(faults)
-        self.parts, self._shuffle = tuple(parts), shuffle
+        self.parts, self._seed, self._shuffle = tuple(parts), seed, shuffle
         weights = np.array([part.weight for part in parts], np.float64)
         self._shares = weights / weights.sum()
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
@@ -103,6 +104,6 @@ class Mixture:
         held = self._orders.get(number)
         if held is None or held[0] != epoch:
             part = self.parts[number]
-            held = (epoch, np.random.default_rng((part.seed, epoch)).permutation(part.examples))
+            held = (epoch, np.random.default_rng((self._seed, part.seed, epoch)).permutation(part.examples))
             self._orders[number] = held
         return held[1]

@@ -32,12 +32,16 @@ class Bucket:
     size: Size
 
 
+Place = tuple[int, int]
+"""An example: its part of the mixture, and which one it is there."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A batch before it is loaded: its bucket, and the positions in the mixture that share each of its rows."""
+    """A batch before it is loaded: its bucket, and the examples that share each of its rows."""
 
     bucket: int
-    rows: list[list[int]]
+    rows: list[list[Place]]
 
 
 def as_array(sizes: Sequence[Size]) -> Int[np.ndarray, "n 3"]:
@@ -53,10 +57,10 @@ class Packer:
     def __init__(self, buckets: Sequence[Bucket]):
         self._limits = as_array([bucket.size for bucket in buckets])
         self._weights = 1 / np.maximum(self._limits, 1)
-        self._rows: list[list[list[int]]] = [[] for _ in buckets]
+        self._rows: list[list[list[Place]]] = [[] for _ in buckets]
         self._free = np.zeros((len(buckets), OPEN_ROWS, 3), np.int64)
 
-    def add(self, item: int, size: Int[np.ndarray, " 3"]) -> tuple[int, list[int]] | None:
+    def add(self, item: Place, size: Int[np.ndarray, " 3"]) -> tuple[int, list[Place]] | None:
         """Packs an example; the row (bucket, items) that had to be closed for it, if any.
 
         Raises:
@@ -86,7 +90,7 @@ class Packer:
         rows.append([item])
         return closed
 
-    def flush(self) -> list[tuple[int, list[int]]]:
+    def flush(self) -> list[tuple[int, list[Place]]]:
         """Closes every open row."""
         closed = [(bucket, row) for bucket, rows in enumerate(self._rows) for row in rows]
         self._rows = [[] for _ in self._rows]
@@ -98,9 +102,14 @@ class Packer:
         return {"rows": [[list(row) for row in rows] for rows in self._rows], "free": free}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._rows = [[list(row) for row in rows] for rows in state["rows"]]
+        self._rows = _places(state["rows"])
         for bucket, free in enumerate(state["free"]):
             self._free[bucket, : len(free)] = np.array(free, np.int64).reshape(-1, 3)
+
+
+def _places(rows: list[list[list[Sequence[int]]]]) -> list[list[list[Place]]]:
+    """Rows as JSON gave them back: with pairs that are lists."""
+    return [[[(part, index) for part, index in row] for row in bucket] for bucket in rows]
 
 
 def bucket_of(sizes: Int[np.ndarray, "n 3"], limits: Int[np.ndarray, "buckets 3"]) -> Int[np.ndarray, " n"]:
@@ -204,7 +213,7 @@ class Plan:
         self._examples, self._steps, self._window = examples, steps, window
         self._lock = threading.Lock()
         self._packer = Packer(self.buckets)
-        self._waiting: list[list[list[int]]] = [[] for _ in buckets]  # closed rows, fewer than a batch
+        self._waiting: list[list[list[Place]]] = [[] for _ in buckets]  # closed rows, fewer than a batch
         self._batches: deque[Planned] = deque()
         self._first = 0  # number of the oldest batch that is held
         self._windows = 0
@@ -255,7 +264,7 @@ class Plan:
             self._waiting = [[] for _ in self.buckets]
             if state["window"]:
                 self._packer.restore(state["packer"])
-                self._waiting = [[list(row) for row in rows] for rows in state["waiting"]]
+                self._waiting = _places(state["waiting"])
             self._windows, self._first = state["window"], state["batches"]
             self._batches.clear()
             self._snapshots.clear()
@@ -276,13 +285,14 @@ class Plan:
         )
         start = self._windows * self._window
         count = self._window if self._examples is None else min(self._window, self._examples - start)
-        closed: list[tuple[int, list[int]]] = []
+        closed: list[tuple[int, list[Place]]] = []
         if count > 0:
-            sizes = self._measure(self._take(start, count))
+            places = self._take(start, count)
+            sizes = self._measure(places)
             kept = np.flatnonzero((sizes >= 0).all(axis=1))
             self.used += sizes[kept].sum(axis=0)
             for index in kept.tolist():
-                row = self._packer.add(start + index, sizes[index])
+                row = self._packer.add(tuple(places[index].tolist()), sizes[index])
                 if row is not None:
                     closed.append(row)
         self._windows += 1

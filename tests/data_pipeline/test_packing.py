@@ -27,7 +27,6 @@ def plan_of(lengths, *, seed=0, buckets=(SMALL, LARGE), window=64, shuffle=True,
     bounds = bounds or {"examples": len(array)}
     measure = lambda places: array[places[:, 1]]  # noqa: E731
     plan = Plan(order.take, measure, buckets, seed=seed, shuffle=shuffle, window=window, **bounds)
-    plan.places = order.take(0, 1000)[:, 1].tolist()  # of each position
     return plan
 
 
@@ -45,11 +44,11 @@ def test_every_example_is_planned_once_and_no_row_overflows(lengths, seed):
         assert len(batch.rows) == bucket.rows
         for row in batch.rows:
             total = Size(0, 0, 0)
-            for position in row:
-                total += lengths[plan.places[position]]
+            for place in row:
+                total += lengths[place[1]]
             assert total.fits(bucket.size)
-        seen += [position for row in batch.rows for position in row]
-    assert sorted(seen) == list(range(len(lengths)))
+        seen += [place for row in batch.rows for place in row]
+    assert sorted(seen) == [(0, index) for index in range(len(lengths))]
 
 
 @settings(deadline=None, max_examples=15)
@@ -70,9 +69,8 @@ def test_the_plan_of_a_seed_is_always_the_same_and_epochs_differ():
     one, two, other = (batches_of(plan_of(lengths, seed=seed, examples=200)) for seed in (3, 3, 4))
     assert one == two and one != other
     plan = plan_of(lengths, examples=200)
-    places = [plan.places[position] for batch in batches_of(plan) for row in batch.rows for position in row]
+    places = [place[1] for batch in batches_of(plan) for row in batch.rows for place in row]
     assert Counter(places) == dict.fromkeys(range(100), 2)
-    assert plan.places[:100] != plan.places[100:200]
 
 
 def test_rows_are_well_filled():
@@ -93,25 +91,25 @@ def test_the_last_batches_of_an_epoch_are_filled_with_empty_rows():
 
 def test_without_shuffling_the_order_of_the_file_stays():
     batches = batches_of(plan_of([Size(60, 64, 2)] * 5, shuffle=False))
-    assert [row for batch in batches for row in batch.rows if row] == [[0], [1], [2], [3], [4]]
+    assert [row for batch in batches for row in batch.rows if row] == [[(0, 0)], [(0, 1)], [(0, 2)], [(0, 3)], [(0, 4)]]
 
 
 def test_what_is_left_out_is_never_planned():
     plan = plan_of([Size(60, 64, 2)] * 6)
     inner = plan._measure
     plan._measure = lambda places: np.where((places[:, 1] % 2)[:, None] > 0, -1, inner(places))
-    places = [plan.places[position] for batch in batches_of(plan) for row in batch.rows for position in row]
+    places = [place[1] for batch in batches_of(plan) for row in batch.rows for place in row]
     assert sorted(places) == [0, 2, 4]
 
 
 def test_small_examples_fill_what_large_ones_leave_free():
     packer = Packer([SMALL, LARGE])
-    assert packer.add(0, np.array([250, 640, 10])) is None
-    assert packer.add(1, np.array([50, 64, 2])) is None
-    assert packer.add(2, np.array([50, 64, 2])) is None
-    assert packer.flush() == [(0, [2]), (1, [0, 1])]
+    assert packer.add((0, 0), np.array([250, 640, 10])) is None
+    assert packer.add((0, 1), np.array([50, 64, 2])) is None
+    assert packer.add((0, 2), np.array([50, 64, 2])) is None
+    assert packer.flush() == [(0, [(0, 2)]), (1, [(0, 0), (0, 1)])]
     with pytest.raises(ValueError, match="fits no row"):
-        packer.add(3, np.array([301, 64, 2]))
+        packer.add((0, 3), np.array([301, 64, 2]))
 
 
 def test_the_bucket_of_an_example_is_the_first_that_holds_it():
