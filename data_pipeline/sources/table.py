@@ -78,10 +78,13 @@ def to_row(record: Record) -> dict[str, Any]:
     kinds = [part["type"] for part in parts]
     if kinds.count("image") > 1 or "image" in kinds[1:]:
         raise InputError("has more than one picture, or text before it; a row holds one picture, then the question")
+    question = "".join(part["text"] for part in parts if part["type"] == "text")
+    if not question.strip():
+        raise InputError("asks nothing in words; a row holds a picture and a question")
     return {
         "id": record.id,
         "image": parts[0]["image"] if kinds[:1] == ["image"] else "",
-        "question": "".join(part["text"] for part in parts if part["type"] == "text"),
+        "question": question,
         "answer": "".join(part["text"] for answer in rest for part in answer),
     }
 
