@@ -103,7 +103,8 @@ def names_in(folder: str) -> list[str]:
     if not is_remote(folder):
         return sorted(os.listdir(folder))
     system, inside = _store(folder)
-    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in system.ls(inside, detail=False))
+    names = {entry.rstrip("/").rpartition("/")[2] for entry in system.ls(inside, detail=False)}
+    return sorted(names - {"", inside.rstrip("/").rpartition("/")[2]})  # the folder itself may be an object of no bytes
 
 
 def _store(address: str) -> tuple[Any, str]:
@@ -114,4 +115,6 @@ def _store(address: str) -> tuple[Any, str]:
     try:
         return fsspec.filesystem(scheme), inside
     except ImportError:
-        raise InputError(f"{address}: reading {scheme}:// needs the package {STORES[scheme]}; install it") from None
+        raise InputError(
+            f"{address}: reading {scheme}:// needs {STORES[scheme]}; pip install 'vlm-jax[{scheme}]'"
+        ) from None

@@ -96,8 +96,9 @@ def _kind(path: str) -> str:
 
 def _open_text(path: str) -> Entries:
     questions, annotations = path, ""
-    if "+" in path and not locations.is_file(path):
-        questions, _, annotations = path.partition("+")
+    if ".json+" in path and not locations.is_file(path):
+        questions, _, annotations = path.partition(".json+")
+        questions += ".json"
     suffix = Path(questions).suffix.lower()
     known = (".json", *LINE_SUFFIXES, *csv_files.SUFFIXES)
     if suffix not in known and locations.is_file(questions):
