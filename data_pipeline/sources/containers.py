@@ -43,11 +43,13 @@ class Entries:
 
     Attributes:
       path: the file or folder, as fault lines name it.
+      key: what the list of entries is called in its document, if that is an object.
       header: what stands beside the list of entries in the same document, small values only.
       lists: further lists of the same document, such as the annotations beside the questions.
     """
 
     path: str = ""
+    key: str = ""
     header: Mapping[str, Any] = {}
     lists: Mapping[str, "Entries"] = {}
 

@@ -81,7 +81,7 @@ def open_document(path: str, names: Sequence[str] = LISTS) -> Entries:
     entries = lists.pop(held)
     if not len(entries):
         raise InputError(f"{path}: holds no entries")
-    entries.header, entries.lists = header, lists
+    entries.key, entries.header, entries.lists = held, header, lists
     return entries
 
 

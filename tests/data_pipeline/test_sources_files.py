@@ -252,6 +252,15 @@ def test_a_header_that_names_a_column_twice_is_refused(tmp_path):
     assert fault_of(path) == f"{path}: the header names 'question' twice; rename one of the columns"
 
 
+def test_a_column_that_is_misspelt_is_suggested(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("image,qestion,answer\n,a,b\n")
+    assert fault_of(path).startswith(
+        f"{path}: no column 'question'; the columns found are 'image', 'qestion', 'answer'"
+    )
+    assert fault_of(path).endswith("; is 'qestion' meant?")
+
+
 def test_a_table_may_give_several_answers(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [{"image": "a.jpg", "question": "Who?", "answers": ["x", "y", "y"]}])
     ((record,), _), ((first,), _) = sources.read(path), sources.read(path, answer="first")
