@@ -38,6 +38,8 @@ RUNNING = [
 EXTRAS = {
     "cuda": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
+    # Data and pictures at gs:// addresses.
+    "gs": ["gcsfs>=2024.6"],
     # google-genai 3 makes the resolver fall back to a google-cloud-aiplatform of years ago.
     "corpus": ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3"],
     "app": ["streamlit>=1.40"],

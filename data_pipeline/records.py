@@ -221,6 +221,10 @@ class _Parser:
         if role not in _ROLES:
             self.fault(f"{name} has the role {role!r}; the roles are system, user and assistant")
             return None
+        if raw.get("weight") not in (None, 1):  # OpenAI's mark of an answer that is not trained on
+            self.fault(
+                f"{name} has the weight {raw['weight']!r}; every answer is trained on: end the conversation before"
+            )
         before = len(self.faults)
         content = self.content(raw.get("content"), name)
         if len(self.faults) == before:  # what could not be read is not also called empty

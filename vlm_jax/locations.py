@@ -5,10 +5,11 @@ for tests. Only stores that a person names by purpose are known: a web address i
 data cannot lead out of the bucket it is joined to. What is in a file is left to others.
 """
 
+import io
 import os
 import posixpath
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from vlm_jax.errors import InputError
 
@@ -35,7 +36,7 @@ def join(folder: str, name: str) -> str:
         return os.path.normpath(os.path.join(folder, name))
     scheme, _, rest = folder.partition("://")
     bucket, _, inside = rest.partition("/")
-    return f"{scheme}://{bucket}{posixpath.normpath(f'/{inside}/{name}')}".rstrip("/")
+    return f"{scheme}://{bucket}{posixpath.normpath(posixpath.join('/', inside, name))}".rstrip("/")
 
 
 def parent(path: str) -> str:
@@ -49,7 +50,7 @@ def below(path: str, folder: str) -> str | None:
     return path.removeprefix(start) if path.startswith(start) else None
 
 
-def open_binary(path: str | Path) -> BinaryIO:
+def open_binary(path: str | Path) -> io.IOBase:
     """Opens a file to read its bytes.
 
     Raises:
@@ -102,7 +103,8 @@ def names_in(folder: str) -> list[str]:
     if not is_remote(folder):
         return sorted(os.listdir(folder))
     system, inside = _store(folder)
-    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in system.ls(inside, detail=False))
+    names = {entry.rstrip("/").rpartition("/")[2] for entry in system.ls(inside, detail=False)}
+    return sorted(names - {"", inside.rstrip("/").rpartition("/")[2]})  # the folder itself may be an object of no bytes
 
 
 def _store(address: str) -> tuple[Any, str]:
@@ -113,4 +115,6 @@ def _store(address: str) -> tuple[Any, str]:
     try:
         return fsspec.filesystem(scheme), inside
     except ImportError:
-        raise InputError(f"{address}: reading {scheme}:// needs the package {STORES[scheme]}; install it") from None
+        raise InputError(
+            f"{address}: reading {scheme}:// needs {STORES[scheme]}; pip install 'vlm-jax[{scheme}]'"
+        ) from None

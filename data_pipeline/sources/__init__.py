@@ -61,8 +61,9 @@ def open_source(
         )
     if answer not in ANSWERS:
         raise InputError(f"unknown answer {answer!r} for {name}; the answer to train on is one of {', '.join(ANSWERS)}")
-    entries = open_entries(name, format if format in KINDS else "auto")
-    root = folder_of(entries.path) if image_root is None else os.fspath(image_root)
+    with containers.opening(name):
+        entries = open_entries(name, format if format in KINDS else "auto")
+        root = folder_of(entries.path) if image_root is None else os.fspath(image_root)
     if image_root is not None and not locations.is_folder(root):
         raise InputError(f"{root}: the image root of {name} is not a folder{containers.did_you_mean(root)}")
     options = Options(name, locations.absolute(root), image_root is not None, training, answer, seed)

@@ -43,11 +43,13 @@ class Entries:
 
     Attributes:
       path: the file or folder, as fault lines name it.
+      key: what the list of entries is called in its document, if that is an object.
       header: what stands beside the list of entries in the same document, small values only.
       lists: further lists of the same document, such as the annotations beside the questions.
     """
 
     path: str = ""
+    key: str = ""
     header: Mapping[str, Any] = {}
     lists: Mapping[str, "Entries"] = {}
 
@@ -140,8 +142,10 @@ class ByteRanges:
                 content = locations.read_range(self._path, start, end)
             else:
                 content = self._read_local(start, end)
-        except OSError as error:
-            raise InputError(f"cannot be read any more ({error.strerror or error})") from None
+        except Exception as error:  # a store's client raises what it likes
+            if not isinstance(error, OSError) and not locations.is_remote(self._path):
+                raise
+            raise InputError(f"cannot be read any more ({_reason(error)})") from None
         if len(content) != end - start:
             raise InputError("is not what it was when the file was opened; start again")
         return content
@@ -213,11 +217,14 @@ class opening:
         if isinstance(error, IsADirectoryError):
             raise InputError(f"{self.path}: is a folder; name the data file in it") from None
         if isinstance(error, OSError):
-            raise InputError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+            raise InputError(f"{self.path}: cannot be read: {_reason(error)}") from None
         # A store's client raises what it likes when it is refused or not signed in.
         if isinstance(error, Exception) and not isinstance(error, InputError) and locations.is_remote(self.path):
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"{self.path}: cannot be read: {reason}") from None
+            raise InputError(f"{self.path}: cannot be read: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
 def did_you_mean(path: str | Path) -> str:

@@ -60,7 +60,8 @@ def open_document(path: str, names: Sequence[str] = LISTS) -> Entries:
     """
     text, mark = read_text(path)
     start = _skip(text, 0)
-    if text[start : start + 1] == "{" and _is_object(text[start:].split("\n", 1)[0]) and "\n" in text[start:].rstrip():
+    line = text.find("\n", start)
+    if text[start] == "{" and line > 0 and _skip(text, line) < len(text) and _is_object(text[start:line]):
         del text
         return open_lines(path)
     try:
@@ -80,7 +81,7 @@ def open_document(path: str, names: Sequence[str] = LISTS) -> Entries:
     entries = lists.pop(held)
     if not len(entries):
         raise InputError(f"{path}: holds no entries")
-    entries.header, entries.lists = header, lists
+    entries.key, entries.header, entries.lists = held, header, lists
     return entries
 
 

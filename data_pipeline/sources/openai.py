@@ -14,7 +14,6 @@ import PIL.Image
 from data_pipeline.records import Record
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
-from vlm_jax.errors import InputError
 
 
 class Records(Form):
@@ -36,16 +35,7 @@ class OpenAI(Form):
         require(entries, ("messages",), "openai")
 
     def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        messages = entry.get("messages")
-        faults = [
-            f"message {number} has the weight {message['weight']!r}; every answer is trained on: remove the weight, "
-            "or end the conversation before it"
-            for number, message in enumerate(messages if isinstance(messages, list) else (), 1)
-            if isinstance(message, Mapping) and message.get("weight", 1) not in (1, None)
-        ]
-        if faults:
-            raise InputError(faults)
-        return {**other_fields(entry), "messages": messages}
+        return {**other_fields(entry), "messages": entry.get("messages")}
 
 
 def to_entry(record: Record) -> dict[str, Any]:

@@ -96,8 +96,9 @@ def _kind(path: str) -> str:
 
 def _open_text(path: str) -> Entries:
     questions, annotations = path, ""
-    if "+" in path and not locations.is_file(path):
-        questions, _, annotations = path.partition("+")
+    if ".json+" in path and not locations.is_file(path):
+        questions, _, annotations = path.partition(".json+")
+        questions += ".json"
     suffix = Path(questions).suffix.lower()
     known = (".json", *LINE_SUFFIXES, *csv_files.SUFFIXES)
     if suffix not in known and locations.is_file(questions):
@@ -112,10 +113,15 @@ def _open_text(path: str) -> Entries:
     if suffix in LINE_SUFFIXES:
         return json_files.open_lines(questions)
     entries = json_files.open_document(questions)
-    if "annotations" not in entries.lists:
-        beside = annotations or vqa.annotations_beside(questions)
-        if annotations or (beside and locations.is_file(beside)):
-            entries.lists = {**entries.lists, "annotations": json_files.open_document(beside, ("annotations",))}
+    if annotations and entries.key != "questions":
+        raise InputError(
+            f"{questions}: has no list of 'questions', so no annotations can be added to it; name it alone"
+        )
+    if entries.key == "questions" and "annotations" not in entries.lists:
+        beside = vqa.annotations_beside(questions)
+        annotations = annotations or (beside if beside and locations.is_file(beside) else "")
+    if annotations:
+        entries.lists = {**entries.lists, "annotations": json_files.open_document(annotations, ("annotations",))}
     return entries
 
 

@@ -87,4 +87,8 @@ def _places(content: str | list[Any]) -> int:
 def _filled(content: str | list[Any], images: Iterator[str | bytes]) -> str | list[Any]:
     if isinstance(content, str):
         return content_of(content, images)
+    if all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        texts = [part.get("text") for part in content]
+        if all(isinstance(text, str) for text in texts):
+            return "".join(texts)
     return [{"type": "image", "image": next(images)} if _is_place(part) else part for part in content]

@@ -25,6 +25,10 @@ class Source:
         self.name, self.format = options.path, format
         self._entries, self._form, self._options = entries, form, options
 
+    def __repr__(self) -> str:
+        # Grain writes it into the iterator's state, so it says nothing of this process.
+        return f"Source({self.name!r}, format={self.format!r}, records={len(self)})"
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -69,7 +73,8 @@ class Source:
         try:
             value = self._form(value)
         except InputError:
-            pass  # then what is named outright is all there is
+            # What is named outright is all there is then; what a form calls `images` is looked for under `image`.
+            value = {**value, "image": value.get("image") or value.get("images")}
         return images_named(value, self._options.root)
 
     def _number(self, index: SupportsIndex) -> int:

@@ -4,6 +4,7 @@ Turns a row into one question and its answer, and a record into a row. What a co
 afterwards, by `data_pipeline.records`.
 """
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,10 +31,12 @@ class Table(Form):
             if not wanted:
                 return
         if found:
-            columns = ", ".join(repr(name) for name in COLUMNS if name in wanted)
+            missing = [name for name in COLUMNS if name in wanted]
+            near = [match for name in missing for match in difflib.get_close_matches(name, map(str, found), n=1)]
             raise InputError(
-                f"{entries.path}: no column {columns}; the columns found are {', '.join(map(repr, found))}. "
-                "A table has image (may be left empty), question and answer"
+                f"{entries.path}: no column {', '.join(map(repr, missing))}; the columns found are "
+                f"{', '.join(map(repr, found))}. A table has image (may be left empty), question and answer"
+                + (f"; is {' and '.join(map(repr, near))} meant?" if near else "")
             )
 
     def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -78,10 +81,13 @@ def to_row(record: Record) -> dict[str, Any]:
     kinds = [part["type"] for part in parts]
     if kinds.count("image") > 1 or "image" in kinds[1:]:
         raise InputError("has more than one picture, or text before it; a row holds one picture, then the question")
+    question = "".join(part["text"] for part in parts if part["type"] == "text")
+    if not question.strip():
+        raise InputError("asks nothing in words; a row holds a picture and a question")
     return {
         "id": record.id,
         "image": parts[0]["image"] if kinds[:1] == ["image"] else "",
-        "question": "".join(part["text"] for part in parts if part["type"] == "text"),
+        "question": question,
         "answer": "".join(part["text"] for answer in rest for part in answer),
     }
 

@@ -37,21 +37,20 @@ class Vqa(Form):
     keys: tuple[str, ...] = ("question", "question_id")
     """Each is in some entry, or the file is of another form."""
 
+    advice = ""
+    """The end of the line that says that there are no answers."""
+
     def __init__(self, entries: Entries, options: Options):
         super().__init__(entries, options)
         for key in self.keys:
             require(entries, (key,), self.task)
-        self.file = entries.path
         self.folders = PictureFolders(options.root)
-        self.lists = entries.lists
         self.split = split_of(entries)
         if options.training and not self.has_answers(entries):
             raise InputError(
                 f"{entries.path}: no entry has answers, as in a test split, so there is nothing to learn; train on "
                 f"the split with answers, or read this one for evaluation only{self.advice}"
             )
-
-    advice = ""
 
     def has_answers(self, entries: Entries) -> bool:
         return any(value.get("answers") for value in entries.objects())

@@ -252,6 +252,15 @@ def test_a_header_that_names_a_column_twice_is_refused(tmp_path):
     assert fault_of(path) == f"{path}: the header names 'question' twice; rename one of the columns"
 
 
+def test_a_column_that_is_misspelt_is_suggested(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("image,qestion,answer\n,a,b\n")
+    assert fault_of(path).startswith(
+        f"{path}: no column 'question'; the columns found are 'image', 'qestion', 'answer'"
+    )
+    assert fault_of(path).endswith("; is 'qestion' meant?")
+
+
 def test_a_table_may_give_several_answers(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [{"image": "a.jpg", "question": "Who?", "answers": ["x", "y", "y"]}])
     ((record,), _), ((first,), _) = sources.read(path), sources.read(path, answer="first")
@@ -329,7 +338,8 @@ def test_openai_messages_with_paths_and_data_uris_are_read(tmp_path):
         assert faults == [] and images_of(record) == [str(tmp_path / "a.jpg"), b"\x89PNG\r\n\x1a\n"]
     entry["messages"][2]["weight"] = 0
     write_lines(path, [entry])
-    assert "message 3 has the weight 0" in fault_of(path, format="openai")
+    for format in ("auto", "openai"):
+        assert "message 3 has the weight 0; every answer is trained on" in fault_of(path, format=format)
 
 
 # --- ArrayRecord
@@ -546,3 +556,21 @@ def test_a_faulty_tfds_folder_is_told(prepared, tmp_path):
     for path in prepared.iterdir():
         (cut / path.name).write_bytes(path.read_bytes()[:200] if "train" in path.name else path.read_bytes())
     assert all("#train" in fault for fault in faults_of(f"{cut}#train"))
+
+
+def test_grain_takes_a_source_as_it_is(tmp_path):
+    import grain
+
+    source = sources.open_source(make("jsonl", tmp_path))
+    dataset = grain.MapDataset.source(source).shuffle(seed=1).map(lambda record: record.id)
+    assert sorted(dataset[n] for n in range(len(dataset))) == sorted(f"r{n}" for n in range(10))
+    assert repr(source) == f"Source('{tmp_path / 'a.jsonl'}', format='records', records=10)"
+
+
+@pytest.mark.parametrize("entry", [sharegpt(images=["a.jpg", "b.jpg"]), {"image": "a.jpg", "question": ""}])
+def test_the_images_of_a_refused_entry_of_any_form_are_kept_to_be_checked(tmp_path, entry):
+    refused = []
+    good = sharegpt() if "images" in entry else {"image": "a.jpg", "question": "Who?", "answer": "I"}
+    records, faults = sources.read(write_lines(tmp_path / "a.jsonl", [good, entry]), refused=refused)
+    assert len(records) == 1 and faults
+    assert images_of(refused[0])[0] == str(tmp_path / "a.jpg")

@@ -217,6 +217,10 @@ def test_vqav2_annotations_are_named_or_in_the_same_file(write):
     assert "give them as QUESTIONS.json+ANNOTATIONS.json" in error_of(questions)
     assert len(read(questions, training=False)) == 2
     assert error_of(annotations).endswith("it is the annotations of VQAv2's form: give the questions file")
+    llava = write("llava_questions.json", [{"conversations": []}])
+    write("llava_annotations.json", {"other": 1})  # of no concern to a file that has no list of questions
+    assert len(sources.open_source(llava)) == 1
+    assert "no annotations can be added to it" in error_of(f"{llava}+{annotations}")
     assert error_of(f"{questions}+{annotations}s").startswith(f"{annotations}s: no such file; did you mean")
 
 
