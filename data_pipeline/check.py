@@ -67,7 +67,8 @@ def _check(image: str | bytes, decode: bool) -> tuple[int, int] | str:
     try:
         if isinstance(image, str) and (reason := _not_a_file(image)):
             return f"{name}: {reason}"
-        width, height = open_image(image).size if decode else _header_size(image)
+        content = locations.read_bytes(image) if isinstance(image, str) and locations.is_remote(image) else image
+        width, height = open_image(content).size if decode else _header_size(content)
     except InputError as error:
         return f"{name}: {error.faults[0].removeprefix(describe(image) + ': ')}"
     except PIL.UnidentifiedImageError:
@@ -105,8 +106,6 @@ def _not_a_file(path: str) -> str | None:
 
 
 def _header_size(image: str | bytes) -> tuple[int, int]:
-    if isinstance(image, str) and locations.is_remote(image):
-        image = locations.read_bytes(image)
     with PIL.Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
         width, height = opened.size
         turned = opened.getexif().get(ExifTag.Orientation) in _QUARTER_TURNS

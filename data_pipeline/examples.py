@@ -27,7 +27,7 @@ TOO_LARGE = ("error", "shrink_images", "truncate_text", "drop")
 """What becomes of an example that fits no row."""
 ON_ERROR = ("stop", "drop")
 """What becomes of a record that cannot be read: nothing is trained, or it is left out and noted."""
-_UNKNOWN, _LEFT_OUT = -2, -1
+UNKNOWN, LEFT_OUT = -2, -1
 _TEXTS = 8192  # conversations that are kept tokenised between planning and loading
 
 
@@ -73,8 +73,10 @@ class Examples:
         """
         self.parts, self._pictures, self._ledger = list(parts), pictures, ledger
         self._too_large, self._on_error, self._decode = too_large, on_error, decode
-        self.sizes = [np.full((len(part.source), 3), _UNKNOWN, np.int64) for part in parts]
+        self.sizes = [np.full((len(part.source), 3), UNKNOWN, np.int64) for part in parts]
         """Of each part [n, 3]: tokens, patch slots, supervised positions; negative where unknown or left out."""
+        self.visual = [np.full(len(part.source), LEFT_OUT, np.int64) for part in parts]
+        """Of each part [n]: visual tokens, before anything is made to fit; negative where not measured."""
         # How an example was made to fit: its own visual tokens at most, its own longest; 0 for the part's.
         self._budgets = [np.zeros(len(part.source), np.int32) for part in parts]
         self._cuts = [np.zeros(len(part.source), np.int32) for part in parts]
@@ -99,7 +101,7 @@ class Examples:
         new = [
             (part, index)
             for part, index in dict.fromkeys(map(tuple, places.tolist()))
-            if self.sizes[part][index, 0] == _UNKNOWN
+            if self.sizes[part][index, 0] == UNKNOWN
         ]
         if new:
             self._measure(new)
@@ -168,7 +170,7 @@ class Examples:
         records: dict[tuple[int, int], Record] = {}
         fresh: list[Record] = []  # with pictures that were not looked at yet
         for part, index in places:
-            self.sizes[part][index] = _LEFT_OUT
+            self.sizes[part][index] = LEFT_OUT
             try:
                 record = self.parts[part].source[index]
                 if (part, record.id) in self._ids:
@@ -197,12 +199,14 @@ class Examples:
                 continue
             try:
                 text = self.parts[part].processor.tokenize(record.messages)
-                size = self.parts[part].processor.size(text, self._grids(part, index, record))
+                grids = self._grids(part, index, record)
+                size = self.parts[part].processor.size(text, grids)
             except InputError as error:
                 self._refuse(record.where, "conversation", [f"{record.where}: {fault}" for fault in error.faults])
                 continue
             self._keep_text((part, index), text)
             self.sizes[part][index] = dataclasses.astuple(size)
+            self.visual[part][index] = sum(rows * columns for rows, columns in grids)
 
     def _make_fit(self, part: int, index: int) -> None:
         processor, size = self.parts[part].processor, Size(*self.sizes[part][index].tolist())
@@ -212,7 +216,7 @@ class Examples:
             f"{where}: takes {size.tokens} tokens, {size.patches} patch slots and {size.supervised} supervised "
             f"positions; the largest row holds {largest.tokens}, {largest.patches} and {largest.supervised}"
         )
-        self.sizes[part][index] = _LEFT_OUT
+        self.sizes[part][index] = LEFT_OUT
         if self._too_large == "error":
             self._refuse(
                 where,

@@ -3,6 +3,7 @@
 One JSON line each in `ledger.jsonl` beside the run, and counts for the console. Deciding is `examples`'.
 """
 
+import itertools
 import json
 import threading
 from collections import Counter
@@ -53,6 +54,12 @@ class Ledger:
     def summary(self) -> str:
         """The counts in a line; empty where every record is used as it stands."""
         return ", ".join(f"{count:,} {action} ({kind})" for (action, kind), count in sorted(self.counts.items()))
+
+    def reasons(self, most: int) -> list[str]:
+        """The first so many reasons, and how many more there are."""
+        lines = [json.loads(line)["reason"] for line in itertools.islice(self._noted.values(), most)]
+        rest = len(self._noted) - len(lines)
+        return [*lines, f"and {rest:,} more"] if rest > 0 else lines
 
     def _write(self, lines: list[str]) -> None:
         if self._path is not None and lines:

@@ -113,6 +113,7 @@ def open_dataset(
     ledger: Ledger,
     complete: bool,
     seed: int,
+    sample: int = 0,
     progress: Callable[..., Iterable] = lambda chunks, **_: chunks,
 ) -> tuple[Dataset, list[str]]:
     """Opens what `data` names (the settings of `vlm_jax.training.config`) and measures it.
@@ -120,6 +121,7 @@ def open_dataset(
     Args:
       complete: measure every example now. It is also done where a faulty record stops the run (`data.on_error`), so
         that all faults are known before the first step. Otherwise a sample is, and the rest while training runs.
+      sample: how many examples; 0 for a few windows.
 
     Returns:
       The data set, and every fault of what was measured.
@@ -145,7 +147,7 @@ def open_dataset(
     if complete:
         examples.measure_all(progress)
     else:
-        examples.measure(mixture.take(0, min(_SAMPLED_WINDOWS * WINDOW, len(examples))))
+        examples.measure(mixture.take(0, sample or min(_SAMPLED_WINDOWS * WINDOW, len(examples))))
     return Dataset(examples, mixture, ledger, pictures, complete), examples.faults
 
 

@@ -21,6 +21,7 @@ OPEN_ROWS = 64
 """Rows of a size that may still be filled at one time: enough for a good fit, few enough to keep the shuffled order."""
 WINDOW = 1024
 """Examples that are measured and packed together."""
+_TRIED = 2000  # examples that row sizes are tried out with
 _SNAPSHOTS = 16  # windows that a saved position may lie behind what is planned already
 
 
@@ -90,6 +91,10 @@ class Packer:
         rows.append([item])
         return closed
 
+    def free(self, bucket: int) -> Int[np.ndarray, "rows 3"]:
+        """What the open rows of a bucket have left."""
+        return self._free[bucket, : len(self._rows[bucket])]
+
     def flush(self) -> list[tuple[int, list[Place]]]:
         """Closes every open row."""
         closed = [(bucket, row) for bucket, rows in enumerate(self._rows) for row in rows]
@@ -129,20 +134,21 @@ def choose_buckets(
     supervised: int = 0,
     block_slots: int,
     rows_multiple: int = 1,
-    slack: float = 1.04,
+    patch_cost: float = 0.2,
 ) -> list[Bucket]:
     """The shapes of batches that suit the data.
 
     The first has `tokens` a row. Where examples are longer, others follow, with rows as long as the longest up to
-    `context` (each twice or more the last, fewer rows, so that a step costs the same). Patches and supervised
-    positions are in proportion to the examples that a bucket is for, and a little more, so that tokens fill up first.
+    `context`, and fewer, so that a step costs the same. How many patch slots a row has is tried out: sizes are packed
+    into rows of several numbers of them, and the cheapest is taken.
 
     Args:
       sizes: of the examples, or of a sample of them.
       count: at most so many buckets, one to four.
-      patches, supervised: of the first bucket; 0 for in proportion.
+      patches, supervised: of the first bucket; 0 for what suits the data.
       block_slots: patch slots of an attention window, of which `patches` is a multiple.
       rows_multiple: what rows are divided among: devices that hold different rows.
+      patch_cost: what a patch slot costs in a step, in tokens.
 
     Raises:
       InputError: no examples, or patches that are no multiple of a window.
@@ -162,21 +168,45 @@ def choose_buckets(
     shortest = 0
     for number, length in enumerate(lengths):
         mine = sizes[(sizes[:, 0] > shortest) & (sizes[:, 0] <= length)]
-        shortest = length
         if not len(mine):
             mine = sizes[sizes[:, 0] <= length]
-        total, largest = mine.sum(axis=0), mine.max(axis=0, initial=1)
-        wanted = np.maximum(largest, slack * length * total / max(total[0], 1))
-        _, patch_slots, targets = (
-            int(-(-max(value, multiple) // multiple) * multiple)
-            for value, multiple in zip(wanted, (1, block_slots, 32), strict=True)
-        )
-        if number == 0:
-            patch_slots, targets = patches or patch_slots, supervised or targets
-        size = Size(length, patch_slots, targets)
+        shortest = length
+        given = (patches, supervised) if number == 0 else (0, 0)
+        size = _row_size(mine, length, given, block_slots, patch_cost)
         least = max(rows_multiple, rows * tokens // length // rows_multiple * rows_multiple)
         buckets.append(Bucket(rows if number == 0 else least, size))
     return buckets
+
+
+def _row_size(
+    sizes: Int[np.ndarray, "n 3"], tokens: int, given: tuple[int, int], block_slots: int, patch_cost: float
+) -> Size:
+    """The row of so many tokens that holds these examples at the least cost a token."""
+    if not len(sizes):
+        return Size(tokens, given[0] or block_slots, given[1] or 32)
+    sample = sizes[:: -(-len(sizes) // _TRIED)]
+    total, largest = sample.sum(axis=0), sizes.max(axis=0)
+    # Supervised positions cost little: with a quarter more than their share they are never what closes a row.
+    targets = given[1] or int(-(-max(largest[2], 1.25 * tokens * total[2] / total[0]) // 32) * 32)
+    if given[0]:
+        return Size(tokens, given[0], targets)
+    least = int(-(-max(largest[1], block_slots) // block_slots) * block_slots)
+    share = tokens * total[1] / total[0]
+    candidates = {
+        max(least, int(round(share * more / block_slots)) * block_slots) for more in (0.9, 0.96, 1.0, 1.04, 1.1, 1.2)
+    }
+
+    def cost(slots: int) -> float:
+        size = Size(tokens, slots, targets)
+        packer, closed = Packer([Bucket(1, size)]), 0
+        for one in sample:
+            closed += packer.add((0, 0), one) is not None
+        # Rows that are still open count by how full they are: a run has many more examples than the sample.
+        limits = as_array([size])[0]
+        opened = sum(max((limits - free) / limits) for free in packer.free(0))
+        return (closed + opened) * (tokens + patch_cost * slots)
+
+    return Size(tokens, min(sorted(candidates), key=cost), targets)
 
 
 Measure = Callable[[np.ndarray], np.ndarray]

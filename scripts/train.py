@@ -83,7 +83,7 @@ def main(config: ConfigDict) -> None:
         with gathered(faults):
             buckets = loader.row_buckets(
                 dataset,
-                batch,
+                batch.to_dict(),
                 block_slots=model.vision.block_slots,
                 rows_multiple=meshes.row_shards(mesh),
             )

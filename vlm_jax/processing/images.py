@@ -4,9 +4,8 @@ The rules are Qwen2-VL's (`smart_resize`, bicubic on uint8, patches grouped by m
 transformers' Pillow processor. Normalisation happens on the device (`vlm_jax.models.vision`).
 
 EXIF orientation is applied (as a person sees the picture), transparency is laid on white (as transformers' processor
-does). Grey of 16 bits keeps its high byte, as viewers show it; transformers would clip it to white. Web addresses
-are never fetched: what a visitor names may be anything. Addresses in a store (`gs://`) are read; those come from a
-person's own settings, and `data_pipeline.records` refuses them inside data.
+does). Grey of 16 bits keeps its high byte, as viewers show it; transformers would clip it to white. Remote addresses
+are never fetched: what a record or a visitor names may be anything.
 """
 
 import base64
@@ -21,7 +20,6 @@ import PIL.Image
 import PIL.ImageOps
 from jaxtyping import UInt8
 
-from vlm_jax import locations
 from vlm_jax.errors import InputError
 
 MAX_ASPECT = 200
@@ -31,9 +29,7 @@ Source = str | Path | bytes | PIL.Image.Image
 
 
 def open_image(source: Source) -> PIL.Image.Image:
-    """Opens and fully decodes a picture: a path, a `gs://` or `data:` URI, encoded bytes, or a PIL image.
-
-    Returns upright RGB.
+    """Opens and fully decodes a picture: a path, a `data:` URI, encoded bytes, or a PIL image. Returns upright RGB.
 
     Raises:
       InputError: missing, unreadable, truncated, larger than Pillow's decompression-bomb limit, or a remote address.
@@ -41,8 +37,7 @@ def open_image(source: Source) -> PIL.Image.Image:
     name = describe(source)
     if isinstance(source, str) and source.lower().startswith("file://"):
         source = unquote(urlsplit(source).path)
-    address = isinstance(source, str) and "://" in source[:16] and not source.lower().startswith("data:")
-    if address and not locations.is_remote(source):
+    if isinstance(source, str) and "://" in source[:16] and not source.lower().startswith("data:"):
         raise InputError(f"{name}: remote pictures are not fetched; download it and give its path")
     try:
         image = source if isinstance(source, PIL.Image.Image) else PIL.Image.open(_stream(source))
@@ -121,8 +116,6 @@ def _stream(source: str | Path | bytes):
         if not comma or not header.endswith(";base64"):
             raise InputError(f"{describe(source)}: a data URI must read data:image/…;base64,…")
         return io.BytesIO(base64.b64decode("".join(payload.split()), validate=True))
-    if isinstance(source, str) and locations.is_remote(source):
-        return io.BytesIO(locations.read_bytes(source))
     return str(source)
 
 
