@@ -17,12 +17,18 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from data_pipeline import sources
 from data_pipeline.records import images_of
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
+KEYS = (
+    "id question_id image images image_id image_path file_path imgname query label question answer answers "
+    "conversations messages from value role content type text url image_url set_name system weight PA_question PA_answer GT_question"
+).split()
 
 
 def messages(question="Who?", answer="Eileen", image=None):
@@ -574,3 +580,30 @@ def test_the_images_of_a_refused_entry_of_any_form_are_kept_to_be_checked(tmp_pa
     records, faults = sources.read(write_lines(tmp_path / "a.jsonl", [good, entry]), refused=refused)
     assert len(records) == 1 and faults
     assert images_of(refused[0])[0] == str(tmp_path / "a.jpg")
+
+
+WRONG = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", " ", "x", "a.jpg", "<image>", "human"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("format", ["auto", *sources.FORMATS[1:-4]])
+@given(entries=st.lists(st.dictionaries(st.sampled_from(KEYS), WRONG, max_size=6) | WRONG, min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_an_entry_holds_it_is_read_or_told(tmp_path, format, entries):
+    path = tmp_path / "val.json"
+    for document in (entries, {"data": entries}, {"questions": entries, "annotations": entries}):
+        path.write_text(json.dumps(document))
+        try:
+            records, faults = sources.read(path, format=format, refused=[])
+            assert len(records) <= len(entries)
+        except InputError as error:
+            faults = error.faults
+            assert faults
+        assert all("\n" not in fault and str(path) in fault for fault in faults)
