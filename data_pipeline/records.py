@@ -114,6 +114,8 @@ def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, t
         parser.fault("'provenance' must be an object")
     if not isinstance(entry.get("id"), str) or not entry["id"]:
         parser.fault("'id' must be a string that is not empty")
+    elif _SURROGATE.search(entry["id"]):
+        parser.fault("'id' contains half of a surrogate pair (a broken \\u escape); rewrite that character")
     if parser.faults:
         raise InputError(parser.faults)
     texts = {name: entry.get(name) for name in TEXT_FIELDS}

@@ -149,7 +149,7 @@ def pick_answer(answers: Sequence[str], options: Options, identifier: str) -> st
     if options.answer == "first":
         return given[0]
     if options.answer == "sampled":
-        digest = hashlib.sha256(f"{options.seed}:{identifier}".encode()).digest()
+        digest = hashlib.sha256(f"{options.seed}:{identifier}".encode(errors="backslashreplace")).digest()
         return given[int.from_bytes(digest[:8], "big") % len(given)]
     return Counter(given).most_common(1)[0][0]  # equal counts stay in the order they were first met
 

@@ -335,3 +335,9 @@ def test_looking_for_mpas_pictures_touches_each_folder_once(tmp_path, monkeypatc
     monkeypatch.setattr(locations, "is_folder", lambda path: asked.append(path) or original(path))
     assert len(read(path, image_root=tmp_path)) == 100
     assert len(asked) < 10
+
+
+def test_an_id_with_a_broken_character_is_a_fault(write):
+    path = write("a.json", textvqa(question_id="\ud800"))
+    ((fault,), records) = sources.read(path, answer="sampled")[::-1]
+    assert records == [] and "'id' contains half of a surrogate pair" in fault and fault.isprintable()

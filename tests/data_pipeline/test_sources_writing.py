@@ -6,6 +6,7 @@ import io
 import json
 import os
 import string
+from pathlib import Path
 
 import PIL.Image
 import pyarrow.parquet
@@ -17,6 +18,7 @@ from data_pipeline import sources
 from data_pipeline.records import Record, images_of
 from vlm_jax.errors import InputError
 
+PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 SUFFIX = {
     "records": "a.jsonl",
     "openai": "a.jsonl",
@@ -193,6 +195,12 @@ def test_any_vqa_file_becomes_a_training_file(tmp_path):
     for format in SUFFIX:
         (back,) = round_trip(tmp_path, records, format)
         assert back.answers == ["a", "b", "b"] and back.task == "textvqa" and back.messages[1]["content"] == "b"
+
+
+@pytest.mark.parametrize("format", [format for format in SUFFIX if format not in ("table", "imagefolder")])
+def test_the_photographs_go_through_every_format_of_conversations(tmp_path, format):
+    records, _ = sources.read(PHOTOS / "photos.json")
+    assert len(round_trip(tmp_path, records, format)) == 39
 
 
 def faults_of(path, records, **fields):
