@@ -23,6 +23,8 @@ from data_pipeline.pictures import Pictures
 from data_pipeline.records import Record
 from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import multiplications
 from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.rows import assemble, stack
 
@@ -162,8 +164,8 @@ def measured_sizes(dataset: Dataset) -> np.ndarray:
     return sizes[(sizes >= 0).all(axis=1)]
 
 
-def row_buckets(dataset: Dataset, batch: Mapping[str, int], *, block_slots: int, rows_multiple: int) -> list[Bucket]:
-    """The shapes of batches of a run, from its settings and its data.
+def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *, rows_multiple: int) -> list[Bucket]:
+    """The shapes of batches of a run, from its settings, its data, and what the model costs a token and a patch.
 
     Raises:
       InputError: nothing to train on, patches that are no multiple of a window, or (where that stops a run) every
@@ -172,6 +174,7 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], *, block_slots: int,
     sizes = measured_sizes(dataset)
     if not len(sizes):
         raise InputError(f"{', '.join(part.name for part in dataset.examples.parts)}: no example can be trained on")
+    token, patch = multiplications(model)
     buckets = choose_buckets(
         sizes,
         rows=batch["rows"],
@@ -180,8 +183,9 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], *, block_slots: int,
         count=batch["buckets"],
         patches=batch["patches"],
         supervised=batch["supervised"],
-        block_slots=block_slots,
+        block_slots=model.vision.block_slots,
         rows_multiple=rows_multiple,
+        patch_cost=patch / token,
     )
     dataset.examples.set_buckets([bucket.size for bucket in buckets])
     if dataset.complete:

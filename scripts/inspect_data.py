@@ -52,9 +52,7 @@ def main(config: ConfigDict) -> None:
         progress=progress,
     )
     with gathered(faults):
-        buckets = loader.row_buckets(
-            dataset, config.batch.to_dict(), block_slots=model.vision.block_slots, rows_multiple=1
-        )
+        buckets = loader.row_buckets(dataset, config.batch.to_dict(), model, rows_multiple=1)
         print(inspection.report(dataset, buckets, config, merge_unit=processor.images.merge_size**2))
     if faults:
         raise InputError(faults)

@@ -81,12 +81,7 @@ def main(config: ConfigDict) -> None:
         faults += wrong
     if dataset is not None and mesh is not None:
         with gathered(faults):
-            buckets = loader.row_buckets(
-                dataset,
-                batch.to_dict(),
-                block_slots=model.vision.block_slots,
-                rows_multiple=meshes.row_shards(mesh),
-            )
+            buckets = loader.row_buckets(dataset, batch.to_dict(), model, rows_multiple=meshes.row_shards(mesh))
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
     plan = loader.plan_run(

@@ -41,9 +41,7 @@ class Run:
         )
         if faults:
             raise InputError(faults)
-        self.buckets = loader.row_buckets(
-            self.dataset, {**BATCH, **(batch or {})}, block_slots=config.vision.block_slots, rows_multiple=2
-        )
+        self.buckets = loader.row_buckets(self.dataset, {**BATCH, **(batch or {})}, config, rows_multiple=2)
         self.plan = loader.plan_run(self.dataset, self.buckets, steps=steps, epochs=epochs, seed=seed, shuffle=True)
         self.steps = len(self.plan)
         self.batches = loader.make_loader(
