@@ -116,9 +116,8 @@ def measure(path: Path, given: argparse.Namespace) -> None:
         room = seen[key] * bucket.rows * np.array([bucket.size.tokens, bucket.size.patches])
         filled = np.array([used[key, "tokens"], used[key, "patches"]])
         totals += [*room, *filled]
-        lines.append(
-            f"  {seen[key]:4} of {bucket.rows} × {bucket.size.tokens} tokens, {bucket.size.patches} patch slots: {unused(room, filled)}"
-        )
+        shape_name = f"{bucket.rows} × {bucket.size.tokens} tokens, {bucket.size.patches} patch slots"
+        lines.append(f"  {seen[key]:4} of {shape_name}: {unused(room, filled)}")
     room, filled = totals[:2], totals[2:]
     lines.append(
         f"all: {unused(room, filled)}; weighted by FLOPs {1 - (filled @ weights) / (room @ weights):.1%} unused"

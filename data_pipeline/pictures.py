@@ -60,6 +60,10 @@ class Pictures:
                 self._keep(key, result)
         return [found[key] for key in wanted]
 
+    def processes(self) -> list[int]:
+        """Process ids of the workers that were started."""
+        return sorted(self._pool._processes) if self._pool is not None else []
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
