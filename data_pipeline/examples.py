@@ -301,5 +301,8 @@ class Examples:
         return Record("", [{"role": "user", "content": content}], where=self._where(part, index)) if images else None
 
     def _where(self, part: int, index: int) -> str:
+        """A record that may be unreadable, as fault lines name it."""
         source = self.parts[part].source
-        return f"{self.parts[part].name}, {source.place(index) if hasattr(source, 'place') else f'entry {index + 1}'}"
+        if hasattr(source, "identify"):
+            return source.identify(index)[1]
+        return f"{self.parts[part].name}, entry {index + 1}"

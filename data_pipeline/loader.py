@@ -45,9 +45,9 @@ class Chain:
         source, inside = self._inside(index)
         return source[inside]
 
-    def place(self, index: int) -> str:
+    def identify(self, index: int) -> tuple[str | None, str]:
         source, inside = self._inside(index)
-        return source.place(inside)
+        return source.identify(inside)
 
     def images(self, index: int) -> list[str | bytes]:
         source, inside = self._inside(index)
