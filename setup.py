@@ -15,16 +15,19 @@ RUNNING = [
     "array_record>=0.8",
     "etils>=1.12",
     "flax>=0.12.6",
+    "fsspec>=2024.6",
     "grain>=0.2.15",
     "huggingface_hub>=1.0",
     "jax>=0.10",
     "jaxtyping>=0.3",
     "jinja2>=3.1",
     "ml-collections>=1.0",
+    "msgpack>=1.0",
     "numpy>=2.0",
     "optax>=0.2.6",
     "orbax-checkpoint>=0.12",
     "pillow>=11.0",
+    "pyarrow>=17.0",
     "safetensors>=0.6",
     "tensorflow-datasets>=4.9.9",
     "tokenizers>=0.22",
@@ -35,6 +38,8 @@ RUNNING = [
 EXTRAS = {
     "cuda": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
+    # Data and pictures at gs:// addresses.
+    "gs": ["gcsfs>=2024.6"],
     # google-genai 3 makes the resolver fall back to a google-cloud-aiplatform of years ago.
     "corpus": ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3"],
     "app": ["streamlit>=1.40"],

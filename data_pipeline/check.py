@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from pathlib import Path
 
 import PIL.Image
 from PIL.ExifTags import Base as ExifTag
 
 from data_pipeline.records import Record, images_of
 from data_pipeline.sources.containers import did_you_mean
+from vlm_jax import locations
 from vlm_jax.errors import InputError
 from vlm_jax.processing.images import MAX_ASPECT, describe, open_image
 
@@ -54,7 +54,7 @@ def check_images(
         for image, result in zip(uses, pool.map(lambda image: _check(image, decode), uses), strict=True):
             if isinstance(result, str):
                 if result.endswith(_MISSING) and len(faults) < _SUGGESTIONS:
-                    result += did_you_mean(Path(image))
+                    result += did_you_mean(image)
                 faults.append(f"{result} (used by {_some(uses[image])})")
             else:
                 sizes[image] = result
@@ -67,7 +67,8 @@ def _check(image: str | bytes, decode: bool) -> tuple[int, int] | str:
     try:
         if isinstance(image, str) and (reason := _not_a_file(image)):
             return f"{name}: {reason}"
-        width, height = open_image(image).size if decode else _header_size(image)
+        content = locations.read_bytes(image) if isinstance(image, str) and locations.is_remote(image) else image
+        width, height = open_image(content).size if decode else _header_size(content)
     except InputError as error:
         return f"{name}: {error.faults[0].removeprefix(describe(image) + ': ')}"
     except PIL.UnidentifiedImageError:
@@ -83,6 +84,8 @@ def _check(image: str | bytes, decode: bool) -> tuple[int, int] | str:
 
 def _not_a_file(path: str) -> str | None:
     """Why a path cannot be an image, told before anything is opened: opening a pipe would wait for ever."""
+    if locations.is_remote(path):
+        return None if locations.is_file(path) else _MISSING
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -1,161 +1,241 @@
-"""From files to batches: read, check everything, plan the rows, then a Grain pipeline that loads them.
+"""From files to batches: open the parts, measure, plan the rows, then a Grain pipeline that loads them.
 
-All faults of a data set are found before the first batch and raised together. What a batch holds is described in
-`vlm_jax.processing.rows`.
+What a batch holds is described in `vlm_jax.processing.rows`. A run's position in its data is one number and a small
+plan, so that any number of threads, workers and hosts sees the same batches in the same order.
 """
 
 import dataclasses
 import hashlib
-import os
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
 
 from data_pipeline import sources
-from data_pipeline.check import check_images
-from data_pipeline.packing import RowPlan, as_array, choose_capacity, too_large
-from data_pipeline.records import Record, images_of
+from data_pipeline.examples import Examples, Part
+from data_pipeline.ledger import Ledger
+from data_pipeline.mixture import Mixture
+from data_pipeline.mixture import Part as Share
+from data_pipeline.packing import WINDOW, Bucket, Plan, choose_buckets
+from data_pipeline.pictures import Pictures
+from data_pipeline.records import Record
+from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import multiplications
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import Example, Size, assemble, stack
+from vlm_jax.processing.rows import assemble, stack
+
+_SAMPLED_WINDOWS = 4  # that row sizes are chosen from, where not everything is measured first
+
+
+class Chain:
+    """Several sources one after the other, as one."""
+
+    def __init__(self, held: Sequence[sources.Source]):
+        self._held = list(held)
+        self._ends = np.cumsum([len(source) for source in held])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Record:
+        source, inside = self._inside(index)
+        return source[inside]
+
+    def identify(self, index: int) -> tuple[str | None, str]:
+        source, inside = self._inside(index)
+        return source.identify(inside)
+
+    def images(self, index: int) -> list[str | bytes]:
+        source, inside = self._inside(index)
+        return source.images(inside)
+
+    def _inside(self, index: int) -> tuple[sources.Source, int]:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self._held[number], index - (int(self._ends[number - 1]) if number else 0)
 
 
 @dataclasses.dataclass
 class Dataset:
-    """Checked records and what each takes of a row."""
+    """What a run learns from, opened; measured as far as the settings ask for it before the first step."""
 
-    records: list[Record]
-    sizes: np.ndarray
-    """[n, 3]: tokens, patch slots, supervised positions."""
-    pictures: int
-    """Distinct pictures."""
-
-
-def read_dataset(
-    path: str, processor: Processor, *, format: str = "auto", image_root: str | None = None, decode: bool = True
-) -> tuple[Dataset, list[str]]:
-    """Reads and checks a training set: the records that are in order, and every fault of the others.
-
-    Args:
-      path: a file, or several with commas between; all their records train together.
-      decode: decode every picture now, which finds truncated files; otherwise only their headers are read.
-    """
-    records, refused, faults = [], [], []
-    for name in [path] if Path(path).exists() else path.split(","):
-        with gathered(faults):
-            more, wrong = sources.read(
-                os.path.expanduser(name.strip()),
-                format=format,
-                image_root=image_root,
-                training=True,
-                refused=refused,
-            )
-            records += more
-            faults += wrong
-    faults += sources.doubled_ids(records)
-    picture_sizes, picture_faults = check_images([*records, *refused], decode=decode)
-    faults = [*faults, *picture_faults]
-    good, sizes = [], []
-    for record in records:
-        images = images_of(record)
-        if all(image in picture_sizes for image in images):
-            try:
-                sizes.append(processor.size(record.messages, [picture_sizes[image] for image in images]))
-                good.append(record)
-            except InputError as error:
-                faults += [f"{record.where}: {fault}" for fault in error.faults]
-    if not records and not faults:
-        faults.append(f"{path}: holds no records")
-    pictures = {image for record in good for image in images_of(record)}
-    return Dataset(good, as_array(sizes), len(pictures)), faults
+    examples: Examples
+    mixture: Mixture
+    ledger: Ledger
+    pictures: Pictures
+    complete: bool
+    """Whether every example is measured."""
 
 
-def row_capacity(dataset: Dataset, tokens: int, patches: int, supervised: int, block_slots: int) -> Size:
-    """The row size of a run; 0 patches or supervised positions means: in proportion to the data.
+def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part], list[Share]]:
+    """Opens the parts that the settings name: `data.mixture`, or `data.path` as the only one.
 
     Raises:
-      InputError: examples that do not fit, each with its size, or patches that are no multiple of an attention block.
+      InputError: with the faults of all parts.
     """
-    fitting = choose_capacity(dataset.sizes, tokens, block_slots)
-    capacity = Size(tokens, patches or fitting.patches, supervised or fitting.supervised)
-    if capacity.patches % block_slots:
-        raise InputError(f"batch.patches {capacity.patches} is not a multiple of {block_slots}, one attention window")
-    faults = []
-    for index in too_large(dataset.sizes, capacity):
-        size = Size(*map(int, dataset.sizes[index]))
-        faults.append(
-            f"{dataset.records[index].where}: takes {size.tokens} tokens, {size.patches} patch slots and "
-            f"{size.supervised} supervised positions; a row holds {capacity.tokens}, {capacity.patches} and "
-            f"{capacity.supervised}: raise batch.tokens (or batch.patches, batch.supervised) or lower "
-            "model.max_visual_tokens"
-        )
+    named = dict(data["mixture"]) or {"data": {"path": data["path"]}}
+    parts, shares, faults = [], [], []
+    images = processor.images
+    for name, given in named.items():
+        settings = {**PART, **{key: data[key] for key in ("format", "image_root", "answer")}, **given}
+        with gathered(faults):
+            chain = Chain(
+                [
+                    sources.open_source(
+                        path.strip(),
+                        format=settings["format"],
+                        image_root=settings["image_root"] or None,
+                        answer=settings["answer"],
+                        seed=settings["seed"],
+                    )
+                    for path in ([settings["path"]] if Path(settings["path"]).exists() else settings["path"].split(","))
+                ]
+            )
+            budget = settings["max_visual_tokens"]
+            low = min(budget or images.max_pixels, images.min_pixels // images.factor**2)
+            own = processor.with_budget((max(1, low), budget)) if budget else processor
+            parts.append(Part(settings["path"] if len(named) == 1 else name, chain, own))
+            shares.append(Share(name, len(chain), float(settings["weight"]), settings["seed"]))
     if faults:
         raise InputError(faults)
-    return capacity
+    return parts, shares
 
 
-def plan_rows(
-    dataset: Dataset, capacity: Size, *, rows: int, steps: int, epochs: int, seed: int, shuffle: bool
-) -> RowPlan:
-    """The rows of a run of `steps` batches, or of so many epochs where steps is 0; always whole batches."""
-    plan = RowPlan(dataset.sizes, capacity, seed=seed, shuffle=shuffle)
-    return plan.extend(rows=steps * rows) if steps else plan.extend(epochs=epochs, multiple=rows)
+PART = {"path": "", "weight": 1.0, "seed": 0, "max_visual_tokens": 0}
+"""What a part of a mixture may say, beside `format`, `image_root` and `answer`; 0 visual tokens: the model's."""
 
 
-def describe(dataset: Dataset, plan: RowPlan, capacity: Size, rows: int) -> str:
-    """The data of a run in a line."""
-    tokens, _, _ = dataset.sizes.sum(axis=0)
-    padding, patch_padding = plan.padding()
-    return (
-        f"{len(dataset.records)} examples, {dataset.pictures} pictures, {tokens:,} tokens; {len(plan) // rows} steps "
-        f"of {rows} × {capacity.tokens} tokens and {capacity.patches} patches "
-        f"({padding:.0%} of the tokens and {patch_padding:.0%} of the patch blocks unused)"
+def open_dataset(
+    data: Mapping[str, Any],
+    processor: Processor,
+    *,
+    ledger: Ledger,
+    complete: bool,
+    seed: int,
+    sample: int = 0,
+    progress: Callable[..., Iterable] = lambda chunks, **_: chunks,
+) -> tuple[Dataset, list[str]]:
+    """Opens what `data` names (the settings of `vlm_jax.training.config`) and measures it.
+
+    Args:
+      complete: measure every example now. It is also done where a faulty record stops the run (`data.on_error`), so
+        that all faults are known before the first step. Otherwise a sample is, and the rest while training runs.
+      sample: how many examples; 0 for a few windows.
+
+    Returns:
+      The data set, and every fault of what was measured.
+    """
+    parts, shares = open_parts(data, processor)
+    images = processor.images
+    pictures = Pictures(
+        patch_size=images.patch_size,
+        merge_size=images.merge_size,
+        workers=data["workers"],
+        cache_bytes=data["cache_mb"] * 2**20,
+    )
+    examples = Examples(
+        parts,
+        pictures,
+        ledger,
+        too_large=data["too_large"],
+        on_error=data["on_error"],
+        decode=data["decode_check"],
+    )
+    mixture = Mixture(shares, seed=seed, shuffle=data["shuffle"])
+    complete = complete or data["on_error"] == "stop"
+    if complete:
+        examples.measure_all(progress)
+    else:
+        examples.measure(mixture.take(0, sample or min(_SAMPLED_WINDOWS * WINDOW, len(examples))))
+    return Dataset(examples, mixture, ledger, pictures, complete), examples.faults
+
+
+def measured_sizes(dataset: Dataset) -> np.ndarray:
+    """[n, 3] of what was measured and can be used, each example as often as the mixture shows it."""
+    held = dataset.examples.sizes
+    if not dataset.complete or len(held) > 1:
+        count = min(_SAMPLED_WINDOWS * WINDOW, 4 * len(dataset.examples))
+        sizes = dataset.examples.measure(dataset.mixture.take(0, count))
+    else:
+        sizes = held[0]
+    return sizes[(sizes >= 0).all(axis=1)]
+
+
+def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *, rows_multiple: int) -> list[Bucket]:
+    """The shapes of batches of a run, from its settings, its data, and what the model costs a token and a patch.
+
+    Raises:
+      InputError: nothing to train on, patches that are no multiple of a window, or (where that stops a run) every
+        example that fits no row.
+    """
+    sizes = measured_sizes(dataset)
+    if not len(sizes):
+        raise InputError(f"{', '.join(part.name for part in dataset.examples.parts)}: no example can be trained on")
+    token, patch = multiplications(model)
+    buckets = choose_buckets(
+        sizes,
+        rows=batch["rows"],
+        tokens=batch["tokens"],
+        context=max(batch["context"], batch["tokens"]),
+        count=batch["buckets"],
+        patches=batch["patches"],
+        supervised=batch["supervised"],
+        block_slots=model.vision.block_slots,
+        rows_multiple=rows_multiple,
+        patch_cost=patch / token,
+    )
+    dataset.examples.set_buckets([bucket.size for bucket in buckets])
+    if dataset.complete:
+        dataset.examples.measure_all()
+        if dataset.examples.faults:
+            raise InputError(dataset.examples.faults)
+    return buckets
+
+
+def plan_run(dataset: Dataset, buckets: Sequence[Bucket], *, steps: int, epochs: int, seed: int, shuffle: bool) -> Plan:
+    """The batches of a run of `steps`, or of so many epochs where steps is 0."""
+    examples = None if steps else epochs * dataset.mixture.examples
+    return Plan(
+        dataset.mixture.take,
+        dataset.examples.measure,
+        buckets,
+        seed=seed,
+        shuffle=shuffle,
+        examples=examples,
+        steps=steps or None,
     )
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Identifies the records of a data set and what they take of a row."""
-    digest = hashlib.sha256(dataset.sizes.tobytes())
-    for record in dataset.records:
-        # Pictures by name and length: the set may move to another folder, and reading all their bytes takes minutes.
-        pictures = [
-            image if isinstance(image, bytes) else (Path(image).name, os.path.getsize(image))
-            for image in images_of(record)
-        ]
-        words = [
-            (
-                message["role"],
-                message["content"]
-                if isinstance(message["content"], str)
-                else [part.get("text") for part in message["content"]],
-            )
-            for message in record.messages
-        ]
-        digest.update(repr((record.id, words, pictures)).encode())
+    """Identifies the records of a data set: the parts' shares, and a sample of the words and of the pictures' sizes."""
+    digest = hashlib.sha256(repr(dataset.mixture.parts).encode())
+    for part in dataset.examples.parts:
+        count = len(part.source)
+        for index in np.unique(np.linspace(0, count - 1, min(count, 256)).astype(int)).tolist():
+            try:
+                record = part.source[index]
+            except InputError:
+                continue
+            digest.update(repr((record.id, [_words(message) for message in record.messages])).encode())
     return digest.hexdigest()[:16]
 
 
-class ExampleCache:
-    """Processed examples, kept up to a number of bytes: small sets are decoded once, large ones stream through."""
-
-    def __init__(self, load: Callable[[int], Example], limit: int):
-        self._load, self._room, self._lock = load, limit, threading.Lock()
-        self._held: dict[int, Example] = {}
-
-    def __call__(self, index: int) -> Example:
-        held = self._held.get(index)
-        if held is not None:
-            return held
-        example = self._load(index)
-        size = example.input_ids.nbytes * 8 + sum(picture.patches.nbytes for picture in example.pictures)
-        with self._lock:
-            if size <= self._room and index not in self._held:
-                self._held[index] = example
-                self._room -= size
-        return example
+def _words(message: Mapping[str, Any]) -> tuple[str, Any]:
+    content = message["content"]
+    if isinstance(content, str):
+        return message["role"], content
+    # Pictures by name and length: the set may move to another folder.
+    return message["role"], [
+        part.get("text")
+        if part["type"] == "text"
+        else len(part["image"])
+        if isinstance(part["image"], bytes)
+        else (Path(part["image"]).name, locations.size(part["image"]) if locations.is_file(part["image"]) else 0)
+        for part in content
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,44 +246,97 @@ class Shard:
     count: int = 1
 
 
+class Batches(grain.DatasetIterator):
+    """Batches in order; its state is a number and from where the plan can be made again."""
+
+    def __init__(self, loaded: grain.DatasetIterator, plan: Plan, count: int):
+        super().__init__()
+        self._loaded, self._plan, self._count = loaded, plan, count
+        self._next = 0
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self._next >= self._count:
+            raise StopIteration
+        batch = next(self._loaded)
+        self._next += 1
+        self._plan.let_go(self._next)
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        return {"loaded": self._loaded.get_state(), "next": self._next, "plan": self._plan.state(self._next)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._plan.restore(state["plan"])
+        self._loaded.set_state(state["loaded"])
+        self._next = state["next"]
+
+
 def make_loader(
     dataset: Dataset,
-    processor: Processor,
-    plan: RowPlan,
-    capacity: Size,
+    plan: Plan,
+    steps: int,
     *,
-    rows: int,
     patch_values: int,
+    merge_unit: int,
     threads: int = 4,
-    cache_bytes: int = 512 * 2**20,
     shard: Shard = Shard(),
-) -> grain.DatasetIterator:
-    """An iterator over batches of `rows` rows; its state is a position in the plan and can be saved.
+) -> Batches:
+    """An iterator over `steps` batches. Each process gets its share of the rows of every batch, the same everywhere."""
 
-    Each process gets rows / shard.count rows of every batch, the same batches on every host.
-    """
-    merge_unit = processor.images.merge_size**2
-    local = rows // shard.count
+    class Rows:
+        """Planned batches as Grain reads them."""
 
-    def load_example(index: int) -> Example:
-        record = dataset.records[index]
-        try:
-            return processor.encode(record.messages)
-        except InputError as error:  # a file that changed since it was checked
-            raise InputError([f"{record.where}: {fault}" for fault in error.faults]) from None
+        def __len__(self) -> int:
+            return steps
 
-    example = ExampleCache(load_example, cache_bytes)
+        def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+            return load(plan[number])
 
-    def load_row(position: int) -> dict[str, np.ndarray]:
-        batch, place = divmod(position, local)
-        indices = plan[batch * rows + shard.index * local + place]
-        return assemble(
-            [example(index) for index in indices], capacity, patch_values=patch_values, merge_unit=merge_unit
+    def load(planned) -> dict[str, np.ndarray]:
+        capacity = plan.buckets[planned.bucket].size
+        local = len(planned.rows) // shard.count
+        rows = planned.rows[shard.index * local : (shard.index + 1) * local]
+        loaded = iter(dataset.examples.load([place for row in rows for place in row]))
+        return stack(
+            [
+                assemble(
+                    [example for example in (next(loaded) for _ in row) if example is not None],
+                    capacity,
+                    patch_values=patch_values,
+                    merge_unit=merge_unit,
+                )
+                for row in rows
+            ]
         )
 
-    return iter(
-        grain.MapDataset.range(len(plan) // shard.count)
-        .map(load_row)
-        .batch(local, drop_remainder=True, batch_fn=stack)
-        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return Batches(iter(grain.MapDataset.source(Rows()).to_iter_dataset(options)), plan, steps)
+
+
+def batch_shapes(bucket: Bucket, *, patch_values: int, merge_unit: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """{name: (shape, dtype)} of a batch of a bucket, over all hosts: what a step is compiled for."""
+    row = assemble([], bucket.size, patch_values=patch_values, merge_unit=merge_unit)
+    return {name: ((bucket.rows, *array.shape), array.dtype) for name, array in row.items()}
+
+
+def describe(dataset: Dataset, plan: Plan, steps: int) -> str:
+    """The data of a run in a few lines."""
+    examples = dataset.examples
+    sizes = np.concatenate(examples.sizes)
+    sizes = sizes[(sizes >= 0).all(axis=1)]
+    counted = f"{len(examples):,} examples" + (f" in {len(examples.parts)} parts" if len(examples.parts) > 1 else "")
+    if dataset.complete:
+        counted += f", {len(examples.picture_sizes):,} pictures, {sizes[:, 0].sum():,} tokens"
+    else:
+        counted += f", {sizes[:, 0].mean():,.0f} tokens each in a sample of {len(sizes):,}"
+    lines = [f"{counted}; {steps:,} steps"]
+    tokens, patches = plan.padding()
+    for bucket in plan.buckets:
+        size = bucket.size
+        lines.append(f"  of {bucket.rows} × {size.tokens} tokens and {size.patches} patches")
+    lines[-1] += (
+        f" ({tokens:.0%} of the tokens and {patches:.0%} of the patch slots unused)" if dataset.complete else ""
     )
+    if told := dataset.ledger.summary():
+        lines.append(f"  ledger: {told}")
+    return "\n".join(lines)

@@ -1,10 +1,15 @@
-"""Which examples share a row: joint packing of tokens, patch slots and supervised positions.
+"""Which examples share a row: joint packing of tokens, patch slots and supervised positions, in a few fixed sizes.
 
-Rows are planned from lengths alone, before anything is decoded. So the plan is the same for every number of workers
-and hosts, the number of rows is known before the first step, and a position in the data is one integer.
+Rows are planned from lengths alone, window after window, before anything is decoded. So the plan is the same for every
+number of workers and hosts, and every host takes a batch of the same shape at the same step. In which order examples
+come is `mixture`'s; how long they are, `measure`'s.
 """
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -13,114 +18,332 @@ from vlm_jax.errors import InputError
 from vlm_jax.processing.rows import Size
 
 OPEN_ROWS = 64
-"""Rows that may still be filled at one time: enough for a good fit, few enough to keep the order of the shuffle."""
+"""Rows of a size that may still be filled at one time: enough for a good fit, few enough to keep the shuffled order."""
+WINDOW = 1024
+"""Examples that are measured and packed together."""
+_TRIED = 2000  # examples that row sizes are tried out with
+_SNAPSHOTS = 16  # windows that a saved position may lie behind what is planned already
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """One shape of batch: so many rows, over all hosts, of one size."""
+
+    rows: int
+    size: Size
+
+
+Place = tuple[int, int]
+"""An example: its part of the mixture, and which one it is there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A batch before it is loaded: its bucket, and the examples that share each of its rows."""
+
+    bucket: int
+    rows: list[list[Place]]
 
 
 def as_array(sizes: Sequence[Size]) -> Int[np.ndarray, "n 3"]:
     return np.array([(size.tokens, size.patches, size.supervised) for size in sizes], np.int64).reshape(-1, 3)
 
 
-def pack(sizes: Int[np.ndarray, "n 3"], order: Int[np.ndarray, " n"], capacity: Size) -> list[list[int]]:
+class Packer:
     """Best fit: each example goes to the open row that is left fullest by it; the fullest row closes to make room.
 
-    Raises:
-      ValueError: an example larger than a row (`too_large` finds those first).
+    An example larger than a bucket's row goes to the next bucket; smaller ones fill what it leaves free.
     """
-    limits = np.array([capacity.tokens, capacity.patches, capacity.supervised], np.int64)
-    closed: list[list[int]] = []
-    rows: list[list[int]] = []
-    free = np.zeros((OPEN_ROWS, 3), np.int64)
-    weight = 1 / np.maximum(limits, 1)
-    for example in order.tolist():
-        size = sizes[example]
-        if (size > limits).any():
-            raise ValueError(f"example {example} of {size.tolist()} does not fit a row of {limits.tolist()}")
-        left = free[: len(rows)] - size
-        fits = (left >= 0).all(axis=1)
-        if fits.any():
-            slack = np.where(fits, left @ weight, np.inf)
-            chosen = int(np.argmin(slack))
-            rows[chosen].append(example)
-            free[chosen] -= size
-            continue
+
+    def __init__(self, buckets: Sequence[Bucket]):
+        self._limits = as_array([bucket.size for bucket in buckets])
+        self._weights = 1 / np.maximum(self._limits, 1)
+        self._rows: list[list[list[Place]]] = [[] for _ in buckets]
+        self._free = np.zeros((len(buckets), OPEN_ROWS, 3), np.int64)
+
+    def add(self, item: Place, size: Int[np.ndarray, " 3"]) -> tuple[int, list[Place]] | None:
+        """Packs an example; the row (bucket, items) that had to be closed for it, if any.
+
+        Raises:
+          ValueError: it fits no row (`bucket_of` tells before).
+        """
+        best, place, least = -1, -1, np.inf
+        for bucket, rows in enumerate(self._rows):
+            if rows and (size <= self._limits[bucket]).all():
+                left = self._free[bucket, : len(rows)] - size
+                slack = np.where((left >= 0).all(axis=1), left @ self._weights[bucket], np.inf)
+                row = int(np.argmin(slack))
+                if slack[row] < least:
+                    best, place, least = bucket, row, slack[row]
+        if best >= 0:
+            self._rows[best][place].append(item)
+            self._free[best, place] -= size
+            return None
+        bucket = int(bucket_of(size[None], self._limits)[0])
+        if bucket < 0:
+            raise ValueError(f"example {item} of {size.tolist()} fits no row of {self._limits.tolist()}")
+        rows, free, closed = self._rows[bucket], self._free[bucket], None
         if len(rows) == OPEN_ROWS:
-            fullest = int(np.argmin(free @ weight))
-            closed.append(rows.pop(fullest))
+            fullest = int(np.argmin(free @ self._weights[bucket]))
+            closed = (bucket, rows.pop(fullest))
             free[fullest:-1] = free[fullest + 1 :]
-        free[len(rows)] = limits - size
-        rows.append([example])
-    return closed + rows
+        free[len(rows)] = self._limits[bucket] - size
+        rows.append([item])
+        return closed
+
+    def free(self, bucket: int) -> Int[np.ndarray, "rows 3"]:
+        """What the open rows of a bucket have left."""
+        return self._free[bucket, : len(self._rows[bucket])]
+
+    def flush(self) -> list[tuple[int, list[Place]]]:
+        """Closes every open row."""
+        closed = [(bucket, row) for bucket, rows in enumerate(self._rows) for row in rows]
+        self._rows = [[] for _ in self._rows]
+        return closed
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes, as JSON can hold it."""
+        free = [self._free[bucket, : len(rows)].tolist() for bucket, rows in enumerate(self._rows)]
+        return {"rows": [[list(row) for row in rows] for rows in self._rows], "free": free}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._rows = _places(state["rows"])
+        for bucket, free in enumerate(state["free"]):
+            self._free[bucket, : len(free)] = np.array(free, np.int64).reshape(-1, 3)
 
 
-def too_large(sizes: Int[np.ndarray, "n 3"], capacity: Size) -> list[int]:
-    """Examples that no row of this capacity can hold."""
-    limits = np.array([capacity.tokens, capacity.patches, capacity.supervised])
-    return np.flatnonzero((sizes > limits).any(axis=1)).tolist()
+def _places(rows: list[list[list[Sequence[int]]]]) -> list[list[list[Place]]]:
+    """Rows as JSON gave them back: with pairs that are lists."""
+    return [[[(part, index) for part, index in row] for row in bucket] for bucket in rows]
 
 
-def choose_capacity(sizes: Int[np.ndarray, "n 3"], tokens: int, block_slots: int) -> Size:
-    """The row that suits the data: `tokens` long, with patches and supervised positions in the data's proportion.
+def bucket_of(sizes: Int[np.ndarray, "n 3"], limits: Int[np.ndarray, "buckets 3"]) -> Int[np.ndarray, " n"]:
+    """The first bucket that an example fits, -1 for none."""
+    fits = (sizes[:, None] <= limits[None]).all(axis=2)
+    return np.where(fits.any(axis=1), fits.argmax(axis=1), -1)
+
+
+def choose_buckets(
+    sizes: Int[np.ndarray, "n 3"],
+    *,
+    rows: int,
+    tokens: int,
+    context: int,
+    count: int,
+    patches: int = 0,
+    supervised: int = 0,
+    block_slots: int,
+    rows_multiple: int = 1,
+    patch_cost: float = 0.2,
+) -> list[Bucket]:
+    """The shapes of batches that suit the data.
+
+    The first has `tokens` a row. Where examples are longer, others follow, with rows as long as the longest up to
+    `context`, and fewer, so that a step costs the same. How many patch slots a row has is tried out: sizes are packed
+    into rows of several numbers of them, and the cheapest is taken.
+
+    Args:
+      sizes: of the examples, or of a sample of them.
+      count: at most so many buckets, one to four.
+      patches, supervised: of the first bucket; 0 for what suits the data.
+      block_slots: patch slots of an attention window, of which `patches` is a multiple.
+      rows_multiple: what rows are divided among: devices that hold different rows.
+      patch_cost: what a patch slot costs in a step, in tokens.
 
     Raises:
-      InputError: no data.
+      InputError: no examples, or patches that are no multiple of a window.
     """
     if not len(sizes):
         raise InputError("no examples to choose a row size from")
-    mean, largest = sizes.mean(axis=0), sizes.max(axis=0)
+    if patches % block_slots:
+        raise InputError(f"batch.patches {patches} is not a multiple of {block_slots}, one attention window")
+    lengths = [tokens]
+    longest = min(int(sizes[:, 0].max()), context)
+    if count > 1 and longest > tokens:
+        steps = min(count - 1, max(1, int(np.ceil(np.log2(longest / tokens)))))
+        for step in range(1, steps + 1):
+            wanted = tokens * (longest / tokens) ** (step / steps)
+            lengths.append(min(context, int(-(-wanted // 128) * 128)))
+    buckets = []
+    shortest = 0
+    for number, length in enumerate(lengths):
+        mine = sizes[(sizes[:, 0] > shortest) & (sizes[:, 0] <= length)]
+        if not len(mine):
+            mine = sizes[sizes[:, 0] <= length]
+        shortest = length
+        given = (patches, supervised) if number == 0 else (0, 0)
+        size = _row_size(mine, length, given, block_slots, patch_cost)
+        least = max(rows_multiple, rows * tokens // length // rows_multiple * rows_multiple)
+        buckets.append(Bucket(rows if number == 0 else least, size))
+    return buckets
 
-    def proportional(axis: int, multiple: int) -> int:
-        # 10 % above proportion, so that tokens fill up first on most rows.
-        wanted = max(largest[axis], 1.1 * tokens * mean[axis] / mean[0], multiple)
-        return int(-(-wanted // multiple) * multiple)
 
-    return Size(tokens, proportional(1, block_slots), proportional(2, 32))
+def _row_size(
+    sizes: Int[np.ndarray, "n 3"], tokens: int, given: tuple[int, int], block_slots: int, patch_cost: float
+) -> Size:
+    """The row of so many tokens that holds these examples at the least cost a token."""
+    if not len(sizes):
+        return Size(tokens, given[0] or block_slots, given[1] or 32)
+    sample = sizes[:: -(-len(sizes) // _TRIED)]
+    total, largest = sample.sum(axis=0), sizes.max(axis=0)
+    # Supervised positions cost little: with a quarter more than their share they are never what closes a row.
+    targets = given[1] or int(-(-max(largest[2], 1.25 * tokens * total[2] / total[0]) // 32) * 32)
+    if given[0]:
+        return Size(tokens, given[0], targets)
+    least = int(-(-max(largest[1], block_slots) // block_slots) * block_slots)
+    share = tokens * total[1] / total[0]
+    candidates = {
+        max(least, int(round(share * more / block_slots)) * block_slots) for more in (0.9, 0.96, 1.0, 1.04, 1.1, 1.2)
+    }
+
+    def cost(slots: int) -> float:
+        size = Size(tokens, slots, targets)
+        packer, closed = Packer([Bucket(1, size)]), 0
+        for one in sample:
+            closed += packer.add((0, 0), one) is not None
+        # Rows that are still open count by how full they are: a run has many more examples than the sample.
+        limits = as_array([size])[0]
+        opened = sum(max((limits - free) / limits) for free in packer.free(0))
+        return (closed + opened) * (tokens + patch_cost * slots)
+
+    return Size(tokens, min(sorted(candidates), key=cost), targets)
 
 
-class RowPlan(Sequence):
-    """All rows of a run, as lists of example indices, epoch after epoch."""
+Measure = Callable[[np.ndarray], np.ndarray]
+"""Positions' (part, index) [n, 2] to their sizes [n, 3]; negative sizes for examples that are left out."""
 
-    def __init__(self, sizes: Int[np.ndarray, "n 3"], capacity: Size, *, seed: int, shuffle: bool = True):
-        self._sizes, self._capacity, self._seed, self._shuffle = sizes, capacity, seed, shuffle
-        self.rows: list[list[int]] = []
-        self.epoch_ends: list[int] = []
-        """How many rows the run has after each planned epoch."""
 
-    def extend(self, *, epochs: int | None = None, rows: int | None = None, multiple: int = 1) -> "RowPlan":
-        """Plans so many epochs, or as many as give at least so many rows; then pads to a multiple with empty rows.
+class Plan:
+    """The batches of a run, planned when they are asked for, and a little ahead; any thread may ask.
 
-        An epoch is never cut short to fill a batch: the last batch is padded instead.
+    With `examples`, the run shows so many and ends; without, it has `steps` batches.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[int, int], np.ndarray],
+        measure: Measure,
+        buckets: Sequence[Bucket],
+        *,
+        seed: int,
+        shuffle: bool = True,
+        examples: int | None = None,
+        steps: int | None = None,
+        window: int = WINDOW,
+    ):
         """
-        plan = self._epochs()
-        while (epochs is not None and len(self.epoch_ends) < epochs) or (rows is not None and len(self.rows) < rows):
-            self.rows += next(plan)
-            self.epoch_ends.append(len(self.rows))
-        if rows is not None:
-            del self.rows[rows:]
-        self.rows += [[] for _ in range(-len(self.rows) % multiple)]
-        return self
+        Args:
+          take: `Mixture.take`.
+          window: examples measured at a time; another window is another plan.
+        """
+        self.buckets = tuple(buckets)
+        self._limits = as_array([bucket.size for bucket in buckets])
+        self._take, self._measure = take, measure
+        self._seed, self._shuffle = seed, shuffle
+        self._examples, self._steps, self._window = examples, steps, window
+        self._lock = threading.Lock()
+        self._packer = Packer(self.buckets)
+        self._waiting: list[list[list[Place]]] = [[] for _ in buckets]  # closed rows, fewer than a batch
+        self._batches: deque[Planned] = deque()
+        self._first = 0  # number of the oldest batch that is held
+        self._windows = 0
+        self._ended = False
+        self._snapshots: deque[dict[str, Any]] = deque(maxlen=_SNAPSHOTS)
+        self.used = np.zeros(3)
+        """Tokens, patch slots and supervised positions of all examples planned so far."""
+        self.slots = np.zeros(3)
+        """What the batches planned so far have room for."""
 
-    def _epochs(self) -> Iterator[list[list[int]]]:
-        while True:
-            epoch = len(self.epoch_ends)
-            order = np.arange(len(self._sizes))
-            if self._shuffle:
-                np.random.default_rng((self._seed, epoch)).shuffle(order)
-            packed = pack(self._sizes, order, self._capacity)
-            if self._shuffle:
-                # Rows close in an order that follows their fill; batches should not.
-                np.random.default_rng((self._seed, epoch, 1)).shuffle(packed)
-            yield packed
+    def finish(self) -> int:
+        """Plans all there is; how many batches."""
+        with self._lock:
+            while not self._ended:
+                self._plan_window()
+            return self._first + len(self._batches)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self._steps if self._steps is not None else self.finish()
 
-    def __getitem__(self, index):
-        return self.rows[index]
+    def __getitem__(self, number: int) -> Planned:
+        with self._lock:
+            if number < self._first:
+                raise IndexError(f"batch {number} was let go; the oldest that is held is {self._first}")
+            while number >= self._first + len(self._batches):
+                if self._ended:
+                    raise IndexError(number)
+                self._plan_window()
+            return self._batches[number - self._first]
+
+    def let_go(self, before: int) -> None:
+        """Forgets the batches before this number, which nobody will ask for again."""
+        with self._lock:
+            while self._first < before and self._batches:
+                self._batches.popleft()
+                self._first += 1
+
+    def state(self, number: int) -> dict[str, Any]:
+        """From where batch `number` can be planned again without what came before it."""
+        with self._lock:
+            usable = [snapshot for snapshot in self._snapshots if snapshot["batches"] <= number]
+            return usable[-1] if usable else {"window": 0, "batches": 0}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state`; batches before it are gone."""
+        with self._lock:
+            self._packer = Packer(self.buckets)
+            self._waiting = [[] for _ in self.buckets]
+            if state["window"]:
+                self._packer.restore(state["packer"])
+                self._waiting = _places(state["waiting"])
+            self._windows, self._first = state["window"], state["batches"]
+            self._batches.clear()
+            self._snapshots.clear()
+            self._ended = False
 
     def padding(self) -> tuple[float, float]:
-        """Shares of unused token slots and unused patch slots over the whole plan."""
-        used = np.zeros(3)
-        for row in self.rows:
-            used += self._sizes[row].sum(axis=0) if row else 0
-        slots = max(len(self.rows), 1) * np.array([self._capacity.tokens, self._capacity.patches])
-        return tuple(1 - used[:2] / slots)
+        """Shares of unused token slots and unused patch slots of what is planned."""
+        return tuple((1 - self.used / np.maximum(self.slots, 1))[:2])
+
+    def _plan_window(self) -> None:
+        self._snapshots.append(
+            {
+                "window": self._windows,
+                "batches": self._first + len(self._batches),
+                "packer": self._packer.state(),
+                "waiting": [list(rows) for rows in self._waiting],
+            }
+        )
+        start = self._windows * self._window
+        count = self._window if self._examples is None else min(self._window, self._examples - start)
+        closed: list[tuple[int, list[Place]]] = []
+        if count > 0:
+            places = self._take(start, count)
+            sizes = self._measure(places)
+            kept = np.flatnonzero((sizes >= 0).all(axis=1))
+            self.used += sizes[kept].sum(axis=0)
+            for index in kept.tolist():
+                row = self._packer.add(tuple(places[index].tolist()), sizes[index])
+                if row is not None:
+                    closed.append(row)
+        self._windows += 1
+        if self._examples is not None and start + count >= self._examples:
+            closed += self._packer.flush()
+            self._ended = True
+        if self._shuffle:
+            # Rows close in an order that follows their fill; batches should not.
+            order = np.random.default_rng((self._seed, self._windows)).permutation(len(closed))
+            closed = [closed[index] for index in order]
+        for bucket, row in closed:
+            self._waiting[bucket].append(row)
+            if len(self._waiting[bucket]) == self.buckets[bucket].rows:
+                self._emit(bucket)
+        if self._ended:
+            for bucket, rows in enumerate(self._waiting):
+                if rows:  # an epoch is never cut short: its last batches are filled with empty rows
+                    rows += [[] for _ in range(self.buckets[bucket].rows - len(rows))]
+                    self._emit(bucket)
+
+    def _emit(self, bucket: int) -> None:
+        self._batches.append(Planned(bucket, self._waiting[bucket]))
+        self._waiting[bucket] = []
+        self.slots += self.buckets[bucket].rows * self._limits[bucket]

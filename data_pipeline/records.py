@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from vlm_jax import locations
 from vlm_jax.errors import InputError
 
 # Tokens that open or close a turn, or that stand for an image. Inside a message they would be tokenised as the real
@@ -27,7 +28,7 @@ _NOT_IN_PATHS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # would also break u
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 _ROLES = ("system", "user", "assistant")
-_TEXT_FIELDS = ("task", "fact_id", "split", "context", "reasoning")
+TEXT_FIELDS = ("task", "fact_id", "split", "context", "reasoning")
 _UNSUPPORTED_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio")
 
 
@@ -38,7 +39,8 @@ class Record:
     Attributes:
       id: unique within its file.
       messages: `{"role", "content"}` each, where content is a string or a list of `{"type": "text", "text": str}` and
-        `{"type": "image", "image": str | bytes}`; a string is an absolute path, bytes are an encoded image file.
+        `{"type": "image", "image": str | bytes}`; a string is an absolute path (or a `gs://`
+        address, below an image root in a store), bytes are an encoded image file.
       answers: accepted answers, where a benchmark gives several or keeps them out of the conversation.
       where: file and entry the record came from, for fault lines. Neither written to disk nor compared.
     """
@@ -77,7 +79,7 @@ def images_named(entry: Mapping[str, Any], image_root: str | Path) -> list[str |
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, Mapping) else None
         named += [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
-    parser = _Parser("", os.path.abspath(image_root))
+    parser = _Parser("", locations.absolute(image_root))
     parts = [one if isinstance(one, Mapping) else {"type": "image", "image": one} for one in named]
     read = [parser.part(part, "") for part in parts if part.get("type") in ("image", "image_url")]
     return [part["image"] for part in read if part.get("image")]
@@ -89,21 +91,21 @@ def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, t
     Args:
       entry: `id`, `messages` and the optional fields of `Record`; other keys are ignored.
       where: file and entry, the start of every fault line.
-      image_root: the folder that relative image paths start from.
+      image_root: the folder that relative image paths start from; may be in a store (`gs://`).
       training: the last message must be an answer. An evaluation set may end with the question.
 
     Raises:
       InputError: with every fault of this record: roles out of order, an empty answer, reserved tokens in a text,
         an image that is remote or not given, parts that are not supported, fields of the wrong type.
     """
-    parser = _Parser(where, os.path.abspath(image_root))
+    parser = _Parser(where, locations.absolute(image_root))
     messages = parser.messages(entry.get("messages"), training)
     answers = entry.get("answers")
     if answers is not None and not (isinstance(answers, list) and all(isinstance(a, str) for a in answers)):
         parser.fault("'answers' must be a list of strings")
     elif any(_SURROGATE.search(answer) for answer in answers or ()):
         parser.fault("'answers' contains half of a surrogate pair (a broken \\u escape); rewrite that character")
-    for name in _TEXT_FIELDS:
+    for name in TEXT_FIELDS:
         value = entry.get(name)
         if value is not None:
             parser.text(value, f"'{name}'")
@@ -112,9 +114,11 @@ def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, t
         parser.fault("'provenance' must be an object")
     if not isinstance(entry.get("id"), str) or not entry["id"]:
         parser.fault("'id' must be a string that is not empty")
+    elif _SURROGATE.search(entry["id"]):
+        parser.fault("'id' contains half of a surrogate pair (a broken \\u escape); rewrite that character")
     if parser.faults:
         raise InputError(parser.faults)
-    texts = {name: entry.get(name) for name in _TEXT_FIELDS}
+    texts = {name: entry.get(name) for name in TEXT_FIELDS}
     return Record(entry["id"], messages, answers=answers, provenance=provenance, where=where, **texts)
 
 
@@ -124,13 +128,13 @@ def to_json(record: Record, relative_to: str | Path) -> dict[str, Any]:
     Images below the folder `relative_to` are named relative to it, so that the folder can be moved as a whole;
     others by absolute path, embedded ones as a data URI. Fields that are not set are left out.
     """
-    folder = os.path.abspath(relative_to)
+    folder = locations.absolute(relative_to)
     result: dict[str, Any] = {"id": record.id}
     result["messages"] = [
         {"role": message["role"], "content": _content_to_json(message["content"], folder)}
         for message in record.messages
     ]
-    for name in ("answers", *_TEXT_FIELDS, "provenance"):
+    for name in ("answers", *TEXT_FIELDS, "provenance"):
         if (value := getattr(record, name)) is not None:
             result[name] = value
     return result
@@ -169,8 +173,7 @@ def _image_to_json(image: str | bytes, folder: str) -> str:
     if isinstance(image, bytes):
         # The kind of image is read from the bytes themselves wherever it matters.
         return "data:application/octet-stream;base64," + base64.b64encode(image).decode("ascii")
-    inside = image.startswith(folder.rstrip(os.sep) + os.sep)
-    return os.path.relpath(image, folder) if inside else image
+    return locations.below(image, folder) or image
 
 
 class _Parser:
@@ -220,6 +223,10 @@ class _Parser:
         if role not in _ROLES:
             self.fault(f"{name} has the role {role!r}; the roles are system, user and assistant")
             return None
+        if raw.get("weight") not in (None, 1):  # OpenAI's mark of an answer that is not trained on
+            self.fault(
+                f"{name} has the weight {raw['weight']!r}; every answer is trained on: end the conversation before"
+            )
         before = len(self.faults)
         content = self.content(raw.get("content"), name)
         if len(self.faults) == before:  # what could not be read is not also called empty
@@ -270,7 +277,7 @@ class _Parser:
         if _NOT_IN_PATHS.search(given):
             self.fault(f"{name} names the image {_shortened(given)}; a path has no line breaks or control characters")
             return ""
-        return os.path.normpath(os.path.join(self.image_root, given))
+        return locations.join(self.image_root, given)
 
     def embedded(self, uri: str, name: str) -> bytes:
         header = _DATA_URI.match(uri)
@@ -315,6 +322,8 @@ class _Parser:
 def json_type(value: Any) -> str:
     """What a parsed JSON value is, in the words of a fault line."""
     names = {type(None): "nothing", bool: "true or false", str: "a text", list: "a list", dict: "an object"}
+    if isinstance(value, float) and value != value:
+        return "NaN (a missing value)"
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 import command_line
 
@@ -34,6 +35,7 @@ def main(config: ConfigDict) -> None:
     import jax
 
     from data_pipeline import loader
+    from data_pipeline.ledger import Ledger
     from vlm_jax.checkpoint import hf_folder, run_folder
     from vlm_jax.checkpoint.files import alone, write_json
     from vlm_jax.errors import InputError, gathered
@@ -52,7 +54,7 @@ def main(config: ConfigDict) -> None:
     processor = hf_folder.read_processor(
         source, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
     )
-    faults, batch = [], config.batch
+    faults, batch, mesh = [], config.batch, None
     with gathered(faults):
         if done is None and not run_folder.is_run_folder(source.parent):
             hf_folder.check_weights(source, model)
@@ -66,43 +68,42 @@ def main(config: ConfigDict) -> None:
         with gathered(faults):
             held = run_folder.Checkpoints(workdir, read_only=True).settings(done)
             check_resumable(held, {"resume": lasting}, workdir)
-    dataset, wrong = loader.read_dataset(
-        config.data.path,
-        processor,
-        format=config.data.format,
-        image_root=config.data.image_root or None,
-        decode=config.data.decode_check,
-    )
-    faults += wrong
-    if dataset.records:
+    dataset = None
+    with gathered(faults):
+        dataset, wrong = loader.open_dataset(
+            config.data.to_dict(),
+            processor,
+            ledger=Ledger(),
+            complete=config.train.steps == 0,
+            seed=config.train.seed,
+            progress=measuring,
+        )
+        faults += wrong
+    if dataset is not None and mesh is not None:
         with gathered(faults):
-            capacity = loader.row_capacity(
-                dataset, batch.tokens, batch.patches, batch.supervised, model.vision.block_slots
-            )
+            buckets = loader.row_buckets(dataset, batch.to_dict(), model, rows_multiple=meshes.row_shards(mesh))
     if faults:
-        raise InputError(faults)
-    plan = loader.plan_rows(
+        raise InputError(list(dict.fromkeys(faults)))
+    plan = loader.plan_run(
         dataset,
-        capacity,
-        rows=batch.rows,
+        buckets,
         steps=config.train.steps,
         epochs=config.train.epochs,
         seed=config.train.seed,
         shuffle=config.data.shuffle,
     )
-    steps = len(plan) // batch.rows
-    say(loader.describe(dataset, plan, capacity, batch.rows))
+    steps = len(plan)
+    say(loader.describe(dataset, plan, steps))
     trainer = Trainer(config, model, mesh, steps)
     say(trainer.describe())
+    merge_unit = processor.images.merge_size**2
+    row_shape = {"patch_values": model.vision.patch_values, "merge_unit": merge_unit}
     batches = loader.make_loader(
         dataset,
-        processor,
         plan,
-        capacity,
-        rows=batch.rows,
-        patch_values=model.vision.patch_values,
+        steps,
+        **row_shape,
         threads=config.data.threads,
-        cache_bytes=config.data.cache_mb * 2**20,
         shard=loader.Shard(jax.process_index(), jax.process_count()),
     )
     settings = run_folder.settings_json(processor.images, resume={**lasting, "data": loader.fingerprint(dataset)})
@@ -117,11 +118,25 @@ def main(config: ConfigDict) -> None:
             check_resumable(held, settings, workdir)
             state = trainer.restore(checkpoints, done, batches)
             say(f"going on from step {done}")
-        reached = trainer.run(workdir, batches, state, checkpoints=checkpoints, settings=settings, done=done or 0)
+        dataset.ledger.keep_in(workdir / "ledger.jsonl")
+        reached = trainer.run(
+            workdir,
+            batches,
+            state,
+            shapes=[loader.batch_shapes(bucket, **row_shape) for bucket in buckets],
+            checkpoints=checkpoints,
+            settings=settings,
+            done=done or 0,
+        )
         checkpoints.close()
     if reached < steps:
         raise KeyboardInterrupt
     say(f"done: ask it with  scripts/chat.py --model={workdir} --image=PICTURE --question=QUESTION")
+
+
+def measuring(chunks, total: int):
+    """Shows how far the data set is measured, where there is a terminal to show it on."""
+    return tqdm(chunks, total=total, desc="measuring", unit="k", leave=False, disable=not sys.stderr.isatty())
 
 
 def check_workdir(name: str) -> None:

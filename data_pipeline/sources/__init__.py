@@ -1,28 +1,103 @@
-"""Data sets on disk, read into records: `read` is all that other modules need.
+"""Data sets on disk or in a store, read into records and written from them.
 
-Three forms are known: `llava` (conversations with `<image>` marks), `records` (this project's own) and `table`
-(image, question, answer). Each may be a JSON list, JSON lines or, for the table, CSV: `containers` takes the file
-apart, `llava` and `table` turn an entry into messages. The rules of a conversation are `data_pipeline.records`';
-whether images exist and open is `data_pipeline.check`'s.
+`open_source` gives a data set of any size as a sequence that is read as it is used, `read` all of its records at once,
+`scan` one after the other with all faults gathered; `write` is the way back. A file is taken apart by what kind it is
+(`opening`, and a module for each kind) and its entries are understood by what form they are in (`detection`, and a
+module for each form). The rules of a conversation are `data_pipeline.records`'; whether images exist and open is
+`data_pipeline.check`'s.
 """
 
+import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from data_pipeline.records import Record, from_json, images_named, json_type
-from data_pipeline.sources import containers, llava, table
+from data_pipeline.records import Record
+from data_pipeline.sources import containers
+from data_pipeline.sources.detection import FORMS, detect
+from data_pipeline.sources.forms import ANSWERS, Options
+from data_pipeline.sources.opening import KINDS, folder_of, open_entries
+from data_pipeline.sources.source import Source
+from data_pipeline.sources.writing import WRITTEN, write
+from vlm_jax import locations
 from vlm_jax.errors import InputError
 
-# A converter gives the entry as `from_json` reads it, or raises InputError with faults that name no place.
-_CONVERTERS: dict[str, Callable[[Mapping[str, Any], bool], Mapping[str, Any]]] = {
-    "llava": llava.to_messages,
-    "records": lambda entry, training: entry,
-    "table": table.to_messages,
-}
-_KEYS = {"llava": "conversations", "records": "messages"}
-FORMATS = ("auto", *_CONVERTERS)
+__all__ = ["ANSWERS", "FORMATS", "WRITTEN", "Source", "doubled_ids", "open_source", "read", "scan", "write"]
+
+FORMATS = ("auto", *FORMS, *KINDS)
+
+
+def open_source(
+    path: str | Path,
+    *,
+    format: str = "auto",
+    image_root: str | Path | None = None,
+    training: bool = True,
+    answer: str = "majority",
+    seed: int = 0,
+) -> Source:
+    """Opens a data set without reading its records.
+
+    Args:
+      path: a file or folder, here or in a store (`gs://`). Also: VQAv2's `questions.json+annotations.json` (found
+        beside the questions if they have their published names), a TFDS folder with `#split`, shards by a pattern
+        with `*`.
+      format: one of `FORMATS`, a form of entries or a kind of file; `auto` tells both from the extension and the keys.
+      image_root: the folder that relative image paths start from; by default the file's own.
+      training: every conversation must end with an answer. An evaluation set may end with the question.
+      answer: where several answers are given, the one to train on: the `majority`'s, the `first`, or one `sampled`.
+      seed: of the sampled answers.
+
+    Raises:
+      InputError: the file cannot be read at all: missing, empty, not UTF-8, broken JSON, of an unknown or ambiguous
+        format, without the keys of its format, without answers to train on, or an image root that is not a folder.
+    """
+    name = os.fspath(path)
+    if format not in FORMATS:
+        nearest = difflib.get_close_matches(format, FORMATS, n=1)
+        raise InputError(
+            f"unknown format {format!r} for {name}; the formats are {', '.join(FORMATS)}"
+            + (f". Is {nearest[0]!r} meant?" if nearest else "")
+        )
+    if answer not in ANSWERS:
+        raise InputError(f"unknown answer {answer!r} for {name}; the answer to train on is one of {', '.join(ANSWERS)}")
+    with containers.opening(name):
+        entries = open_entries(name, format if format in KINDS else "auto")
+        root = folder_of(entries.path) if image_root is None else os.fspath(image_root)
+    if image_root is not None and not locations.is_folder(root):
+        raise InputError(f"{root}: the image root of {name} is not a folder{containers.did_you_mean(root)}")
+    options = Options(name, locations.absolute(root), image_root is not None, training, answer, seed)
+    form = format if format in FORMS else detect(entries)
+    return Source(entries, FORMS[form](entries, options), form, options)
+
+
+def scan(source: Source, faults: list[str], refused: list[Record] | None = None) -> Iterator[tuple[int, Record]]:
+    """The records of a source that are in order, one after the other, each with its number.
+
+    Args:
+      faults: takes one line for each fault of the others, an id given twice included.
+      refused: takes, for each entry that is not among the records, a record with nothing but the images it names, so
+        that `data_pipeline.check` can tell their faults in the same run.
+    """
+    first: dict[str, int] = {}
+    for index in range(len(source)):
+        record, wrong = None, []
+        try:
+            record = source[index]
+            identifier, where = record.id, record.where
+        except InputError as error:
+            wrong += error.faults
+            identifier, where = source.identify(index)
+        if identifier is not None and (earlier := first.setdefault(identifier, index)) != index:
+            doubled = f"the id {identifier!r} is already that of {source.place(earlier)}; give each record its own"
+            wrong.append(f"{where}: {doubled}")
+        if not wrong and record is not None:
+            yield index, record
+            continue
+        faults += wrong
+        if refused is not None and (images := source.images(index)):
+            parts = [{"type": "image", "image": image} for image in images]
+            refused.append(Record("", [{"role": "user", "content": parts}], where=where))
 
 
 def read(
@@ -31,74 +106,21 @@ def read(
     format: str = "auto",
     image_root: str | Path | None = None,
     training: bool = True,
+    answer: str = "majority",
+    seed: int = 0,
     refused: list[Record] | None = None,
 ) -> tuple[list[Record], list[str]]:
-    """Reads a data set.
+    """Reads a data set whole.
 
-    Args:
-      path: a `.json`, `.jsonl` or `.csv` file in UTF-8, with or without a byte order mark.
-      format: one of `FORMATS`; `auto` decides from the extension and the keys of the entries.
-      image_root: the folder that relative image paths start from; by default the file's own.
-      training: every conversation must end with an answer. An evaluation set may end with the question.
-      refused: takes, for each entry that is not among the records, a record with nothing but the images it names, so
-        that `data_pipeline.check` can tell their faults in the same run.
+    Args and errors are those of `open_source`; `refused` is that of `scan`.
 
     Returns:
       The records that are in order, and one line for each fault of the others: where it is and what to do. Images are
       not opened.
-
-    Raises:
-      InputError: the file cannot be read at all: missing, empty, not UTF-8, broken JSON, of an unknown format, a table
-        without its columns, or an image root that is not a folder.
     """
-    if format not in FORMATS:
-        raise InputError(f"unknown format {format!r} for {path}; the formats are {', '.join(FORMATS)}")
-    path = Path(path)
-    root = path.parent if image_root is None else Path(image_root)
-    entries = containers.read_entries(path)
-    if not root.is_dir():
-        raise InputError(f"{root}: the image root of {path} is not a folder{containers.did_you_mean(root)}")
-    objects = [entry.value for entry in entries if isinstance(entry.value, Mapping)]
-    if format == "auto":
-        format = _detect(path, objects)
-    if format == "table":
-        table.check_columns(path, objects, training)
-    elif objects and not any(_KEYS[format] in value for value in objects):
-        raise InputError(
-            f"{path}: no entry has {_KEYS[format]!r}, so it is not in the format {format!r}; "
-            f"the first entry has {_keys(objects[0])}"
-        )
-
-    convert, absolute_root = _CONVERTERS[format], os.path.abspath(root)
-    records: list[Record] = []
+    source = open_source(path, format=format, image_root=image_root, training=training, answer=answer, seed=seed)
     faults: list[str] = []
-    places: dict[str, str] = {}
-
-    def keep_images(entry: containers.Entry, where: str) -> None:
-        if refused is not None and isinstance(entry.value, Mapping):
-            parts = [{"type": "image", "image": image} for image in images_named(entry.value, absolute_root)]
-            refused.append(Record("", [{"role": "user", "content": parts}], where=where))
-
-    for entry in entries:
-        where = f"{path}, {entry.place}"
-        if entry.fault is not None:
-            faults.append(f"{where}: {entry.fault}")
-            continue
-        try:
-            identifier, where = _identify(entry, where, path.stem)
-            if (first := places.setdefault(identifier, entry.place)) != entry.place:
-                raise InputError(f"the id {identifier!r} is already that of {first}; give each record its own")
-            converted = {**convert(entry.value, training), "id": identifier}
-        except InputError as error:
-            faults += [f"{where}: {fault}" for fault in error.faults]
-            keep_images(entry, where)
-            continue
-        try:
-            records.append(from_json(converted, where=where, image_root=absolute_root, training=training))
-        except InputError as error:
-            faults += error.faults
-            keep_images(entry, where)
-    return records, faults
+    return [record for _, record in scan(source, faults, refused)], faults
 
 
 def doubled_ids(records: Iterable[Record]) -> list[str]:
@@ -109,37 +131,3 @@ def doubled_ids(records: Iterable[Record]) -> list[str]:
         for record in records
         if first.setdefault(record.id, record) is not record
     ]
-
-
-def _identify(entry: containers.Entry, where: str, stem: str) -> tuple[str, str]:
-    """The id of an entry, and `where` with the id added if the file gives one."""
-    if not isinstance(entry.value, Mapping):
-        raise InputError(f"is {json_type(entry.value)} where an object is expected")
-    given = entry.value.get("id")
-    if given is None or given == "":
-        return f"{stem}-{entry.number}", where
-    if isinstance(given, bool) or not isinstance(given, (str, int)):
-        raise InputError(f"the id is {json_type(given)}; it must be a text or a whole number")
-    return str(given), f"{where} (id {str(given)!r})"
-
-
-def _detect(path: Path, objects: list[Mapping[str, Any]]) -> str:
-    """The form of the entries. With no entry to look at the choice does not matter: only faults are left to report."""
-    if path.suffix.lower() in containers.CSV_SUFFIXES:
-        return "table"
-    if not objects:
-        return "records"
-    for value in objects:
-        for form, key in _KEYS.items():
-            if key in value:
-                return form
-        if len(set(value).intersection(table.COLUMNS)) >= 2:
-            return "table"
-    raise InputError(
-        f"{path}: cannot tell its format: the first entry has {_keys(objects[0])}, but neither 'conversations' "
-        "(llava), 'messages' (records) nor 'image', 'question', 'answer' (table)"
-    )
-
-
-def _keys(entry: Mapping[str, Any]) -> str:
-    return ", ".join(repr(key) for key in list(entry)[:8]) or "no keys"

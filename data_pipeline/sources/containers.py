@@ -1,25 +1,25 @@
-"""Files taken apart into entries: a JSON list, JSON lines, or the rows of a CSV file.
+"""What every kind of file is taken apart into: entries that are read one at a time, by number.
 
-Knows where each entry stands, so that a fault can name its line, and reads on past a broken line. What the keys of an
-entry mean is left to the formats.
+Only where an entry lies is held in memory, so a source of any size is opened once, sent to other processes as a few
+numbers, and read there. The kinds of file are in their own modules (`json_files`, `csv_files`, `arrayrecord`,
+`parquet`, `imagefolder`, `tfds`); what the keys of an entry mean is left to the formats.
 """
 
-import csv
 import difflib
-import io
 import itertools
-import json
-from collections.abc import Iterator
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.records import json_type
-from vlm_jax.errors import InputError
+import numpy as np
+from jaxtyping import Int
 
-CSV_SUFFIXES = (".csv",)
-_LINE_SUFFIXES = (".jsonl", ".ndjson")
-_SUFFIXES = (".json", *_LINE_SUFFIXES, *CSV_SUFFIXES)
+from vlm_jax import locations
+from vlm_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,29 +38,200 @@ class Entry:
     fault: str | None = None
 
 
-def read_entries(path: Path) -> list[Entry]:
-    """All entries of a file, the unreadable ones included.
+class Entries:
+    """A file as a sequence of entries, the unreadable ones included. Reading is safe from several threads.
+
+    Attributes:
+      path: the file or folder, as fault lines name it.
+      key: what the list of entries is called in its document, if that is an object.
+      header: what stands beside the list of entries in the same document, small values only.
+      lists: further lists of the same document, such as the annotations beside the questions.
+    """
+
+    path: str = ""
+    key: str = ""
+    header: Mapping[str, Any] = {}
+    lists: Mapping[str, "Entries"] = {}
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Entry:
+        raise NotImplementedError
+
+    def place(self, index: int) -> str:
+        """`Entry.place` without reading the entry."""
+        return f"entry {index + 1}"
+
+    @property
+    def stem(self) -> str:
+        """What entries without an id are called by, with their number."""
+        return os.path.splitext(os.path.basename(self.path.rstrip("/")))[0] or "record"
+
+    def objects(self) -> Iterator[Mapping[str, Any]]:
+        """The values that are objects, read one after the other: what a format is recognised by."""
+        for index in range(len(self)):
+            if isinstance(value := self[index].value, Mapping):
+                yield value
+
+
+class SpanEntries(Entries):
+    """Entries that are stretches of one text file, parsed when they are asked for."""
+
+    def __init__(
+        self,
+        path: str,
+        spans: Int[np.ndarray, "n 2"],
+        parse: Callable[[str], Any],
+        *,
+        lines: Int[np.ndarray, "n"] | None = None,
+        faults: Mapping[int, str] | None = None,
+    ):
+        """
+        Args:
+          spans: first byte and the byte after the last of each entry.
+          parse: gives an entry's value from its text, or raises InputError. Must pickle.
+          lines: the line each entry starts on, where lines are what a person counts by.
+          faults: entries found unreadable when the file was opened.
+        """
+        self.path = path
+        self._bytes, self._spans, self._parse, self._lines = ByteRanges(path), spans, parse, lines
+        self._faults = dict(faults or {})
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, index: int) -> Entry:
+        number, place = index + 1, self.place(index)
+        if index in self._faults:
+            return Entry(number, place, fault=self._faults[index])
+        try:
+            text = self._bytes.read(int(self._spans[index, 0]), int(self._spans[index, 1])).decode("utf-8")
+            return Entry(number, place, self._parse(text))
+        except InputError as error:
+            return Entry(number, place, fault=str(error))
+        except UnicodeDecodeError:  # indexed as UTF-8, so the file is another one now
+            return Entry(number, place, fault="is not what it was when the file was opened; start again")
+
+    def place(self, index: int) -> str:
+        return f"entry {index + 1}" if self._lines is None else f"line {self._lines[index]}"
+
+
+class ByteRanges:
+    """Stretches of one file, read without a position that threads would share; opened when first read in a process."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._file: int | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> str:
+        return self._path
+
+    def __setstate__(self, path: str) -> None:
+        self.__init__(path)
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes [start, end).
+
+        Raises:
+          InputError: the file is gone or shorter than it was.
+        """
+        try:
+            if locations.is_remote(self._path):
+                content = locations.read_range(self._path, start, end)
+            else:
+                content = self._read_local(start, end)
+        except Exception as error:  # a store's client raises what it likes
+            if not isinstance(error, OSError) and not locations.is_remote(self._path):
+                raise
+            raise InputError(f"cannot be read any more ({_reason(error)})") from None
+        if len(content) != end - start:
+            raise InputError("is not what it was when the file was opened; start again")
+        return content
+
+    def _read_local(self, start: int, end: int) -> bytes:
+        with self._lock:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_RDONLY)
+                weakref.finalize(self, os.close, self._file)
+        pieces = []
+        while start < end and (piece := os.pread(self._file, end - start, start)):
+            pieces.append(piece)
+            start += len(piece)
+        return b"".join(pieces)
+
+
+def as_spans(spans: Sequence[tuple[int, int]]) -> Int[np.ndarray, "n 2"]:
+    return np.asarray(spans, np.int64).reshape(-1, 2)
+
+
+def read_text(path: str) -> tuple[str, int]:
+    """A whole file in UTF-8, and the length of the byte order mark that was taken off.
 
     Raises:
-      InputError: the file is missing, empty, not UTF-8, of an unknown extension, or is one broken JSON document.
+      InputError: the file is missing, a folder, unreadable, empty or not UTF-8.
     """
-    suffix = path.suffix.lower()
-    if path.is_file() and suffix not in _SUFFIXES:
-        raise InputError(f"{path}: unknown extension {suffix!r}; data sets are read from {', '.join(_SUFFIXES)}")
-    text = _read_text(path)
-    if suffix in CSV_SUFFIXES:
-        entries = list(_rows(text))
-    elif suffix in _LINE_SUFFIXES and not text.lstrip().startswith("["):
-        entries = list(_lines(text))
-    else:
-        entries = _document(path, text)
-    if not entries:
-        raise InputError(f"{path}: holds no entries")
-    return entries
+    content = read_whole(path)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}: line {line} {not_utf8(content, error.start)}") from None
+    mark = text.startswith("\ufeff")
+    return text[mark:], 3 * mark
 
 
-def did_you_mean(path: Path) -> str:
+def read_whole(path: str) -> bytes:
+    """All bytes of a data file.
+
+    Raises:
+      InputError: the file is missing, a folder, unreadable or empty.
+    """
+    with opening(path):
+        content = locations.read_bytes(path)
+    if not content.removeprefix(b"\xef\xbb\xbf").strip():
+        raise InputError(f"{path}: is empty{'' if content else ' (0 bytes); copy it again'}")
+    return content
+
+
+def not_utf8(content: bytes, at: int) -> str:
+    """The end of a fault line about a byte that is not UTF-8."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "is UTF-16; save the file as UTF-8"
+    return f"is not UTF-8 (byte 0x{content[at]:02x}); save the file as UTF-8"
+
+
+class opening:
+    """Around the opening of a data file: what goes wrong there becomes one clear line."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{self.path}: no such file{did_you_mean(self.path)}") from None
+        if isinstance(error, IsADirectoryError):
+            raise InputError(f"{self.path}: is a folder; name the data file in it") from None
+        if isinstance(error, OSError):
+            raise InputError(f"{self.path}: cannot be read: {_reason(error)}") from None
+        # A store's client raises what it likes when it is refused or not signed in.
+        if isinstance(error, Exception) and not isinstance(error, InputError) and locations.is_remote(self.path):
+            raise InputError(f"{self.path}: cannot be read: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def did_you_mean(path: str | Path) -> str:
     """The end of a fault line about a path that is not there: the nearest name beside it, or nothing."""
+    if locations.is_remote(path):
+        return ""
+    path = Path(path)
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent}"
     try:
@@ -70,98 +241,3 @@ def did_you_mean(path: Path) -> str:
         return ""
     nearest = difflib.get_close_matches(path.name.lower(), names, n=1)
     return f"; did you mean {path.with_name(names[nearest[0]])}?" if nearest else ""
-
-
-def _read_text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file{did_you_mean(path)}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; name the data file in it") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        raise InputError(f"{path}: line {line} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
-    if not text.strip():
-        raise InputError(f"{path}: is empty")
-    return text
-
-
-def _document(path: Path, text: str) -> list[Entry]:
-    try:
-        value = _parse(text)
-    except InputError as error:
-        # JSON lines are often named .json: then the first line is a whole object and more follow.
-        if text.lstrip().startswith("{") and _is_object(text.lstrip().split("\n", 1)[0]):
-            return list(_lines(text))
-        raise InputError(f"{path}: {error}") from None
-    if isinstance(value, list):
-        return [Entry(number, f"entry {number}", item) for number, item in enumerate(value, 1)]
-    keys = f" with the keys {', '.join(map(repr, list(value)[:8]))}" if isinstance(value, dict) else ""
-    raise InputError(f"{path}: holds {json_type(value)}{keys} where a list of entries is expected")
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(_parse(line), dict)
-    except InputError:
-        return False
-
-
-def _lines(text: str) -> Iterator[Entry]:
-    number = 0
-    # Not splitlines(): JSON strings may hold U+2028 and its like unescaped.
-    for line_number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        number += 1
-        try:
-            yield Entry(number, f"line {line_number}", _parse(line))
-        except InputError as error:
-            yield Entry(number, f"line {line_number}", fault=str(error))
-
-
-def _rows(text: str) -> Iterator[Entry]:
-    """Rows as dicts, their keys the header's names in lower case."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] | None = None
-    number = 0
-    while True:
-        line = reader.line_num + 1  # where the row starts: a quoted cell can hold line breaks
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            number += 1
-            reason = "a quoted cell is never closed" if "end of data" in str(error) else str(error)
-            advice = "put cells with commas, quotes or line breaks in quotes, and double the quotes inside"
-            yield Entry(number, f"line {line}", fault=f"broken CSV: {reason}; {advice}")
-            if header is None:
-                return
-            continue
-        if not any(cell.strip() for cell in cells):
-            continue
-        if header is None:
-            header = [cell.strip().lower() for cell in cells]
-            continue
-        number += 1
-        if len(cells) != len(header):
-            fault = f"has {len(cells)} cells where the header has {len(header)}; put cells with commas in quotes"
-            yield Entry(number, f"line {line}", fault=fault)
-        else:
-            yield Entry(number, f"line {line}", dict(zip(header, cells, strict=True)))
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        at = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
-        raise InputError(f"broken JSON at {at}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
-        raise InputError(f"broken JSON: {error}") from None

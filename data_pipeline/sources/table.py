@@ -1,59 +1,96 @@
 """The simple table, what most people start from: columns image, question, answer.
 
-Turns a row into one question and its answer. What a conversation may contain is checked afterwards, by
-`data_pipeline.records`.
+Turns a row into one question and its answer, and a record into a row. What a conversation may contain is checked
+afterwards, by `data_pipeline.records`.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import difflib
+from collections.abc import Mapping
 from typing import Any
 
-from data_pipeline.records import json_type
+from data_pipeline.records import Record, json_type
+from data_pipeline.sources.containers import Entries
+from data_pipeline.sources.forms import Form, Options, other_fields, pick_answer, question_and_answer
 from vlm_jax.errors import InputError
 
 COLUMNS = ("image", "question", "answer")
 
 
-def check_columns(path: Path, rows: Sequence[Mapping[str, Any]], training: bool) -> None:
-    """A column that no row has is one fault of the file, not one of each row.
+class Table(Form):
+    """Rows of image, question and answer; `answers`, a list, may stand for the answer."""
+
+    id_keys = ("id", "question_id")
+
+    def __init__(self, entries: Entries, options: Options):
+        super().__init__(entries, options)
+        wanted = set(COLUMNS if options.training else COLUMNS[:2])
+        found: dict[str, None] = {}
+        for row in entries.objects():
+            found.update(dict.fromkeys(row))
+            wanted -= {"answer", *row} if "answers" in row else set(row)
+            if not wanted:
+                return
+        if found:
+            missing = [name for name in COLUMNS if name in wanted]
+            near = [match for name in missing for match in difflib.get_close_matches(name, map(str, found), n=1)]
+            raise InputError(
+                f"{entries.path}: no column {', '.join(map(repr, missing))}; the columns found are "
+                f"{', '.join(map(repr, found))}. A table has image (may be left empty), question and answer"
+                + (f"; is {' and '.join(map(repr, near))} meant?" if near else "")
+            )
+
+    def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Blanks around a cell are not part of it."""
+        faults: list[str] = []
+        cells: dict[str, str] = {}
+        for name in COLUMNS:
+            value = entry.get(name)
+            picture = name == "image" and isinstance(value, bytes)
+            if value is not None and not isinstance(value, str) and not picture:
+                faults.append(f"the {name} is {json_type(value)}; it must be a text")
+            cells[name] = value.strip() if isinstance(value, str) else ""
+        fields = other_fields(entry)
+        if isinstance(entry.get("answers"), list) and entry["answers"] and "answers" not in fields:
+            faults.append("'answers' must be a list of texts")
+        if not faults and not cells["question"]:
+            faults.append("the question is empty; write it or remove the row")
+        if not faults and not cells["answer"] and "answers" in fields and self.options.training:
+            given = next((entry[key] for key in self.id_keys if entry.get(key) is not None), cells["question"])
+            cells["answer"] = pick_answer(fields["answers"], self.options, str(given))
+        if not faults and self.options.training and not cells["answer"]:
+            faults.append("the answer is empty; write it or remove the row")
+        if faults:
+            raise InputError(faults)
+        image = entry["image"] if isinstance(entry.get("image"), bytes) else cells["image"]
+        return {**fields, "messages": question_and_answer(cells["question"], image, cells["answer"] or None)}
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """The record as a row.
 
     Raises:
-      InputError: naming the columns that are missing and those that were found.
+      InputError: it is more than one question about at most one picture, shown before it, and one answer.
     """
-    required = COLUMNS if training else COLUMNS[:2]
-    found = list(dict.fromkeys(name for row in rows for name in row))
-    missing = [name for name in required if name not in found]
-    if rows and missing:
-        columns = ", ".join(repr(name) for name in missing)
+    roles = [message["role"] for message in record.messages]
+    if roles not in (["user", "assistant"], ["user"]):
         raise InputError(
-            f"{path}: no column {columns}; the columns found are {', '.join(repr(name) for name in found)}. "
-            "A table has image (may be left empty), question and answer"
+            f"has the turns {', '.join(roles)}; a row holds one question and one answer: write it as 'records', "
+            "'llava', 'sharegpt' or 'openai'"
         )
+    parts, *rest = (_parts(message["content"]) for message in record.messages)
+    kinds = [part["type"] for part in parts]
+    if kinds.count("image") > 1 or "image" in kinds[1:]:
+        raise InputError("has more than one picture, or text before it; a row holds one picture, then the question")
+    question = "".join(part["text"] for part in parts if part["type"] == "text")
+    if not question.strip():
+        raise InputError("asks nothing in words; a row holds a picture and a question")
+    return {
+        "id": record.id,
+        "image": parts[0]["image"] if kinds[:1] == ["image"] else "",
+        "question": question,
+        "answer": "".join(part["text"] for answer in rest for part in answer),
+    }
 
 
-def to_messages(row: Mapping[str, Any], training: bool) -> dict[str, Any]:
-    """The row in the form that `data_pipeline.records.from_json` reads. Blanks around a cell are not part of it.
-
-    Raises:
-      InputError: a cell that is not text, or an empty question; an empty answer where answers are trained on.
-    """
-    faults = []
-    cells = {}
-    for name in COLUMNS:
-        value = row.get(name)
-        if value is not None and not isinstance(value, str):
-            faults.append(f"the {name} is {json_type(value)}; it must be a text")
-        cells[name] = value.strip() if isinstance(value, str) else ""
-    if not faults and not cells["question"]:
-        faults.append("the question is empty; write it or remove the row")
-    if not faults and training and not cells["answer"]:
-        faults.append("the answer is empty; write it or remove the row")
-    if faults:
-        raise InputError(faults)
-    content: str | list[dict[str, str]] = cells["question"]
-    if cells["image"]:
-        content = [{"type": "image", "image": cells["image"]}, {"type": "text", "text": cells["question"]}]
-    messages = [{"role": "user", "content": content}]
-    if cells["answer"]:
-        messages.append({"role": "assistant", "content": cells["answer"]})
-    return {"messages": messages}
+def _parts(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content

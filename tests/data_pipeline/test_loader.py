@@ -1,28 +1,55 @@
-"""The Grain pipeline: the same batches for any threads, cache and host split, and from any saved position."""
+"""The Grain pipeline: the same batches for any threads, workers, cache and host split, and from any saved position."""
+
+import json
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from data_pipeline import loader
+from data_pipeline.ledger import Ledger
 from tests.tiny_models import PHOTOS, save_tiny
 from vlm_jax.checkpoint import hf_folder
+from vlm_jax.errors import InputError
+from vlm_jax.training.config import default_config
+
+DATA = {
+    **default_config().data.to_dict(),
+    "path": str(PHOTOS / "photos.json"),
+    "threads": 2,
+}
+ALONE = loader.Shard()
+BATCH = {"rows": 4, "tokens": 256, "context": 0, "buckets": 1, "patches": 0, "supervised": 0}
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
+def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     save_tiny(folder)
     config = hf_folder.read_config(folder)
-    processor = hf_folder.read_processor(folder, config, (4, 16))
-    dataset, faults = loader.read_dataset(str(PHOTOS / "photos.json"), processor)
-    assert not faults
-    capacity = loader.row_capacity(dataset, 256, 0, 0, config.vision.block_slots)
-    plan = loader.plan_rows(dataset, capacity, rows=4, steps=0, epochs=2, seed=0, shuffle=True)
-    return dataset, processor, plan, capacity
+    return config, hf_folder.read_processor(folder, config, (4, 16))
 
 
-def batches(parts, **settings):
-    return loader.make_loader(*parts, rows=4, patch_values=588, **settings)
+class Run:
+    """A run's data as `scripts/train.py` puts it together."""
+
+    def __init__(self, model, *, data=None, batch=None, steps=0, epochs=2, seed=0, threads=2, shard=ALONE):
+        config, processor = model
+        self.ledger = Ledger()
+        self.dataset, faults = loader.open_dataset(
+            {**DATA, **(data or {})}, processor, ledger=self.ledger, complete=steps == 0, seed=seed
+        )
+        if faults:
+            raise InputError(faults)
+        self.buckets = loader.row_buckets(self.dataset, {**BATCH, **(batch or {})}, config, rows_multiple=2)
+        self.plan = loader.plan_run(self.dataset, self.buckets, steps=steps, epochs=epochs, seed=seed, shuffle=True)
+        self.steps = len(self.plan)
+        self.batches = loader.make_loader(
+            self.dataset, self.plan, self.steps, patch_values=588, merge_unit=4, threads=threads, shard=shard
+        )
+
+    def __iter__(self):
+        return self.batches
 
 
 def equal(one, other):
@@ -31,40 +58,166 @@ def equal(one, other):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-def test_threads_and_cache_change_nothing(parts):
-    plain = list(batches(parts, threads=0, cache_bytes=0))
-    assert len(plain) == len(parts[2]) // 4
-    for settings in ({"threads": 4}, {"threads": 2, "cache_bytes": 100_000}):
-        for one, other in zip(plain, batches(parts, **settings), strict=True):
+@pytest.fixture(scope="module")
+def whole(model):
+    return list(Run(model))
+
+
+def test_threads_and_cache_change_nothing(model, whole):
+    for settings in ({"threads": 1, "data": {"cache_mb": 0}}, {"threads": 4}):
+        again = list(Run(model, **settings))
+        for one, other in zip(whole, again, strict=True):
             equal(one, other)
 
 
-def test_every_supervised_token_of_an_epoch_is_seen(parts):
-    dataset = parts[0]
-    seen = sum(batch["loss_weights"].sum() for batch in batches(parts))
-    assert seen == 2 * dataset.sizes[:, 2].sum()
+def test_worker_processes_change_nothing(model, whole):
+    for workers in (2, 3):
+        run = Run(model, data={"workers": workers})
+        for one, other in zip(whole, run, strict=True):
+            equal(one, other)
+        run.dataset.pictures.close()
 
 
-def test_two_hosts_share_the_batches_of_one(parts):
-    whole = list(batches(parts))
-    halves = [list(batches(parts, shard=loader.Shard(index, 2))) for index in range(2)]
+def test_every_supervised_token_of_an_epoch_is_seen(model, whole):
+    sizes = Run(model).dataset.examples.sizes[0]
+    assert sum(batch["loss_weights"].sum() for batch in whole) == 2 * sizes[:, 2].sum()
+
+
+def test_two_hosts_share_the_batches_of_one(model, whole):
+    halves = [list(Run(model, shard=loader.Shard(index, 2))) for index in range(2)]
     for batch, first, second in zip(whole, *halves, strict=True):
         equal(batch, {name: np.concatenate([first[name], second[name]]) for name in batch})
 
 
-def test_a_saved_position_goes_on_with_the_next_batch(parts):
-    iterator = batches(parts)
-    for _ in range(3):
-        next(iterator)
-    state = iterator.get_state()
-    rest = list(iterator)
-    again = batches(parts, threads=1)
-    again.set_state(state)
+@pytest.mark.parametrize("steps", [0, 12])
+def test_a_saved_position_goes_on_with_the_next_batch(model, steps):
+    run = Run(model, steps=steps)
+    for _ in range(5):
+        next(run.batches)
+    state = json.loads(json.dumps(run.batches.get_state()))
+    rest = list(run)
+    assert rest
+    again = Run(model, steps=steps, threads=1)
+    again.batches.set_state(state)
     for one, other in zip(rest, again, strict=True):
         equal(one, other)
 
 
-def test_several_files_train_together(parts):
-    both, faults = loader.read_dataset(f"{PHOTOS / 'photos.json'}, {PHOTOS / 'same_question.json'}", parts[1])
-    assert not faults
-    assert len(both.records) == 50 and both.pictures == 11
+def test_several_files_train_together(model):
+    both = Run(model, data={"path": f"{PHOTOS / 'photos.json'}, {PHOTOS / 'same_question.json'}"})
+    assert len(both.dataset.examples) == 50 and len(both.dataset.examples.picture_sizes) == 11
+
+
+def test_parts_are_mixed_by_weight_each_with_visual_tokens_of_its_own(model):
+    parts = {
+        "few": {"path": str(PHOTOS / "photos.json"), "weight": 3, "max_visual_tokens": 4},
+        "many": {"path": str(PHOTOS / "same_question.json"), "seed": 5},
+    }
+    run = Run(model, data={"path": "", "mixture": parts}, steps=20)
+    planned = [place for number in range(20) for row in run.plan[number].rows for place in row]
+    assert {part for part, _ in planned} == {0, 1}
+    assert len(list(run)) == 20
+    order = run.dataset.mixture.take(0, 400)[:, 0]
+    assert (order == 0).sum() == 300
+    few, many = run.dataset.examples.parts
+    assert max(np.prod(few.processor.grid(width, height)) for width, height in [(640, 480), (50, 90)]) <= 4
+    assert np.prod(many.processor.grid(640, 480)) > 4
+
+
+def test_long_examples_have_a_bucket_of_their_own(model):
+    run = Run(model, batch={"tokens": 64, "context": 256, "buckets": 3, "rows": 8})
+    assert 1 < len(run.buckets) <= 3
+    shapes = [loader.batch_shapes(bucket, patch_values=588, merge_unit=4)["tokens"][0] for bucket in run.buckets]
+    seen = [batch["tokens"].shape for batch in run]
+    assert set(seen) <= set(shapes) and len(set(seen)) > 1
+
+
+def long_table(folder):
+    """Five rows that fit 64 tokens with one picture, one whose words do not, one whose picture does not."""
+    folder.mkdir()
+    PIL.Image.new("RGB", (112, 112)).save(folder / "a.png")
+    PIL.Image.new("RGB", (3000, 30)).save(folder / "wide.png")
+    rows = [("a.png", f"What is {n}?", "Black.") for n in range(5)]
+    rows += [("a.png", "What is it?", "Black, " * 60 + "all of it."), ("wide.png", "What is it?", "Black.")]
+    lines = [json.dumps(dict(zip(("image", "question", "answer"), row, strict=True))) for row in rows]
+    (folder / "t.jsonl").write_text("\n".join(lines))
+    return {"path": str(folder / "t.jsonl")}
+
+
+def test_what_fits_no_row_is_an_error_that_says_what_to_do(model, tmp_path):
+    with pytest.raises(InputError) as caught:
+        Run(model, data=long_table(tmp_path / "d"), batch={"tokens": 80, "rows": 2})
+    assert len(caught.value.faults) >= 1
+    assert "t.jsonl, line 6: takes" in caught.value.faults[0] and "data.too_large" in caught.value.faults[0]
+
+
+def test_text_is_cut_and_pictures_are_shrunk_only_where_asked_and_both_are_noted(model, tmp_path):
+    data = long_table(tmp_path / "d")
+    cut = Run(model, data={**data, "too_large": "truncate_text"}, batch={"tokens": 80, "rows": 2}, epochs=1)
+    assert cut.ledger.counts["repaired", "text cut"] == 1
+    assert cut.dataset.examples.sizes[0][5, 0] == 80
+    seen = sum(batch["loss_weights"].sum() for batch in cut)
+    sizes = cut.dataset.examples.sizes[0]
+    assert seen == sizes[(sizes >= 0).all(axis=1), 2].sum()
+
+    data["path"] = str(tmp_path / "d" / "wide.csv")
+    (tmp_path / "d" / "wide.csv").write_text("image,question,answer\nwide.png,What?,Black.\na.png,What?,Black.\n")
+    config, processor = model
+    wide = (config, processor.with_budget((4, 64)))
+    shrunk = Run(wide, data={**data, "too_large": "shrink_images"}, batch={"tokens": 104, "rows": 2}, epochs=1)
+    assert shrunk.ledger.counts["repaired", "pictures shrunk"] == 1
+    (batch,) = list(shrunk)
+    visual = (batch["visual_index"] >= 0).sum(axis=1)
+    assert sorted(visual)[0] == 16 and 16 < sorted(visual)[1] < 64
+    dropped = Run(wide, data={**data, "too_large": "drop"}, batch={"tokens": 104, "rows": 2}, epochs=1)
+    assert dropped.ledger.counts["dropped", "too large"] == 1
+
+
+def faulty(folder):
+    folder.mkdir()
+    PIL.Image.new("RGB", (112, 112)).save(folder / "a.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    rows = [("a.png", "What?", f"{n}.") for n in range(12)]
+    rows[3], rows[7], rows[9] = ("broken.jpg", "What?", "1."), ("a.png", "", "1."), ("gone.png", "What?", "2.")
+    lines = [json.dumps(dict(zip(("image", "question", "answer"), row, strict=True))) for row in rows]
+    (folder / "t.jsonl").write_text("\n".join(lines))
+    return {"path": str(folder / "t.jsonl")}
+
+
+def test_every_fault_stops_a_run_before_it_begins(model, tmp_path):
+    with pytest.raises(InputError) as caught:
+        Run(model, data=faulty(tmp_path / "d"))
+    assert len(caught.value.faults) == 3
+    assert all(any(word in fault for fault in caught.value.faults) for word in ("broken.jpg", "line 8", "gone.png"))
+
+
+def test_or_faulty_records_are_left_out_each_in_the_ledger_once(model, tmp_path):
+    data = {**faulty(tmp_path / "d"), "on_error": "drop"}
+    for _ in range(2):  # a second run of the same folder adds nothing
+        run = Run(model, data=data, epochs=1, batch={"rows": 2})
+        run.ledger.keep_in(tmp_path / "ledger.jsonl")
+        places = [place for n in range(run.steps) for row in run.plan[n].rows for place in row]
+        assert sorted(index for _, index in places) == [0, 1, 2, 4, 5, 6, 8, 10, 11]
+    entries = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert [entry["action"] for entry in entries] == ["dropped"] * 3
+    assert sorted(entry["kind"] for entry in entries) == ["picture", "picture", "record"]
+    assert "3 dropped" not in run.ledger.summary() and "2 dropped (picture)" in run.ledger.summary()
+
+
+def test_a_picture_that_vanishes_during_a_run_is_a_clear_line_or_leaves_its_place_empty(model, tmp_path):
+    for on_error in ("stop", "drop"):
+        folder = tmp_path / on_error
+        folder.mkdir()
+        for name in "abcdef":
+            PIL.Image.new("RGB", (112, 112)).save(folder / f"{name}.png")
+        rows = "".join(f"{name}.png,What?,It is {name}.\n" for name in "abcdef")
+        (folder / "t.csv").write_text("image,question,answer\n" + rows)
+        data = {"path": str(folder / "t.csv"), "on_error": on_error, "cache_mb": 0}
+        run = Run(model, data=data, epochs=1, batch={"rows": 2})
+        (folder / "c.png").unlink()
+        if on_error == "stop":
+            with pytest.raises(InputError, match=r"t.csv, line 4: .*c.png: no such picture"):
+                list(run)
+            continue
+        assert sum(batch["segment_ids"].max(axis=1).sum() for batch in run) == 5
+        assert run.ledger.counts["dropped", "unreadable"] == 1

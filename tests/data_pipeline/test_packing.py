@@ -1,5 +1,6 @@
 """Rows planned from lengths: nothing lost, nothing doubled, the same for a seed, little padding."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -7,81 +8,135 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.packing import RowPlan, as_array, choose_capacity, pack, too_large
+from data_pipeline.mixture import Mixture, Part
+from data_pipeline.packing import Bucket, Packer, Plan, as_array, bucket_of, choose_buckets
+from vlm_jax.errors import InputError
 from vlm_jax.processing.rows import Size
 
-CAPACITY = Size(100, 640, 20)
+SMALL, LARGE = Bucket(4, Size(100, 640, 20)), Bucket(2, Size(300, 1280, 60))
 sizes = st.lists(
-    st.builds(Size, st.integers(1, 100), st.integers(0, 10).map(lambda blocks: 64 * blocks), st.integers(0, 20)),
+    st.builds(Size, st.integers(1, 300), st.integers(0, 20).map(lambda blocks: 64 * blocks), st.integers(0, 60)),
     min_size=1,
     max_size=200,
 )
 
 
+def plan_of(lengths, *, seed=0, buckets=(SMALL, LARGE), window=64, shuffle=True, **bounds):
+    array = as_array(lengths)
+    order = Mixture([Part("all", len(array), seed=seed)], shuffle=shuffle)
+    bounds = bounds or {"examples": len(array)}
+    measure = lambda places: array[places[:, 1]]  # noqa: E731
+    plan = Plan(order.take, measure, buckets, seed=seed, shuffle=shuffle, window=window, **bounds)
+    return plan
+
+
+def batches_of(plan):
+    return [plan[number] for number in range(len(plan))]
+
+
 @settings(deadline=None, max_examples=60)
 @given(sizes, st.integers(0, 5))
-def test_every_example_is_packed_once_and_no_row_overflows(lengths, seed):
-    array = as_array(lengths)
-    order = np.random.default_rng(seed).permutation(len(array))
-    rows = pack(array, order, CAPACITY)
-    assert sorted(index for row in rows for index in row) == list(range(len(array)))
-    for row in rows:
-        assert row
-        total = Size(0, 0, 0)
-        for index in row:
-            total += lengths[index]
-        assert total.fits(CAPACITY)
+def test_every_example_is_planned_once_and_no_row_overflows(lengths, seed):
+    plan = plan_of(lengths, seed=seed)
+    seen = []
+    for batch in batches_of(plan):
+        bucket = plan.buckets[batch.bucket]
+        assert len(batch.rows) == bucket.rows
+        for row in batch.rows:
+            total = Size(0, 0, 0)
+            for place in row:
+                total += lengths[place[1]]
+            assert total.fits(bucket.size)
+        seen += [place for row in batch.rows for place in row]
+    assert sorted(seen) == [(0, index) for index in range(len(lengths))]
+
+
+@settings(deadline=None, max_examples=15)
+@given(sizes, st.integers(0, 20), st.integers(8, 80))
+def test_a_plan_goes_on_from_any_batch_as_if_never_stopped(lengths, number, window):
+    whole = plan_of(lengths, window=window, steps=25)
+    expected = [whole[index] for index in range(number, 25)]
+    stopped = plan_of(lengths, window=window, steps=25)
+    stopped[number]
+    state = json.loads(json.dumps(stopped.state(number)))
+    again = plan_of(lengths, window=window, steps=25)
+    again.restore(state)
+    assert [again[index] for index in range(number, 25)] == expected
+
+
+def test_the_plan_of_a_seed_is_always_the_same_and_epochs_differ():
+    lengths = [Size(10 + n % 7, 64, 2) for n in range(100)]
+    one, two, other = (batches_of(plan_of(lengths, seed=seed, examples=200)) for seed in (3, 3, 4))
+    assert one == two and one != other
+    plan = plan_of(lengths, examples=200)
+    places = [place[1] for batch in batches_of(plan) for row in batch.rows for place in row]
+    assert Counter(places) == dict.fromkeys(range(100), 2)
 
 
 def test_rows_are_well_filled():
     rng = np.random.default_rng(0)
-    lengths = as_array([Size(int(n), 0, 1) for n in rng.integers(5, 60, 3000)])
-    rows = pack(lengths, np.arange(3000), Size(512, 64, 512))
-    assert 1 - lengths[:, 0].sum() / (len(rows) * 512) < 0.02
+    lengths = [Size(int(n), 0, 1) for n in rng.integers(5, 60, 3000)]
+    plan = plan_of(lengths, buckets=[Bucket(1, Size(512, 64, 512))], window=256)
+    plan.finish()
+    assert plan.padding()[0] < 0.02
 
 
-def test_the_plan_of_a_seed_is_always_the_same_and_epochs_differ():
-    lengths = as_array([Size(10 + n % 7, 64, 2) for n in range(100)])
-
-    def plan(seed):
-        return RowPlan(lengths, CAPACITY, seed=seed).extend(epochs=2)
-
-    assert plan(3).rows == plan(3).rows
-    assert plan(3).rows != plan(4).rows
-    first, second = plan(3).epoch_ends
-    assert plan(3).rows[:first] != plan(3).rows[first:second]
-
-
-def test_an_epoch_shows_every_example_once_and_fills_its_last_batch_with_empty_rows():
-    lengths = as_array([Size(60, 64, 2)] * 7)
-    plan = RowPlan(lengths, CAPACITY, seed=0).extend(epochs=3, multiple=4)
-    assert len(plan) % 4 == 0
-    assert Counter(index for row in plan.rows for index in row) == dict.fromkeys(range(7), 3)
-    assert plan.rows.count([]) == len(plan) - 21
-
-
-def test_steps_repeat_epochs_until_there_are_rows_enough():
-    plan = RowPlan(as_array([Size(60, 64, 2)] * 3), CAPACITY, seed=0).extend(rows=20)
-    assert len(plan) == 20 and all(plan.rows)
+def test_the_last_batches_of_an_epoch_are_filled_with_empty_rows():
+    plan = plan_of([Size(60, 64, 2)] * 7, examples=21)
+    batches = batches_of(plan)
+    assert sum(row == [] for batch in batches for row in batch.rows) == 4 * len(batches) - 21
+    with pytest.raises(IndexError):
+        plan[len(batches)]
 
 
 def test_without_shuffling_the_order_of_the_file_stays():
-    plan = RowPlan(as_array([Size(60, 64, 2)] * 5), CAPACITY, seed=0, shuffle=False).extend(epochs=1)
-    assert plan.rows == [[0], [1], [2], [3], [4]]
+    batches = batches_of(plan_of([Size(60, 64, 2)] * 5, shuffle=False))
+    assert [row for batch in batches for row in batch.rows if row] == [[(0, 0)], [(0, 1)], [(0, 2)], [(0, 3)], [(0, 4)]]
 
 
-def test_what_no_row_can_hold_is_found_and_never_packed():
-    lengths = as_array([Size(50, 64, 2), Size(101, 64, 2), Size(50, 704, 2), Size(50, 64, 21)])
-    assert too_large(lengths, CAPACITY) == [1, 2, 3]
-    with pytest.raises(ValueError, match="does not fit"):
-        pack(lengths, np.arange(4), CAPACITY)
+def test_what_is_left_out_is_never_planned():
+    plan = plan_of([Size(60, 64, 2)] * 6)
+    inner = plan._measure
+    plan._measure = lambda places: np.where((places[:, 1] % 2)[:, None] > 0, -1, inner(places))
+    places = [place[1] for batch in batches_of(plan) for row in batch.rows for place in row]
+    assert sorted(places) == [0, 2, 4]
 
 
-def test_a_chosen_row_holds_the_largest_example_and_whole_blocks():
+def test_small_examples_fill_what_large_ones_leave_free():
+    packer = Packer([SMALL, LARGE])
+    assert packer.add((0, 0), np.array([250, 640, 10])) is None
+    assert packer.add((0, 1), np.array([50, 64, 2])) is None
+    assert packer.add((0, 2), np.array([50, 64, 2])) is None
+    assert packer.flush() == [(0, [(0, 2)]), (1, [(0, 0), (0, 1)])]
+    with pytest.raises(ValueError, match="fits no row"):
+        packer.add((0, 3), np.array([301, 64, 2]))
+
+
+def test_the_bucket_of_an_example_is_the_first_that_holds_it():
+    limits = as_array([SMALL.size, LARGE.size])
+    lengths = as_array([Size(100, 640, 20), Size(101, 64, 2), Size(50, 704, 2), Size(50, 64, 61)])
+    assert bucket_of(lengths, limits).tolist() == [0, 1, 1, -1]
+
+
+def test_chosen_buckets_hold_every_example_up_to_the_context_and_pack_tightly():
     rng = np.random.default_rng(1)
-    lengths = as_array([Size(int(n), 64 * int(n // 8), int(n // 5)) for n in rng.integers(20, 200, 500)])
-    capacity = choose_capacity(lengths, 1024, 64)
-    assert capacity.tokens == 1024 and capacity.patches % 64 == 0
-    assert too_large(lengths, capacity) == []
-    padding = RowPlan(lengths, capacity, seed=0).extend(epochs=1).padding()
-    assert padding[0] < 0.05 and padding[1] < 0.15
+    wanted = np.minimum(rng.lognormal(5.0, 0.8, 4000).astype(int) + 20, 3900)
+    lengths = as_array([Size(int(n), 64 * int(n // 20), int(n // 5)) for n in wanted])
+    buckets = choose_buckets(lengths, rows=16, tokens=1024, context=4096, count=3, block_slots=64, rows_multiple=2)
+    assert [bucket.size.tokens for bucket in buckets] == sorted({bucket.size.tokens for bucket in buckets})
+    assert len(buckets) <= 3 and buckets[0].rows == 16 and all(bucket.rows % 2 == 0 for bucket in buckets)
+    assert all(bucket.size.patches % 64 == 0 for bucket in buckets)
+    assert (bucket_of(lengths, as_array([bucket.size for bucket in buckets])) >= 0).all()
+    plan = plan_of([Size(*map(int, size)) for size in lengths], buckets=buckets, window=1024, examples=8000)
+    plan.finish()
+    assert min(plan.padding()) < 0.05 and max(plan.padding()) < 0.12
+
+
+def test_one_bucket_is_enough_where_all_examples_fit_a_row():
+    lengths = as_array([Size(100, 64, 10)] * 50)
+    (bucket,) = choose_buckets(lengths, rows=4, tokens=1024, context=4096, count=4, block_slots=64)
+    assert bucket.size.tokens == 1024
+    with pytest.raises(InputError, match="no examples"):
+        choose_buckets(lengths[:0], rows=4, tokens=1024, context=4096, count=4, block_slots=64)
+    with pytest.raises(InputError, match="not a multiple"):
+        choose_buckets(lengths, rows=4, tokens=1024, context=4096, count=4, block_slots=64, patches=100)

@@ -69,3 +69,22 @@ def unnest(tree: Mapping[str, Any], prefix: str = "") -> Flat:
         path = f"{prefix}/{name}" if prefix else name
         flat.update(unnest(node, path) if isinstance(node, Mapping) else {path: node})
     return flat
+
+
+def multiplications(config: VLMConfig) -> tuple[float, float]:
+    """Of the forward pass, without attention's products: per token of the decoder, and per patch of the tower.
+
+    The connector counts with the patches that it merges; the output layer, which supervised positions alone go through,
+    does not count.
+    """
+    token = patch = 0.0
+    for path, leaf in abstract_parameters(config).items():
+        if leaf.ndim < 2 or not path.endswith("kernel"):
+            continue
+        if path.startswith("vision"):
+            patch += leaf.size
+        elif path.startswith("connector"):
+            patch += leaf.size / config.vision.merge_size**2
+        elif path.startswith("decoder"):
+            token += leaf.size
+    return token, patch

@@ -48,9 +48,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def row_shards(mesh: Mesh) -> int:
+    """Among how many groups of devices the rows of a batch are divided."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def check_rows(mesh: Mesh, rows: int) -> None:
     """Raises InputError unless a batch of `rows` divides over the mesh."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = row_shards(mesh)
     if rows % ways:
         raise InputError(
             f"batch.rows {rows} does not divide over data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']}; "

@@ -4,6 +4,7 @@ One `Processor` serves training, evaluation and chat, so that they cannot differ
 checkpoint. Fixing shapes and batching belong to `rows`.
 """
 
+import copy
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
+from jaxtyping import Bool, Int, UInt8
 
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing import chat
@@ -46,6 +49,14 @@ class ImageSettings:
         return dataclasses.replace(self, min_pixels=low * self.factor**2, max_pixels=high * self.factor**2)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text:
+    """A conversation's words: token ids with one placeholder a picture, and which of them the assistant said."""
+
+    ids: Int[np.ndarray, " n"]
+    said: Bool[np.ndarray, " n"]
+
+
 class Processor:
     """Tokenizer, chat template and picture rules of one checkpoint."""
 
@@ -62,26 +73,58 @@ class Processor:
         Raises:
           InputError: not a conversation, an unreadable picture, or placeholders that do not match the pictures.
         """
-        chat.check_messages(messages)
+        text = self.tokenize(messages, generation_prompt=generation_prompt)
         pictures, faults = [], []
         for part in chat.image_parts(messages):
             with gathered(faults):
                 pictures.append(self.picture(chat.image_source(part)))
         if faults:
             raise InputError(faults)
+        return self.lay_out(text, pictures)
+
+    def tokenize(self, messages: Sequence[chat.Message], *, generation_prompt: bool = False) -> "Text":
+        """The words of a conversation, before its pictures are looked at.
+
+        Raises:
+          InputError: not a conversation, or one that the template cannot render.
+        """
+        chat.check_messages(messages)
         ids, said = chat.tokenize(self.tokenizer, self.template, messages, generation_prompt=generation_prompt)
-        counts = [picture.grid[0] * picture.grid[1] for picture in pictures]
-        ids, said = chat.expand_pictures(ids, said, counts, self.image_token)
-        positions = mrope_positions(ids, [picture.grid for picture in pictures], self.image_token)
+        return Text(ids, said)
+
+    def lay_out(self, text: "Text", pictures: Sequence[Picture], *, longest: int | None = None) -> Example:
+        """Words and pictures as one example; of one that is longer, the first `longest` tokens.
+
+        Raises:
+          InputError: placeholders and pictures differ in number, or the cut would go through a picture.
+        """
+        grids = [picture.grid for picture in pictures]
+        ids, said = self._expanded(text, grids, longest)
+        positions = mrope_positions(ids, grids, self.image_token)
         return Example(ids, positions, said, tuple(pictures), self.image_token)
 
-    def size(self, messages: Sequence[chat.Message], picture_sizes: Sequence[tuple[int, int]]) -> Size:
-        """What `encode` would take of a row, from the (width, height) of the pictures alone: nothing is decoded."""
-        grids = [self.grid(width, height) for width, height in picture_sizes]
-        ids, said = chat.tokenize(self.tokenizer, self.template, messages)
-        ids, said = chat.expand_pictures(ids, said, [rows * columns for rows, columns in grids], self.image_token)
+    def size(self, text: "Text", grids: Sequence[tuple[int, int]], *, longest: int | None = None) -> Size:
+        """What `lay_out` would take of a row, from the grids of the pictures alone: nothing is decoded."""
+        ids, said = self._expanded(text, grids, longest)
         slots = sum(len(self._layout(grid).units) for grid in grids)
         return Size(len(ids), slots * self.images.merge_size**2, int(said.sum()))
+
+    def _expanded(self, text: "Text", grids: Sequence[tuple[int, int]], longest: int | None):
+        counts = [rows * columns for rows, columns in grids]
+        ids, said = chat.expand_pictures(text.ids, text.said, counts, self.image_token)
+        if longest is not None and len(ids) > longest:
+            if (ids[longest:] == self.image_token).any():
+                raise InputError(f"cut to {longest} tokens it would lose a part of a picture")
+            if not said[:longest].any():
+                raise InputError(f"cut to {longest} tokens nothing would be left to learn")
+            ids, said = ids[:longest], said[:longest]
+        return ids, said
+
+    def with_budget(self, visual_tokens: tuple[int, int]) -> "Processor":
+        """The same words, pictures between so many visual tokens."""
+        other = copy.copy(self)
+        other.images = self.images.with_budget(visual_tokens)
+        return other
 
     def picture(self, source) -> Picture:
         image = open_image(source)
@@ -89,9 +132,15 @@ class Processor:
             rows, columns = self.grid(*image.size)
         except InputError as error:
             raise InputError(f"{describe(source)}: {error}") from None
-        factor = self.images.factor
-        patches = patchify(image, rows * factor, columns * factor, self.images.patch_size, self.images.merge_size)
-        return Picture(patches, (rows, columns), self._layout((rows, columns)))
+        return self.picture_of(self.patches(image, (rows, columns)), (rows, columns))
+
+    def patches(self, image: PIL.Image.Image, grid: tuple[int, int]) -> UInt8[np.ndarray, "units merge_unit values"]:
+        """A decoded picture resized to a grid of merged units and cut up."""
+        settings, factor = self.images, self.images.factor
+        return patchify(image, grid[0] * factor, grid[1] * factor, settings.patch_size, settings.merge_size)
+
+    def picture_of(self, patches: UInt8[np.ndarray, "units merge_unit values"], grid: tuple[int, int]) -> Picture:
+        return Picture(patches, grid, self._layout(grid))
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """Merged units (rows, columns) of a picture of this size in pixels."""

@@ -23,18 +23,27 @@ def default_config() -> ConfigDict:
                 "attention": "chunked",  # chunked | reference
             },
             "data": {
-                # LLaVA JSON, records JSONL, or a table (CSV, JSONL) of image, question, answer; several by commas
+                # A file or folder in any format that is known (docs/data.md), or several with commas between. Instead
+                # of it, parts that are mixed: config.data.mixture = {"mine": {"path": "a.jsonl", "weight": 2.0}, …},
+                # each with weight, seed, max_visual_tokens, format, image_root and answer of its own if need be.
                 "path": "",
-                "format": "auto",  # auto | llava | records | table
+                "mixture": {},
+                "format": "auto",  # auto | records | llava | sharegpt | openai | table | parquet | … (docs/data.md)
                 "image_root": "",  # what relative picture paths start from; empty: the file's own folder
+                "answer": "majority",  # majority | first | sampled: what is trained on where several are given
+                "on_error": "stop",  # stop: tell all faults before step 1 | drop: leave out, and note in ledger.jsonl
+                "too_large": "error",  # error | shrink_images | truncate_text | drop: what fits no row
                 "decode_check": True,  # decode every picture before the first step (False: only read headers)
                 "shuffle": True,
-                "threads": 4,  # pictures decoded in parallel
-                "cache_mb": 512,  # decoded examples kept in memory
+                "threads": 4,  # batches put together at the same time
+                "workers": 0,  # processes that decode pictures; 0: the threads do
+                "cache_mb": 512,  # decoded pictures kept in memory
             },
             "batch": {
                 "rows": 1,  # rows a step, over all devices
-                "tokens": 2048,  # tokens a row: the longest example must fit
+                "tokens": 2048,  # tokens a row
+                "context": 0,  # tokens of the longest example, where it may be longer than a row; see buckets
+                "buckets": 1,  # shapes of batch, 1 to 4: longer ones for longer examples; each is compiled once
                 "patches": 0,  # patch slots a row; 0: in proportion to the data
                 "supervised": 0,  # supervised positions a row; 0: in proportion to the data
             },
@@ -82,17 +91,28 @@ def check_config(config: ConfigDict) -> None:
     model, data, _batch, train = config.model, config.data, config.batch, config.train
     want(bool(model.path), "model.path", "a Hugging Face folder or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct")
     want(
-        bool(data.path), "data.path", "a data file: LLaVA JSON, records JSONL, or a table with image, question, answer"
+        bool(data.path) != bool(data.mixture),
+        "data.path",
+        "a data file (LLaVA JSON, records JSONL, a table with image, question, answer, …), or data.mixture instead",
     )
+    want(data.answer in ("majority", "first", "sampled"), "data.answer", "majority, first or sampled")
+    want(data.on_error in ("stop", "drop"), "data.on_error", "stop or drop")
+    want(
+        data.too_large in ("error", "shrink_images", "truncate_text", "drop"),
+        "data.too_large",
+        "error, shrink_images, truncate_text or drop",
+    )
+    want(1 <= config.batch.buckets <= 4, "batch.buckets", "1 to 4")
+    want(not config.batch.context or config.batch.buckets > 1, "batch.context", "0 where batch.buckets is 1")
     want(model.dtype in ("auto", "float32", "bfloat16"), "model.dtype", "auto, float32 or bfloat16")
     want(model.attention in IMPLEMENTATIONS, "model.attention", " or ".join(IMPLEMENTATIONS))
     want(1 <= model.min_visual_tokens, "model.min_visual_tokens", "at least 1")
     want(model.min_visual_tokens <= model.max_visual_tokens, "model.max_visual_tokens", "at least min_visual_tokens")
     want(train.remat in REMAT_POLICIES, "train.remat", ", ".join(REMAT_POLICIES))
-    for key in ("batch.rows", "batch.tokens", "checkpoint.every", "checkpoint.keep", "log.every"):
+    for key in ("batch.rows", "batch.tokens", "checkpoint.every", "checkpoint.keep", "log.every", "data.threads"):
         section, name = key.split(".")
         want(config[section][name] >= 1, key, "at least 1")
-    for key in ("batch.patches", "batch.supervised", "train.steps", "data.threads", "data.cache_mb"):
+    for key in ("batch.patches", "batch.supervised", "batch.context", "train.steps", "data.cache_mb", "data.workers"):
         section, name = key.split(".")
         want(config[section][name] >= 0, key, "0 or more")
     want(train.steps > 0 or train.epochs > 0, "train.epochs", "at least 1 where train.steps is 0")
@@ -119,6 +139,9 @@ def lasting_settings(config: ConfigDict) -> dict[str, Any]:
         "model.min_visual_tokens",
         "model.max_visual_tokens",
         "data.shuffle",
+        "data.answer",
+        "data.on_error",
+        "data.too_large",
     ]
     values = {}
     for key in kept:

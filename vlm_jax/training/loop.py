@@ -9,7 +9,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,10 @@ class Trainer:
             jax.tree.map(placed, moments, self._moment_shardings),
         )
 
-    def compile(self, batch: dict[str, jax.Array]):
-        """Compiles the step for the shapes of a batch, which every batch shares."""
+    def compile(self, shapes: dict[str, tuple[tuple[int, ...], np.dtype]]):
+        """Compiles the step for the shapes of a batch, over all hosts."""
+        sharding = batch_sharding(self.mesh)
+        batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
         parameters, moments = self._abstract_state()
         frozen = self._part(parameters, trains=False)
         number = jax.ShapeDtypeStruct((), jnp.int32)
@@ -130,11 +132,16 @@ class Trainer:
         batches: grain.DatasetIterator,
         state: tuple[Flat, Any, Flat],
         *,
+        shapes: Sequence[dict[str, tuple[tuple[int, ...], np.dtype]]],
         checkpoints: Checkpoints,
         settings: dict[str, Any],
         done: int = 0,
     ) -> int:
-        """Trains from step `done` to the end, or until a person interrupts. Returns the steps that are done."""
+        """Trains from step `done` to the end, or until a person interrupts. Returns the steps that are done.
+
+        Args:
+          batches: each of one of the `shapes`, for which the step is compiled before the first.
+        """
         trainable, moments, frozen = state
         log = RunLog(workdir / "metrics.jsonl", steps=self.steps, done=done, every=self.config.log.every)
         saved = done if done else None
@@ -148,21 +155,27 @@ class Trainer:
                 )
                 saved = step
 
-        compiled = None
         pending = None  # metrics of the step before, read while the devices work on this one
         with _asked_to_stop() as asked, contextlib.closing(log), contextlib.ExitStack() as at_end:
             at_end.callback(checkpoints.wait)  # a save under way is finished, whatever stops the run
             step, clock = done, time.perf_counter()
+            compiled = {}
+            if step < self.steps:
+                log.say(
+                    "compiling the step …" if len(shapes) == 1 else f"compiling the step for {len(shapes)} shapes …"
+                )
+                for one in shapes:
+                    if asked:
+                        break
+                    compiled[_key({name: shape for name, (shape, _) in one.items()})] = self.compile(one)
+                log.say(f"compiled in {time.perf_counter() - clock:.0f} s")
+                clock = time.perf_counter()
+                log.start_clock()
             while step < self.steps and not asked:
                 host = next(batches)
                 batch = to_devices(host, self.mesh)
-                if compiled is None:
-                    log.say("compiling the step …")
-                    compiled = self.compile(batch)
-                    log.say(f"compiled in {time.perf_counter() - clock:.0f} s")
-                    clock = time.perf_counter()
-                    log.start_clock()
-                trainable, moments, metrics = compiled(trainable, moments, frozen, batch, np.int32(step))
+                take_step = compiled[_key({name: array.shape for name, array in batch.items()})]
+                trainable, moments, metrics = take_step(trainable, moments, frozen, batch, np.int32(step))
                 step += 1
                 if pending is not None:
                     clock = _note(log, *pending, clock)
@@ -179,6 +192,10 @@ class Trainer:
             if asked and step < self.steps:
                 log.say(f"stopped at step {step} of {self.steps}; the same command goes on from there")
         return step
+
+
+def _key(shapes: dict[str, tuple[int, ...]]) -> tuple:
+    return tuple(sorted(shapes.items()))
 
 
 def _slots(batch: dict[str, np.ndarray]) -> dict[str, float]:

@@ -1,0 +1,136 @@
+"""Training on pictures of hundreds of different sizes: how often the step compiles, and how much of a batch is unused.
+
+    .venv/bin/python benchmarks/any_size.py
+
+Draws the pictures into a temporary folder, trains a small model on them for --batches batches in several shapes, and
+counts compilations by JAX's own events. Prints a table; the exit status is 1 where a shape was compiled twice.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import jax
+import numpy as np
+import PIL.Image
+
+from data_pipeline import loader
+from data_pipeline.ledger import Ledger
+from vlm_jax.checkpoint import hf_folder
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import multiplications
+from vlm_jax.parallel import mesh as meshes
+from vlm_jax.training.config import default_config
+from vlm_jax.training.loop import Trainer
+
+BASE = Path(__file__).resolve().parents[1] / "vlm_jax" / "assets" / "tiny_base"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, default=500, help="batches to train on (default: %(default)s)")
+    parser.add_argument("--pictures", type=int, default=500, help="pictures, each of another size")
+    parser.add_argument("--tokens", type=int, default=1024, help="tokens a row (default: %(default)s)")
+    parser.add_argument("--context", type=int, default=2048, help="tokens of the longest example")
+    parser.add_argument("--buckets", type=int, default=3, help="shapes of batch at most (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = draw(Path(folder), given.pictures)
+        measure(path, given)
+
+
+def draw(folder: Path, count: int) -> Path:
+    """A table of so many pictures, sides of 60 to 1,400 pixels, no two of one size, with questions of all lengths."""
+    rng, chooser = np.random.default_rng(0), random.Random(0)
+    sizes: set[tuple[int, int]] = set()
+    while len(sizes) < count:
+        area, ratio = np.exp(rng.uniform(np.log(80**2), np.log(1000**2))), np.exp(rng.normal(0, 0.4))
+        sizes.add((max(60, int((area * ratio) ** 0.5)), max(60, int((area / ratio) ** 0.5))))
+    lines = []
+    for number, (width, height) in enumerate(sorted(sizes, key=lambda size: chooser.random())):
+        coarse = rng.integers(0, 256, (6, 6, 3)).astype(np.uint8)
+        picture = PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)
+        picture.save(folder / f"{number}.jpg", quality=80)
+        words = " ".join(
+            chooser.choices(("red", "blue", "green", "large", "small", "near", "far"), k=chooser.randint(1, 90))
+        )
+        lines.append(json.dumps({"image": f"{number}.jpg", "question": "What is it?", "answer": words}))
+    (folder / "table.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "table.jsonl"
+
+
+def measure(path: Path, given: argparse.Namespace) -> None:
+    config = default_config()
+    config.model.path, config.model.max_visual_tokens = str(BASE), 1024
+    config.data.path, config.data.workers, config.data.cache_mb = str(path), given.workers, 64
+    config.batch.update(rows=2, tokens=given.tokens, context=given.context, buckets=given.buckets)
+    config.train.steps, config.train.remat = given.batches, "none"
+    model: VLMConfig = hf_folder.read_config(BASE)
+    processor = hf_folder.read_processor(BASE, model, (4, config.model.max_visual_tokens))
+    data, faults = loader.open_dataset(config.data.to_dict(), processor, ledger=Ledger(), complete=True, seed=0)
+    assert not faults, faults
+    buckets = loader.row_buckets(data, config.batch.to_dict(), model, rows_multiple=1)
+    plan = loader.plan_run(data, buckets, steps=given.batches, epochs=0, seed=0, shuffle=True)
+    shape = {"patch_values": model.vision.patch_values, "merge_unit": processor.images.merge_size**2}
+    batches = loader.make_loader(data, plan, given.batches, **shape, threads=2)
+    trainer = Trainer(config, model, meshes.make_mesh(meshes.MeshShape(), jax.devices()[:1]), given.batches)
+    place = trainer.place
+    state = trainer.start(hf_folder.read_parameters(BASE, model, place=place))
+
+    compiled: list[float] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(seconds) if event.endswith("backend_compile_duration") else None
+    )
+    steps = {}
+    for bucket in buckets:
+        shapes = loader.batch_shapes(bucket, **shape)
+        steps[shapes["tokens"][0]] = trainer.compile(shapes)
+    at_first, seen, used = len(compiled), Counter(), Counter()
+    trainable, moments, frozen = state
+    begun = time.perf_counter()
+    for number, host in enumerate(batches):
+        key = host["tokens"].shape
+        seen[key] += 1
+        used[key, "tokens"] += int((host["segment_ids"] > 0).sum())
+        used[key, "patches"] += int((host["image_ids"] > 0).sum())
+        batch = meshes.to_devices(host, trainer.mesh)
+        trainable, moments, metrics = steps[key](trainable, moments, frozen, batch, np.int32(number))
+        if sys.stderr.isatty():
+            print(f"\r{number + 1}/{given.batches}", end="", file=sys.stderr)
+    loss = float(metrics["loss"])
+    seconds = time.perf_counter() - begun
+    after = len(compiled) - at_first
+
+    weights = np.array(multiplications(model))
+    lines = [f"{given.batches} batches of {given.pictures} sizes, {seconds:.0f} s, last loss {loss:.2f}"]
+    lines.append(f"compiled {at_first} times for {len(buckets)} shapes, {after} times more in {given.batches} batches")
+    totals = np.zeros(4)
+    for bucket in buckets:
+        key = (bucket.rows, bucket.size.tokens)
+        room = seen[key] * bucket.rows * np.array([bucket.size.tokens, bucket.size.patches])
+        filled = np.array([used[key, "tokens"], used[key, "patches"]])
+        totals += [*room, *filled]
+        shape_name = f"{bucket.rows} × {bucket.size.tokens} tokens, {bucket.size.patches} patch slots"
+        lines.append(f"  {seen[key]:4} of {shape_name}: {unused(room, filled)}")
+    room, filled = totals[:2], totals[2:]
+    lines.append(
+        f"all: {unused(room, filled)}; weighted by FLOPs {1 - (filled @ weights) / (room @ weights):.1%} unused"
+    )
+    print("\n".join(lines))
+    if after or at_first != len(buckets):
+        sys.exit("a shape was compiled more than once")
+
+
+def unused(room: np.ndarray, filled: np.ndarray) -> str:
+    tokens, patches = 1 - filled / np.maximum(room, 1)
+    return f"{tokens:.1%} of the token slots and {patches:.1%} of the patch slots unused"
+
+
+if __name__ == "__main__":
+    main()

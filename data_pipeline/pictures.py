@@ -1,0 +1,96 @@
+"""Pictures read, resized and cut into patches by worker processes or in the calling thread, and kept for a while.
+
+The result is the same either way. Workers load neither JAX nor transformers: they get a path or the bytes of a file and
+send back uint8 patches. Which picture belongs to which example is `examples`'.
+"""
+
+import concurrent.futures
+import multiprocessing
+import threading
+from collections import OrderedDict
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+
+from vlm_jax import locations
+from vlm_jax.errors import InputError
+from vlm_jax.processing.images import open_image, patchify
+
+Key = tuple[str | bytes, tuple[int, int]]
+"""A path (or an encoded file), and the merged units (rows, columns) it is resized to."""
+
+
+class Pictures:
+    """Patches of pictures, uint8 [units, merge_unit, values] each."""
+
+    def __init__(self, *, patch_size: int, merge_size: int, workers: int = 0, cache_bytes: int = 0):
+        """
+        Args:
+          workers: processes that decode; 0 decodes in the thread that asks.
+          cache_bytes: how much is kept of what was decoded. Full, it keeps what it has: a data set that is larger than
+            the cache is read round and round, and letting the oldest go would let go what comes next.
+        """
+        self._patch_size, self._merge_size = patch_size, merge_size
+        self._room, self._lock = cache_bytes, threading.Lock()
+        self._held: OrderedDict[Key, np.ndarray] = OrderedDict()
+        self._pool = None
+        if workers:
+            # Spawned: a fork of a process that holds threads and a device may hang.
+            self._pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+    def patches(self, wanted: list[Key]) -> list[np.ndarray | InputError]:
+        """Patches of each, or why there are none: one unreadable picture does not hide the others."""
+        found: dict[Key, np.ndarray | InputError] = {}
+        missing = []
+        for key in dict.fromkeys(wanted):
+            held = self._held.get(key)
+            if held is None:
+                missing.append(key)
+            else:
+                found[key] = held
+        # All are on their way before the first is waited for.
+        if self._pool is not None:
+            futures = [self._pool.submit(decode, *key, self._patch_size, self._merge_size) for key in missing]
+            results = [self._result(future) for future in futures]
+        else:
+            results = [decode(*key, self._patch_size, self._merge_size) for key in missing]
+        for key, result in zip(missing, results, strict=True):
+            found[key] = result
+            if isinstance(result, np.ndarray):
+                self._keep(key, result)
+        return [found[key] for key in wanted]
+
+    def processes(self) -> list[int]:
+        """Process ids of the workers that were started."""
+        return sorted(self._pool._processes) if self._pool is not None else []
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _result(self, future: concurrent.futures.Future):
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            raise InputError(
+                "a worker process that decodes pictures was killed, perhaps for want of memory; lower data.workers"
+            ) from None
+
+    def _keep(self, key: Key, patches: np.ndarray) -> None:
+        size = patches.nbytes + (len(key[0]) if isinstance(key[0], bytes) else 0)
+        with self._lock:
+            if size <= self._room and key not in self._held:
+                self._held[key] = patches
+                self._room -= size
+
+
+def decode(source: str | bytes, grid: tuple[int, int], patch_size: int, merge_size: int) -> np.ndarray | InputError:
+    """A picture's patches, or its fault, which is returned so that it crosses processes as it is."""
+    unit = patch_size * merge_size
+    try:
+        content = locations.read_bytes(source) if isinstance(source, str) and locations.is_remote(source) else source
+        return patchify(open_image(content), grid[0] * unit, grid[1] * unit, patch_size, merge_size)
+    except InputError as error:
+        return error
+    except OSError as error:  # a store that does not answer
+        return InputError(f"{source if isinstance(source, str) else 'embedded picture'}: cannot be read ({error})")

@@ -1,0 +1,74 @@
+"""CSV files taken apart into rows: where each begins and ends is noted, its cells are read when it is asked for."""
+
+import csv
+import functools
+import io
+from collections.abc import Iterator
+
+import numpy as np
+
+from data_pipeline.sources.containers import Entries, SpanEntries, as_spans, read_text
+from vlm_jax.errors import InputError
+
+SUFFIXES = (".csv",)
+_ADVICE = "put cells with commas, quotes or line breaks in quotes, and double the quotes inside"
+
+
+def open_rows(path: str) -> Entries:
+    """Rows as objects, their keys the header's names in lower case. A broken row is a fault of its entry.
+
+    Raises:
+      InputError: the file cannot be read, its header is broken or names a column twice, or no row follows it.
+    """
+    text, consumed = read_text(path)
+    header: tuple[str, ...] | None = None
+    spans, lines, faults = [], [], {}
+
+    def counted() -> Iterator[str]:
+        nonlocal consumed
+        for line in io.StringIO(text, newline=""):
+            consumed += len(line.encode("utf-8"))
+            yield line
+
+    reader = csv.reader(counted(), strict=True)
+    while True:
+        start, line = consumed, reader.line_num + 1  # where the row starts: a quoted cell can hold line breaks
+        fault = None
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            reason = "a quoted cell is never closed" if "end of data" in str(error) else str(error)
+            fault = f"broken CSV: {reason}; {_ADVICE}"
+            if header is None:
+                raise InputError(f"{path}, line {line}: {fault}") from None
+        else:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = _header(path, cells)
+                continue
+            if len(cells) != len(header):
+                fault = f"has {len(cells)} cells where the header has {len(header)}; put cells with commas in quotes"
+        if fault is not None:
+            faults[len(spans)] = fault
+        spans.append((start, consumed))
+        lines.append(line)
+    if not spans:
+        raise InputError(f"{path}: holds no entries")
+    parse = functools.partial(_parse_row, header)
+    return SpanEntries(path, as_spans(spans), parse, lines=np.asarray(lines, np.int64), faults=faults)
+
+
+def _header(path: str, cells: list[str]) -> tuple[str, ...]:
+    names = tuple(cell.strip().lower() for cell in cells)
+    doubled = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
+    if doubled:
+        raise InputError(f"{path}: the header names {', '.join(map(repr, doubled))} twice; rename one of the columns")
+    return names
+
+
+def _parse_row(header: tuple[str, ...], text: str) -> dict[str, str]:
+    (cells,) = csv.reader(io.StringIO(text, newline=""), strict=True)
+    return dict(zip(header, cells, strict=True))

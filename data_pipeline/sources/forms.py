@@ -1,0 +1,171 @@
+"""What a form of entries is: the settings that every form is given, and the faults they word alike.
+
+A form turns one entry into what `data_pipeline.records.from_json` reads. The forms themselves are `llava`, `sharegpt`,
+`openai`, `table`, `vqa` and `mpa`; which one a file is in is decided by `detection`.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipeline.records import TEXT_FIELDS, json_type
+from data_pipeline.sources.containers import Entries
+from vlm_jax import locations
+from vlm_jax.errors import InputError
+
+ANSWERS = ("majority", "first", "sampled")
+"""How the answer to train on is picked where several are given."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a data set is read.
+
+    Attributes:
+      path: the file or folder.
+      root: the folder that pictures are named from, from the root of the disk or in a store.
+      root_given: whether a person named it; otherwise it is the folder of the file.
+      training: each conversation must end with an answer.
+      answer: one of `ANSWERS`.
+      seed: of the answers that are sampled.
+    """
+
+    path: str
+    root: str
+    root_given: bool
+    training: bool
+    answer: str
+    seed: int
+
+
+class Form:
+    """Turns entries into messages. Made once for a file, sent to other processes as it is."""
+
+    id_keys: Sequence[str] = ("id",)
+    """Where an entry may give its id; the first that is there counts."""
+
+    def __init__(self, entries: Entries, options: Options):
+        """
+        Raises:
+          InputError: the file as a whole is not in this form: a key that no entry has is one fault, not one of each.
+        """
+        self.options = options
+
+    def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The entry as `from_json` reads it, its id left out.
+
+        Raises:
+          InputError: with faults that name no place.
+        """
+        raise NotImplementedError
+
+
+def require(entries: Entries, keys: Sequence[str], form: str) -> None:
+    """That at least one entry has one of the keys. Entries that are not objects are told one by one, later.
+
+    Raises:
+      InputError: naming the keys that were found instead, and the nearest of them.
+    """
+    first = None
+    for value in entries.objects():
+        if any(key in value for key in keys):
+            return
+        first = value if first is None else first
+    if first is not None:
+        nearest = difflib.get_close_matches(keys[0], [key for key in first if isinstance(key, str)], n=1)
+        raise InputError(
+            f"{entries.path}: no entry has {' or '.join(map(repr, keys))}, so it is not in the format {form!r}; "
+            f"the first entry has {keys_of(first)}" + (f". Is {nearest[0]!r} meant?" if nearest else "")
+        )
+
+
+def keys_of(entry: Mapping[str, Any]) -> str:
+    return ", ".join(repr(key) for key in list(entry)[:8]) or "no keys"
+
+
+def other_fields(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record besides its messages, as far as an entry of another form has them.
+
+    Other programs may use these names for something else, so what is not of the record's type is passed over. In
+    cells that hold texts only, lists and objects are JSON.
+    """
+    fields = {name: entry[name] for name in TEXT_FIELDS if isinstance(entry.get(name), str) and entry[name]}
+    answers, provenance = (_from_cell(entry.get(name)) for name in ("answers", "provenance"))
+    if isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers):
+        fields["answers"] = answers
+    if isinstance(provenance, Mapping):
+        fields["provenance"] = dict(provenance)
+    return fields
+
+
+def _from_cell(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        with contextlib.suppress(ValueError, RecursionError):  # a text that only begins like JSON
+            return json.loads(value)
+    return value
+
+
+def text_of(entry: Mapping[str, Any], key: str, name: str, faults: list[str]) -> str:
+    """A text that must be there and not be blank, without the blanks around it; else a fault and ""."""
+    value = entry.get(key)
+    if key not in entry or value is None:
+        faults.append(f"has no {key!r}; give the {name}")
+    elif not isinstance(value, str):
+        faults.append(f"the {name} ({key!r}) is {json_type(value)}; it must be a text")
+    elif not value.strip():
+        faults.append(f"the {name} is empty; write it or remove the entry")
+    else:
+        return value.strip()
+    return ""
+
+
+def question_and_answer(question: str, image: str | bytes | None, answer: str | None) -> list[dict[str, Any]]:
+    """The messages of one question about at most one picture."""
+    content: str | list[dict[str, Any]] = question
+    if image:
+        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if answer is not None:
+        messages.append({"role": "assistant", "content": answer})
+    return messages
+
+
+def pick_answer(answers: Sequence[str], options: Options, identifier: str) -> str:
+    """The answer to train on. Blank ones do not count; of answers given equally often, the first.
+
+    A sampled answer depends on the seed and the id alone, so it is the same in every process and in every order.
+
+    Raises:
+      InputError: every answer is blank.
+    """
+    given = [answer.strip() for answer in answers if answer.strip()]
+    if not given:
+        raise InputError("every answer is empty, so there is nothing to learn; write one or remove the entry")
+    if options.answer == "first":
+        return given[0]
+    if options.answer == "sampled":
+        digest = hashlib.sha256(f"{options.seed}:{identifier}".encode(errors="backslashreplace")).digest()
+        return given[int.from_bytes(digest[:8], "big") % len(given)]
+    return Counter(given).most_common(1)[0][0]  # equal counts stay in the order they were first met
+
+
+class PictureFolders:
+    """Where the pictures of a data set lie below the image root: looked up once a folder, not once a picture."""
+
+    def __init__(self, root: str):
+        self._root = root
+        self._there: dict[str, bool] = {}
+
+    def path_of(self, name: str, *folders: str) -> str:
+        """The name in the first of the folders that exists, relative to the root; in the root if none does."""
+        for folder in folders:
+            if folder not in self._there:
+                self._there[folder] = locations.is_folder(locations.join(self._root, folder))
+            if self._there[folder]:
+                return f"{folder}/{name}"
+        return name

@@ -1,0 +1,97 @@
+"""Hugging Face's ImageFolder: pictures in a folder, and `metadata.jsonl` or `.csv` naming them in `file_name`.
+
+The other columns may be any of the forms: a table's question and answer, or a conversation.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipeline.records import Record, json_type
+from data_pipeline.sources import csv_files, json_files, table
+from data_pipeline.sources.containers import Entries, Entry
+from data_pipeline.sources.forms import require
+from data_pipeline.sources.openai import image_format
+from data_pipeline.sources.text_writers import Lines
+from vlm_jax import locations
+from vlm_jax.errors import InputError
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+
+
+class ImageFolderEntries(Entries):
+    """The lines of the metadata, `file_name` under the name that the forms know."""
+
+    def __init__(self, folder: str):
+        """
+        Raises:
+          InputError: there is no metadata, or it cannot be read.
+        """
+        here = [name for name in METADATA if locations.is_file(locations.join(folder, name))]
+        if not here:
+            names = locations.names_in(folder)
+            below = [name for name in names if any(locations.is_file(f"{folder}/{name}/{file}") for file in METADATA)]
+            advice = f"; name one of its folders: {', '.join(below)}" if below else ""
+            raise InputError(f"{folder}: holds neither {' nor '.join(METADATA)}{advice}")
+        if len(here) > 1:
+            raise InputError(f"{folder}: holds both {' and '.join(here)}; keep one of them")
+        self.path = f"{folder.rstrip('/')}/{here[0]}" if locations.is_remote(folder) else os.path.join(folder, here[0])
+        self._entries = json_files.open_lines(self.path) if here[0] == METADATA[0] else csv_files.open_rows(self.path)
+        self._folder_name = os.path.basename(folder.rstrip("/")) or "record"
+        require(self._entries, ("file_name", "file_names"), "imagefolder")
+
+    @property
+    def stem(self) -> str:
+        return self._folder_name
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Entry:
+        entry = self._entries[index]
+        if not isinstance(entry.value, Mapping):
+            return entry
+        row: dict[str, Any] = dict(entry.value)
+        name = row.pop("file_name", row.pop("file_names", None))
+        if not name or not isinstance(name, (str, list)):
+            fault = f"'file_name' is {json_type(name) if name != '' else 'empty'}; name the picture, from this folder"
+            return Entry(entry.number, entry.place, fault=fault)
+        return Entry(entry.number, entry.place, {"image": name, **row})
+
+    def place(self, index: int) -> str:
+        return self._entries.place(index)
+
+
+class ImageFolderWriter:
+    """Writes rows with a picture each into a folder: `metadata.jsonl`, and `images/` named by their contents."""
+
+    def __init__(self, folder: str):
+        os.makedirs(os.path.join(folder, "images"))
+        self._folder = folder
+        self._lines = Lines(os.path.join(folder, METADATA[0]))
+
+    def write(self, entry: dict[str, Any]) -> None:
+        image = entry["image"]
+        suffix = {"JPEG": ".jpg", "TIFF": ".tif"}.get(image_format(image), f".{image_format(image).lower() or 'bin'}")
+        name = f"images/{hashlib.sha256(image).hexdigest()[:20]}{suffix}"
+        path = os.path.join(self._folder, name)
+        if not os.path.exists(path):  # pictures that several records show are there once
+            with open(path, "wb") as file:
+                file.write(image)
+        self._lines.write({"file_name": name, **{key: value for key, value in entry.items() if key != "image"}})
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """The record as a row.
+
+    Raises:
+      InputError: as for a table's; or it shows no picture.
+    """
+    row = table.to_row(record)
+    if not row["image"]:
+        raise InputError("shows no picture, and each line of an ImageFolder names one; write it as records or parquet")
+    return row

@@ -1,0 +1,72 @@
+"""OpenAI's chat form, as its fine-tuning files have it: `messages`, pictures as `image_url` with a path or a data URI.
+
+The parts themselves are read by `data_pipeline.records`, which knows both OpenAI's and Hugging Face's; this project's
+own records are read here as well, being the same with more fields.
+"""
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import PIL.Image
+
+from data_pipeline.records import Record
+from data_pipeline.sources.containers import Entries
+from data_pipeline.sources.forms import Form, Options, other_fields, require
+
+
+class Records(Form):
+    """This project's own form."""
+
+    def __init__(self, entries: Entries, options: Options):
+        super().__init__(entries, options)
+        require(entries, ("messages",), "records")
+
+    def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        return entry
+
+
+class OpenAI(Form):
+    """`{"messages": […]}`, one conversation an entry."""
+
+    def __init__(self, entries: Entries, options: Options):
+        super().__init__(entries, options)
+        require(entries, ("messages",), "openai")
+
+    def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**other_fields(entry), "messages": entry.get("messages")}
+
+
+def to_entry(record: Record) -> dict[str, Any]:
+    """The record as an entry; embedded images become data URIs, others stay as they are."""
+    messages = []
+    for message in record.messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            content = [
+                {"type": "image_url", "image_url": {"url": _url(part["image"])}} if part["type"] == "image" else part
+                for part in content
+            ]
+        messages.append({"role": message["role"], "content": content})
+    return {"id": record.id, "messages": messages}
+
+
+def _url(image: str | bytes) -> str:
+    return data_uri(image) if isinstance(image, bytes) else image
+
+
+def data_uri(image: bytes) -> str:
+    """An encoded image file as a data URI, its media type told by its first bytes."""
+    kind = image_format(image)
+    media_type = PIL.Image.MIME.get(kind, "application/octet-stream")
+    return f"data:{media_type};base64,{base64.b64encode(image).decode('ascii')}"
+
+
+def image_format(image: bytes) -> str:
+    """Pillow's name for the format of an encoded image file, or "" for bytes it does not know."""
+    try:
+        with PIL.Image.open(io.BytesIO(image)) as opened:
+            return opened.format or ""
+    except Exception:  # a broken picture is told by the image check, not here
+        return ""

@@ -1,0 +1,170 @@
+"""Which kind of file a path is, told by its extension and, for a folder, by what lies in it.
+
+What the entries in it mean is `detection`'s.
+"""
+
+import difflib
+import fnmatch
+import os
+import re
+from pathlib import Path
+
+from data_pipeline.sources import csv_files, json_files, vqa
+from data_pipeline.sources.arrayrecord_files import MARKS, ArrayRecordEntries
+from data_pipeline.sources.containers import Entries, did_you_mean, opening
+from data_pipeline.sources.imagefolder import METADATA, ImageFolderEntries
+from data_pipeline.sources.parquet_files import SUFFIXES as PARQUET_SUFFIXES
+from data_pipeline.sources.parquet_files import ParquetEntries
+from data_pipeline.sources.tfds_folders import MARK as TFDS_MARK
+from data_pipeline.sources.tfds_folders import TfdsEntries
+from vlm_jax import locations
+from vlm_jax.errors import InputError
+
+KINDS = ("imagefolder", "parquet", "arrayrecord", "tfds")
+"""Kinds of file that may be asked for by name; JSON and CSV follow from the form that is asked for."""
+LINE_SUFFIXES = (".jsonl", ".ndjson")
+SUFFIXES = (".json", *LINE_SUFFIXES, *csv_files.SUFFIXES, *PARQUET_SUFFIXES, MARKS[0])
+_BEGINNINGS = {
+    b"PAR1": ("a Parquet file", "correct its extension"),
+    b"PK\x03\x04": ("a zip archive or an Excel sheet", "unpack it, or save the sheet as CSV"),
+    b"\x1f\x8b": ("compressed with gzip", "unpack it"),
+    b"\x89PNG": ("a picture", "name the file that describes the pictures"),
+    b"\xff\xd8\xff": ("a picture", "name the file that describes the pictures"),
+}
+_SHARD = re.compile(r"[-.]\d{5}-of-\d{5}")
+
+
+def open_entries(path: str, kind: str = "auto") -> Entries:
+    """Opens a file or folder of any kind.
+
+    Args:
+      path: also `questions.json+annotations.json`, a TFDS folder with `#split`, or several shards by a pattern
+        (`train-*.parquet`).
+      kind: one of `KINDS`, or anything else for what the path says.
+
+    Raises:
+      InputError: it is not there, empty, of no known kind, or not what its name says.
+    """
+    if kind == "auto":
+        kind = _kind(path)
+    if kind == "imagefolder":
+        if not locations.is_folder(path):
+            raise InputError(f"{path}: an ImageFolder is a folder with {' or '.join(METADATA)}{did_you_mean(path)}")
+        return ImageFolderEntries(path)
+    if kind == "tfds":
+        return TfdsEntries(path)
+    if kind == "parquet":
+        return ParquetEntries(path, _shards(path, PARQUET_SUFFIXES))
+    if kind == "arrayrecord":
+        return ArrayRecordEntries(path, _shards(path, MARKS))
+    return _open_text(path)
+
+
+def folder_of(path: str) -> str:
+    """The folder that relative names in a data set start from."""
+    folder = path.partition("#")[0] if "#" in path and not os.path.exists(path) else path
+    return folder if locations.is_folder(folder) else locations.parent(folder)
+
+
+def _kind(path: str) -> str:
+    name = path.rstrip("/").rpartition("/")[2]
+    if "#" in name and not os.path.exists(path) and not locations.is_remote(path):
+        return "tfds"
+    if locations.is_folder(path):
+        names = locations.names_in(path)
+        fits = {
+            "imagefolder": any(file in names for file in METADATA),
+            "tfds": TFDS_MARK in names,
+            "parquet": any(_is_one(file, PARQUET_SUFFIXES) for file in names),
+            "arrayrecord": TFDS_MARK not in names and any(_is_one(file, MARKS) for file in names),
+        }
+        found = [kind for kind, fit in fits.items() if fit]
+        if len(found) > 1:
+            raise InputError(f"{path}: is a folder that fits {' and '.join(found)}; give the format")
+        if not found:
+            raise InputError(f"{path}: is a folder; name the data file in it")
+        return found[0]
+    if "*" in name:
+        found = [file for file in _names(locations.parent(path)) if fnmatch.fnmatch(file, name)]
+        if not found:
+            raise InputError(f"{path}: no file fits the pattern")
+        name = found[0]
+    if _is_one(name, PARQUET_SUFFIXES):
+        return "parquet"
+    return "arrayrecord" if _is_one(name, MARKS) else "text"
+
+
+def _open_text(path: str) -> Entries:
+    questions, annotations = path, ""
+    if ".json+" in path and not locations.is_file(path):
+        questions, _, annotations = path.partition(".json+")
+        questions += ".json"
+    suffix = Path(questions).suffix.lower()
+    known = (".json", *LINE_SUFFIXES, *csv_files.SUFFIXES)
+    if suffix not in known and locations.is_file(questions):
+        nearest = difflib.get_close_matches(suffix, SUFFIXES, n=1)
+        raise InputError(
+            f"{questions}: unknown extension {suffix!r}; data sets are read from {', '.join(SUFFIXES)}"
+            + (f". Is {nearest[0]} meant?" if nearest else "")
+        )
+    _check_is_text(questions)
+    if suffix in csv_files.SUFFIXES:
+        return csv_files.open_rows(questions)
+    if suffix in LINE_SUFFIXES:
+        return json_files.open_lines(questions)
+    entries = json_files.open_document(questions)
+    if annotations and entries.key != "questions":
+        raise InputError(
+            f"{questions}: has no list of 'questions', so no annotations can be added to it; name it alone"
+        )
+    if entries.key == "questions" and "annotations" not in entries.lists:
+        beside = vqa.annotations_beside(questions)
+        annotations = annotations or (beside if beside and locations.is_file(beside) else "")
+    if annotations:
+        entries.lists = {**entries.lists, "annotations": json_files.open_document(annotations, ("annotations",))}
+    return entries
+
+
+def _is_one(name: str, marks: tuple[str, ...]) -> bool:
+    """Whether a name has one of the extensions, also before the number of a shard."""
+    return _SHARD.sub("", name.lower()).endswith(marks)
+
+
+def _shards(path: str, marks: tuple[str, ...]) -> list[str]:
+    """The files of a path: itself, those in the folder, or those that fit the pattern.
+
+    Raises:
+      InputError: there are none, or those of several sets.
+    """
+    folder, _, pattern = path.rpartition("/")
+    if locations.is_folder(path):
+        folder, pattern = path.rstrip("/"), "*"
+    elif "*" not in pattern:
+        return [path]
+    start = folder or ("/" if path.startswith("/") else ".")
+    names = [name for name in _names(start) if fnmatch.fnmatch(name, pattern) and _is_one(name, marks)]
+    if not names:
+        raise InputError(f"{path}: no file with {' or '.join(marks)} is there")
+    sets = list(dict.fromkeys(_SHARD.sub("", name) for name in names))
+    if len(sets) > 1 and pattern == "*":
+        raise InputError(
+            f"{path}: holds several sets ({', '.join(sets[:8])}); name one, or the files of one by a pattern with *"
+        )
+    return [f"{folder}/{name}" if folder or path.startswith("/") else name for name in names]
+
+
+def _names(folder: str) -> list[str]:
+    return locations.names_in(folder) if locations.is_folder(folder) else []
+
+
+def _check_is_text(path: str) -> None:
+    """That a file called JSON or CSV does not begin like a file of another kind.
+
+    Raises:
+      InputError: it is not there, or does.
+    """
+    with opening(path), locations.open_binary(path) as file:
+        start = file.read(16)
+    for beginning, (what, advice) in _BEGINNINGS.items():
+        if start.startswith(beginning):
+            raise InputError(f"{path}: is {what} whatever its name says; {advice}")

@@ -1,0 +1,191 @@
+"""Parquet files with pictures in them, as Hugging Face publishes data sets: read a row group at a time.
+
+A picture is `{"bytes", "path"}`: its bytes, or the path where there are none. Reading one row reads its whole group,
+so a few groups are kept; a set that is read in random order for many epochs is better written as ArrayRecord once.
+"""
+
+import bisect
+import itertools
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_pipeline.records import TEXT_FIELDS, Record, images_of
+from data_pipeline.sources.containers import Entries, Entry, did_you_mean, opening
+from vlm_jax import locations
+from vlm_jax.errors import InputError
+
+SUFFIXES = (".parquet",)
+_MAGIC = b"PAR1"
+_GROUPS_KEPT = 2
+_ROWS_A_GROUP = 100
+
+
+class ParquetEntries(Entries):
+    """The rows of one file or of several in order."""
+
+    def __init__(self, path: str, files: Sequence[str]):
+        """
+        Raises:
+          InputError: a file is missing, empty or no Parquet file, or there are no rows.
+        """
+        self.path, self._files = path, list(files)
+        self.__setstate__({})
+        rows, faults = [], []
+        self._groups: list[tuple[int, int]] = []
+        for number in range(len(self._files)):
+            try:
+                about = self._file(number).metadata
+            except InputError as error:
+                faults += error.faults
+                continue
+            for group in range(about.num_row_groups):
+                self._groups.append((number, group))
+                rows.append(about.row_group(group).num_rows)
+        if faults:
+            raise InputError(faults)
+        if not sum(rows):
+            raise InputError(f"{path}: holds no entries")
+        self._ends = list(itertools.accumulate(rows))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("path", "_files", "_groups", "_ends")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open: dict[int, Any] = {}
+        self._tables: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Entry:
+        group = bisect.bisect_right(self._ends, index)
+        within = index - (self._ends[group - 1] if group else 0)
+        try:
+            (row,) = self._table(group).slice(within, 1).to_pylist()
+        except Exception as error:  # pages are checked only now, and a broken one must not hide the other faults
+            return Entry(index + 1, self.place(index), fault=f"cannot be read ({' '.join(str(error).split())})")
+        return Entry(index + 1, self.place(index), plain_row(row))
+
+    def place(self, index: int) -> str:
+        if len(self._files) == 1:
+            return f"row {index + 1}"
+        number, _ = self._groups[bisect.bisect_right(self._ends, index)]
+        before = [end for (file, _), end in zip(self._groups, self._ends, strict=True) if file < number]
+        return f"{os.path.basename(self._files[number])}, row {index + 1 - max(before, default=0)}"
+
+    def _table(self, group: int) -> Any:
+        with self._lock:
+            if group not in self._tables:
+                number, within = self._groups[group]
+                self._tables[group] = self._file(number).read_row_group(within)
+                if len(self._tables) > _GROUPS_KEPT:
+                    self._tables.popitem(last=False)
+            self._tables.move_to_end(group)
+            return self._tables[group]
+
+    def _file(self, number: int) -> Any:
+        import pyarrow
+        import pyarrow.parquet
+
+        if number not in self._open:
+            path = self._files[number]
+            with opening(path):
+                if not locations.is_remote(path) and not os.path.isfile(path):
+                    raise InputError(f"{path}: no such file{did_you_mean(path)}")
+                file = locations.open_binary(path)
+                if file.read(4) != _MAGIC:
+                    length = file.seek(0, 2)
+                    file.close()
+                    raise InputError(
+                        f"{path}: is empty (0 bytes); copy it again"
+                        if not length
+                        else f"{path}: is no Parquet file (it does not begin with PAR1); correct its extension"
+                    )
+                try:
+                    self._open[number] = pyarrow.parquet.ParquetFile(file)
+                except pyarrow.ArrowInvalid:
+                    file.close()
+                    raise InputError(f"{path}: is a part of a Parquet file only; copy it again") from None
+        return self._open[number]
+
+
+class ParquetWriter:
+    """Writes records as rows of `id`, `messages` (a part of type image where one stands), `images` and the fields."""
+
+    def __init__(self, path: str):
+        import pyarrow
+        import pyarrow.parquet
+
+        text = pyarrow.string()
+        part = pyarrow.struct([("type", text), ("text", text)])
+        message = pyarrow.struct([("role", text), ("content", pyarrow.list_(part))])
+        picture = pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)])
+        self._schema = pyarrow.schema(
+            [
+                ("id", text),
+                ("images", pyarrow.list_(picture)),
+                ("messages", pyarrow.list_(message)),
+                ("answers", pyarrow.list_(text)),
+                *((name, text) for name in TEXT_FIELDS),
+                ("provenance", text),
+            ]
+        )
+        self._writer = pyarrow.parquet.ParquetWriter(path, self._schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, entry: dict[str, Any]) -> None:
+        provenance = entry.get("provenance")
+        text = None if provenance is None else json.dumps(provenance, ensure_ascii=False)
+        self._rows.append({**entry, "provenance": text})
+        if len(self._rows) == _ROWS_A_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        if self._rows:
+            self._writer.write_table(pyarrow.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """The record as a row, its embedded pictures taken out of the messages."""
+    messages = []
+    for message in record.messages:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        messages.append(
+            {
+                "role": message["role"],
+                "content": [{"type": part["type"], "text": part.get("text")} for part in parts],
+            }
+        )
+    return {
+        "id": record.id,
+        "images": [{"bytes": image, "path": None} for image in images_of(record)],
+        "messages": messages,
+    }
+
+
+def plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as the forms read it."""
+    return {name: _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A cell with its pictures as bytes or paths, wherever they stand in it."""
+    if isinstance(value, dict):
+        if value.keys() == {"bytes", "path"}:
+            return value["bytes"] if value["bytes"] is not None else value["path"]
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,58 @@
+"""scripts/inspect_data.py: what training would see, and what would not fit, before anything is trained."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.scripts.test_train import PHOTOS, ROOT, environment
+from tests.tiny_models import save_tiny
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
+    return folder
+
+
+def inspect(base, *more):
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "inspect_data.py"),
+        f"--config={ROOT / 'configs' / 'photos.py'}",
+        f"--config.model.path={base}",
+        f"--config.data.path={PHOTOS / 'photos.json'}",
+        "--config.model.max_visual_tokens=16",
+        "--config.batch.tokens=256",
+        *more,
+    ]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
+
+
+def test_lengths_batches_and_an_epoch_are_told(base):
+    done = inspect(base)
+    assert done.returncode == 0, done.stderr
+    assert "examples   39" in done.stdout and "pictures   11" in done.stdout
+    assert "left out or changed: nothing" in done.stdout
+    steps, tokens = re.search(r"an epoch is ([\d,]+) steps and ([\d,]+) tokens", done.stdout).groups()
+    assert int(steps) > 1 and int(tokens.replace(",", "")) > 39 * 20
+
+
+def test_what_does_not_fit_is_counted_with_its_reason(base):
+    done = inspect(base, "--config.batch.tokens=100", "--config.data.too_large=drop")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"left out or changed: \d+ dropped \(too large\)", done.stdout)
+    assert re.search(r"photos.json, entry \d+ .*takes \d+ tokens", done.stdout)
+
+
+def test_a_sample_is_enough_for_an_estimate(base):
+    done = inspect(base, "--sample=16")
+    assert done.returncode == 0, done.stderr
+    assert "of which 16 were measured" in done.stdout and "estimated from the sample" in done.stdout
+
+
+def test_a_missing_file_is_one_line(base):
+    done = inspect(base, "--config.data.path=nowhere.json")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "nowhere.json" in done.stderr
