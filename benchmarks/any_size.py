@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1024, help="tokens a row (default: %(default)s)")
     parser.add_argument("--context", type=int, default=2048, help="tokens of the longest example")
     parser.add_argument("--buckets", type=int, default=3, help="shapes of batch at most (default: %(default)s)")
+    parser.add_argument("--visual_tokens", type=int, default=1024, help="of a picture at most (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +68,7 @@ def draw(folder: Path, count: int) -> Path:
 
 def measure(path: Path, given: argparse.Namespace) -> None:
     config = default_config()
-    config.model.path, config.model.max_visual_tokens = str(BASE), 1024
+    config.model.path, config.model.max_visual_tokens = str(BASE), given.visual_tokens
     config.data.path, config.data.workers, config.data.cache_mb = str(path), given.workers, 64
     config.batch.update(rows=2, tokens=given.tokens, context=given.context, buckets=given.buckets)
     config.train.steps, config.train.remat = given.batches, "none"

@@ -222,8 +222,8 @@ class Examples:
                 where,
                 "too large",
                 [
-                    f"{asked}: raise batch.context, batch.tokens (or batch.patches, batch.supervised), lower "
-                    "model.max_visual_tokens, or set data.too_large"
+                    f"{asked}: raise batch.tokens (or batch.patches, batch.supervised), allow longer rows by "
+                    "batch.context and batch.buckets, lower model.max_visual_tokens, or set data.too_large"
                 ],
             )
             return

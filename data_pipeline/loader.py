@@ -5,6 +5,7 @@ plan, so that any number of threads, workers and hosts sees the same batches in 
 """
 
 import dataclasses
+import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,10 @@ from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.rows import assemble, stack
 
 _SAMPLED_WINDOWS = 4  # that row sizes are chosen from, where not everything is measured first
+
+
+PART = {"path": "", "weight": 1.0, "seed": 0, "max_visual_tokens": 0}
+"""What a part of a mixture may say, beside `format`, `image_root` and `answer`; 0 visual tokens: the model's."""
 
 
 class Chain:
@@ -68,6 +73,14 @@ class Dataset:
     pictures: Pictures
     complete: bool
     """Whether every example is measured."""
+    sample: int
+    """How many are looked at to choose row sizes, where not all of one part are."""
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """The end of a fault line about a key that is not known."""
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
 
 
 def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part], list[Share]]:
@@ -80,10 +93,17 @@ def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part
     parts, shares, faults = [], [], []
     images = processor.images
     for name, given in named.items():
-        settings = {**PART, **{key: data[key] for key in ("format", "image_root", "answer")}, **given}
-        with gathered(faults):
-            chain = Chain(
-                [
+        defaults = {**PART, **{key: data[key] for key in ("format", "image_root", "answer")}}
+        faults += [
+            f"config.data.mixture.{name}: no setting {key!r}; " + nearest(key, defaults)
+            for key in given
+            if key not in defaults
+        ]
+        settings = {**defaults, **given}
+        held = []
+        for path in [settings["path"]] if Path(settings["path"]).exists() else settings["path"].split(","):
+            with gathered(faults):
+                held.append(
                     sources.open_source(
                         path.strip(),
                         format=settings["format"],
@@ -91,9 +111,9 @@ def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part
                         answer=settings["answer"],
                         seed=settings["seed"],
                     )
-                    for path in ([settings["path"]] if Path(settings["path"]).exists() else settings["path"].split(","))
-                ]
-            )
+                )
+        if held:
+            chain = Chain(held)
             budget = settings["max_visual_tokens"]
             low = min(budget or images.max_pixels, images.min_pixels // images.factor**2)
             own = processor.with_budget((max(1, low), budget)) if budget else processor
@@ -102,10 +122,6 @@ def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part
     if faults:
         raise InputError(faults)
     return parts, shares
-
-
-PART = {"path": "", "weight": 1.0, "seed": 0, "max_visual_tokens": 0}
-"""What a part of a mixture may say, beside `format`, `image_root` and `answer`; 0 visual tokens: the model's."""
 
 
 def open_dataset(
@@ -146,19 +162,19 @@ def open_dataset(
     )
     mixture = Mixture(shares, seed=seed, shuffle=data["shuffle"])
     complete = complete or data["on_error"] == "stop"
+    sample = sample or min(_SAMPLED_WINDOWS * WINDOW, len(examples))
     if complete:
         examples.measure_all(progress)
     else:
-        examples.measure(mixture.take(0, sample or min(_SAMPLED_WINDOWS * WINDOW, len(examples))))
-    return Dataset(examples, mixture, ledger, pictures, complete), examples.faults
+        examples.measure(mixture.take(0, sample))
+    return Dataset(examples, mixture, ledger, pictures, complete, sample), examples.faults
 
 
 def measured_sizes(dataset: Dataset) -> np.ndarray:
     """[n, 3] of what was measured and can be used, each example as often as the mixture shows it."""
     held = dataset.examples.sizes
     if not dataset.complete or len(held) > 1:
-        count = min(_SAMPLED_WINDOWS * WINDOW, 4 * len(dataset.examples))
-        sizes = dataset.examples.measure(dataset.mixture.take(0, count))
+        sizes = dataset.examples.measure(dataset.mixture.take(0, dataset.sample))
     else:
         sizes = held[0]
     return sizes[(sizes >= 0).all(axis=1)]

@@ -124,6 +124,17 @@ def test_parts_are_mixed_by_weight_each_with_visual_tokens_of_its_own(model):
     assert np.prod(many.processor.grid(640, 480)) > 4
 
 
+def test_a_misspelt_setting_of_a_part_and_parts_that_are_missing_are_told_together(model, tmp_path):
+    parts = {
+        "one": {"path": str(PHOTOS / "photos.json"), "wieght": 2.0},
+        "two": {"path": f"{tmp_path / 'a.json'},{tmp_path / 'b.json'}"},
+    }
+    with pytest.raises(InputError) as caught:
+        Run(model, data={"path": "", "mixture": parts}, steps=5)
+    assert caught.value.faults[0] == "config.data.mixture.one: no setting 'wieght'; did you mean 'weight'?"
+    assert [fault.split(": ")[1] for fault in caught.value.faults[1:]] == ["no such file"] * 2
+
+
 def test_long_examples_have_a_bucket_of_their_own(model):
     run = Run(model, batch={"tokens": 64, "context": 256, "buckets": 3, "rows": 8})
     assert 1 < len(run.buckets) <= 3
