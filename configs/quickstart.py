@@ -23,7 +23,7 @@ def get_config():
     config.train.epochs = 1
     config.train.remat = "none"
     config.optimizer.name = "muon"
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 1.7e-3
     config.optimizer.weight_decay = 0.01
     config.optimizer.warmup = 0.05
     config.checkpoint.every = 100

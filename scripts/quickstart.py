@@ -115,7 +115,7 @@ def stages_of(output: Path) -> list[Stage]:
 
     report = ("predictions.jsonl", "report.json", "report.html")
     corpora = ("draw the objects", "draw plain scenes")
-    plain = ["--config.seed=1", "--config.train=0", "--config.drill=600", "--config.things=0", "--config.finding=0"]
+    plain = ["--config.seed=1", "--config.train=0", "--config.drill=800", "--config.things=0", "--config.finding=0"]
     data = f"--config.data.path={objects / 'train.jsonl'},{scenes / 'drill.jsonl'}"
     return [
         Stage(
