@@ -115,8 +115,8 @@ def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part
         if held:
             chain = Chain(held)
             budget = settings["max_visual_tokens"]
-            low = min(budget or images.max_pixels, images.min_pixels // images.factor**2)
-            own = processor.with_budget((max(1, low), budget)) if budget else processor
+            least = max(1, min(budget, images.min_pixels // images.factor**2))
+            own = processor.with_budget((least, budget)) if budget else processor
             parts.append(Part(settings["path"] if len(named) == 1 else name, chain, own))
             shares.append(Share(name, len(chain), float(settings["weight"]), settings["seed"]))
     if faults:
