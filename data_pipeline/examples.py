@@ -84,7 +84,9 @@ class Examples:
         self._picture_sizes: dict[str | bytes, tuple[int, int]] = {}
         self._texts: OrderedDict[tuple[int, int], Text] = OrderedDict()
         self._lock = threading.Lock()
-        self._ids: set[tuple[int, str]] = set()
+        # Ids are compared only where all are read, in the order of the files: which of two is the second would
+        # otherwise depend on where a run was gone on with.
+        self._ids: set[tuple[int, str]] | None = None
         self.faults: list[str] = []
         """Of what was measured so far, where a fault stops the run."""
 
@@ -116,7 +118,9 @@ class Examples:
         return sizes
 
     def measure_all(self, progress: Callable[..., Iterable] = lambda chunks, **_: chunks) -> None:
-        """Measures every example; raises nothing: see `faults`."""
+        """Measures every example, and compares ids; raises nothing: see `faults`."""
+        if self._ids is None and all((held == UNKNOWN).all() for held in self.sizes):
+            self._ids = set()
         every = [
             np.stack([np.full(len(held), part), np.arange(len(held))], axis=1) for part, held in enumerate(self.sizes)
         ]
@@ -173,14 +177,15 @@ class Examples:
             self.sizes[part][index] = LEFT_OUT
             try:
                 record = self.parts[part].source[index]
-                if (part, record.id) in self._ids:
+                if self._ids is not None and (part, record.id) in self._ids:
                     raise InputError(f"{record.where}: the id {record.id!r} is an earlier record's; give each its own")
             except InputError as error:
                 self._refuse(self._where(part, index), "record", error.faults)
                 if self._on_error == "stop" and (named := self._images_of_refused(part, index)):
                     fresh.append(named)  # all faults are told in one run: its pictures' too
                 continue
-            self._ids.add((part, record.id))
+            if self._ids is not None:
+                self._ids.add((part, record.id))
             records[part, index] = record
         fresh += [r for r in records.values() if any(image not in self._picture_sizes for image in images_of(r))]
         sizes, faults = check_images(fresh, decode=self._decode)

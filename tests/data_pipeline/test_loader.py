@@ -232,3 +232,15 @@ def test_a_picture_that_vanishes_during_a_run_is_a_clear_line_or_leaves_its_plac
             continue
         assert sum(batch["segment_ids"].max(axis=1).sum() for batch in run) == 5
         assert run.ledger.counts["dropped", "unreadable"] == 1
+
+
+def test_ids_given_twice_stop_a_run_or_the_second_is_left_out(model, tmp_path):
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}]
+    path = tmp_path / "r.jsonl"
+    path.write_text("\n".join(json.dumps({"id": name, "messages": turns}) for name in ("a", "b", "a", "c")))
+    with pytest.raises(InputError, match="line 3 .*'a'"):
+        Run(model, data={"path": str(path)})
+    run = Run(model, data={"path": str(path), "on_error": "drop"}, epochs=1, batch={"rows": 2})
+    places = [place for n in range(run.steps) for row in run.plan[n].rows for place in row]
+    assert sorted(index for _, index in places) == [0, 1, 3]
+    assert run.ledger.counts["dropped", "record"] == 1

@@ -255,7 +255,7 @@ def test_an_answer_that_starts_with_a_line_break_leaves_its_prompt_as_it_is(proc
     assert processor.tokenizer.decode(whole.input_ids) == processor.tokenizer.apply_chat_template(
         messages, tokenize=False
     )
-    assert processor.size(messages, []) == whole.size
+    assert processor.size(processor.tokenize(messages), []) == whole.size
 
 
 def test_the_fixture_that_merges_line_breaks_does_merge_them(merging_tokenizer_folder):
@@ -305,9 +305,9 @@ def test_answers_given_as_parts_are_supervised_like_plain_ones(processor):
 
 def test_the_size_foretold_is_the_size_of_the_example(processor, photo_records):
     for record in photo_records:
-        sizes = [PIL.Image.open(path).size for path in images_of(record)]
+        grids = [processor.grid(*PIL.Image.open(path).size) for path in images_of(record)]
         example = processor.encode(record.messages)
-        assert processor.size(record.messages, sizes) == example.size
+        assert processor.size(processor.tokenize(record.messages), grids) == example.size
         assert example.size.tokens == len(example.input_ids) == example.positions.shape[1]
         assert example.size.supervised == example.supervised.sum()
         assert example.size.patches == sum(
