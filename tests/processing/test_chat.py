@@ -313,7 +313,7 @@ def test_the_size_foretold_is_the_size_of_the_example(processor, photo_records):
         assert example.size.patches == sum(
             p.layout.coords.shape[0] * p.layout.coords.shape[1] for p in example.pictures
         )
-        assert len(example.pictures) == len(sizes)
+        assert len(example.pictures) == len(grids)
 
 
 def test_pictures_take_as_many_tokens_as_they_have_units_in_the_order_they_are_shown(processor):
