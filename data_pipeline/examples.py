@@ -23,10 +23,6 @@ from vlm_jax.errors import InputError
 from vlm_jax.processing.processor import Processor, Text
 from vlm_jax.processing.rows import Example, Size
 
-TOO_LARGE = ("error", "shrink_images", "truncate_text", "drop")
-"""What becomes of an example that fits no row."""
-ON_ERROR = ("stop", "drop")
-"""What becomes of a record that cannot be read: nothing is trained, or it is left out and noted."""
 UNKNOWN, LEFT_OUT = -2, -1
 _TEXTS = 8192  # conversations that are kept tokenised between planning and loading
 
@@ -69,6 +65,7 @@ class Examples:
     ):
         """
         Args:
+          too_large, on_error: as the settings `data.too_large` and `data.on_error` (`vlm_jax.training.config`).
           decode: decode every picture when it is measured, which finds truncated files; otherwise headers are read.
         """
         self.parts, self._pictures, self._ledger = list(parts), pictures, ledger
@@ -88,7 +85,7 @@ class Examples:
         # otherwise depend on where a run was gone on with.
         self._ids: set[tuple[int, str]] | None = None
         self.faults: list[str] = []
-        """Of what was measured so far, where a fault stops the run."""
+        """Of what was measured so far, as far as they stop the run."""
 
     def __len__(self) -> int:
         return sum(len(part.source) for part in self.parts)
@@ -115,6 +112,17 @@ class Examples:
                 if (self.sizes[part][index] == sizes[row]).all():  # else an equal place before it was made to fit
                     self._make_fit(part, index)
                 sizes[row] = self.sizes[part][index]
+        return sizes
+
+    def measure_or_stop(self, places: Int[np.ndarray, "n 2"]) -> Int[np.ndarray, "n 3"]:
+        """As `measure`, while a run goes on.
+
+        Raises:
+          InputError: an example fits no row, and that is an error.
+        """
+        sizes = self.measure(places)
+        if self.faults:
+            raise InputError(self.faults)
         return sizes
 
     def measure_all(self, progress: Callable[..., Iterable] = lambda chunks, **_: chunks) -> None:
@@ -223,13 +231,10 @@ class Examples:
         )
         self.sizes[part][index] = LEFT_OUT
         if self._too_large == "error":
-            self._refuse(
-                where,
-                "too large",
-                [
-                    f"{asked}: raise batch.tokens (or batch.patches, batch.supervised), allow longer rows by "
-                    "batch.context and batch.buckets, lower model.max_visual_tokens, or set data.too_large"
-                ],
+            # An error whatever becomes of unreadable records: too_large is a setting of its own.
+            self.faults.append(
+                f"{asked}: raise batch.tokens (or batch.patches, batch.supervised), allow longer rows by "
+                "batch.context and batch.buckets, lower model.max_visual_tokens, or set data.too_large"
             )
             return
         if self._too_large == "shrink_images":
@@ -293,7 +298,7 @@ class Examples:
 
     def _refuse(self, where: str, kind: str, faults: Sequence[str]) -> None:
         if self._on_error == "stop":
-            if self._limits is not None and kind != "too large":
+            if self._limits is not None:
                 raise InputError(list(faults))  # training has begun: what was in order no longer is
             self.faults += faults
         for fault in faults:

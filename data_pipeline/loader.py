@@ -206,8 +206,10 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
     dataset.examples.set_buckets([bucket.size for bucket in buckets])
     if dataset.complete:
         dataset.examples.measure_all()
-        if dataset.examples.faults:
-            raise InputError(dataset.examples.faults)
+    else:
+        dataset.examples.measure(dataset.mixture.take(0, dataset.sample))
+    if dataset.examples.faults:
+        raise InputError(dataset.examples.faults)
     return buckets
 
 
@@ -216,7 +218,7 @@ def plan_run(dataset: Dataset, buckets: Sequence[Bucket], *, steps: int, epochs:
     examples = None if steps else epochs * dataset.mixture.examples
     return Plan(
         dataset.mixture.take,
-        dataset.examples.measure,
+        dataset.examples.measure_or_stop,
         buckets,
         seed=seed,
         shuffle=shuffle,

@@ -2,7 +2,7 @@
 
 Rows are planned from lengths alone, window after window, before anything is decoded. So the plan is the same for every
 number of workers and hosts, and every host takes a batch of the same shape at the same step. In which order examples
-come is `mixture`'s; how long they are, `measure`'s.
+come is `mixture`'s; how long they are, `examples`'.
 """
 
 import dataclasses
@@ -214,7 +214,7 @@ Measure = Callable[[np.ndarray], np.ndarray]
 
 
 class Plan:
-    """The batches of a run, planned when they are asked for, and a little ahead; any thread may ask.
+    """The batches of a run, planned a window at a time when they are asked for; any thread may ask.
 
     With `examples`, the run shows so many and ends; without, it has `steps` batches.
     """

@@ -160,6 +160,11 @@ def test_what_fits_no_row_is_an_error_that_says_what_to_do(model, tmp_path):
         Run(model, data=long_table(tmp_path / "d"), batch={"tokens": 80, "rows": 2})
     assert len(caught.value.faults) >= 1
     assert "t.jsonl, line 6: takes" in caught.value.faults[0] and "data.too_large" in caught.value.faults[0]
+    # Leaving out what cannot be read is not leaving out what does not fit, planned ahead or on the way.
+    for steps in (0, 5):
+        with pytest.raises(InputError, match="line 6: takes"):
+            data = {"path": str(tmp_path / "d" / "t.jsonl"), "on_error": "drop"}
+            Run(model, data=data, batch={"tokens": 80, "rows": 2}, steps=steps)
 
 
 def test_text_is_cut_and_pictures_are_shrunk_only_where_asked_and_both_are_noted(model, tmp_path):
