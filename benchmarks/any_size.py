@@ -7,6 +7,7 @@ counts compilations by JAX's own events. Prints a table; the exit status is 1 wh
 """
 
 import argparse
+import dataclasses
 import json
 import random
 import sys
@@ -25,9 +26,11 @@ from vlm_jax.checkpoint import hf_folder
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import multiplications
 from vlm_jax.parallel import mesh as meshes
+from vlm_jax.processing.rows import Size
 from vlm_jax.training.config import default_config
 from vlm_jax.training.loop import Trainer
 
+KINDS = {"tokens": "token slots", "patches": "patch slots", "supervised": "supervised positions"}
 BASE = Path(__file__).resolve().parents[1] / "vlm_jax" / "assets" / "tiny_base"
 
 
@@ -91,15 +94,16 @@ def measure(path: Path, given: argparse.Namespace) -> None:
     steps = {}
     for bucket in buckets:
         shapes = loader.batch_shapes(bucket, **shape)
-        steps[shapes["tokens"][0]] = trainer.compile(shapes)
+        steps[bucket.rows, bucket.size] = trainer.compile(shapes)
     at_first, seen, used = len(compiled), Counter(), Counter()
     trainable, moments, frozen = state
     begun = time.perf_counter()
     for number, host in enumerate(batches):
-        key = host["tokens"].shape
+        key = key_of(host)
         seen[key] += 1
         used[key, "tokens"] += int((host["segment_ids"] > 0).sum())
         used[key, "patches"] += int((host["image_ids"] > 0).sum())
+        used[key, "supervised"] += int((host["loss_weights"] > 0).sum())
         batch = meshes.to_devices(host, trainer.mesh)
         trainable, moments, metrics = steps[key](trainable, moments, frozen, batch, np.int32(number))
         if sys.stderr.isatty():
@@ -111,26 +115,27 @@ def measure(path: Path, given: argparse.Namespace) -> None:
     weights = np.array(multiplications(model))
     lines = [f"{given.batches} batches of {given.pictures} sizes, {seconds:.0f} s, last loss {loss:.2f}"]
     lines.append(f"compiled {at_first} times for {len(buckets)} shapes, {after} times more in {given.batches} batches")
-    totals = np.zeros(4)
+    room, filled = np.zeros(3), np.zeros(3)
     for bucket in buckets:
-        key = (bucket.rows, bucket.size.tokens)
-        room = seen[key] * bucket.rows * np.array([bucket.size.tokens, bucket.size.patches])
-        filled = np.array([used[key, "tokens"], used[key, "patches"]])
-        totals += [*room, *filled]
-        shape_name = f"{bucket.rows} × {bucket.size.tokens} tokens, {bucket.size.patches} patch slots"
-        lines.append(f"  {seen[key]:4} of {shape_name}: {unused(room, filled)}")
-    room, filled = totals[:2], totals[2:]
-    lines.append(
-        f"all: {unused(room, filled)}; weighted by FLOPs {1 - (filled @ weights) / (room @ weights):.1%} unused"
-    )
+        key, size = (bucket.rows, bucket.size), dataclasses.astuple(bucket.size)
+        here = seen[key] * bucket.rows * np.array(size), np.array([used[key, name] for name in KINDS])
+        room, filled = room + here[0], filled + here[1]
+        lines.append(f"  {seen[key]:4} of {bucket.rows} × {size[0]} tokens, {size[1]} patch slots: {unused(*here)}")
+    weighted = 1 - (filled @ weights) / (room @ weights)
+    lines.append(f"all: {unused(room, filled)}; weighted by FLOPs {weighted:.1%} unused")
     print("\n".join(lines))
     if after or at_first != len(buckets):
         sys.exit("a shape was compiled more than once")
 
 
+def key_of(batch: dict[str, np.ndarray]) -> tuple[int, Size]:
+    rows, tokens = batch["tokens"].shape
+    return rows, Size(tokens, batch["patches"].shape[1], batch["loss_index"].shape[1])
+
+
 def unused(room: np.ndarray, filled: np.ndarray) -> str:
-    tokens, patches = 1 - filled / np.maximum(room, 1)
-    return f"{tokens:.1%} of the token slots and {patches:.1%} of the patch slots unused"
+    shares = 1 - filled / np.maximum(room, 1)
+    return ", ".join(f"{share:.1%} of the {name}" for name, share in zip(KINDS.values(), shares, strict=True))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from data_pipeline.records import Record, images_of
 from data_pipeline.sources.containers import did_you_mean
 from vlm_jax import locations
 from vlm_jax.errors import InputError
-from vlm_jax.processing.images import MAX_ASPECT, describe, open_image
+from vlm_jax.processing.images import MAX_ASPECT, describe, open_image, refuse_animation
 
 _NAMED_RECORDS = 3
 _SUGGESTIONS = 20  # looking for the nearest name is slow, and with a wrong image root every image is missing
@@ -107,6 +107,7 @@ def _not_a_file(path: str) -> str | None:
 
 def _header_size(image: str | bytes) -> tuple[int, int]:
     with PIL.Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        refuse_animation(opened)
         width, height = opened.size
         turned = opened.getexif().get(ExifTag.Orientation) in _QUARTER_TURNS
     return (height, width) if turned else (width, height)

@@ -15,11 +15,12 @@ import grain
 import numpy as np
 
 from data_pipeline import sources
+from data_pipeline.buckets import Costs, choose_buckets
 from data_pipeline.examples import Examples, Part
 from data_pipeline.ledger import Ledger
 from data_pipeline.mixture import Mixture
 from data_pipeline.mixture import Part as Share
-from data_pipeline.packing import WINDOW, Bucket, Plan, choose_buckets
+from data_pipeline.packing import WINDOW, Bucket, Plan
 from data_pipeline.pictures import Pictures
 from data_pipeline.records import Record
 from vlm_jax import locations
@@ -190,7 +191,6 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
     sizes = measured_sizes(dataset)
     if not len(sizes):
         raise InputError(f"{', '.join(part.name for part in dataset.examples.parts)}: no example can be trained on")
-    token, patch = multiplications(model)
     buckets = choose_buckets(
         sizes,
         rows=batch["rows"],
@@ -201,7 +201,7 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
         supervised=batch["supervised"],
         block_slots=model.vision.block_slots,
         rows_multiple=rows_multiple,
-        patch_cost=patch / token,
+        costs=Costs(*multiplications(model)),
     )
     dataset.examples.set_buckets([bucket.size for bucket in buckets])
     if dataset.complete:

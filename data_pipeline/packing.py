@@ -21,7 +21,6 @@ OPEN_ROWS = 64
 """Rows of a size that may still be filled at one time: enough for a good fit, few enough to keep the shuffled order."""
 WINDOW = 1024
 """Examples that are measured and packed together."""
-_TRIED = 2000  # examples that row sizes are tried out with
 _SNAPSHOTS = 16  # windows that a saved position may lie behind what is planned already
 
 
@@ -52,12 +51,15 @@ def as_array(sizes: Sequence[Size]) -> Int[np.ndarray, "n 3"]:
 class Packer:
     """Best fit: each example goes to the open row that is left fullest by it; the fullest row closes to make room.
 
-    An example larger than a bucket's row goes to the next bucket; smaller ones fill what it leaves free.
+    A row that would have much room left of tokens and little of patch slots, or the other way round, counts as less
+    full: such room stays unused. An example larger than a bucket's row goes to the next bucket; smaller ones fill what
+    it leaves free.
     """
 
     def __init__(self, buckets: Sequence[Bucket]):
         self._limits = as_array([bucket.size for bucket in buckets])
-        self._weights = 1 / np.maximum(self._limits, 1)
+        # Supervised positions are plenty (`buckets`): what is left of them does not make a row less full.
+        self._weights = np.array([1, 1, 0]) / np.maximum(self._limits, 1)
         self._rows: list[list[list[Place]]] = [[] for _ in buckets]
         self._free = np.zeros((len(buckets), OPEN_ROWS, 3), np.int64)
 
@@ -71,7 +73,9 @@ class Packer:
         for bucket, rows in enumerate(self._rows):
             if rows and (size <= self._limits[bucket]).all():
                 left = self._free[bucket, : len(rows)] - size
-                slack = np.where((left >= 0).all(axis=1), left @ self._weights[bucket], np.inf)
+                shares = left * self._weights[bucket]
+                slack = shares.sum(axis=1) + np.abs(shares[:, 0] - shares[:, 1])
+                slack = np.where((left >= 0).all(axis=1), slack, np.inf)
                 row = int(np.argmin(slack))
                 if slack[row] < least:
                     best, place, least = bucket, row, slack[row]
@@ -121,92 +125,6 @@ def bucket_of(sizes: Int[np.ndarray, "n 3"], limits: Int[np.ndarray, "buckets 3"
     """The first bucket that an example fits, -1 for none."""
     fits = (sizes[:, None] <= limits[None]).all(axis=2)
     return np.where(fits.any(axis=1), fits.argmax(axis=1), -1)
-
-
-def choose_buckets(
-    sizes: Int[np.ndarray, "n 3"],
-    *,
-    rows: int,
-    tokens: int,
-    context: int,
-    count: int,
-    patches: int = 0,
-    supervised: int = 0,
-    block_slots: int,
-    rows_multiple: int = 1,
-    patch_cost: float = 0.2,
-) -> list[Bucket]:
-    """The shapes of batches that suit the data.
-
-    The first has `tokens` a row. Where examples are longer, others follow, with rows as long as the longest up to
-    `context`, and fewer, so that a step costs the same. How many patch slots a row has is tried out: sizes are packed
-    into rows of several numbers of them, and the cheapest is taken.
-
-    Args:
-      sizes: of the examples, or of a sample of them.
-      count: at most so many buckets, one to four.
-      patches, supervised: of the first bucket; 0 for what suits the data.
-      block_slots: patch slots of an attention window, of which `patches` is a multiple.
-      rows_multiple: what rows are divided among: devices that hold different rows.
-      patch_cost: what a patch slot costs in a step, in tokens.
-
-    Raises:
-      InputError: no examples, or patches that are no multiple of a window.
-    """
-    if not len(sizes):
-        raise InputError("no examples to choose a row size from")
-    if patches % block_slots:
-        raise InputError(f"batch.patches {patches} is not a multiple of {block_slots}, one attention window")
-    lengths = [tokens]
-    longest = min(int(sizes[:, 0].max()), context)
-    if count > 1 and longest > tokens:
-        steps = min(count - 1, max(1, int(np.ceil(np.log2(longest / tokens)))))
-        for step in range(1, steps + 1):
-            wanted = tokens * (longest / tokens) ** (step / steps)
-            lengths.append(min(context, int(-(-wanted // 128) * 128)))
-    buckets = []
-    shortest = 0
-    for number, length in enumerate(lengths):
-        mine = sizes[(sizes[:, 0] > shortest) & (sizes[:, 0] <= length)]
-        if not len(mine):
-            mine = sizes[sizes[:, 0] <= length]
-        shortest = length
-        given = (patches, supervised) if number == 0 else (0, 0)
-        size = _row_size(mine, length, given, block_slots, patch_cost)
-        least = max(rows_multiple, rows * tokens // length // rows_multiple * rows_multiple)
-        buckets.append(Bucket(rows if number == 0 else least, size))
-    return buckets
-
-
-def _row_size(
-    sizes: Int[np.ndarray, "n 3"], tokens: int, given: tuple[int, int], block_slots: int, patch_cost: float
-) -> Size:
-    """The row of so many tokens that holds these examples at the least cost a token."""
-    if not len(sizes):
-        return Size(tokens, given[0] or block_slots, given[1] or 32)
-    sample = sizes[:: -(-len(sizes) // _TRIED)]
-    total, largest = sample.sum(axis=0), sizes.max(axis=0)
-    # Supervised positions cost little: with a quarter more than their share they are never what closes a row.
-    targets = given[1] or int(-(-max(largest[2], 1.25 * tokens * total[2] / total[0]) // 32) * 32)
-    if given[0]:
-        return Size(tokens, given[0], targets)
-    least = int(-(-max(largest[1], block_slots) // block_slots) * block_slots)
-    share = tokens * total[1] / total[0]
-    candidates = {
-        max(least, int(round(share * more / block_slots)) * block_slots) for more in (0.9, 0.96, 1.0, 1.04, 1.1, 1.2)
-    }
-
-    def cost(slots: int) -> float:
-        size = Size(tokens, slots, targets)
-        packer, closed = Packer([Bucket(1, size)]), 0
-        for one in sample:
-            closed += packer.add((0, 0), one) is not None
-        # Rows that are still open count by how full they are: a run has many more examples than the sample.
-        limits = as_array([size])[0]
-        opened = sum(max((limits - free) / limits) for free in packer.free(0))
-        return (closed + opened) * (tokens + patch_cost * slots)
-
-    return Size(tokens, min(sorted(candidates), key=cost), targets)
 
 
 Measure = Callable[[np.ndarray], np.ndarray]
@@ -285,10 +203,20 @@ class Plan:
         """From where batch `number` can be planned again without what came before it."""
         with self._lock:
             usable = [snapshot for snapshot in self._snapshots if snapshot["batches"] <= number]
-            return usable[-1] if usable else {"window": 0, "batches": 0}
+            return {"buckets": self._shapes(), **(usable[-1] if usable else {"window": 0, "batches": 0})}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state`; batches before it are gone."""
+        """Goes on from a `state`; batches before it are gone.
+
+        Raises:
+          InputError: it was planned for batches of other shapes.
+        """
+        if state["buckets"] != self._shapes():
+            raise InputError(
+                f"the checkpoint's batches have (rows, tokens, patches, supervised) {state['buckets']}, this run's "
+                f"{self._shapes()}: shapes follow the data, the batch settings and the number of devices; go on with "
+                "what the run began with, or begin a new one from this folder (model.path)"
+            )
         with self._lock:
             self._packer = Packer(self.buckets)
             self._waiting = [[] for _ in self.buckets]
@@ -303,6 +231,9 @@ class Plan:
     def padding(self) -> tuple[float, float]:
         """Shares of unused token slots and unused patch slots of what is planned."""
         return tuple((1 - self.used / np.maximum(self.slots, 1))[:2])
+
+    def _shapes(self) -> list[list[int]]:
+        return [[bucket.rows, *map(int, limit)] for bucket, limit in zip(self.buckets, self._limits, strict=True)]
 
     def _plan_window(self) -> None:
         self._snapshots.append(

@@ -22,7 +22,7 @@ flags.DEFINE_string("output", None, "folder of the report", required=True)
 flags.DEFINE_string("pictures", "given", "given, swapped (those of another subject) or blank")
 flags.DEFINE_string("metric", "normalised", "exact, normalised or contains")
 flags.DEFINE_string("baseline", None, "folder of an earlier evaluation to compare with")
-flags.DEFINE_string("format", "auto", "auto, llava, records or table")
+flags.DEFINE_string("format", "auto", "of the benchmark: records, table, llava, vqav2, parquet, … (docs/data.md)")
 flags.DEFINE_string("image_root", None, "what relative picture paths start from")
 flags.DEFINE_integer("max_new_tokens", 64, "tokens an answer may have", lower_bound=1)
 

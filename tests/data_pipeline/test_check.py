@@ -92,6 +92,7 @@ def test_without_decoding_a_header_is_enough(tmp_path):
     [
         (b"", "is empty (0 bytes); copy it again"),
         (b"<html>404</html>", "not a"),
+        (encoded(NOISE, format="GIF", save_all=True, append_images=[NOISE.rotate(9)]), ""),
         (encoded(PIL.Image.new("L", (201, 1)), format="PNG"), "is 201x1 pixels; one side may be at most 200 times"),
     ],
 )

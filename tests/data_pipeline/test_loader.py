@@ -6,8 +6,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from data_pipeline import loader
+from data_pipeline import loader, sources
 from data_pipeline.ledger import Ledger
+from data_pipeline.records import Record
 from tests.tiny_models import PHOTOS, save_tiny
 from vlm_jax.checkpoint import hf_folder
 from vlm_jax.errors import InputError
@@ -89,18 +90,24 @@ def test_two_hosts_share_the_batches_of_one(model, whole):
         equal(batch, {name: np.concatenate([first[name], second[name]]) for name in batch})
 
 
-@pytest.mark.parametrize("steps", [0, 12])
-def test_a_saved_position_goes_on_with_the_next_batch(model, steps):
+@pytest.mark.parametrize("steps, workers", [(0, 0), (12, 2)])
+def test_a_saved_position_goes_on_with_the_next_batch_whatever_the_workers(model, steps, workers):
     run = Run(model, steps=steps)
     for _ in range(5):
         next(run.batches)
     state = json.loads(json.dumps(run.batches.get_state()))
     rest = list(run)
     assert rest
-    again = Run(model, steps=steps, threads=1)
+    again = Run(model, steps=steps, threads=1, data={"workers": workers})
     again.batches.set_state(state)
     for one, other in zip(rest, again, strict=True):
         equal(one, other)
+    again.dataset.pictures.close()
+    halves = [Run(model, steps=steps, shard=loader.Shard(index, 2)) for index in range(2)]  # and of the hosts
+    for half in halves:
+        half.batches.set_state(state)
+    for one, first, second in zip(rest, *halves, strict=True):
+        equal(one, {name: np.concatenate([first[name], second[name]]) for name in one})
 
 
 def test_several_files_train_together(model):
@@ -237,6 +244,28 @@ def test_a_picture_that_vanishes_during_a_run_is_a_clear_line_or_leaves_its_plac
             continue
         assert sum(batch["segment_ids"].max(axis=1).sum() for batch in run) == 5
         assert run.ledger.counts["dropped", "unreadable"] == 1
+
+
+@pytest.mark.parametrize("format, name", [("records", "b.jsonl"), ("arrayrecord", "b.array_record")])
+@pytest.mark.parametrize("on_error", ["stop", "drop"])
+def test_a_file_that_vanishes_during_a_run_is_a_clear_line_or_leaves_its_places_empty(
+    model, tmp_path, format, name, on_error
+):
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}]
+    for shard, kind in (("a.jsonl", "records"), (name, format)):
+        sources.write(tmp_path / shard, (Record(f"{shard}-{n}", turns) for n in range(6)), format=kind)
+    data = {"path": f"{tmp_path}/a.jsonl,{tmp_path / name}", "on_error": on_error, "cache_mb": 0}
+    run = Run(model, data=data, epochs=1, batch={"rows": 2})
+    (tmp_path / name).write_bytes(
+        b""
+    )  # a removed file stays readable while it is open; one that lost its bytes does not
+    if on_error == "stop":
+        with pytest.raises(InputError) as caught:
+            list(run)
+        assert name in str(caught.value) and "\n" not in caught.value.faults[0]
+        return
+    assert sum(batch["segment_ids"].max(axis=1).sum() for batch in run) == 6
+    assert run.ledger.counts["dropped", "unreadable"] == 6
 
 
 def test_ids_given_twice_stop_a_run_or_the_second_is_left_out(model, tmp_path):

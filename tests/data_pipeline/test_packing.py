@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.mixture import Mixture, Part
-from data_pipeline.packing import Bucket, Packer, Plan, as_array, bucket_of, choose_buckets
+from data_pipeline.packing import Bucket, Packer, Plan, as_array, bucket_of
 from vlm_jax.errors import InputError
 from vlm_jax.processing.rows import Size
 
@@ -64,6 +64,12 @@ def test_a_plan_goes_on_from_any_batch_as_if_never_stopped(lengths, number, wind
     assert [again[index] for index in range(number, 25)] == expected
 
 
+def test_a_plan_of_other_shapes_is_not_gone_on_with():
+    state = plan_of([Size(10, 64, 2)] * 9).state(0)
+    with pytest.raises(InputError, match="shapes follow the data"):
+        plan_of([Size(10, 64, 2)] * 9, buckets=(SMALL,)).restore(state)
+
+
 def test_the_plan_of_a_seed_is_always_the_same_and_epochs_differ():
     lengths = [Size(10 + n % 7, 64, 2) for n in range(100)]
     one, two, other = (batches_of(plan_of(lengths, seed=seed, examples=200)) for seed in (3, 3, 4))
@@ -116,27 +122,3 @@ def test_the_bucket_of_an_example_is_the_first_that_holds_it():
     limits = as_array([SMALL.size, LARGE.size])
     lengths = as_array([Size(100, 640, 20), Size(101, 64, 2), Size(50, 704, 2), Size(50, 64, 61)])
     assert bucket_of(lengths, limits).tolist() == [0, 1, 1, -1]
-
-
-def test_chosen_buckets_hold_every_example_up_to_the_context_and_pack_tightly():
-    rng = np.random.default_rng(1)
-    wanted = np.minimum(rng.lognormal(5.0, 0.8, 4000).astype(int) + 20, 3900)
-    lengths = as_array([Size(int(n), 64 * int(n // 20), int(n // 5)) for n in wanted])
-    buckets = choose_buckets(lengths, rows=16, tokens=1024, context=4096, count=3, block_slots=64, rows_multiple=2)
-    assert [bucket.size.tokens for bucket in buckets] == sorted({bucket.size.tokens for bucket in buckets})
-    assert len(buckets) <= 3 and buckets[0].rows == 16 and all(bucket.rows % 2 == 0 for bucket in buckets)
-    assert all(bucket.size.patches % 64 == 0 for bucket in buckets)
-    assert (bucket_of(lengths, as_array([bucket.size for bucket in buckets])) >= 0).all()
-    plan = plan_of([Size(*map(int, size)) for size in lengths], buckets=buckets, window=1024, examples=8000)
-    plan.finish()
-    assert min(plan.padding()) < 0.05 and max(plan.padding()) < 0.12
-
-
-def test_one_bucket_is_enough_where_all_examples_fit_a_row():
-    lengths = as_array([Size(100, 64, 10)] * 50)
-    (bucket,) = choose_buckets(lengths, rows=4, tokens=1024, context=4096, count=4, block_slots=64)
-    assert bucket.size.tokens == 1024
-    with pytest.raises(InputError, match="no examples"):
-        choose_buckets(lengths[:0], rows=4, tokens=1024, context=4096, count=4, block_slots=64)
-    with pytest.raises(InputError, match="not a multiple"):
-        choose_buckets(lengths, rows=4, tokens=1024, context=4096, count=4, block_slots=64, patches=100)

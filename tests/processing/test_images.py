@@ -103,16 +103,29 @@ def test_a_ratio_above_200_is_refused_by_both(height, width):
 # --- the pixels -------------------------------------------------------------------------------------------------------
 
 
+MODES = ("RGB", "RGB", "L", "RGBA", "P", "CMYK", "LA")
+
+
 def sizes() -> list[tuple[int, int]]:
+    """200 sizes (width, height): from 1 × 1 to 4,000 pixels a side, ratios up to 200."""
     chance = random.Random(1)
-    fixed = [(1, 1), (1, 150), (150, 2), (28, 28), (56, 56), (57, 55), (448, 448), (13, 400), (900, 31), (640, 480)]
-    return fixed + [(chance.randint(2, 700), chance.randint(2, 700)) for _ in range(30)]
+    found = [(1, 1), (1, 150), (150, 2), (28, 28), (56, 56), (57, 55), (448, 448), (13, 400), (900, 31), (640, 480)]
+    found += [(4000, 20), (20, 4000), (4000, 300), (3000, 4000)]
+    while len(found) < 200:
+        size = tuple(int(2 ** chance.uniform(0, 12)) for _ in range(2))
+        if max(size) <= 4000 and max(size) <= 200 * min(size) and size[0] * size[1] < 1_500_000:
+            found.append(size)
+    return found
 
 
-@pytest.mark.parametrize("size", sizes(), ids=lambda size: "x".join(map(str, size)))
-def test_patches_equal_those_of_transformers_at_any_size(size):
-    image = PIL.Image.fromarray(noise(*size))
-    same(image, image)
+def test_patches_of_two_hundred_sizes_equal_those_of_transformers():
+    for number, size in enumerate(sizes()):
+        image = PIL.Image.fromarray(noise(*size, seed=number))
+        mode = MODES[number % len(MODES)]
+        image = image.quantize(16) if mode == "P" else image.convert(mode)
+        if mode in ("RGBA", "LA"):
+            image.putalpha(PIL.Image.fromarray(noise(*size, seed=number + 1)[..., 1]))
+        same(image, image)
 
 
 @pytest.mark.parametrize("bounds", [(56 * 56, 28 * 28 * 1280), (28 * 28, 28 * 28), (64 * 28 * 28, 64 * 28 * 28)])
@@ -305,6 +318,25 @@ def test_a_picture_larger_than_pillows_limit_is_refused(tmp_path, monkeypatch):
         assert line == f"{path}: more than {limit // 10**6} million pixels; scale it down first"
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 3_000_000)
     assert open_image(path).size == (2000, 1500)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_which_frame_of_an_animation_is_meant_is_not_guessed(kind, tmp_path):
+    frames = [PIL.Image.fromarray(noise(40, 30, seed=number)) for number in range(3)]
+    path = tmp_path / "moving"
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:])
+    expected = f"{path}: unreadable (it has 3 frames or pages; save the one that is meant as a picture)"
+    assert fault(path) == expected
+    with PIL.Image.open(path) as opened:  # whoever opened it chose the frame
+        opened.seek(1)
+        assert open_image(opened).size == (40, 30)
+
+
+def test_a_photograph_with_a_second_picture_behind_it_is_a_picture(tmp_path):
+    path = tmp_path / "phone.jpg"
+    photo = PIL.Image.fromarray(noise(90, 60))
+    photo.save(path, "MPO", save_all=True, append_images=[photo.resize((30, 20))])
+    assert open_image(path).size == (90, 60)
 
 
 def test_corrupted_bytes_are_a_picture_or_a_fault_and_nothing_else():

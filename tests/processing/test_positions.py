@@ -62,6 +62,15 @@ def test_positions_equal_those_of_transformers_in_random_conversations():
     assert pictures > 400
 
 
+def test_positions_of_a_thousand_random_grids_equal_those_of_transformers():
+    chance = random.Random(1)
+    for _ in range(1000):
+        grid = (chance.randint(1, 60), chance.randint(1, 60))
+        tokens, grids = conversation([chance.randint(1, 20), grid, chance.randint(1, 20)])
+        expected, _ = reference(tokens, grids)
+        assert np.array_equal(mrope_positions(tokens, grids, IMAGE), expected), grid
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (1, 40), (40, 1), (3, 5), (5, 3), (16, 16)])
 def test_visual_tokens_at_the_very_start_or_end_need_no_marks_around_them(grid):
     picture = [IMAGE] * (grid[0] * grid[1])

@@ -1,18 +1,24 @@
-"""Packed rows compute what their examples compute alone: loss, gradients, hidden states."""
+"""Packed rows compute what their examples compute alone: positions, loss, logits, gradients, hidden states."""
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from data_pipeline.mixture import Mixture, Part
+from data_pipeline.packing import Bucket, Plan, as_array
 from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
 from vlm_jax.inference.engine import load
 from vlm_jax.models.parameters import build
 from vlm_jax.processing.rows import Size, assemble, stack
+from vlm_jax.training.loss import cross_entropy
 from vlm_jax.training.step import make_loss
 
 CAPACITY = Size(512, 1536, 32)
 ALONE = Size(192, 512, 16)
+SHARED = Size(384, 768, 320)
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +95,72 @@ def test_hidden_states_do_not_depend_on_the_order_in_a_row(model, examples):
         mine = one[forward["segment_ids"][0] == number]
         same = other[backward["segment_ids"][0] == len(examples) + 1 - number]
         np.testing.assert_allclose(mine, same, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def many(model, tmp_path_factory):
+    """Examples of many shapes: no picture, one, several; narrow, wide, small; one turn or two."""
+    folder = tmp_path_factory.mktemp("many")
+    found = []
+    for number, (pictures, words) in enumerate(
+        [([], 3), ([], 40), ([(1, 1)], 2), ([(1, 9)], 5), ([(7, 1)], 9), ([(4, 4)], 1), ([(5, 5)], 30), ([(6, 3)], 4)]
+        + [([(2, 2), (3, 3)], 6), ([(1, 5), (5, 1), (2, 3)], 2), ([(6, 6)], 12), ([(4, 7)], 3)]
+    ):
+        shown = [noise(folder, 28 * columns, 28 * rows) for rows, columns in pictures]
+        turns = [user(f"What is number {number}?", *shown), assistant("one two three " * words)]
+        found.append(model.encode(turns + ([user("And?"), assistant("No")] if number % 3 == 0 else [])))
+    return found
+
+
+@pytest.fixture(scope="module")
+def answers(model):
+    """One compiled function for rows of any examples: logits of the supervised positions, and the sum of the loss."""
+    graph, state = nnx.split(build(model.config, model.parameters))
+
+    @jax.jit
+    def run(batch):
+        network = nnx.merge(graph, state)
+        hidden = network(batch)
+        picked = jax.numpy.take_along_axis(hidden, batch["loss_index"][..., None], axis=1)
+        return network.logits(picked), cross_entropy(network.logits, hidden, batch)[0]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def apart(many, answers):
+    return [jax.device_get(answers(row([example], SHARED))) for example in many]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, 11), min_size=1, max_size=24), st.integers(0, 3))
+def test_however_examples_are_packed_each_has_the_logits_loss_and_positions_it_has_alone(
+    many, answers, apart, chosen, seed
+):
+    lengths = as_array([many[number].size for number in chosen])
+    plan = Plan(
+        Mixture([Part("all", len(chosen))], seed=seed).take,
+        lambda places: lengths[places[:, 1]],
+        [Bucket(1, SHARED)],
+        seed=seed,
+        examples=len(chosen),
+    )
+    seen = []
+    for batch in range(len(plan)):
+        members = [chosen[index] for _, index in plan[batch].rows[0]]
+        packed = row([many[number] for number in members], SHARED)
+        logits, total = jax.device_get(answers(packed))
+        np.testing.assert_allclose(total, sum(apart[number][1] for number in members), rtol=1e-5)
+        start = 0
+        for place, number in enumerate(members, 1):
+            example = many[number]
+            mine = packed["segment_ids"][0] == place
+            np.testing.assert_array_equal(packed["positions"][0][:, mine], example.positions)
+            count = example.size.supervised
+            here = packed["loss_weights"][0, start : start + count]
+            assert (here == 1).all()
+            np.testing.assert_allclose(logits[0, start : start + count], apart[number][0][0, :count], atol=2e-5)
+            start += count
+        assert packed["loss_weights"].sum() == start  # nothing else is learnt from
+        seen += members
+    assert sorted(seen) == sorted(chosen)

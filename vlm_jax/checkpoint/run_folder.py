@@ -71,13 +71,20 @@ class Checkpoints:
         return max((s for s in steps if all((self.path / str(s) / part).exists() for part in parts)), default=None)
 
     def save(
-        self, step: int, parameters: Flat, settings: dict[str, Any], *, optimizer=None, data: Any | None = None
+        self,
+        step: int,
+        parameters: Flat,
+        settings: dict[str, Any],
+        *,
+        optimizer=None,
+        data: dict[str, Any] | None = None,
     ) -> None:
         """Starts writing a checkpoint; returns once the arrays are copied off the devices.
 
         Args:
           optimizer: any tree of arrays.
-          data: an Orbax save argument for the data iterator (`grain.checkpoint.CheckpointSave`).
+          data: the position in the data, as JSON can hold it. All hosts have the same, so that a run can go on with
+            another number of them; Grain's own checkpoint handler writes one file a host.
         """
         items = {
             PARAMETERS: ocp.args.StandardSave(nest(parameters)),
@@ -86,7 +93,7 @@ class Checkpoints:
         if optimizer is not None:
             items[OPTIMIZER] = ocp.args.StandardSave(optimizer)
         if data is not None:
-            items[DATA] = data
+            items[DATA] = ocp.args.JsonSave(data)
         arrays = [leaf for leaf in jax.tree.leaves((parameters, optimizer)) if hasattr(leaf, "nbytes")]
         wanted, free = sum(leaf.nbytes for leaf in arrays), shutil.disk_usage(self.path).free
         if wanted > free:
@@ -97,21 +104,20 @@ class Checkpoints:
         with self._telling(step):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
-    def restore_training(self, step: int, parameters: Flat, optimizer, data: Any) -> tuple[Flat, Any]:
-        """Parameters and optimizer of a step, and the data iterator set to where it was.
+    def restore_training(self, step: int, parameters: Flat, optimizer) -> tuple[Flat, Any, dict[str, Any]]:
+        """Parameters, optimizer and the position in the data of a step.
 
         Args:
           parameters, optimizer: trees of ShapeDtypeStruct with shardings.
-          data: an Orbax restore argument that holds the iterator.
         """
         items = {
             PARAMETERS: ocp.args.StandardRestore(nest(parameters)),
             OPTIMIZER: ocp.args.StandardRestore(optimizer),
-            DATA: data,
+            DATA: ocp.args.JsonRestore(),
         }
         with self._telling(step):
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return unnest(restored[PARAMETERS]), restored[OPTIMIZER]
+        return unnest(restored[PARAMETERS]), restored[OPTIMIZER], restored[DATA]
 
     def restore_parameters(self, step: int, config: VLMConfig, *, dtype=None, sharding=None) -> Flat:
         """Parameters alone; `dtype` None keeps what was saved, `sharding(path, shape)` None the first device."""

@@ -71,11 +71,9 @@ def unnest(tree: Mapping[str, Any], prefix: str = "") -> Flat:
     return flat
 
 
-def multiplications(config: VLMConfig) -> tuple[float, float]:
-    """Of the forward pass, without attention's products: per token of the decoder, and per patch of the tower.
-
-    The connector counts with the patches that it merges; the output layer, which supervised positions alone go through,
-    does not count.
+def multiplications(config: VLMConfig) -> tuple[float, float, float]:
+    """Of the forward pass, without attention's products: per token of the decoder, per patch of the tower, and per
+    supervised position, which alone go through the output layer. The connector counts with the patches it merges.
     """
     token = patch = 0.0
     for path, leaf in abstract_parameters(config).items():
@@ -87,4 +85,4 @@ def multiplications(config: VLMConfig) -> tuple[float, float]:
             patch += leaf.size / config.vision.merge_size**2
         elif path.startswith("decoder"):
             token += leaf.size
-    return token, patch
+    return token, patch, float(config.decoder.hidden * config.decoder.vocab)

@@ -32,7 +32,8 @@ def open_image(source: Source) -> PIL.Image.Image:
     """Opens and fully decodes a picture: a path, a `data:` URI, encoded bytes, or a PIL image. Returns upright RGB.
 
     Raises:
-      InputError: missing, unreadable, truncated, larger than Pillow's decompression-bomb limit, or a remote address.
+      InputError: missing, unreadable, truncated, of several frames or pages, larger than Pillow's decompression-bomb
+        limit, or a remote address.
     """
     name = describe(source)
     if isinstance(source, str) and source.lower().startswith("file://"):
@@ -44,6 +45,8 @@ def open_image(source: Source) -> PIL.Image.Image:
         # Pillow only warns above its limit, and a warnings filter is not a thread's own: the limit is held here.
         if PIL.Image.MAX_IMAGE_PIXELS and math.prod(image.size) > PIL.Image.MAX_IMAGE_PIXELS:
             raise PIL.Image.DecompressionBombError
+        if image is not source:
+            refuse_animation(image)
         return _to_rgb(PIL.ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise InputError(f"{name}: no such picture") from None
@@ -59,6 +62,15 @@ def open_image(source: Source) -> PIL.Image.Image:
         raise
     except Exception as error:  # what a broken file makes a decoder raise is not a fixed list
         raise InputError(f"{name}: unreadable ({' '.join(str(error).split())})") from None
+
+
+def refuse_animation(image: PIL.Image.Image) -> None:
+    """Raises ValueError for a file of several frames or pages: none of them is surely the one that is meant.
+
+    Phones write JPEGs (MPO) with a preview or a depth map behind the photograph: those are pictures.
+    """
+    if image.format in ("GIF", "WEBP", "PNG", "TIFF", "AVIF") and (frames := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"it has {frames} frames or pages; save the one that is meant as a picture")
 
 
 def describe(source: Source) -> str:

@@ -121,9 +121,8 @@ class Trainer:
         """(trainable, moments, frozen) of a checkpoint; the data iterator is set to where it was."""
 
         abstract, moments = self._abstract_state()
-        parameters, moments = checkpoints.restore_training(
-            step, abstract, moments, grain.checkpoint.CheckpointRestore(data)
-        )
+        parameters, moments, position = checkpoints.restore_training(step, abstract, moments)
+        data.set_state(position)
         return self._part(parameters), moments, self._part(parameters, trains=False)
 
     def run(
@@ -149,9 +148,12 @@ class Trainer:
         def save(step: int) -> None:
             nonlocal saved
             if step != saved:
-                data = grain.checkpoint.CheckpointSave(batches)
                 checkpoints.save(
-                    step, {**trainable, **frozen}, {**settings, "step": step}, optimizer=moments, data=data
+                    step,
+                    {**trainable, **frozen},
+                    {**settings, "step": step},
+                    optimizer=moments,
+                    data=batches.get_state(),
                 )
                 saved = step
 

@@ -1,0 +1,158 @@
+"""Which shapes of batch suit the data: row sizes tried out on a sample of it, and the cheapest taken.
+
+How examples are laid into rows of given sizes is `packing`'s; what a token and a patch cost, the model's.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from data_pipeline.packing import Bucket, Packer, as_array, bucket_of
+from vlm_jax.errors import InputError
+from vlm_jax.processing.rows import Size
+
+_TRIED = 1000  # examples that row sizes are tried out with
+_SHARES = (0.55, 0.7, 0.8, 0.88, 0.94, 1.0, 1.06, 1.15, 1.3)
+"""Patch slots of a row that are tried, as parts of what a row full of average examples takes."""
+_ROUNDS = 2  # of trying the buckets one after another
+_WORTH = 0.99  # a further bucket is compiled where it makes the data at least this much cheaper
+_SPARE = 1.3  # supervised positions of a row beyond its share: they cost little, and should not be what closes a row
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What a slot of a row costs in a step, in multiplications: `vlm_jax.models.parameters.multiplications`."""
+
+    token: float = 1.0
+    patch: float = 0.2
+    supervised: float = 0.1
+
+
+def choose_buckets(
+    sizes: Int[np.ndarray, "n 3"],
+    *,
+    rows: int,
+    tokens: int,
+    context: int,
+    count: int,
+    patches: int = 0,
+    supervised: int = 0,
+    block_slots: int,
+    rows_multiple: int = 1,
+    costs: Costs = Costs(),
+) -> list[Bucket]:
+    """The shapes of batches that suit the data.
+
+    The first has `tokens` a row. Where examples are longer, others follow, with rows as long as the longest up to
+    `context`, and fewer, so that a step costs about the same. What is left of `count` gives rows as long as the first,
+    with more patch slots, where that pays. The last bucket holds whatever any other holds.
+
+    Args:
+      sizes: of the examples, or of a sample of them.
+      count: at most so many buckets, one to four.
+      patches, supervised: of the first bucket; 0 for what suits the data.
+      block_slots: patch slots of an attention window, of which `patches` is a multiple.
+      rows_multiple: what rows are divided among: devices that hold different rows.
+
+    Raises:
+      InputError: no examples, or patches that are no multiple of a window.
+    """
+    if not len(sizes):
+        raise InputError("no examples to choose a row size from")
+    if patches % block_slots:
+        raise InputError(f"batch.patches {patches} is not a multiple of {block_slots}, one attention window")
+    longest = min(int(sizes[:, 0].max()), context)
+    lengths = [tokens]
+    if count > 1 and longest > tokens:
+        steps = min(count - 1, max(1, int(np.ceil(np.log2(longest / tokens)))))
+        for step in range(1, steps + 1):
+            wanted = tokens * (longest / tokens) ** (step / steps)
+            lengths.append(min(context, int(-(-wanted // 128) * 128)))
+    trial = _Trial(sizes[sizes[:, 0] <= lengths[-1]], block_slots, costs, (patches, supervised))
+    chosen, cost = trial.sizes(lengths)
+    while len(lengths) < count and trial.pictures:
+        lengths = [tokens, *lengths]
+        more, lower = trial.sizes(lengths)
+        if lower > _WORTH * cost:
+            break
+        chosen, cost = more, lower
+
+    def rows_of(length: int) -> int:
+        return (
+            rows if length == tokens else max(rows_multiple, rows * tokens // length // rows_multiple * rows_multiple)
+        )
+
+    return [Bucket(rows_of(size.tokens), size) for size in chosen]
+
+
+class _Trial:
+    """A sample of the data packed into rows of one size after another."""
+
+    def __init__(self, sizes: Int[np.ndarray, "n 3"], block_slots: int, costs: Costs, given: tuple[int, int]):
+        self._all = sizes
+        self._sample = sizes[:: -(-len(sizes) // _TRIED)]
+        self._block, self._given = block_slots, given
+        self._costs = np.array(dataclasses.astuple(costs))
+        self.pictures = bool(len(sizes)) and bool(sizes[:, 1].any())
+
+    def sizes(self, lengths: Sequence[int]) -> tuple[list[Size], float]:
+        """Rows of these lengths, shortest first, and the cost of the sample in them."""
+        if not len(self._all):  # nothing is as short as that: the faults that follow tell which and why
+            size = Size(lengths[-1], self._given[0] or self._block, self._given[1] or 32)
+            return [size], float("inf")
+        total, largest = self._all.sum(axis=0), self._all.max(axis=0)
+        share = float(total[1] / total[0])
+        slots = [self._blocks(share * length) for length in lengths]
+        held = self._given[0]
+        slots[0] = held or slots[0]
+        if not held or len(slots) > 1:
+            slots[-1] = max(slots[0], slots[-1], self._blocks(float(largest[1])))
+        best = self._cost(lengths, slots)
+        for _ in range(_ROUNDS if self.pictures else 0):
+            before = best
+            for number, length in reversed(list(enumerate(lengths))):
+                if held and number == 0:
+                    continue
+                for part in _SHARES:
+                    wanted = self._blocks(part * share * length)
+                    tried = [*slots[:number], wanted, *slots[number + 1 :]]
+                    if wanted not in (slots[number], 0) and tried == sorted(tried):
+                        cost = self._cost(lengths, tried)
+                        if cost < best:
+                            best, slots = cost, tried
+            if best == before:
+                break
+        return self._rows(lengths, slots), best
+
+    def _blocks(self, slots: float) -> int:
+        return max(1, int(-(-slots // self._block))) * self._block
+
+    def _rows(self, lengths: Sequence[int], slots: Sequence[int]) -> list[Size]:
+        total = self._all.sum(axis=0)
+        rows, supervised = [], self._given[1]
+        for number, (length, room) in enumerate(zip(lengths, slots, strict=True)):
+            inside = self._all[(self._all[:, 0] <= length) & (self._all[:, 1] <= room)]
+            most = int(inside[:, 2].max()) if len(inside) else 1
+            if number or not supervised:
+                wanted = max(most, _SPARE * length * total[2] / total[0])
+                supervised = max(supervised if number else 0, int(-(-wanted // 32) * 32))
+            rows.append(Size(length, room, supervised))
+        return rows
+
+    def _cost(self, lengths: Sequence[int], slots: Sequence[int]) -> float:
+        """Multiplications of the rows that the sample takes; infinite where an example fits none."""
+        rows = self._rows(lengths, slots)
+        limits = as_array(rows)
+        if (bucket_of(self._all, limits) < 0).any():
+            return float("inf")
+        packer, filled = Packer([Bucket(1, size) for size in rows]), np.zeros(len(rows))
+        for one in self._sample:
+            closed = packer.add((0, 0), one)
+            if closed is not None:
+                filled[closed[0]] += 1
+        for bucket, limit in enumerate(limits):
+            # Rows that are still open count by how full they are: a run has many more examples than the sample.
+            filled[bucket] += sum((1 - packer.free(bucket) / limit)[:, :2].max(axis=1))
+        return float(filled @ limits @ self._costs)
