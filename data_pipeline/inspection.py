@@ -10,22 +10,40 @@ from ml_collections import ConfigDict
 
 from data_pipeline import loader
 from data_pipeline.examples import UNKNOWN
-from data_pipeline.packing import Bucket, as_array, bucket_of
+from data_pipeline.packing import Bucket, Plan, Planned, unused_shares
 
 _BAR = 40  # characters of the longest bar
 
 
-def report(dataset: loader.Dataset, buckets: Sequence[Bucket], config: ConfigDict, *, merge_unit: int) -> str:
-    """Counts, histograms, batches and losses of a data set whose buckets are chosen.
-
-    Args:
-      merge_unit: patches of a visual token.
-    """
+def summary(dataset: loader.Dataset, plan: Plan, steps: int) -> str:
+    """The data of a run in the few lines that training begins with; where not all is measured, of what is."""
     examples = dataset.examples
-    sizes = np.concatenate(examples.sizes)
-    measured = sizes[sizes[:, 0] != UNKNOWN]
-    used = measured[measured[:, 0] >= 0]
-    visual = np.concatenate([held[held >= 0] for held in examples.visual])
+    measured, used, visual = _measured(dataset)
+    planned = plan.ahead()
+    sample = "" if dataset.complete else f" in a sample of {len(measured):,}"
+    lines = [
+        f"{len(examples):,} examples"
+        + (f" in {len(examples.parts)} parts" if len(examples.parts) > 1 else "")
+        + f", {len(examples.picture_sizes):,} pictures, {used[:, 0].sum():,} tokens{sample}; {steps:,} steps",
+        f"  tokens an example {_spark(used[:, 0])}",
+    ]
+    if examples.picture_sizes:
+        lines.append(f"  visual tokens     {_spark(visual[visual > 0])}")
+        given, seen, smaller = _resolution(dataset)
+        lines.append(f"  pictures of {given} pixels a side are seen at {seen} (medians); {smaller:.0%} are scaled down")
+    lines += _batches(dataset, plan.buckets, planned[:steps])
+    if len(planned) < steps:
+        lines[-1] += f" (of the first {len(planned):,} batches)"
+    lines.append(f"  {_epoch(dataset, planned)}")
+    if told := dataset.ledger.summary():
+        lines.append(f"  left out or changed: {told}")
+    return "\n".join(lines)
+
+
+def report(dataset: loader.Dataset, buckets: Sequence[Bucket], config: ConfigDict) -> str:
+    """Counts, histograms, batches and losses of a data set whose buckets are chosen."""
+    examples = dataset.examples
+    measured, used, visual = _measured(dataset)
     lines = [
         f"examples   {len(examples):,}" + ("" if dataset.complete else f", of which {len(measured):,} were measured"),
         f"pictures   {len(examples.picture_sizes):,}",
@@ -35,22 +53,26 @@ def report(dataset: loader.Dataset, buckets: Sequence[Bucket], config: ConfigDic
         if len(examples.parts) > 1:
             lines.append(f"  part {share.name}: {len(held):,} examples, weight {share.weight:g}, {part.name}")
     lines += ["", "tokens an example", *histogram(used[:, 0])]
-    if len(visual):
+    if examples.picture_sizes:
         lines += ["", "visual tokens an example with pictures", *histogram(visual[visual > 0])]
-        lines += ["", *_resolution(dataset)]
-    plan = loader.plan_run(dataset, buckets, steps=0, epochs=1, seed=config.train.seed, shuffle=config.data.shuffle)
+        given, seen, smaller = _resolution(dataset)
+        lines += [
+            "",
+            f"resolution: pictures have {given} pixels a side (median, of squares of their area) and are seen at "
+            f"{seen}; {smaller:.0%} are scaled down by more than a tenth of their area",
+        ]
+    plan = Plan(
+        dataset.mixture.take,
+        examples.measure_or_stop,
+        buckets,
+        seed=config.train.seed,
+        shuffle=config.data.shuffle,
+        examples=dataset.mixture.examples if dataset.complete else dataset.sample,
+    )
     lines += ["", "batches"]
-    if dataset.complete:
-        planned = [plan[number] for number in range(len(plan))]
-        lines += _batches(dataset, buckets, planned)
-        lines.append(f"  an epoch is {len(planned):,} steps and {used[:, 0].sum():,} tokens")
-    else:
-        which = bucket_of(used, as_array([bucket.size for bucket in buckets]))
-        rows = sum(used[which == number, 0].sum() / bucket.size.tokens for number, bucket in enumerate(buckets))
-        steps = rows / buckets[0].rows * len(examples) / max(len(measured), 1)
-        tokens = used[:, 0].sum() * len(examples) / max(len(measured), 1)
-        lines += [_shape(bucket) for bucket in buckets]
-        lines.append(f"  an epoch is about {steps:,.0f} steps and {tokens:,.0f} tokens (estimated from the sample)")
+    planned = [plan[number] for number in range(len(plan))]
+    lines += _batches(dataset, buckets, planned)
+    lines.append(f"  {_epoch(dataset, planned)}")
     lines += ["", f"left out or changed: {dataset.ledger.summary() or 'nothing'}"]
     lines += [f"  {reason}" for reason in dataset.ledger.reasons(10)]
     return "\n".join(lines)
@@ -73,8 +95,26 @@ def histogram(values: np.ndarray) -> list[str]:
     return [*lines, f"  quartiles {quartiles}; mean {values.mean():,.0f}"]
 
 
-def _resolution(dataset: loader.Dataset) -> list[str]:
-    """How much of the pictures' own resolution is left, in pixels."""
+def _spark(values: np.ndarray) -> str:
+    """Smallest, bars over eight ranges of equal ratio, largest; the median."""
+    if not len(values):
+        return "none"
+    edges = np.geomspace(max(values.min(), 1), values.max() + 1, 9)
+    counts, _ = np.histogram(np.maximum(values, 1), edges)
+    bars = "".join(" ▁▂▃▄▅▆▇█"[-(-8 * int(count) // int(counts.max()))] for count in counts)
+    return f"{values.min():,} {bars} {values.max():,}, median {np.median(values):,.0f}"
+
+
+def _measured(dataset: loader.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sizes of what was measured and of what of it is used, and visual tokens before anything is made to fit."""
+    sizes = np.concatenate(dataset.examples.sizes)
+    measured = sizes[sizes[:, 0] != UNKNOWN]
+    visual = np.concatenate([held[held >= 0] for held in dataset.examples.visual])
+    return measured, measured[measured[:, 0] >= 0], visual
+
+
+def _resolution(dataset: loader.Dataset) -> tuple[str, str, float]:
+    """How much of the pictures' own resolution is left: sides in pixels (medians), the share that is scaled down."""
     processor = dataset.examples.parts[0].processor
     factor = processor.images.factor
     kept = []
@@ -82,15 +122,21 @@ def _resolution(dataset: loader.Dataset) -> list[str]:
         rows, columns = processor.grid(width, height)
         kept.append((width * height, rows * columns * factor**2))
     given, seen = np.array(kept, np.float64).T
-    smaller = (seen < 0.9 * given).mean()
-    return [
-        f"resolution: pictures have {_side(given)} pixels a side (median, of squares of their area) and are seen at "
-        f"{_side(seen)}; {smaller:.0%} are scaled down by more than a tenth of their area"
-    ]
+    return _side(given), _side(seen), float((seen < 0.9 * given).mean())
 
 
 def _side(areas: np.ndarray) -> str:
     return f"{np.sqrt(np.median(areas)):,.0f}"
+
+
+def _epoch(dataset: loader.Dataset, planned: Sequence[Planned]) -> str:
+    measured, used, _ = _measured(dataset)
+    expected = len(dataset.examples) * len(used) / max(len(measured), 1)
+    seen = sum(len(row) for batch in planned for row in batch.rows)
+    steps, tokens = len(planned) * expected / max(seen, 1), used[:, 0].mean() * expected
+    if dataset.complete and seen == len(used):
+        return f"an epoch is {steps:,.0f} steps and {tokens:,.0f} tokens"
+    return f"an epoch is about {steps:,.0f} steps and {tokens:,.0f} tokens (estimated from {seen:,} examples)"
 
 
 def _shape(bucket: Bucket) -> str:
@@ -98,19 +144,10 @@ def _shape(bucket: Bucket) -> str:
     return f"  {bucket.rows} rows × {size.tokens:,} tokens, {size.patches:,} patches, {size.supervised:,} supervised"
 
 
-def _batches(dataset: loader.Dataset, buckets: Sequence[Bucket], planned) -> list[str]:
-    lines = []
-    for number, bucket in enumerate(buckets):
-        mine = [batch for batch in planned if batch.bucket == number]
-        slots = len(mine) * bucket.rows * np.array([bucket.size.tokens, bucket.size.patches])
-        used = np.zeros(2)
-        for batch in mine:
-            for row in batch.rows:
-                for part, index in row:
-                    used += dataset.examples.sizes[part][index][:2]
-        tokens, patches = 1 - used / np.maximum(slots, 1)
-        lines.append(
-            f"{_shape(bucket)}: {len(mine):,} batches, {tokens:.1%} of the tokens and {patches:.1%} of the patch "
-            "slots unused"
-        )
-    return lines
+def _batches(dataset: loader.Dataset, buckets: Sequence[Bucket], planned: Sequence[Planned]) -> list[str]:
+    counts, unused = unused_shares(buckets, planned, lambda place: dataset.examples.sizes[place[0]][place[1]])
+    return [
+        f"{_shape(bucket)}: {count:,} batches"
+        + (f", {tokens:.1%} of the tokens and {patches:.1%} of the patch slots unused" if count else "")
+        for bucket, count, (tokens, patches, _) in zip(buckets, counts, unused, strict=True)
+    ]

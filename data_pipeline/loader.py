@@ -335,26 +335,3 @@ def batch_shapes(bucket: Bucket, *, patch_values: int, merge_unit: int) -> dict[
     """{name: (shape, dtype)} of a batch of a bucket, over all hosts: what a step is compiled for."""
     row = assemble([], bucket.size, patch_values=patch_values, merge_unit=merge_unit)
     return {name: ((bucket.rows, *array.shape), array.dtype) for name, array in row.items()}
-
-
-def describe(dataset: Dataset, plan: Plan, steps: int) -> str:
-    """The data of a run in a few lines."""
-    examples = dataset.examples
-    sizes = np.concatenate(examples.sizes)
-    sizes = sizes[(sizes >= 0).all(axis=1)]
-    counted = f"{len(examples):,} examples" + (f" in {len(examples.parts)} parts" if len(examples.parts) > 1 else "")
-    if dataset.complete:
-        counted += f", {len(examples.picture_sizes):,} pictures, {sizes[:, 0].sum():,} tokens"
-    else:
-        counted += f", {sizes[:, 0].mean():,.0f} tokens each in a sample of {len(sizes):,}"
-    lines = [f"{counted}; {steps:,} steps"]
-    tokens, patches = plan.padding()
-    for bucket in plan.buckets:
-        size = bucket.size
-        lines.append(f"  of {bucket.rows} × {size.tokens} tokens and {size.patches} patches")
-    lines[-1] += (
-        f" ({tokens:.0%} of the tokens and {patches:.0%} of the patch slots unused)" if dataset.complete else ""
-    )
-    if told := dataset.ledger.summary():
-        lines.append(f"  ledger: {told}")
-    return "\n".join(lines)

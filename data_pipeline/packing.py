@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from vlm_jax.errors import InputError
 from vlm_jax.processing.rows import Size
@@ -127,6 +127,23 @@ def bucket_of(sizes: Int[np.ndarray, "n 3"], limits: Int[np.ndarray, "buckets 3"
     return np.where(fits.any(axis=1), fits.argmax(axis=1), -1)
 
 
+def unused_shares(
+    buckets: Sequence[Bucket], planned: Sequence[Planned], size: Callable[[Place], np.ndarray]
+) -> tuple[Int[np.ndarray, " buckets"], Float[np.ndarray, "buckets 3"]]:
+    """Of each bucket: how many batches are planned, and what share of their tokens, patch slots and supervised
+    positions stays unused."""
+    counts = np.zeros(len(buckets), np.int64)
+    used = np.zeros((len(buckets), 3))
+    for batch in planned:
+        counts[batch.bucket] += 1
+        used[batch.bucket] += sum((size(place) for row in batch.rows for place in row), np.zeros(3))
+    slots = counts[:, None] * [
+        [bucket.rows * limit for limit in limits]
+        for bucket, limits in zip(buckets, as_array([bucket.size for bucket in buckets]), strict=True)
+    ]
+    return counts, 1 - used / np.maximum(slots, 1)
+
+
 Measure = Callable[[np.ndarray], np.ndarray]
 """Positions' (part, index) [n, 2] to their sizes [n, 3]; negative sizes for examples that are left out."""
 
@@ -167,10 +184,6 @@ class Plan:
         self._windows = 0
         self._ended = False
         self._snapshots: deque[dict[str, Any]] = deque(maxlen=_SNAPSHOTS)
-        self.used = np.zeros(3)
-        """Tokens, patch slots and supervised positions of all examples planned so far."""
-        self.slots = np.zeros(3)
-        """What the batches planned so far have room for."""
 
     def finish(self) -> int:
         """Plans all there is; how many batches."""
@@ -228,9 +241,12 @@ class Plan:
             self._snapshots.clear()
             self._ended = False
 
-    def padding(self) -> tuple[float, float]:
-        """Shares of unused token slots and unused patch slots of what is planned."""
-        return tuple((1 - self.used / np.maximum(self.slots, 1))[:2])
+    def ahead(self) -> list[Planned]:
+        """The batches that are planned and not let go; those of the first window at least."""
+        with self._lock:
+            while not self._batches and not self._ended:
+                self._plan_window()
+            return list(self._batches)
 
     def _shapes(self) -> list[list[int]]:
         return [[bucket.rows, *map(int, limit)] for bucket, limit in zip(self.buckets, self._limits, strict=True)]
@@ -251,7 +267,6 @@ class Plan:
             places = self._take(start, count)
             sizes = self._measure(places)
             kept = np.flatnonzero((sizes >= 0).all(axis=1))
-            self.used += sizes[kept].sum(axis=0)
             for index in kept.tolist():
                 row = self._packer.add(tuple(places[index].tolist()), sizes[index])
                 if row is not None:
@@ -277,4 +292,3 @@ class Plan:
     def _emit(self, bucket: int) -> None:
         self._batches.append(Planned(bucket, self._waiting[bucket]))
         self._waiting[bucket] = []
-        self.slots += self.buckets[bucket].rows * self._limits[bucket]

@@ -53,7 +53,7 @@ def main(config: ConfigDict) -> None:
     )
     with gathered(faults):
         buckets = loader.row_buckets(dataset, config.batch.to_dict(), model, rows_multiple=1)
-        print(inspection.report(dataset, buckets, config, merge_unit=processor.images.merge_size**2))
+        print(inspection.report(dataset, buckets, config))
     if faults:
         raise InputError(faults)
 

@@ -34,7 +34,7 @@ def main(config: ConfigDict) -> None:
     # Loaded late: --help and a mistyped setting should not wait for JAX.
     import jax
 
-    from data_pipeline import loader
+    from data_pipeline import inspection, loader
     from data_pipeline.ledger import Ledger
     from vlm_jax.checkpoint import hf_folder, run_folder
     from vlm_jax.checkpoint.files import alone, write_json
@@ -93,7 +93,7 @@ def main(config: ConfigDict) -> None:
         shuffle=config.data.shuffle,
     )
     steps = len(plan)
-    say(loader.describe(dataset, plan, steps))
+    say(inspection.summary(dataset, plan, steps))
     trainer = Trainer(config, model, mesh, steps)
     say(trainer.describe())
     merge_unit = processor.images.merge_size**2

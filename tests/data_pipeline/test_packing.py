@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.mixture import Mixture, Part
-from data_pipeline.packing import Bucket, Packer, Plan, as_array, bucket_of
+from data_pipeline.packing import Bucket, Packer, Plan, as_array, bucket_of, unused_shares
 from vlm_jax.errors import InputError
 from vlm_jax.processing.rows import Size
 
@@ -83,8 +83,11 @@ def test_rows_are_well_filled():
     rng = np.random.default_rng(0)
     lengths = [Size(int(n), 0, 1) for n in rng.integers(5, 60, 3000)]
     plan = plan_of(lengths, buckets=[Bucket(1, Size(512, 64, 512))], window=256)
-    plan.finish()
-    assert plan.padding()[0] < 0.02
+    (batches,), ((tokens, patches, supervised),) = unused_shares(
+        plan.buckets, batches_of(plan), lambda place: as_array(lengths)[place[1]]
+    )
+    assert batches == len(plan) and tokens < 0.02
+    assert patches == 1.0 and supervised == pytest.approx(1 - 3000 / 512 / batches)
 
 
 def test_the_last_batches_of_an_epoch_are_filled_with_empty_rows():

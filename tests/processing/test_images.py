@@ -361,7 +361,7 @@ def test_corrupted_bytes_are_a_picture_or_a_fault_and_nothing_else():
 
 
 def test_a_decoder_that_fails_in_an_unforeseen_way_is_one_line(monkeypatch):
-    def fails(image):
+    def fails(image, **_):
         raise RuntimeError("two\nlines")
 
     monkeypatch.setattr(PIL.ImageOps, "exif_transpose", fails)

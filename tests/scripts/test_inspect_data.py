@@ -50,7 +50,14 @@ def test_what_does_not_fit_is_counted_with_its_reason(base):
 def test_a_sample_is_enough_for_an_estimate(base):
     done = inspect(base, "--sample=16")
     assert done.returncode == 0, done.stderr
-    assert "of which 16 were measured" in done.stdout and "estimated from the sample" in done.stdout
+    assert "of which 16 were measured" in done.stdout and "(estimated from 16 examples)" in done.stdout
+
+
+def test_words_without_pictures_are_looked_at_too(base, tmp_path):
+    (tmp_path / "t.csv").write_text("image,question,answer\n,Who?,I.\n,What?,It.\n")
+    done = inspect(base, f"--config.data.path={tmp_path / 't.csv'}")
+    assert done.returncode == 0, done.stderr
+    assert "pictures   0" in done.stdout and "resolution" not in done.stdout
 
 
 def test_a_missing_file_is_one_line(base):

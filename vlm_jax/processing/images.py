@@ -45,9 +45,12 @@ def open_image(source: Source) -> PIL.Image.Image:
         # Pillow only warns above its limit, and a warnings filter is not a thread's own: the limit is held here.
         if PIL.Image.MAX_IMAGE_PIXELS and math.prod(image.size) > PIL.Image.MAX_IMAGE_PIXELS:
             raise PIL.Image.DecompressionBombError
-        if image is not source:
-            refuse_animation(image)
-        return _to_rgb(PIL.ImageOps.exif_transpose(image))
+        if image is source:
+            return _to_rgb(PIL.ImageOps.exif_transpose(image))  # a copy: the caller's picture stays as it is
+        refuse_animation(image)
+        image.load()
+        PIL.ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
     except FileNotFoundError:
         raise InputError(f"{name}: no such picture") from None
     except IsADirectoryError:
@@ -143,4 +146,4 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
