@@ -42,6 +42,7 @@ def choose_buckets(
     block_slots: int,
     rows_multiple: int = 1,
     costs: Costs = Costs(),
+    every: Int[np.ndarray, "m 3"] | None = None,
 ) -> list[Bucket]:
     """The shapes of batches that suit the data.
 
@@ -50,7 +51,8 @@ def choose_buckets(
     with more patch slots, where that pays. The last bucket holds whatever any other holds.
 
     Args:
-      sizes: of the examples, or of a sample of them.
+      sizes: of the examples, or of a sample of them, each as often as it is seen.
+      every: sizes that must fit as well, however seldom they are seen.
       count: at most so many buckets, one to four.
       patches, supervised: of the first bucket; 0 for what suits the data.
       block_slots: patch slots of an attention window, of which `patches` is a multiple.
@@ -63,14 +65,16 @@ def choose_buckets(
         raise InputError("no examples to choose a row size from")
     if patches % block_slots:
         raise InputError(f"batch.patches {patches} is not a multiple of {block_slots}, one attention window")
-    longest = min(int(sizes[:, 0].max()), context)
+    every = sizes if every is None else np.concatenate([sizes, every])
+    longest = min(int(every[:, 0].max()), context)
     lengths = [tokens]
     if count > 1 and longest > tokens:
         steps = min(count - 1, max(1, int(np.ceil(np.log2(longest / tokens)))))
         for step in range(1, steps + 1):
             wanted = tokens * (longest / tokens) ** (step / steps)
             lengths.append(min(context, int(-(-wanted // 128) * 128)))
-    trial = _Trial(sizes[sizes[:, 0] <= lengths[-1]], block_slots, costs, (patches, supervised))
+    fit = lengths[-1]
+    trial = _Trial(sizes[sizes[:, 0] <= fit], every[every[:, 0] <= fit], block_slots, costs, (patches, supervised))
     chosen, cost = trial.sizes(lengths)
     while len(lengths) < count and trial.pictures:
         lengths = [tokens, *lengths]
@@ -90,20 +94,28 @@ def choose_buckets(
 class _Trial:
     """A sample of the data packed into rows of one size after another."""
 
-    def __init__(self, sizes: Int[np.ndarray, "n 3"], block_slots: int, costs: Costs, given: tuple[int, int]):
-        self._all = sizes
-        self._sample = sizes[:: -(-len(sizes) // _TRIED)]
+    def __init__(
+        self,
+        sizes: Int[np.ndarray, "n 3"],
+        every: Int[np.ndarray, "m 3"],
+        block_slots: int,
+        costs: Costs,
+        given: tuple[int, int],
+    ):
+        sizes = sizes if len(sizes) else every
+        self._all, self._total = every, sizes.sum(axis=0)
+        self._sample = sizes[:: max(1, -(-len(sizes) // _TRIED))]
         self._block, self._given = block_slots, given
         self._costs = np.array(dataclasses.astuple(costs))
-        self.pictures = bool(len(sizes)) and bool(sizes[:, 1].any())
+        self.pictures = bool(len(every)) and bool(every[:, 1].any())
 
     def sizes(self, lengths: Sequence[int]) -> tuple[list[Size], float]:
         """Rows of these lengths, shortest first, and the cost of the sample in them."""
         if not len(self._all):  # nothing is as short as that: the faults that follow tell which and why
             size = Size(lengths[-1], self._given[0] or self._block, self._given[1] or 32)
             return [size], float("inf")
-        total, largest = self._all.sum(axis=0), self._all.max(axis=0)
-        share = float(total[1] / total[0])
+        largest = self._all.max(axis=0)
+        share = float(self._total[1] / self._total[0])
         slots = [self._blocks(share * length) for length in lengths]
         held = self._given[0]
         slots[0] = held or slots[0]
@@ -130,13 +142,12 @@ class _Trial:
         return max(1, int(-(-slots // self._block))) * self._block
 
     def _rows(self, lengths: Sequence[int], slots: Sequence[int]) -> list[Size]:
-        total = self._all.sum(axis=0)
         rows, supervised = [], self._given[1]
         for number, (length, room) in enumerate(zip(lengths, slots, strict=True)):
             inside = self._all[(self._all[:, 0] <= length) & (self._all[:, 1] <= room)]
             most = int(inside[:, 2].max()) if len(inside) else 1
             if number or not supervised:
-                wanted = max(most, _SPARE * length * total[2] / total[0])
+                wanted = max(most, _SPARE * length * self._total[2] / self._total[0])
                 supervised = max(supervised if number else 0, int(-(-wanted // 32) * 32))
             rows.append(Size(length, room, supervised))
         return rows

@@ -6,6 +6,7 @@ silent change. In which order examples come is `mixture`'s, which of them share 
 """
 
 import dataclasses
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from data_pipeline.ledger import DROPPED, REPAIRED, Ledger
 from data_pipeline.packing import as_array, bucket_of
 from data_pipeline.pictures import Pictures
 from data_pipeline.records import Record, images_of
+from data_pipeline.sources import Chain
 from vlm_jax.errors import InputError
 from vlm_jax.processing.processor import Processor, Text
 from vlm_jax.processing.rows import Example, Size
@@ -69,21 +71,23 @@ class Examples:
           decode: decode every picture when it is measured, which finds truncated files; otherwise headers are read.
         """
         self.parts, self._pictures, self._ledger = list(parts), pictures, ledger
-        self._too_large, self._on_error, self._decode = too_large, on_error, decode
+        self.too_large, self._on_error, self._decode = too_large, on_error, decode
         self.sizes = [np.full((len(part.source), 3), UNKNOWN, np.int64) for part in parts]
         """Of each part [n, 3]: tokens, patch slots, supervised positions; negative where unknown or left out."""
         self.visual = [np.full(len(part.source), LEFT_OUT, np.int64) for part in parts]
-        """Of each part [n]: visual tokens, before anything is made to fit; negative where not measured."""
+        """Of each part [n]: visual tokens; negative where not measured."""
         # How an example was made to fit: its own visual tokens at most, its own longest; 0 for the part's.
         self._budgets = [np.zeros(len(part.source), np.int32) for part in parts]
         self._cuts = [np.zeros(len(part.source), np.int32) for part in parts]
         self._limits: Int[np.ndarray, "buckets 3"] | None = None
-        self._picture_sizes: dict[str | bytes, tuple[int, int]] = {}
+        # By path, or by a digest of an embedded picture: the pictures themselves are not held.
+        self._picture_sizes: dict[str, tuple[int, int]] = {}
+        self._seen: dict[str, int] = {}
         self._texts: OrderedDict[tuple[int, int], Text] = OrderedDict()
         self._lock = threading.Lock()
         # Ids are compared only where all are read, in the order of the files: which of two is the second would
         # otherwise depend on where a run was gone on with.
-        self._ids: set[tuple[int, str]] | None = None
+        self._ids: set[tuple[int, int, str]] | None = None
         self.faults: list[str] = []
         """Of what was measured so far, as far as they stop the run."""
 
@@ -91,9 +95,14 @@ class Examples:
         return sum(len(part.source) for part in self.parts)
 
     @property
-    def picture_sizes(self) -> dict[str | bytes, tuple[int, int]]:
-        """(width, height) in pixels of every picture that was measured."""
+    def picture_sizes(self) -> dict[str, tuple[int, int]]:
+        """(width, height) in pixels of every picture that was measured, by path or digest."""
         return self._picture_sizes
+
+    @property
+    def visual_tokens(self) -> dict[str, int]:
+        """How many visual tokens each picture was given when it was last measured."""
+        return self._seen
 
     def measure(self, places: Int[np.ndarray, "n 2"]) -> Int[np.ndarray, "n 3"]:
         """Sizes of examples, made to fit once `set_buckets` was called; negative for those that are left out."""
@@ -154,7 +163,7 @@ class Examples:
                 record, text = self._record_and_text(part, index)
                 grids = self._grids(part, index, record)
             except InputError as error:
-                self._refuse(self._where(part, index), "unreadable", error.faults)
+                self._refuse(self.where(part, index), "unreadable", error.faults)
                 plans.append(None)
                 continue
             keys = list(zip(images_of(record), grids, strict=True))
@@ -185,30 +194,28 @@ class Examples:
             self.sizes[part][index] = LEFT_OUT
             try:
                 record = self.parts[part].source[index]
-                if self._ids is not None and (part, record.id) in self._ids:
+                if self._ids is not None and (part, self._file(part, index), record.id) in self._ids:
                     raise InputError(f"{record.where}: the id {record.id!r} is an earlier record's; give each its own")
             except InputError as error:
-                self._refuse(self._where(part, index), "record", error.faults)
+                self._refuse(self.where(part, index), "record", error.faults)
                 if self._on_error == "stop" and (named := self._images_of_refused(part, index)):
                     fresh.append(named)  # all faults are told in one run: its pictures' too
                 continue
             if self._ids is not None:
-                self._ids.add((part, record.id))
+                self._ids.add((part, self._file(part, index), record.id))
             records[part, index] = record
-        fresh += [r for r in records.values() if any(image not in self._picture_sizes for image in images_of(r))]
+        fresh += [r for r in records.values() if any(_key(image) not in self._picture_sizes for image in images_of(r))]
         sizes, faults = check_images(fresh, decode=self._decode)
-        self._picture_sizes |= sizes
+        self._picture_sizes |= {_key(image): size for image, size in sizes.items()}
         if self._on_error == "stop":
             self.faults += faults
-        told = {}
-        for fault in faults:  # "file: reason (used by …)"
-            told[fault.partition(": ")[0]] = fault.rpartition(" (used by ")[0]
+        faulty = [image for image in dict.fromkeys(i for r in fresh for i in images_of(r)) if image not in sizes]
+        told = {_key(image): fault.rpartition(" (used by ")[0] for image, fault in zip(faulty, faults, strict=True)}
         for (part, index), record in records.items():
-            wrong = [image for image in images_of(record) if image not in self._picture_sizes]
+            wrong = [key for key in map(_key, images_of(record)) if key not in self._picture_sizes]
             if wrong:
                 if self._on_error == "drop":
-                    reasons = [told.get(str(image), "embedded picture that cannot be read") for image in wrong]
-                    self._refuse(record.where, "picture", [f"{record.where}: {reason}" for reason in reasons])
+                    self._refuse(record.where, "picture", [f"{record.where}: {told[key]}" for key in wrong])
                 continue
             try:
                 text = self.parts[part].processor.tokenize(record.messages)
@@ -219,10 +226,10 @@ class Examples:
                 continue
             self._keep_text((part, index), text)
             self.sizes[part][index] = dataclasses.astuple(size)
-            self.visual[part][index] = sum(rows * columns for rows, columns in grids)
+            self._note_visual(part, index, record, grids)
 
     def _make_fit(self, part: int, index: int) -> None:
-        processor, size = self.parts[part].processor, Size(*self.sizes[part][index].tolist())
+        size = Size(*self.sizes[part][index].tolist())
         record, text = self._record_and_text(part, index)
         where, largest = record.where, Size(*self._limits[-1].tolist())
         asked = (
@@ -230,32 +237,28 @@ class Examples:
             f"positions; the largest row holds {largest.tokens}, {largest.patches} and {largest.supervised}"
         )
         self.sizes[part][index] = LEFT_OUT
-        if self._too_large == "error":
+        if self.too_large == "error":
             # An error whatever becomes of unreadable records: too_large is a setting of its own.
             self.faults.append(
                 f"{asked}: raise batch.tokens (or batch.patches, batch.supervised), allow longer rows by "
                 "batch.context and batch.buckets, lower model.max_visual_tokens, or set data.too_large"
             )
             return
-        if self._too_large == "shrink_images":
+        if self.too_large == "shrink_images":
             fitted = self._shrunk(part, index, record, text)
             if fitted is not None:
                 self.sizes[part][index] = dataclasses.astuple(fitted)
+                self._note_visual(part, index, record, self._grids(part, index, record))
                 reason = f"{asked}; its pictures have at most {self._budgets[part][index]} visual tokens each"
                 self._ledger.note(where, REPAIRED, "pictures shrunk", reason)
                 return
-        elif self._too_large == "truncate_text":
-            try:
-                longest = min(size.tokens, largest.tokens)
-                fitted = processor.size(text, self._grids(part, index, record), longest=longest)
-                if bucket_of(as_array([fitted]), self._limits)[0] >= 0:
-                    self._cuts[part][index] = longest
-                    self.sizes[part][index] = dataclasses.astuple(fitted)
-                    lost = f"{asked}; its last {size.tokens - longest} tokens are cut off"
-                    self._ledger.note(where, REPAIRED, "text cut", lost)
-                    return
-            except InputError:
-                pass  # the cut would go through a picture, or leave nothing to learn: it is left out, and noted
+        elif self.too_large == "truncate_text":
+            fitted = self._cut(part, index, record, text, min(size.tokens, largest.tokens))
+            if fitted is not None:
+                self.sizes[part][index] = dataclasses.astuple(fitted)
+                lost = f"{asked}; its last {size.tokens - fitted.tokens} tokens are cut off"
+                self._ledger.note(where, REPAIRED, "text cut", lost)
+                return
         self._ledger.note(where, DROPPED, "too large", asked)
 
     def _shrunk(self, part: int, index: int, record: Record, text: Text) -> Size | None:
@@ -275,12 +278,40 @@ class Examples:
         self._budgets[part][index] = 0 if best is None else best[1]
         return None if best is None else best[0]
 
+    def _cut(self, part: int, index: int, record: Record, text: Text, most: int) -> Size | None:
+        """The size with as much of the text as fits, or None: a cut that would go through a picture, or leave nothing
+        to learn, is none."""
+        processor, grids = self.parts[part].processor, self._grids(part, index, record)
+        low, high, best = 1, most, None
+        while low <= high:
+            longest = (low + high) // 2
+            try:
+                size = processor.size(text, grids, longest=longest)
+            except InputError:
+                low = longest + 1
+                continue
+            if bucket_of(as_array([size]), self._limits)[0] >= 0:
+                best, low = (size, longest), longest + 1
+            else:
+                high = longest - 1
+        self._cuts[part][index] = 0 if best is None else best[1]
+        return None if best is None else best[0]
+
+    def _note_visual(self, part: int, index: int, record: Record, grids: Sequence[tuple[int, int]]) -> None:
+        counts = [rows * columns for rows, columns in grids]
+        self.visual[part][index] = sum(counts)
+        self._seen |= dict(zip(map(_key, images_of(record)), counts, strict=True))
+
+    def _file(self, part: int, index: int) -> int:
+        source = self.parts[part].source
+        return source.file_of(index) if isinstance(source, Chain) else 0
+
     def _grids(self, part: int, index: int, record: Record) -> list[tuple[int, int]]:
         processor, budget = self.parts[part].processor, int(self._budgets[part][index])
         if budget:
             least = min(budget, processor.images.min_pixels // processor.images.factor**2)
             processor = processor.with_budget((max(1, least), budget))
-        return [processor.grid(*self._picture_sizes[image]) for image in images_of(record)]
+        return [processor.grid(*self._picture_sizes[_key(image)]) for image in images_of(record)]
 
     def _record_and_text(self, part: int, index: int) -> tuple[Record, Text]:
         record = self.parts[part].source[index]
@@ -308,11 +339,15 @@ class Examples:
         source = self.parts[part].source
         images = source.images(index) if hasattr(source, "images") else []
         content = [{"type": "image", "image": image} for image in images]
-        return Record("", [{"role": "user", "content": content}], where=self._where(part, index)) if images else None
+        return Record("", [{"role": "user", "content": content}], where=self.where(part, index)) if images else None
 
-    def _where(self, part: int, index: int) -> str:
+    def where(self, part: int, index: int) -> str:
         """A record that may be unreadable, as fault lines name it."""
         source = self.parts[part].source
         if hasattr(source, "identify"):
             return source.identify(index)[1]
         return f"{self.parts[part].name}, entry {index + 1}"
+
+
+def _key(image: str | bytes) -> str:
+    return image if isinstance(image, str) else f"embedded:{hashlib.blake2b(image, digest_size=16).hexdigest()}"

@@ -75,6 +75,11 @@ def report(dataset: loader.Dataset, buckets: Sequence[Bucket], config: ConfigDic
     lines.append(f"  {_epoch(dataset, planned)}")
     lines += ["", f"left out or changed: {dataset.ledger.summary() or 'nothing'}"]
     lines += [f"  {reason}" for reason in dataset.ledger.reasons(10)]
+    if dataset.ledger.summary() and "error" in (config.data.too_large, {"stop": "error"}.get(config.data.on_error)):
+        lines.append(
+            f"with data.on_error={config.data.on_error} and data.too_large={config.data.too_large}, training stops at "
+            "what these settings call an error and lists it"
+        )
     return "\n".join(lines)
 
 
@@ -106,21 +111,18 @@ def _spark(values: np.ndarray) -> str:
 
 
 def _measured(dataset: loader.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sizes of what was measured and of what of it is used, and visual tokens before anything is made to fit."""
+    """Sizes of what was measured and of what of it is used, and the visual tokens of that."""
     sizes = np.concatenate(dataset.examples.sizes)
     measured = sizes[sizes[:, 0] != UNKNOWN]
-    visual = np.concatenate([held[held >= 0] for held in dataset.examples.visual])
-    return measured, measured[measured[:, 0] >= 0], visual
+    used = sizes[:, 0] >= 0
+    return measured, sizes[used], np.concatenate(dataset.examples.visual)[used]
 
 
 def _resolution(dataset: loader.Dataset) -> tuple[str, str, float]:
     """How much of the pictures' own resolution is left: sides in pixels (medians), the share that is scaled down."""
-    processor = dataset.examples.parts[0].processor
-    factor = processor.images.factor
-    kept = []
-    for width, height in dataset.examples.picture_sizes.values():
-        rows, columns = processor.grid(width, height)
-        kept.append((width * height, rows * columns * factor**2))
+    factor, tokens = dataset.examples.parts[0].processor.images.factor, dataset.examples.visual_tokens
+    sizes = dataset.examples.picture_sizes
+    kept = [(np.prod(sizes[key]), tokens[key] * factor**2) for key in sizes if key in tokens]
     given, seen = np.array(kept, np.float64).T
     return _side(given), _side(seen), float((seen < 0.9 * given).mean())
 
@@ -136,7 +138,7 @@ def _epoch(dataset: loader.Dataset, planned: Sequence[Planned]) -> str:
     steps, tokens = len(planned) * expected / max(seen, 1), used[:, 0].mean() * expected
     if dataset.complete and seen == len(used):
         return f"an epoch is {steps:,.0f} steps and {tokens:,.0f} tokens"
-    return f"an epoch is about {steps:,.0f} steps and {tokens:,.0f} tokens (estimated from {seen:,} examples)"
+    return f"an epoch is about {max(1, round(steps)):,} steps and {tokens:,.0f} tokens (by {seen:,} that are planned)"
 
 
 def _shape(bucket: Bucket) -> str:

@@ -22,46 +22,19 @@ from data_pipeline.mixture import Mixture
 from data_pipeline.mixture import Part as Share
 from data_pipeline.packing import WINDOW, Bucket, Plan
 from data_pipeline.pictures import Pictures
-from data_pipeline.records import Record
 from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import multiplications
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import assemble, stack
+from vlm_jax.processing.rows import Size, assemble, stack
 
+_LOST = 20  # batches in a row of which nothing can be read, before a run that leaves out faults stops
 _SAMPLED_WINDOWS = 4  # that row sizes are chosen from, where not everything is measured first
 
 
 PART = {"path": "", "weight": 1.0, "seed": 0, "max_visual_tokens": 0}
 """What a part of a mixture may say, beside `format`, `image_root` and `answer`; 0 visual tokens: the model's."""
-
-
-class Chain:
-    """Several sources one after the other, as one."""
-
-    def __init__(self, held: Sequence[sources.Source]):
-        self._held = list(held)
-        self._ends = np.cumsum([len(source) for source in held])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, index: int) -> Record:
-        source, inside = self._inside(index)
-        return source[inside]
-
-    def identify(self, index: int) -> tuple[str | None, str]:
-        source, inside = self._inside(index)
-        return source.identify(inside)
-
-    def images(self, index: int) -> list[str | bytes]:
-        source, inside = self._inside(index)
-        return source.images(inside)
-
-    def _inside(self, index: int) -> tuple[sources.Source, int]:
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return self._held[number], index - (int(self._ends[number - 1]) if number else 0)
 
 
 @dataclasses.dataclass
@@ -84,6 +57,35 @@ def nearest(key: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
 
 
+def _checked_part(name: str, given: Any, faults: list[str]) -> dict[str, Any]:
+    """The settings of a part of a mixture that are in order; what is wrong with the others is added to `faults`."""
+    place = f"config.data.mixture.{name}"
+    if not isinstance(given, Mapping):
+        faults.append(f"{place} is {given!r}; wanted settings such as {{'path': 'mine.jsonl', 'weight': 1.0}}")
+        return {}
+    known = [*PART, "format", "image_root", "answer"]
+    faults += [f"{place}: no setting {key!r}; " + nearest(key, known) for key in given if key not in known]
+    sound = {key: value for key, value in given.items() if key in known}
+
+    def want(key: str, good: Callable[[Any], bool], wanted: str) -> None:
+        if key in sound and not good(sound[key]):
+            faults.append(f"{place}.{key} is {sound.pop(key)!r}; wanted {wanted}")
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+    want("path", lambda value: isinstance(value, str) and bool(value), "a file or folder")
+    if "path" not in given:
+        faults.append(f"{place}: no path; wanted a file or folder")
+    want("weight", lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number above 0")
+    want("seed", whole, "0 or more")
+    want("max_visual_tokens", whole, "0 (the model's) or more")
+    want("format", lambda value: value in sources.FORMATS, f"one of {', '.join(sources.FORMATS)}")
+    want("image_root", lambda value: isinstance(value, str), "a folder")
+    want("answer", lambda value: value in sources.ANSWERS, f"one of {', '.join(sources.ANSWERS)}")
+    return sound
+
+
 def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part], list[Share]]:
     """Opens the parts that the settings name: `data.mixture`, or `data.path` as the only one.
 
@@ -95,12 +97,9 @@ def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part
     images = processor.images
     for name, given in named.items():
         defaults = {**PART, **{key: data[key] for key in ("format", "image_root", "answer")}}
-        faults += [
-            f"config.data.mixture.{name}: no setting {key!r}; " + nearest(key, defaults)
-            for key in given
-            if key not in defaults
-        ]
-        settings = {**defaults, **given}
+        settings = {**defaults, **_checked_part(name, given, faults)}
+        if not settings["path"]:
+            continue
         held = []
         for path in [settings["path"]] if Path(settings["path"]).exists() else settings["path"].split(","):
             with gathered(faults):
@@ -114,7 +113,7 @@ def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part
                     )
                 )
         if held:
-            chain = Chain(held)
+            chain = sources.Chain(held)
             budget = settings["max_visual_tokens"]
             least = max(1, min(budget, images.min_pixels // images.factor**2))
             own = processor.with_budget((least, budget)) if budget else processor
@@ -178,7 +177,7 @@ def measured_sizes(dataset: Dataset) -> np.ndarray:
         sizes = dataset.examples.measure(dataset.mixture.take(0, dataset.sample))
     else:
         sizes = held[0]
-    return sizes[(sizes >= 0).all(axis=1)]
+    return _usable(sizes)
 
 
 def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *, rows_multiple: int) -> list[Bucket]:
@@ -188,7 +187,7 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
       InputError: nothing to train on, patches that are no multiple of a window, or (where that stops a run) every
         example that fits no row.
     """
-    sizes = measured_sizes(dataset)
+    sizes, too_large = measured_sizes(dataset), dataset.examples.too_large
     if not len(sizes):
         raise InputError(f"{', '.join(part.name for part in dataset.examples.parts)}: no example can be trained on")
     buckets = choose_buckets(
@@ -202,6 +201,7 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
         block_slots=model.vision.block_slots,
         rows_multiple=rows_multiple,
         costs=Costs(*multiplications(model)),
+        every=_usable(np.concatenate(dataset.examples.sizes)) if dataset.complete else None,
     )
     dataset.examples.set_buckets([bucket.size for bucket in buckets])
     if dataset.complete:
@@ -210,7 +210,16 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
         dataset.examples.measure(dataset.mixture.take(0, dataset.sample))
     if dataset.examples.faults:
         raise InputError(dataset.examples.faults)
+    if not len(_usable(np.concatenate(dataset.examples.sizes))):
+        names = ", ".join(part.name for part in dataset.examples.parts)
+        raise InputError(
+            [f"{names}: no example fits a row (data.too_large is {too_large!r})", *dataset.ledger.reasons(5)]
+        )
     return buckets
+
+
+def _usable(sizes: np.ndarray) -> np.ndarray:
+    return sizes[(sizes >= 0).all(axis=1)]
 
 
 def plan_run(dataset: Dataset, buckets: Sequence[Bucket], *, steps: int, epochs: int, seed: int, shuffle: bool) -> Plan:
@@ -224,12 +233,14 @@ def plan_run(dataset: Dataset, buckets: Sequence[Bucket], *, steps: int, epochs:
         shuffle=shuffle,
         examples=examples,
         steps=steps or None,
+        epoch=dataset.mixture.examples,
     )
 
 
 def fingerprint(dataset: Dataset) -> str:
     """Identifies the records of a data set: the parts' shares, and a sample of the words and of the pictures' sizes."""
-    digest = hashlib.sha256(repr(dataset.mixture.parts).encode())
+    budgets = [(part.processor.images.min_pixels, part.processor.images.max_pixels) for part in dataset.examples.parts]
+    digest = hashlib.sha256(repr((dataset.mixture.parts, budgets)).encode())
     for part in dataset.examples.parts:
         count = len(part.source)
         for index in np.unique(np.linspace(0, count - 1, min(count, 256)).astype(int)).tolist():
@@ -310,22 +321,33 @@ def make_loader(
         def __getitem__(self, number: int) -> dict[str, np.ndarray]:
             return load(plan[number])
 
+    lost = 0  # batches in a row of which nothing could be read
+
     def load(planned) -> dict[str, np.ndarray]:
+        nonlocal lost
         capacity = plan.buckets[planned.bucket].size
         local = len(planned.rows) // shard.count
         rows = planned.rows[shard.index * local : (shard.index + 1) * local]
-        loaded = iter(dataset.examples.load([place for row in rows for place in row]))
-        return stack(
-            [
-                assemble(
-                    [example for example in (next(loaded) for _ in row) if example is not None],
-                    capacity,
-                    patch_values=patch_values,
-                    merge_unit=merge_unit,
+        loaded = dataset.examples.load([place for row in rows for place in row])
+        if loaded:
+            lost = lost + 1 if all(example is None for example in loaded) else 0
+        if lost >= min(_LOST, steps):
+            raise InputError(
+                [
+                    f"nothing of {lost} batches in a row can be read; is the disk still there?",
+                    *dataset.ledger.reasons(3),
+                ]
+            )
+        following = iter(loaded)
+        held = [[example for example in (next(following) for _ in row) if example is not None] for row in rows]
+        for row, examples in zip(rows, held, strict=True):
+            if not sum((example.size for example in examples), Size(0, 0, 0)).fits(capacity):
+                places = ", ".join(dataset.examples.where(*place) for place in row)
+                raise InputError(
+                    f"{places}: no longer fit the row they were planned into: the data is not what it was when the run "
+                    "began; put it back, or begin a new run"
                 )
-                for row in rows
-            ]
-        )
+        return stack([assemble(one, capacity, patch_values=patch_values, merge_unit=merge_unit) for one in held])
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return Batches(iter(grain.MapDataset.source(Rows()).to_iter_dataset(options)), plan, steps)

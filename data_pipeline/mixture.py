@@ -5,6 +5,7 @@ row is `packing`'s.
 """
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,6 +51,7 @@ class Mixture:
             raise InputError(faults)
         self.parts, self._seed, self._shuffle = tuple(parts), seed, shuffle
         weights = np.array([part.weight for part in parts], np.float64)
+        weights /= weights.max()  # the sum of huge ones would overflow
         self._shares = weights / weights.sum()
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
@@ -104,6 +106,11 @@ class Mixture:
         held = self._orders.get(number)
         if held is None or held[0] != epoch:
             part = self.parts[number]
-            held = (epoch, np.random.default_rng((self._seed, part.seed, epoch)).permutation(part.examples))
+            held = (
+                epoch,
+                np.random.default_rng((self._seed, part.seed, zlib.crc32(part.name.encode()), epoch)).permutation(
+                    part.examples
+                ),
+            )
             self._orders[number] = held
         return held[1]

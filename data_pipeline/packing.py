@@ -164,11 +164,13 @@ class Plan:
         shuffle: bool = True,
         examples: int | None = None,
         steps: int | None = None,
+        epoch: int | None = None,
         window: int = WINDOW,
     ):
         """
         Args:
           take: `Mixture.take`.
+          epoch: how many examples there are: where as many in a row are all left out, the plan gives up.
           window: examples measured at a time; another window is another plan.
         """
         self.buckets = tuple(buckets)
@@ -182,6 +184,7 @@ class Plan:
         self._batches: deque[Planned] = deque()
         self._first = 0  # number of the oldest batch that is held
         self._windows = 0
+        self._epoch, self._barren = epoch, 0
         self._ended = False
         self._snapshots: deque[dict[str, Any]] = deque(maxlen=_SNAPSHOTS)
 
@@ -267,6 +270,9 @@ class Plan:
             places = self._take(start, count)
             sizes = self._measure(places)
             kept = np.flatnonzero((sizes >= 0).all(axis=1))
+            self._barren = 0 if len(kept) else self._barren + count
+            if self._epoch is not None and self._barren >= max(2 * self._epoch, self._window):
+                raise InputError(f"none of {self._barren:,} examples in a row can be used; ledger.jsonl says why")
             for index in kept.tolist():
                 row = self._packer.add(tuple(places[index].tolist()), sizes[index])
                 if row is not None:

@@ -6,6 +6,7 @@ send back uint8 patches. Which picture belongs to which example is `examples`'.
 
 import concurrent.futures
 import multiprocessing
+import signal
 import threading
 from collections import OrderedDict
 from concurrent.futures.process import BrokenProcessPool
@@ -36,7 +37,13 @@ class Pictures:
         self._pool = None
         if workers:
             # Spawned: a fork of a process that holds threads and a device may hang.
-            self._pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+            # Ctrl-C goes to every process of a terminal: here the main one alone decides what it means.
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                workers,
+                multiprocessing.get_context("spawn"),
+                initializer=signal.signal,
+                initargs=(signal.SIGINT, signal.SIG_IGN),
+            )
 
     def patches(self, wanted: list[Key]) -> list[np.ndarray | InputError]:
         """Patches of each, or why there are none: one unreadable picture does not hide the others."""
@@ -50,8 +57,7 @@ class Pictures:
                 found[key] = held
         # All are on their way before the first is waited for.
         if self._pool is not None:
-            futures = [self._pool.submit(decode, *key, self._patch_size, self._merge_size) for key in missing]
-            results = [self._result(future) for future in futures]
+            results = self._decoded(missing)
         else:
             results = [decode(*key, self._patch_size, self._merge_size) for key in missing]
         for key, result in zip(missing, results, strict=True):
@@ -68,9 +74,10 @@ class Pictures:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _result(self, future: concurrent.futures.Future):
+    def _decoded(self, keys: list[Key]) -> list[np.ndarray | InputError]:
         try:
-            return future.result()
+            futures = [self._pool.submit(decode, *key, self._patch_size, self._merge_size) for key in keys]
+            return [future.result() for future in futures]
         except BrokenProcessPool:
             raise InputError(
                 "a worker process that decodes pictures was killed, perhaps for want of memory; lower data.workers"

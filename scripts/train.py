@@ -93,7 +93,10 @@ def main(config: ConfigDict) -> None:
         shuffle=config.data.shuffle,
     )
     steps = len(plan)
+    if not steps:
+        raise InputError("no batches: nothing of the data can be used")
     say(inspection.summary(dataset, plan, steps))
+    told = dataset.ledger.summary()
     trainer = Trainer(config, model, mesh, steps)
     say(trainer.describe())
     merge_unit = processor.images.merge_size**2
@@ -129,6 +132,8 @@ def main(config: ConfigDict) -> None:
             done=done or 0,
         )
         checkpoints.close()
+    if dataset.ledger.summary() != told:
+        say(f"left out or changed: {dataset.ledger.summary()}; see {workdir / 'ledger.jsonl'}")
     if reached < steps:
         raise KeyboardInterrupt
     say(f"done: ask it with  scripts/chat.py --model={workdir} --image=PICTURE --question=QUESTION")

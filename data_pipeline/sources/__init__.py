@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_pipeline.records import Record
 from data_pipeline.sources import containers
+from data_pipeline.sources.chain import Chain
 from data_pipeline.sources.detection import FORMS, detect
 from data_pipeline.sources.forms import ANSWERS, Options
 from data_pipeline.sources.opening import KINDS, folder_of, open_entries
@@ -22,7 +23,7 @@ from data_pipeline.sources.writing import WRITTEN, write
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 
-__all__ = ["ANSWERS", "FORMATS", "WRITTEN", "Source", "doubled_ids", "open_source", "read", "scan", "write"]
+__all__ = ["ANSWERS", "FORMATS", "WRITTEN", "Chain", "Source", "doubled_ids", "open_source", "read", "scan", "write"]
 
 FORMATS = ("auto", *FORMS, *KINDS)
 

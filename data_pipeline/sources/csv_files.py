@@ -3,14 +3,16 @@
 import csv
 import functools
 import io
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
-from data_pipeline.sources.containers import Entries, SpanEntries, as_spans, read_text
+from data_pipeline.sources.containers import Entries, SpanEntries, as_spans, not_utf8, read_whole
 from vlm_jax.errors import InputError
 
 SUFFIXES = (".csv",)
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what decoding leaves of such bytes
 _ADVICE = "put cells with commas, quotes or line breaks in quotes, and double the quotes inside"
 
 
@@ -20,14 +22,14 @@ def open_rows(path: str) -> Entries:
     Raises:
       InputError: the file cannot be read, its header is broken or names a column twice, or no row follows it.
     """
-    text, consumed = read_text(path)
+    text, consumed = _text(path)
     header: tuple[str, ...] | None = None
     spans, lines, faults = [], [], {}
 
     def counted() -> Iterator[str]:
         nonlocal consumed
         for line in io.StringIO(text, newline=""):
-            consumed += len(line.encode("utf-8"))
+            consumed += len(line.encode("utf-8", "surrogateescape"))
             yield line
 
     reader = csv.reader(counted(), strict=True)
@@ -49,7 +51,9 @@ def open_rows(path: str) -> Entries:
             if header is None:
                 header = _header(path, cells)
                 continue
-            if len(cells) != len(header):
+            if any(map(_NOT_UTF8.search, cells)):
+                fault = "holds bytes that are not UTF-8; save the file as UTF-8"
+            elif len(cells) != len(header):
                 fault = f"has {len(cells)} cells where the header has {len(header)}; put cells with commas in quotes"
         if fault is not None:
             faults[len(spans)] = fault
@@ -59,6 +63,17 @@ def open_rows(path: str) -> Entries:
         raise InputError(f"{path}: holds no entries")
     parse = functools.partial(_parse_row, header)
     return SpanEntries(path, as_spans(spans), parse, lines=np.asarray(lines, np.int64), faults=faults)
+
+
+def _text(path: str) -> tuple[str, int]:
+    """As `read_text`, but bytes that are not UTF-8 below the header are left for the rows that hold them."""
+    content = read_whole(path)
+    mark = 3 * content.startswith(b"\xef\xbb\xbf")
+    try:
+        content[: content.find(b"\n") + 1].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: line 1 {not_utf8(content, error.start)}") from None
+    return content[mark:].decode("utf-8", "surrogateescape"), mark
 
 
 def _header(path: str, cells: list[str]) -> tuple[str, ...]:

@@ -87,3 +87,9 @@ def test_what_the_settings_give_is_kept():
     assert bucket.size == Size(2048, 4224, 96)
     buckets = choose_buckets(lengths, rows=4, tokens=1024, context=2048, count=2, block_slots=64, patches=1024)
     assert buckets[0].size.patches == 1024 and (bucket_of(lengths, as_array([b.size for b in buckets])) >= 0).all()
+
+
+def test_examples_that_are_all_longer_than_a_row_are_no_trouble_here():
+    lengths = as_array([Size(100, 64, 10)] * 5)
+    (bucket,) = choose_buckets(lengths, rows=4, tokens=16, context=16, count=1, block_slots=64)
+    assert bucket.size.tokens == 16

@@ -72,3 +72,11 @@ def test_all_impossible_parts_are_told_together():
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["a", "b", "c", "d"]
     with pytest.raises(InputError, match="no parts"):
         Mixture([])
+
+
+def test_parts_of_one_length_and_huge_weights_are_drawn_evenly_and_each_in_its_own_order():
+    mixture = Mixture([Part("a", 50, 1e308), Part("b", 50, 1e308)])
+    drawn = mixture.take(10_000, 100)
+    assert np.bincount(drawn[:, 0]).tolist() == [50, 50]
+    one, other = (drawn[drawn[:, 0] == part, 1].tolist() for part in range(2))
+    assert one != other

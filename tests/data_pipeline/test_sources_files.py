@@ -348,3 +348,15 @@ def test_whatever_an_entry_holds_it_is_read_or_told(tmp_path, format, entries):
             faults = error.faults
             assert faults
         assert all("\n" not in fault and str(path) in fault for fault in faults)
+
+
+def test_a_byte_that_is_not_utf8_is_a_fault_of_its_row(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"image,question,answer\n,Wer?,Ich.\n,Wo?," + b"\xe4\n" + ",ใคร,ฉัน\n".encode())
+    faults: list[str] = []
+    held = [record for _, record in sources.scan(sources.open_source(str(path)), faults)]
+    assert [record.messages[-1]["content"] for record in held] == ["Ich.", "ฉัน"]
+    assert len(faults) == 1 and "line 3" in faults[0] and "not UTF-8" in faults[0]
+    path.write_bytes(b"image,fr\xe4ge,answer\n,Wer?,Ich.\n")
+    with pytest.raises(InputError, match="line 1 is not UTF-8"):
+        sources.open_source(str(path))

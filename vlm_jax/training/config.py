@@ -104,6 +104,11 @@ def check_config(config: ConfigDict) -> None:
     )
     want(1 <= config.batch.buckets <= 4, "batch.buckets", "1 to 4")
     want(not config.batch.context or config.batch.buckets > 1, "batch.context", "0 where batch.buckets is 1")
+    want(
+        config.batch.context == 0 or config.batch.context >= config.batch.tokens,
+        "batch.context",
+        "0 or at least batch.tokens",
+    )
     want(model.dtype in ("auto", "float32", "bfloat16"), "model.dtype", "auto, float32 or bfloat16")
     want(model.attention in IMPLEMENTATIONS, "model.attention", " or ".join(IMPLEMENTATIONS))
     want(1 <= model.min_visual_tokens, "model.min_visual_tokens", "at least 1")
@@ -147,4 +152,6 @@ def lasting_settings(config: ConfigDict) -> dict[str, Any]:
     for key in kept:
         section, name = key.split(".")
         values[key] = config[section][name]
+    if config.data.on_error == "drop":
+        values["data.decode_check"] = config.data.decode_check  # it decides what is left out
     return values
