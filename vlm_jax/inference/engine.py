@@ -9,7 +9,7 @@ What is compiled lies in `decoding`; how a conversation becomes arrays, in `vlm_
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -37,11 +37,22 @@ class LoadedModel:
     """Weights on a device, a processor, and compiled functions that fill up as shapes are met."""
 
     def __init__(
-        self, config: VLMConfig, parameters: Flat, processor: Processor, stop_tokens: tuple[int, ...], *, dtype
+        self,
+        config: VLMConfig,
+        parameters: Flat,
+        processor: Processor,
+        stop_tokens: tuple[int, ...],
+        *,
+        dtype,
+        attach: Sequence[Callable] = (),
     ):
+        """
+        Args:
+          attach: what gives the model the layers that `parameters` has beside the base's (`vlm_jax.adapters`).
+        """
         self.config, self.parameters, self.processor = config, parameters, processor
         self.stop_tokens = stop_tokens
-        self._decoder = Decoder(config, stop_tokens, dtype=dtype)
+        self._decoder = Decoder(config, stop_tokens, dtype=dtype, attach=attach)
 
     def fingerprint(self) -> str:
         """Tells weights apart: a digest of some values of every parameter."""
