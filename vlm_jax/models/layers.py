@@ -33,8 +33,7 @@ class Linear(nnx.Module):
     @property
     def kernel_shape(self) -> tuple[int, ...]:
         """[…, in, out], with a leading axis in a stack."""
-        kernel = self.kernel.codes if isinstance(self.kernel, nnx.Module) else self.kernel
-        return tuple(kernel.get_value().shape)
+        return self.kernel.shape if isinstance(self.kernel, nnx.Module) else tuple(self.kernel.get_value().shape)
 
 
 class RMSNorm(nnx.Module):
