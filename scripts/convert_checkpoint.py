@@ -13,7 +13,7 @@ import command_line
 
 flags.DEFINE_string("source", None, "Hugging Face folder, hub id, or run folder", required=True)
 flags.DEFINE_string("target", None, "folder to write", required=True)
-flags.DEFINE_string("format", "hf", "hf or orbax")
+flags.DEFINE_string("format", "hf", "hf, peft (adapters alone) or orbax")
 flags.DEFINE_string("dtype", "keep", "dtype of the weights: keep, float32 or bfloat16")
 
 

@@ -38,11 +38,11 @@ def main(config: ConfigDict) -> None:
     from data_pipeline.ledger import Ledger
     from vlm_jax.checkpoint import hf_folder, run_folder
     from vlm_jax.checkpoint.files import alone, write_json
+    from vlm_jax.checkpoint.model_source import adapter_settings, open_model
     from vlm_jax.errors import InputError, gathered
-    from vlm_jax.models.parameters import abstract_parameters
     from vlm_jax.parallel import mesh as meshes
-    from vlm_jax.training.loop import Trainer, check_resumable
-    from vlm_jax.training.selection import trainable_paths
+    from vlm_jax.training.loop import Trainer, check_resumable, compute_dtype
+    from vlm_jax.training.selection import select
 
     keep_compiled_programs()
     say(f"running on {meshes.describe_devices()}")
@@ -50,19 +50,25 @@ def main(config: ConfigDict) -> None:
         say(f"WARNING: JAX runs on the CPU although {advice}")
 
     done = run_folder.latest_step(workdir)
-    source, model, read = open_base(config, workdir, done)
+    # A run that goes on needs its own folder, and the base that its adapters name; nothing else.
+    source = open_model(config.model.path if done is None else str(workdir))
+    if done is None and source.lora is not None:
+        raise InputError(
+            f"config.model.path is {config.model.path}, a model with adapters; merge them first: "
+            f"scripts/convert_checkpoint.py --source={config.model.path} --target=FOLDER"
+        )
+    model = source.config
     processor = hf_folder.read_processor(
-        source, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
+        source.assets, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
     )
     faults, batch, mesh = [], config.batch, None
     with gathered(faults):
-        if done is None and not run_folder.is_run_folder(source.parent):
-            hf_folder.check_weights(source, model)
+        source.check()
     with gathered(faults):
         mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
-        meshes.check_rows(mesh, batch.rows)
+        meshes.check_rows(mesh, batch.rows, batch.accumulate)
     with gathered(faults):
-        trainable_paths(list(abstract_parameters(model)), config.train.what)
+        select(config, model, compute_dtype(config.model.dtype))
     lasting = lasting_settings(config)
     if done is not None:
         with gathered(faults):
@@ -80,8 +86,9 @@ def main(config: ConfigDict) -> None:
         )
         faults += wrong
     if dataset is not None and mesh is not None:
+        ways = meshes.row_shards(mesh) * batch.accumulate
         with gathered(faults):
-            buckets = loader.row_buckets(dataset, batch.to_dict(), model, rows_multiple=meshes.row_shards(mesh))
+            buckets = loader.row_buckets(dataset, batch.to_dict(), model, rows_multiple=ways)
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
     plan = loader.plan_run(
@@ -110,16 +117,18 @@ def main(config: ConfigDict) -> None:
         shard=loader.Shard(jax.process_index(), jax.process_count()),
     )
     settings = run_folder.settings_json(processor.images, resume={**lasting, "data": loader.fingerprint(dataset)})
+    if not trainer.saves_base:
+        settings |= adapter_settings(source if done is None else source.base, trainer.selection.lora)
     workdir.mkdir(parents=True, exist_ok=True)
     with alone(workdir, "training"):
         if done is None:
-            state = trainer.start(read(trainer))
-            run_folder.write_assets(workdir, source)
+            state = trainer.start(source.read(place=trainer.place, sharding=trainer.sharding))
+            run_folder.write_assets(workdir, source.assets)
             write_json(workdir / "config.json", json.loads(config.to_json()))
         checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep)
         if done is not None:
             check_resumable(held, settings, workdir)
-            state = trainer.restore(checkpoints, done, batches)
+            state = trainer.restore(checkpoints, done, batches, base=lambda: read_base(source, trainer))
             say(f"going on from step {done}")
         dataset.ledger.keep_in(workdir / "ledger.jsonl")
         reached = trainer.run(
@@ -158,26 +167,9 @@ def check_workdir(name: str) -> None:
         raise InputError(f"--workdir={name}: holds files that are not a run's; name a new folder")
 
 
-def open_base(config: ConfigDict, workdir: Path, done: int | None):
-    """(assets, shapes, reader of the weights) of what training starts from; the reader takes the trainer.
-
-    A run that goes on needs nothing but its own folder; the model it once started from may be gone.
-    """
-    from vlm_jax.checkpoint import hf_folder, run_folder
-    from vlm_jax.checkpoint.source import resolve
-
-    source = resolve(config.model.path) if done is None else workdir / "assets"
-    if not run_folder.is_run_folder(source):
-        model = hf_folder.read_config(source)
-        return source, model, lambda trainer: hf_folder.read_parameters(source, model, place=trainer.place)
-    checkpoints, step, model, _ = run_folder.open_run(source)
-
-    def read(trainer):
-        # Straight to the shards, so that no device ever holds the whole model.
-        held = checkpoints.restore_parameters(step, model, sharding=lambda path, shape: trainer.shardings[path])
-        return {path: trainer.place(path, array) for path, array in held.items()}
-
-    return source / "assets", model, read
+def read_base(source, trainer):
+    """What is frozen of a run whose checkpoints hold adapters alone."""
+    return source.base.read(place=trainer.place, sharding=trainer.sharding)
 
 
 def keep_compiled_programs() -> None:

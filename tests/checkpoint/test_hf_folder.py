@@ -173,7 +173,7 @@ def test_every_parameter_is_placed_once_as_it_is_read(folder):
     def place(path, array):
         placed.append(path)
         assert isinstance(array, np.ndarray) and array.flags.c_contiguous
-        return jnp.asarray(array)
+        return {path: jnp.asarray(array)}
 
     read_in = read(folder, place=place)
     assert sorted(placed) == sorted(read_in)

@@ -15,6 +15,7 @@ import pytest
 import vlm_jax
 from tests.tiny_models import PHOTOS, save_tiny
 from vlm_jax.checkpoint import run_folder
+from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,9 +63,8 @@ def losses(workdir):
 
 
 def parameters(workdir):
-    checkpoints, step, config, _ = run_folder.open_run(workdir)
-    assert step == STEPS
-    return {path: np.asarray(array) for path, array in checkpoints.restore_parameters(step, config).items()}
+    assert run_folder.latest_step(workdir) == STEPS
+    return {path: np.asarray(array) for path, array in open_model(str(workdir)).read().items()}
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +155,10 @@ def test_only_what_trains_changes(base, tmp_path, what, moved):
     workdir = tmp_path / "run"
     done = train(base, workdir, f"--config.train.what={what}", "--config.train.steps=2")
     assert done.returncode == 0, done.stderr
-    checkpoints, step, config, _ = run_folder.open_run(workdir)
-    after = checkpoints.restore_parameters(step, config)
-    from vlm_jax.checkpoint.hf_folder import read_parameters
-
+    after = open_model(str(workdir)).read()
     changed = {
         path.split("/")[0]
-        for path, before in read_parameters(base, config).items()
+        for path, before in open_model(str(base)).read().items()
         if not np.array_equal(before, after[path])
     }
     assert changed == set(moved)
@@ -282,8 +279,7 @@ def test_damaged_and_cut_short_checkpoints_are_told_or_passed_over(base, unstopp
     for path in (workdir / "checkpoints" / str(STEPS) / "parameters").rglob("d/*"):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError) as error:
-        checkpoints, step, config, _ = run_folder.open_run(workdir)
-        checkpoints.restore_parameters(step, config)
+        open_model(str(workdir)).read()
     assert f"checkpoints/{STEPS}: damaged or unreadable checkpoint" in str(error.value)
     assert "\n" not in str(error.value)
 

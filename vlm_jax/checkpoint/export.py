@@ -2,23 +2,25 @@
 
 from pathlib import Path
 
-from vlm_jax.checkpoint import files, hf_folder, run_folder
-from vlm_jax.checkpoint.source import resolve
+from vlm_jax.checkpoint import files, hf_folder, peft_folder, run_folder
+from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 
-FORMATS = ("hf", "orbax")
+FORMATS = ("hf", "peft", "orbax")
 DTYPES = ("keep", "float32", "bfloat16")
 
 
 def export(path: str | Path, target: str | Path, format: str = "hf", *, dtype: str = "keep") -> None:
-    """Writes the model at `path` (Hugging Face folder, hub id or run folder) to the new folder `target`.
+    """Writes the model at `path` (Hugging Face folder, hub id, PEFT or run folder) to the new folder `target`.
 
-    `hf` is the hub's layout, which transformers opens; `orbax` a run folder, which training starts from. Weights keep
-    their dtype, unless `dtype` names another (float32, bfloat16). The visual-token budget a run was trained with is
-    written into the exported image processor.
+    `hf` is the hub's layout, which transformers opens, with adapters added into the kernels (of a quantised base: into
+    the original's, which is read again); `peft` the adapters alone; `orbax` a run folder, which training starts from.
+    Weights keep their dtype, unless `dtype` names another (float32, bfloat16). The visual-token budget a run was
+    trained with is written into the exported image processor.
 
     Raises:
-      InputError: an unknown format or dtype, an incomplete model, or a target that is in the way.
+      InputError: an unknown format or dtype, an incomplete model, a target that is in the way, or `peft` of a model
+        that has no adapters or of which more than adapters was trained.
     """
     if format not in FORMATS:
         raise InputError(f"format {format!r}: known are {', '.join(FORMATS)}")
@@ -26,18 +28,22 @@ def export(path: str | Path, target: str | Path, format: str = "hf", *, dtype: s
         raise InputError(f"dtype {dtype!r}: known are {', '.join(DTYPES)}")
     destination = Path(target)
     files.check_target(destination)
-    source = resolve(str(path))
-    if run_folder.is_run_folder(source):
-        checkpoints, step, config, images = run_folder.open_run(source)
-        parameters = checkpoints.restore_parameters(step, config)
-        checkpoints.close()
-        assets = source / "assets"
-    else:
-        config, images, assets = hf_folder.read_config(source), None, source
-        parameters = hf_folder.read_parameters(source, config)
+    source = open_model(str(path))
+    if format == "peft":
+        if source.lora is None:
+            raise InputError(f"{path}: has no adapters; its weights go into format hf")
+        if lost := source.trained_beside_adapters():
+            raise InputError(
+                f"{path}: beside adapters, {len(lost)} parameters such as {', '.join(lost[:2])} were trained, which "
+                "a PEFT folder cannot hold; take format hf"
+            )
+        name = source.base.name
+        peft_folder.write(destination, source.config, source.lora, source.read_adapters(), base=name)
+        return
+    parameters = source.read_merged()
     if dtype != "keep":
         parameters = {path: array.astype(dtype) for path, array in parameters.items()}
     if format == "hf":
-        hf_folder.write_folder(destination, config, parameters, assets, images=images)
+        hf_folder.write_folder(destination, source.config, parameters, source.assets, images=source.images)
     else:
-        run_folder.write_run_folder(destination, assets, parameters, images)
+        run_folder.write_run_folder(destination, source.assets, parameters, source.images)

@@ -19,7 +19,7 @@ from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write
 from vlm_jax.checkpoint.names import Entry, hub_name, name_table
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig, from_hf
-from vlm_jax.models.parameters import abstract_parameters
+from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.processing.processor import ImageSettings, Processor, image_settings_json, read_image_settings
 
 SHARD_BYTES = 5 * 10**9
@@ -94,14 +94,14 @@ def read_parameters(
     config: VLMConfig,
     *,
     dtype=None,
-    place: Callable[[str, np.ndarray], jax.Array] = lambda path, array: jax.numpy.asarray(array),
-) -> dict[str, jax.Array]:
+    place: Callable[[str, np.ndarray], Flat] = lambda path, array: {path: jax.numpy.asarray(array)},
+) -> Flat:
     """All parameters of a folder.
 
     Args:
       dtype: cast to it; None keeps what the files hold.
-      place: puts an array of a path on its devices; called one parameter at a time, so that the host never holds more
-        than one stacked parameter.
+      place: puts an array of a path on its devices, under its path or, where it is packed, several; called one
+        parameter at a time, so that the host never holds more than one stacked parameter.
 
     Raises:
       InputError: missing or truncated shards, missing, surplus or misshapen tensors, all of them listed.
@@ -111,7 +111,7 @@ def read_parameters(
         for entry in name_table(config):
             tensors = (stored[name][0].get_tensor(stored[name][1]) for name in entry.tensors())
             array = _join(entry, tensors)
-            parameters[entry.path] = place(entry.path, array if dtype is None else array.astype(dtype))
+            parameters |= place(entry.path, array if dtype is None else array.astype(dtype))
         return parameters
 
 

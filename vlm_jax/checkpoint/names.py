@@ -109,3 +109,10 @@ def hub_name(name: str) -> str:
         if name.startswith(memory):
             return hub + name.removeprefix(memory)
     return name
+
+
+def memory_name(name: str) -> str:
+    """The name that transformers gives a tensor of the hub's layout in memory: the inverse of `hub_name`."""
+    if name.startswith("visual."):
+        return "model." + name
+    return "model.language_model." + name.removeprefix("model.") if name.startswith("model.") else name

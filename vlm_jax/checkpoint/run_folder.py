@@ -11,6 +11,7 @@ Orbax writes a checkpoint beside its place and renames it, so what has a step's 
 import contextlib
 import dataclasses
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from vlm_jax.checkpoint.files import copy_assets, written_whole
-from vlm_jax.checkpoint.hf_folder import read_config
 from vlm_jax.errors import InputError
-from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.parameters import Flat, abstract_parameters, nest, unnest
+from vlm_jax.models.parameters import Flat, nest, unnest
 from vlm_jax.processing.processor import ImageSettings, read_image_settings
 
 PARAMETERS, OPTIMIZER, DATA, SETTINGS = "parameters", "optimizer", "data", "settings"
@@ -119,12 +118,19 @@ class Checkpoints:
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return unnest(restored[PARAMETERS]), restored[OPTIMIZER], restored[DATA]
 
-    def restore_parameters(self, step: int, config: VLMConfig, *, dtype=None, sharding=None) -> Flat:
-        """Parameters alone; `dtype` None keeps what was saved, `sharding(path, shape)` None the first device."""
+    def restore_parameters(self, step: int, wanted: Mapping[str, Any] | None, *, dtype=None, sharding=None) -> Flat:
+        """Parameters alone.
+
+        Args:
+          wanted: {path: anything with a shape} of what must be held, or None for whatever is.
+          dtype: None keeps what was saved.
+          sharding: `sharding(path, shape)`; None for the first device.
+        """
         with self._telling(step):
             held = unnest(ocp.StandardCheckpointHandler().metadata(self.path / str(step) / PARAMETERS).tree)
-        wanted = abstract_parameters(config)
-        if set(held) != set(wanted) or any(held[path].shape != wanted[path].shape for path in wanted):
+        if wanted is not None and {path: leaf.shape for path, leaf in held.items()} != {
+            path: leaf.shape for path, leaf in wanted.items()
+        }:
             raise InputError(f"{self.path / str(step)}: does not hold the parameters that assets/config.json implies")
         single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = {
@@ -178,18 +184,21 @@ def image_settings(held: dict[str, Any]) -> ImageSettings:
     return ImageSettings(**values)
 
 
-def open_run(path: Path) -> tuple[Checkpoints, int, VLMConfig, ImageSettings]:
-    """The newest checkpoint of a run folder with its shapes and picture rules.
+@contextlib.contextmanager
+def newest(path: Path) -> Iterator[tuple[Checkpoints, int]]:
+    """The checkpoints of a run folder, to be read, and the newest of them.
 
     Raises:
       InputError: the folder holds no finished checkpoint.
     """
-    config = read_config(path / "assets")
     checkpoints = Checkpoints(path, read_only=True)
-    step = checkpoints.latest()
-    if step is None:
-        raise InputError(f"{path}: a run folder without a finished checkpoint; train on, or remove it")
-    return checkpoints, step, config, image_settings(checkpoints.settings(step))
+    try:
+        step = checkpoints.latest()
+        if step is None:
+            raise InputError(f"{path}: a run folder without a finished checkpoint; train on, or remove it")
+        yield checkpoints, step
+    finally:
+        checkpoints.close()
 
 
 def write_run_folder(target: Path, assets: Path, parameters: Flat, images: ImageSettings | None = None) -> None:

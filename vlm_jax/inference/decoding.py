@@ -5,6 +5,7 @@ prompt, so there is no padding between prompt and answer, and results do not dep
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -38,9 +39,9 @@ class Decoding(NamedTuple):
 class Decoder:
     """Compiled prefill, decode and full logits of one model; parameters are arguments, so none is copied."""
 
-    def __init__(self, config: VLMConfig, stop_tokens: tuple[int, ...], *, dtype):
+    def __init__(self, config: VLMConfig, stop_tokens: tuple[int, ...], *, dtype, attach: Sequence[Callable] = ()):
         self.dtype = dtype
-        self._graph, self._state = nnx.split(abstract_model(config))
+        self._graph, self._state = nnx.split(abstract_model(config, attach=attach))
         self._stop = jnp.array(stop_tokens, jnp.int32)
         jit = functools.partial(jax.jit, compiler_options=compiler_options())
         self.prefill = jit(self._prefill, static_argnames=("room",))

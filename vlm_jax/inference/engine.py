@@ -9,7 +9,7 @@ What is compiled lies in `decoding`; how a conversation becomes arrays, in `vlm_
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlm_jax.checkpoint import files, hf_folder, run_folder
-from vlm_jax.checkpoint.source import resolve
+from vlm_jax.checkpoint import files, hf_folder
+from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 from vlm_jax.inference.decoding import Decoder, Decoding, bucket
 from vlm_jax.models.config import VLMConfig
@@ -37,11 +37,22 @@ class LoadedModel:
     """Weights on a device, a processor, and compiled functions that fill up as shapes are met."""
 
     def __init__(
-        self, config: VLMConfig, parameters: Flat, processor: Processor, stop_tokens: tuple[int, ...], *, dtype
+        self,
+        config: VLMConfig,
+        parameters: Flat,
+        processor: Processor,
+        stop_tokens: tuple[int, ...],
+        *,
+        dtype,
+        attach: Sequence[Callable] = (),
     ):
+        """
+        Args:
+          attach: what gives the model the layers that `parameters` has beside the base's (`vlm_jax.adapters`).
+        """
         self.config, self.parameters, self.processor = config, parameters, processor
         self.stop_tokens = stop_tokens
-        self._decoder = Decoder(config, stop_tokens, dtype=dtype)
+        self._decoder = Decoder(config, stop_tokens, dtype=dtype, attach=attach)
 
     def fingerprint(self) -> str:
         """Tells weights apart: a digest of some values of every parameter."""
@@ -160,11 +171,19 @@ class LoadedModel:
         return tokens[: stops[0]] if len(stops) else tokens
 
 
-def load(path: str | Path, dtype: str = "auto", *, visual_tokens: int | tuple[int, int] | None = None) -> LoadedModel:
-    """Loads a Hugging Face folder, a hub id (`org/name@revision`), or a run folder (its newest checkpoint).
+def load(
+    path: str | Path,
+    dtype: str = "auto",
+    *,
+    adapter: str | Path | None = None,
+    visual_tokens: int | tuple[int, int] | None = None,
+) -> LoadedModel:
+    """Loads a Hugging Face folder, a hub id (`org/name@revision`), a PEFT folder, or a run folder (its newest
+    checkpoint). Adapters are added into the kernels.
 
     Args:
       dtype: float32 or bfloat16; auto is float32 on a CPU, bfloat16 on an accelerator.
+      adapter: a PEFT folder or a run folder with adapters alone, whose base `path` is.
       visual_tokens: the most (or (least, most)) visual tokens a picture takes; None keeps what the model was trained
         with, or what the folder's image processor says.
 
@@ -174,19 +193,14 @@ def load(path: str | Path, dtype: str = "auto", *, visual_tokens: int | tuple[in
     if dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(f"dtype {dtype!r}: known are auto, float32, bfloat16")
     kind = jnp.dtype(("float32" if jax.default_backend() == "cpu" else "bfloat16") if dtype == "auto" else dtype)
-    folder = resolve(str(path))
-    if run_folder.is_run_folder(folder):
-        checkpoints, step, config, images = run_folder.open_run(folder)
-        parameters = checkpoints.restore_parameters(step, config, dtype=kind)
-        checkpoints.close()
-        assets = folder / "assets"
-        processor = hf_folder.read_processor(assets, config)
-        processor.images = images.with_budget(visual_tokens)
-    else:
-        assets, config = folder, hf_folder.read_config(folder)
-        processor = hf_folder.read_processor(folder, config, visual_tokens)
-        parameters = hf_folder.read_parameters(folder, config, dtype=kind)
-    return LoadedModel(config, parameters, processor, _stop_tokens(assets, processor), dtype=kind)
+    source = open_model(str(path)) if adapter is None else open_model(str(adapter), base=str(path))
+    if adapter is not None and source.base is None:
+        raise InputError(f"{adapter}: is a whole model, no adapter; load it by itself")
+    processor = hf_folder.read_processor(source.assets, source.config, visual_tokens if source.images is None else None)
+    if source.images is not None:
+        processor.images = source.images.with_budget(visual_tokens)
+    parameters = source.read_merged(dtype=kind)
+    return LoadedModel(source.config, parameters, processor, _stop_tokens(source.assets, processor), dtype=kind)
 
 
 def _stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:

@@ -14,15 +14,26 @@ from jaxtyping import Array, Float
 
 
 class Linear(nnx.Module):
-    """`x @ kernel + bias` with kernel [in, out]."""
+    """`x @ kernel + bias` with kernel [in, out].
+
+    `vlm_jax.adapters` may replace the kernel by a module that computes the product, and add one beside it.
+    """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool, std: float, dtype, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (in_features, out_features), dtype))
+        self.kernel = nnx.data(nnx.Param(std * jax.random.normal(rngs.params(), (in_features, out_features), dtype)))
         self.bias = nnx.Param(jnp.zeros((out_features,), dtype)) if bias else None
+        self.adapter = nnx.data(None)
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        y = x @ self.kernel[...].astype(x.dtype)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        y = self.kernel(x) if isinstance(self.kernel, nnx.Module) else x @ self.kernel[...].astype(x.dtype)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(x.dtype)
+        return y if self.adapter is None else y + self.adapter(x)
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """[…, in, out], with a leading axis in a stack."""
+        return self.kernel.shape if isinstance(self.kernel, nnx.Module) else tuple(self.kernel.get_value().shape)
 
 
 class RMSNorm(nnx.Module):

@@ -3,7 +3,7 @@
 A path reads like `decoder/layers/layer/mlp/up_proj/kernel`. Stacked layers are one parameter with a leading [depth].
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,9 +16,16 @@ from vlm_jax.models.vlm import VLM
 Flat = dict[str, Any]
 
 
-def abstract_model(config: VLMConfig, dtype=jnp.float32) -> VLM:
-    """The model with shapes in place of arrays: nothing is allocated."""
-    return nnx.eval_shape(lambda: VLM(config, dtype=dtype, rngs=nnx.Rngs(0)))
+def abstract_model(config: VLMConfig, dtype=jnp.float32, *, attach: Sequence[Callable[[VLM], Any]] = ()) -> VLM:
+    """The model with shapes in place of arrays: nothing is allocated.
+
+    Args:
+      attach: what changes its layers before anything is read into them (`vlm_jax.adapters`), in this order.
+    """
+    model = nnx.eval_shape(lambda: VLM(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    for change in attach:
+        change(model)
+    return model
 
 
 def flatten(state: nnx.State) -> Flat:
@@ -26,9 +33,11 @@ def flatten(state: nnx.State) -> Flat:
     return {"/".join(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(state)}
 
 
-def abstract_parameters(config: VLMConfig, dtype=jnp.float32) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_parameters(
+    config: VLMConfig, dtype=jnp.float32, *, attach: Sequence[Callable[[VLM], Any]] = ()
+) -> dict[str, jax.ShapeDtypeStruct]:
     """{path: shape and dtype} of every parameter of a model."""
-    state = nnx.state(abstract_model(config, dtype))
+    state = nnx.state(abstract_model(config, dtype, attach=attach))
     return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
 
 
@@ -44,9 +53,9 @@ def map_by_path(f: Callable[[str, Any], Any], state: nnx.State) -> nnx.State:
     )
 
 
-def build(config: VLMConfig, flat: Mapping[str, Any]) -> VLM:
+def build(config: VLMConfig, flat: Mapping[str, Any], *, attach: Sequence[Callable[[VLM], Any]] = ()) -> VLM:
     """A model around given arrays; no array is copied."""
-    graph, state = nnx.split(abstract_model(config))
+    graph, state = nnx.split(abstract_model(config, attach=attach))
     return nnx.merge(graph, replace(state, flat))
 
 

@@ -53,12 +53,13 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def check_rows(mesh: Mesh, rows: int) -> None:
-    """Raises InputError unless a batch of `rows` divides over the mesh."""
-    ways = row_shards(mesh)
+def check_rows(mesh: Mesh, rows: int, accumulate: int = 1) -> None:
+    """Raises InputError unless a batch of `rows`, in so many parts, divides over the mesh."""
+    ways = row_shards(mesh) * accumulate
     if rows % ways:
+        parts = f", in {accumulate} parts" if accumulate > 1 else ""
         raise InputError(
-            f"batch.rows {rows} does not divide over data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']}; "
+            f"batch.rows {rows} does not divide over data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']}{parts}; "
             f"take a multiple of {ways}"
         )
 

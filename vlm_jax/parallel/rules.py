@@ -33,8 +33,16 @@ def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """The axes of one parameter."""
     if math.prod(shape) < SMALL:
         return PartitionSpec()
+    # What stands in the place of a kernel, or beside it, lies as the kernel would.
+    kernel = re.sub(r"/(nibbles|codes|scales)$", "", re.sub(r"adapter/[ab]$", "kernel", path))
     for pattern, names in RULES:
-        if re.search(pattern, path):
+        if re.search(pattern, kernel):
+            if path.endswith("/adapter/a"):  # [in, rank]
+                names = (names[0], None)
+            elif path.endswith("/adapter/b"):  # [rank, out]
+                names = (None, names[1])
+            elif path.endswith("/nibbles"):  # [in / 64, 32, out]
+                names = (names[0], None, names[1])
             axes = [None] * (len(shape) - len(names)) + [LOGICAL[name] for name in names]
             return PartitionSpec(
                 *(

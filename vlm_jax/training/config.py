@@ -21,6 +21,14 @@ def default_config() -> ConfigDict:
                 "min_visual_tokens": 4,  # a picture is scaled so that it takes between these many
                 "max_visual_tokens": 256,
                 "attention": "chunked",  # chunked | reference
+                "quantise": "none",  # none | nf4 | int8: how frozen kernels are held
+            },
+            "lora": {
+                "rank": 0,  # 0: no adapters
+                "alpha": 16.0,
+                "targets": "attention+mlp",  # of attention, mlp, vision, connector; or an expression over paths
+                "rslora": False,  # scale by alpha / √rank
+                "dropout": 0.0,
             },
             "data": {
                 # A file or folder in any format that is known (docs/data.md), or several with commas between. Instead
@@ -41,6 +49,7 @@ def default_config() -> ConfigDict:
             },
             "batch": {
                 "rows": 1,  # rows a step, over all devices
+                "accumulate": 1,  # parts of a step's rows that go through the model one after another
                 "tokens": 2048,  # tokens a row
                 "context": 0,  # tokens of the longest example, where it may be longer than a row; see buckets
                 "buckets": 1,  # shapes of batch, 1 to 4: longer ones for longer examples; each is compiled once
@@ -48,7 +57,9 @@ def default_config() -> ConfigDict:
                 "supervised": 0,  # supervised positions a row; 0: in proportion to the data
             },
             "train": {
-                "what": "full",  # full | frozen_vision | connector | a regular expression over parameter paths
+                # auto: adapters where lora.rank is set, else full | full, frozen_vision, connector, adapter, some with
+                # + between | a regular expression over parameter paths
+                "what": "auto",
                 "epochs": 1,  # used when steps is 0
                 "steps": 0,
                 "seed": 0,
@@ -77,6 +88,7 @@ def default_config() -> ConfigDict:
 
 def check_config(config: ConfigDict) -> None:
     """Raises InputError with every setting that is out of range."""
+    from vlm_jax.adapters.quantised import KINDS
     from vlm_jax.models.attention import IMPLEMENTATIONS
     from vlm_jax.models.layers import REMAT_POLICIES
     from vlm_jax.training.optimizer import NAMES
@@ -113,6 +125,12 @@ def check_config(config: ConfigDict) -> None:
     want(model.attention in IMPLEMENTATIONS, "model.attention", " or ".join(IMPLEMENTATIONS))
     want(1 <= model.min_visual_tokens, "model.min_visual_tokens", "at least 1")
     want(model.min_visual_tokens <= model.max_visual_tokens, "model.max_visual_tokens", "at least min_visual_tokens")
+    want(model.quantise in ("none", *KINDS), "model.quantise", f"none, {' or '.join(KINDS)}")
+    want(config.lora.rank >= 0, "lora.rank", "0 or more")
+    want(config.lora.alpha > 0, "lora.alpha", "above 0")
+    want(0 <= config.lora.dropout < 1, "lora.dropout", "a share from 0 to below 1")
+    want(config.batch.accumulate >= 1, "batch.accumulate", "at least 1")
+    want(config.batch.rows % max(1, config.batch.accumulate) == 0, "batch.accumulate", "a divisor of batch.rows")
     want(train.remat in REMAT_POLICIES, "train.remat", ", ".join(REMAT_POLICIES))
     for key in ("batch.rows", "batch.tokens", "checkpoint.every", "checkpoint.keep", "log.every", "data.threads"):
         section, name = key.split(".")
@@ -136,11 +154,12 @@ def check_config(config: ConfigDict) -> None:
 
 def lasting_settings(config: ConfigDict) -> dict[str, Any]:
     """{key: value} of the settings that change what is computed: a run goes on only with the same ones."""
-    kept = [f"{section}.{key}" for section in ("batch", "train", "optimizer") for key in config[section]]
+    kept = [f"{section}.{key}" for section in ("batch", "train", "optimizer", "lora") for key in config[section]]
     kept += [
         "model.path",
         "model.dtype",
         "model.attention",
+        "model.quantise",
         "model.min_visual_tokens",
         "model.max_visual_tokens",
         "data.shuffle",

@@ -6,10 +6,11 @@ Where batches come from is the caller's (`scripts/train.py` connects `data_pipel
 
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,20 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
+from vlm_jax.adapters import lora, quantised
 from vlm_jax.checkpoint.run_folder import Checkpoints
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.parameters import Flat, abstract_parameters
+from vlm_jax.models.parameters import Flat
 from vlm_jax.parallel.compiler import compiler_options
 from vlm_jax.parallel.mesh import batch_sharding, replicated, to_devices
-from vlm_jax.parallel.rules import parameter_shardings
+from vlm_jax.parallel.rules import parameter_shardings, partition
 from vlm_jax.training.log import RunLog
 from vlm_jax.training.optimizer import learning_rate, make_optimizer, optimizer_shardings
-from vlm_jax.training.selection import trainable_paths
+from vlm_jax.training.selection import select
 from vlm_jax.training.step import make_loss, make_step
 
 
@@ -52,13 +54,8 @@ class Trainer:
     def __post_init__(self):
         settings = self.config
         self.dtype = compute_dtype(settings.model.dtype)
-        shapes = abstract_parameters(self.model)
-        self.trainable = trainable_paths(list(shapes), settings.train.what)
-        # What trains has float32 masters; what is frozen is held as it is computed with.
-        self.abstract = {
-            path: jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if path in self.trainable else self.dtype)
-            for path, leaf in shapes.items()
-        }
+        self.selection = select(settings, self.model, self.dtype)
+        self.abstract, self.trainable = self.selection.abstract, self.selection.trainable
         self.shardings = parameter_shardings(self.abstract, self.mesh)
         self.schedule = learning_rate(settings.optimizer, self.steps)
         self.optimizer = make_optimizer(settings.optimizer, self.schedule, self._part(self.abstract))
@@ -66,12 +63,23 @@ class Trainer:
             self.optimizer, self._part(self.abstract), self._part(self.shardings), self.mesh
         )
         loss = make_loss(
-            self.model, dtype=self.dtype, implementation=settings.model.attention, remat=settings.train.remat
+            self.model,
+            dtype=self.dtype,
+            implementation=settings.model.attention,
+            remat=settings.train.remat,
+            attach=self.selection.attach,
         )
         whole = replicated(self.mesh)
         part, frozen = self._part(self.shardings), self._part(self.shardings, trains=False)
         self._step = jax.jit(
-            make_step(loss, self.optimizer, self.schedule),
+            make_step(
+                loss,
+                self.optimizer,
+                self.schedule,
+                draw=functools.partial(lora.seeds, self.selection.seeds),
+                seed=settings.train.seed,
+                accumulate=settings.batch.accumulate,
+            ),
             in_shardings=(part, self._moment_shardings, frozen, batch_sharding(self.mesh), whole),
             out_shardings=(part, self._moment_shardings, whole),
             donate_argnums=(0, 1),
@@ -86,9 +94,15 @@ class Trainer:
     def _part(self, flat: Flat, trains: bool = True) -> Flat:
         return {path: leaf for path, leaf in flat.items() if (path in self.trainable) == trains}
 
-    def place(self, path: str, array: np.ndarray) -> jax.Array:
-        """Puts a parameter that was read on its devices, in the dtype it is trained in."""
-        return jax.device_put(array.astype(self.abstract[path].dtype), self.shardings[path])
+    def place(self, path: str, array: np.ndarray | jax.Array) -> Flat:
+        """Puts a parameter that was read on its devices, as it is trained or held frozen."""
+        if path in self.selection.packed:
+            return quantised.packed(path, jnp.asarray(array), self.selection.quantise, self.shardings)
+        return {path: jax.device_put(array.astype(self.abstract[path].dtype), self.shardings[path])}
+
+    def sharding(self, path: str, shape: tuple[int, ...]) -> NamedSharding:
+        """Where a parameter is read to, before it is packed or not."""
+        return NamedSharding(self.mesh, partition(path, shape, self.mesh))
 
     def _abstract_state(self) -> tuple[Flat, Any]:
         """Parameters and optimizer as shapes with shardings."""
@@ -112,18 +126,34 @@ class Trainer:
         return self._step.lower(self._part(parameters), moments, frozen, batch, number).compile()
 
     def start(self, parameters: Flat):
-        """(trainable, moments, frozen) of a fresh run."""
+        """(trainable, moments, frozen) of a fresh run; adapters that `parameters` has not begin as they should."""
+        fresh = {
+            path: jax.device_put(lora.initial(path, leaf.shape, self.config.train.seed), self.shardings[path])
+            for path, leaf in self.abstract.items()
+            if path not in parameters and lora.is_adapter(path)
+        }
+        parameters = {**parameters, **fresh}
         trainable = self._part(parameters)
         moments = jax.jit(self.optimizer.init, out_shardings=self._moment_shardings)(trainable)
         return trainable, moments, self._part(parameters, trains=False)
 
-    def restore(self, checkpoints: Checkpoints, step: int, data: grain.DatasetIterator):
-        """(trainable, moments, frozen) of a checkpoint; the data iterator is set to where it was."""
+    def restore(self, checkpoints: Checkpoints, step: int, data: grain.DatasetIterator, base: Callable[[], Flat]):
+        """(trainable, moments, frozen) of a checkpoint; the data iterator is set to where it was.
 
+        Args:
+          base: reads what is frozen, where checkpoints do not hold it (`saves_base`).
+        """
         abstract, moments = self._abstract_state()
-        parameters, moments, position = checkpoints.restore_training(step, abstract, moments)
+        saved = abstract if self.saves_base else self._part(abstract)
+        parameters, moments, position = checkpoints.restore_training(step, saved, moments)
         data.set_state(position)
-        return self._part(parameters), moments, self._part(parameters, trains=False)
+        held = parameters if self.saves_base else base()
+        return self._part(parameters), moments, self._part(held, trains=False)
+
+    @property
+    def saves_base(self) -> bool:
+        """Whether checkpoints hold all parameters: they do, but for adapters of a base that stays as it was."""
+        return self.selection.lora is None and not self.selection.packed
 
     def run(
         self,
@@ -150,7 +180,7 @@ class Trainer:
             if step != saved:
                 checkpoints.save(
                     step,
-                    {**trainable, **frozen},
+                    {**trainable, **frozen} if self.saves_base else trainable,
                     {**settings, "step": step},
                     optimizer=moments,
                     data=batches.get_state(),

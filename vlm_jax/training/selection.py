@@ -1,31 +1,111 @@
-"""What trains, as a rule over parameter paths."""
+"""What trains, what is frozen and how it is held: decided from the settings, over parameter paths."""
 
+import dataclasses
 import re
+from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from vlm_jax.adapters import quantised
+from vlm_jax.adapters.lora import Lora, is_adapter, is_seed
 from vlm_jax.errors import InputError
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import abstract_parameters
 
 PRESETS = {
     "full": r".*",
     "frozen_vision": r"(?!vision/).*",
-    "connector": r"connector/.*",
+    "connector": r"connector/(?!.*adapter/).*",
+    "adapter": r".*/adapter/[ab]",
 }
 """Names for the usual choices; any other regular expression over paths works as well."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The parameters of a run.
+
+    Attributes:
+      abstract: shape and dtype of every one: what trains in float32, what is frozen as it is computed with.
+      trainable: the paths that train.
+      attach: what makes the model of these parameters of a plain one (`parameters.abstract_model`).
+      packed: kernels of the plain model that are held quantised, as codes and scales below their paths.
+      seeds: what dropout draws from, given anew for each step.
+    """
+
+    abstract: dict[str, jax.ShapeDtypeStruct]
+    trainable: set[str]
+    attach: tuple[Callable, ...]
+    packed: frozenset[str]
+    seeds: dict[str, jax.ShapeDtypeStruct]
+    lora: Lora | None
+    quantise: str
+
+
+def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
+    """The parameters of a run with these settings.
+
+    Raises:
+      InputError: targets or an expression that match nothing, or adapters that nothing trains.
+    """
+    given = config.lora
+    lora = Lora(given.rank, float(given.alpha), given.targets, given.rslora, given.dropout) if given.rank else None
+    attach: tuple[Callable, ...] = (lora.attach,) if lora else ()
+    paths = [path for path in abstract_parameters(model, attach=attach) if not is_seed(path)]
+    what = config.train.what
+    if what == "auto":
+        what = "adapter" if lora else "full"
+    trainable = trainable_paths(paths, what)
+    if lora and not any(map(is_adapter, trainable)):
+        raise InputError(
+            f"lora.rank is {lora.rank}, and train.what {what!r} trains no adapter; take adapter, or rank 0"
+        )
+    packed: list[str] = []
+    if config.model.quantise != "none":
+
+        def pack(model):
+            packed.extend(quantised.attach(model, config.model.quantise, keep=trainable))
+
+        abstract_parameters(model, attach=(pack,))
+        kept, kind = trainable, config.model.quantise
+        attach = (lambda model: quantised.attach(model, kind, keep=kept), *attach)
+
+    def held(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        if path in trainable:
+            return jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
+        plain = jnp.issubdtype(leaf.dtype, jnp.floating) and not path.endswith("/scales")
+        return jax.ShapeDtypeStruct(leaf.shape, dtype if plain else leaf.dtype)
+
+    shapes = abstract_parameters(model, attach=attach)
+    return Selection(
+        {path: held(path, leaf) for path, leaf in shapes.items() if not is_seed(path)},
+        trainable,
+        attach,
+        frozenset(packed),
+        {path: leaf for path, leaf in shapes.items() if is_seed(path)},
+        lora,
+        config.model.quantise,
+    )
 
 
 def trainable_paths(paths: list[str], what: str) -> set[str]:
     """Paths that train.
 
     Args:
-      what: a key of `PRESETS`, or a regular expression matched from the start of a path.
+      what: keys of `PRESETS` with + between, or a regular expression matched from the start of a path.
 
     Raises:
       InputError: no valid expression, or one that matches nothing.
     """
+    names = what.split("+")
     try:
-        pattern = re.compile(PRESETS.get(what, what))
+        pattern = re.compile("|".join(PRESETS[name] for name in names) if set(names) <= set(PRESETS) else what)
     except re.error as error:
         raise InputError(
-            f"train.what {what!r} is neither one of {', '.join(PRESETS)} nor a regular expression ({error})"
+            f"train.what {what!r} is neither made of {', '.join(PRESETS)} with + between nor a regular expression "
+            f"({error})"
         ) from None
     chosen = {path for path in paths if pattern.match(path)}
     if not chosen:

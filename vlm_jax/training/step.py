@@ -4,12 +4,13 @@ Parameters are two flat dictionaries, {path: array}: what trains, and what is fr
 around them inside the step, so full fine-tuning, frozen parts and (later) adapters share this one step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jaxtyping import Array
 
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_model, replace
@@ -17,9 +18,16 @@ from vlm_jax.models.vlm import Batch
 from vlm_jax.training.loss import cross_entropy
 
 
-def make_loss(config: VLMConfig, *, dtype, implementation: str, remat: str) -> Callable[[Flat, Flat, Batch], tuple]:
-    """`loss(trainable, frozen, batch) -> (mean loss per supervised token, supervised tokens)`."""
-    graph, state = nnx.split(abstract_model(config))
+def make_loss(
+    config: VLMConfig, *, dtype, implementation: str, remat: str, attach: Sequence[Callable] = ()
+) -> Callable[..., tuple]:
+    """`loss(trainable, frozen, batch) -> (mean loss per supervised token, supervised tokens)`.
+
+    Args:
+      attach: what gives the model the layers that its parameters have beside a plain one's (`selection.Selection`);
+        what dropout draws from is expected among `frozen`.
+    """
+    graph, state = nnx.split(abstract_model(config, attach=attach))
 
     def loss(trainable: Flat, frozen: Flat, batch: Batch):
         model = nnx.merge(graph, replace(state, {**trainable, **frozen}))
@@ -30,14 +38,48 @@ def make_loss(config: VLMConfig, *, dtype, implementation: str, remat: str) -> C
     return loss
 
 
-def make_step(loss: Callable, optimizer: optax.GradientTransformation, schedule: optax.Schedule) -> Callable:
+def make_step(
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    draw: Callable[[Array], Flat] = lambda key: {},
+    seed: int = 0,
+    accumulate: int = 1,
+) -> Callable:
     """`step(trainable, moments, frozen, batch, number) -> (trainable, moments, metrics)`, to be jitted.
 
     `number` counts finished steps; the metrics are scalars that stay on the device.
+
+    Args:
+      draw: what a step draws at random (`adapters.lora.seeds`), from a key.
+      accumulate: so many parts of the rows go through the model one after another; the gradient is that of the whole
+        batch, every supervised token counting the same.
     """
 
+    def gradients_of(trainable: Flat, frozen: Flat, batch: Batch, key):
+        """(mean loss, supervised tokens), and the gradient of the mean."""
+        if accumulate == 1:
+            return jax.value_and_grad(loss, has_aux=True)(trainable, {**frozen, **draw(key)}, batch)
+
+        def total(trainable, rows, key):
+            mean, weight = loss(trainable, {**frozen, **draw(key)}, rows)
+            return mean * weight, weight
+
+        def part(carry, given):
+            rows, number = given
+            found = jax.value_and_grad(total, has_aux=True)(trainable, rows, jax.random.fold_in(key, number))
+            return jax.tree.map(jnp.add, carry, found), None
+
+        zero = ((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, trainable))
+        parts = jax.tree.map(lambda rows: _parts(rows, accumulate), batch)
+        ((value, weight), gradients), _ = jax.lax.scan(part, zero, (parts, jnp.arange(accumulate)))
+        share = 1 / jnp.maximum(weight, 1.0)
+        return (value * share, weight), jax.tree.map(lambda leaf: leaf * share, gradients)
+
     def step(trainable: Flat, moments, frozen: Flat, batch: Batch, number):
-        (value, weight), gradients = jax.value_and_grad(loss, has_aux=True)(trainable, frozen, batch)
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        (value, weight), gradients = gradients_of(trainable, frozen, batch, key)
         updates, moments = optimizer.update(gradients, moments, trainable)
         metrics = {
             "loss": value,
@@ -48,3 +90,8 @@ def make_step(loss: Callable, optimizer: optax.GradientTransformation, schedule:
         return optax.apply_updates(trainable, updates), moments, metrics
 
     return step
+
+
+def _parts(rows: Array, count: int) -> Array:
+    """[rows, …] as [count, rows / count, …]: every part takes rows of every device that holds some."""
+    return jnp.moveaxis(rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]), 1, 0)

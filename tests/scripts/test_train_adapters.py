@@ -1,0 +1,118 @@
+"""scripts/train.py with adapters: small checkpoints, exact resume, merged and PEFT exports, clear errors."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import vlm_jax
+from tests.scripts.test_train import STEPS, losses, train
+from tests.tiny_models import PHOTOS, assistant, save_tiny, user
+from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.errors import InputError
+
+LORA = ["--config.lora.rank=4", "--config.lora.dropout=0.1", "--config.model.quantise=nf4"]
+QUESTION = [user("What is it called?", str(PHOTOS / "chelsea.jpg")), assistant("Chelsea")]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base") / "model"
+    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "lora"
+    done = train(base, workdir, *LORA)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_checkpoints_hold_adapters_alone_and_the_loss_falls(base, trained):
+    source = open_model(str(trained))
+    own = source.read_adapters()
+    assert own and all(path.endswith(("/adapter/a", "/adapter/b")) for path in own)
+    assert source.trained_beside_adapters() == [] and source.lora.rank == 4
+    told = losses(trained)
+    assert np.mean(told[-3:]) < np.mean(told[:3])
+    for path, array in open_model(str(base)).read().items():
+        np.testing.assert_array_equal(array, source.read()[path])
+
+
+def test_a_run_goes_on_with_the_same_losses_and_adapters(base, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    for step in (6, STEPS):  # what a kill after step 3 would have left
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step), ignore_errors=True)
+    left = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit())
+    again = train(base, tmp_path / "run", *LORA)
+    assert again.returncode == 0, again.stderr
+    assert left == [] or f"going on from step {left[-1]}" in again.stdout
+    assert losses(tmp_path / "run") == losses(trained)
+    for path, array in open_model(str(tmp_path / "run")).read_adapters().items():
+        np.testing.assert_array_equal(array, open_model(str(trained)).read_adapters()[path])
+
+
+def test_every_way_out_gives_the_same_model(base, trained, tmp_path):
+    expected = vlm_jax.load(trained).logits(QUESTION)
+    vlm_jax.export(trained, tmp_path / "peft", "peft")
+    vlm_jax.export(trained, tmp_path / "hf", "hf")
+    scale = np.abs(expected).max()
+    for other in (
+        vlm_jax.load(tmp_path / "peft"),
+        vlm_jax.load(base, adapter=tmp_path / "peft"),
+        vlm_jax.load(base, adapter=trained),
+        vlm_jax.load(tmp_path / "hf"),
+    ):
+        assert np.abs(other.logits(QUESTION) - expected).max() < 1e-5 * scale
+    assert np.abs(vlm_jax.load(base).logits(QUESTION) - expected).max() > 1e-3 * scale
+
+
+def test_a_base_that_is_gone_or_another_is_named(base, trained, tmp_path):
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(base, moved)
+    save_tiny(other, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16, seed=5)
+    with pytest.raises(InputError, match="trained on other weights than those of .*other"):
+        vlm_jax.load(other, adapter=trained)
+    hidden = base.rename(base.with_name("hidden"))
+    try:
+        with pytest.raises(InputError, match=f"holds adapters of {base}, which cannot be had"):
+            vlm_jax.load(trained)
+        assert vlm_jax.load(moved, adapter=trained).logits(QUESTION).shape
+    finally:
+        hidden.rename(base)
+
+
+@pytest.mark.parametrize(
+    "settings, fault",
+    [
+        (["--config.lora.rank=4", "--config.lora.targets=nothing"], "matches none of the"),
+        (["--config.lora.rank=4", "--config.train.what=connector"], "trains no adapter"),
+        (["--config.batch.accumulate=3"], "a divisor of batch.rows"),
+        (["--config.model.quantise=nf3"], "wanted none, nf4 or int8"),
+    ],
+)
+def test_impossible_settings_are_one_line_before_compiling(base, tmp_path, settings, fault):
+    done = train(base, tmp_path / "run", *settings)
+    assert done.returncode == 1 and "compiling" not in done.stdout
+    assert fault in done.stderr and done.stderr.count("error: ") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_with_adapters_is_merged_before_it_is_trained_on(trained, tmp_path):
+    done = train(trained, tmp_path / "run")
+    assert done.returncode == 1 and "merge them first" in done.stderr
+
+
+def test_what_a_peft_folder_cannot_hold_is_refused(base, tmp_path):
+    more = ["--config.lora.rank=2", "--config.train.what=adapter+connector", "--config.train.steps=2"]
+    done = train(base, tmp_path / "run", *more)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(InputError, match="such as connector/.*which a PEFT folder cannot hold"):
+        vlm_jax.export(tmp_path / "run", tmp_path / "peft", "peft")
+    vlm_jax.export(tmp_path / "run", tmp_path / "hf", "hf")
+    expected = vlm_jax.load(tmp_path / "run").logits(QUESTION)
+    np.testing.assert_allclose(vlm_jax.load(tmp_path / "hf").logits(QUESTION), expected, atol=1e-5)
+    with pytest.raises(InputError, match="has no adapters"):
+        vlm_jax.export(base, tmp_path / "none", "peft")

@@ -1,0 +1,121 @@
+"""Adapters, quantised bases and accumulation in the step: what moves, what does not, and equal gradients."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.tiny_models import PHOTOS, assistant, save_tiny, user
+from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.inference.engine import load
+from vlm_jax.models.parameters import nest
+from vlm_jax.parallel import mesh as meshes
+from vlm_jax.processing.rows import Size, assemble, stack
+from vlm_jax.training.config import default_config
+from vlm_jax.training.loop import Trainer
+
+CAPACITY = Size(160, 128, 96)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def batch(base):
+    """Eight rows of unequal lengths, with unequal numbers of supervised tokens."""
+    model = load(base, dtype="float32", visual_tokens=16)
+    rows = []
+    for number in range(8):
+        words = " ".join(["one two three"] * (1 + 3 * (number % 4)))
+        shown = [str(PHOTOS / "chelsea.jpg")] if number % 3 else []
+        rows.append(
+            assemble(
+                [model.encode([user(f"What is number {number}?", *shown), assistant(words)])],
+                CAPACITY,
+                patch_values=588,
+                merge_unit=4,
+            )
+        )
+    return stack(rows)
+
+
+def trainer_of(base, *, devices=1, mesh=None, **settings):
+    config = default_config()
+    config.model.path = str(base)
+    config.batch.rows, config.train.remat, config.train.steps = 8, "none", 50
+    config.optimizer.learning_rate = 1e-2
+    config.optimizer.warmup = 0.0
+    for key, value in settings.items():
+        section, name = key.split("__")
+        config[section][name] = value
+    shape = meshes.MeshShape(**(mesh or {}))
+    return Trainer(config, open_model(str(base)).config, meshes.make_mesh(shape, jax.devices()[:devices]), 50)
+
+
+def run(base, batch, steps, **settings):
+    trainer = trainer_of(base, **settings)
+    state = trainer.start(open_model(str(base)).read(place=trainer.place, sharding=trainer.sharding))
+    step = trainer.compile({name: (array.shape, array.dtype) for name, array in batch.items()})
+    trainable, moments, frozen = state
+    before = jax.device_get(frozen)
+    told = []
+    for number in range(steps):
+        placed = meshes.to_devices(batch, trainer.mesh)
+        trainable, moments, metrics = step(trainable, moments, frozen, placed, np.int32(number))
+        told.append(float(metrics["loss"]))
+    return trainer, told, trainable, moments, (before, jax.device_get(frozen))
+
+
+@pytest.mark.parametrize("quantise", ["none", "nf4", "int8"])
+def test_adapters_learn_while_the_base_stays_bit_for_bit(base, batch, quantise):
+    trainer, told, trainable, moments, (before, after) = run(
+        base, batch, 50, lora__rank=4, lora__targets="attention+mlp+vision+connector", model__quantise=quantise
+    )
+    assert told[-1] < 0.5 * told[0]
+    assert all(path.endswith(("/adapter/a", "/adapter/b")) for path in trainable)
+    held = {
+        path
+        for leaf, _ in jax.tree_util.tree_leaves_with_path(moments)
+        for path in [key.key for key in leaf if hasattr(key, "key")]
+    }
+    assert held <= set(trainable) and any(path.endswith("/adapter/a") for path in held)
+    assert before.keys() == after.keys()
+    for path in before:
+        np.testing.assert_array_equal(before[path], after[path], err_msg=path)
+    packed = {path for path in before if path.endswith(("/codes", "/nibbles"))}
+    assert bool(packed) == (quantise != "none")
+    assert all(before[path].dtype == ("int8" if quantise == "int8" else "uint8") for path in packed)
+    assert nest(before)  # paths of a packed kernel and of others do not collide
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora__rank": 3}])
+def test_accumulating_equals_one_large_batch(base, batch, settings):
+    settings = {"optimizer__learning_rate": 1e-3, **settings}
+    _, whole, one, *_ = run(base, batch, 5, **settings)
+    _, parts, four, *_ = run(base, batch, 5, batch__accumulate=4, **settings)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+    for path, array in one.items():
+        difference = np.abs(np.asarray(array) - np.asarray(four[path])).max()
+        assert difference <= 1e-4 * max(np.abs(np.asarray(array)).max(), 1e-2), path
+
+
+def test_dropout_is_drawn_anew_for_each_step_and_the_same_for_a_seed(base, batch):
+    _, told, *_ = run(base, batch, 3, lora__rank=4, lora__dropout=0.5, optimizer__learning_rate=1e-9)
+    _, again, *_ = run(base, batch, 3, lora__rank=4, lora__dropout=0.5, optimizer__learning_rate=1e-9)
+    assert told == again
+    _, trained, *_ = run(base, batch, 6, lora__rank=4, lora__dropout=0.5)
+    _, plain, *_ = run(base, batch, 6, lora__rank=4)
+    assert np.abs(np.subtract(trained[1:], plain[1:])).max() > 1e-4
+
+
+@pytest.mark.parametrize("mesh", [{"data": 8}, {"fsdp": 8, "data": 1}, {"data": 1, "fsdp": 4, "tensor": 2}])
+def test_adapters_on_eight_devices_learn_what_they_learn_on_one(base, batch, mesh):
+    settings = {"lora__rank": 4, "model__quantise": "nf4", "lora__targets": "attention+mlp+connector"}
+    _, one, single, *_ = run(base, batch, 6, **settings)
+    _, many, spread, *_ = run(base, batch, 6, devices=8, mesh=mesh, **settings)
+    np.testing.assert_allclose(many, one, atol=1e-4)
+    for path, array in single.items():
+        np.testing.assert_allclose(np.asarray(spread[path]), np.asarray(array), atol=2e-4, err_msg=path)

@@ -1,0 +1,170 @@
+"""A model wherever it is kept: a Hugging Face folder, a PEFT folder, a run folder whole or with adapters alone.
+
+Adapters are no model by themselves: their base is found by the name they carry, and a missing one is named.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from vlm_jax.adapters import lora as adapters
+from vlm_jax.adapters.lora import Lora
+from vlm_jax.checkpoint import hf_folder, peft_folder, run_folder
+from vlm_jax.checkpoint.source import resolve
+from vlm_jax.errors import InputError
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import Flat, abstract_parameters
+from vlm_jax.processing.processor import ImageSettings
+
+ADAPTER = "adapter"
+"""In a checkpoint's settings: what its adapters are and which base they belong to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """What can be read of a model before its weights.
+
+    Attributes:
+      name: as it was given.
+      assets: the folder of its small files.
+      images: picture rules it was trained with, None for those of `assets`.
+      base: where the weights that are not in this place are; None where all are.
+      lora: the kind of its adapters, if it has any.
+    """
+
+    name: str
+    assets: Path
+    config: VLMConfig
+    images: ImageSettings | None
+    folder: Path
+    base: "ModelSource | None" = None
+    lora: Lora | None = None
+
+    def check(self) -> None:
+        """Raises what reading would, as far as headers tell."""
+        if self.base is not None:
+            self.base.check()
+        elif not run_folder.is_run_folder(self.folder):
+            hf_folder.check_weights(self.folder, self.config)
+
+    def read(self, *, dtype=None, place: Callable[[str, Any], Flat] | None = None, sharding=None) -> Flat:
+        """The parameters of the model without adapters: what was trained of the base is in place of the base's.
+
+        Args:
+          dtype: cast to it; None keeps what is held.
+          place: puts a parameter on its devices; called for one at a time.
+          sharding: `sharding(path, shape)`, where a run's checkpoint is read to.
+        """
+        place = place or (lambda path, array: {path: jnp.asarray(array)})
+
+        def one(path: str, array: Any) -> Flat:
+            return place(path, array if dtype is None else array.astype(dtype))
+
+        if self.base is not None:
+            own = {path: array for path, array in self._own().items() if not adapters.is_adapter(path)}
+            flat = self.base.read(dtype=dtype, place=place, sharding=sharding)
+            for path, array in own.items():
+                flat |= one(path, array)
+            return flat
+        if run_folder.is_run_folder(self.folder):
+            with run_folder.newest(self.folder) as (checkpoints, step):
+                held = checkpoints.restore_parameters(step, abstract_parameters(self.config), sharding=sharding)
+            flat = {}
+            for path in list(held):
+                flat |= one(path, held.pop(path))
+            return flat
+        return hf_folder.read_parameters(self.folder, self.config, dtype=dtype, place=place)
+
+    def read_adapters(self) -> Flat:
+        """The adapters' parameters; none where it has none."""
+        if self.lora is None:
+            return {}
+        return {path: array for path, array in self._own().items() if adapters.is_adapter(path)}
+
+    def trained_beside_adapters(self) -> list[str]:
+        """Paths of parameters in this place that are no adapters'."""
+        return [] if self.base is None else [path for path in self._own() if not adapters.is_adapter(path)]
+
+    def read_merged(self, *, dtype=None) -> Flat:
+        """All parameters, adapters added into the kernels."""
+        flat = self.read(dtype=dtype)
+        return adapters.merged({**flat, **self.read_adapters()}, self.lora) if self.lora else flat
+
+    def digest(self) -> str:
+        """Tells weights apart without reading them all: sizes, names, and the beginnings of the files."""
+        if self.base is not None:
+            return self.base.digest()
+        held = hashlib.sha256()
+        if run_folder.is_run_folder(self.folder):
+            with run_folder.newest(self.folder) as (checkpoints, step):
+                held.update(f"{checkpoints.path.parent.name} {step}".encode())
+        else:
+            for path in sorted(self.folder.glob("*.safetensors")):
+                with path.open("rb") as file:
+                    held.update(f"{path.name} {path.stat().st_size}".encode() + file.read(1 << 20))
+        return held.hexdigest()[:16]
+
+    def _own(self) -> Flat:
+        """What lies in this folder of a model whose base is elsewhere."""
+        if peft_folder.is_peft_folder(self.folder):
+            return peft_folder.read(self.folder, self.config)[1]
+        with run_folder.newest(self.folder) as (checkpoints, step):
+            return checkpoints.restore_parameters(step, None)
+
+
+def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
+    """Finds a model.
+
+    Args:
+      base: where the base of adapters is, if not where they say.
+
+    Raises:
+      InputError: nothing there, a run without a checkpoint, or a base that is missing or another one.
+    """
+    folder = resolve(path_or_id)
+    if run_folder.is_run_folder(folder):
+        config, assets = hf_folder.read_config(folder / "assets"), folder / "assets"
+        with run_folder.newest(folder) as (checkpoints, step):
+            settings = checkpoints.settings(step)
+        images, held = run_folder.image_settings(settings), settings.get(ADAPTER)
+        if held is None:
+            return ModelSource(path_or_id, assets, config, images, folder)
+        below = _base(path_or_id, base or held["base"])
+        if below.digest() != held["digest"]:
+            raise InputError(
+                f"{path_or_id}: its adapters were trained on other weights than those of {below.name} "
+                f"(digest {held['digest']}, there {below.digest()}); give the base they were trained on"
+            )
+        lora = Lora(**held["lora"]) if held["lora"] else None
+        return ModelSource(path_or_id, assets, config, images, folder, below, lora)
+    if peft_folder.is_peft_folder(folder):
+        settings, named = peft_folder.read_settings(folder)
+        below = _base(path_or_id, base or named)
+        lora, _ = peft_folder.read(folder, below.config)
+        return ModelSource(path_or_id, below.assets, below.config, below.images, folder, below, lora)
+    return ModelSource(path_or_id, folder, hf_folder.read_config(folder), None, folder)
+
+
+def _base(name: str, base: str) -> ModelSource:
+    if not base:
+        raise InputError(f"{name}: holds adapters and does not say of which base; give its folder as the base")
+    try:
+        below = open_model(base)
+    except InputError as error:
+        raise InputError(
+            [f"{name}: holds adapters of {base}, which cannot be had: {fault}" for fault in error.faults]
+        ) from None
+    if below.lora is not None:
+        raise InputError(f"{name}: its base {base} is a model with adapters; merge them first (convert_checkpoint.py)")
+    return below
+
+
+def adapter_settings(source: ModelSource, lora: Lora | None) -> dict[str, Any]:
+    """What a checkpoint of adapters says of them and of their base."""
+    where = str(source.folder.absolute()) if Path(source.name).expanduser().is_dir() else source.name
+    held = None if lora is None else dataclasses.asdict(lora.without_dropout())
+    return {ADAPTER: {"base": where, "digest": source.digest(), "lora": held}}
