@@ -318,3 +318,25 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="a checkpoint takes 0 MB and the disk has 0 MB left; free some room"):
         checkpoints.save(1, {"a": np.zeros(100)}, {})
     assert checkpoints.latest() is None
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_still_saves(base, tmp_path):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        command(base, workdir, "--config.data.workers=2", "--config.train.steps=400", "--config.data.cache_mb=0"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a group of its own, as a terminal's foreground job is
+    )
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        if (workdir / "metrics.jsonl").exists() and len((workdir / "metrics.jsonl").read_text().splitlines()) >= 4:
+            os.killpg(process.pid, signal.SIGINT)
+            break
+        time.sleep(0.05)
+    said, complained = process.communicate(timeout=120)
+    assert process.returncode == 130, said + complained
+    assert "stopped at step" in said + complained and "Traceback" not in complained
+    assert run_folder.latest_step(workdir) is not None
