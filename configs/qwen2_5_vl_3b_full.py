@@ -1,0 +1,23 @@
+"""Full fine-tuning of Qwen2.5-VL-3B, for a slice of accelerators.
+
+    scripts/train.py --config=configs/qwen2_5_vl_3b_full.py --workdir=runs/full --config.data.path=mine.jsonl
+
+No published recipe gives its settings; these are cautious: a low rate, one epoch. What does not belong here: anything
+that depends on one machine (pass rows and mesh on the command line, for example `--config.mesh.fsdp=8`).
+"""
+
+from vlm_jax.training.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.model.path = "Qwen/Qwen2.5-VL-3B-Instruct"
+    config.model.max_visual_tokens = 1024
+    config.batch.rows = 8
+    config.batch.tokens = 2048
+    config.train.epochs = 1
+    config.mesh.data = 1
+    config.mesh.fsdp = -1
+    config.optimizer.learning_rate = 1e-5
+    config.optimizer.warmup = 0.03
+    return config

@@ -1,0 +1,24 @@
+"""QLoRA on Qwen2.5-VL-3B: adapters on a base in 4 bits, for one accelerator.
+
+    scripts/train.py --config=configs/qwen2_5_vl_3b_qlora.py --workdir=runs/qlora --config.data.path=mine.jsonl
+
+Settings as in configs/qwen2_5_vl_3b_lora.py, and a higher rate, as QLoRA's authors take for models of this size. A
+merged export (`scripts/convert_checkpoint.py --format=hf`) reads the original base again.
+"""
+
+from vlm_jax.training.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.model.path = "Qwen/Qwen2.5-VL-3B-Instruct"
+    config.model.max_visual_tokens = 1024
+    config.model.quantise = "nf4"
+    config.batch.tokens = 2048
+    config.train.epochs = 1
+    config.lora.rank = 16
+    config.lora.alpha = 32.0
+    config.lora.dropout = 0.05
+    config.optimizer.learning_rate = 2e-4
+    config.optimizer.warmup = 0.03
+    return config

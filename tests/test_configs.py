@@ -1,0 +1,27 @@
+"""Every file in configs/ that trains is in order: known keys, values in range, parameters that its settings select."""
+
+import runpy
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from vlm_jax.models.presets import PRESETS
+from vlm_jax.training.config import check_config
+from vlm_jax.training.selection import select
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_is_in_order(path):
+    held = runpy.run_path(str(path))
+    config = held["get_config"]()
+    config.data.path = config.data.path or "mine.jsonl"
+    check_config(config)
+    model = PRESETS["3b" if "3b" in path.stem else "tiny"]
+    chosen = select(config, model, jnp.bfloat16)
+    assert chosen.trainable and set(chosen.trainable) <= set(chosen.abstract)
+    assert f"configs/{path.name}" in held["__doc__"] or "make " in held["__doc__"]
+    adapters = {name for name in chosen.abstract if "/adapter/" in name}
+    assert bool(adapters) == bool(config.lora.rank) and (not adapters or adapters == chosen.trainable)
