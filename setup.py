@@ -50,6 +50,7 @@ EXTRAS = {
         "peft>=0.18",
         "pytest>=8.0",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "ruff>=0.12",
         "torch>=2.8",
     ],

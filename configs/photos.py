@@ -19,7 +19,7 @@ def get_config():
     config.data.path = "tests/data/photos/photos.json"
     config.batch.rows = 2
     config.batch.tokens = 512
-    config.train.steps = 120
+    config.train.steps = 140
     config.train.remat = "none"
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 0.05

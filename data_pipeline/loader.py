@@ -29,6 +29,7 @@ from vlm_jax.models.parameters import multiplications
 from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.rows import Size, assemble, stack
 
+_NAMED = 4  # batches that can still be named once they were given out
 _LOST = 20  # batches in a row of which nothing can be read, before a run that leaves out faults stops
 _SAMPLED_WINDOWS = 4  # that row sizes are chosen from, where not everything is measured first
 
@@ -278,9 +279,9 @@ class Shard:
 class Batches(grain.DatasetIterator):
     """Batches in order; its state is a number and from where the plan can be made again."""
 
-    def __init__(self, loaded: grain.DatasetIterator, plan: Plan, count: int):
+    def __init__(self, loaded: grain.DatasetIterator, plan: Plan, count: int, name: Callable[[tuple[int, int]], str]):
         super().__init__()
-        self._loaded, self._plan, self._count = loaded, plan, count
+        self._loaded, self._plan, self._count, self._name = loaded, plan, count, name
         self._next = 0
 
     def __next__(self) -> dict[str, np.ndarray]:
@@ -288,8 +289,12 @@ class Batches(grain.DatasetIterator):
             raise StopIteration
         batch = next(self._loaded)
         self._next += 1
-        self._plan.let_go(self._next)
+        self._plan.let_go(self._next - _NAMED)
         return batch
+
+    def records(self, number: int) -> list[str]:
+        """The records of one of the last few batches, as fault lines name them."""
+        return [self._name(place) for row in self._plan[number].rows for place in row]
 
     def get_state(self) -> dict[str, Any]:
         return {"loaded": self._loaded.get_state(), "next": self._next, "plan": self._plan.state(self._next)}
@@ -350,7 +355,8 @@ def make_loader(
         return stack([assemble(one, capacity, patch_values=patch_values, merge_unit=merge_unit) for one in held])
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    return Batches(iter(grain.MapDataset.source(Rows()).to_iter_dataset(options)), plan, steps)
+    loading = iter(grain.MapDataset.source(Rows()).to_iter_dataset(options))
+    return Batches(loading, plan, steps, lambda place: dataset.examples.where(*place))
 
 
 def batch_shapes(bucket: Bucket, *, patch_values: int, merge_unit: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

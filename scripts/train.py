@@ -139,6 +139,7 @@ def main(config: ConfigDict) -> None:
             checkpoints=checkpoints,
             settings=settings,
             done=done or 0,
+            name_batch=lambda number: batches.records(number),
         )
         checkpoints.close()
     if dataset.ledger.summary() != told:

@@ -301,7 +301,6 @@ def test_a_missing_file_names_the_nearest_one(write, tmp_path):
         ("a.csv", "image,question,answer\n", "holds no entries"),
         ("a.json", [{"imgname": "a", "query": "b"}], "cannot tell its format: the first entry has 'imgname', 'query'"),
         ("a.xlsx", "x", "unknown extension '.xlsx'; data sets are read from .json, .jsonl, .ndjson, .csv"),
-        ("a.csv", b"image,question,answer\n,caf\xe9,x", "line 2 is not UTF-8 (byte 0xe9); save the file as UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_read_at_all_is_one_error(write, name, content, fault):

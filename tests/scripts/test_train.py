@@ -265,10 +265,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(base, tmp_path
     workdir = tmp_path / "run"
     done = train(base, workdir, "--config.optimizer.learning_rate=1e30", "--config.checkpoint.every=1")
     assert done.returncode == 1
-    assert "nothing of it is saved. Lower optimizer.learning_rate" in done.stderr.splitlines()[-1]
-    assert all(np.isfinite(loss) for loss in losses(workdir))
-    # What was saved before the loss broke can be read; the step it broke at was not saved.
-    assert run_folder.latest_step(workdir) <= len(losses(workdir))
+    assert "nothing of them is saved. Lower optimizer.learning_rate" in done.stderr.splitlines()[-1]
+    told = losses(workdir)
+    assert told[-3:] == [None] * 3 and all(np.isfinite(loss) for loss in told[:-3])
+    # What was saved before the loss broke can be read; the steps it broke at were not saved.
+    assert run_folder.latest_step(workdir) == len(told) - 3
+    named = [json.loads(line) for line in (workdir / "skipped.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in named] == [len(told) - 2, len(told) - 1, len(told)]
+    assert all("photos.json, entry" in record for entry in named for record in entry["records"])
 
 
 def test_damaged_and_cut_short_checkpoints_are_told_or_passed_over(base, unstopped, tmp_path):

@@ -50,7 +50,7 @@ def test_everything_but_kernels_is_stepped_as_by_adamw():
     np.testing.assert_raises(AssertionError, np.testing.assert_allclose, *(u["layers/q/kernel"] for u in (muon, adamw)))
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "muon"])
 def test_weight_decay_spares_norms_and_biases(name):
     plain, _ = first_update(settings(name=name))
     decayed, _ = first_update(settings(name=name, weight_decay=0.5))
@@ -78,3 +78,34 @@ def test_moments_lie_where_their_parameters_lie(name):
     held = [leaf for leaf in jax.tree.leaves(moments) if leaf.shape == SHAPES["layers/q/kernel"]]
     assert len(held) == {"adamw": 2, "muon": 1}[name]
     assert all(leaf.sharding == split for leaf in held)
+
+
+def test_adafactor_is_optax_own_under_our_learning_rate():
+    updates, gradients = first_update(settings(name="adafactor"))
+    own = optax.adafactor(1e-2, multiply_by_parameter_scale=False, clipping_threshold=1.0)
+    expected, _ = own.update(gradients, own.init(values(0)), values(0))
+    for path in SHAPES:
+        np.testing.assert_allclose(updates[path], expected[path], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "muon"])
+def test_a_part_of_the_model_has_a_learning_rate_of_its_own(name):
+    shapes = {
+        "vision/blocks/q/kernel": (16, 8),
+        "connector/fc1/bias": (8,),
+        "decoder/q/adapter/a": (16, 4),
+        "embedding": (8, 4),
+    }
+    rng = np.random.default_rng(0)
+    held = {path: jnp.asarray(rng.normal(size=shape), jnp.float32) for path, shape in shapes.items()}
+    abstract = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()}
+
+    def updates(**scales):
+        config = settings(name=name, weight_decay=0.1)
+        config.scales.update(scales)
+        optimizer = make_optimizer(config, lambda count: 1e-2, abstract)
+        return optimizer.update(held, optimizer.init(held), held)[0]
+
+    plain, scaled = updates(), updates(vision=0.1, connector=3.0, adapter=2.0)
+    for path, factor in zip(shapes, (0.1, 3.0, 2.0, 1.0), strict=True):
+        np.testing.assert_allclose(scaled[path], factor * plain[path], rtol=1e-6)

@@ -118,7 +118,7 @@ def test_dropout_is_drawn_anew_for_each_step_and_the_same_for_a_seed(base, batch
         trainable, moments, frozen = trainer.start(open_model(str(base)).read(place=trainer.place))
         placed = meshes.to_devices(batch, trainer.mesh)
         norms.append(float(step(trainable, moments, frozen, placed, np.int32(number))[2]["gradient_norm"]))
-    assert abs(norms[0] - norms[1]) > 1e-3 * norms[0]
+    assert abs(norms[0] - norms[1]) > 3e-5 * norms[0]
 
 
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (1, 4, 2)])
@@ -129,3 +129,15 @@ def test_adapters_on_eight_devices_learn_what_they_learn_on_one(base, batch, mes
     np.testing.assert_allclose(many, one, atol=1e-4)
     for path, array in single.items():
         np.testing.assert_allclose(np.asarray(spread[path]), np.asarray(array), atol=2e-4, err_msg=path)
+
+
+def test_a_step_whose_loss_is_not_finite_changes_nothing(base, batch):
+    settings = {"lora__rank": 4, "model__quantise": "nf4", "lora__targets": "attention+mlp+connector"}
+    trainer, step = compiled(base, 1, (-1, 1, 1), tuple(sorted(settings.items())))
+    state = trainer.start(open_model(str(base)).read(place=trainer.place))
+    held = jax.device_get(state[:2])
+    broken = {**batch, "loss_weights": np.where(batch["loss_weights"] > 0, np.inf, 0).astype(np.float32)}
+    *after, metrics = step(*state, meshes.to_devices(broken, trainer.mesh), np.int32(0))
+    assert not np.isfinite(float(metrics["loss"]))
+    for one, other in zip(jax.tree.leaves(held), jax.tree.leaves(jax.device_get(after)), strict=True):
+        np.testing.assert_array_equal(one, other)

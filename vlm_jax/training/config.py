@@ -63,11 +63,14 @@ def default_config() -> ConfigDict:
                 "epochs": 1,  # used when steps is 0
                 "steps": 0,
                 "seed": 0,
+                "skip_at_most": 3,  # steps in a row whose loss or gradient is not finite, before the run stops
                 "remat": "full",  # what layers recompute in the backward pass: none | dots | full
             },
             "optimizer": {
-                "name": "adamw",  # adamw | muon, which learns in fewer steps from nothing
+                "name": "adamw",  # adamw | adafactor, with little state | muon, which learns fast from nothing
                 "learning_rate": 1e-5,
+                # The learning rate of a part of the model, as a multiple.
+                "scales": {"vision": 1.0, "connector": 1.0, "decoder": 1.0, "adapter": 1.0},
                 "warmup": 0.03,  # share of the steps
                 "final": 0.0,  # last learning rate, as a share of the peak
                 "weight_decay": 0.0,
@@ -139,6 +142,10 @@ def check_config(config: ConfigDict) -> None:
         section, name = key.split(".")
         want(config[section][name] >= 0, key, "0 or more")
     want(train.steps > 0 or train.epochs > 0, "train.epochs", "at least 1 where train.steps is 0")
+    for group, scale in config.optimizer.scales.items():
+        if not scale > 0:
+            faults.append(f"config.optimizer.scales.{group} is {scale!r}; wanted above 0 (train.what freezes)")
+    want(config.train.skip_at_most >= 1, "train.skip_at_most", "at least 1")
     want(config.optimizer.name in NAMES, "optimizer.name", " or ".join(NAMES))
     want(config.optimizer.learning_rate > 0, "optimizer.learning_rate", "above 0")
     want(0 <= config.optimizer.warmup <= 1, "optimizer.warmup", "a share between 0 and 1")
@@ -170,7 +177,8 @@ def lasting_settings(config: ConfigDict) -> dict[str, Any]:
     values = {}
     for key in kept:
         section, name = key.split(".")
-        values[key] = config[section][name]
+        value = config[section][name]
+        values[key] = value.to_dict() if isinstance(value, ConfigDict) else value
     if config.data.on_error == "drop":
         values["data.decode_check"] = config.data.decode_check  # it decides what is left out
     return values

@@ -30,14 +30,12 @@ class RunLog:
         if self._bar is not None:
             self._bar.start_t = self._bar._time()
 
-    def step(self, step: int, metrics: dict[str, float]) -> None:
-        """Notes a finished step (counted from 1)."""
+    def step(self, step: int, metrics: dict[str, float | None]) -> None:
+        """Notes a finished step (counted from 1); its loss is None where it was skipped."""
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._file.flush()
-        shown = (
-            f"loss {metrics['loss']:.4f}, {metrics['tokens_per_second']:,.0f} tokens/s, "
-            f"padding {metrics['padding']:.0%}"
-        )
+        loss = "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}"
+        shown = f"loss {loss}, {metrics['tokens_per_second']:,.0f} tokens/s, padding {metrics['padding']:.0%}"
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update(step - self._bar.n)

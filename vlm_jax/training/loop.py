@@ -7,6 +7,7 @@ Where batches come from is the caller's (`scripts/train.py` connects `data_pipel
 import contextlib
 import dataclasses
 import functools
+import json
 import math
 import signal
 import time
@@ -165,11 +166,16 @@ class Trainer:
         checkpoints: Checkpoints,
         settings: dict[str, Any],
         done: int = 0,
+        name_batch: Callable[[int], list[str]] = lambda number: [],
     ) -> int:
         """Trains from step `done` to the end, or until a person interrupts. Returns the steps that are done.
 
         Args:
           batches: each of one of the `shapes`, for which the step is compiled before the first.
+          name_batch: the records of a batch, counted from 0, that has just been worked on.
+
+        Raises:
+          InputError: `train.skip_at_most` steps in a row had a loss or gradient that is not finite.
         """
         trainable, moments, frozen = state
         log = RunLog(workdir / "metrics.jsonl", steps=self.steps, done=done, every=self.config.log.every)
@@ -188,6 +194,23 @@ class Trainer:
                 saved = step
 
         pending = None  # metrics of the step before, read while the devices work on this one
+        skipped = 0  # steps in a row
+
+        def note(step: int, metrics: dict[str, jax.Array], told: dict[str, float], clock: float) -> float:
+            nonlocal skipped
+            now, sound = _note(log, step, metrics, told, clock)
+            skipped = 0 if sound else skipped + 1
+            if not sound:
+                with (workdir / "skipped.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, "records": name_batch(step - 1)}, ensure_ascii=False) + "\n")
+            if skipped >= self.config.train.skip_at_most:
+                raise InputError(
+                    f"step {step}: the loss is {float(metrics['loss'])}, its gradient norm "
+                    f"{float(metrics['gradient_norm'])}, and so it was for {skipped} step(s) in a row; nothing of them "
+                    f"is saved. Lower optimizer.learning_rate, or look at the records in {workdir / 'skipped.jsonl'}"
+                )
+            return now
+
         with _asked_to_stop() as asked, contextlib.closing(log), contextlib.ExitStack() as at_end:
             at_end.callback(checkpoints.wait)  # a save under way is finished, whatever stops the run
             step, clock = done, time.perf_counter()
@@ -204,20 +227,23 @@ class Trainer:
                 clock = time.perf_counter()
                 log.start_clock()
             while step < self.steps and not asked:
+                asking = time.perf_counter()
                 host = next(batches)
+                waited = time.perf_counter() - asking
                 batch = to_devices(host, self.mesh)
                 take_step = compiled[_key({name: array.shape for name, array in batch.items()})]
                 trainable, moments, metrics = take_step(trainable, moments, frozen, batch, np.int32(step))
                 step += 1
                 if pending is not None:
-                    clock = _note(log, *pending, clock)
-                pending = (step, metrics, _slots(host))
+                    clock = note(*pending, clock)
+                pending = (step, metrics, {**_slots(host), "data_wait": waited})
                 if step % self.config.checkpoint.every == 0 and step < self.steps:
-                    clock = _note(log, *pending, clock)  # nothing is saved before its loss was looked at
+                    clock = note(*pending, clock)  # nothing is saved before its loss was looked at
                     pending = None
-                    save(step)
+                    if not skipped:
+                        save(step)
             if pending is not None:
-                _note(log, *pending, clock)
+                note(*pending, clock)
             if step > done or saved is None:
                 save(step)
             checkpoints.wait()
@@ -241,16 +267,18 @@ def _slots(batch: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def _note(log: RunLog, step: int, metrics: dict[str, jax.Array], slots: dict[str, float], clock: float) -> float:
-    values = {name: float(value) for name, value in metrics.items()}
-    if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
-        raise InputError(
-            f"step {step}: the loss is {values['loss']}, its gradient norm {values['gradient_norm']}; nothing of it is "
-            "saved. Lower optimizer.learning_rate, or look at the data; a new --workdir starts anew"
-        )
+def _note(
+    log: RunLog, step: int, metrics: dict[str, jax.Array], told: dict[str, float], clock: float
+) -> tuple[float, bool]:
+    """Writes a step down; the time, and whether its loss and gradient were finite."""
+    values: dict[str, float | None] = {name: float(value) for name, value in metrics.items()}
+    sound = math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])
+    if not sound:
+        values |= {"loss": None, "gradient_norm": None, "skipped": True}
+        log.say(f"step {step} is skipped: its loss or gradient is not finite")
     now = time.perf_counter()
-    log.step(step, {**values, **slots, "seconds": now - clock, "tokens_per_second": slots["tokens"] / (now - clock)})
-    return now
+    log.step(step, {**values, **told, "seconds": now - clock, "tokens_per_second": told["tokens"] / (now - clock)})
+    return now, sound
 
 
 @contextlib.contextmanager

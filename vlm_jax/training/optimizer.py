@@ -1,9 +1,10 @@
-"""The optimizer: AdamW or Muon under warm-up and cosine decay, behind a clip of the global gradient norm."""
+"""The optimizer: AdamW, Adafactor or Muon under warm-up and cosine decay, behind a clip of the global gradient norm."""
 
 import jax
 import optax
 from optax import contrib
 
+from vlm_jax.adapters.lora import is_adapter
 from vlm_jax.parallel.mesh import replicated
 
 
@@ -21,7 +22,7 @@ def learning_rate(settings, steps: int) -> optax.Schedule:
     return lambda count: schedule(count + 1)
 
 
-NAMES = ("adamw", "muon")
+NAMES = ("adamw", "adafactor", "muon")
 MUON_BETA = 0.95
 MUON_RMS = 0.2
 """Muon's updates have this root mean square before the learning rate, about AdamW's (Liu et al. 2025), so that one
@@ -43,6 +44,14 @@ def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.
         mask=lambda parameters: {path: decays(path) for path in parameters},
     )
     chosen = adamw
+    if settings.name == "adafactor":
+        chosen = optax.chain(
+            # Its own scaling by the size of parameters is left out: one learning rate means the same for all three.
+            optax.adafactor(None, multiply_by_parameter_scale=False, clipping_threshold=1.0),
+            optax.scale(-1.0),  # it ends with a descent
+            optax.add_decayed_weights(settings.weight_decay, mask=lambda held: {path: decays(path) for path in held}),
+            optax.scale_by_learning_rate(schedule),
+        )
     if settings.name == "muon":
         muon = contrib.muon(
             schedule,
@@ -56,7 +65,17 @@ def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.
         )
         labels = {path: "muon" if path.endswith("/kernel") else "adamw" for path in abstract}
         chosen = optax.partition({"muon": muon, "adamw": adamw}, labels)
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), chosen)
+    scales = {path: float(settings.scales[group(path)]) for path in abstract}
+    by_group = optax.stateless(lambda updates, _: {path: update * scales[path] for path, update in updates.items()})
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), chosen, by_group)
+
+
+def group(path: str) -> str:
+    """The part of the model whose learning rate a parameter has; embedding and head are the decoder's."""
+    if is_adapter(path):
+        return "adapter"
+    part = path.split("/")[0]
+    return part if part in ("vision", "connector") else "decoder"
 
 
 def decays(path: str) -> bool:

@@ -80,14 +80,21 @@ def make_step(
     def step(trainable: Flat, moments, frozen: Flat, batch: Batch, number):
         key = jax.random.fold_in(jax.random.key(seed), number)
         (value, weight), gradients = gradients_of(trainable, frozen, batch, key)
-        updates, moments = optimizer.update(gradients, moments, trainable)
+        norm = optax.global_norm(gradients)
+        sound = jnp.isfinite(value) & jnp.isfinite(norm)
+        updates, stepped = optimizer.update(gradients, moments, trainable)
+        moved = optax.apply_updates(trainable, updates)
+        # A step whose loss or gradient is not finite changes nothing.
+        trainable, moments = jax.tree.map(
+            lambda new, old: jnp.where(sound, new, old), (moved, stepped), (trainable, moments)
+        )
         metrics = {
             "loss": value,
             "supervised_tokens": weight,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": norm,
             "learning_rate": schedule(number),
         }
-        return optax.apply_updates(trainable, updates), moments, metrics
+        return trainable, moments, metrics
 
     return step
 
