@@ -13,7 +13,8 @@ import command_line
 
 flags.DEFINE_string("source", None, "Hugging Face folder, hub id, or run folder", required=True)
 flags.DEFINE_string("target", None, "folder to write", required=True)
-flags.DEFINE_string("format", "hf", "hf, peft (adapters alone) or orbax")
+flags.DEFINE_string("format", "hf", "hf, peft (adapters alone), pth or orbax")
+flags.DEFINE_string("base", None, "the model that a .pth file, or adapters, belong to")
 flags.DEFINE_string("dtype", "keep", "dtype of the weights: keep, float32 or bfloat16")
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     import vlm_jax
 
     given = flags.FLAGS
-    vlm_jax.export(given.source, given.target, given.format, dtype=given.dtype)
+    vlm_jax.export(given.source, given.target, given.format, dtype=given.dtype, base=given.base)
     print(f"{given.target}: written as {given.format}")
 
 

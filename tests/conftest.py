@@ -26,3 +26,9 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 # Kept in a name, or the hook is taken out again when it is collected.
 SHAPES_CHECKED = install_import_hook(["vlm_jax", "data_pipeline"], "beartype.beartype")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that start whole programs come first: two processes share the files."""
+    first = ("scripts", "training")
+    items.sort(key=lambda item: (*first, item.path.parent.name).index(item.path.parent.name))

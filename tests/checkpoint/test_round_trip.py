@@ -66,7 +66,7 @@ def test_a_target_in_the_way_is_not_touched(tmp_path):
 
 def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path):
     save_tiny(tmp_path / "source")
-    with pytest.raises(vlm_jax.InputError, match="format 'gguf': known are hf, peft, orbax"):
+    with pytest.raises(vlm_jax.InputError, match="format 'gguf': known are hf, peft, pth, orbax"):
         vlm_jax.export(tmp_path / "source", tmp_path / "target", "gguf")
 
 

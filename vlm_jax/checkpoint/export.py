@@ -2,20 +2,23 @@
 
 from pathlib import Path
 
-from vlm_jax.checkpoint import files, hf_folder, peft_folder, run_folder
+from vlm_jax.checkpoint import files, hf_folder, peft_folder, pth, run_folder
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 
-FORMATS = ("hf", "peft", "orbax")
+FORMATS = ("hf", "peft", "pth", "orbax")
 DTYPES = ("keep", "float32", "bfloat16")
 
 
-def export(path: str | Path, target: str | Path, format: str = "hf", *, dtype: str = "keep") -> None:
+def export(
+    path: str | Path, target: str | Path, format: str = "hf", *, dtype: str = "keep", base: str | Path | None = None
+) -> None:
     """Writes the model at `path` (Hugging Face folder, hub id, PEFT or run folder) to the new folder `target`.
 
     `hf` is the hub's layout, which transformers opens, with adapters added into the kernels (of a quantised base: into
-    the original's, which is read again); `peft` the adapters alone; `orbax` a run folder, which training starts from.
-    Weights keep their dtype, unless `dtype` names another (float32, bfloat16). The visual-token budget a run was
+    the original's, which is read again); `peft` the adapters alone; `orbax` a run folder, which training starts from;
+    `pth` a file with PyTorch's state dict. A `.pth` file is read as well, full or of adapters, with `base` for its
+    model. Weights keep their dtype, unless `dtype` names another (float32, bfloat16). The visual-token budget a run was
     trained with is written into the exported image processor.
 
     Raises:
@@ -28,7 +31,7 @@ def export(path: str | Path, target: str | Path, format: str = "hf", *, dtype: s
         raise InputError(f"dtype {dtype!r}: known are {', '.join(DTYPES)}")
     destination = Path(target)
     files.check_target(destination)
-    source = open_model(str(path))
+    source = open_model(str(path), base=None if base is None else str(base))
     if format == "peft":
         if source.lora is None:
             raise InputError(f"{path}: has no adapters; its weights go into format hf")
@@ -43,7 +46,12 @@ def export(path: str | Path, target: str | Path, format: str = "hf", *, dtype: s
     parameters = source.read_merged()
     if dtype != "keep":
         parameters = {path: array.astype(dtype) for path, array in parameters.items()}
-    if format == "hf":
+    if format == "pth":
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = destination.with_name(f".{destination.name}.unfinished")
+        pth.write(unfinished, hf_folder.to_tensors(source.config, parameters))
+        unfinished.replace(destination)
+    elif format == "hf":
         hf_folder.write_folder(destination, source.config, parameters, source.assets, images=source.images)
     else:
         run_folder.write_run_folder(destination, source.assets, parameters, source.images)

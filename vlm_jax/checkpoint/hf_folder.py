@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
-from vlm_jax.checkpoint.names import Entry, hub_name, name_table
+from vlm_jax.checkpoint.names import Entry, hub_name, memory_name, name_table
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig, from_hf
 from vlm_jax.models.parameters import Flat, abstract_parameters
@@ -113,6 +113,45 @@ def read_parameters(
             array = _join(entry, tensors)
             parameters |= place(entry.path, array if dtype is None else array.astype(dtype))
         return parameters
+
+
+def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where: str) -> Flat:
+    """All parameters, on the host, from tensors by their names in either layout.
+
+    Raises:
+      InputError: missing, surplus or misshapen tensors, all of them listed.
+    """
+    abstract, table = abstract_parameters(config), name_table(config)
+    stored = {hub_name(name): tensor for name, tensor in tensors.items()}
+    faults = [f"{where}: tensor {name} is missing" for entry in table for name in entry.tensors() if name not in stored]
+    wanted = {name for entry in table for name in entry.tensors()} | (
+        {"lm_head.weight"} if config.decoder.tied else set()
+    )
+    surplus = [name for name in stored if name not in wanted and not name.endswith("inv_freq")]
+    if surplus:
+        faults.append(f"{where}: tensors no part of the model takes: {', '.join(sorted(surplus)[:3])} …")
+    for entry in table:
+        shape = abstract[entry.path].shape
+        shape = tuple(entry.transform.shape(shape if entry.layers is None else shape[1:]))
+        faults += [
+            f"{where}: tensor {name} has shape {stored[name].shape}, the base implies {shape}"
+            for name in entry.tensors()
+            if name in stored and stored[name].shape != shape
+        ]
+    if faults:
+        raise InputError(faults[:20])
+    return {entry.path: _join(entry, (stored[name] for name in entry.tensors())) for entry in table}
+
+
+def to_tensors(config: VLMConfig, parameters: Mapping[str, jax.Array]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name as transformers has it in memory, tensor) of every parameter, a tied head included."""
+    for entry in name_table(config):
+        for index, name in enumerate(entry.tensors()):
+            array = parameters[entry.path]
+            array = np.asarray(array if entry.layers is None else array[index])
+            yield memory_name(name), np.ascontiguousarray(entry.transform.write(array))
+    if config.decoder.tied:
+        yield "lm_head.weight", np.asarray(parameters["embedding"])
 
 
 def check_weights(folder: Path, config: VLMConfig) -> None:

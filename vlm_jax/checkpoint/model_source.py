@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from vlm_jax.adapters import lora as adapters
 from vlm_jax.adapters.lora import Lora
-from vlm_jax.checkpoint import hf_folder, peft_folder, run_folder
+from vlm_jax.checkpoint import hf_folder, peft_folder, pth, run_folder
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
@@ -48,6 +48,7 @@ class ModelSource:
         """Raises what reading would, as far as headers tell."""
         if self.base is not None:
             self.base.check()
+            self._own()
         elif not run_folder.is_run_folder(self.folder):
             hf_folder.check_weights(self.folder, self.config)
 
@@ -64,6 +65,11 @@ class ModelSource:
         def one(path: str, array: Any) -> Flat:
             return place(path, array if dtype is None else array.astype(dtype))
 
+        if self.base is not None and self.lora is None and pth.is_state_dict(self.folder):
+            flat = {}
+            for path, array in self._own().items():
+                flat |= one(path, array)
+            return flat
         if self.base is not None:
             own = {path: array for path, array in self._own().items() if not adapters.is_adapter(path)}
             flat = self.base.read(dtype=dtype, place=place, sharding=sharding)
@@ -109,7 +115,13 @@ class ModelSource:
         return held.hexdigest()[:16]
 
     def _own(self) -> Flat:
-        """What lies in this folder of a model whose base is elsewhere."""
+        """What lies in this place of a model whose base is elsewhere."""
+        if pth.is_state_dict(self.folder):
+            tensors = pth.read(self.folder)
+            if self.lora is None:
+                return hf_folder.from_tensors(tensors, self.config, where=self.name)
+            how = {"rank": self.lora.rank, "alpha": self.lora.alpha, "rslora": self.lora.rslora}
+            return peft_folder.from_tensors(tensors, self.config, **how, where=self.name)[1]
         if peft_folder.is_peft_folder(self.folder):
             return peft_folder.read(self.folder, self.config)[1]
         with run_folder.newest(self.folder) as (checkpoints, step):
@@ -125,6 +137,19 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
     Raises:
       InputError: nothing there, a run without a checkpoint, or a base that is missing or another one.
     """
+    if pth.is_state_dict(file := Path(path_or_id).expanduser()):
+        if base is None:
+            raise InputError(f"{path_or_id}: weights without a config; name the model they belong to as the base")
+        below = _base(path_or_id, base)
+        lora = None
+        if any(".lora_A." in name for name in pth.read(file)):
+            if not peft_folder.is_peft_folder(file.parent):
+                raise InputError(
+                    f"{path_or_id}: adapters without their adapter_config.json (rank, alpha); put it beside"
+                )
+            held, _ = peft_folder.read_settings(file.parent)
+            lora = Lora(held["r"], float(held["lora_alpha"]), rslora=bool(held.get("use_rslora")))
+        return ModelSource(path_or_id, below.assets, below.config, below.images, file, below, lora)
     folder = resolve(path_or_id)
     if run_folder.is_run_folder(folder):
         config, assets = hf_folder.read_config(folder / "assets"), folder / "assets"
