@@ -11,6 +11,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 import vlm_jax
 from tests.tiny_models import save_tiny
+from vlm_jax.checkpoint.model_source import open_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,3 +79,15 @@ def test_a_checkpoint_that_was_never_finished_is_not_taken_for_one(tmp_path):
     (run / "checkpoints" / "0").rename(run / "checkpoints" / "0.orbax-checkpoint-tmp")
     with pytest.raises(vlm_jax.InputError, match="without a finished checkpoint"):
         vlm_jax.load(run)
+
+
+def test_a_digest_tells_weights_apart_and_not_places(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    save_tiny(one, layers=1, depth=1, global_blocks=(0,))
+    save_tiny(other, layers=1, depth=1, global_blocks=(0,), seed=1)
+    for folder in (one, other):
+        vlm_jax.export(folder, folder.with_suffix(".run"), "orbax")
+    digests = {name: open_model(str(tmp_path / name)).digest() for name in ("one", "other", "one.run", "other.run")}
+    assert len(set(digests.values())) == 4
+    for name, digest in digests.items():
+        assert open_model(str((tmp_path / name).rename(tmp_path / f"moved-{name}"))).digest() == digest

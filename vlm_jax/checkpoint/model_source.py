@@ -22,6 +22,7 @@ from vlm_jax.processing.processor import ImageSettings
 
 ADAPTER = "adapter"
 """In a checkpoint's settings: what its adapters are and which base they belong to."""
+_SPOTS = 16  # of each file of weights that a digest looks at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,17 +102,24 @@ class ModelSource:
         return adapters.merged({**flat, **self.read_adapters()}, self.lora) if self.lora else flat
 
     def digest(self) -> str:
-        """Tells weights apart without reading them all: sizes, names, and the beginnings of the files."""
+        """Tells weights apart without reading them all, wherever they lie: names, sizes, and spots of the files."""
         if self.base is not None:
             return self.base.digest()
         held = hashlib.sha256()
         if run_folder.is_run_folder(self.folder):
             with run_folder.newest(self.folder) as (checkpoints, step):
-                held.update(f"{checkpoints.path.parent.name} {step}".encode())
+                saved = checkpoints.path / str(step) / run_folder.PARAMETERS
+            for path in sorted(saved.rglob("*")):
+                if path.is_file():  # Orbax gives every save's files names of their own
+                    held.update(f"{path.relative_to(saved)} {path.stat().st_size}".encode())
         else:
             for path in sorted(self.folder.glob("*.safetensors")):
+                size = path.stat().st_size
+                held.update(f"{path.name} {size}".encode())
                 with path.open("rb") as file:
-                    held.update(f"{path.name} {path.stat().st_size}".encode() + file.read(1 << 20))
+                    for spot in range(_SPOTS):
+                        file.seek(size * spot // _SPOTS)
+                        held.update(file.read(1 << 16))
         return held.hexdigest()[:16]
 
     def _own(self) -> Flat:
