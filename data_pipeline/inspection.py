@@ -75,7 +75,7 @@ def report(dataset: loader.Dataset, buckets: Sequence[Bucket], config: ConfigDic
     lines.append(f"  {_epoch(dataset, planned)}")
     lines += ["", f"left out or changed: {dataset.ledger.summary() or 'nothing'}"]
     lines += [f"  {reason}" for reason in dataset.ledger.reasons(10)]
-    if dataset.ledger.summary() and "error" in (config.data.too_large, {"stop": "error"}.get(config.data.on_error)):
+    if dataset.ledger.summary() and (config.data.too_large == "error" or config.data.on_error == "stop"):
         lines.append(
             f"with data.on_error={config.data.on_error} and data.too_large={config.data.too_large}, training stops at "
             "what these settings call an error and lists it"

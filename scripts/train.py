@@ -128,7 +128,12 @@ def main(config: ConfigDict) -> None:
         checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep)
         if done is not None:
             check_resumable(held, settings, workdir)
-            state = trainer.restore(checkpoints, done, batches, base=lambda: read_base(source, trainer))
+            state = trainer.restore(
+                checkpoints,
+                done,
+                batches,
+                base=lambda: source.base.read(place=trainer.place, sharding=trainer.sharding),
+            )
             say(f"going on from step {done}")
         dataset.ledger.keep_in(workdir / "ledger.jsonl")
         reached = trainer.run(
@@ -139,7 +144,7 @@ def main(config: ConfigDict) -> None:
             checkpoints=checkpoints,
             settings=settings,
             done=done or 0,
-            name_batch=lambda number: batches.records(number),
+            name_batch=batches.records,
         )
         checkpoints.close()
     if dataset.ledger.summary() != told:
@@ -166,11 +171,6 @@ def check_workdir(name: str) -> None:
     held = [path for path in workdir.iterdir() if not path.name.startswith(".")] if workdir.is_dir() else []
     if held and not (workdir / "assets").is_dir():
         raise InputError(f"--workdir={name}: holds files that are not a run's; name a new folder")
-
-
-def read_base(source, trainer):
-    """What is frozen of a run whose checkpoints hold adapters alone."""
-    return source.base.read(place=trainer.place, sharding=trainer.sharding)
 
 
 def keep_compiled_programs() -> None:

@@ -241,7 +241,7 @@ def test_a_mesh_that_does_not_fit_is_told_with_its_numbers(base, tmp_path):
 
 def test_an_expression_that_matches_no_parameter_is_refused(base, tmp_path):
     (line,) = faults(base, tmp_path / "run", "--config.train.what=lora")
-    assert "train.what 'lora' matches no parameter" in line and "frozen_vision" in line
+    assert "train.what 'lora' matches none of the 32 parameters" in line and "frozen_vision" in line
 
 
 def test_a_folder_with_other_files_is_never_used_for_a_run(base, tmp_path):

@@ -7,7 +7,6 @@ writing PEFT folders is `vlm_jax.checkpoint.peft_folder`'s.
 
 import dataclasses
 import math
-import re
 import zlib
 from collections.abc import Mapping
 
@@ -17,9 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vlm_jax.errors import InputError
-from vlm_jax.models.layers import Linear
-from vlm_jax.models.parameters import Flat
+from vlm_jax.models.parameters import Flat, linears, matching
 from vlm_jax.models.vlm import VLM
 
 TARGETS = {
@@ -79,30 +76,14 @@ class Lora:
         Raises:
           InputError: the targets match no linear layer, or are no regular expression.
         """
-        linears = {"/".join(map(str, path)): part for path, part in nnx.iter_modules(model) if isinstance(part, Linear)}
-        for path in self.chosen(list(linears)):
-            linear = linears[path]
+        held = linears(model)
+        for path in self.chosen(list(held)):
+            linear = held[path]
             linear.adapter = LowRank(linear.kernel_shape, self.rank, scale=self.scale, dropout=self.dropout)
 
     def chosen(self, linears: list[str]) -> list[str]:
         """Of the paths of all linear layers, those that get an adapter."""
-        names = self.targets.split("+")
-        expression = "|".join(TARGETS[name] for name in names) if set(names) <= set(TARGETS) else self.targets
-        try:
-            pattern = re.compile(expression)
-        except re.error as error:
-            raise InputError(
-                f"lora.targets {self.targets!r} is neither made of {', '.join(TARGETS)} with + between nor a regular "
-                f"expression ({error})"
-            ) from None
-        found = [path for path in linears if pattern.fullmatch(path)]
-        if not found:
-            raise InputError(
-                f"lora.targets {self.targets!r} matches none of the {len(linears)} linear layers; take of "
-                f"{', '.join(TARGETS)} with + between, or an expression over paths such as "
-                f"{', '.join(sorted(linears)[:3])}"
-            )
-        return found
+        return matching(linears, self.targets, TARGETS, setting="lora.targets", what="linear layers", whole=True)
 
     def without_dropout(self) -> "Lora":
         """The same for inference."""

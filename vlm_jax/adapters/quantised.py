@@ -14,8 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vlm_jax.models.layers import Linear
-from vlm_jax.models.parameters import Flat
+from vlm_jax.models.parameters import Flat, linears
 from vlm_jax.models.vlm import VLM
 
 KINDS = ("nf4", "int8")
@@ -76,14 +75,11 @@ def packed_shapes(shape: tuple[int, ...], kind: str) -> tuple[tuple[int, ...], t
     return (*lead, blocks, BLOCK // 2, features_out), (*lead, blocks, features_out)
 
 
-def attach(model: VLM, kind: str, *, keep: Collection[str] = ()) -> list[str]:
-    """Quantises the linear layers of a model of shapes, but the kernels at `keep`; the paths of those replaced."""
-    linears = {"/".join(map(str, path)): part for path, part in nnx.iter_modules(model) if isinstance(part, Linear)}
-    paths = [f"{path}/kernel" for path in linears if f"{path}/kernel" not in keep]
-    for path in paths:
-        linear = linears[path.removesuffix("/kernel")]
-        linear.kernel = QuantisedKernel(linear.kernel_shape, kind)
-    return paths
+def attach(model: VLM, kind: str, *, keep: Collection[str] = ()) -> None:
+    """Quantises the linear layers of a model of shapes, but the kernels at the paths `keep`."""
+    for path, linear in linears(model).items():
+        if f"{path}/kernel" not in keep:
+            linear.kernel = QuantisedKernel(linear.kernel_shape, kind)
 
 
 def quantise(kernel: Float[Array, "*lead i o"], kind: str) -> tuple[Array, Array]:

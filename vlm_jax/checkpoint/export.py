@@ -32,6 +32,8 @@ def export(
     destination = Path(target)
     files.check_target(destination)
     source = open_model(str(path), base=None if base is None else str(base))
+    if base is not None and source.base is None:
+        raise InputError(f"{path}: is a whole model, which needs no base")
     if format == "peft":
         if source.lora is None:
             raise InputError(f"{path}: has no adapters; its weights go into format hf")

@@ -8,7 +8,6 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +22,7 @@ from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.processing.processor import ImageSettings, Processor, image_settings_json, read_image_settings
 
 SHARD_BYTES = 5 * 10**9
+_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def read_config(folder: Path) -> VLMConfig:
@@ -121,25 +121,12 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where:
     Raises:
       InputError: missing, surplus or misshapen tensors, all of them listed.
     """
-    abstract, table = abstract_parameters(config), name_table(config)
-    stored = {hub_name(name): tensor for name, tensor in tensors.items()}
-    faults = [f"{where}: tensor {name} is missing" for entry in table for name in entry.tensors() if name not in stored]
-    wanted = {name for entry in table for name in entry.tensors()} | (
-        {"lm_head.weight"} if config.decoder.tied else set()
-    )
-    surplus = [name for name in stored if name not in wanted and not name.endswith("inv_freq")]
-    if surplus:
-        faults.append(f"{where}: tensors no part of the model takes: {', '.join(sorted(surplus)[:3])} …")
-    for entry in table:
-        shape = abstract[entry.path].shape
-        shape = tuple(entry.transform.shape(shape if entry.layers is None else shape[1:]))
-        faults += [
-            f"{where}: tensor {name} has shape {stored[name].shape}, the base implies {shape}"
-            for name in entry.tensors()
-            if name in stored and stored[name].shape != shape
-        ]
-    if faults:
-        raise InputError(faults[:20])
+    table, stored = name_table(config), {hub_name(name): tensor for name, tensor in tensors.items()}
+    described = {
+        name: (tensor.shape, _DTYPES.get(str(tensor.dtype), str(tensor.dtype))) for name, tensor in stored.items()
+    }
+    if faults := _mismatches(where, config, table, described):
+        raise InputError(faults)
     return {entry.path: _join(entry, (stored[name] for name in entry.tensors())) for entry in table}
 
 
@@ -147,9 +134,7 @@ def to_tensors(config: VLMConfig, parameters: Mapping[str, jax.Array]) -> Iterat
     """(name as transformers has it in memory, tensor) of every parameter, a tied head included."""
     for entry in name_table(config):
         for index, name in enumerate(entry.tensors()):
-            array = parameters[entry.path]
-            array = np.asarray(array if entry.layers is None else array[index])
-            yield memory_name(name), np.ascontiguousarray(entry.transform.write(array))
+            yield memory_name(name), _tensor(parameters, entry, None if entry.layers is None else index)
     if config.decoder.tied:
         yield "lm_head.weight", np.asarray(parameters["embedding"])
 
@@ -179,7 +164,9 @@ def _checked(folder: Path, config: VLMConfig) -> Iterator[dict[str, tuple]]:
                 if hub_name(key) in stored:
                     faults.append(f"{path}: tensor {key} stands in the folder twice; remove the stale file or copy")
                 stored[hub_name(key)] = (file, key)
-        faults += _mismatches(folder, config, name_table(config), stored)
+        views = {name: file.get_slice(key) for name, (file, key) in stored.items()}
+        described = {name: (tuple(view.get_shape()), view.get_dtype()) for name, view in views.items()}
+        faults += _mismatches(str(folder), config, name_table(config), described)
         if faults:
             raise InputError(faults)
         yield stored
@@ -237,7 +224,10 @@ def _locate(folder: Path) -> tuple[list[Path], list[str]]:
     return [single], []
 
 
-def _mismatches(folder: Path, config: VLMConfig, table: list[Entry], stored: Mapping[str, Any]) -> list[str]:
+def _mismatches(
+    where: str, config: VLMConfig, table: list[Entry], stored: Mapping[str, tuple[tuple[int, ...], str]]
+) -> list[str]:
+    """What is wrong with tensors of these (shape, dtype as safetensors names it), by the hub's names."""
     abstract = abstract_parameters(config)
     faults, wanted = [], set()
     for entry in table:
@@ -247,28 +237,25 @@ def _mismatches(folder: Path, config: VLMConfig, table: list[Entry], stored: Map
         for name in entry.tensors():
             wanted.add(name)
             if name not in stored:
-                faults.append(f"{folder}: tensor {name} is missing")
+                faults.append(f"{where}: tensor {name} is missing")
                 continue
-            file, key = stored[name]
-            view = file.get_slice(key)
-            dtypes.add(view.get_dtype())
-            if tuple(view.get_shape()) != shape:
-                faults.append(
-                    f"{folder}: tensor {name} has shape {tuple(view.get_shape())}, config.json implies {shape}"
-                )
+            held, dtype = stored[name]
+            dtypes.add(dtype)
+            if held != shape:
+                faults.append(f"{where}: tensor {name} has shape {held}, config.json implies {shape}")
         if len(dtypes) > 1:
-            faults.append(f"{folder}: the layers of {entry.name} differ in dtype: {', '.join(sorted(dtypes))}")
+            faults.append(f"{where}: the layers of {entry.name} differ in dtype: {', '.join(sorted(dtypes))}")
         odd = dtypes - {"F32", "BF16", "F16"}
         if odd:
-            faults.append(f"{folder}: {entry.name} is {', '.join(odd)}; this reads F32, BF16 and F16 weights")
+            faults.append(f"{where}: {entry.name} is {', '.join(odd)}; this reads F32, BF16 and F16 weights")
     if config.decoder.tied:
         wanted.add("lm_head.weight")  # some writers store the tied head as well
     surplus = [name for name in stored if name not in wanted and not name.endswith("inv_freq")]
     if surplus:
         more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
-        faults.append(f"{folder}: tensors no part of the model takes: {', '.join(sorted(surplus)[:3])}{more}")
+        faults.append(f"{where}: tensors no part of the model takes: {', '.join(sorted(surplus)[:3])}{more}")
     if len(faults) > 20:
-        faults = [*faults[:20], f"{folder}: … and {len(faults) - 20} more faults"]
+        faults = [*faults[:20], f"{where}: … and {len(faults) - 20} more faults"]
     return faults
 
 
@@ -282,6 +269,12 @@ def _join(entry: Entry, tensors) -> np.ndarray:
             stacked = np.empty((entry.layers, *layer.shape), layer.dtype)
         stacked[index] = layer
     return stacked
+
+
+def _tensor(parameters: Mapping[str, jax.Array], entry: Entry, index: int | None) -> np.ndarray:
+    """One tensor of a parameter: all of it, or a layer's."""
+    array = parameters[entry.path]
+    return np.ascontiguousarray(entry.transform.write(np.asarray(array if index is None else array[index])))
 
 
 def _write_weights(folder: Path, table: list[Entry], parameters: Mapping[str, jax.Array], shard_bytes: int) -> None:
@@ -302,9 +295,7 @@ def _write_weights(folder: Path, table: list[Entry], parameters: Mapping[str, ja
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {}
         for tensor, entry, index in shard:
-            array = parameters[entry.path]
-            array = np.asarray(array if index is None else array[index])
-            tensors[tensor] = np.ascontiguousarray(entry.transform.write(array))
+            tensors[tensor] = _tensor(parameters, entry, index)
             weight_map[tensor] = name
         save_file(tensors, folder / name, metadata={"format": "pt"})
         (folder / name).chmod(0o644)  # as the other files of the folder; save_file makes it the owner's alone

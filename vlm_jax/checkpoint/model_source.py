@@ -4,6 +4,7 @@ Adapters are no model by themselves: their base is found by the name they carry,
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ class ModelSource:
         """Raises what reading would, as far as headers tell."""
         if self.base is not None:
             self.base.check()
-            self._own()
+            _ = self._own  # is read whole: it is small beside a base, and has no other check
         elif not run_folder.is_run_folder(self.folder):
             hf_folder.check_weights(self.folder, self.config)
 
@@ -66,14 +67,10 @@ class ModelSource:
         def one(path: str, array: Any) -> Flat:
             return place(path, array if dtype is None else array.astype(dtype))
 
-        if self.base is not None and self.lora is None and pth.is_state_dict(self.folder):
-            flat = {}
-            for path, array in self._own().items():
-                flat |= one(path, array)
-            return flat
         if self.base is not None:
-            own = {path: array for path, array in self._own().items() if not adapters.is_adapter(path)}
-            flat = self.base.read(dtype=dtype, place=place, sharding=sharding)
+            own = {path: self._own[path] for path in self.trained_beside_adapters()}
+            whole = own.keys() == abstract_parameters(self.config).keys()
+            flat = {} if whole else self.base.read(dtype=dtype, place=place, sharding=sharding)
             for path, array in own.items():
                 flat |= one(path, array)
             return flat
@@ -90,11 +87,11 @@ class ModelSource:
         """The adapters' parameters; none where it has none."""
         if self.lora is None:
             return {}
-        return {path: array for path, array in self._own().items() if adapters.is_adapter(path)}
+        return {path: array for path, array in self._own.items() if adapters.is_adapter(path)}
 
     def trained_beside_adapters(self) -> list[str]:
         """Paths of parameters in this place that are no adapters'."""
-        return [] if self.base is None else [path for path in self._own() if not adapters.is_adapter(path)]
+        return [] if self.base is None else [path for path in self._own if not adapters.is_adapter(path)]
 
     def read_merged(self, *, dtype=None) -> Flat:
         """All parameters, adapters added into the kernels."""
@@ -103,9 +100,7 @@ class ModelSource:
 
     def digest(self) -> str:
         """Tells weights apart without reading them all, wherever they lie: names, sizes, and spots of the files."""
-        if self.base is not None:
-            return self.base.digest()
-        held = hashlib.sha256()
+        held = hashlib.sha256(b"" if self.base is None else self.base.digest().encode())
         if run_folder.is_run_folder(self.folder):
             with run_folder.newest(self.folder) as (checkpoints, step):
                 saved = checkpoints.path / str(step) / run_folder.PARAMETERS
@@ -113,7 +108,7 @@ class ModelSource:
                 if path.is_file():  # Orbax gives every save's files names of their own
                     held.update(f"{path.relative_to(saved)} {path.stat().st_size}".encode())
         else:
-            for path in sorted(self.folder.glob("*.safetensors")):
+            for path in [self.folder] if self.folder.is_file() else sorted(self.folder.glob("*.safetensors")):
                 size = path.stat().st_size
                 held.update(f"{path.name} {size}".encode())
                 with path.open("rb") as file:
@@ -122,14 +117,14 @@ class ModelSource:
                         held.update(file.read(1 << 16))
         return held.hexdigest()[:16]
 
+    @functools.cached_property
     def _own(self) -> Flat:
         """What lies in this place of a model whose base is elsewhere."""
         if pth.is_state_dict(self.folder):
             tensors = pth.read(self.folder)
             if self.lora is None:
                 return hf_folder.from_tensors(tensors, self.config, where=self.name)
-            how = {"rank": self.lora.rank, "alpha": self.lora.alpha, "rslora": self.lora.rslora}
-            return peft_folder.from_tensors(tensors, self.config, **how, where=self.name)[1]
+            return peft_folder.from_tensors(tensors, self.config, self.lora, where=self.name)[1]
         if peft_folder.is_peft_folder(self.folder):
             return peft_folder.read(self.folder, self.config)[1]
         with run_folder.newest(self.folder) as (checkpoints, step):
@@ -155,8 +150,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
                 raise InputError(
                     f"{path_or_id}: adapters without their adapter_config.json (rank, alpha); put it beside"
                 )
-            held, _ = peft_folder.read_settings(file.parent)
-            lora = Lora(held["r"], float(held["lora_alpha"]), rslora=bool(held.get("use_rslora")))
+            lora, _ = peft_folder.read_settings(file.parent)
         return ModelSource(path_or_id, below.assets, below.config, below.images, file, below, lora)
     folder = resolve(path_or_id)
     if run_folder.is_run_folder(folder):
@@ -175,9 +169,8 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         lora = Lora(**held["lora"]) if held["lora"] else None
         return ModelSource(path_or_id, assets, config, images, folder, below, lora)
     if peft_folder.is_peft_folder(folder):
-        settings, named = peft_folder.read_settings(folder)
+        lora, named = peft_folder.read_settings(folder)
         below = _base(path_or_id, base or named)
-        lora, _ = peft_folder.read(folder, below.config)
         return ModelSource(path_or_id, below.assets, below.config, below.images, folder, below, lora)
     return ModelSource(path_or_id, folder, hf_folder.read_config(folder), None, folder)
 

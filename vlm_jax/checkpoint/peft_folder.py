@@ -4,6 +4,7 @@ Names are those that peft gives the model as transformers holds it in memory; th
 adapter computes is `vlm_jax.adapters.lora`'s.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from vlm_jax.adapters.lora import Lora, is_adapter
+from vlm_jax.adapters.lora import Lora
 from vlm_jax.checkpoint.files import check_target, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import Entry, hub_name, memory_name, name_table
 from vlm_jax.errors import InputError
@@ -92,8 +93,8 @@ def _settings(lora: Lora, modules: list[str]) -> dict[str, Any]:
     return settings | ({"exclude_modules": r".*\.visual\..*"} if decoder_only else {})
 
 
-def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
-    """`adapter_config.json`, and the base it names.
+def read_settings(folder: Path) -> tuple[Lora, str]:
+    """The kind of an adapter as `adapter_config.json` has it, but for its targets, and the base it names.
 
     Raises:
       InputError: no LoRA, or settings that this does not compute, all of them listed.
@@ -114,18 +115,19 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
             faults.append(f"{path}: {key} is {held.get(key)!r}; wanted a number above 0")
     if faults:
         raise InputError(faults)
-    return held, held.get("base_model_name_or_path") or ""
+    lora = Lora(held["r"], float(held["lora_alpha"]), rslora=bool(held.get("use_rslora")))
+    return lora, held.get("base_model_name_or_path") or ""
 
 
 def read(folder: Path, config: VLMConfig) -> tuple[Lora, Flat]:
-    """The kind of an adapter and its parameters, float32 on the host.
+    """The kind of an adapter, with the targets that its tensors have, and its parameters, float32 on the host.
 
     A layer of a stack that the adapter leaves out gets zeros, which change nothing.
 
     Raises:
       InputError: another kind of adapter, missing, misshapen or unknown tensors: all of them listed.
     """
-    held, _ = read_settings(folder)
+    lora, _ = read_settings(folder)
     path = folder / WEIGHTS
     if not path.is_file():
         raise InputError(f"{path}: is missing; copy the whole adapter folder")
@@ -134,19 +136,10 @@ def read(folder: Path, config: VLMConfig) -> tuple[Lora, Flat]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: unreadable or truncated safetensors ({error}); copy it again") from error
-    return from_tensors(
-        tensors,
-        config,
-        rank=held["r"],
-        alpha=float(held["lora_alpha"]),
-        rslora=bool(held.get("use_rslora")),
-        where=str(path),
-    )
+    return from_tensors(tensors, config, lora, where=str(path))
 
 
-def from_tensors(
-    tensors: Mapping[str, np.ndarray], config: VLMConfig, *, rank: int, alpha: float, rslora: bool, where: str
-) -> tuple[Lora, Flat]:
+def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lora, *, where: str) -> tuple[Lora, Flat]:
     """As `read`, from tensors by their names in a PEFT state dict."""
     shapes = abstract_parameters(config)
     wanted: dict[str, tuple[Entry, int | None]] = {}
@@ -166,9 +159,11 @@ def from_tensors(
             continue
         entry, index = wanted[module]
         features_in, features_out = shapes[entry.path].shape[-2:]
-        shape = (rank, features_in) if match[2] == "A" else (features_out, rank)
+        shape = (lora.rank, features_in) if match[2] == "A" else (features_out, lora.rank)
         if tensor.shape != shape:
-            faults.append(f"{where}: tensor {name} has shape {tensor.shape}; this base and rank {rank} imply {shape}")
+            faults.append(
+                f"{where}: tensor {name} has shape {tensor.shape}; this base and rank {lora.rank} imply {shape}"
+            )
             continue
         key = f"{entry.path.removesuffix('/kernel')}/adapter/{match[2].lower()}"
         if (key, index) in seen:
@@ -185,7 +180,7 @@ def from_tensors(
     if faults:
         raise InputError(faults[:20])
     places = sorted({key.rpartition("/adapter/")[0] for key in flat})
-    return Lora(rank, alpha, targets="|".join(map(re.escape, places)), rslora=rslora), dict(flat)
+    return dataclasses.replace(lora, targets="|".join(map(re.escape, places))), flat
 
 
 def _other(key: str) -> str:
@@ -194,7 +189,3 @@ def _other(key: str) -> str:
 
 def _kernels(config: VLMConfig) -> list[Entry]:
     return [entry for entry in name_table(config) if entry.path.endswith("/kernel") and "patch_embed" not in entry.path]
-
-
-def only_adapters(parameters: Mapping[str, Any]) -> bool:
-    return all(is_adapter(path) for path in parameters)

@@ -44,7 +44,8 @@ def is_state_dict(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Tensors by name; wrappers such as `{"state_dict": …}` and prefixes of distributed training are taken off.
+    """Tensors by name, mapped from the file; wrappers such as `{"state_dict": …}` and prefixes of distributed training
+    are taken off.
 
     Raises:
       InputError: no archive of tensors, one that is damaged, or holds anything but tensors.
@@ -121,8 +122,19 @@ class _Tensors(pickle.Unpickler):
         kind, storage, key, _, count = pid
         if kind != "storage" or not isinstance(storage, _Storage):
             raise InputError(f"{self._path}: holds a tensor of a kind that is not read")
-        content = self._archive.read(f"{self._root}data/{key}")
-        return np.frombuffer(content, storage.dtype, count)
+        entry = self._archive.getinfo(f"{self._root}data/{key}")
+        if entry.file_size < count * storage.dtype.itemsize:
+            raise ValueError("a storage is shorter than its tensors")
+        if not count or entry.compress_type != zipfile.ZIP_STORED:
+            return np.frombuffer(self._archive.read(entry), storage.dtype, count)
+        # As torch.save writes it: the bytes stay in the file until they are asked for.
+        with self._path.open("rb") as file:
+            file.seek(entry.header_offset + 26)
+            name, extra = struct.unpack("<HH", file.read(4))
+        offset = entry.header_offset + 30 + name + extra
+        if offset + entry.file_size > self._path.stat().st_size:
+            raise ValueError("a storage reaches beyond the file")
+        return np.memmap(self._path, storage.dtype, "r", offset, (count,))
 
 
 def _rebuild(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:

@@ -118,12 +118,11 @@ class Checkpoints:
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return unnest(restored[PARAMETERS]), restored[OPTIMIZER], restored[DATA]
 
-    def restore_parameters(self, step: int, wanted: Mapping[str, Any] | None, *, dtype=None, sharding=None) -> Flat:
+    def restore_parameters(self, step: int, wanted: Mapping[str, Any] | None, *, sharding=None) -> Flat:
         """Parameters alone.
 
         Args:
           wanted: {path: anything with a shape} of what must be held, or None for whatever is.
-          dtype: None keeps what was saved.
           sharding: `sharding(path, shape)`; None for the first device.
         """
         with self._telling(step):
@@ -135,7 +134,7 @@ class Checkpoints:
         single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = {
             path: jax.ShapeDtypeStruct(
-                leaf.shape, dtype or leaf.dtype, sharding=sharding(path, leaf.shape) if sharding else single
+                leaf.shape, leaf.dtype, sharding=sharding(path, leaf.shape) if sharding else single
             )
             for path, leaf in held.items()
         }

@@ -3,6 +3,7 @@
 A path reads like `decoder/layers/layer/mlp/up_proj/kernel`. Stacked layers are one parameter with a leading [depth].
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.layers import Linear
 from vlm_jax.models.vlm import VLM
 
 Flat = dict[str, Any]
@@ -53,10 +56,44 @@ def map_by_path(f: Callable[[str, Any], Any], state: nnx.State) -> nnx.State:
     )
 
 
-def build(config: VLMConfig, flat: Mapping[str, Any], *, attach: Sequence[Callable[[VLM], Any]] = ()) -> VLM:
+def build(config: VLMConfig, flat: Mapping[str, Any]) -> VLM:
     """A model around given arrays; no array is copied."""
-    graph, state = nnx.split(abstract_model(config, attach=attach))
+    graph, state = nnx.split(abstract_model(config))
     return nnx.merge(graph, replace(state, flat))
+
+
+def linears(model: VLM) -> dict[str, Linear]:
+    """{path: layer} of every linear layer."""
+    return {"/".join(map(str, path)): part for path, part in nnx.iter_modules(model) if isinstance(part, Linear)}
+
+
+def matching(
+    paths: Sequence[str], text: str, names: Mapping[str, str], *, setting: str, what: str, whole: bool = False
+) -> list[str]:
+    """The paths that a setting chooses.
+
+    Args:
+      text: keys of `names` with + between, or a regular expression, matched from the start of a path or the whole.
+      setting, what: how an error calls the setting, and what the paths are of.
+
+    Raises:
+      InputError: no valid expression, or one that matches nothing.
+    """
+    parts = text.split("+")
+    try:
+        pattern = re.compile("|".join(names[part] for part in parts) if set(parts) <= set(names) else text)
+    except re.error as error:
+        raise InputError(
+            f"{setting} {text!r} is neither made of {', '.join(names)} with + between nor a regular expression "
+            f"({error})"
+        ) from None
+    chosen = [path for path in paths if (pattern.fullmatch if whole else pattern.match)(path)]
+    if not chosen:
+        raise InputError(
+            f"{setting} {text!r} matches none of the {len(paths)} {what}; take of {', '.join(names)} with + between, "
+            f"or an expression over paths such as {', '.join(sorted(paths)[:3])}"
+        )
+    return chosen
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

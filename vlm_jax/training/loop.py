@@ -138,7 +138,9 @@ class Trainer:
         moments = jax.jit(self.optimizer.init, out_shardings=self._moment_shardings)(trainable)
         return trainable, moments, self._part(parameters, trains=False)
 
-    def restore(self, checkpoints: Checkpoints, step: int, data: grain.DatasetIterator, base: Callable[[], Flat]):
+    def restore(
+        self, checkpoints: Checkpoints, step: int, data: grain.DatasetIterator, base: Callable[[], Flat] | None
+    ):
         """(trainable, moments, frozen) of a checkpoint; the data iterator is set to where it was.
 
         Args:

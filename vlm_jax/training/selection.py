@@ -1,7 +1,7 @@
 """What trains, what is frozen and how it is held: decided from the settings, over parameter paths."""
 
 import dataclasses
-import re
+import functools
 from collections.abc import Callable
 
 import jax
@@ -12,7 +12,7 @@ from vlm_jax.adapters import quantised
 from vlm_jax.adapters.lora import Lora, is_adapter, is_seed
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.parameters import abstract_parameters
+from vlm_jax.models.parameters import abstract_parameters, matching
 
 PRESETS = {
     "full": r".*",
@@ -62,15 +62,8 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
         raise InputError(
             f"lora.rank is {lora.rank}, and train.what {what!r} trains no adapter; take adapter, or rank 0"
         )
-    packed: list[str] = []
     if config.model.quantise != "none":
-
-        def pack(model):
-            packed.extend(quantised.attach(model, config.model.quantise, keep=trainable))
-
-        abstract_parameters(model, attach=(pack,))
-        kept, kind = trainable, config.model.quantise
-        attach = (lambda model: quantised.attach(model, kind, keep=kept), *attach)
+        attach = (functools.partial(quantised.attach, kind=config.model.quantise, keep=trainable), *attach)
 
     def held(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         if path in trainable:
@@ -83,7 +76,7 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
         {path: held(path, leaf) for path, leaf in shapes.items() if not is_seed(path)},
         trainable,
         attach,
-        frozenset(packed),
+        frozenset(path.removesuffix("/scales") for path in shapes if path.endswith("/kernel/scales")),
         {path: leaf for path, leaf in shapes.items() if is_seed(path)},
         lora,
         config.model.quantise,
@@ -99,19 +92,4 @@ def trainable_paths(paths: list[str], what: str) -> set[str]:
     Raises:
       InputError: no valid expression, or one that matches nothing.
     """
-    names = what.split("+")
-    try:
-        pattern = re.compile("|".join(PRESETS[name] for name in names) if set(names) <= set(PRESETS) else what)
-    except re.error as error:
-        raise InputError(
-            f"train.what {what!r} is neither made of {', '.join(PRESETS)} with + between nor a regular expression "
-            f"({error})"
-        ) from None
-    chosen = {path for path in paths if pattern.match(path)}
-    if not chosen:
-        examples = ", ".join(sorted(paths)[:3])
-        raise InputError(
-            f"train.what {what!r} matches no parameter; give one of {', '.join(PRESETS)} or an expression over paths "
-            f"such as {examples}"
-        )
-    return chosen
+    return set(matching(paths, what, PRESETS, setting="train.what", what="parameters"))
