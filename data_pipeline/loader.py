@@ -26,6 +26,7 @@ from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import multiplications
+from vlm_jax.processing import rows
 from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.rows import Size, assemble, stack
 
@@ -361,5 +362,4 @@ def make_loader(
 
 def batch_shapes(bucket: Bucket, *, patch_values: int, merge_unit: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """{name: (shape, dtype)} of a batch of a bucket, over all hosts: what a step is compiled for."""
-    row = assemble([], bucket.size, patch_values=patch_values, merge_unit=merge_unit)
-    return {name: ((bucket.rows, *array.shape), array.dtype) for name, array in row.items()}
+    return rows.batch_shapes(bucket.rows, bucket.size, patch_values=patch_values, merge_unit=merge_unit)

@@ -67,8 +67,9 @@ def main(config: ConfigDict) -> None:
     with gathered(faults):
         mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
         meshes.check_rows(mesh, batch.rows, batch.accumulate)
+        meshes.check_heads(mesh, model)
     with gathered(faults):
-        select(config, model, compute_dtype(config.model.dtype))
+        select(config, model, compute_dtype(config.model.dtype, jax.default_backend()))
     lasting = lasting_settings(config)
     if done is not None:
         with gathered(faults):

@@ -6,18 +6,40 @@ Padding carries segment 0; it sees only padding, so every softmax row has someth
 Implementations (all agree with `reference` in tests):
   reference  the whole score matrix; for tests and short rows.
   chunked    queries in chunks, each rematerialised in the backward pass: memory O(chunk · T) instead of O(T²).
+  splash     a TPU kernel that never holds scores, and skips what causality hides (`fused_attention`).
+  triton     the like for GPUs.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-IMPLEMENTATIONS = ("reference", "chunked")
+from vlm_jax.errors import InputError
+from vlm_jax.models.fused_attention import KERNELS, fused
+
+PLATFORMS = {"reference": None, "chunked": None, "splash": "tpu", "triton": "gpu"}
+"""Where each implementation runs; None: everywhere."""
+IMPLEMENTATIONS = tuple(PLATFORMS)
 CHUNK = 256
 """Queries a chunk: 16 heads × 256 × 4,096 keys in float32 are 64 MB a row."""
 
 MASKED = -1e30
 """Score of a hidden key: finite, so that rows without any key stay free of NaN."""
+
+
+def choose(name: str, platform: str) -> str:
+    """The implementation for a platform (`cpu`, `gpu`, `tpu`): `auto` takes the fastest.
+
+    Raises:
+      InputError: the one that is asked for does not run there.
+    """
+    if name == "auto":
+        return {"tpu": "splash", "gpu": "triton"}.get(platform, "chunked")
+    if PLATFORMS[name] not in (None, platform):
+        raise InputError(
+            f"model.attention {name!r} runs on a {PLATFORMS[name].upper()}, and this is a {platform.upper()}; take auto"
+        )
+    return name
 
 
 def attention(
@@ -36,6 +58,9 @@ def attention(
     """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"unknown attention implementation {implementation!r}; known: {', '.join(IMPLEMENTATIONS)}")
+    if implementation in KERNELS:
+        # In a whole row queries and keys have the same segments.
+        return fused(implementation, q, k, v, q_segments, causal=causal)
     length = q.shape[1]
     if implementation == "reference" or length <= CHUNK:
         return _dense(q, k, v, q_segments, kv_segments, 0 if causal else None)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from vlm_jax.models.attention import attend, attention
 from vlm_jax.models.config import DecoderConfig
-from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack
+from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, rows_apart
 from vlm_jax.models.rope import mrope_angles, rotate
 
 
@@ -50,8 +50,8 @@ class DecoderLayer(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t d"], cos, sin, attend: Callable):
         mixed, y = self.attention(self.input_norm(x), cos, sin, attend)
-        x = x + mixed
-        return x + self.mlp(self.mlp_norm(x)), y
+        x = rows_apart(x + mixed)
+        return rows_apart(x + self.mlp(self.mlp_norm(x))), y
 
 
 class Decoder(nnx.Module):

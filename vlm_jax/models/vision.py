@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from vlm_jax.models.attention import attend, attention
 from vlm_jax.models.config import VisionConfig
-from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, repeating_period
+from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, repeating_period, rows_apart
 from vlm_jax.models.rope import axial_angles, rotate
 
 
@@ -51,8 +51,8 @@ class VisionBlock(nnx.Module):
         qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3, self.heads, -1)
         q, k, v = (qkv[:, :, i] for i in range(3))
         mixed = mix(rotate(q, cos, sin), rotate(k, cos, sin), v)
-        x = x + self.proj(mixed.reshape(x.shape))
-        return x + self.mlp(self.norm2(x))
+        x = rows_apart(x + self.proj(mixed.reshape(x.shape)))
+        return rows_apart(x + self.mlp(self.norm2(x)))
 
 
 class Merger(nnx.Module):
@@ -67,7 +67,7 @@ class Merger(nnx.Module):
 
     def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b u out"]:
         x = self.norm(x).reshape(x.shape[0], x.shape[1] // self.merge_unit, -1)
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return rows_apart(self.fc2(jax.nn.gelu(self.fc1(x), approximate=False)))
 
 
 class VisionTower(nnx.Module):
@@ -119,5 +119,5 @@ class VisionTower(nnx.Module):
         def apply(block, x, _, place):
             return block(x, cos, sin, whole_image if place in config.global_blocks else windowed), None
 
-        x = self.patch_embed(patches, dtype)
+        x = rows_apart(self.patch_embed(patches, dtype))
         return self.blocks(x, apply, period=period, remat=remat)[0]

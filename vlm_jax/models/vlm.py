@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Decoder
+from vlm_jax.models.layers import rows_apart
 from vlm_jax.models.vision import Merger, VisionTower
 
 Batch = dict[str, Array]
@@ -48,7 +49,7 @@ class VLM(nnx.Module):
         visual = self.connector(patches)
         index = batch["visual_index"]
         taken = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
-        return jnp.where(index[..., None] >= 0, taken, x)
+        return rows_apart(jnp.where(index[..., None] >= 0, taken, x))
 
     def embed_tokens(self, tokens: Int[Array, "b t"], dtype=jnp.float32) -> Float[Array, "b t d"]:
         return self.embedding[...].at[tokens].get(mode="clip").astype(dtype)

@@ -3,13 +3,13 @@
 import jax
 
 
-def compiler_options() -> dict[str, str]:
-    """For `jax.jit(..., compiler_options=…)`.
+def compiler_options(platform: str | None = None) -> dict[str, str]:
+    """For `jax.jit(..., compiler_options=…)`, on this machine or for another platform.
 
     On CPUs XLA hands reductions to a library whose threads add partial sums in the order they finish: the same program
     on the same input gave two gradient norms (docs/decisions.md, 2026-11-21), so no run could be resumed exactly. Only
     products may go there.
     """
-    if jax.default_backend() != "cpu":
+    if (platform or jax.default_backend()) != "cpu":
         return {}
     return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vlm_jax.errors import InputError
+from vlm_jax.models.config import VLMConfig
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -61,6 +62,16 @@ def check_rows(mesh: Mesh, rows: int, accumulate: int = 1) -> None:
         raise InputError(
             f"batch.rows {rows} does not divide over data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']}{parts}; "
             f"take a multiple of {ways}"
+        )
+
+
+def check_heads(mesh: Mesh, model: VLMConfig) -> None:
+    """Raises InputError unless the tensor axis divides the heads it splits."""
+    ways, decoder, vision = mesh.shape["tensor"], model.decoder, model.vision
+    if decoder.kv_heads % ways or vision.heads % ways:
+        raise InputError(
+            f"mesh.tensor {ways} does not divide the decoder's {decoder.kv_heads} key-value heads and the tower's "
+            f"{vision.heads} heads; take at most {math.gcd(decoder.kv_heads, vision.heads)}, and the rest as mesh.fsdp"
         )
 
 

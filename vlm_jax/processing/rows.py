@@ -122,6 +122,14 @@ def assemble(
     return row
 
 
+def batch_shapes(
+    rows: int, size: Size, *, patch_values: int, merge_unit: int
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """{name: (shape, dtype)} of so many rows of a size, over all hosts: what a step is compiled for."""
+    row = assemble([], size, patch_values=patch_values, merge_unit=merge_unit)
+    return {name: ((rows, *array.shape), array.dtype) for name, array in row.items()}
+
+
 def stack(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Rows of one shape become a batch: every array gains a leading [B]."""
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

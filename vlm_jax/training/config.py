@@ -20,7 +20,7 @@ def default_config() -> ConfigDict:
                 "dtype": "auto",  # compute: float32 | bfloat16; auto: float32 on CPU, bfloat16 on an accelerator
                 "min_visual_tokens": 4,  # a picture is scaled so that it takes between these many
                 "max_visual_tokens": 256,
-                "attention": "chunked",  # chunked | reference
+                "attention": "auto",  # auto: splash on a TPU, triton on a GPU, else chunked | one of these | reference
                 "quantise": "none",  # none | nf4 | int8: how frozen kernels are held
             },
             "lora": {
@@ -125,7 +125,7 @@ def check_config(config: ConfigDict) -> None:
         "0 or at least batch.tokens",
     )
     want(model.dtype in ("auto", "float32", "bfloat16"), "model.dtype", "auto, float32 or bfloat16")
-    want(model.attention in IMPLEMENTATIONS, "model.attention", " or ".join(IMPLEMENTATIONS))
+    want(model.attention in ("auto", *IMPLEMENTATIONS), "model.attention", f"auto, {' or '.join(IMPLEMENTATIONS)}")
     want(1 <= model.min_visual_tokens, "model.min_visual_tokens", "at least 1")
     want(model.min_visual_tokens <= model.max_visual_tokens, "model.max_visual_tokens", "at least min_visual_tokens")
     want(model.quantise in ("none", *KINDS), "model.quantise", f"none, {' or '.join(KINDS)}")

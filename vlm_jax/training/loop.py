@@ -25,8 +25,9 @@ from ml_collections import ConfigDict
 from vlm_jax.adapters import lora, quantised
 from vlm_jax.checkpoint.run_folder import Checkpoints
 from vlm_jax.errors import InputError
+from vlm_jax.models.attention import choose
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.parameters import Flat
+from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.parallel.compiler import compiler_options
 from vlm_jax.parallel.mesh import batch_sharding, replicated, to_devices
 from vlm_jax.parallel.rules import parameter_shardings, partition
@@ -36,10 +37,10 @@ from vlm_jax.training.selection import select
 from vlm_jax.training.step import make_loss, make_step
 
 
-def compute_dtype(name: str):
+def compute_dtype(name: str, platform: str):
     """auto: float32 on a CPU, whose bfloat16 is emulated; bfloat16 elsewhere."""
     if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        name = "float32" if platform == "cpu" else "bfloat16"
     return jnp.dtype(name)
 
 
@@ -54,7 +55,9 @@ class Trainer:
 
     def __post_init__(self):
         settings = self.config
-        self.dtype = compute_dtype(settings.model.dtype)
+        platform = self.mesh.devices.flat[0].platform
+        self.dtype = compute_dtype(settings.model.dtype, platform)
+        self.attention = choose(settings.model.attention, platform)
         self.selection = select(settings, self.model, self.dtype)
         self.abstract, self.trainable = self.selection.abstract, self.selection.trainable
         self.shardings = parameter_shardings(self.abstract, self.mesh)
@@ -66,7 +69,7 @@ class Trainer:
         loss = make_loss(
             self.model,
             dtype=self.dtype,
-            implementation=settings.model.attention,
+            implementation=self.attention,
             remat=settings.train.remat,
             attach=self.selection.attach,
         )
@@ -84,13 +87,16 @@ class Trainer:
             in_shardings=(part, self._moment_shardings, frozen, batch_sharding(self.mesh), whole),
             out_shardings=(part, self._moment_shardings, whole),
             donate_argnums=(0, 1),
-            compiler_options=compiler_options(),
+            compiler_options=compiler_options(platform),
         )
 
     def describe(self) -> str:
         trained = sum(self.abstract[path].size for path in self.trainable)
-        total = sum(leaf.size for leaf in self.abstract.values())
-        return f"training {trained:,} of {total:,} parameters, computing in {self.dtype}"
+        adapters = sum(leaf.size for path, leaf in self.abstract.items() if lora.is_adapter(path))
+        total = adapters + sum(leaf.size for leaf in abstract_parameters(self.model).values())
+        return (
+            f"training {trained:,} of {total:,} parameters, computing in {self.dtype} with {self.attention} attention"
+        )
 
     def _part(self, flat: Flat, trains: bool = True) -> Flat:
         return {path: leaf for path, leaf in flat.items() if (path in self.trainable) == trains}
@@ -105,26 +111,28 @@ class Trainer:
         """Where a parameter is read to, before it is packed or not."""
         return NamedSharding(self.mesh, partition(path, shape, self.mesh))
 
-    def _abstract_state(self) -> tuple[Flat, Any]:
-        """Parameters and optimizer as shapes with shardings."""
+    def abstract_state(self) -> tuple[Flat, Any, Flat]:
+        """(trainable, moments, frozen) as shapes with shardings."""
 
         def placed(leaf, sharding):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
         moments = jax.eval_shape(self.optimizer.init, self._part(self.abstract))
-        return (
-            jax.tree.map(placed, self.abstract, self.shardings),
-            jax.tree.map(placed, moments, self._moment_shardings),
-        )
+        parameters = jax.tree.map(placed, self.abstract, self.shardings)
+        moments = jax.tree.map(placed, moments, self._moment_shardings)
+        return self._part(parameters), moments, self._part(parameters, trains=False)
 
-    def compile(self, shapes: dict[str, tuple[tuple[int, ...], np.dtype]]):
-        """Compiles the step for the shapes of a batch, over all hosts."""
+    def trace(self, shapes: dict[str, tuple[tuple[int, ...], np.dtype]]):
+        """The step for the shapes of a batch, over all hosts, to be compiled."""
         sharding = batch_sharding(self.mesh)
         batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
-        parameters, moments = self._abstract_state()
-        frozen = self._part(parameters, trains=False)
         number = jax.ShapeDtypeStruct((), jnp.int32)
-        return self._step.lower(self._part(parameters), moments, frozen, batch, number).compile()
+        with jax.set_mesh(self.mesh):  # attention's kernels are divided over it by hand
+            return self._step.trace(*self.abstract_state(), batch, number)
+
+    def compile(self, shapes: dict[str, tuple[tuple[int, ...], np.dtype]]):
+        """The step for the shapes of a batch, ready to be taken."""
+        return self.trace(shapes).lower().compile()
 
     def start(self, parameters: Flat):
         """(trainable, moments, frozen) of a fresh run; adapters that `parameters` has not begin as they should."""
@@ -146,8 +154,8 @@ class Trainer:
         Args:
           base: reads what is frozen, where checkpoints do not hold it (`saves_base`).
         """
-        abstract, moments = self._abstract_state()
-        saved = abstract if self.saves_base else self._part(abstract)
+        trainable, moments, frozen = self.abstract_state()
+        saved = {**trainable, **frozen} if self.saves_base else trainable
         parameters, moments, position = checkpoints.restore_training(step, saved, moments)
         data.set_state(position)
         held = parameters if self.saves_base else base()

@@ -1,0 +1,23 @@
+"""LoRA on Qwen2.5-VL-7B's decoder, for one accelerator or a slice.
+
+    scripts/train.py --config=configs/qwen2_5_vl_7b_lora.py --workdir=runs/lora --config.data.path=mine.jsonl
+
+Rank and learning rate are those widely used for this size, not a published recipe; alpha is twice the rank. What does
+not belong here: anything that depends on one machine (rows, mesh: pass them on the command line).
+"""
+
+from vlm_jax.training.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.model.path = "Qwen/Qwen2.5-VL-7B-Instruct"
+    config.model.max_visual_tokens = 1024
+    config.batch.tokens = 2048
+    config.train.epochs = 1
+    config.lora.rank = 16
+    config.lora.alpha = 32.0
+    config.lora.dropout = 0.05
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.warmup = 0.03
+    return config

@@ -1,0 +1,108 @@
+"""Compiles the training step of a config for a TPU that is not there, and says what it would take.
+
+    scripts/compile_check.py --config=configs/qwen2_5_vl_3b_full.py --topology=v5e:2x4
+    scripts/compile_check.py --config=configs/qwen2_5_vl_7b_lora.py --topology=v5p:4x4x4 --preset=72b \
+        --config.batch.rows=64 --config.mesh.fsdp=-1
+
+Needs libtpu (pip install 'vlm-jax[tpu]', Linux on x86_64) and no TPU. Prints the memory a chip needs by kind, whether
+that fits, the multiplications of a step, and what chips send each other, loops multiplied out. Exit status 1 where it
+does not fit. --preset takes published shapes (3b, 7b, 32b, 72b) where config.model.path is not at hand.
+
+Where the config leaves batch.patches or batch.supervised to the data, rows of half pictures are assumed: 9 patch slots
+for 4 tokens (an eighth of them for windows that do not fill their block), and a supervised position for 4 tokens.
+"""
+
+import json
+import sys
+import time
+
+from absl import flags
+from ml_collections import ConfigDict
+
+import command_line
+
+flags.DEFINE_string("topology", None, "generation and bounds: v5e:2x4, v5e:1x1, v5p:2x2x2, …", required=True)
+flags.DEFINE_string("preset", None, "published shapes instead of those of config.model.path: 3b, 7b, 32b, 72b")
+flags.DEFINE_boolean("json", False, "print one JSON object instead of a table")
+
+
+def main(config: ConfigDict) -> None:
+    from vlm_jax.errors import InputError
+    from vlm_jax.models.presets import PRESETS
+    from vlm_jax.parallel import topology
+
+    given = flags.FLAGS
+    target = topology.parse(given.topology)
+    topology.prepare(target)
+
+    from vlm_jax.parallel import mesh as meshes
+    from vlm_jax.processing.rows import Size, batch_shapes
+    from vlm_jax.training.compile_report import advice, report
+    from vlm_jax.training.config import check_config
+    from vlm_jax.training.loop import Trainer
+
+    if not config.data.path and not config.data.mixture:
+        config.data.path = "-"  # the data is not looked at
+    check_config(config)
+    if given.preset is None:
+        from vlm_jax.checkpoint.model_source import open_model
+
+        model = open_model(config.model.path).config
+    elif given.preset in PRESETS:
+        model = PRESETS[given.preset]
+    else:
+        raise InputError(f"--preset={given.preset}: known are {', '.join(PRESETS)}")
+    devices = target.devices()
+    mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh), devices)
+    batch = config.batch
+    meshes.check_rows(mesh, batch.rows, batch.accumulate)
+    meshes.check_heads(mesh, model)
+    block = model.vision.block_slots
+    patches = batch.patches or batch.tokens * 9 // 4 // block * block
+    if patches % block:
+        raise InputError(f"config.batch.patches is {patches}; wanted a multiple of {block}, one attention window")
+    size = Size(batch.tokens, patches, batch.supervised or batch.tokens // 4)
+    shapes = batch_shapes(batch.rows, size, patch_values=model.vision.patch_values, merge_unit=model.vision.merge_unit)
+    trainer = Trainer(config, model, mesh, config.train.steps or 1000)
+    say(f"{len(devices)} × {devices[0].device_kind}: {trainer.describe()}")
+    say(
+        f"{batch.rows} rows of {size.tokens} tokens, {size.patches} patch slots, {size.supervised} supervised positions"
+    )
+    started = time.perf_counter()
+    traced = trainer.trace(shapes)
+    try:
+        compiled = traced.lower().compile()
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        found = advice(config, batch.rows // (meshes.row_shards(mesh) * batch.accumulate))
+        raise InputError(
+            f"--topology={target.name}: the compiler finds no way to fit the step into a chip ({_reason(error)}); try "
+            + "; or ".join(f"--config.{one}" for one in found)
+        ) from None
+    seconds = time.perf_counter() - started
+    found = report(trainer, traced, compiled, target.memory)
+    if given.json:
+        more = {"topology": target.name, "rows": batch.rows, "size": [size.tokens, size.patches, size.supervised]}
+        print(json.dumps({**more, "seconds": seconds, **found.as_json()}))
+    else:
+        print("\n".join(found.lines()))
+        print(f"compiled in {seconds:.0f} s")
+    if not found.fits:
+        helps = advice(config, batch.rows // (meshes.row_shards(mesh) * batch.accumulate))
+        raise InputError(
+            f"--topology={target.name}: {found.memory.total / 2**30:.1f} GiB a chip are more than may be used of "
+            f"{target.memory / 2**30:.0f}; try " + "; or ".join(f"--config.{one}" for one in helps)
+        )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    command_line.run(main, config=True)

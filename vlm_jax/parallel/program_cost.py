@@ -1,0 +1,193 @@
+"""What a compiled program takes: memory by kind, multiplications, and what devices send each other.
+
+XLA's own cost analysis counts the body of a loop once; layers are a loop here, so both are counted with the loops
+multiplied out: floating-point operations from the traced program, collectives from the compiled one.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+from collections import Counter
+from typing import Any
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+BYTES = {"pred": 1, "bf16": 2, "f16": 2}
+"""Of element types whose name does not say their bits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on each device."""
+
+    arguments: int
+    """Parameters, optimizer and batch. What the step returns takes their place where it can."""
+    outputs: int
+    """What is returned in a place of its own."""
+    temporaries: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.outputs + self.temporaries + self.program
+
+
+def memory(compiled) -> Memory:
+    """Of a `jax.stages.Compiled`."""
+    found = compiled.memory_analysis()
+    return Memory(
+        found.argument_size_in_bytes,
+        found.output_size_in_bytes - found.alias_size_in_bytes,
+        found.temp_size_in_bytes,
+        found.generated_code_size_in_bytes,
+    )
+
+
+def flops(jaxpr: Any) -> float:
+    """Floating-point operations of the products of a (closed) jaxpr over all devices: 2 for each multiplication.
+
+    What is computed again in a backward pass counts again. A kernel counts what it says of itself, or its products at
+    every place of its grid.
+    """
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+
+
+def _equation_flops(equation) -> float:
+    name, given = equation.primitive.name, equation.params
+    if name == "dot_general":
+        left, right = (value.aval.shape for value in equation.invars[:2])
+        (contracted, _), _ = given["dimension_numbers"]
+        return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    if name == "pallas_call":
+        estimate = given.get("cost_estimate")
+        if estimate is not None:
+            return float(estimate.flops)
+        return math.prod(given["grid_mapping"].grid) * flops(given["jaxpr"])
+    times = 1.0
+    if name == "scan":
+        times = given["length"]
+    elif name == "shard_map":  # what is inside runs on every device
+        times = math.prod(given["mesh"].shape.values())
+    inner = [_most(value) for value in given.values()]
+    return times * sum(inner)
+
+
+def _most(value) -> float:
+    """Of a parameter of an equation: a program, the costliest of several branches, or none."""
+    if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+        return flops(value)
+    if isinstance(value, tuple | list):
+        return max((_most(one) for one in value), default=0.0)
+    return 0.0
+
+
+def collectives(hlo: str) -> dict[str, tuple[int, int]]:
+    """{kind: (how often, bytes)} of what each device sends or receives in one run of a compiled program.
+
+    Args:
+      hlo: `compiled.as_text()`. The bytes of a reduce-scatter are those it starts from, of others those it results in.
+
+    Raises:
+      ValueError: a loop that holds collectives does not tell how often it runs.
+    """
+    bodies, entry = _computations(hlo)
+
+    @functools.cache
+    def inside(name: str) -> tuple[dict[str, tuple[str, int]], Counter]:
+        """Of one run of a computation: {channel: (kind, bytes)}, and what its loops add to that.
+
+        A collective that the compiler hides behind products is written in each of them, on one channel.
+        """
+        channels: dict[str, tuple[str, int]] = {}
+        loops: Counter = Counter()
+        for line in bodies[name]:
+            found = _COLLECTIVE.search(line)
+            if found:
+                channel = re.search(r"channel_id=\d+", line)
+                channels[channel[0] if channel else line] = (found["kind"], _moved(line, found))
+            for attribute, names in _CALLED.findall(line):
+                for one in re.findall(r"[\w.\-]+", names):
+                    if attribute == "body":
+                        added = _sum(*inside(one))
+                        times = _trips(line, bodies) if added else 0
+                        loops += Counter({key: times * value for key, value in added.items()})
+                    elif attribute != "condition":
+                        more, inner = inside(one)
+                        channels |= more
+                        loops += inner
+        return channels, loops
+
+    total = _sum(*inside(entry))
+    return {kind: (total[kind, "count"], total[kind, "bytes"]) for kind in COLLECTIVES if total[kind, "count"]}
+
+
+def _sum(channels: dict[str, tuple[str, int]], loops: Counter) -> Counter:
+    total = Counter(loops)
+    for kind, size in channels.values():
+        total[kind, "count"] += 1
+        total[kind, "bytes"] += size
+    return total
+
+
+_COLLECTIVE = re.compile(
+    rf"= (?P<result>\(.*?\)|\S+) (?P<kind>{'|'.join(COLLECTIVES)})(?P<start>-start)?\((?P<operands>[^)]*)\)"
+)
+_CALLED = re.compile(r"(calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)")
+_SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+
+
+def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
+    """The lines of each computation, and the name of the one that is the program."""
+    bodies: dict[str, list[str]] = {}
+    entry, lines = "", []
+    for line in hlo.splitlines():
+        head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line)
+        if head:
+            lines = bodies[head[2]] = []
+            entry = head[2] if head[1] else entry
+        else:
+            lines.append(line)
+    return bodies, entry
+
+
+def _trips(line: str, bodies: dict[str, list[str]]) -> int:
+    """How often a loop runs: its line says so, or its counter, from 0 in steps of 1, is held against a constant."""
+    told = re.search(r"known_trip_count\W+n\W+(\d+)", line)
+    if told:
+        return int(told[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    text = "\n".join(bodies[condition[1]])
+    bounds = re.findall(r"[su]32\[\]\S* constant\((\d+)\)", text)
+    if len(bounds) != 1 or "direction=LT" not in text:
+        raise ValueError(f"a loop does not tell how often it runs: {line.strip()[:120]}")
+    return int(bounds[0])
+
+
+def _moved(line: str, found: re.Match) -> int:
+    sizes = [_size(kind, shape) for kind, shape in _SHAPE.findall(found["result"])]
+    if found["start"]:  # (what is sent, what is received, …)
+        return sizes[0] if found["kind"] == "reduce-scatter" else max(sizes)
+    if found["kind"] == "reduce-scatter":
+        groups = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
+        ways = len(groups[1].split(",")) if groups else _group_size(line)
+        return sum(sizes) * ways
+    return sum(sizes)
+
+
+def _group_size(line: str) -> int:
+    """Of the forms `replica_groups=[groups,size]<=…` and `mesh['x'=2,'y'=4] {'y'}`."""
+    iota = re.search(r"replica_groups=\[(?:\d+,)*(\d+)\]", line)
+    if iota:
+        return int(iota[1])
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line)
+    if not named:
+        raise ValueError(f"a reduce-scatter does not tell its groups: {line.strip()[:120]}")
+    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+    return math.prod(sizes[name] for name in re.findall(r"'(\w+)'", named[2]))
+
+
+def _size(kind: str, shape: str) -> int:
+    bits = re.search(r"\d+", kind)
+    width = BYTES.get(kind) or int(bits[0]) / 8
+    return math.ceil(math.prod(int(size) for size in shape.split(",") if size) * width)

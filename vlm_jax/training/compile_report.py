@@ -1,0 +1,130 @@
+"""What a step will take, told before it runs: memory by kind, multiplications, what devices send each other.
+
+`scripts/compile_check.py` tells it of a machine that is not there, `scripts/train.py` of its own. Where memory is
+short, `advice` names the settings that would help most.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vlm_jax.parallel import program_cost
+
+FULL = 0.9
+"""Of a device's memory: more is not relied on, since a runtime and fragmentation take their part."""
+GB = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Of one compiled step.
+
+    Attributes:
+      limit: bytes a device has; None where that is not known.
+      flops: of the products of a step, all devices together, recomputation included.
+      frozen, trained: bytes of parameters and of what trains with its optimizer, on one device.
+      kernels: names of the attention kernels in the program, with how often each stands there.
+    """
+
+    memory: program_cost.Memory
+    limit: int | None
+    flops: float
+    collectives: dict[str, tuple[int, int]]
+    frozen: int
+    trained: int
+    kernels: dict[str, int]
+    devices: int
+
+    @property
+    def fits(self) -> bool | None:
+        return None if self.limit is None else self.memory.total <= FULL * self.limit
+
+    @property
+    def share(self) -> float | None:
+        """Of a device's memory."""
+        return None if self.limit is None else self.memory.total / self.limit
+
+    def line(self) -> str:
+        """In one line, for the start of a run."""
+        of = "" if self.limit is None else f" of {self.limit / GB:.1f}"
+        return (
+            f"a step takes {self.memory.total / GB:.2f}{of} GiB a device: {self.trained / GB:.2f} trained with its "
+            f"optimizer, {self.frozen / GB:.2f} frozen, {self.memory.temporaries / GB:.2f} while it computes"
+        )
+
+    def lines(self) -> list[str]:
+        memory = self.memory
+        parts = {
+            "trained, with optimizer": self.trained,
+            "frozen": self.frozen,
+            "batch": max(memory.arguments - self.trained - self.frozen, 0),
+            "outputs": memory.outputs,
+            "temporaries": memory.temporaries,
+            "program": memory.program,
+            "total": memory.total,
+        }
+        lines = [f"{name:<24}{size / GB:9.3f} GiB a chip" for name, size in parts.items()]
+        if self.limit is not None:
+            verdict = "fits" if self.fits else f"DOES NOT FIT ({FULL:.0%} of it may be used)"
+            lines.append(f"{'of':<24}{self.limit / GB:9.3f} GiB: {self.share:.1%}, {verdict}")
+        lines.append(f"{'products':<24}{self.flops / self.devices / 1e12:9.2f} TFLOP a chip and step")
+        for kind, (count, size) in self.collectives.items():
+            lines.append(f"{kind:<24}{size / GB:9.3f} GiB a chip and step, in {count:,}")
+        kernels = ", ".join(f"{name} × {count}" for name, count in self.kernels.items()) or "none: plain products"
+        lines.append(f"{'attention kernels':<24}{kernels}")
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "total": self.memory.total, "fits": self.fits}
+
+
+def report(trainer, traced, compiled, limit: int | None) -> Report:
+    """Of a step that `trainer` traced and compiled, for devices with `limit` bytes each."""
+    text = compiled.as_text()
+    trainable, moments, frozen = trainer.abstract_state()
+    kernels = re.findall(r"(splash_m[hq]a_\w+|mha_(?:forward|backward)\w*)", text)
+    return Report(
+        program_cost.memory(compiled),
+        limit,
+        program_cost.flops(traced.jaxpr),
+        program_cost.collectives(text),
+        _bytes(frozen),
+        _bytes(trainable) + _bytes(moments),
+        {name: kernels.count(name) for name in sorted(set(kernels))},
+        trainer.mesh.size,
+    )
+
+
+def _bytes(tree) -> int:
+    """Of a tree of shapes with shardings, on one device."""
+    import jax
+    import numpy as np
+
+    return sum(
+        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
+    )
+
+
+def advice(config: ConfigDict, rows_a_device: int) -> list[str]:
+    """Up to three settings that would help most where memory is short, the most helpful first."""
+    found = []
+    full = not config.lora.rank and config.train.what in ("auto", "full", "frozen_vision")
+    if config.train.remat != "full":
+        found.append("train.remat=full (layers keep nothing for the backward pass)")
+    if rows_a_device > 1:
+        parts = config.batch.accumulate * rows_a_device
+        found.append(f"batch.accumulate={parts} (one row a device at a time; the same gradient)")
+    if config.mesh.fsdp == 1 and config.mesh.data != 1:
+        found.append("mesh.fsdp=-1 with mesh.data=1 (parameters are divided among the devices)")
+    if full:
+        found.append("lora.rank=16 (adapters: no gradient and no optimizer state of the rest)")
+    elif config.model.quantise == "none":
+        found.append("model.quantise=nf4 (frozen kernels in 4 bits)")
+    found.append(f"batch.tokens={config.batch.tokens // 2} (shorter rows)")
+    if full and config.optimizer.name == "adamw":
+        found.append("optimizer.name=adafactor (little state)")
+    if config.model.max_visual_tokens > 256:
+        found.append(f"model.max_visual_tokens={config.model.max_visual_tokens // 2} (smaller pictures)")
+    return found[:3]
