@@ -47,6 +47,8 @@ EXTRAS = {
     "test": [
         "beartype>=0.20",
         "hypothesis>=6.100",
+        # What jax[tpu] asks for: training steps are compiled for a TPU that is not there.
+        "libtpu==0.0.42.*; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "peft>=0.18",
         "pytest>=8.0",
         "pytest-timeout>=2.3",

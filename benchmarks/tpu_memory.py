@@ -3,19 +3,15 @@
     .venv/bin/python benchmarks/tpu_memory.py --output=runs/tpu_memory [--only=NAME,NAME]
 
 Each line is one call of `scripts/compile_check.py`; it takes minutes, and lines that are in the output folder are not
-compiled again. The rows are 2,048 tokens and 4,608 patch slots (1,152 image tokens); bfloat16, float32 masters and moments
-of what trains. Sizes are GiB (2³⁰ bytes) a chip.
+compiled again. The rows are 2,048 tokens and 4,608 patch slots (1,152 image tokens); bfloat16, float32 masters and
+moments of what trains. Sizes are GiB (2³⁰ bytes) a chip.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
-
-from absl import app, flags
-
-flags.DEFINE_string("output", None, "folder that keeps each line's result", required=True)
-flags.DEFINE_list("only", [], "names of lines; all where empty")
 
 ROOT = Path(__file__).parents[1]
 FSDP = ["--config.mesh.data=1", "--config.mesh.fsdp=-1"]
@@ -25,19 +21,19 @@ LINES = {
     "LoRA 7B": ("qwen2_5_vl_7b_lora", "7b", "v5e:2x4", 8, FSDP),
     "QLoRA 3B": ("qwen2_5_vl_3b_qlora", "3b", "v5e:1x1", 1, []),
     "full 7B": ("qwen2_5_vl_3b_full", "7b", "v5e:4x8", 32, FSDP),
-    "full 7B, v5p": ("qwen2_5_vl_3b_full", "7b", "v5p:2x2x2", 8, FSDP),
+    "full 7B v5p": ("qwen2_5_vl_3b_full", "7b", "v5p:2x2x2", 8, FSDP),
     "LoRA 72B": ("qwen2_5_vl_7b_lora", "72b", "v5p:4x4x4", 64, FSDP),
     # The same step with three ways to train, on one chip that holds them all.
-    "full 3B, one chip": ("qwen2_5_vl_3b_full", "3b", "v5p:1x1x1", 1, FSDP),
-    "LoRA 3B, one chip": ("qwen2_5_vl_3b_lora", "3b", "v5p:1x1x1", 1, []),
-    "QLoRA 3B, one chip": ("qwen2_5_vl_3b_qlora", "3b", "v5p:1x1x1", 1, []),
+    "full 3B one chip": ("qwen2_5_vl_3b_full", "3b", "v5p:1x1x1", 1, FSDP),
+    "LoRA 3B one chip": ("qwen2_5_vl_3b_lora", "3b", "v5p:1x1x1", 1, []),
+    "QLoRA 3B one chip": ("qwen2_5_vl_3b_qlora", "3b", "v5p:1x1x1", 1, []),
 }
 GB = 1 << 30
 
 
 def compiled(name: str, output: Path) -> dict:
     config, preset, topology, rows, more = LINES[name]
-    kept = output / f"{name.replace(' ', '_').replace(',', '')}.json"
+    kept = output / f"{name.replace(' ', '_')}.json"
     command = [
         sys.executable,
         str(ROOT / "scripts" / "compile_check.py"),
@@ -56,19 +52,20 @@ def compiled(name: str, output: Path) -> dict:
     return json.loads(kept.read_text())
 
 
-def main(_) -> None:
-    names = flags.FLAGS.only or list(LINES)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder that keeps each line's result")
+    parser.add_argument("--only", default="", help="names of lines, commas between; all where empty")
+    given = parser.parse_args()
+    names = given.only.split(",") if given.only else list(LINES)
     unknown = set(names) - set(LINES)
     if unknown:
         sys.exit(f"no such line: {', '.join(sorted(unknown))}; known are {', '.join(LINES)}")
-    output = Path(flags.FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
-    print(
-        "| step | slice | rows | trained, optimizer | frozen | temporaries | total | of HBM | attention | TFLOP a chip |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    given.output.mkdir(parents=True, exist_ok=True)
+    heads = "step, slice, rows, trained with optimizer, frozen, temporaries, total, of HBM, attention, TFLOP a chip"
+    print(f"| {heads.replace(', ', ' | ')} |\n|{'---|' * 10}", flush=True)
     for name in names:
-        found = compiled(name, output)
+        found = compiled(name, given.output)
         memory, limit = found["memory"], found["limit"]
         kernels = "splash" if any("splash" in kernel for kernel in found["kernels"]) else "NO SPLASH"
         sizes = [found["trained"], found["frozen"], memory["temporaries"], found["total"]]
@@ -82,4 +79,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

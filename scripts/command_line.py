@@ -13,6 +13,8 @@ nearest key. Its ConfigDict, with its types and its locking, is.
 import ast
 import difflib
 import errno
+import glob
+import importlib.util
 import inspect
 import os
 import re
@@ -42,7 +44,15 @@ def run(main: Callable[..., Any], *, config: bool = False) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is absent is no news here
+    _leave_absent_tpu_alone()
     sys.exit(_status(main, config, sys.argv))
+
+
+def _leave_absent_tpu_alone() -> None:
+    """Where libtpu is installed to compile for TPUs, JAX would look for one at every start, and complain at length."""
+    devices = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*")
+    if importlib.util.find_spec("libtpu") and not any(map(glob.glob, devices)):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:

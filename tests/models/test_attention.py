@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.models.attention import CHUNK, IMPLEMENTATIONS, attention
+from vlm_jax.errors import InputError
+from vlm_jax.models.attention import CHUNK, attention, choose
+from vlm_jax.models.fused_attention import KERNELS, fused
+from vlm_jax.parallel.mesh import MeshShape, make_mesh
 
 
 def plain(q, k, v, segments, causal):
@@ -20,7 +23,7 @@ def plain(q, k, v, segments, causal):
     return np.einsum("bhts,bshd->bthd", weights / weights.sum(axis=-1, keepdims=True), v)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", ["reference", "chunked"])
 @pytest.mark.parametrize("length", [5, CHUNK, CHUNK + 3, 2 * CHUNK + 100])
 @pytest.mark.parametrize("causal", [True, False])
 def test_attention_equals_plain_numpy(implementation, length, causal):
@@ -49,6 +52,33 @@ def test_gradients_of_the_chunked_path_equal_those_of_the_reference():
 
     for mine, theirs in zip(value("chunked"), value("reference"), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize("causal, length, width", [(True, 200, 16), (False, 256, 80)])
+def test_kernels_equal_the_reference_forward_and_backward_on_a_mesh(kind, causal, length, width):
+    """Interpreted: what the kernels compute is checked here, that they compile in the tests of compile_check."""
+    rng = np.random.default_rng(length)
+    q = jnp.asarray(rng.normal(size=(4, length, 4, width)), jnp.float32)
+    k, v = jnp.asarray(rng.normal(size=(2, 4, length, 2, width)), jnp.float32)
+    segments = jnp.asarray(np.sort(rng.integers(0, 4, (4, length)), axis=1)[:, ::-1].copy().astype(np.int32))
+
+    def value(compute):
+        return jax.value_and_grad(lambda q, k, v: jnp.sum(jnp.sin(compute(q, k, v))), (0, 1, 2))(q, k, v)
+
+    def plainly(q, k, v):
+        return attention(q, k, v, segments, segments, causal=causal, implementation="reference")
+
+    with jax.set_mesh(make_mesh(MeshShape(data=2, fsdp=2, tensor=2))):
+        found = jax.jit(lambda: value(lambda q, k, v: fused(kind, q, k, v, segments, causal=causal, interpret=True)))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5), found, value(plainly))
+
+
+def test_the_fastest_is_taken_and_one_for_other_hardware_is_refused():
+    assert [choose("auto", platform) for platform in ("cpu", "gpu", "tpu")] == ["chunked", "triton", "splash"]
+    assert choose("reference", "tpu") == "reference"
+    with pytest.raises(InputError, match="'splash' runs on a TPU, and this is a CPU"):
+        choose("splash", "cpu")
 
 
 def test_an_unknown_implementation_is_refused_by_name():

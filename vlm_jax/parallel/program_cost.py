@@ -50,7 +50,7 @@ def flops(jaxpr: Any) -> float:
     every place of its grid.
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+    return sum((_equation_flops(equation) for equation in jaxpr.eqns), 0.0)
 
 
 def _equation_flops(equation) -> float:

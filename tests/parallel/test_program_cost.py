@@ -1,0 +1,150 @@
+"""What a program takes, against counts by hand, and steps that are compiled for TPUs that are not there."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vlm_jax.errors import InputError
+from vlm_jax.models.fused_attention import fused
+from vlm_jax.parallel import program_cost, topology
+from vlm_jax.parallel.mesh import MeshShape, make_mesh
+
+ROOT = Path(__file__).parents[2]
+LAYERS, ROWS, WIDTH = 5, 16, 64
+
+
+def layers(kernels, x):
+    return jax.lax.scan(lambda x, kernel: (jnp.tanh(x @ kernel), None), x, kernels)[0]
+
+
+def shaped(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def test_products_are_counted_as_often_as_a_loop_runs_them():
+    one = 2 * ROWS * WIDTH * WIDTH
+    arguments = shaped(LAYERS, WIDTH, WIDTH), shaped(ROWS, WIDTH)
+    assert program_cost.flops(jax.jit(layers).trace(*arguments).jaxpr) == LAYERS * one
+    gradient = jax.grad(lambda kernels, x: layers(kernels, x).sum())
+    assert program_cost.flops(jax.jit(gradient).trace(*arguments).jaxpr) == 3 * LAYERS * one
+
+
+def test_a_branch_counts_as_its_costliest_and_a_kernel_on_every_device():
+    def either(x, kernel):
+        return jax.lax.cond(x[0, 0] > 0, lambda: x @ kernel, lambda: x)
+
+    assert program_cost.flops(jax.make_jaxpr(either)(shaped(2, 8), shaped(8, 8))) == 2 * 2 * 8 * 8
+    heads, length, width = 4, 256, 16
+    x = shaped(8, length, heads, width)
+    attend = functools.partial(fused, "splash", causal=False, interpret=True)
+    alone = program_cost.flops(jax.make_jaxpr(attend)(x, x, x, jax.ShapeDtypeStruct((8, length), jnp.int32)))
+    assert alone >= 8 * heads * 4 * length * length * width
+    with jax.set_mesh(make_mesh(MeshShape(data=8))):
+        spread = jax.jit(attend).trace(x, x, x, jax.ShapeDtypeStruct((8, length), jnp.int32))
+    assert program_cost.flops(spread.jaxpr) == alone
+
+
+def test_collectives_in_a_loop_are_multiplied_out():
+    mesh = make_mesh(MeshShape(data=1, fsdp=8))
+
+    def place(*axes):
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    split = jax.jit(layers, in_shardings=(place(None, "fsdp"), place("fsdp")), out_shardings=place("fsdp"))
+    compiled = split.lower(shaped(LAYERS, WIDTH, WIDTH), shaped(ROWS, WIDTH)).compile()
+    found = program_cost.collectives(compiled.as_text())
+    assert sum(size for _, size in found.values()) == LAYERS * WIDTH * WIDTH * 4, found
+    assert sum(count for count, _ in found.values()) == LAYERS
+
+
+HLO = """
+%fused.1 (p: bf16[8,16]) -> bf16[64,16] {
+  %all-gather.1 = bf16[64,16]{1,0} all-gather(%p), channel_id=7, replica_groups=[1,8]<=[8], dimensions={0}
+}
+
+%fused.2 (p: bf16[8,16]) -> bf16[64,16] {
+  %all-gather.2 = bf16[64,16]{1,0} all-gather(%p), channel_id=7, replica_groups=[1,8]<=[8], dimensions={0}
+}
+
+%condition.1 (p: (u32[], f32[4])) -> pred[] {
+  %constant.1 = u32[]{:T(128)} constant(3)
+  ROOT %compare = pred[] compare(%a, %constant.1), direction=LT
+}
+
+%body.1 (p: (u32[], f32[4])) -> (u32[], f32[4]) {
+  %x = bf16[64,16] fusion(%y), kind=kOutput, calls=%fused.1
+  %z = bf16[64,16] fusion(%x), kind=kOutput, calls=%fused.2
+  %s = f32[2]{0} reduce-scatter(%q), channel_id=8, replica_groups={{0,1},{2,3}}, to_apply=%add
+}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %w = (u32[], f32[4]) while(%t), condition=%condition.1, body=%body.1
+  %start = (f32[4]{0}, f32[32]{0}) all-gather-start(%p), channel_id=9, replica_groups=[1,8]<=[8]
+}
+"""
+
+
+def test_a_collective_that_is_hidden_behind_several_products_counts_once():
+    assert program_cost.collectives(HLO) == {
+        "all-gather": (3 + 1, 3 * 64 * 16 * 2 + 32 * 4),
+        "reduce-scatter": (3, 3 * 2 * 4 * 2),
+    }
+    with pytest.raises(ValueError, match="does not tell how often"):
+        program_cost.collectives(HLO.replace("direction=LT", "direction=GT"))
+
+
+@pytest.mark.parametrize("text", ["v5e", "v9:2x4", "v5e:2x", "v5e:0x4", "v5e:8"])
+def test_a_topology_that_is_none_is_refused(text):
+    with pytest.raises(InputError, match="--topology"):
+        topology.parse(text)
+
+
+def test_a_topology_is_its_chips():
+    found = topology.parse("v5p:2x2x2")
+    assert (found.chips, found.memory) == (8, 95 << 30)
+
+
+def compile_check(*flags):
+    command = [sys.executable, ROOT / "scripts" / "compile_check.py", "--preset=tiny", *flags]
+    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    return ran
+
+
+@pytest.mark.skipif(
+    (sys.platform, os.uname().machine) != ("linux", "x86_64"), reason="libtpu is made for Linux on x86_64 alone"
+)
+def test_a_small_step_is_compiled_for_a_slice_of_tpus_with_splash_attention():
+    ran = compile_check(
+        f"--config={ROOT}/configs/qwen2_5_vl_3b_lora.py",
+        "--topology=v5e:2x2",
+        "--config.batch.rows=4",
+        "--config.batch.tokens=256",
+        "--config.mesh.fsdp=4",
+        "--json",
+    )
+    found = json.loads(ran.stdout)
+    assert ran.returncode == 0 and found["fits"] and found["devices"] == 4
+    assert any("splash" in name and "dkv" in name for name in found["kernels"])
+    assert found["collectives"]["all-gather"][0] > 0
+    # The frozen base is not among what the step returns.
+    assert found["memory"]["outputs"] < found["frozen"]
+
+
+def test_what_cannot_be_compiled_is_refused_before_compiling():
+    config = f"--config={ROOT}/configs/qwen2_5_vl_3b_lora.py"
+    ran = compile_check(config, "--topology=v5e:2x4", "--config.batch.rows=3")
+    assert ran.returncode == 1 and "batch.rows 3" in ran.stderr and "multiple of 8" in ran.stderr
+    ran = compile_check(config, "--topology=v5e:2x4", "--config.batch.rows=8", "--config.mesh.tensor=4")
+    assert ran.returncode == 1 and "mesh.tensor 4" in ran.stderr and "2 key-value heads" in ran.stderr
