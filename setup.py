@@ -29,6 +29,7 @@ RUNNING = [
     "pillow>=11.0",
     "pyarrow>=17.0",
     "safetensors>=0.6",
+    "tensorboardX>=2.6",
     "tensorflow-datasets>=4.9.9",
     "tokenizers>=0.22",
     "tqdm>=4.66",

@@ -28,7 +28,7 @@ from vlm_jax.models.parameters import multiplications
 from vlm_jax.parallel import mesh as meshes
 from vlm_jax.processing.rows import Size
 from vlm_jax.training.config import default_config
-from vlm_jax.training.loop import Trainer
+from vlm_jax.training.trainer import Trainer
 
 KINDS = {"tokens": "token slots", "patches": "patch slots", "supervised": "supervised positions"}
 BASE = Path(__file__).resolve().parents[1] / "vlm_jax" / "assets" / "tiny_base"

@@ -24,7 +24,7 @@ from data_pipeline import loader  # noqa: E402
 from data_pipeline.ledger import Ledger  # noqa: E402
 from vlm_jax.checkpoint import hf_folder  # noqa: E402
 from vlm_jax.parallel import mesh as meshes  # noqa: E402
-from vlm_jax.training.loop import Trainer  # noqa: E402
+from vlm_jax.training.trainer import Trainer  # noqa: E402
 
 
 def main() -> None:

@@ -189,7 +189,7 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
       InputError: nothing to train on, patches that are no multiple of a window, or (where that stops a run) every
         example that fits no row.
     """
-    sizes, too_large = measured_sizes(dataset), dataset.examples.too_large
+    sizes = measured_sizes(dataset)
     if not len(sizes):
         raise InputError(f"{', '.join(part.name for part in dataset.examples.parts)}: no example can be trained on")
     buckets = choose_buckets(
@@ -205,6 +205,16 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
         costs=Costs(*multiplications(model)),
         every=_usable(np.concatenate(dataset.examples.sizes)) if dataset.complete else None,
     )
+    fit(dataset, buckets)
+    return buckets
+
+
+def fit(dataset: Dataset, buckets: Sequence[Bucket]) -> None:
+    """Makes the examples fit shapes that are decided, as `data.too_large` says.
+
+    Raises:
+      InputError: where that stops a run, every example that fits no row; or none fits.
+    """
     dataset.examples.set_buckets([bucket.size for bucket in buckets])
     if dataset.complete:
         dataset.examples.measure_all()
@@ -215,9 +225,11 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
     if not len(_usable(np.concatenate(dataset.examples.sizes))):
         names = ", ".join(part.name for part in dataset.examples.parts)
         raise InputError(
-            [f"{names}: no example fits a row (data.too_large is {too_large!r})", *dataset.ledger.reasons(5)]
+            [
+                f"{names}: no example fits a row (data.too_large is {dataset.examples.too_large!r})",
+                *dataset.ledger.reasons(5),
+            ]
         )
-    return buckets
 
 
 def _usable(sizes: np.ndarray) -> np.ndarray:

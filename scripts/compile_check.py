@@ -39,7 +39,7 @@ def main(config: ConfigDict) -> None:
     from vlm_jax.processing.rows import Size, batch_shapes
     from vlm_jax.training.compile_report import advice, report
     from vlm_jax.training.config import check_config
-    from vlm_jax.training.loop import Trainer
+    from vlm_jax.training.trainer import Trainer
 
     if not config.data.path and not config.data.mixture:
         config.data.path = "-"  # the data is not looked at

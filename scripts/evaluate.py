@@ -77,6 +77,7 @@ def main() -> None:
 def read_questions(files: list[str]) -> list:
     """The questions of all files, or every fault of the files and of the flags about them."""
     from data_pipeline import sources
+    from data_pipeline.questions import questions_of
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.evaluation.controls import CONTROLS
     from vlm_jax.evaluation.metrics import METRICS
@@ -121,32 +122,6 @@ def begin(output: Path, settings: dict) -> None:
     elif any(not entry.name.startswith(".") for entry in output.iterdir()):
         raise InputError(f"{output}: holds files that are not an evaluation's; take another --output")
     write_json(path, settings)
-
-
-def questions_of(record, faults: list[str]):
-    """The questions of a record: its last user turn with `answers`, or every turn that the assistant answers."""
-    from vlm_jax.evaluation.runner import Question, text_of
-
-    groups = {name: value for name in ("split", "task", "fact_id") if (value := getattr(record, name)) is not None}
-    language = (record.provenance or {}).get("language")
-    if isinstance(language, str):
-        groups["language"] = language
-    turns = [index for index, message in enumerate(record.messages) if message["role"] == "assistant"]
-    if record.answers:
-        last = turns[-1] if turns and turns[-1] == len(record.messages) - 1 else len(record.messages)
-        return [Question(record.id, record.messages[:last], list(record.answers), groups)]
-    if not turns:
-        faults.append(f"{record.where}: has neither answers nor an assistant's turn to compare with")
-    many = len(turns) > 1
-    return [
-        Question(
-            f"{record.id}#{number}" if many else record.id,
-            record.messages[:index],
-            [text_of(record.messages[index])],
-            groups,
-        )
-        for number, index in enumerate(turns, start=1)
-    ]
 
 
 def read_baseline(folder: str, questions: list) -> dict:

@@ -3,12 +3,14 @@
     scripts/train.py --config=configs/photos.py --workdir=runs/photos
 
 The work folder is made when it is not there. The same command on the same folder goes on from its last checkpoint,
-after Ctrl-C, a kill, or a power cut. Any setting is overridden as --config.section.name=value:
+after Ctrl-C, a kill, or a power cut. On several hosts, start it on each (docs/training.md). Any setting is overridden
+as --config.section.name=value:
 
     scripts/train.py --config=configs/photos.py --workdir=runs/mine \
         --config.model.path=Qwen/Qwen2.5-VL-3B-Instruct --config.data.path=mine.csv
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -34,17 +36,22 @@ def main(config: ConfigDict) -> None:
     # Loaded late: --help and a mistyped setting should not wait for JAX.
     import jax
 
+    import watching
     from data_pipeline import inspection, loader
     from data_pipeline.ledger import Ledger
     from vlm_jax.checkpoint import hf_folder, run_folder
     from vlm_jax.checkpoint.files import alone, write_json
     from vlm_jax.checkpoint.model_source import adapter_settings, open_model
     from vlm_jax.errors import InputError, gathered
+    from vlm_jax.parallel import hosts
     from vlm_jax.parallel import mesh as meshes
-    from vlm_jax.training.loop import Trainer, check_resumable, compute_dtype
+    from vlm_jax.training import loop
     from vlm_jax.training.selection import select
+    from vlm_jax.training.trainer import Trainer, compute_dtype
 
     keep_compiled_programs()
+    hosts.start()
+    say = tell if hosts.is_first() else lambda line: None
     say(f"running on {meshes.describe_devices()}")
     if advice := meshes.idle_accelerator():
         say(f"WARNING: JAX runs on the CPU although {advice}")
@@ -74,7 +81,7 @@ def main(config: ConfigDict) -> None:
     if done is not None:
         with gathered(faults):
             held = run_folder.Checkpoints(workdir, read_only=True).settings(done)
-            check_resumable(held, {"resume": lasting}, workdir)
+            loop.check_resumable(held, {"resume": lasting}, workdir)
     dataset = None
     with gathered(faults):
         dataset, wrong = loader.open_dataset(
@@ -120,15 +127,21 @@ def main(config: ConfigDict) -> None:
     settings = run_folder.settings_json(processor.images, resume={**lasting, "data": loader.fingerprint(dataset)})
     if not trainer.saves_base:
         settings |= adapter_settings(source if done is None else source.base, trainer.selection.lora)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with alone(workdir, "training"):
+    measure = watching.held_out_loss(trainer, processor, buckets, row_shape)
+    sample = watching.sampler(trainer, processor, source.assets, workdir)
+    with contextlib.ExitStack() as held_open:
+        if hosts.is_first():
+            workdir.mkdir(parents=True, exist_ok=True)
+            held_open.enter_context(alone(workdir, "training"))
         if done is None:
             state = trainer.start(source.read(place=trainer.place, sharding=trainer.sharding))
-            run_folder.write_assets(workdir, source.assets)
-            write_json(workdir / "config.json", json.loads(config.to_json()))
-        checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep)
+            if hosts.is_first():
+                run_folder.write_assets(workdir, source.assets)
+                write_json(workdir / "config.json", json.loads(config.to_json()))
+        hosts.wait_for_all("the work folder is there")
+        checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep, best=config.checkpoint.best)
         if done is not None:
-            check_resumable(held, settings, workdir)
+            loop.check_resumable(held, settings, workdir)
             state = trainer.restore(
                 checkpoints,
                 done,
@@ -136,8 +149,10 @@ def main(config: ConfigDict) -> None:
                 base=lambda: source.base.read(place=trainer.place, sharding=trainer.sharding),
             )
             say(f"going on from step {done}")
-        dataset.ledger.keep_in(workdir / "ledger.jsonl")
-        reached = trainer.run(
+        if hosts.is_first():
+            dataset.ledger.keep_in(workdir / "ledger.jsonl")
+        reached = loop.run(
+            trainer,
             workdir,
             batches,
             state,
@@ -146,12 +161,17 @@ def main(config: ConfigDict) -> None:
             settings=settings,
             done=done or 0,
             name_batch=batches.records,
+            measure=measure,
+            sample=sample,
         )
+        best = checkpoints.best()
         checkpoints.close()
     if dataset.ledger.summary() != told:
         say(f"left out or changed: {dataset.ledger.summary()}; see {workdir / 'ledger.jsonl'}")
     if reached < steps:
         raise KeyboardInterrupt
+    if measure is not None and best is not None and best[0] != steps:
+        say(f"lowest loss on held-out examples: {best[1]:.4f}, {workdir / 'checkpoints' / str(best[0])}")
     say(f"done: ask it with  scripts/chat.py --model={workdir} --image=PICTURE --question=QUESTION")
 
 
@@ -183,7 +203,7 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
-def say(line: str) -> None:
+def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -13,7 +13,7 @@ from vlm_jax.models.parameters import nest
 from vlm_jax.parallel import mesh as meshes
 from vlm_jax.processing.rows import Size, assemble, stack
 from vlm_jax.training.config import default_config
-from vlm_jax.training.loop import Trainer
+from vlm_jax.training.trainer import Trainer
 
 CAPACITY = Size(160, 128, 96)
 ROWS = 8

@@ -154,7 +154,8 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         return ModelSource(path_or_id, below.assets, below.config, below.images, file, below, lora)
     folder = resolve(path_or_id)
     if run_folder.is_run_folder(folder):
-        config, assets = hf_folder.read_config(folder / "assets"), folder / "assets"
+        assets = run_folder.located(folder)[0] / "assets"
+        config = hf_folder.read_config(assets)
         with run_folder.newest(folder) as (checkpoints, step):
             settings = checkpoints.settings(step)
         images, held = run_folder.image_settings(settings), settings.get(ADAPTER)

@@ -28,7 +28,16 @@ PARAMETERS, OPTIMIZER, DATA, SETTINGS = "parameters", "optimizer", "data", "sett
 
 
 def is_run_folder(path: Path) -> bool:
+    """Whether a path is a run folder, or one of its checkpoints."""
+    path, _ = located(path)
     return (path / "assets" / "config.json").is_file() and (path / "checkpoints").is_dir()
+
+
+def located(path: Path) -> tuple[Path, int | None]:
+    """The run folder of a path, and the step where it names a checkpoint (`run/checkpoints/300`)."""
+    if path.parent.name == "checkpoints" and path.name.isdecimal():
+        return path.parent.parent, int(path.name)
+    return path, None
 
 
 def latest_step(workdir: Path) -> int | None:
@@ -57,17 +66,34 @@ def write_assets(workdir: Path, source: Path) -> None:
 class Checkpoints:
     """The checkpoints of a run folder."""
 
-    def __init__(self, workdir: Path, *, keep: int | None = None, read_only: bool = False):
+    def __init__(self, workdir: Path, *, keep: int | None = None, best: int = 0, read_only: bool = False):
+        """
+        Args:
+          keep: newest checkpoints that are kept, None for all.
+          best: those of the lowest loss that are kept besides.
+        """
         self.path = (workdir / "checkpoints").absolute()
         with _quiet_absl():  # it warns of what read_only says itself
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
+            policies = ocp.checkpoint_managers.preservation_policy
+            kept = [
+                policies.LatestN(keep),
+                policies.BestN(get_metric_fn=_goodness, n=best, keep_checkpoints_without_metrics=False),
+            ]
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(kept) if keep else policies.PreserveAll(),
+                create=not read_only,
+                read_only=read_only,
+            )
             self._manager = ocp.CheckpointManager(self.path, options=options)
 
     def latest(self) -> int | None:
         """The newest whole checkpoint, None where there is none; a copy that was cut short is passed over."""
+        return max(filter(self.holds, self._manager.all_steps()), default=None)
+
+    def holds(self, step: int) -> bool:
+        """Whether a checkpoint is there and whole."""
         parts = ("_CHECKPOINT_METADATA", PARAMETERS, SETTINGS)
-        steps = self._manager.all_steps()
-        return max((s for s in steps if all((self.path / str(s) / part).exists() for part in parts)), default=None)
+        return all((self.path / str(step) / part).exists() for part in parts)
 
     def save(
         self,
@@ -77,6 +103,7 @@ class Checkpoints:
         *,
         optimizer=None,
         data: dict[str, Any] | None = None,
+        loss: float | None = None,
     ) -> None:
         """Starts writing a checkpoint; returns once the arrays are copied off the devices.
 
@@ -84,6 +111,7 @@ class Checkpoints:
           optimizer: any tree of arrays.
           data: the position in the data, as JSON can hold it. All hosts have the same, so that a run can go on with
             another number of them; Grain's own checkpoint handler writes one file a host.
+          loss: by which the best are told.
         """
         items = {
             PARAMETERS: ocp.args.StandardSave(nest(parameters)),
@@ -101,7 +129,8 @@ class Checkpoints:
                 "free some room, and the same command goes on from the last checkpoint"
             )
         with self._telling(step):
-            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+            metrics = None if loss is None else {"loss": loss}
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def restore_training(self, step: int, parameters: Flat, optimizer) -> tuple[Flat, Any, dict[str, Any]]:
         """Parameters, optimizer and the position in the data of a step.
@@ -146,6 +175,12 @@ class Checkpoints:
         with self._telling(step):
             return self._manager.restore(step, args=ocp.args.Composite(**{SETTINGS: ocp.args.JsonRestore()}))[SETTINGS]
 
+    def best(self) -> tuple[int, float] | None:
+        """The checkpoint of the lowest loss, and that loss; None where none was told."""
+        told = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+        losses = {step: metrics["loss"] for step, metrics in told.items() if metrics}
+        return min(losses.items(), key=lambda held: held[1], default=None)
+
     def wait(self) -> None:
         """Returns when everything started is on disk."""
         with self._telling(None):
@@ -173,6 +208,10 @@ class Checkpoints:
         self._manager.close()
 
 
+def _goodness(metrics: dict[str, float]) -> float:
+    return -metrics["loss"]
+
+
 def settings_json(images: ImageSettings, **more: Any) -> dict[str, Any]:
     """What travels with every checkpoint."""
     return {"images": dataclasses.asdict(images), **more}
@@ -185,16 +224,19 @@ def image_settings(held: dict[str, Any]) -> ImageSettings:
 
 @contextlib.contextmanager
 def newest(path: Path) -> Iterator[tuple[Checkpoints, int]]:
-    """The checkpoints of a run folder, to be read, and the newest of them.
+    """The checkpoints of a run folder, to be read, and the newest of them, or the one that the path names.
 
     Raises:
-      InputError: the folder holds no finished checkpoint.
+      InputError: the folder holds no finished checkpoint, or not that one.
     """
-    checkpoints = Checkpoints(path, read_only=True)
+    workdir, wanted = located(path)
+    checkpoints = Checkpoints(workdir, read_only=True)
     try:
-        step = checkpoints.latest()
+        step = checkpoints.latest() if wanted is None else wanted
         if step is None:
             raise InputError(f"{path}: a run folder without a finished checkpoint; train on, or remove it")
+        if wanted is not None and not checkpoints.holds(step):
+            raise InputError(f"{path}: no finished checkpoint of the run")
         yield checkpoints, step
     finally:
         checkpoints.close()

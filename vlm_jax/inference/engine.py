@@ -200,10 +200,10 @@ def load(
     if source.images is not None:
         processor.images = source.images.with_budget(visual_tokens)
     parameters = source.read_merged(dtype=kind)
-    return LoadedModel(source.config, parameters, processor, _stop_tokens(source.assets, processor), dtype=kind)
+    return LoadedModel(source.config, parameters, processor, stop_tokens(source.assets, processor), dtype=kind)
 
 
-def _stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
+def stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
     """`eos_token_id` of generation_config.json, else of config.json, else the tokenizer's."""
     for name in ("generation_config.json", "config.json"):
         path = assets / name

@@ -75,6 +75,17 @@ def check_heads(mesh: Mesh, model: VLMConfig) -> None:
         )
 
 
+def spread(array: np.ndarray | jax.Array, sharding: NamedSharding, dtype=None) -> jax.Array:
+    """An array that every process has, onto the devices of all: each process puts down the parts of its own.
+
+    A part is cast to `dtype` by itself, so that a mapped file is read part by part.
+    """
+    dtype = dtype or array.dtype
+    if isinstance(array, jax.Array):
+        return jax.device_put(array.astype(dtype), sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: np.asarray(array[part], dtype))
+
+
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows become its part of the global batch."""
     sharding = batch_sharding(mesh)

@@ -46,14 +46,6 @@ class Report:
         """Of a device's memory."""
         return None if self.limit is None else self.memory.total / self.limit
 
-    def line(self) -> str:
-        """In one line, for the start of a run."""
-        of = "" if self.limit is None else f" of {self.limit / GB:.1f}"
-        return (
-            f"a step takes {self.memory.total / GB:.2f}{of} GiB a device: {self.trained / GB:.2f} trained with its "
-            f"optimizer, {self.frozen / GB:.2f} frozen, {self.memory.temporaries / GB:.2f} while it computes"
-        )
-
     def lines(self) -> list[str]:
         memory = self.memory
         parts = {
@@ -83,18 +75,38 @@ class Report:
 def report(trainer, traced, compiled, limit: int | None) -> Report:
     """Of a step that `trainer` traced and compiled, for devices with `limit` bytes each."""
     text = compiled.as_text()
-    trainable, moments, frozen = trainer.abstract_state()
+    trained, frozen = _held(trainer, None)
     kernels = re.findall(r"(splash_m[hq]a_\w+|mha_(?:forward|backward)\w*)", text)
     return Report(
         program_cost.memory(compiled),
         limit,
         program_cost.flops(traced.jaxpr),
         program_cost.collectives(text),
-        _bytes(frozen),
-        _bytes(trainable) + _bytes(moments),
+        frozen,
+        trained,
         {name: kernels.count(name) for name in sorted(set(kernels))},
         trainer.mesh.size,
     )
+
+
+def memory_line(trainer, stage, compiled, limit: int | None) -> str:
+    """What a step takes, in one line for the start of a run."""
+    trained, frozen = _held(trainer, stage)
+    memory, of = program_cost.memory(compiled), "" if limit is None else f" of {_words(limit)}"
+    return (
+        f"a step takes {_words(memory.total)}{of} a device: {_words(trained)} trained with its optimizer, "
+        f"{_words(frozen)} frozen, {_words(memory.temporaries)} while it computes"
+    )
+
+
+def _words(size: int) -> str:
+    return f"{size / GB:.1f} GiB" if size >= GB else f"{size / (1 << 20):.0f} MiB"
+
+
+def _held(trainer, stage) -> tuple[int, int]:
+    """Bytes on a device of what trains with its optimizer, and of what is frozen."""
+    trainable, moments, frozen = trainer.abstract_state(stage)
+    return _bytes(trainable) + _bytes(moments), _bytes(frozen)
 
 
 def _bytes(tree) -> int:

@@ -60,6 +60,12 @@ def default_config() -> ConfigDict:
                 # auto: adapters where lora.rank is set, else full | full, frozen_vision, connector, adapter, some with
                 # + between | a regular expression over parameter paths
                 "what": "auto",
+                # A first stage in which something else trains: the connector before the rest, for example.
+                "first": {
+                    "share": 0.0,  # of the steps; 0: no such stage
+                    "what": "connector",  # as `what`
+                    "learning_rate": 1e-3,  # its peak, with warm-up and decay of its own
+                },
                 "epochs": 1,  # used when steps is 0
                 "steps": 0,
                 "seed": 0,
@@ -83,8 +89,16 @@ def default_config() -> ConfigDict:
             "checkpoint": {
                 "every": 500,  # steps; the last step is always saved
                 "keep": 2,  # newest checkpoints kept
+                "best": 1,  # kept besides: those of the lowest loss, on held-out examples where there are any
             },
-            "log": {"every": 10},  # steps between lines where the console is no terminal
+            # Examples that are never trained on, and after how many steps the loss on them is taken (0: with a save).
+            "held_out": {"path": "", "every": 0},
+            # Every so many steps (0: never) the model answers a few held-out examples, or its own: samples/ shows them.
+            "samples": {"every": 0, "count": 4, "max_new_tokens": 64},
+            "log": {
+                "every": 10,  # steps between lines where the console is no terminal
+                "profile": 0,  # the step from which three are traced for XLA's profiler; 0: none
+            },
         }
     )
 
@@ -138,13 +152,21 @@ def check_config(config: ConfigDict) -> None:
     for key in ("batch.rows", "batch.tokens", "checkpoint.every", "checkpoint.keep", "log.every", "data.threads"):
         section, name = key.split(".")
         want(config[section][name] >= 1, key, "at least 1")
-    for key in ("batch.patches", "batch.supervised", "batch.context", "train.steps", "data.cache_mb", "data.workers"):
+    want(config.samples.count >= 1, "samples.count", "at least 1")
+    want(config.samples.max_new_tokens >= 1, "samples.max_new_tokens", "at least 1")
+    zero = ("checkpoint.best", "held_out.every", "samples.every", "log.profile")
+    sizes = ("batch.patches", "batch.supervised", "batch.context", "train.steps", "data.cache_mb", "data.workers")
+    for key in (*zero, *sizes):
         section, name = key.split(".")
         want(config[section][name] >= 0, key, "0 or more")
     want(train.steps > 0 or train.epochs > 0, "train.epochs", "at least 1 where train.steps is 0")
     for group, scale in config.optimizer.scales.items():
         if not scale > 0:
             faults.append(f"config.optimizer.scales.{group} is {scale!r}; wanted above 0 (train.what freezes)")
+    if not 0 <= train.first.share < 1:
+        faults.append(f"config.train.first.share is {train.first.share!r}; wanted a share from 0 to below 1")
+    if not train.first.learning_rate > 0:
+        faults.append(f"config.train.first.learning_rate is {train.first.learning_rate!r}; wanted above 0")
     want(config.train.skip_at_most >= 1, "train.skip_at_most", "at least 1")
     want(config.optimizer.name in NAMES, "optimizer.name", " or ".join(NAMES))
     want(config.optimizer.learning_rate > 0, "optimizer.learning_rate", "above 0")

@@ -1,4 +1,4 @@
-"""What a run tells: `metrics.jsonl`, a progress bar with ETA on a terminal, lines elsewhere."""
+"""What a run tells: `metrics.jsonl`, TensorBoard events, a progress bar with ETA on a terminal, lines elsewhere."""
 
 import json
 import sys
@@ -7,22 +7,42 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+CURVES = (
+    "loss",
+    "held_out_loss",
+    "learning_rate",
+    "gradient_norm",
+    "tokens_per_second",
+    "text_tokens_per_second",
+    "visual_tokens_per_second",
+    "mfu",
+    "data_wait",
+    "memory_gib",
+    "padding",
+    "patch_padding",
+)
+"""What of a step's metrics TensorBoard draws, besides learning rates by part."""
+
 
 class RunLog:
     """One line of metrics a step, on disk and on the console."""
 
-    def __init__(self, path: Path, *, steps: int, done: int, every: int):
-        """`done` steps are already behind this run; lines of later steps, which a resumed run repeats, are dropped."""
-        self._steps, self._every = steps, every
-        kept = _lines_until(path, done)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        unfinished.write_text("".join(kept), encoding="utf-8")
-        unfinished.rename(path)
-        self._file = path.open("a", encoding="utf-8")
+    def __init__(self, workdir: Path, *, steps: int, done: int, every: int, silent: bool = False):
+        """`done` steps are already behind this run; lines of later steps, which a resumed run repeats, are dropped.
+
+        Args:
+          silent: nothing is written and nothing said: this is not the process that does.
+        """
+        self._steps, self._every, self._silent = steps, every, silent
         self._started, self._first = time.perf_counter(), done
-        self._bar = None
+        self._bar = self._file = self._held_out = self._events = None
+        if silent:
+            return
+        self._file = _continued(workdir / "metrics.jsonl", done)
+        self._held_out = _continued(workdir / "held_out.jsonl", done)
         if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, file=sys.stderr)
+        self._events_folder = workdir / "tensorboard"
 
     def start_clock(self) -> None:
         """Called when the step is compiled, so that the time left does not count compiling again."""
@@ -32,10 +52,15 @@ class RunLog:
 
     def step(self, step: int, metrics: dict[str, float | None]) -> None:
         """Notes a finished step (counted from 1); its loss is None where it was skipped."""
+        if self._silent:
+            return
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._file.flush()
+        self._draw(step, metrics)
         loss = "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}"
         shown = f"loss {loss}, {metrics['tokens_per_second']:,.0f} tokens/s, padding {metrics['padding']:.0%}"
+        if metrics.get("mfu") is not None:
+            shown += f", MFU {metrics['mfu']:.0%}"
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update(step - self._bar.n)
@@ -44,17 +69,47 @@ class RunLog:
             left = elapsed / max(step - self._first, 1) * (self._steps - step)
             self.say(f"step {step}/{self._steps}  {shown}  {_clock(left)} left")
 
+    def held_out(self, step: int, loss: float) -> None:
+        """Notes the loss on held-out examples after a step."""
+        if self._silent:
+            return
+        self._held_out.write(json.dumps({"step": step, "loss": loss}) + "\n")
+        self._held_out.flush()
+        self._draw(step, {"held_out_loss": loss})
+        self.say(f"step {step}: loss on held-out examples {loss:.4f}")
+
+    def _draw(self, step: int, metrics: dict[str, float | None]) -> None:
+        if self._events is None:
+            # Loaded at the first step: it takes a moment, and a run that is refused leaves no empty file behind.
+            from tensorboardX import SummaryWriter
+
+            # What a killed run drew beyond its checkpoint is taken back by the reader.
+            self._events = SummaryWriter(str(self._events_folder), purge_step=step, flush_secs=30)
+        for name, value in metrics.items():
+            if value is not None and (name in CURVES or name.startswith("learning_rate/")):
+                self._events.add_scalar(name, value, step)
+
     def say(self, line: str) -> None:
         """A line for the person, above the bar."""
+        if self._silent:
+            return
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        self._file.close()
-        if self._bar is not None:
-            self._bar.close()
+        for held in (self._file, self._held_out, self._bar, self._events):
+            if held is not None:
+                held.close()
+
+
+def _continued(path: Path, done: int):
+    """The file, opened to go on after the lines of the steps that are done."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text("".join(_lines_until(path, done)), encoding="utf-8")
+    unfinished.rename(path)
+    return path.open("a", encoding="utf-8")
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

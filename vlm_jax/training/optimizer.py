@@ -8,18 +8,24 @@ from vlm_jax.adapters.lora import is_adapter
 from vlm_jax.parallel.mesh import replicated
 
 
-def learning_rate(settings, steps: int) -> optax.Schedule:
-    """Linear warm-up over `warmup` (a share of the steps), then cosine to `final` times the peak."""
+def learning_rate(settings, steps: int, *, peak: float | None = None, start: int = 0) -> optax.Schedule:
+    """Linear warm-up over `warmup` (a share of the steps), then cosine to `final` times the peak.
+
+    Args:
+      peak: instead of the settings' learning rate.
+      start: the step, counted from 0, at which it begins.
+    """
+    peak = settings.learning_rate if peak is None else peak
     warmup = round(settings.warmup * steps)
     schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup else settings.learning_rate,
-        peak_value=settings.learning_rate,
+        init_value=0.0 if warmup else peak,
+        peak_value=peak,
         warmup_steps=warmup,
         decay_steps=max(steps, warmup + 1),
-        end_value=settings.learning_rate * settings.final,
+        end_value=peak * settings.final,
     )
     # optax counts steps from 0: as it is, the first step would have rate 0 and the last would not reach `final`.
-    return lambda count: schedule(count + 1)
+    return lambda count: schedule(count - start + 1)
 
 
 NAMES = ("adamw", "adafactor", "muon")

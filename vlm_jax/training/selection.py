@@ -28,20 +28,29 @@ class Selection:
     """The parameters of a run.
 
     Attributes:
-      abstract: shape and dtype of every one: what trains in float32, what is frozen as it is computed with.
+      abstract: shape and dtype of every one: what trains in any stage in float32, the rest as it is computed with.
       trainable: the paths that train.
+      first: those that train in a first stage of their own; none where there is no such stage.
       attach: what makes the model of these parameters of a plain one (`parameters.abstract_model`).
+      still: the same without dropout.
       packed: kernels of the plain model that are held quantised, as codes and scales below their paths.
       seeds: what dropout draws from, given anew for each step.
     """
 
     abstract: dict[str, jax.ShapeDtypeStruct]
-    trainable: set[str]
+    trainable: frozenset[str]
+    first: frozenset[str]
     attach: tuple[Callable, ...]
+    still: tuple[Callable, ...]
     packed: frozenset[str]
     seeds: dict[str, jax.ShapeDtypeStruct]
     lora: Lora | None
     quantise: str
+
+    @property
+    def moves(self) -> frozenset[str]:
+        """What is not the base's when the run ends: what trains in any stage, and adapters."""
+        return self.trainable | self.first | frozenset(filter(is_adapter, self.abstract))
 
 
 def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
@@ -53,6 +62,7 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     given = config.lora
     lora = Lora(given.rank, float(given.alpha), given.targets, given.rslora, given.dropout) if given.rank else None
     attach: tuple[Callable, ...] = (lora.attach,) if lora else ()
+    still: tuple[Callable, ...] = (lora.without_dropout().attach,) if lora else ()
     paths = [path for path in abstract_parameters(model, attach=attach) if not is_seed(path)]
     what = config.train.what
     if what == "auto":
@@ -62,11 +72,16 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
         raise InputError(
             f"lora.rank is {lora.rank}, and train.what {what!r} trains no adapter; take adapter, or rank 0"
         )
+    first = frozenset()
+    if config.train.first.share:
+        first = trainable_paths(paths, config.train.first.what, setting="train.first.what")
+    moves = trainable | first
     if config.model.quantise != "none":
-        attach = (functools.partial(quantised.attach, kind=config.model.quantise, keep=trainable), *attach)
+        pack = functools.partial(quantised.attach, kind=config.model.quantise, keep=moves)
+        attach, still = (pack, *attach), (pack, *still)
 
     def held(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        if path in trainable:
+        if path in moves or is_adapter(path):
             return jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
         plain = jnp.issubdtype(leaf.dtype, jnp.floating) and not path.endswith("/scales")
         return jax.ShapeDtypeStruct(leaf.shape, dtype if plain else leaf.dtype)
@@ -75,7 +90,9 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     return Selection(
         {path: held(path, leaf) for path, leaf in shapes.items() if not is_seed(path)},
         trainable,
+        first,
         attach,
+        still,
         frozenset(path.removesuffix("/scales") for path in shapes if path.endswith("/kernel/scales")),
         {path: leaf for path, leaf in shapes.items() if is_seed(path)},
         lora,
@@ -83,7 +100,7 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     )
 
 
-def trainable_paths(paths: list[str], what: str) -> set[str]:
+def trainable_paths(paths: list[str], what: str, setting: str = "train.what") -> frozenset[str]:
     """Paths that train.
 
     Args:
@@ -92,4 +109,4 @@ def trainable_paths(paths: list[str], what: str) -> set[str]:
     Raises:
       InputError: no valid expression, or one that matches nothing.
     """
-    return set(matching(paths, what, PRESETS, setting="train.what", what="parameters"))
+    return frozenset(matching(paths, what, PRESETS, setting=setting, what="parameters"))

@@ -90,7 +90,11 @@ def make_step(
         )
         metrics = {
             "loss": value,
+            "tokens": jnp.sum(batch["segment_ids"] > 0),
+            "visual_tokens": jnp.sum(batch["visual_index"] >= 0),
             "supervised_tokens": weight,
+            "padding": jnp.mean(batch["segment_ids"] == 0),
+            "patch_padding": jnp.mean(batch["image_ids"] == 0),
             "gradient_norm": norm,
             "learning_rate": schedule(number),
         }

@@ -1,0 +1,79 @@
+"""Several processes that train one model: how they find each other, who writes, and how they stop together.
+
+Every process runs the same program on its own share of the rows. What is decided must be decided alike by all, or they
+wait for each other for ever.
+"""
+
+import glob
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vlm_jax.errors import InputError
+
+EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+"""Where the first process listens (host:port), how many processes there are, and which of them this one is."""
+
+
+def start() -> None:
+    """Joins the other processes, where the environment tells of any. Must come before anything asks for devices.
+
+    By `EXPLICIT`, by Slurm (srun with more than one task), or on a TPU machine by what its pod says of itself.
+
+    Raises:
+      InputError: some of `EXPLICIT` are missing, or are no such numbers.
+    """
+    held = {name: os.environ[name] for name in EXPLICIT if name in os.environ}
+    if held:
+        missing = [name for name in EXPLICIT if name not in held]
+        if missing:
+            raise InputError(f"{', '.join(held)} is set and {', '.join(missing)} is not; set all three, or none")
+        count, number = (held[name] for name in EXPLICIT[1:])
+        if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
+            raise InputError(
+                f"JAX_PROCESS_ID is {number!r} of JAX_NUM_PROCESSES {count!r}; wanted 0 to one less than it"
+            )
+        jax.distributed.initialize(held[EXPLICIT[0]], int(count), int(number))
+    elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+        jax.distributed.initialize(cluster_detection_method="slurm")
+    elif os.environ.get("JAX_PLATFORMS") != "cpu" and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
+        jax.distributed.initialize()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(where: str) -> None:
+    """Returns once every process is at this place of the program."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(where)
+
+
+class StopTogether:
+    """Whether any process was asked to stop: the same answer for all at the same step.
+
+    Processes are asked at different moments. Each says what it knows along with every step, and reads with the next
+    what all said, which the devices have found out by then.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._here = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+        self._any = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._said = None
+
+    def now(self, asked: bool) -> bool:
+        """To be called once a step by every process."""
+        if jax.process_count() == 1:
+            return asked
+        before = self._said
+        votes = np.full(self._here, asked, np.int32)
+        self._said = self._any(jax.make_array_from_process_local_data(self._sharding, votes))
+        return before is not None and bool(before)
