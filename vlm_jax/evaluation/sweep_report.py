@@ -9,6 +9,7 @@ import dataclasses
 import io
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from vlm_jax.evaluation.sweep import Cell
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's, which differ for every kind of eye."""
 _MARKERS = "osD^vPX"
+_LETTER = 0.09
+"""Inches that a letter takes at most, nearly."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +160,11 @@ def plot(rows: Sequence[Row], path: Path, *, x_axis: str, title: str, score: str
         lines.setdefault(others, []).append(row)
     ordered = all(re.match(r"[\d.]", label) for label in labels)
     width = max(7.0, 1.1 * len(labels) + 2)
-    figure, axes = pyplot.subplots(figsize=(width, 4.8), layout="constrained")
+    room = int((width - 1) / len(labels) / _LETTER) - 1
+    below = [textwrap.fill(label, room) for label in labels]
+    columns = max(1, int(width / (0.9 + _LETTER * max(map(len, lines)))))
+    height = 4.5 + 0.25 * (-(-len(lines) // columns) + max(label.count("\n") for label in below))
+    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
     for number, (name, members) in enumerate(lines.items()):
         shown = [row for row in members if row.scores]
         # Side by side, so that no interval hides another.
@@ -175,15 +182,14 @@ def plot(rows: Sequence[Row], path: Path, *, x_axis: str, title: str, score: str
             label=name,
         )
     axes.set_xlim(-0.5, len(labels) - 0.5)
-    long = max(map(len, labels)) * len(labels) > 10 * width
-    axes.set_xticks(range(len(labels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
+    axes.set_xticks(range(len(labels)), below)
     axes.set_xlabel(x_axis)
     axes.set_ylabel(f"{score} score, 95 % interval")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, fontsize="medium", wrap=True)
+    axes.set_title(textwrap.fill(title, int(width / _LETTER)), fontsize="medium")
     if len(lines) > 1:
-        figure.legend(loc="outside lower center", ncols=max(1, min(4, len(lines), int(90 / max(map(len, lines))))))
-    figure.savefig(path, dpi=160)
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+    figure.savefig(path, dpi=160, bbox_inches="tight")  # as large as its longest label needs
     pyplot.close(figure)
