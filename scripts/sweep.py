@@ -179,7 +179,6 @@ def deciding(training: ConfigDict) -> dict[str, Any]:
 
 def check_finished(folders: Sequence[Folder], output: Path) -> None:
     """Raises InputError where cells are already made, or trained, with other settings."""
-
     differing: dict[str, list[str]] = {}
     for folder in folders:
         held, now = folder.state.get("settings", {}), folder.settings
@@ -229,7 +228,6 @@ def run_cell(folder: Folder, lock: int, asked: list[int]) -> None:
     Raises:
       Failed: one of the two failed.
     """
-
     folder.path.mkdir(exist_ok=True)
     if "train_seconds" not in folder.state:
         if not run_script(folder.train, folder.path / "train.log", lock, asked):
@@ -298,7 +296,6 @@ def asked_to_stop() -> Iterator[list[int]]:
 
 def write_report(config: ConfigDict, folders: Sequence[Folder], output: Path) -> None:
     """results.jsonl, the tables and, where there is something to draw, the plot, of what is finished so far."""
-
     figures = ("mean", "low", "high", "n", "steps", "train_seconds")
     results = {}
     for folder in folders:
