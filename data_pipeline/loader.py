@@ -36,7 +36,9 @@ _SAMPLED_WINDOWS = 4  # that row sizes are chosen from, where not everything is 
 
 
 PART = {"path": "", "weight": 1.0, "seed": 0, "max_visual_tokens": 0}
-"""What a part of a mixture may say, beside `format`, `image_root` and `answer`; 0 visual tokens: the model's."""
+"""What a part of a mixture may say, beside `SHARED`; 0 visual tokens: the model's."""
+SHARED = ("format", "image_root", "answer", "share")
+"""Settings of all data that a part may have otherwise."""
 
 
 @dataclasses.dataclass
@@ -65,7 +67,7 @@ def _checked_part(name: str, given: Any, faults: list[str]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         faults.append(f"{place} is {given!r}; wanted settings such as {{'path': 'mine.jsonl', 'weight': 1.0}}")
         return {}
-    known = [*PART, "format", "image_root", "answer"]
+    known = [*PART, *SHARED]
     faults += [f"{place}: no setting {key!r}; " + nearest(key, known) for key in given if key not in known]
     sound = {key: value for key, value in given.items() if key in known}
 
@@ -85,11 +87,15 @@ def _checked_part(name: str, given: Any, faults: list[str]) -> dict[str, Any]:
     want("format", lambda value: value in sources.FORMATS, f"one of {', '.join(sources.FORMATS)}")
     want("image_root", lambda value: isinstance(value, str), "a folder")
     want("answer", lambda value: value in sources.ANSWERS, f"one of {', '.join(sources.ANSWERS)}")
+    want("share", lambda value: isinstance(value, int | float) and 0 < value <= 1, "a share above 0, up to 1")
     return sound
 
 
-def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part], list[Share]]:
+def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> tuple[list[Part], list[Share]]:
     """Opens the parts that the settings name: `data.mixture`, or `data.path` as the only one.
+
+    Args:
+      seed: the run's, which chooses the records where `data.share` takes some of them.
 
     Raises:
       InputError: with the faults of all parts.
@@ -98,7 +104,7 @@ def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part
     parts, shares, faults = [], [], []
     images = processor.images
     for name, given in named.items():
-        defaults = {**PART, **{key: data[key] for key in ("format", "image_root", "answer")}}
+        defaults = {**PART, **{key: data[key] for key in SHARED}}
         settings = {**defaults, **_checked_part(name, given, faults)}
         if not settings["path"]:
             continue
@@ -115,7 +121,7 @@ def open_parts(data: Mapping[str, Any], processor: Processor) -> tuple[list[Part
                     )
                 )
         if held:
-            chain = sources.Chain(held)
+            chain = sources.Chain(held, share=settings["share"], seed=seed)
             budget = settings["max_visual_tokens"]
             least = max(1, min(budget, images.min_pixels // images.factor**2))
             own = processor.with_budget((least, budget)) if budget else processor
@@ -146,7 +152,7 @@ def open_dataset(
     Returns:
       The data set, and every fault of what was measured.
     """
-    parts, shares = open_parts(data, processor)
+    parts, shares = open_parts(data, processor, seed=seed)
     images = processor.images
     pictures = Pictures(
         patch_size=images.patch_size,

@@ -33,11 +33,12 @@ def default_config() -> ConfigDict:
             "data": {
                 # A file or folder in any format that is known (docs/data.md), or several with commas between. Instead
                 # of it, parts that are mixed: config.data.mixture = {"mine": {"path": "a.jsonl", "weight": 2.0}, …},
-                # each with weight, seed, max_visual_tokens, format, image_root and answer of its own if need be.
+                # each with weight, seed, max_visual_tokens, format, image_root, share and answer of its own if need be.
                 "path": "",
                 "mixture": {},
                 "format": "auto",  # auto | records | llava | sharegpt | openai | table | parquet | … (docs/data.md)
                 "image_root": "",  # what relative picture paths start from; empty: the file's own folder
+                "share": 1.0,  # of the records, chosen by their ids and train.seed; smaller ones lie within larger ones
                 "answer": "majority",  # majority | first | sampled: what is trained on where several are given
                 "on_error": "stop",  # stop: tell all faults before step 1 | drop: leave out, and note in ledger.jsonl
                 "too_large": "error",  # error | shrink_images | truncate_text | drop: what fits no row
@@ -124,6 +125,7 @@ def check_config(config: ConfigDict) -> None:
         "data.path",
         "a data file (LLaVA JSON, records JSONL, a table with image, question, answer, …), or data.mixture instead",
     )
+    want(0 < data.share <= 1, "data.share", "a share above 0, up to 1")
     want(data.answer in ("majority", "first", "sampled"), "data.answer", "majority, first or sampled")
     want(data.on_error in ("stop", "drop"), "data.on_error", "stop or drop")
     want(
@@ -191,6 +193,7 @@ def lasting_settings(config: ConfigDict) -> dict[str, Any]:
         "model.quantise",
         "model.min_visual_tokens",
         "model.max_visual_tokens",
+        "data.share",
         "data.shuffle",
         "data.answer",
         "data.on_error",

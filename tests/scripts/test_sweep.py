@@ -1,0 +1,291 @@
+"""scripts/sweep.py through the real scripts: stopped, killed and gone on with; faults; the pages that ship."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+import command_line
+from tests.tiny_models import PHOTOS, noise, save_tiny
+from vlm_jax.checkpoint import run_folder
+from vlm_jax.evaluation.sweep import cells_of
+from vlm_jax.models.presets import PRESETS
+from vlm_jax.training.selection import select
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = sorted((ROOT / "configs" / "ablations").glob("*.py"))
+STEPS = 6
+pytestmark = pytest.mark.timeout(900)  # some twenty processes, nearly all of whose time is loading JAX
+PAGE = '''"""A sweep of tiny runs."""
+
+from vlm_jax.evaluation.sweep import sweep_config
+
+
+def get_config():
+    return sweep_config(
+        train={train!r},
+        set={{
+            "model.path": {model!r},
+            "model.max_visual_tokens": 8,
+            "data.path": {data!r},
+            "batch.tokens": 64,
+            "train.steps": {steps},
+            "optimizer.weight_decay": 0.0,
+            "checkpoint.every": 1,
+        }},
+        axes={axes!r},
+        seeds={seeds!r},
+        benchmark={benchmark!r},
+        max_new_tokens=2,
+    )
+'''
+AXES = {
+    "amount": {"half": {"data.share": 0.5}, "all": {"data.share": 1.0}},
+    "rate": {"0.001": {"optimizer.learning_rate": 1e-3}, "0.02": {"optimizer.learning_rate": 2e-2}},
+}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """A tiny model, a few records with one picture, and questions."""
+    folder = tmp_path_factory.mktemp("material")
+    save_tiny(folder / "base", layers=1, depth=1, global_blocks=(0,), max_visual_tokens=8)
+    picture = noise(folder, 56, 56)
+    for name, count in (("train.csv", 12), ("asked.csv", 4)):
+        rows = "".join(f"{name}-{n},{picture},What is {n}?,{'Yes' if n % 2 else 'No'}\n" for n in range(count))
+        (folder / name).write_text(f"id,image,question,answer\n{rows}")
+    return folder
+
+
+def page(material, path, axes=AXES, seeds=(0, 1), **more):
+    held = {
+        "train": str(ROOT / "configs" / "photos.py"),
+        "model": str(material / "base"),
+        "data": str(material / "train.csv"),
+        "benchmark": str(material / "asked.csv"),
+        "steps": STEPS,
+        **more,
+    }
+    path.write_text(PAGE.format(axes=axes, seeds=seeds, **held))
+    return path
+
+
+def command(config, output, *more):
+    return [sys.executable, str(ROOT / "scripts" / "sweep.py"), f"--config={config}", f"--output={output}", *more]
+
+
+def environment():
+    return {**os.environ, "XLA_FLAGS": ""}
+
+
+def sweep(config, output, *more):
+    return subprocess.run(
+        command(config, output, *more), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=280
+    )
+
+
+def begin(config, output):
+    """A sweep that runs in a session of its own, as a terminal's job does."""
+    return subprocess.Popen(
+        command(config, output), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(met, process):
+    deadline = time.monotonic() + 120
+    while not met():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.005)
+
+
+def times(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def finished(material, tmp_path_factory):
+    """A 2 × 2 × 2 sweep: stopped by Ctrl-C in its first cell, killed in its second, then let run to its end."""
+    folder = tmp_path_factory.mktemp("sweep")
+    config, output = page(material, folder / "page.py"), folder / "out"
+    cells = output / "cells"
+    first, second, *_ = names = [cell.name for cell in cells_of(command_line.load_config(str(config)))]
+
+    process = begin(config, output)
+    wait_for(lambda: run_folder.latest_step(cells / first / "run"), process)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal's Ctrl-C does
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "the same command goes on from here" in told and "Traceback" not in told
+    assert not (cells / first / "evaluation" / "report.json").exists()
+
+    process = begin(config, output)
+    wait_for(lambda: run_folder.latest_step(cells / second / "run"), process)
+    (child,) = map(int, subprocess.check_output(["pgrep", "-P", str(process.pid)]).split())
+    os.kill(child, signal.SIGSTOP)
+    process.kill()
+    process.communicate()
+    before = {path: when for path, when in times(cells / first).items() if path.is_file()}
+    # The child still writes into its cell.
+    refused = sweep(config, output)
+    assert refused.returncode == 1 and "another process is sweeping in this folder" in refused.stderr, refused.stderr
+    os.kill(child, signal.SIGKILL)
+    while subprocess.run(["pgrep", "-g", str(child)], stdout=subprocess.DEVNULL).returncode == 0:
+        time.sleep(0.05)
+
+    done = sweep(config, output)
+    assert done.returncode == 0, done.stderr
+    assert {path: when for path, when in times(cells / first).items() if path in before} == before
+    return config, output, names, done
+
+
+def test_the_same_command_goes_on_and_runs_nothing_twice(finished):
+    _, output, (first, second, *_), done = finished
+    assert "1 of 8 cells are finished already" in done.stderr
+    assert "[1/8]" not in done.stderr and "[2/8] amount half, rate 0.02, seed 0: begun" in done.stderr
+    assert re.search(r"\[7/8\] .*% of 4, in 0:00:\d\d; about 0:00:\d\d left", done.stderr)
+    for name, log in ((first, "train.log"), (second, "train.log")):
+        assert "going on from step" in (output / "cells" / name / log).read_text()
+
+
+def test_an_interrupted_cell_comes_to_what_an_uninterrupted_one_does(finished, tmp_path):
+    config, output, (_, second, *_), _ = finished
+    told = sweep(config, output, "--dry_run").stdout
+    (cell,) = re.findall(r"^amount half, rate 0.02, seed 0 \(finished\)\n  (.*)\n  (.*)$", told, re.M)
+    for line in cell:
+        words = [word.replace(str(output / "cells" / second), str(tmp_path)) for word in shlex.split(line)]
+        done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+
+    def losses(folder):
+        return [json.loads(line)["loss"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+
+    assert losses(tmp_path) == losses(output / "cells" / second) and len(losses(tmp_path)) == STEPS
+    answers = (tmp_path / "evaluation" / "predictions.jsonl").read_bytes()
+    assert answers == (output / "cells" / second / "evaluation" / "predictions.jsonl").read_bytes()
+
+
+def test_everything_ends_in_one_table_and_one_plot(finished):
+    _, output, names, done = finished
+    table = (output / "table.md").read_text()
+    assert done.stdout == table
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")][2:]
+    assert [row[:3] for row in rows] == [[a, r, "2"] for a in ("half", "all") for r in ("0.001", "0.02")]
+    for row in rows:
+        low, high = (float(part.rstrip("%")) for part in row[4].split(" – "))
+        assert low <= float(row[3].rstrip("%")) <= high and low < high
+        assert row[5] in ("seeds", "questions") and len(row[6].split(", ")) == 2 and row[7] == "4"
+    results = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+    assert [result["cell"] for result in results] == names
+    assert {result["steps"] for result in results} == {STEPS}
+    held = list(csv.DictReader((output / "table.csv").open()))
+    for row, (amount, rate) in zip(held, [(a, r) for a in AXES["amount"] for r in AXES["rate"]], strict=True):
+        scores = [r["mean"] for r in results if r["axes"] == {"amount": amount, "rate": rate}]
+        assert float(row["mean"]) == sum(scores) / 2 and int(row["seeds"]) == 2
+    assert (output / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_sweep_runs_nothing_and_other_settings_are_refused(finished, material):
+    config, output, _, done = finished
+    cells = times(output / "cells")
+    again = sweep(config, output)
+    assert again.returncode == 0 and again.stdout == done.stdout
+    assert again.stderr == "8 of 8 cells are finished already\n"
+
+    other = sweep(config, output, "--config.set.optimizer.weight_decay=0.5", "--config.seeds=0,1,2")
+    assert other.returncode == 1
+    assert other.stderr == (
+        f"error: {output}: 8 cells were made with other settings: amount-half_rate-0.001_seed-0 with "
+        "optimizer.weight_decay = 0.0, which is now 0.5. Give those settings again, or take another --output\n"
+    )
+    asked = (material / "asked.csv").read_text()
+    (material / "asked.csv").write_text(asked.replace("What is 3?", "What is three?"))
+    changed = sweep(config, output)
+    (material / "asked.csv").write_text(asked)
+    assert changed.returncode == 1 and "with benchmark = {'asked.csv': " in changed.stderr
+    assert times(output / "cells") == cells
+
+    fewer = sweep(config, output, "--config.seeds=1")
+    assert fewer.returncode == 0 and "over questions: bootstrap of the one seed" in fewer.stdout
+
+
+def test_a_cell_that_fails_is_told_and_the_others_go_on(material, tmp_path):
+    axes = {"tokens": {"8": {"batch.tokens": 8}, "64": {"batch.tokens": 64}}}
+    config = page(material, tmp_path / "page.py", axes=axes, seeds=(0,), steps=1)
+    config.write_text(config.read_text().replace('"batch.tokens": 64,\n            "train', '"train'))
+    done = sweep(config, tmp_path / "out")
+    assert done.returncode == 1
+    assert "[1/2] tokens 8, seed 0: FAILED\n    error: " in done.stderr
+    assert re.search(r"\[2/2\] tokens 64, seed 0: \d+\.\d% of 4, in ", done.stderr)
+    *_, count, reason = done.stderr.splitlines()
+    assert count == "error: 1 of 2 cells failed; the same command tries them again"
+    assert reason.startswith("error: tokens-8_seed-0: error: ") and "raise batch.tokens" in reason
+    assert re.search(r"\| 8 +\| 0 of 1 \| – ", done.stdout) and re.search(r"\| 64 +\| 1 +\| \d", done.stdout)
+
+
+def test_settings_that_no_training_has_are_told_together_before_any_cell_runs(material, tmp_path):
+    axes = {
+        "amount": {"half": {"data.shar": 0.5}, "all": {"data.share": 1.0}},
+        "rate": {"high": {"optimizer.lerning_rate": 1.0}, "none": {"optimizer.learning_rate": "much"}},
+    }
+    config = page(material, tmp_path / "page.py", axes=axes, benchmark=str(tmp_path / "gone.csv"))
+    done = sweep(config, tmp_path / "out", "--config.metric=bleu")
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    metric, share, rate, much, gone = done.stderr.splitlines()
+    assert metric == "error: config.metric is 'bleu'; wanted exact or normalised or contains"
+    assert share == ("error: config.axes.amount, 'half': data.shar: no such setting; did you mean config.data.share?")
+    assert rate.endswith("did you mean config.optimizer.learning_rate?")
+    assert much == "error: config.axes.rate, 'none': optimizer.learning_rate: needs a number (float), not 'much'"
+    assert "gone.csv" in gone
+
+    values = page(material, tmp_path / "values.py", axes={"amount": {"none": {"data.share": 0.0}}})
+    done = sweep(values, tmp_path / "out")
+    assert done.stderr == "error: config.data.share is 0.0; wanted a share above 0, up to 1\n"
+
+
+def test_a_dry_run_prints_cells_and_commands_and_makes_nothing(material, tmp_path):
+    done = sweep(page(material, tmp_path / "page.py"), tmp_path / "out", "--dry_run")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 24 and lines[3] == "amount half, rate 0.02, seed 0 (new)"
+    assert "scripts/train.py" in lines[1] and "--config.data.share=0.5" in lines[1] and "evaluate.py" in lines[2]
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_and_configs_of_something_else_are_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("")
+    done = sweep(SHIPPED[0], tmp_path)
+    assert done.returncode == 1 and "holds files that are not a sweep's" in done.stderr
+    done = sweep(ROOT / "configs" / "photos.py", tmp_path / "out")
+    assert done.returncode == 1 and "the config is no sweep" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_page_is_in_order(path, tmp_path):
+    data, asked = PHOTOS / "photos.json", PHOTOS / "same_question.json"
+    done = sweep(path, tmp_path / "out", "--dry_run", f"--config.set.data.path={data}", f"--config.benchmark={asked}")
+    assert done.returncode == 0, done.stderr
+    assert f"scripts/sweep.py --config=configs/ablations/{path.name}" in path.read_text(encoding="utf-8")
+    cells = cells_of(command_line.load_config(str(path)))
+    assert done.stdout.count("(new)") == len(cells) and len({cell.seed for cell in cells}) == 3
+
+
+def test_each_way_of_training_trains_what_it_says():
+    config = command_line.load_config(str(ROOT / "configs" / "ablations" / "full_lora_qlora.py"))
+    trained = {}
+    for cell in cells_of(config)[:3]:
+        changed = [(key, str(value)) for key, value in cell.settings.items()]
+        training = command_line.load_config(str(ROOT / config.train), changed)
+        trained[cell.labels["training"]] = select(training, PRESETS["3b"], jnp.bfloat16)
+    assert not trained["full"].packed and len(trained["full"].trainable) == len(trained["full"].abstract)
+    assert len(trained["LoRA"].trainable) == len(trained["QLoRA"].trainable) == 8  # four layers, a and b
+    assert not trained["LoRA"].packed and trained["QLoRA"].packed
