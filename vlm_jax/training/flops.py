@@ -1,0 +1,171 @@
+"""Floating-point operations that a training step needs, and the share of a device's peak that it reaches (MFU).
+
+Model FLOPs (Chowdhery et al. 2022, appendix B): what the mathematics asks for, whatever the program does. Padding
+counts nothing, nor does what is computed a second time to save memory. A product with N weights takes 2 N a token
+forwards; 2 N more where its weights train; 2 N more where a gradient has to pass through it to something that trains
+before it. So a part that trains takes 6 N, a frozen decoder under adapters 4 N, and a frozen tower in front of it 2 N:
+nothing before it learns, and nothing runs backwards through it. Scores and mixing of attention have no weights: 4 · d
+for each pair of a query and a key that it may see, three times that with a backward pass. Of causal pairs, half count.
+A look-up in the embedding costs nothing; the output layer works on supervised positions alone.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from jaxtyping import Int
+
+from vlm_jax.adapters.lora import is_adapter, is_seed
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import abstract_parameters
+
+PEAKS = {
+    # device_kind begins with -> FLOP/s of dense bfloat16 products, from the makers' data sheets
+    "NVIDIA H200": 989e12,
+    "NVIDIA H100 80GB HBM3": 989e12,  # SXM; the PCIe and NVL boards have other names and are slower
+    "NVIDIA A100": 312e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA GeForce RTX 4090": 165e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """FLOP/s of bfloat16 products on one device, None where that is not known: then there is no MFU to tell."""
+    known = {"TPU v4 lite": None, "TPU v5": PEAKS["TPU v5p"]}  # v4i is another chip; JAX calls v5p "TPU v5"
+    if device_kind in known:
+        return known[device_kind]
+    return next((peak for name, peak in PEAKS.items() if device_kind.startswith(name)), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """How much a step has to compute, padding left out. Arrays may be counts of one example, a row or a whole batch."""
+
+    tokens: Int[np.ndarray, " examples"]
+    """Tokens of each example."""
+    images: Int[np.ndarray, " images"]
+    """Patches of each picture."""
+    windows: Int[np.ndarray, " windows"]
+    """Patches of each attention window."""
+    supervised: int
+
+
+def work_of(batch: Mapping[str, np.ndarray], block_slots: int) -> Work:
+    """The work of a packed batch, from the host's arrays of `vlm_jax.processing.rows`.
+
+    Args:
+      batch: segment_ids [B, T], image_ids and window_ids [B, P], loss_weights [B, S]; others are not read.
+      block_slots: patch slots of one attention block, within which window ids count (`VisionConfig.block_slots`).
+    """
+    window_ids = batch["window_ids"].reshape(-1, block_slots)
+    # The slots that fill a block up carry no picture, whatever window they lie in.
+    window_ids = np.where(batch["image_ids"].reshape(-1, block_slots) > 0, window_ids, 0)
+    return Work(
+        tokens=_counts(batch["segment_ids"]),
+        images=_counts(batch["image_ids"]),
+        windows=_counts(window_ids),
+        supervised=int(np.count_nonzero(batch["loss_weights"])),
+    )
+
+
+def _counts(ids: Int[np.ndarray, "rows n"]) -> Int[np.ndarray, " groups"]:
+    """How often each id above 0 stands in its row."""
+    if not ids.size:
+        return np.zeros(0, np.int64)
+    width = int(ids.max()) + 1
+    flat = (np.arange(len(ids))[:, None] * width + ids).ravel()
+    counts = np.bincount(flat, minlength=len(ids) * width).reshape(len(ids), width)[:, 1:].ravel()
+    return counts[counts > 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepFlops:
+    """FLOPs of a step of one model and one choice of what trains; made once (`step_flops`), cheap to ask.
+
+    Each field is for forward and backward together.
+    """
+
+    token: float
+    """The decoder's products with weights, a token."""
+    patch: float
+    """The tower's, a patch; the connector's are shared among the patches that it merges."""
+    supervised: float
+    """The output layer's, a supervised position."""
+    decoder_pair: float
+    """Attention of all decoder layers, a pair of tokens that see each other."""
+    window_pair: float
+    """Attention of all windowed blocks, a pair of patches of one window."""
+    image_pair: float
+    """Attention of all global blocks, a pair of patches of one picture."""
+    block_slots: int
+
+    def parts(self, work: Work) -> dict[str, float]:
+        """FLOPs by part of the model."""
+        return {
+            "decoder": self.token * float(work.tokens.sum()),
+            "decoder attention": self.decoder_pair * _squares(work.tokens) / 2,
+            "vision": self.patch * float(work.images.sum()),
+            "vision attention": self.window_pair * _squares(work.windows) + self.image_pair * _squares(work.images),
+            "output": self.supervised * work.supervised,
+        }
+
+    def of(self, work: Work) -> float:
+        return sum(self.parts(work).values())
+
+    def of_batch(self, batch: Mapping[str, np.ndarray]) -> float:
+        """FLOPs of a step on a packed batch, from the host's arrays."""
+        return self.of(work_of(batch, self.block_slots))
+
+
+def _squares(counts: Int[np.ndarray, " n"]) -> float:
+    return float(np.square(counts, dtype=np.float64).sum())
+
+
+def step_flops(config: VLMConfig, trainable: Collection[str], attach=()) -> StepFlops:
+    """What a step costs when the parameters at these paths train.
+
+    Args:
+      trainable, attach: of `vlm_jax.training.selection.Selection`.
+    """
+    vision, decoder = config.vision, config.decoder
+    trainable = {path for path in trainable if not is_seed(path)}
+    learns = {part: any(path.startswith(part) for path in trainable) for part in ("vision", "connector", "decoder")}
+    embedding = "embedding" in trainable
+    # Whether a gradient passes through a part: something in it or before it trains.
+    passes = {"vision": learns["vision"]}
+    passes["connector"] = passes["vision"] or learns["connector"]
+    passes["decoder"] = passes["connector"] or embedding or learns["decoder"]
+
+    held = abstract_parameters(config)
+    kernels = {path: leaf.size for path, leaf in held.items() if path.endswith("kernel")}
+    adapters = {
+        path: leaf.size for path, leaf in abstract_parameters(config, attach=attach).items() if is_adapter(path)
+    }
+    cost = dict.fromkeys(passes, 0.0)
+    for path, size in {**kernels, **adapters}.items():
+        part = path.split("/")[0]
+        first = path == "vision/patch_embed/kernel"
+        if first:  # a still image needs one product for its equal temporal slices; pixels have no gradient
+            size /= vision.temporal_patch_size
+        cost[part] += 2 * size * (1 + (path in trainable) + (passes[part] and not first))
+
+    output = 2 * decoder.hidden * decoder.vocab
+    head = "embedding" if decoder.tied else "head"
+    blocks = len([block for block in vision.global_blocks if block < vision.depth])
+
+    def attention(layers: int, width: int, part: str) -> float:
+        return 4.0 * layers * width * (3 if passes[part] else 1)
+
+    return StepFlops(
+        token=cost["decoder"],
+        patch=cost["vision"] + cost["connector"] / vision.merge_unit,
+        supervised=output * (1.0 + (head in trainable) + passes["decoder"]),
+        decoder_pair=attention(decoder.layers, decoder.hidden, "decoder"),
+        window_pair=attention(vision.depth - blocks, vision.hidden, "vision"),
+        image_pair=attention(blocks, vision.hidden, "vision"),
+        block_slots=vision.block_slots,
+    )
