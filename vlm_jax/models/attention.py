@@ -6,13 +6,16 @@ Padding carries segment 0; it sees only padding, so every softmax row has someth
 Implementations (all agree with `reference` in tests):
   reference  the whole score matrix; for tests and short rows.
   chunked    queries in chunks, each rematerialised in the backward pass: memory O(chunk · T) instead of O(T²).
+  blockwise  blocks of queries and keys, those of other segments left out: for CPUs (`blockwise`).
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-IMPLEMENTATIONS = ("reference", "chunked")
+from vlm_jax.models.blockwise import blockwise_attention
+
+IMPLEMENTATIONS = ("reference", "chunked", "blockwise")
 CHUNK = 256
 """Queries a chunk: 16 heads × 256 × 4,096 keys in float32 are 64 MB a row."""
 
@@ -36,6 +39,8 @@ def attention(
     """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"unknown attention implementation {implementation!r}; known: {', '.join(IMPLEMENTATIONS)}")
+    if implementation == "blockwise":
+        return blockwise_attention(q, k, v, q_segments, kv_segments, causal)
     length = q.shape[1]
     if implementation == "reference" or length <= CHUNK:
         return _dense(q, k, v, q_segments, kv_segments, 0 if causal else None)
