@@ -12,9 +12,9 @@ GPU one follows the other.
 On a CPU both read one checkpoint that transformers wrote, and their losses on the same samples must agree, before and
 after a step; otherwise the exit status is 1. On a GPU weights are drawn on the device. MFU counts model FLOPs
 (`vlm_jax.training.flops`), the same for both. What cannot run is left out by name. Wants PyTorch, transformers and
-peft, which `make test` installs. Both sides' memory comes in huge pages (GLIBC_TUNABLES), or a third of a step on a CPU
-may go into page faults. PyTorch's threads spin while they wait: where something else runs on the same cores, measure
-under OMP_WAIT_POLICY=PASSIVE, which is slower for neither.
+peft, which `make test` installs. Both sides' memory comes in huge pages (GLIBC_TUNABLES), so that page faults are not
+what is measured. PyTorch's threads spin while they wait: where something else runs on the same cores, measure under
+OMP_WAIT_POLICY=PASSIVE.
 """
 
 import argparse
