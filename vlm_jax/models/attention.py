@@ -6,6 +6,7 @@ Padding carries segment 0; it sees only padding, so every softmax row has someth
 Implementations (all agree with `reference` in tests):
   reference  the whole score matrix; for tests and short rows.
   chunked    queries in chunks, each rematerialised in the backward pass: memory O(chunk · T) instead of O(T²).
+  blockwise  blocks of queries and keys, those of other segments left out, no scores kept: for CPUs (`blockwise`).
   splash     a TPU kernel that never holds scores, and skips what causality hides (`fused_attention`).
   triton     the like for GPUs.
 """
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from vlm_jax.errors import InputError
 from vlm_jax.models.fused_attention import KERNELS, fused
 
-PLATFORMS = {"reference": None, "chunked": None, "splash": "tpu", "triton": "gpu"}
+PLATFORMS = {"reference": None, "chunked": None, "blockwise": None, "splash": "tpu", "triton": "gpu"}
 """Where each implementation runs; None: everywhere."""
 IMPLEMENTATIONS = tuple(PLATFORMS)
 CHUNK = 256
@@ -34,7 +35,7 @@ def choose(name: str, platform: str) -> str:
       InputError: the one that is asked for does not run there.
     """
     if name == "auto":
-        return {"tpu": "splash", "gpu": "triton"}.get(platform, "chunked")
+        return {"tpu": "splash", "gpu": "triton"}.get(platform, "blockwise")
     if PLATFORMS[name] not in (None, platform):
         raise InputError(
             f"model.attention {name!r} runs on a {PLATFORMS[name].upper()}, and this is a {platform.upper()}; take auto"

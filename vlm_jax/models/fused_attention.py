@@ -1,7 +1,7 @@
-"""Attention by kernels that never hold the score matrix: splash attention on TPUs, JAX's Triton kernel on GPUs.
+"""Attention that never holds the score matrix: a kernel on TPUs, one on GPUs, and blocks in plain XLA on CPUs.
 
-Neither can be divided by the compiler, so on a mesh each device runs its own rows and heads inside `shard_map`; the
-mesh is the one set by `jax.set_mesh`. What they compute is `attention.attention`'s; which is taken is decided there.
+None of them can be divided by the compiler, so on a mesh each device runs its own rows and heads inside `shard_map`;
+the mesh is the one set by `jax.set_mesh`. What they compute is `attention.attention`'s; which is taken is decided there.
 """
 
 import functools
@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from vlm_jax.models.blockwise import blockwise_attention
+
 LANES = 128
-"""Rows are filled up to a multiple of this, and a kernel's blocks are multiples of it."""
+"""For splash and triton rows are filled up to a multiple of this, and their blocks are multiples of it."""
 
 
 def fused(
@@ -25,12 +27,13 @@ def fused(
     causal: bool,
     interpret: bool = False,
 ) -> Float[Array, "b t heads d"]:
-    """`kind`: splash or triton. `interpret` runs the kernel without its hardware, slowly."""
+    """`kind`: a key of `KERNELS`. `interpret` runs a kernel without its hardware, slowly."""
     kernel = functools.partial(KERNELS[kind], causal=causal, interpret=interpret)
     length = q.shape[1]
+    filling = 0 if kind == "blockwise" else -length % LANES  # it fills its own blocks
 
     def filled(x):
-        return jnp.pad(x, ((0, 0), (0, -length % LANES)) + ((0, 0),) * (x.ndim - 2))
+        return jnp.pad(x, ((0, 0), (0, filling)) + ((0, 0),) * (x.ndim - 2))
 
     args = tuple(filled(x) for x in (q, k, v, segments))
     mesh = jax.sharding.get_abstract_mesh()
@@ -51,7 +54,7 @@ def fused(
 
 
 def _splash(q, k, v, segments, *, causal: bool, interpret: bool):
-    """On one device. Scores and softmax are float32."""
+    """Splash attention, on one device. Scores and softmax are float32."""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     length, heads = q.shape[1:3]
@@ -79,7 +82,7 @@ def _splash(q, k, v, segments, *, causal: bool, interpret: bool):
 
 
 def _triton(q, k, v, segments, *, causal: bool, interpret: bool):
-    """On one device. The kernel knows no grouped queries: each key-value head is repeated for its queries."""
+    """JAX's Triton kernel, on one device. It knows no grouped queries: each key-value head is repeated for its queries."""
     from jax.experimental.pallas.ops.gpu.attention import mha
 
     groups = q.shape[2] // k.shape[2]
@@ -87,4 +90,8 @@ def _triton(q, k, v, segments, *, causal: bool, interpret: bool):
     return mha(q, k, v, segments, q.shape[-1] ** -0.5, causal, interpret=interpret)
 
 
-KERNELS = {"splash": _splash, "triton": _triton}
+def _blockwise(q, k, v, segments, *, causal: bool, interpret: bool):
+    return blockwise_attention(q, k, v, segments, segments, causal)
+
+
+KERNELS = {"blockwise": _blockwise, "splash": _splash, "triton": _triton}

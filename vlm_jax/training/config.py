@@ -20,7 +20,8 @@ def default_config() -> ConfigDict:
                 "dtype": "auto",  # compute: float32 | bfloat16; auto: float32 on CPU, bfloat16 on an accelerator
                 "min_visual_tokens": 4,  # a picture is scaled so that it takes between these many
                 "max_visual_tokens": 256,
-                "attention": "auto",  # auto: splash on a TPU, triton on a GPU, else chunked | one of these | reference
+                # auto: splash on a TPU, triton on a GPU, else blockwise | one of these | chunked | reference
+                "attention": "auto",
                 "quantise": "none",  # none | nf4 | int8: how frozen kernels are held
             },
             "lora": {

@@ -1,0 +1,240 @@
+"""A training step against transformers (and peft) in PyTorch: the same weights, the same conversations and pictures.
+
+    .venv/bin/python benchmarks/train_step.py                  # 5 M and 100 M parameters, ragged and equal, on 2 cores
+    .venv/bin/python benchmarks/train_step.py --device=gpu     # 3 B: full, LoRA and QLoRA, on one NVIDIA GPU
+
+A step is forward, backward, clipping and AdamW. Pictures are processed and batches laid out before the clock runs, on
+both sides; moving a batch to the device is timed. transformers gets what its processor makes with padding (on a GPU
+also all samples in one row, if it can), under whichever of its attentions is fastest; vlm_jax gets packed rows, as many
+batches. Both checkpoint every layer, or neither. Each side runs in a process of its own: on a CPU they take turns, on a
+GPU one follows the other.
+
+On a CPU both read one checkpoint that transformers wrote, and their losses on the same samples must agree, before and
+after a step; otherwise the exit status is 1. On a GPU weights are drawn on the device. MFU counts model FLOPs
+(`vlm_jax.training.flops`), the same for both. What cannot run is left out by name. Wants PyTorch, transformers and
+peft, which `make test` installs. Both sides' memory comes in huge pages (GLIBC_TUNABLES), so that page faults are not
+what is measured. PyTorch's threads spin while they wait: where something else runs on the same cores, measure under
+OMP_WAIT_POLICY=PASSIVE.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import math
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from train_step_data import SHAPES, Settings, model_of
+
+SIDES = {"transformers": "train_step_theirs", "vlm_jax": "train_step_ours"}
+
+
+def work(side: str, settings: Settings, pipe) -> None:
+    """A side's process: makes it, then answers calls until the pipe closes."""
+    try:
+        made = importlib.import_module(SIDES[side]).Side(settings)
+        pipe.send((True, None))
+        while call := pipe.recv():
+            name, arguments = call
+            pipe.send((True, getattr(made, name)(*arguments)))
+    except EOFError:
+        pass
+    except BaseException as error:
+        traceback.print_exc()
+        pipe.send((False, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"))
+
+
+class Worker:
+    """One side in a process of its own, so that neither's memory or threads are the other's."""
+
+    def __init__(self, side: str, settings: Settings):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far = context.Pipe()
+        self._process = context.Process(target=work, args=(side, settings, far), daemon=True)
+        self._process.start()
+        far.close()
+        self._answer()
+
+    def _answer(self):
+        try:
+            sound, found = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError("its process ended (out of memory?)") from None
+        if not sound:
+            raise RuntimeError(found)
+        return found
+
+    def __call__(self, name: str, *arguments):
+        self._pipe.send((name, arguments))
+        return self._answer()
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join(30)
+        if self._process.is_alive():
+            self._process.kill()
+
+
+def compare(settings: Settings, turns: int) -> bool:
+    """Measures both sides and prints what was found; whether their losses agree, as far as they are compared."""
+    absent = left_out(settings)
+    if settings.device == "cpu" and not absent:
+        workers = {side: Worker(side, settings) for side in SIDES}
+        chosen, losses = workers["vlm_jax"]("losses")
+        losses = {"vlm_jax": losses, "transformers": workers["transformers"]("losses", chosen)}
+        seconds = {side: [] for side in SIDES}
+        for _ in range(turns):
+            for side, worker in workers.items():
+                seconds[side].append(worker("turn"))
+        facts = {side: worker("facts") for side, worker in workers.items()}
+        for worker in workers.values():
+            worker.close()
+        table(settings, seconds, facts)
+        return agree(settings, losses)
+    seconds, facts = {}, {}
+    for side in SIDES:
+        if side == "transformers" and absent:
+            continue
+        try:
+            worker = Worker(side, settings)
+            worker("turn")  # kernels are chosen and memory is taken the first time
+            seconds[side] = [worker("turn") for _ in range(turns)]
+            facts[side] = worker("facts")
+            worker.close()
+        except RuntimeError as error:
+            absent = f"{absent}; {side}: {error}".lstrip("; ")
+    table(settings, seconds, facts)
+    if absent:
+        print(f"  left out: {absent}", flush=True)
+    return "vlm_jax" in seconds
+
+
+def left_out(settings: Settings) -> str:
+    """Why transformers' side of a mode cannot run, or nothing."""
+    if settings.mode == "qlora" and not importlib.util.find_spec("bitsandbytes"):
+        return "transformers + peft QLoRA: bitsandbytes is not installed"
+    if settings.mode != "full" and not importlib.util.find_spec("peft"):
+        return f"transformers + peft {settings.mode}: peft is not installed"
+    return ""
+
+
+def table(settings: Settings, seconds: dict[str, list[float]], facts: dict[str, dict]) -> None:
+    ours = facts.get("vlm_jax")
+    samples = settings.samples * settings.steps
+    head = f"{settings.preset} {settings.lengths} {settings.mode}: {samples} samples, {settings.samples} a step"
+    if ours:
+        head += f", {ours['parameters']:,} parameters, {ours['tokens']:,} tokens and {ours['patches']:,} patches a turn"
+    print(f"\n{head}, layers {'recomputed' if settings.remat else 'kept'} in the backward pass")
+    for side, held in facts.items():
+        middle = statistics.median(seconds[side])
+        parts = [f"{side:12} {samples / middle:9.2f} samples/s"]
+        if ours:
+            parts.append(f"{ours['tokens'] / middle:8,.0f} tokens/s")
+            if ours["peak"]:
+                parts.append(f"MFU {ours['flops'] / middle / ours['peak']:.1%}")
+        if held["memory"]:
+            parts.append(f"peak memory {held['memory'] / 2**30:.1f} GiB")
+        parts.append(f"padding {held['padding']:.1%} of tokens")
+        if "patch_padding" in held:
+            parts.append(f"{held['patch_padding']:.1%} of patch slots")
+        print("  " + ", ".join(parts))
+        spread = f"turns {min(seconds[side]):.2f} … {max(seconds[side]):.2f} s"
+        print(f"  {'':12} {held['how']}; {held['precision']}; {held['trained']:,} train; {held['library']}; {spread}")
+        if "tried" in held:
+            tried = (
+                f"{name} {found if isinstance(found, str) else f'{found:.2f} s'}"
+                for name, found in held["tried"].items()
+            )
+            print(f"  {'':12} tried: {', '.join(tried)}")
+        if "compiling" in held:
+            print(f"  {'':12} {held['steps']} steps a turn, compiled in {held['compiling']:.0f} s, on {held['device']}")
+    if len(seconds) == 2:
+        theirs, mine = seconds["transformers"], seconds["vlm_jax"]
+        each = [one / other for one, other in zip(theirs, mine, strict=True)]
+        ratio = statistics.median(theirs) / statistics.median(mine)
+        print(f"  ratio of medians {ratio:.2f} (turn by turn {min(each):.2f} … {max(each):.2f})", flush=True)
+
+
+def agree(settings: Settings, losses: dict[str, list[float]]) -> bool:
+    mine, theirs = losses["vlm_jax"], losses["transformers"]
+    # Adapters begin at random numbers of each side's own, which show after a step; a quantised base differs at once.
+    exact = {"full": [1e-4, 2e-3], "lora": [1e-4, math.inf], "qlora": [math.inf, math.inf]}[settings.mode]
+    sound = all(abs(a - b) <= share * abs(b) for a, b, share in zip(mine, theirs, exact, strict=True))
+    verdict = (
+        f"losses {'agree' if sound else 'DIFFER'}: before a step transformers {theirs[0]:.5f}, vlm_jax {mine[0]:.5f}"
+    )
+    print(f"  {verdict}; after it {theirs[1]:.5f}, {mine[1]:.5f}", flush=True)
+    return sound
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--preset", help=f"of {', '.join(SHAPES)}, with commas between (default: 5m,100m; on a GPU 3b)")
+    parser.add_argument("--lengths", help="ragged, equal or both with a comma (default: both; on a GPU ragged)")
+    parser.add_argument("--modes", help="of full, lora, qlora (default: full; on a GPU all)")
+    parser.add_argument("--layouts", help="of padded, flat: tried with transformers (default: padded; on a GPU both)")
+    parser.add_argument("--samples", type=int, help="a step on average (default: 8; 100m 4; on a GPU 16)")
+    parser.add_argument("--steps", type=int, default=8, help="a turn (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=5, help="each side is measured (default: %(default)s)")
+    parser.add_argument("--visual_tokens", type=int, help="of a picture at most (default: 256; on a GPU 1024)")
+    parser.add_argument("--remat", choices=("none", "full"), help="of both sides (default: none; on a GPU full)")
+    given = parser.parse_args()
+    gpu = given.device == "gpu"
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+    # Before any process starts: no network, and memory that is taken as it is needed, so that a peak means something.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    os.environ["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    print(f"{given.device}, {threads} cores; median of {given.turns} turns", flush=True)
+    sound = True
+    for preset in (given.preset or ("3b" if gpu else "5m,100m")).split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            if not gpu:
+                write(folder, preset)
+            settings = Settings(
+                preset=preset,
+                folder="" if gpu else folder,
+                lengths="",
+                mode="",
+                samples=given.samples or (16 if gpu else 4 if preset == "100m" else 8),
+                steps=given.steps,
+                visual_tokens=given.visual_tokens or (1024 if gpu else 256),
+                remat=(given.remat or ("full" if gpu else "none")) == "full",
+                device=given.device,
+                threads=threads,
+                layouts=tuple((given.layouts or ("padded,flat" if gpu else "padded")).split(",")),
+            )
+            for lengths in (given.lengths or ("ragged" if gpu else "ragged,equal")).split(","):
+                for mode in (given.modes or ("full,lora,qlora" if gpu else "full")).split(","):
+                    sound &= compare(dataclasses.replace(settings, lengths=lengths, mode=mode), given.turns)
+    if not sound:
+        sys.exit("the two sides did not do the same work, or one did not run")
+
+
+def write(folder: str, preset: str) -> None:
+    """A checkpoint with random weights; in a process of its own, which takes PyTorch away with it."""
+    context = multiprocessing.get_context("spawn")
+    writing = context.Process(target=_write, args=(folder, preset))
+    writing.start()
+    writing.join()
+    if writing.exitcode:
+        sys.exit("the checkpoint could not be written")
+
+
+def _write(folder: str, preset: str) -> None:
+    from train_step_theirs import write_checkpoint
+
+    write_checkpoint(Path(folder), model_of(preset))
+
+
+if __name__ == "__main__":
+    main()

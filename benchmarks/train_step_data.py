@@ -1,0 +1,144 @@
+"""What both sides of `train_step.py` are given: shapes of models, conversations with pictures, and the settings.
+
+Needs neither JAX's devices nor PyTorch, so that each side's process loads only its own.
+"""
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from vlm_jax.checkpoint import hf_folder
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.presets import PRESETS
+from vlm_jax.processing.processor import Processor
+from vlm_jax.processing.rows import Example
+
+BASE = Path(__file__).resolve().parents[1] / "vlm_jax" / "assets" / "tiny_base"
+"""Lends its tokenizer and the rules for pictures; its weights are not used."""
+
+LEARNING_RATE, BETAS, EPSILON, CLIP_NORM = 1e-4, (0.9, 0.95), 1e-8, 1.0
+"""AdamW without weight decay at a constant rate, behind a clip of the global norm."""
+LORA_RANK, LORA_ALPHA = 16, 32.0
+"""Adapters on every linear layer of the decoder, without dropout."""
+
+WORDS = ("red", "blue", "green", "large", "small", "near", "far", "round", "left", "right")
+QUESTION = "Look at the picture and describe in your own words what there is to see"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One comparison.
+
+    Attributes:
+      folder: a checkpoint that both read; empty: random weights, drawn on the device by each side.
+      lengths: ragged | equal.
+      mode: full | lora | qlora.
+      samples, steps: samples a step on average, and steps a turn: the data are samples × steps conversations.
+      layouts: what is tried with transformers: padded, flat (all samples in one row, told apart by their positions).
+    """
+
+    preset: str
+    folder: str
+    lengths: str
+    mode: str
+    samples: int
+    steps: int
+    visual_tokens: int
+    remat: bool
+    device: str
+    threads: int
+    layouts: tuple[str, ...]
+
+
+def _shape(preset: str, vocab: int, *, decoder: dict, vision: dict) -> VLMConfig:
+    model = PRESETS[preset]
+    return dataclasses.replace(
+        model,
+        decoder=dataclasses.replace(model.decoder, vocab=vocab, **decoder),
+        vision=dataclasses.replace(model.vision, **vision),
+    )
+
+
+SHAPES: dict[str, VLMConfig] = {
+    "tiny": _shape("tiny", 1792, decoder={"layers": 2}, vision={"depth": 2, "global_blocks": (1,)}),
+    "5m": _shape("small", 1792, decoder={"layers": 4}, vision={"depth": 4, "global_blocks": (1, 3)}),
+    # as deep as it is wide, and the tower a quarter of it, as in Qwen2.5-VL-3B
+    "100m": _shape(
+        "3b",
+        8192,
+        decoder={"layers": 10, "hidden": 768, "heads": 12, "kv_heads": 2, "mlp": 2048, "mrope_sections": (8, 12, 12)},
+        vision={
+            "depth": 8,
+            "hidden": 512,
+            "heads": 8,
+            "mlp": 1368,
+            "out_hidden": 768,
+            "global_blocks": (3, 7),
+        },
+    ),
+    "3b": PRESETS["3b"],
+}
+
+
+def model_of(preset: str) -> VLMConfig:
+    """The shapes, with the special tokens of the tokenizer that is used."""
+    base = hf_folder.read_config(BASE)
+    tokens = ("image_token", "video_token", "vision_start_token", "vision_end_token")
+    return dataclasses.replace(SHAPES[preset], **{name: getattr(base, name) for name in tokens})
+
+
+def processor_of(settings: Settings) -> Processor:
+    return hf_folder.read_processor(BASE, hf_folder.read_config(BASE), (4, settings.visual_tokens))
+
+
+def conversations(settings: Settings) -> Iterator[list[dict]]:
+    """The data: one turn each, with pictures as they come out of a camera or a screenshot.
+
+    ragged: one sample in ten has no picture, one in twenty two, the others one. Sides follow an area between 80² and
+    1,000² pixels (log-uniform) and a log-normal aspect ratio; answers are log-normal, from a word to some hundred
+    (median 30, sigma 1.2), as in instruction data that mixes short answers to questions with descriptions.
+    equal: a picture of 336 × 336 pixels and an answer of 40 words in each.
+    """
+    rng, chooser = np.random.default_rng(0), random.Random(0)
+    for _ in range(settings.samples * settings.steps):
+        if settings.lengths == "equal":
+            sides, words = [(336, 336)], 40
+        else:
+            sides = [_sides(rng) for _ in range(rng.choice([0, 1, 2], p=[0.1, 0.85, 0.05]))]
+            words = int(np.clip(round(np.exp(rng.normal(np.log(30), 1.2))), 1, 400))
+        yield [
+            {
+                "role": "user",
+                "content": [
+                    *({"type": "image", "image": _picture(rng, side)} for side in sides),
+                    {"type": "text", "text": QUESTION},
+                ],
+            },
+            # One order of words or another has as many tokens; the first is written without a space before it.
+            {"role": "assistant", "content": " ".join([WORDS[0], *_some(chooser, words - 1)])},
+        ]
+
+
+def _some(chooser: random.Random, count: int) -> list[str]:
+    held = [WORDS[number % len(WORDS)] for number in range(count)]
+    chooser.shuffle(held)
+    return held
+
+
+def _sides(rng: np.random.Generator) -> tuple[int, int]:
+    area, ratio = np.exp(rng.uniform(np.log(80**2), np.log(1000**2))), np.exp(rng.normal(0, 0.4))
+    return max(60, int((area * ratio) ** 0.5)), max(60, int((area / ratio) ** 0.5))
+
+
+def _picture(rng: np.random.Generator, sides: tuple[int, int]) -> PIL.Image.Image:
+    coarse = PIL.Image.fromarray(rng.integers(0, 256, (12, 12, 3)).astype(np.uint8))
+    return coarse.resize(sides, PIL.Image.Resampling.BICUBIC)
+
+
+def examples(settings: Settings) -> list[Example]:
+    processor = processor_of(settings)
+    return [processor.encode(messages) for messages in conversations(settings)]

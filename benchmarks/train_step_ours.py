@@ -1,0 +1,169 @@
+"""vlm_jax's side of `train_step.py`: packed rows through the step that `scripts/train.py` runs."""
+
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipeline.buckets import Costs, choose_buckets
+from data_pipeline.mixture import Mixture, Part
+from data_pipeline.packing import Bucket, Plan, as_array
+from train_step_data import (
+    BETAS,
+    CLIP_NORM,
+    EPSILON,
+    LEARNING_RATE,
+    LORA_ALPHA,
+    LORA_RANK,
+    Settings,
+    examples,
+    model_of,
+)
+from vlm_jax.checkpoint import hf_folder
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import abstract_parameters, multiplications
+from vlm_jax.parallel import mesh as meshes
+from vlm_jax.processing.rows import Example, assemble, stack
+from vlm_jax.training.config import default_config
+from vlm_jax.training.flops import peak_flops, step_flops
+from vlm_jax.training.trainer import Trainer
+
+
+class Side:
+    def __init__(self, settings: Settings):
+        self.model = model_of(settings.preset)
+        held = examples(settings)
+        self.bucket, self.plan = plan_of(held, settings, self.model)
+        self.orders = [[index for row in batch.rows for _, index in row] for batch in self.plan]
+        self.batches = [self._batch([[held[index] for _, index in row] for row in batch.rows]) for batch in self.plan]
+        self.samples = len(held)
+
+        config = default_config()
+        config.model.path, config.data.path = "benchmark", "benchmark"
+        if settings.device == "cpu":
+            config.model.attention = "blockwise"
+        config.train.remat = "full" if settings.remat else "none"
+        config.optimizer.update(learning_rate=LEARNING_RATE, warmup=0.0, final=1.0, weight_decay=0.0)
+        config.optimizer.update(b1=BETAS[0], b2=BETAS[1], eps=EPSILON, clip_norm=CLIP_NORM)
+        if settings.mode != "full":
+            config.lora.update(rank=LORA_RANK, alpha=LORA_ALPHA)
+        if settings.mode == "qlora":
+            config.model.quantise = "nf4"
+        mesh = meshes.make_mesh(meshes.MeshShape(), jax.devices()[:1])
+        self.trainer = Trainer(config, self.model, mesh, len(self.batches))
+        self.state = self.trainer.start(self._parameters(settings))
+        shapes = {name: (array.shape, array.dtype) for name, array in self.batches[0].items()}
+        begun = time.perf_counter()
+        self.step = self.trainer.compile(shapes)
+        self.compiling = time.perf_counter() - begun
+
+    def _batch(self, rows: list[list[Example]]) -> dict[str, np.ndarray]:
+        vision = self.model.vision
+        shape = {"patch_values": vision.patch_values, "merge_unit": vision.merge_unit}
+        return stack([assemble(row, self.bucket.size, **shape) for row in rows])
+
+    def _parameters(self, settings: Settings) -> dict[str, jax.Array]:
+        place = self.trainer.place
+        if settings.folder:
+            return hf_folder.read_parameters(Path(settings.folder), self.model, place=place)
+        parameters = {}
+        for number, (path, leaf) in enumerate(abstract_parameters(self.model).items()):
+            # What will be packed is drawn in bfloat16: of 3 B shapes, a kernel of all layers takes 1.6 GB.
+            kept = self.trainer.abstract.get(path)
+            dtype = jnp.bfloat16 if kept is None else kept.dtype
+            parameters |= place(path, _drawn(number, path, leaf.shape, dtype))
+        return parameters
+
+    def losses(self) -> tuple[list[int], list[float]]:
+        """The samples of the first batch; its loss, and its loss after a step on it."""
+        found = [self._one(0)["loss"] for _ in range(2)]
+        return self.orders[0], [float(loss) for loss in found]
+
+    def _one(self, number: int) -> dict[str, jax.Array]:
+        trainable, moments, frozen = self.state
+        batch = meshes.to_devices(self.batches[number], self.trainer.mesh)
+        trainable, moments, metrics = self.step(trainable, moments, frozen, batch, np.int32(number))
+        self.state = trainable, moments, frozen
+        return metrics
+
+    def turn(self) -> float:
+        """Seconds of a pass through the data."""
+        begun = time.perf_counter()
+        for number in range(len(self.batches)):
+            metrics = self._one(number)
+        jax.block_until_ready((self.state, metrics))
+        return time.perf_counter() - begun
+
+    def facts(self) -> dict:
+        selection, trainer = self.trainer.selection, self.trainer
+        flops = step_flops(self.model, selection.trainable, selection.attach)
+        rows, size = self.bucket.rows, self.bucket.size
+        tokens = sum(int((batch["segment_ids"] > 0).sum()) for batch in self.batches)
+        patches = sum(int((batch["image_ids"] > 0).sum()) for batch in self.batches)
+        room = len(self.batches) * rows
+        device = jax.devices()[0]
+        memory = device.memory_stats() or {}
+        return {
+            "how": f"{rows} packed rows of {size.tokens} tokens, {size.patches} patch slots, "
+            f"{trainer.config.model.attention}",
+            "precision": precision(trainer),
+            "tokens": tokens,
+            "patches": patches,
+            "padding": 1 - tokens / (room * size.tokens),
+            "patch_padding": 1 - patches / (room * size.patches),
+            "steps": len(self.batches),
+            "parameters": sum(leaf.size for leaf in abstract_parameters(self.model).values()),
+            "trained": sum(trainer.abstract[path].size for path in selection.trainable),
+            "flops": sum(flops.of_batch(batch) for batch in self.batches),
+            "peak": peak_flops(device.device_kind),
+            "device": device.device_kind,
+            "memory": memory.get("peak_bytes_in_use"),
+            "compiling": self.compiling,
+            "library": f"jax {jax.__version__}",
+        }
+
+
+def precision(trainer: Trainer) -> str:
+    frozen = {str(leaf.dtype) for path, leaf in trainer.abstract.items() if path not in trainer.trainable}
+    held = f", frozen in {'/'.join(sorted(frozen))}" if frozen else ""
+    return f"masters in float32{held}, computed in {trainer.dtype}"
+
+
+def _drawn(number: int, path: str, shape: tuple[int, ...], dtype) -> jax.Array:
+    """A random parameter, on the device."""
+    if path.endswith("scale"):
+        return jnp.ones(shape, dtype)
+    if path.endswith("bias"):
+        return jnp.zeros(shape, dtype)
+    draw = jax.jit(lambda key: 0.02 * jax.random.normal(key, shape, dtype))
+    return draw(jax.random.key(number))
+
+
+def plan_of(held: list[Example], settings: Settings, model: VLMConfig) -> tuple[Bucket, list]:
+    """Rows as short as the longest sample allows, so large that the data take `settings.steps` batches."""
+    sizes = as_array([example.size for example in held])
+    total, longest = sizes.sum(axis=0), sizes.max(axis=0)
+    rows = max(1, min(settings.samples, int(total[0] // (settings.steps * longest[0]))))
+    tokens = max(int(longest[0]), -(-int(total[0]) // (settings.steps * rows)))
+    while True:
+        (bucket,) = choose_buckets(
+            sizes,
+            rows=rows,
+            tokens=tokens,
+            context=tokens,
+            count=1,
+            block_slots=model.vision.block_slots,
+            costs=Costs(*multiplications(model)),
+        )
+        plan = Plan(
+            Mixture([Part("all", len(held))], seed=0).take,
+            lambda places: sizes[places[:, 1]],
+            [bucket],
+            seed=0,
+            examples=len(held),
+        )
+        if len(plan) <= settings.steps:
+            return bucket, [plan[number] for number in range(len(plan))]
+        tokens += 16
