@@ -1,7 +1,7 @@
 """Attention that never holds the score matrix: a kernel on TPUs, one on GPUs, and blocks in plain XLA on CPUs.
 
 None of them can be divided by the compiler, so on a mesh each device runs its own rows and heads inside `shard_map`;
-the mesh is the one set by `jax.set_mesh`. What they compute is `attention.attention`'s; which is taken is decided there.
+the mesh is the one set by `jax.set_mesh`. What they compute is `attention.attention`'s, which decides what is taken.
 """
 
 import functools
@@ -82,7 +82,7 @@ def _splash(q, k, v, segments, *, causal: bool, interpret: bool):
 
 
 def _triton(q, k, v, segments, *, causal: bool, interpret: bool):
-    """JAX's Triton kernel, on one device. It knows no grouped queries: each key-value head is repeated for its queries."""
+    """JAX's Triton kernel, on one device. It knows no grouped queries: key-value heads are repeated for theirs."""
     from jax.experimental.pallas.ops.gpu.attention import mha
 
     groups = q.shape[2] // k.shape[2]
