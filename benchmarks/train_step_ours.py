@@ -42,8 +42,6 @@ class Side:
 
         config = default_config()
         config.model.path, config.data.path = "benchmark", "benchmark"
-        if settings.device == "cpu":
-            config.model.attention = "blockwise"
         config.train.remat = "full" if settings.remat else "none"
         config.optimizer.update(learning_rate=LEARNING_RATE, warmup=0.0, final=1.0, weight_decay=0.0)
         config.optimizer.update(b1=BETAS[0], b2=BETAS[1], eps=EPSILON, clip_norm=CLIP_NORM)
@@ -107,7 +105,7 @@ class Side:
         memory = device.memory_stats() or {}
         return {
             "how": f"{rows} packed rows of {size.tokens} tokens, {size.patches} patch slots, "
-            f"{trainer.config.model.attention}",
+            f"{trainer.attention} attention",
             "precision": precision(trainer),
             "tokens": tokens,
             "patches": patches,
@@ -126,7 +124,7 @@ class Side:
 
 
 def precision(trainer: Trainer) -> str:
-    frozen = {str(leaf.dtype) for path, leaf in trainer.abstract.items() if path not in trainer.trainable}
+    frozen = {str(leaf.dtype) for path, leaf in trainer.abstract.items() if path not in trainer.selection.trainable}
     held = f", frozen in {'/'.join(sorted(frozen))}" if frozen else ""
     return f"masters in float32{held}, computed in {trainer.dtype}"
 

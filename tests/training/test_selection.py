@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from tests.training.tiny_run import compiled, run
+from tests.training.tiny_run import CAPACITY, ROWS, compiled, make_trainer, run
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.models.parameters import nest
 from vlm_jax.parallel import mesh as meshes
+from vlm_jax.processing.rows import batch_shapes
 
 
 @pytest.mark.parametrize("quantise", ["nf4", "int8"])
@@ -76,3 +77,29 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing(base, batch):
     assert not np.isfinite(float(metrics["loss"]))
     for one, other in zip(jax.tree.leaves(held), jax.tree.leaves(jax.device_get(after)), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def stacked(jaxpr, shapes):
+    """Shapes of what any loop of a program hands out anew, of those asked for."""
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            found += [v.aval.shape for v in equation.outvars[equation.params["num_carry"] :] if v.aval.shape in shapes]
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else [value]:
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    found += stacked(inner, shapes)
+    return found
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize("quantise", ["none", "nf4"])
+def test_the_step_keeps_no_copy_of_the_base_for_its_backward_pass(base, remat, quantise):
+    settings = {"lora__rank": 4, "lora__targets": "attention+mlp+vision", "train__remat": remat}
+    trainer = make_trainer(base, 1, (-1, 1, 1), {**settings, "model__quantise": quantise})
+    whole = {leaf.shape for path, leaf in trainer.abstract.items() if path.endswith(("kernel", "nibbles"))}
+    # A tower of two blocks, windowed and global: both are one slice of the loop.
+    whole |= {(1, *shape) for shape in whole}
+    shapes = batch_shapes(ROWS, CAPACITY, patch_values=588, merge_unit=4)
+    assert stacked(trainer.trace(shapes).jaxpr, whole) == []

@@ -35,19 +35,24 @@ def make_batch(base):
     return stack(rows)
 
 
-@functools.cache
-def compiled(base, devices, mesh, settings):
-    """(trainer, its compiled step); runs with the same settings share them."""
+def make_trainer(base, devices, mesh, settings):
+    """Of a run on so many devices; settings as {"section__name": value}."""
     config = default_config()
     config.model.path = str(base)
     config.batch.rows, config.train.remat, config.train.steps = ROWS, "none", 50
     config.optimizer.learning_rate = 1e-2
     config.optimizer.warmup = 0.0
-    for key, value in settings:
+    for key, value in settings.items():
         section, name = key.split("__")
         config[section][name] = value
     devices = meshes.make_mesh(meshes.MeshShape(*mesh), jax.devices()[:devices])
-    trainer = Trainer(config, open_model(str(base)).config, devices, 50)
+    return Trainer(config, open_model(str(base)).config, devices, 50)
+
+
+@functools.cache
+def compiled(base, devices, mesh, settings):
+    """(trainer, its compiled step); runs with the same settings share them."""
+    trainer = make_trainer(base, devices, mesh, dict(settings))
     return trainer, trainer.compile(batch_shapes(ROWS, CAPACITY, patch_values=588, merge_unit=4))
 
 

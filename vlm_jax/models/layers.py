@@ -111,7 +111,10 @@ class Stack(nnx.Module):
         """
         graph, params = nnx.split(self.layer)
 
-        def one(place, carry, params, x):
+        # What a layer keeps for the backward pass is the whole slice of the period, as the scan hands it out: then no
+        # copy of it is made. A slice taken out here would be stacked again, a second copy of every kernel.
+        def one(place, carry, slices):
+            params, x = jax.tree.map(lambda leaf: leaf[place], slices) if period > 1 else slices
             return apply(nnx.merge(graph, params), carry, x, place)
 
         if remat != "none":
@@ -120,16 +123,17 @@ class Stack(nnx.Module):
         def body(carry, slices):
             outs = []
             for place in range(period):
-                params, x = jax.tree.map(lambda leaf, place=place: leaf[place], slices)
-                carry, out = one(place, carry, params, x)
+                carry, out = one(place, carry, slices)
                 outs.append(out)
-            return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
+            return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs) if period > 1 else outs[0]
 
         def fold(leaf):
-            return leaf.reshape(self.depth // period, period, *leaf.shape[1:])
+            return leaf.reshape(self.depth // period, period, *leaf.shape[1:]) if period > 1 else leaf
 
         carry, ys = jax.lax.scan(body, carry, jax.tree.map(fold, (params, xs)))
-        return carry, jax.tree.map(lambda leaf: leaf.reshape(self.depth, *leaf.shape[2:]), ys)
+        if period > 1:
+            ys = jax.tree.map(lambda leaf: leaf.reshape(self.depth, *leaf.shape[2:]), ys)
+        return carry, ys
 
 
 @functools.cache
