@@ -1,78 +1,13 @@
 """Adapters, quantised bases and accumulation in the step: what moves, what does not, and equal gradients."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
 
-from tests.tiny_models import PHOTOS, assistant, save_tiny, user
+from tests.training.tiny_run import compiled, run
 from vlm_jax.checkpoint.model_source import open_model
-from vlm_jax.inference.engine import load
 from vlm_jax.models.parameters import nest
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import Size, assemble, stack
-from vlm_jax.training.config import default_config
-from vlm_jax.training.trainer import Trainer
-
-CAPACITY = Size(160, 128, 96)
-ROWS = 8
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def batch(base):
-    """Eight rows of unequal lengths, with unequal numbers of supervised tokens."""
-    model = load(base, dtype="float32", visual_tokens=16)
-    rows = []
-    for number in range(ROWS):
-        words = " ".join(["one two three"] * (1 + 3 * (number % 4)))
-        shown = [str(PHOTOS / "chelsea.jpg")] if number % 3 else []
-        rows.append(
-            assemble(
-                [model.encode([user(f"What is number {number}?", *shown), assistant(words)])],
-                CAPACITY,
-                patch_values=588,
-                merge_unit=4,
-            )
-        )
-    return stack(rows)
-
-
-@functools.cache
-def compiled(base, devices, mesh, settings):
-    """(trainer, its compiled step); runs with the same settings share them."""
-    config = default_config()
-    config.model.path = str(base)
-    config.batch.rows, config.train.remat, config.train.steps = ROWS, "none", 50
-    config.optimizer.learning_rate = 1e-2
-    config.optimizer.warmup = 0.0
-    for key, value in settings:
-        section, name = key.split("__")
-        config[section][name] = value
-    devices = meshes.make_mesh(meshes.MeshShape(*mesh), jax.devices()[:devices])
-    trainer = Trainer(config, open_model(str(base)).config, devices, 50)
-    row = assemble([], CAPACITY, patch_values=588, merge_unit=4)
-    return trainer, trainer.compile({name: ((ROWS, *array.shape), array.dtype) for name, array in row.items()})
-
-
-def run(base, batch, steps, *, devices=1, mesh=(-1, 1, 1), **settings):
-    trainer, step = compiled(base, devices, mesh, tuple(sorted(settings.items())))
-    state = trainer.start(open_model(str(base)).read(place=trainer.place, sharding=trainer.sharding))
-    trainable, moments, frozen = state
-    before = jax.device_get(frozen)
-    told = []
-    for number in range(steps):
-        placed = meshes.to_devices(batch, trainer.mesh)
-        trainable, moments, metrics = step(trainable, moments, frozen, placed, np.int32(number))
-        told.append(float(metrics["loss"]))
-    return trainer, told, trainable, moments, (before, jax.device_get(frozen))
 
 
 @pytest.mark.parametrize("quantise", ["nf4", "int8"])

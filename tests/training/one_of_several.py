@@ -1,0 +1,52 @@
+"""One process of a run on several: the steps of `tiny_run` on its rows of a batch, and its part of a checkpoint.
+
+Started by test_meshes.py with what `hosts.start` reads in the environment. Prints the losses.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+base, folder, steps, settings = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
+
+from vlm_jax.parallel import hosts  # noqa: E402
+
+hosts.start()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+from vlm_jax.checkpoint.model_source import open_model  # noqa: E402
+from vlm_jax.checkpoint.run_folder import Checkpoints  # noqa: E402
+from vlm_jax.parallel import mesh as meshes  # noqa: E402
+from vlm_jax.training.config import default_config  # noqa: E402
+from vlm_jax.training.trainer import Trainer  # noqa: E402
+
+whole = dict(np.load(folder / "batch.npz"))
+rows = len(whole["tokens"])
+config = default_config()
+config.model.path, config.batch.rows, config.train.remat = str(base), rows, "none"
+config.optimizer.warmup = 0.0
+for key, value in settings.items():
+    section, name = key.split("__")
+    config[section][name] = value
+
+mesh = meshes.make_mesh(meshes.MeshShape(data=1, fsdp=-1))
+trainer = Trainer(config, open_model(str(base)).config, mesh, 50)
+step = trainer.compile({name: (array.shape, array.dtype) for name, array in whole.items()})
+trainable, moments, frozen = trainer.start(open_model(str(base)).read(place=trainer.place, sharding=trainer.sharding))
+here = rows // jax.process_count()
+mine = slice(jax.process_index() * here, (jax.process_index() + 1) * here)
+losses, together = [], hosts.StopTogether(mesh)
+for number in range(steps):
+    batch = meshes.to_devices({name: array[mine] for name, array in whole.items()}, mesh)
+    trainable, moments, metrics = step(trainable, moments, frozen, batch, np.int32(number))
+    losses.append(float(metrics["loss"]))
+    # One of them is asked at step 5; both hear of it at step 6.
+    heard = together.now(jax.process_index() == 1 and number == 5)
+    assert heard == (number == 6), number
+checkpoints = Checkpoints(folder / "run")
+checkpoints.save(steps, {**trainable, **frozen}, {"images": {}}, optimizer=moments, data={"number": steps})
+checkpoints.wait()
+checkpoints.close()
+print(json.dumps(losses))

@@ -1,0 +1,163 @@
+"""Twenty steps are the same steps on one device, on meshes of eight, and on two processes of four devices each."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grain
+import jax
+import numpy as np
+import pytest
+
+from tests.training.tiny_run import compiled, run
+from vlm_jax.checkpoint.run_folder import Checkpoints
+from vlm_jax.errors import InputError
+from vlm_jax.parallel import hosts
+from vlm_jax.parallel import mesh as meshes
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 20
+SETTINGS = {"optimizer__learning_rate": 1e-3, "optimizer__eps": 1e-6}
+
+
+def close(found, wanted):
+    """Tensor by tensor: the difference has at most 1e-4 of the norm."""
+    assert found.keys() == wanted.keys()
+    for path, array in wanted.items():
+        difference = np.linalg.norm(np.asarray(found[path], np.float64) - np.asarray(array, np.float64))
+        # Biases of keys have a true gradient of zero: they stay at what rounding leaves.
+        assert difference <= 1e-4 * max(np.linalg.norm(np.asarray(array, np.float64)), 1e-2), path
+
+
+@pytest.fixture(scope="module")
+def single(base, batch):
+    _, losses, weights, *_ = run(base, batch, STEPS, **SETTINGS)
+    assert losses[-1] < losses[0] - 1
+    return losses, jax.device_get(weights)
+
+
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (1, 4, 2)], ids=["data=8", "fsdp=8", "fsdp=4,tensor=2"])
+def test_every_mesh_takes_the_same_steps(base, batch, single, mesh):
+    _, losses, weights, *_ = run(base, batch, STEPS, devices=8, mesh=mesh, **SETTINGS)
+    np.testing.assert_allclose(losses, single[0], atol=1e-4)
+    close(weights, single[1])
+
+
+class Position(grain.DatasetIterator):
+    """A data iterator that knows where it is, and nothing else."""
+
+    number = 0
+
+    def __next__(self):
+        raise StopIteration
+
+    def get_state(self):
+        return {"number": self.number}
+
+    def set_state(self, state):
+        self.number = state["number"]
+
+
+def steps_from(trainer, step, state, batch, start, end):
+    trainable, moments, frozen = state
+    losses = []
+    for number in range(start, end):
+        placed = meshes.to_devices(batch, trainer.mesh)
+        trainable, moments, metrics = step(trainable, moments, frozen, placed, np.int32(number))
+        losses.append(float(metrics["loss"]))
+    return losses, (trainable, moments, frozen)
+
+
+@pytest.mark.parametrize("devices, mesh", [(1, (1, 1, 1)), (8, (1, 4, 2))], ids=["one device", "fsdp=4,tensor=2"])
+def test_a_checkpoint_of_eight_ways_goes_on_elsewhere(base, batch, single, saved_eight_ways, devices, mesh):
+    trainer, step = compiled(base, devices, mesh, tuple(sorted(SETTINGS.items())))
+    checkpoints, position = Checkpoints(saved_eight_ways, read_only=True), Position()
+    state = trainer.restore(checkpoints, STEPS // 2, position, None)
+    checkpoints.close()
+    assert position.number == STEPS // 2
+    losses, (weights, *_) = steps_from(trainer, step, state, batch, STEPS // 2, STEPS)
+    np.testing.assert_allclose(losses, single[0][STEPS // 2 :], atol=1e-4)
+    close(jax.device_get(weights), single[1])
+
+
+@pytest.fixture(scope="module")
+def saved_eight_ways(base, batch, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("eight")
+    from vlm_jax.checkpoint.model_source import open_model
+
+    trainer, step = compiled(base, 8, (1, 8, 1), tuple(sorted(SETTINGS.items())))
+    state = trainer.start(open_model(str(base)).read(place=trainer.place, sharding=trainer.sharding))
+    _, (trainable, moments, frozen) = steps_from(trainer, step, state, batch, 0, STEPS // 2)
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save(
+        STEPS // 2, {**trainable, **frozen}, {"images": {}}, optimizer=moments, data={"number": STEPS // 2}
+    )
+    checkpoints.close()
+    return workdir
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environments(processes, devices):
+    address = f"127.0.0.1:{free_port()}"
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return [
+        {
+            **os.environ,
+            "XLA_FLAGS": flags,
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": str(processes),
+            "JAX_PROCESS_ID": str(number),
+        }
+        for number in range(processes)
+    ]
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_take_the_same_steps_and_save_together(base, batch, single, tmp_path):
+    np.savez(tmp_path / "batch.npz", **batch)
+    command = [sys.executable, str(ROOT / "tests" / "training" / "one_of_several.py"), str(base), str(tmp_path)]
+    command += [str(STEPS), json.dumps(SETTINGS)]
+    started = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        for environment in environments(2, 4)
+    ]
+    told = [process.communicate(timeout=380) for process in started]
+    assert [process.returncode for process in started] == [0, 0], told
+    losses = [json.loads(out.splitlines()[-1]) for out, _ in told]
+    assert losses[0] == losses[1]
+    np.testing.assert_allclose(losses[0], single[0], atol=1e-4)
+    # What both saved is read here, by one process on one device.
+    checkpoints = Checkpoints(tmp_path / "run", read_only=True)
+    close({path: np.asarray(one) for path, one in checkpoints.restore_parameters(STEPS, None).items()}, single[1])
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    "given, line",
+    [
+        ({"JAX_COORDINATOR_ADDRESS": "h:1"}, "JAX_NUM_PROCESSES, JAX_PROCESS_ID is not"),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
+            "JAX_PROCESS_ID is '2' of JAX_NUM_PROCESSES '2'",
+        ),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"},
+            "JAX_NUM_PROCESSES 'two'",
+        ),
+    ],
+)
+def test_an_environment_that_is_half_set_is_refused(monkeypatch, given, line):
+    for name in hosts.EXPLICIT:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=line):
+        hosts.start()
