@@ -2,9 +2,9 @@
 
     scripts/train.py --config=configs/photos.py --workdir=runs/photos
 
-The work folder, on a disk or at a gs:// address, is made when it is not there. The same command on the same folder goes on from its last checkpoint,
-after Ctrl-C, a kill, or a power cut. On several hosts, start it on each (docs/training.md). Any setting is overridden
-as --config.section.name=value:
+The work folder, here or at a gs:// address, is made when it is not there. The same command on the same folder goes on
+from its last checkpoint, after Ctrl-C, a kill, or a power cut. On several hosts, start it on each (docs/training.md).
+Any setting is overridden as --config.section.name=value:
 
     scripts/train.py --config=configs/photos.py --workdir=runs/mine \
         --config.model.path=Qwen/Qwen2.5-VL-3B-Instruct --config.data.path=mine.csv
@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 import command_line
 
-flags.DEFINE_string("workdir", None, "folder of the run, here or gs://bucket/run: checkpoints, metrics, settings", required=True)
+flags.DEFINE_string(
+    "workdir", None, "folder of the run, here or gs://bucket/run: checkpoints, metrics, settings", required=True
+)
 
 
 def main(config: ConfigDict) -> None:
@@ -130,15 +132,13 @@ def main(config: ConfigDict) -> None:
     measure = watching.held_out_loss(trainer, processor, buckets, row_shape)
     sample = watching.sampler(trainer, processor, source.assets, workdir)
     with contextlib.ExitStack() as held_open:
-        held_open.enter_context(workdir.held(first=hosts.is_first()))
+        held_open.enter_context(workdir.held(first=hosts.is_first(), done=done))
         if done is None:
             state = trainer.start(source.read(place=trainer.place, sharding=trainer.sharding))
             if hosts.is_first():
                 workdir.write_assets(source.assets)
                 write_json(workdir.folder / "config.json", json.loads(config.to_json()))
         hosts.wait_for_all("the work folder is there")
-        if run_folder.latest_step(workdir.home) != done:
-            raise InputError(f"{workdir}: another run saved a checkpoint in it meanwhile; give the same command again")
         checkpoints = run_folder.Checkpoints(workdir.home, keep=config.checkpoint.keep, best=config.checkpoint.best)
         if done is not None:
             loop.check_resumable(held, settings, workdir.home)

@@ -1,7 +1,6 @@
-"""A Google Cloud Storage in memory, for tests: as much of its JSON API as gcsfs, TensorStore and Google's client ask for.
+"""A Google Cloud Storage in memory, for tests: as much of its JSON API as gcsfs, TensorStore and Google's client ask.
 
-    with Store("bucket") as store:
-        subprocess.run(..., env={**os.environ, **store.environment})
+Tests are given one by the fixture `store`, which lasts for the session: TensorStore asks once where its server is.
 
 What is here answers as the real one does: whole objects appear at once, each write has a new generation, preconditions
 are kept, lists come in pages. Composing, versions and permissions by object are not here.
@@ -9,6 +8,7 @@ are kept, lists come in pages. Composing, versions and permissions by object are
 
 import itertools
 import json
+import os
 import sys
 import threading
 import time
@@ -23,7 +23,7 @@ PAGE = 50
 
 
 class Store:
-    """Buckets that exist while the context lasts.
+    """Buckets that this process, and those it starts, find while the context lasts.
 
     Attributes:
       objects: {(bucket, name): bytes}, as they are now.
@@ -48,7 +48,7 @@ class Store:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Points gcsfs, Google's client (STORAGE_EMULATOR_HOST) and TensorStore here, without credentials."""
+        """Points gcsfs, Google's client (both the first) and TensorStore here, without credentials."""
         return {
             "STORAGE_EMULATOR_HOST": self.url,
             "TENSORSTORE_GCS_HTTP_URL": self.url,
@@ -57,10 +57,13 @@ class Store:
         }
 
     def __enter__(self) -> "Store":
+        os.environ.update(self.environment)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
     def __exit__(self, *_) -> None:
+        for name in self.environment:
+            del os.environ[name]
         self._server.shutdown()
         self._server.server_close()
 
@@ -77,9 +80,11 @@ class Store:
         return sorted(name.removeprefix(f"{folder}/") for name in held)
 
     def put(self, key: tuple[str, str], content: bytes, query: dict[str, str]) -> tuple[int, Any]:
-        while self.stall is not None and key[1].endswith(self.stall):
+        if self.stall is not None and key[1].endswith(self.stall):
             self.stalled.set()
-            time.sleep(0.05)
+            while self.stall is not None:
+                time.sleep(0.05)
+            return 503, "who asked is killed by now"
         with self.lock:
             wanted = query.get("ifGenerationMatch")
             if wanted is not None and int(wanted) != self.generations.get(key, 0):
@@ -134,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections stay open
     disable_nagle_algorithm, wbufsize = True, -1  # an answer goes out at once and whole
 
-    def do_GET(self) -> None:  # noqa: N802 (the names are http.server's)
+    def do_GET(self) -> None:
         self._answer()
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_GET

@@ -162,7 +162,7 @@ def check_bucket(path: PurePath) -> None:
 
 @contextlib.contextmanager
 def answering(path: PurePath) -> Iterator[None]:
-    """Puts what a store's client raises into one line with the address and what to do; a disk's errors are left alone."""
+    """Puts what a store's client raises into a line with the address and what to do. A disk's errors are left alone."""
     try:
         yield
     except InputError:
@@ -200,6 +200,4 @@ def _store(address: str) -> tuple[Any, str]:
     try:
         return fsspec.filesystem(scheme), inside
     except ImportError:
-        raise InputError(
-            f"{address}: reading {scheme}:// needs {STORES[scheme]}; pip install 'vlm-jax[{scheme}]'"
-        ) from None
+        raise InputError(f"{address}: {scheme}:// needs {STORES[scheme]}; pip install 'vlm-jax[{scheme}]'") from None

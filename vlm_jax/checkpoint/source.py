@@ -1,6 +1,7 @@
 """Where a model comes from: a folder as it is, or a hub id, `org/name` or `org/name@revision`, fetched into the cache.
 
-Gives a folder in either case; that of a gs:// address is not fetched, since only runs are read there. What is in it (architecture, shards, names) is judged by those who read it.
+Gives a folder in either case; that of a gs:// address is not fetched, since only runs are read there. What is in it
+(architecture, shards, names) is judged by those who read it.
 """
 
 import difflib

@@ -11,7 +11,6 @@ import os
 import socket
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -43,14 +42,15 @@ class Workdir:
         return str(self.home)
 
     @contextlib.contextmanager
-    def held(self, *, first: bool) -> Iterator[None]:
+    def held(self, *, first: bool, done: int | None) -> Iterator[None]:
         """While a run writes. Makes the folder where it is not there.
 
         Args:
           first: whether this process is the one that writes for all.
+          done: the step of the checkpoint that the run goes on from.
 
         Raises:
-          InputError: another process on this machine trains in it.
+          InputError: another process trains in it; or, in a store, saved a later checkpoint since `done` was read.
         """
         if not first:
             yield
@@ -84,13 +84,14 @@ class StoreWorkdir(Workdir):
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def held(self, *, first: bool) -> Iterator[None]:
+    def held(self, *, first: bool, done: int | None) -> Iterator[None]:
         self._first = first
         with tempfile.TemporaryDirectory(prefix="vlm_jax-run-") as here:
             self.folder = Path(here)
             if first:
                 with locations.answering(self.home):
                     (self.home / WRITER).write_text(self._writer)
+                    self._check_newest(done)
                     self._bring_back()
             ended = threading.Event()
             sender = threading.Thread(target=self._send_now_and_then, args=(ended,), daemon=True)
@@ -138,6 +139,13 @@ class StoreWorkdir(Workdir):
                 f"{self.home}: a later run (process {other['process']} on {other['host']}) goes on in this folder; "
                 "this one stops, and the checkpoints are the other's"
             )
+
+    def _check_newest(self, done: int | None) -> None:
+        saved = self.home / "checkpoints"
+        for held in saved.iterdir() if saved.is_dir() else ():
+            later = held.name.isdecimal() and (done is None or int(held.name) > done)
+            if later and (held / "commit_success.txt").exists():
+                raise InputError(f"{self.home}: another run saved step {held.name} meanwhile; give the command again")
 
     def _bring_back(self) -> None:
         """What an earlier part of the run wrote line by line, which this part goes on with."""
