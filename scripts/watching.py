@@ -40,9 +40,10 @@ def held_out_loss(
     if wrong:
         raise InputError(wrong)
     loader.fit(dataset, buckets)
-    plan = loader.plan_run(dataset, buckets, steps=0, epochs=1, seed=config.train.seed, shuffle=False)
 
     def measure(parameters: Flat) -> float:
+        # A plan lets go of what it gave out: each pass has its own.
+        plan = loader.plan_run(dataset, buckets, steps=0, epochs=1, seed=config.train.seed, shuffle=False)
         batches = loader.make_loader(
             dataset,
             plan,

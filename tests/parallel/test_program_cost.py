@@ -142,6 +142,19 @@ def test_a_small_step_is_compiled_for_a_slice_of_tpus_with_splash_attention():
     assert found["memory"]["outputs"] < found["frozen"]
 
 
+@pytest.mark.skipif(
+    (sys.platform, os.uname().machine) != ("linux", "x86_64"), reason="libtpu is made for Linux on x86_64 alone"
+)
+def test_a_step_that_does_not_fit_is_told_with_what_would_help():
+    config = f"--config={ROOT}/configs/qwen2_5_vl_3b_full.py"
+    ran = compile_check(config, "--topology=v5e:1x1", "--config.batch.rows=2048", "--config.mesh.fsdp=1")
+    assert ran.returncode == 1
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert "RESOURCE_EXHAUSTED" in line
+    for setting in ("batch.accumulate=2048", "lora.rank=16", "batch.tokens=1024"):
+        assert f"--config.{setting}" in line
+
+
 def test_what_cannot_be_compiled_is_refused_before_compiling():
     config = f"--config={ROOT}/configs/qwen2_5_vl_3b_lora.py"
     ran = compile_check(config, "--topology=v5e:2x4", "--config.batch.rows=3")

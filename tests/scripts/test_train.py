@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import vlm_jax
+from benchmarks import kills
 from tests.tiny_models import PHOTOS, save_tiny
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
@@ -104,6 +105,23 @@ def test_a_killed_run_goes_on_with_the_same_losses_and_ends_with_the_same_weight
     assert again.returncode == 0, again.stderr
     if before:
         assert f"going on from step {before}" in again.stderr
+    assert losses(workdir) == losses(unstopped[0])
+    expected = parameters(unstopped[0])
+    for path, array in parameters(workdir).items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
+
+
+def test_a_run_killed_in_the_middle_of_a_save_loses_no_checkpoint(base, unstopped, tmp_path):
+    workdir = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(base, workdir), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    assert kills.stop(process, workdir, "SIGKILL in a save", 0.0) is not None
+    before = run_folder.latest_step(workdir)
+    assert before is None or before < STEPS
+    again = train(base, workdir)
+    assert again.returncode == 0, again.stderr
+    assert (f"going on from step {before}" in again.stderr) == bool(before)
     assert losses(workdir) == losses(unstopped[0])
     expected = parameters(unstopped[0])
     for path, array in parameters(workdir).items():

@@ -5,6 +5,7 @@ wait for each other for ever.
 """
 
 import glob
+import importlib.util
 import os
 
 import jax
@@ -39,8 +40,12 @@ def start() -> None:
         jax.distributed.initialize(held[EXPLICIT[0]], int(count), int(number))
     elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
         jax.distributed.initialize(cluster_detection_method="slurm")
-    elif os.environ.get("JAX_PLATFORMS") != "cpu" and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
+    elif os.environ.get("JAX_PLATFORMS") != "cpu" and importlib.util.find_spec("libtpu") and _has_tpu():
         jax.distributed.initialize()
+
+
+def _has_tpu() -> bool:
+    return bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
 
 
 def is_first() -> bool:
