@@ -114,6 +114,11 @@ def test_a_run_killed_while_it_saves_goes_on_with_the_same_losses_and_weights(
     question = [user("What is it called?", str(PHOTOS / "chelsea.jpg")), assistant("Chelsea")]
     np.testing.assert_array_equal(vlm_jax.load(RUN).logits(question), vlm_jax.load(unstopped).logits(question))
     assert open_model(f"{RUN}/checkpoints/{STEPS}").folder == folder(f"{RUN}/checkpoints/{STEPS}")
+    for name in names:
+        copied = tmp_path / "copy" / name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_bytes(store.objects["bucket", f"runs/one/{name}"])
+    assert open_model(str(tmp_path / "copy")).digest() == open_model(RUN).digest()  # as adapters name their base
     vlm_jax.export(RUN, tmp_path / "hf", "hf")
     for path, array in open_model(str(tmp_path / "hf")).read().items():
         np.testing.assert_array_equal(array, expected[path], err_msg=path)

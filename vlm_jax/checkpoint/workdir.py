@@ -20,7 +20,7 @@ from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.files import alone
 from vlm_jax.errors import InputError
 
-EVERY = 30.0
+EVERY = 60.0
 """Seconds between two times that what has changed is sent to a store."""
 WRITER = ".writer"
 """Names the run that writes to a folder in a store."""
