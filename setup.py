@@ -41,7 +41,7 @@ RUNNING = [
 EXTRAS = {
     "cuda": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
-    # Data and pictures at gs:// addresses.
+    # Data, pictures and work folders at gs:// addresses.
     "gs": ["gcsfs>=2024.6"],
     # google-genai 3 makes the resolver fall back to a google-cloud-aiplatform of years ago.
     "corpus": ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3"],
@@ -49,6 +49,7 @@ EXTRAS = {
     # torch and peft are references to compare with: nothing outside tests/ and benchmarks/ needs them.
     "test": [
         "beartype>=0.20",
+        "gcsfs>=2024.6",
         "hypothesis>=6.100",
         # What jax[tpu] asks for: training steps are compiled for a TPU that is not there.
         "libtpu==0.0.42.*; platform_system == 'Linux' and platform_machine == 'x86_64'",

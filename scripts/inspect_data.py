@@ -30,7 +30,7 @@ def main(config: ConfigDict) -> None:
         raise InputError(f"--sample={sample}: wanted 0 or more")
     source = resolve(config.model.path)
     if run_folder.is_run_folder(source):
-        source = source / "assets"
+        source = run_folder.assets_of(source)
     model = hf_folder.read_config(source)
     budget = (config.model.min_visual_tokens, config.model.max_visual_tokens)
     processor = hf_folder.read_processor(source, model, budget)

@@ -2,9 +2,9 @@
 
     scripts/train.py --config=configs/photos.py --workdir=runs/photos
 
-The work folder is made when it is not there. The same command on the same folder goes on from its last checkpoint,
-after Ctrl-C, a kill, or a power cut. On several hosts, start it on each (docs/training.md). Any setting is overridden
-as --config.section.name=value:
+The work folder, here or at a gs:// address, is made when it is not there. The same command on the same folder goes on
+from its last checkpoint, after Ctrl-C, a kill, or a power cut. On several hosts, start it on each (docs/training.md).
+Any setting is overridden as --config.section.name=value:
 
     scripts/train.py --config=configs/photos.py --workdir=runs/mine \
         --config.model.path=Qwen/Qwen2.5-VL-3B-Instruct --config.data.path=mine.csv
@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 import command_line
 
-flags.DEFINE_string("workdir", None, "folder of the run: checkpoints, metrics, settings", required=True)
+flags.DEFINE_string(
+    "workdir", None, "folder of the run, here or gs://bucket/run: checkpoints, metrics, settings", required=True
+)
 
 
 def main(config: ConfigDict) -> None:
@@ -30,8 +32,6 @@ def main(config: ConfigDict) -> None:
     from vlm_jax.training.config import check_config, lasting_settings
 
     check_config(config)
-    workdir = Path(flags.FLAGS.workdir)
-
     check_workdir(flags.FLAGS.workdir)
     # Loaded late: --help and a mistyped setting should not wait for JAX.
     import jax
@@ -40,8 +40,9 @@ def main(config: ConfigDict) -> None:
     from data_pipeline import inspection, loader
     from data_pipeline.ledger import Ledger
     from vlm_jax.checkpoint import hf_folder, run_folder
-    from vlm_jax.checkpoint.files import alone, write_json
+    from vlm_jax.checkpoint.files import write_json
     from vlm_jax.checkpoint.model_source import adapter_settings, open_model
+    from vlm_jax.checkpoint.workdir import open_workdir
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.parallel import hosts
     from vlm_jax.parallel import mesh as meshes
@@ -56,7 +57,8 @@ def main(config: ConfigDict) -> None:
     if advice := meshes.idle_accelerator():
         say(f"WARNING: JAX runs on the CPU although {advice}")
 
-    done = run_folder.latest_step(workdir)
+    workdir = open_workdir(flags.FLAGS.workdir)
+    done = run_folder.latest_step(workdir.home)
     # A run that goes on needs its own folder, and the base that its adapters name; nothing else.
     source = open_model(config.model.path if done is None else str(workdir))
     if done is None and source.lora is not None:
@@ -80,8 +82,8 @@ def main(config: ConfigDict) -> None:
     lasting = lasting_settings(config)
     if done is not None:
         with gathered(faults):
-            held = run_folder.Checkpoints(workdir, read_only=True).settings(done)
-            loop.check_resumable(held, {"resume": lasting}, workdir)
+            held = run_folder.Checkpoints(workdir.home, read_only=True).settings(done)
+            loop.check_resumable(held, {"resume": lasting}, workdir.home)
     dataset = None
     with gathered(faults):
         dataset, wrong = loader.open_dataset(
@@ -130,18 +132,16 @@ def main(config: ConfigDict) -> None:
     measure = watching.held_out_loss(trainer, processor, buckets, row_shape)
     sample = watching.sampler(trainer, processor, source.assets, workdir)
     with contextlib.ExitStack() as held_open:
-        if hosts.is_first():
-            workdir.mkdir(parents=True, exist_ok=True)
-            held_open.enter_context(alone(workdir, "training"))
+        held_open.enter_context(workdir.held(first=hosts.is_first(), done=done))
         if done is None:
             state = trainer.start(source.read(place=trainer.place, sharding=trainer.sharding))
             if hosts.is_first():
-                run_folder.write_assets(workdir, source.assets)
-                write_json(workdir / "config.json", json.loads(config.to_json()))
+                workdir.write_assets(source.assets)
+                write_json(workdir.folder / "config.json", json.loads(config.to_json()))
         hosts.wait_for_all("the work folder is there")
-        checkpoints = run_folder.Checkpoints(workdir, keep=config.checkpoint.keep, best=config.checkpoint.best)
+        checkpoints = run_folder.Checkpoints(workdir.home, keep=config.checkpoint.keep, best=config.checkpoint.best)
         if done is not None:
-            loop.check_resumable(held, settings, workdir)
+            loop.check_resumable(held, settings, workdir.home)
             state = trainer.restore(
                 checkpoints,
                 done,
@@ -150,7 +150,7 @@ def main(config: ConfigDict) -> None:
             )
             say(f"going on from step {done}")
         if hosts.is_first():
-            dataset.ledger.keep_in(workdir / "ledger.jsonl")
+            dataset.ledger.keep_in(workdir.folder / "ledger.jsonl")
         reached = loop.run(
             trainer,
             workdir,
@@ -167,11 +167,11 @@ def main(config: ConfigDict) -> None:
         best = checkpoints.best()
         checkpoints.close()
     if dataset.ledger.summary() != told:
-        say(f"left out or changed: {dataset.ledger.summary()}; see {workdir / 'ledger.jsonl'}")
+        say(f"left out or changed: {dataset.ledger.summary()}; see {workdir.home / 'ledger.jsonl'}")
     if reached < steps:
         raise KeyboardInterrupt
     if measure is not None and best is not None and best[0] != steps:
-        say(f"lowest loss on held-out examples: {best[1]:.4f}, {workdir / 'checkpoints' / str(best[0])}")
+        say(f"lowest loss on held-out examples: {best[1]:.4f}, {workdir.home / 'checkpoints' / str(best[0])}")
     say(f"done: ask it with  scripts/chat.py --model={workdir} --image=PICTURE --question=QUESTION")
 
 
@@ -182,16 +182,19 @@ def measuring(chunks, total: int):
 
 def check_workdir(name: str) -> None:
     """A run may use a new or empty folder, or one it made: never somebody's model or other files."""
+    from vlm_jax import locations
     from vlm_jax.errors import InputError
 
-    workdir = Path(name)
     if not name:
         raise InputError("--workdir is empty; name the folder of the run")
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"--workdir={name}: is a file; name a folder that is new or of an earlier run")
-    held = [path for path in workdir.iterdir() if not path.name.startswith(".")] if workdir.is_dir() else []
-    if held and not (workdir / "assets").is_dir():
-        raise InputError(f"--workdir={name}: holds files that are not a run's; name a new folder")
+    workdir = locations.folder(name)
+    locations.check_bucket(workdir)
+    with locations.answering(workdir):
+        if workdir.exists() and not workdir.is_dir():
+            raise InputError(f"--workdir={name}: is a file; name a folder that is new or of an earlier run")
+        held = [path for path in workdir.iterdir() if not path.name.startswith(".")] if workdir.is_dir() else []
+        if held and not (workdir / "assets").is_dir():
+            raise InputError(f"--workdir={name}: holds files that are not a run's; name a new folder")
 
 
 def keep_compiled_programs() -> None:

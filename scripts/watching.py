@@ -15,6 +15,7 @@ from data_pipeline.ledger import Ledger
 from data_pipeline.packing import Bucket
 from data_pipeline.questions import questions_of
 from vlm_jax.checkpoint.files import write_text
+from vlm_jax.checkpoint.workdir import Workdir
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import controls, report, runner
 from vlm_jax.inference.engine import LoadedModel, stop_tokens
@@ -56,7 +57,9 @@ def held_out_loss(
     return measure
 
 
-def sampler(trainer: Trainer, processor: Processor, assets: Path, workdir: Path) -> Callable[[int, Flat], None] | None:
+def sampler(
+    trainer: Trainer, processor: Processor, assets: Path, workdir: Workdir
+) -> Callable[[int, Flat], None] | None:
     """`sample(step, parameters)`, which writes `samples/<step>/report.html`; None where no samples are wanted.
 
     Raises:
@@ -79,7 +82,7 @@ def sampler(trainer: Trainer, processor: Processor, assets: Path, workdir: Path)
 
     def sample(step: int, parameters: Flat) -> None:
         model.parameters = parameters
-        folder = workdir / "samples" / f"{step:06d}"
+        folder = workdir.folder / "samples" / f"{step:06d}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "predictions.jsonl").unlink(missing_ok=True)  # of a run that was killed after this step
         answers = runner.predict(

@@ -22,10 +22,20 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 # Kept in a name, or the hook is taken out again when it is collected.
 SHAPES_CHECKED = install_import_hook(["vlm_jax", "data_pipeline"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def store():
+    """A Google Cloud Storage in memory, with the bucket `bucket`, that this process and those it starts find."""
+    from tests.gcs_server import Store
+
+    with Store("bucket") as store:
+        yield store
 
 
 def pytest_collection_modifyitems(items):

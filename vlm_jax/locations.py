@@ -1,14 +1,18 @@
-"""Paths on this machine and addresses in a store (`gs://bucket/…`), read by the same few functions.
+"""Paths on this machine and addresses in a store (`gs://bucket/…`), reached by the same few functions.
 
 Stores are reached through fsspec, which is loaded when an address of one is first met; `memory://` is fsspec's own,
 for tests. Only stores that a person names by purpose are known: a web address is never fetched, and a name found in
 data cannot lead out of the bucket it is joined to. What is in a file is left to others.
+
+What a run writes goes through `folder`: pathlib's methods, for a folder of either kind.
 """
 
+import contextlib
 import io
 import os
 import posixpath
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 from typing import Any
 
 from vlm_jax.errors import InputError
@@ -107,6 +111,87 @@ def names_in(folder: str) -> list[str]:
     return sorted(names - {"", inside.rstrip("/").rpartition("/")[2]})  # the folder itself may be an object of no bytes
 
 
+def sizes_below(folder: str | PurePath) -> dict[str, int]:
+    """{name relative to the folder: bytes} of all files in it and in its folders, in order."""
+    if not is_remote(os.fspath(folder)):
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    else:
+        system, inside = _store(os.fspath(folder))
+        found = system.find(inside, detail=True)
+        sizes = {name.removeprefix(f"{inside}/"): int(entry["size"]) for name, entry in found.items()}
+    return {name: sizes[name] for name in sorted(sizes, key=lambda name: name.split("/"))}
+
+
+def folder(path: str | Path) -> PurePath:
+    """A folder to read and write with pathlib's methods: a `Path`, or for a gs:// address Orbax's counterpart of it.
+
+    Raises:
+      InputError: an address of another store, or the package for it is not installed.
+    """
+    if "://" not in str(path):
+        return Path(path)
+    scheme, _, inside = str(path).partition("://")
+    if scheme != "gs":
+        raise InputError(f"{path}: a run is kept in a folder of this machine, or at a gs:// address")
+    if not inside.strip("/"):
+        raise InputError(f"{path}: names no bucket; an address is gs://BUCKET/FOLDER")
+    from etils import epath
+    from fsspec.config import conf
+
+    # Other hosts, and TensorStore within this one, write what a remembered listing would not show.
+    conf.setdefault(scheme, {})["use_listings_cache"] = False
+    _store(str(path))
+    return epath.Path(str(path).rstrip("/"))
+
+
+def check_bucket(path: PurePath) -> None:
+    """Raises InputError when a folder is in a store that does not answer, or does not let this account in."""
+    if isinstance(path, Path):
+        return
+    system, inside = _store(os.fspath(path))
+    bucket = inside.partition("/")[0]
+    with answering(path):
+        try:
+            system.call("GET", "b/{}", bucket)  # what Orbax asks as well, to know the kind of the bucket
+        except FileNotFoundError:
+            raise InputError(
+                f"{path}: there is no bucket {bucket}; correct the name, or `gcloud storage buckets create gs://{bucket}`"
+            ) from None
+
+
+@contextlib.contextmanager
+def answering(path: PurePath) -> Iterator[None]:
+    """Puts what a store's client raises into a line with the address and what to do. A disk's errors are left alone."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # of several types: the client's, of HTTP, of credentials
+        if isinstance(path, Path):
+            raise
+        advice = refusal(path, error) or f"the store does not answer ({_line(error)}); try again"
+        raise InputError(f"{path}: {advice}") from error
+
+
+def refusal(path: PurePath, error: Exception) -> str | None:
+    """What to do about an error that means that a store does not let this account in; None for any other error."""
+    text = str(error)
+    if any(mark in text for mark in ("Forbidden", "PERMISSION_DENIED", "403")):
+        bucket = os.fspath(path).partition("://")[2].partition("/")[0]
+        return (
+            f"no permission ({_line(error)}); on gs://{bucket} the account needs the roles Storage Object User and "
+            "Storage Legacy Bucket Reader"
+        )
+    if any(mark in text for mark in ("UNAUTHENTICATED", "Anonymous caller", "Invalid Credentials", "401")):
+        return f"not logged in ({_line(error)}); `gcloud auth application-default login`"
+    return None
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def _store(address: str) -> tuple[Any, str]:
     """The fsspec file system and the path in it. The scheme alone picks it: fsspec's chained addresses are not read."""
     import fsspec
@@ -115,6 +200,4 @@ def _store(address: str) -> tuple[Any, str]:
     try:
         return fsspec.filesystem(scheme), inside
     except ImportError:
-        raise InputError(
-            f"{address}: reading {scheme}:// needs {STORES[scheme]}; pip install 'vlm-jax[{scheme}]'"
-        ) from None
+        raise InputError(f"{address}: {scheme}:// needs {STORES[scheme]}; pip install 'vlm-jax[{scheme}]'") from None

@@ -127,7 +127,7 @@ def test_a_store_whose_package_is_missing_is_one_line(monkeypatch):
         raise ImportError("Please install gcsfs to access Google Storage")
 
     monkeypatch.setattr(fsspec, "filesystem", without)
-    expected = "gs://bucket/a.json: reading gs:// needs gcsfs; pip install 'vlm-jax[gs]'"
+    expected = "gs://bucket/a.json: gs:// needs gcsfs; pip install 'vlm-jax[gs]'"
     assert fault_of("gs://bucket/a.json") == expected
 
 

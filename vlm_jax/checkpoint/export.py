@@ -29,6 +29,8 @@ def export(
         raise InputError(f"format {format!r}: known are {', '.join(FORMATS)}")
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r}: known are {', '.join(DTYPES)}")
+    if "://" in str(target):
+        raise InputError(f"{target}: models are written to a disk; name a folder here, and copy it there")
     destination = Path(target)
     files.check_target(destination)
     source = open_model(str(path), base=None if base is None else str(base))

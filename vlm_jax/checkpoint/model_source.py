@@ -7,11 +7,12 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jax.numpy as jnp
 
+from vlm_jax import locations
 from vlm_jax.adapters import lora as adapters
 from vlm_jax.adapters.lora import Lora
 from vlm_jax.checkpoint import hf_folder, peft_folder, pth, run_folder
@@ -32,7 +33,7 @@ class ModelSource:
 
     Attributes:
       name: as it was given.
-      assets: the folder of its small files.
+      assets: the folder of its small files, on this machine.
       images: picture rules it was trained with, None for those of `assets`.
       base: where the weights that are not in this place are; None where all are.
       lora: the kind of its adapters, if it has any.
@@ -42,7 +43,7 @@ class ModelSource:
     assets: Path
     config: VLMConfig
     images: ImageSettings | None
-    folder: Path
+    folder: PurePath
     base: "ModelSource | None" = None
     lora: Lora | None = None
 
@@ -104,9 +105,8 @@ class ModelSource:
         if run_folder.is_run_folder(self.folder):
             with run_folder.newest(self.folder) as (checkpoints, step):
                 saved = checkpoints.path / str(step) / run_folder.PARAMETERS
-            for path in sorted(saved.rglob("*")):
-                if path.is_file():  # Orbax gives every save's files names of their own
-                    held.update(f"{path.relative_to(saved)} {path.stat().st_size}".encode())
+            for name, size in locations.sizes_below(saved).items():  # Orbax names every save's files anew
+                held.update(f"{name} {size}".encode())
         else:
             for path in [self.folder] if self.folder.is_file() else sorted(self.folder.glob("*.safetensors")):
                 size = path.stat().st_size
@@ -154,7 +154,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         return ModelSource(path_or_id, below.assets, below.config, below.images, file, below, lora)
     folder = resolve(path_or_id)
     if run_folder.is_run_folder(folder):
-        assets = run_folder.located(folder)[0] / "assets"
+        assets = run_folder.assets_of(folder)
         config = hf_folder.read_config(assets)
         with run_folder.newest(folder) as (checkpoints, step):
             settings = checkpoints.settings(step)
@@ -169,6 +169,12 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
             )
         lora = Lora(**held["lora"]) if held["lora"] else None
         return ModelSource(path_or_id, assets, config, images, folder, below, lora)
+    if not isinstance(folder, Path):
+        locations.check_bucket(folder)
+        raise InputError(
+            f"{path_or_id}: no run folder with a checkpoint there; other models are read from a disk or the hub, so "
+            "copy one first (gcloud storage cp -r)"
+        )
     if peft_folder.is_peft_folder(folder):
         lora, named = peft_folder.read_settings(folder)
         below = _base(path_or_id, base or named)

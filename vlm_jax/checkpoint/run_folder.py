@@ -5,45 +5,64 @@
       assets/                  config.json, tokenizer, template, processor files of the model it started from
       checkpoints/<step>/      parameters; while training also optimizer, data iterator, settings
 
-Orbax writes a checkpoint beside its place and renames it, so what has a step's name is whole.
+Orbax writes a checkpoint beside its place and renames it, so what has a step's name is whole. In a store, which cannot
+rename, it writes in place and `commit_success.txt` last. Paths are those of `locations.folder`: of a disk or a store.
 """
 
 import contextlib
 import dataclasses
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import absl.logging
 import jax
 import orbax.checkpoint as ocp
 
+from vlm_jax import locations
 from vlm_jax.checkpoint.files import copy_assets, written_whole
 from vlm_jax.errors import InputError
 from vlm_jax.models.parameters import Flat, nest, unnest
 from vlm_jax.processing.processor import ImageSettings, read_image_settings
 
 PARAMETERS, OPTIMIZER, DATA, SETTINGS = "parameters", "optimizer", "data", "settings"
+_BROUGHT: list[tempfile.TemporaryDirectory] = []  # assets of run folders in a store, kept until the process ends
 
 
-def is_run_folder(path: Path) -> bool:
+def is_run_folder(path: PurePath) -> bool:
     """Whether a path is a run folder, or one of its checkpoints."""
     path, _ = located(path)
-    return (path / "assets" / "config.json").is_file() and (path / "checkpoints").is_dir()
+    with locations.answering(path):
+        return (path / "assets" / "config.json").is_file() and (path / "checkpoints").is_dir()
 
 
-def located(path: Path) -> tuple[Path, int | None]:
+def assets_of(path: PurePath) -> Path:
+    """The folder of a run's small files, on this machine: a copy where the run is in a store."""
+    assets = located(path)[0] / "assets"
+    if isinstance(assets, Path):
+        return assets
+    _BROUGHT.append(tempfile.TemporaryDirectory(prefix="vlm_jax-assets-"))
+    copy = Path(_BROUGHT[-1].name)
+    with locations.answering(assets):
+        for held in assets.iterdir():
+            (copy / held.name).write_bytes(held.read_bytes())
+    return copy
+
+
+def located(path: PurePath) -> tuple[PurePath, int | None]:
     """The run folder of a path, and the step where it names a checkpoint (`run/checkpoints/300`)."""
     if path.parent.name == "checkpoints" and path.name.isdecimal():
         return path.parent.parent, int(path.name)
     return path, None
 
 
-def latest_step(workdir: Path) -> int | None:
+def latest_step(workdir: PurePath) -> int | None:
     """The newest whole checkpoint of a folder that may not exist yet."""
-    if not (workdir / "checkpoints").is_dir():
-        return None
+    with locations.answering(workdir):
+        if not (workdir / "checkpoints").is_dir():
+            return None
     checkpoints = Checkpoints(workdir, read_only=True)
     try:
         return checkpoints.latest()
@@ -66,14 +85,14 @@ def write_assets(workdir: Path, source: Path) -> None:
 class Checkpoints:
     """The checkpoints of a run folder."""
 
-    def __init__(self, workdir: Path, *, keep: int | None = None, best: int = 0, read_only: bool = False):
+    def __init__(self, workdir: PurePath, *, keep: int | None = None, best: int = 0, read_only: bool = False):
         """
         Args:
           keep: newest checkpoints that are kept, None for all.
           best: those of the lowest loss that are kept besides.
         """
-        self.path = (workdir / "checkpoints").absolute()
-        with _quiet_absl():  # it warns of what read_only says itself
+        self.path = (workdir.absolute() if isinstance(workdir, Path) else workdir) / "checkpoints"
+        with _quiet_absl(), locations.answering(self.path):  # it warns of what read_only says itself
             policies = ocp.checkpoint_managers.preservation_policy
             kept = [
                 policies.LatestN(keep),
@@ -92,7 +111,9 @@ class Checkpoints:
 
     def holds(self, step: int) -> bool:
         """Whether a checkpoint is there and whole."""
-        parts = ("_CHECKPOINT_METADATA", PARAMETERS, SETTINGS)
+        parts = ["_CHECKPOINT_METADATA", PARAMETERS, SETTINGS]
+        if not isinstance(self.path, Path):
+            parts.append("commit_success.txt")
         return all((self.path / str(step) / part).exists() for part in parts)
 
     def save(
@@ -122,8 +143,8 @@ class Checkpoints:
         if data is not None:
             items[DATA] = ocp.args.JsonSave(data)
         arrays = [leaf for leaf in jax.tree.leaves((parameters, optimizer)) if hasattr(leaf, "nbytes")]
-        wanted, free = sum(leaf.nbytes for leaf in arrays), shutil.disk_usage(self.path).free
-        if wanted > free:
+        wanted = sum(leaf.nbytes for leaf in arrays)
+        if isinstance(self.path, Path) and wanted > (free := shutil.disk_usage(self.path).free):
             raise InputError(
                 f"{self.path}: a checkpoint takes {wanted / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left; "
                 "free some room, and the same command goes on from the last checkpoint"
@@ -199,6 +220,8 @@ class Checkpoints:
             if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
                 advice = "the disk is full; free some room, and the same command goes on from the last checkpoint"
                 raise InputError(f"{place}: {advice}") from error
+            if not isinstance(place, Path) and (advice := locations.refusal(place, error)):
+                raise InputError(f"{place}: {advice}") from error
             raise InputError(
                 f"{place}: damaged or unreadable checkpoint ({type(error).__name__}: {text[:160]}); "
                 "remove that folder to go on from the one before"
@@ -223,7 +246,7 @@ def image_settings(held: dict[str, Any]) -> ImageSettings:
 
 
 @contextlib.contextmanager
-def newest(path: Path) -> Iterator[tuple[Checkpoints, int]]:
+def newest(path: PurePath) -> Iterator[tuple[Checkpoints, int]]:
     """The checkpoints of a run folder, to be read, and the newest of them, or the one that the path names.
 
     Raises:

@@ -1,13 +1,15 @@
 """Where a model comes from: a folder as it is, or a hub id, `org/name` or `org/name@revision`, fetched into the cache.
 
-Gives a folder in either case. What is in it (architecture, shards, names) is judged by those who read it.
+Gives a folder in either case; that of a gs:// address is not fetched, since only runs are read there. What is in it
+(architecture, shards, names) is judged by those who read it.
 """
 
 import difflib
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from vlm_jax import locations
 from vlm_jax.checkpoint.files import ASSETS
 from vlm_jax.errors import InputError
 
@@ -17,13 +19,15 @@ NEEDED = (*ASSETS, "*.safetensors", "*.safetensors.index.json", "adapter_config.
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[^\s@]+))?")
 
 
-def resolve(path_or_id: str | os.PathLike[str]) -> Path:
-    """The local folder of a model, downloaded first where `path_or_id` is a hub id.
+def resolve(path_or_id: str | os.PathLike[str]) -> PurePath:
+    """The folder of a model, downloaded first where `path_or_id` is a hub id.
 
     Raises:
       InputError: there is no such folder, or the hub does not give the model; the message says what to do.
     """
     text = os.fspath(path_or_id)
+    if "://" in text:
+        return locations.folder(text)
     folder = Path(text).expanduser()
     if text and folder.is_dir():
         return folder

@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import grain
@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from vlm_jax.checkpoint.run_folder import Checkpoints
+from vlm_jax.checkpoint.workdir import Workdir
 from vlm_jax.errors import InputError
 from vlm_jax.models.parameters import Flat
 from vlm_jax.parallel import hosts
@@ -34,7 +35,7 @@ GB = 1 << 30
 
 def run(
     trainer: Trainer,
-    workdir: Path,
+    workdir: Workdir,
     batches: grain.DatasetIterator,
     state: State,
     *,
@@ -72,7 +73,7 @@ class _Run:
         self.measure, self.sample = measure, sample
         self.config, self.steps, self.done = trainer.config, trainer.steps, done
         self.log = RunLog(
-            workdir, steps=self.steps, done=done, every=self.config.log.every, silent=not hosts.is_first()
+            workdir.folder, steps=self.steps, done=done, every=self.config.log.every, silent=not hosts.is_first()
         )
         self.saved = done if done else None
         self.skipped = 0  # steps in a row
@@ -171,6 +172,7 @@ class _Run:
             if self.measured != step:
                 self._measure(step)
             loss = self.held_out
+        self.workdir.sync()  # a checkpoint is never ahead of the metrics
         self.checkpoints.save(
             step,
             self.trainer.saved(self._parameters()),
@@ -195,7 +197,7 @@ class _Run:
         else:
             self.log.say(f"step {step} is skipped: its loss or gradient is not finite")
             if hosts.is_first():
-                with (self.workdir / "skipped.jsonl").open("a", encoding="utf-8") as file:
+                with (self.workdir.folder / "skipped.jsonl").open("a", encoding="utf-8") as file:
                     line = {"step": step, "records": self.name_batch(step - 1)}
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
         now = time.perf_counter()
@@ -221,7 +223,7 @@ class _Run:
             raise InputError(
                 f"step {step}: the loss is {told_loss[0]}, its gradient norm {told_loss[1]}, and so it was for "
                 f"{self.skipped} step(s) in a row; nothing of them is saved. Lower optimizer.learning_rate, or look at "
-                f"the records in {self.workdir / 'skipped.jsonl'}"
+                f"the records in {self.workdir.home / 'skipped.jsonl'}"
             )
 
     @contextlib.contextmanager
@@ -243,12 +245,12 @@ class _Run:
         """Traces a few steps for XLA's profiler, where `log.profile` asks for it."""
         at = self.config.log.profile
         if at and step + 1 == at:
-            jax.profiler.start_trace(str(self.workdir / "profile"))
+            jax.profiler.start_trace(str(self.workdir.folder / "profile"))
         yield
         if at and step + 1 == min(at + PROFILED - 1, self.steps) and step + 1 >= at:
             jax.block_until_ready(self.trainable)
             jax.profiler.stop_trace()
-            self.log.say(f"profile of {step + 2 - at} steps: tensorboard --logdir {self.workdir / 'profile'}")
+            self.log.say(f"profile of {step + 2 - at} steps: tensorboard --logdir {self.workdir.home / 'profile'}")
 
 
 def _memory(devices: Sequence) -> float | None:
@@ -279,7 +281,7 @@ def _asked_to_stop() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def check_resumable(held: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+def check_resumable(held: dict[str, Any], now: dict[str, Any], where: PurePath) -> None:
     """Raises InputError, listing what differs, where a run folder was started with other settings.
 
     What `now` leaves out is not compared.

@@ -1,0 +1,157 @@
+"""scripts/train.py with its work folder at gs:// (a store in memory): killed while it saves, gone on with, refused."""
+
+import json
+import signal
+import socket
+import subprocess
+
+import numpy as np
+import pytest
+
+import vlm_jax
+from tests.scripts.test_train import STEPS, command, environment, losses
+from tests.tiny_models import PHOTOS, assistant, save_tiny, user
+from vlm_jax.checkpoint import run_folder
+from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.errors import InputError
+from vlm_jax.locations import folder
+
+RUN = "gs://bucket/runs/one"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The photographs, and a record that is left out."""
+    entries = json.loads((PHOTOS / "photos.json").read_text())
+    entries.append({"id": "gone", "image": "gone.jpg", "conversations": entries[0]["conversations"]})
+    path = tmp_path_factory.mktemp("data") / "data.json"
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def started(base, workdir, data, *more, **variables):
+    settings = (f"--config.data.image_root={PHOTOS}", "--config.data.on_error=drop", *more)
+    return subprocess.Popen(
+        command(base, workdir, *settings, data=data),
+        env={**environment(), **variables},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process):
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def unstopped(base, data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "unstopped"
+    finished(started(base, workdir, data))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def killed(store, base, data):
+    """What a run leaves that was killed when all of its second checkpoint was written but its mark of success."""
+    store.stall = "checkpoints/6/commit_success.txt"
+    process = started(base, RUN, data)
+    assert store.stalled.wait(200), process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    store.stall = None
+    with store.lock:
+        return dict(store.objects)
+
+
+def left(store, killed, workdir):
+    """Puts what the killed run left at another place."""
+    for (bucket, name), content in killed.items():
+        store.put((bucket, f"gs://{bucket}/{name}".replace(RUN, workdir).removeprefix(f"gs://{bucket}/")), content, {})
+    return workdir
+
+
+def losses_at(store, workdir):
+    return [json.loads(line)["loss"] for line in store.text(f"{workdir}/metrics.jsonl").splitlines()]
+
+
+def parameters(workdir):
+    assert run_folder.latest_step(folder(workdir)) == STEPS
+    return {path: np.asarray(array) for path, array in open_model(str(workdir)).read().items()}
+
+
+def test_a_run_killed_while_it_saves_goes_on_with_the_same_losses_and_weights(
+    store, killed, base, data, unstopped, tmp_path
+):
+    assert run_folder.latest_step(folder(RUN)) == 3
+    with pytest.raises(InputError, match="gs://bucket/runs/one/checkpoints/6: no finished checkpoint of the run"):
+        open_model(f"{RUN}/checkpoints/6")
+    assert len(losses_at(store, RUN)) >= 6  # as far as what was about to be saved
+
+    assert "going on from step 3" in finished(started(base, RUN, data))
+    assert losses_at(store, RUN) == losses(unstopped)
+    expected = parameters(unstopped)
+    for path, array in parameters(RUN).items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
+
+    names = store.names(RUN)
+    assert {name.split("/")[0] for name in names} >= {path.name for path in unstopped.iterdir()} - {".lock"}
+    assert sum("events.out" in name for name in names) == 2  # one of each part of the run
+    for name in ("ledger.jsonl", "assets/tokenizer.json"):
+        assert store.text(f"{RUN}/{name}") == (unstopped / name).read_text()
+    assert "gone.jpg" in store.text(f"{RUN}/ledger.jsonl")
+    assert json.loads(store.text(f"{RUN}/config.json"))["train"]["steps"] == STEPS
+
+    question = [user("What is it called?", str(PHOTOS / "chelsea.jpg")), assistant("Chelsea")]
+    np.testing.assert_array_equal(vlm_jax.load(RUN).logits(question), vlm_jax.load(unstopped).logits(question))
+    assert open_model(f"{RUN}/checkpoints/{STEPS}").folder == folder(f"{RUN}/checkpoints/{STEPS}")
+    for name in names:
+        copied = tmp_path / "copy" / name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_bytes(store.objects["bucket", f"runs/one/{name}"])
+    assert open_model(str(tmp_path / "copy")).digest() == open_model(RUN).digest()  # as adapters name their base
+    vlm_jax.export(RUN, tmp_path / "hf", "hf")
+    for path, array in open_model(str(tmp_path / "hf")).read().items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
+
+
+@pytest.mark.timeout(400)
+def test_a_run_goes_on_on_two_hosts_that_share_no_disk(store, killed, base, data, unstopped, tmp_path):
+    workdir = left(store, killed, "gs://bucket/runs/two")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        several = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{probe.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
+    hosts = []
+    for number in range(2):
+        here = tmp_path / str(number)
+        here.mkdir()
+        hosts.append(started(base, workdir, data, **several, JAX_PROCESS_ID=str(number), TMPDIR=str(here)))
+    told = [finished(host) for host in hosts]
+    assert "going on from step 3" in told[0]
+    np.testing.assert_allclose(losses_at(store, workdir), losses(unstopped), atol=1e-4)
+    for path, array in parameters(unstopped).items():
+        np.testing.assert_allclose(parameters(workdir)[path], array, atol=2e-4, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    "address, expected",
+    [
+        ("gs://buckit/run", "gs://buckit/run: there is no bucket buckit; correct the name"),
+        ("gs://bucket/others", "gs://bucket/others: holds files that are not a run's"),
+    ],
+)
+def test_an_address_that_runs_cannot_use_is_one_line(store, base, address, expected):
+    store.put(("bucket", "others/picture.jpg"), b"", {})
+    process = started(base, address, PHOTOS / "photos.json")
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode == 1
+    assert expected in said and said.startswith("error: ") and said.count("\n") == 1

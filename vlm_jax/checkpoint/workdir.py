@@ -1,0 +1,169 @@
+"""The folder that a run writes into, on a disk or in a store.
+
+A store cannot append: there, what grows (metrics, TensorBoard's events, the ledger) lies in a folder of this machine,
+and is sent whole now and then. No host needs to see another's disk. Checkpoints go to their place directly, from all
+hosts; what a run folder holds, and they, are `run_folder`'s.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from vlm_jax import locations
+from vlm_jax.checkpoint import run_folder
+from vlm_jax.checkpoint.files import alone
+from vlm_jax.errors import InputError
+
+EVERY = 60.0
+"""Seconds between two times that what has changed is sent to a store."""
+WRITER = ".writer"
+"""Names the run that writes to a folder in a store."""
+
+
+class Workdir:
+    """A run's folder on a disk.
+
+    Attributes:
+      home: the run folder, as a person and `run_folder` know it.
+      folder: where this process writes, on this machine: the same.
+    """
+
+    def __init__(self, home: Path):
+        self.home: PurePath = home
+        self.folder = home
+
+    def __str__(self) -> str:
+        return str(self.home)
+
+    @contextlib.contextmanager
+    def held(self, *, first: bool, done: int | None) -> Iterator[None]:
+        """While a run writes. Makes the folder where it is not there.
+
+        Args:
+          first: whether this process is the one that writes for all.
+          done: the step of the checkpoint that the run goes on from.
+
+        Raises:
+          InputError: another process trains in it; or, in a store, saved a later checkpoint since `done` was read.
+        """
+        if not first:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with alone(self.folder, "training"):
+            yield
+
+    def write_assets(self, source: Path) -> None:
+        """Copies the small files of a model into it (`run_folder.write_assets`)."""
+        run_folder.write_assets(self.folder, source)
+
+    def sync(self) -> None:
+        """Returns when what was written so far is where a run that goes on finds it."""
+
+
+class StoreWorkdir(Workdir):
+    """A run's folder in a store.
+
+    The run that began last writes to it: a store has no lock that a killed run would let go. The one before finds out
+    before its next checkpoint, and stops.
+
+    Attributes:
+      folder: a temporary one, for as long as the folder is `held`.
+    """
+
+    def __init__(self, home: PurePath):
+        self.home = home
+        self._writer = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "run": uuid.uuid4().hex})
+        self._sent: dict[str, tuple[int, int]] = {}  # name to the time and the size it was sent with
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def held(self, *, first: bool, done: int | None) -> Iterator[None]:
+        self._first = first
+        with tempfile.TemporaryDirectory(prefix="vlm_jax-run-") as here:
+            self.folder = Path(here)
+            if first:
+                with locations.answering(self.home):
+                    (self.home / WRITER).write_text(self._writer)
+                    self._check_newest(done)
+                    self._bring_back()
+            ended = threading.Event()
+            sender = threading.Thread(target=self._send_now_and_then, args=(ended,), daemon=True)
+            sender.start()
+            try:
+                yield
+            except BaseException:
+                self._end(ended, sender)
+                with contextlib.suppress(InputError):  # what stopped the run is told, and what it wrote may explain it
+                    self.sync()
+                raise
+            self._end(ended, sender)
+            self.sync()
+
+    def write_assets(self, source: Path) -> None:
+        super().write_assets(source)
+        self.sync()
+        with locations.answering(self.home):
+            for held in (self.home / "assets").iterdir():  # of a start with another model
+                if not (self.folder / "assets" / held.name).exists():
+                    held.unlink()
+
+    def sync(self) -> None:
+        with self._lock, locations.answering(self.home):
+            if self._first:
+                self._check_writer()
+            for path in sorted(self.folder.rglob("*")):
+                name = path.relative_to(self.folder)
+                if any(part.startswith(".") for part in name.parts) or not path.is_file():
+                    continue  # the former are being written, and get another name
+                status = path.stat()
+                state = (status.st_mtime_ns, status.st_size)
+                if self._sent.get(str(name)) != state:
+                    (self.home / name).write_bytes(path.read_bytes())
+                    self._sent[str(name)] = state
+
+    def _check_writer(self) -> None:
+        try:
+            writer = (self.home / WRITER).read_text()
+        except FileNotFoundError:
+            raise InputError(f"{self.home}: was removed while the run wrote to it") from None
+        if writer != self._writer:
+            other = json.loads(writer)
+            raise InputError(
+                f"{self.home}: a later run (process {other['process']} on {other['host']}) goes on in this folder; "
+                "this one stops, and the checkpoints are the other's"
+            )
+
+    def _check_newest(self, done: int | None) -> None:
+        saved = self.home / "checkpoints"
+        for held in saved.iterdir() if saved.is_dir() else ():
+            later = held.name.isdecimal() and (done is None or int(held.name) > done)
+            if later and (held / "commit_success.txt").exists():
+                raise InputError(f"{self.home}: another run saved step {held.name} meanwhile; give the command again")
+
+    def _bring_back(self) -> None:
+        """What an earlier part of the run wrote line by line, which this part goes on with."""
+        for held in self.home.iterdir():
+            if held.suffix == ".jsonl":
+                (self.folder / held.name).write_bytes(held.read_bytes())
+
+    def _send_now_and_then(self, ended: threading.Event) -> None:
+        while not ended.wait(EVERY):
+            with contextlib.suppress(InputError):  # raised again where the run itself waits for it
+                self.sync()
+
+    def _end(self, ended: threading.Event, sender: threading.Thread) -> None:
+        ended.set()
+        sender.join()
+
+
+def open_workdir(name: str) -> Workdir:
+    """Raises InputError when the name is of no place that runs can be in."""
+    home = locations.folder(name)
+    return Workdir(home) if isinstance(home, Path) else StoreWorkdir(home)
