@@ -156,17 +156,6 @@ def test_a_run_tells_its_device_its_data_and_what_trains(unstopped):
     assert "Traceback" not in said and "WARNING" not in said, said
 
 
-def test_eight_virtual_devices_give_the_losses_of_one(base, tmp_path):
-    # Rows are what the mesh splits, so the same rows a step are asked of both sides.
-    settings = ("--config.batch.rows=4", "--config.train.steps=3")
-    mesh = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")]
-    many = train(base, tmp_path / "many", *settings, *mesh, devices=8)
-    assert many.returncode == 0, many.stderr
-    one = train(base, tmp_path / "one", *settings)
-    assert one.returncode == 0, one.stderr
-    np.testing.assert_allclose(losses(tmp_path / "many"), losses(tmp_path / "one"), atol=1e-4)
-
-
 @pytest.mark.parametrize(
     "what, moved", [("frozen_vision", ("connector", "decoder", "embedding")), ("connector", ("connector",))]
 )

@@ -57,7 +57,7 @@ def test_dropout_is_drawn_anew_for_each_step_and_the_same_for_a_seed(base, batch
     assert abs(norms[0] - norms[1]) > 3e-5 * norms[0]
 
 
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (1, 4, 2)])
+@pytest.mark.parametrize("mesh", [(2, 2, 2)])
 def test_adapters_on_eight_devices_learn_what_they_learn_on_one(base, batch, mesh):
     settings = {"lora__rank": 4, "model__quantise": "nf4", "lora__targets": "attention+mlp+connector"}
     _, one, single, *_ = run(base, batch, 6, **settings)
