@@ -44,6 +44,8 @@ def run(main: Callable[..., Any], *, config: bool = False) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is absent is no news here
+    # Where PyTorch is installed transformers loads it, for seconds and hundreds of megabytes; nothing here uses it.
+    sys.modules.setdefault("torch", None)
     _leave_absent_tpu_alone()
     sys.exit(_status(main, config, sys.argv))
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -156,12 +155,9 @@ def test_a_run_tells_its_device_its_data_and_what_trains(unstopped):
     assert "Traceback" not in said and "WARNING" not in said, said
 
 
-@pytest.mark.parametrize(
-    "what, moved", [("frozen_vision", ("connector", "decoder", "embedding")), ("connector", ("connector",))]
-)
-def test_only_what_trains_changes(base, tmp_path, what, moved):
+def test_only_what_trains_changes(base, tmp_path):
     workdir = tmp_path / "run"
-    done = train(base, workdir, f"--config.train.what={what}", "--config.train.steps=2")
+    done = train(base, workdir, "--config.train.what=frozen_vision", "--config.train.steps=2")
     assert done.returncode == 0, done.stderr
     after = open_model(str(workdir)).read()
     changed = {
@@ -169,7 +165,7 @@ def test_only_what_trains_changes(base, tmp_path, what, moved):
         for path, before in open_model(str(base)).read().items()
         if not np.array_equal(before, after[path])
     }
-    assert changed == set(moved)
+    assert changed == {"connector", "decoder", "embedding"}
 
 
 def test_going_on_with_other_settings_is_refused_with_both_values(base, unstopped):
@@ -238,38 +234,6 @@ def test_settings_out_of_range_are_told_together(base, tmp_path):
         "error: config.train.remat is 'some'; wanted none, dots, full",
         "error: config.batch.rows is 0; wanted at least 1",
     ]
-
-
-@pytest.mark.timeout(400)
-def test_two_processes_stop_together_and_one_goes_on_alone(base, unstopped, tmp_path):
-    workdir = tmp_path / "several"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    several = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    processes = [
-        subprocess.Popen(
-            command(base, workdir),
-            env={**environment(), **several, "JAX_PROCESS_ID": str(number)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    # The second alone is told to stop, as a machine that is taken away is.
-    assert stop_after(processes[1], workdir, 3, signal.SIGTERM)
-    told = [process.communicate(timeout=200)[1] for process in processes]
-    assert [process.returncode for process in processes] == [130, 130], told
-    assert "2 × " in told[0] or "(2 JAX device(s))" in told[0]
-    assert "running on" not in told[1]  # one of them speaks
-    reached = run_folder.latest_step(workdir)
-    assert 3 <= reached < STEPS
-    done = train(base, workdir)
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(losses(workdir), losses(unstopped[0]), atol=1e-4)
-    for path, array in parameters(unstopped[0]).items():
-        np.testing.assert_allclose(parameters(workdir)[path], array, atol=2e-4, err_msg=path)
 
 
 def test_a_mesh_that_does_not_fit_is_told_with_its_numbers(base, tmp_path):

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -73,13 +74,6 @@ def killed(store, base, data):
         return dict(store.objects)
 
 
-def left(store, killed, workdir):
-    """Puts what the killed run left at another place."""
-    for (bucket, name), content in killed.items():
-        store.put((bucket, f"gs://{bucket}/{name}".replace(RUN, workdir).removeprefix(f"gs://{bucket}/")), content, {})
-    return workdir
-
-
 def losses_at(store, workdir):
     return [json.loads(line)["loss"] for line in store.text(f"{workdir}/metrics.jsonl").splitlines()]
 
@@ -125,8 +119,8 @@ def test_a_run_killed_while_it_saves_goes_on_with_the_same_losses_and_weights(
 
 
 @pytest.mark.timeout(400)
-def test_a_run_goes_on_on_two_hosts_that_share_no_disk(store, killed, base, data, unstopped, tmp_path):
-    workdir = left(store, killed, "gs://bucket/runs/two")
+def test_two_hosts_that_share_no_disk_stop_together_and_one_goes_on_alone(store, base, data, unstopped, tmp_path):
+    workdir = "gs://bucket/runs/two"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         several = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{probe.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
@@ -135,8 +129,18 @@ def test_a_run_goes_on_on_two_hosts_that_share_no_disk(store, killed, base, data
         here = tmp_path / str(number)
         here.mkdir()
         hosts.append(started(base, workdir, data, **several, JAX_PROCESS_ID=str(number), TMPDIR=str(here)))
-    told = [finished(host) for host in hosts]
-    assert "going on from step 3" in told[0]
+    deadline = time.monotonic() + 200
+    while sum(len(path.read_bytes().splitlines()) for path in (tmp_path / "0").glob("*/metrics.jsonl")) < 3:
+        assert all(host.poll() is None for host in hosts) and time.monotonic() < deadline
+        time.sleep(0.01)
+    # The second alone is told to stop, as a machine that is taken away is.
+    hosts[1].send_signal(signal.SIGTERM)
+    told = [host.communicate(timeout=200)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [130, 130], told
+    assert "running on" in told[0] and "running on" not in told[1]  # one of them speaks
+    reached = run_folder.latest_step(folder(workdir))
+    assert 3 <= reached < STEPS
+    assert f"going on from step {reached}" in finished(started(base, workdir, data))
     np.testing.assert_allclose(losses_at(store, workdir), losses(unstopped), atol=1e-4)
     for path, array in parameters(unstopped).items():
         np.testing.assert_allclose(parameters(workdir)[path], array, atol=2e-4, err_msg=path)

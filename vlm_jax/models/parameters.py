@@ -3,6 +3,7 @@
 A path reads like `decoder/layers/layer/mlp/up_proj/kernel`. Stacked layers are one parameter with a leading [depth].
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -40,6 +41,15 @@ def abstract_parameters(
     config: VLMConfig, dtype=jnp.float32, *, attach: Sequence[Callable[[VLM], Any]] = ()
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """{path: shape and dtype} of every parameter of a model."""
+    return dict(_plain_parameters(config, jnp.dtype(dtype)) if not attach else _parameters(config, dtype, attach))
+
+
+@functools.cache
+def _plain_parameters(config: VLMConfig, dtype) -> dict[str, jax.ShapeDtypeStruct]:
+    return _parameters(config, dtype, ())
+
+
+def _parameters(config: VLMConfig, dtype, attach: Sequence[Callable[[VLM], Any]]) -> dict[str, jax.ShapeDtypeStruct]:
     state = nnx.state(abstract_model(config, dtype, attach=attach))
     return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
 
