@@ -77,7 +77,7 @@ $(STAMP_TEST): $(STAMP_SETUP)
 	@touch $@
 
 test: $(STAMP_TEST)
-	$(IN_VENV) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(IN_VENV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP_TEST)
 	$(IN_VENV) -m ruff check .
