@@ -26,7 +26,7 @@ from vlm_jax.checkpoint import hf_folder
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import multiplications
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import Size
+from vlm_jax.processing.rows import Size, batch_shapes
 from vlm_jax.training.config import default_config
 from vlm_jax.training.trainer import Trainer
 
@@ -93,7 +93,7 @@ def measure(path: Path, given: argparse.Namespace) -> None:
     )
     steps = {}
     for bucket in buckets:
-        shapes = loader.batch_shapes(bucket, **shape)
+        shapes = batch_shapes(bucket.rows, bucket.size, **shape)
         steps[bucket.rows, bucket.size] = trainer.compile(shapes)
     at_first, seen, used = len(compiled), Counter(), Counter()
     trainable, moments, frozen = state

@@ -58,15 +58,15 @@ def stop(process: subprocess.Popen, workdir: Path, kind: str, after: float, seco
     """Stops a run as `kind` says; what it was doing, or None where it ended before.
 
     Args:
-      after: seconds from its first step of this start, where the moment is random.
+      after: seconds from its first step of this start, before which it is left alone.
     """
     before, deadline = steps_told(workdir), time.monotonic() + seconds
     stepping = None
     while process.poll() is None and time.monotonic() < deadline:
         if stepping is None and steps_told(workdir) > before:
             stepping = time.monotonic()
-        ready = is_saving(workdir) if "save" in kind else stepping and time.monotonic() - stepping >= after
-        if ready:
+        late = stepping is not None and time.monotonic() - stepping >= after
+        if late and ("save" not in kind or is_saving(workdir)):
             process.send_signal(getattr(signal, kind.split()[0]))
             process.wait()
             return f"step {steps_told(workdir)}"

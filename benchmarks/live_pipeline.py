@@ -24,6 +24,7 @@ from data_pipeline import loader  # noqa: E402
 from data_pipeline.ledger import Ledger  # noqa: E402
 from vlm_jax.checkpoint import hf_folder  # noqa: E402
 from vlm_jax.parallel import mesh as meshes  # noqa: E402
+from vlm_jax.processing.rows import batch_shapes  # noqa: E402
 from vlm_jax.training.trainer import Trainer  # noqa: E402
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     shape = {"patch_values": model.vision.patch_values, "merge_unit": processor.images.merge_size**2}
     live = loader.make_loader(data, plan, 2 * count, **shape, threads=config.data.threads)
     trainer = Trainer(config, model, meshes.make_mesh(meshes.MeshShape(), jax.devices()[:1]), 2 * count)
-    step = trainer.compile(loader.batch_shapes(bucket, **shape))
+    step = trainer.compile(batch_shapes(bucket.rows, bucket.size, **shape))
     state = trainer.start(hf_folder.read_parameters(base, model, place=trainer.place))
 
     def turn(batches, state):

@@ -26,7 +26,6 @@ from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import multiplications
-from vlm_jax.processing import rows
 from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.rows import Size, assemble, stack
 
@@ -376,8 +375,3 @@ def make_loader(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     loading = iter(grain.MapDataset.source(Rows()).to_iter_dataset(options))
     return Batches(loading, plan, steps, lambda place: dataset.examples.where(*place))
-
-
-def batch_shapes(bucket: Bucket, *, patch_values: int, merge_unit: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """{name: (shape, dtype)} of a batch of a bucket, over all hosts: what a step is compiled for."""
-    return rows.batch_shapes(bucket.rows, bucket.size, patch_values=patch_values, merge_unit=merge_unit)

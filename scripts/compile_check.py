@@ -75,10 +75,10 @@ def main(config: ConfigDict) -> None:
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        found = advice(config, batch.rows // (meshes.row_shards(mesh) * batch.accumulate))
+        reason = " ".join(str(error).split())[:160]
         raise InputError(
-            f"--topology={target.name}: the compiler finds no way to fit the step into a chip ({_reason(error)}); try "
-            + "; or ".join(f"--config.{one}" for one in found)
+            f"--topology={target.name}: the compiler finds no way to fit the step into a chip ({reason}); "
+            f"{advice(config, mesh)}"
         ) from None
     seconds = time.perf_counter() - started
     found = report(trainer, traced, compiled, target.memory)
@@ -89,15 +89,10 @@ def main(config: ConfigDict) -> None:
         print("\n".join(found.lines()))
         print(f"compiled in {seconds:.0f} s")
     if not found.fits:
-        helps = advice(config, batch.rows // (meshes.row_shards(mesh) * batch.accumulate))
         raise InputError(
             f"--topology={target.name}: {found.memory.total / 2**30:.1f} GiB a chip are more than may be used of "
-            f"{target.memory / 2**30:.0f}; try " + "; or ".join(f"--config.{one}" for one in helps)
+            f"{target.memory / 2**30:.0f}; {advice(config, mesh)}"
         )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
 
 
 def say(line: str) -> None:

@@ -10,7 +10,6 @@ Any setting is overridden as --config.section.name=value:
         --config.model.path=Qwen/Qwen2.5-VL-3B-Instruct --config.data.path=mine.csv
 """
 
-import contextlib
 import json
 import os
 import sys
@@ -46,6 +45,7 @@ def main(config: ConfigDict) -> None:
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.parallel import hosts
     from vlm_jax.parallel import mesh as meshes
+    from vlm_jax.processing.rows import batch_shapes
     from vlm_jax.training import loop
     from vlm_jax.training.selection import select
     from vlm_jax.training.trainer import Trainer, compute_dtype
@@ -129,10 +129,13 @@ def main(config: ConfigDict) -> None:
     settings = run_folder.settings_json(processor.images, resume={**lasting, "data": loader.fingerprint(dataset)})
     if not trainer.saves_base:
         settings |= adapter_settings(source if done is None else source.base, trainer.selection.lora)
-    measure = watching.held_out_loss(trainer, processor, buckets, row_shape)
-    sample = watching.sampler(trainer, processor, source.assets, workdir)
-    with contextlib.ExitStack() as held_open:
-        held_open.enter_context(workdir.held(first=hosts.is_first(), done=done))
+    with gathered(faults):
+        measure = watching.held_out_loss(trainer, processor, buckets, row_shape)
+    with gathered(faults):
+        sample = watching.sampler(trainer, processor, source.assets, workdir)
+    if faults:
+        raise InputError(faults)
+    with workdir.held(first=hosts.is_first(), done=done):
         if done is None:
             state = trainer.start(source.read(place=trainer.place, sharding=trainer.sharding))
             if hosts.is_first():
@@ -156,7 +159,7 @@ def main(config: ConfigDict) -> None:
             workdir,
             batches,
             state,
-            shapes=[loader.batch_shapes(bucket, **row_shape) for bucket in buckets],
+            shapes=[batch_shapes(bucket.rows, bucket.size, **row_shape) for bucket in buckets],
             checkpoints=checkpoints,
             settings=settings,
             done=done or 0,

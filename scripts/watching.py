@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from data_pipeline import loader, sources
+from data_pipeline import loader
 from data_pipeline.ledger import Ledger
 from data_pipeline.packing import Bucket
 from data_pipeline.questions import questions_of
@@ -18,6 +18,7 @@ from vlm_jax.checkpoint.files import write_text
 from vlm_jax.checkpoint.workdir import Workdir
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import controls, report, runner
+from vlm_jax.evaluation.runner import Question
 from vlm_jax.inference.engine import LoadedModel, stop_tokens
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.processor import Processor
@@ -35,8 +36,10 @@ def held_out_loss(
     config = trainer.config
     if not config.held_out.path:
         return None
-    settings = {**config.data.to_dict(), "path": config.held_out.path, "mixture": {}, "share": 1.0}
-    dataset, wrong = loader.open_dataset(settings, processor, ledger=Ledger(), complete=True, seed=config.train.seed)
+    # Faults stop a run here whatever they do in training: a loss on what happens to be readable means little.
+    dataset, wrong = loader.open_dataset(
+        {**_held_out(config), "on_error": "stop"}, processor, ledger=Ledger(), complete=True, seed=config.train.seed
+    )
     if wrong:
         raise InputError(wrong)
     loader.fit(dataset, buckets)
@@ -70,7 +73,7 @@ def sampler(
         return None
     if jax.process_count() > 1:
         raise InputError(f"config.samples.every is {config.samples.every}; with several processes it must be 0")
-    questions = _questions(config)
+    questions = _questions(config, processor)
     model = LoadedModel(
         trainer.model,
         {},
@@ -100,14 +103,19 @@ def sampler(
     return sample
 
 
-def _questions(config: ConfigDict) -> list[Any]:
-    """A few, evenly from the held-out examples, or from the training data where none are."""
-    data = config.data
-    path = config.held_out.path or data.path or next(iter(data.mixture.values()))["path"]
-    source = sources.open_source(path, format=data.format, image_root=data.image_root or None, answer=data.answer)
+def _held_out(config: ConfigDict) -> dict[str, Any]:
+    """The settings of the data that are held out: those of the training data, with another path."""
+    return {**config.data.to_dict(), "path": config.held_out.path, "mixture": {}, "share": 1.0}
+
+
+def _questions(config: ConfigDict, processor: Processor) -> list[Question]:
+    """A few, evenly from the held-out examples, or from the first of the training data where none are."""
+    data = _held_out(config) if config.held_out.path else config.data.to_dict()
+    (part, *_), _ = loader.open_parts(data, processor, seed=config.train.seed)
+    source = part.source
     faults: list[str] = []
     places = range(0, len(source), max(1, len(source) // config.samples.count))
     found = [question for place in places for question in questions_of(source[place], faults)[:1]]
     if not found:
-        raise InputError(faults or f"{path}: nothing to ask for samples")
+        raise InputError(faults or f"{part.name}: nothing to ask for samples")
     return found[: config.samples.count]

@@ -29,6 +29,16 @@ from jaxtyping import install_import_hook  # noqa: E402
 SHAPES_CHECKED = install_import_hook(["vlm_jax", "data_pipeline"], "beartype.beartype")
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny model as transformers saves it, with its tokenizer."""
+    from tests.tiny_models import save_tiny
+
+    folder = tmp_path_factory.mktemp("base") / "model"
+    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def store():
     """A Google Cloud Storage in memory, with the bucket `bucket`, that this process and those it starts find."""

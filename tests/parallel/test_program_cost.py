@@ -19,6 +19,9 @@ from vlm_jax.parallel.mesh import MeshShape, make_mesh
 
 ROOT = Path(__file__).parents[2]
 LAYERS, ROWS, WIDTH = 5, 16, 64
+needs_libtpu = pytest.mark.skipif(
+    (sys.platform, os.uname().machine) != ("linux", "x86_64"), reason="libtpu is made for Linux on x86_64 alone"
+)
 
 
 def layers(kernels, x):
@@ -122,9 +125,7 @@ def compile_check(*flags):
     return ran
 
 
-@pytest.mark.skipif(
-    (sys.platform, os.uname().machine) != ("linux", "x86_64"), reason="libtpu is made for Linux on x86_64 alone"
-)
+@needs_libtpu
 def test_a_small_step_is_compiled_for_a_slice_of_tpus_with_splash_attention():
     ran = compile_check(
         f"--config={ROOT}/configs/qwen2_5_vl_3b_lora.py",
@@ -142,9 +143,7 @@ def test_a_small_step_is_compiled_for_a_slice_of_tpus_with_splash_attention():
     assert found["memory"]["outputs"] < found["frozen"]
 
 
-@pytest.mark.skipif(
-    (sys.platform, os.uname().machine) != ("linux", "x86_64"), reason="libtpu is made for Linux on x86_64 alone"
-)
+@needs_libtpu
 def test_a_step_that_does_not_fit_is_told_with_what_would_help():
     config = f"--config={ROOT}/configs/qwen2_5_vl_3b_full.py"
     ran = compile_check(config, "--topology=v5e:1x1", "--config.batch.rows=2048", "--config.mesh.fsdp=1")
@@ -155,6 +154,7 @@ def test_a_step_that_does_not_fit_is_told_with_what_would_help():
         assert f"--config.{setting}" in line
 
 
+@needs_libtpu
 def test_what_cannot_be_compiled_is_refused_before_compiling():
     config = f"--config={ROOT}/configs/qwen2_5_vl_3b_lora.py"
     ran = compile_check(config, "--topology=v5e:2x4", "--config.batch.rows=3")

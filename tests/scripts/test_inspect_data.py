@@ -4,17 +4,7 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 from tests.scripts.test_train import PHOTOS, ROOT, environment
-from tests.tiny_models import save_tiny
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
-    return folder
 
 
 def inspect(base, *more):

@@ -14,20 +14,13 @@ import pytest
 
 import vlm_jax
 from benchmarks import kills
-from tests.tiny_models import PHOTOS, save_tiny
+from tests.tiny_models import PHOTOS
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 8
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
-    return folder
 
 
 def command(base, workdir, *more, data=PHOTOS / "photos.json"):

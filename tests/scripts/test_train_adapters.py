@@ -16,13 +16,6 @@ QUESTION = [user("What is it called?", str(PHOTOS / "chelsea.jpg")), assistant("
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base") / "model"
-    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def trained(base, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "lora"
     done = train(base, workdir, *LORA)

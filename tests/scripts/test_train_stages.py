@@ -14,20 +14,13 @@ from tensorboardX.proto.event_pb2 import Event
 
 import vlm_jax
 from benchmarks import kills
-from tests.tiny_models import PHOTOS, save_tiny, user
+from tests.tiny_models import PHOTOS, user
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 8
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
-    return folder
 
 
 def command(base, workdir, *more):
@@ -55,7 +48,7 @@ def command(base, workdir, *more):
         "--config.samples.every=4",
         "--config.samples.count=2",
         "--config.samples.max_new_tokens=4",
-        "--config.log.profile=2",
+        "--config.log.profile=4",
         *more,
     ]
 

@@ -11,20 +11,13 @@ import pytest
 
 import vlm_jax
 from tests.scripts.test_train import STEPS, command, environment, losses
-from tests.tiny_models import PHOTOS, assistant, save_tiny, user
+from tests.tiny_models import PHOTOS, assistant, user
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 from vlm_jax.locations import folder
 
 RUN = "gs://bucket/runs/one"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
-    return folder
 
 
 @pytest.fixture(scope="module")

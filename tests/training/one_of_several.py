@@ -16,23 +16,15 @@ hosts.start()
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
+from tests.training.tiny_run import make_trainer  # noqa: E402
 from vlm_jax.checkpoint.model_source import open_model  # noqa: E402
 from vlm_jax.checkpoint.run_folder import Checkpoints  # noqa: E402
 from vlm_jax.parallel import mesh as meshes  # noqa: E402
-from vlm_jax.training.config import default_config  # noqa: E402
-from vlm_jax.training.trainer import Trainer  # noqa: E402
 
 whole = dict(np.load(folder / "batch.npz"))
 rows = len(whole["tokens"])
-config = default_config()
-config.model.path, config.batch.rows, config.train.remat = str(base), rows, "none"
-config.optimizer.warmup = 0.0
-for key, value in settings.items():
-    section, name = key.split("__")
-    config[section][name] = value
-
-mesh = meshes.make_mesh(meshes.MeshShape(data=1, fsdp=-1))
-trainer = Trainer(config, open_model(str(base)).config, mesh, 50)
+trainer = make_trainer(base, jax.device_count(), (1, -1, 1), settings)
+mesh = trainer.mesh
 step = trainer.compile({name: (array.shape, array.dtype) for name, array in whole.items()})
 trainable, moments, frozen = trainer.start(open_model(str(base)).read(place=trainer.place, sharding=trainer.sharding))
 here = rows // jax.process_count()

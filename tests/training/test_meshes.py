@@ -123,7 +123,7 @@ def environments(processes, devices):
 @pytest.mark.timeout(400)
 def test_two_processes_take_the_same_steps_and_save_together(base, batch, single, tmp_path):
     np.savez(tmp_path / "batch.npz", **batch)
-    command = [sys.executable, str(ROOT / "tests" / "training" / "one_of_several.py"), str(base), str(tmp_path)]
+    command = [sys.executable, "-m", "tests.training.one_of_several", str(base), str(tmp_path)]
     command += [str(STEPS), json.dumps(SETTINGS)]
     started = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)

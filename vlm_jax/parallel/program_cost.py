@@ -12,8 +12,6 @@ from collections import Counter
 from typing import Any
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-BYTES = {"pred": 1, "bf16": 2, "f16": 2}
-"""Of element types whose name does not say their bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,8 @@ def memory(compiled) -> Memory:
 def flops(jaxpr: Any) -> float:
     """Floating-point operations of the products of a (closed) jaxpr over all devices: 2 for each multiplication.
 
-    What is computed again in a backward pass counts again. A kernel counts what it says of itself, or its products at
+    What is computed again in a backward pass counts again. A loop whose length depends on values counts once, which
+    only `blockwise` attention has. A kernel counts what it says of itself, or its products at
     every place of its grid.
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
@@ -188,6 +187,5 @@ def _group_size(line: str) -> int:
 
 
 def _size(kind: str, shape: str) -> int:
-    bits = re.search(r"\d+", kind)
-    width = BYTES.get(kind) or int(bits[0]) / 8
+    width = 1 if kind == "pred" else int(re.search(r"\d+", kind)[0]) / 8
     return math.ceil(math.prod(int(size) for size in shape.split(",") if size) * width)

@@ -12,11 +12,11 @@ import re
 from vlm_jax.errors import InputError
 
 GENERATIONS = {
-    # name: (accelerator type of its smallest slice, GB of memory a chip, dense bfloat16 FLOPs a second)
-    "v4": ("v4-8", 32, 275e12),
-    "v5e": ("v5litepod-8", 16, 197e12),
-    "v5p": ("v5p-8", 95, 459e12),
-    "v6e": ("v6e-8", 32, 918e12),
+    # name: (accelerator type of its smallest slice, memory a chip)
+    "v4": ("v4-8", 32),
+    "v5e": ("v5litepod-8", 16),
+    "v5p": ("v5p-8", 95),
+    "v6e": ("v6e-8", 32),
 }
 """From Google's pages on each generation; memory in units of 2³⁰ bytes."""
 
@@ -37,11 +37,6 @@ class Topology:
     def memory(self) -> int:
         """Bytes a chip has."""
         return GENERATIONS[self.generation][1] << 30
-
-    @property
-    def peak(self) -> float:
-        """Dense bfloat16 FLOPs a second of a chip."""
-        return GENERATIONS[self.generation][2]
 
     def devices(self) -> list:
         """The chips, as JAX devices to compile for.

@@ -5,12 +5,17 @@ short, `advice` names the settings that would help most.
 """
 
 import dataclasses
+import math
 import re
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vlm_jax.parallel import program_cost
+from vlm_jax.parallel.mesh import row_shards
+from vlm_jax.training.trainer import Stage, Trainer
 
 FULL = 0.9
 """Of a device's memory: more is not relied on, since a runtime and fragmentation take their part."""
@@ -41,11 +46,6 @@ class Report:
     def fits(self) -> bool | None:
         return None if self.limit is None else self.memory.total <= FULL * self.limit
 
-    @property
-    def share(self) -> float | None:
-        """Of a device's memory."""
-        return None if self.limit is None else self.memory.total / self.limit
-
     def lines(self) -> list[str]:
         memory = self.memory
         parts = {
@@ -60,7 +60,7 @@ class Report:
         lines = [f"{name:<24}{size / GB:9.3f} GiB a chip" for name, size in parts.items()]
         if self.limit is not None:
             verdict = "fits" if self.fits else f"DOES NOT FIT ({FULL:.0%} of it may be used)"
-            lines.append(f"{'of':<24}{self.limit / GB:9.3f} GiB: {self.share:.1%}, {verdict}")
+            lines.append(f"{'of':<24}{self.limit / GB:9.3f} GiB: {memory.total / self.limit:.1%}, {verdict}")
         lines.append(f"{'products':<24}{self.flops / self.devices / 1e12:9.2f} TFLOP a chip and step")
         for kind, (count, size) in self.collectives.items():
             lines.append(f"{kind:<24}{size / GB:9.3f} GiB a chip and step, in {count:,}")
@@ -72,7 +72,7 @@ class Report:
         return {**dataclasses.asdict(self), "total": self.memory.total, "fits": self.fits}
 
 
-def report(trainer, traced, compiled, limit: int | None) -> Report:
+def report(trainer: Trainer, traced, compiled, limit: int | None) -> Report:
     """Of a step that `trainer` traced and compiled, for devices with `limit` bytes each."""
     text = compiled.as_text()
     trained, frozen = _held(trainer, None)
@@ -89,7 +89,7 @@ def report(trainer, traced, compiled, limit: int | None) -> Report:
     )
 
 
-def memory_line(trainer, stage, compiled, limit: int | None) -> str:
+def memory_line(trainer: Trainer, stage: Stage, compiled, limit: int | None) -> str:
     """What a step takes, in one line for the start of a run."""
     trained, frozen = _held(trainer, stage)
     memory, of = program_cost.memory(compiled), "" if limit is None else f" of {_words(limit)}"
@@ -103,7 +103,7 @@ def _words(size: int) -> str:
     return f"{size / GB:.1f} GiB" if size >= GB else f"{size / (1 << 20):.0f} MiB"
 
 
-def _held(trainer, stage) -> tuple[int, int]:
+def _held(trainer: Trainer, stage: Stage | None) -> tuple[int, int]:
     """Bytes on a device of what trains with its optimizer, and of what is frozen."""
     trainable, moments, frozen = trainer.abstract_state(stage)
     return _bytes(trainable) + _bytes(moments), _bytes(frozen)
@@ -111,25 +111,22 @@ def _held(trainer, stage) -> tuple[int, int]:
 
 def _bytes(tree) -> int:
     """Of a tree of shapes with shardings, on one device."""
-    import jax
-    import numpy as np
-
-    return sum(
-        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
-    )
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def advice(config: ConfigDict, rows_a_device: int) -> list[str]:
+def advice(config: ConfigDict, mesh: Mesh) -> str:
     """Up to three settings that would help most where memory is short, the most helpful first."""
     found = []
+    rows_a_device = config.batch.rows // (row_shards(mesh) * config.batch.accumulate)
     full = not config.lora.rank and config.train.what in ("auto", "full", "frozen_vision")
     if config.train.remat != "full":
         found.append("train.remat=full (layers keep nothing for the backward pass)")
     if rows_a_device > 1:
         parts = config.batch.accumulate * rows_a_device
         found.append(f"batch.accumulate={parts} (one row a device at a time; the same gradient)")
-    if config.mesh.fsdp == 1 and config.mesh.data != 1:
-        found.append("mesh.fsdp=-1 with mesh.data=1 (parameters are divided among the devices)")
+    if mesh.shape["data"] > 1:
+        found.append("mesh.fsdp=-1 --config.mesh.data=1 (parameters are divided among the devices)")
     if full:
         found.append("lora.rank=16 (adapters: no gradient and no optimizer state of the rest)")
     elif config.model.quantise == "none":
@@ -139,4 +136,4 @@ def advice(config: ConfigDict, rows_a_device: int) -> list[str]:
         found.append("optimizer.name=adafactor (little state)")
     if config.model.max_visual_tokens > 256:
         found.append(f"model.max_visual_tokens={config.model.max_visual_tokens // 2} (smaller pictures)")
-    return found[:3]
+    return "try " + "; or ".join(f"--config.{one}" for one in found[:3])

@@ -22,7 +22,7 @@ from vlm_jax.checkpoint.workdir import Workdir
 from vlm_jax.errors import InputError
 from vlm_jax.models.parameters import Flat
 from vlm_jax.parallel import hosts
-from vlm_jax.parallel.mesh import row_shards, to_devices
+from vlm_jax.parallel.mesh import to_devices
 from vlm_jax.training import compile_report
 from vlm_jax.training.flops import peak_flops, step_flops
 from vlm_jax.training.log import RunLog
@@ -81,6 +81,7 @@ class _Run:
         self.held_out: float | None = None
         self.measured: int | None = None  # the step after which held_out is
         self.compiles = 0
+        self.profiled_from: int | None = None  # the step, counted from 0, at which a trace under way began
         devices = trainer.mesh.local_devices
         self.peak = peak_flops(devices[0].device_kind)
         self.devices = devices
@@ -112,11 +113,12 @@ class _Run:
                         self._note(*pending)
                     told = {"data_wait": waited, "flops": self.flops.of_batch(host)}
                     pending = (step, metrics, told)
-                    due = [self._due(section, step) for section in ("checkpoint", "held_out", "samples")]
-                    if any(due):
+                    due = {section for section in ("checkpoint", "held_out", "samples") if self._due(section, step)}
+                    if due:
                         self._note(*pending)  # nothing is saved before its loss was looked at
                         pending = None
-                        self._pause(step, *due)
+                        self._pause(step, due)
+            self._end_profile()
             if pending is not None:
                 self._note(*pending)
             if step > self.done or self.saved is None:
@@ -154,13 +156,13 @@ class _Run:
     def _parameters(self) -> Flat:
         return {**self.trainable, **self.frozen}
 
-    def _pause(self, step: int, save: bool, measure: bool, sample: bool) -> None:
+    def _pause(self, step: int, due: set[str]) -> None:
         """What is done between two steps."""
-        if measure and self.measure is not None:
+        if "held_out" in due and self.measure is not None:
             self._measure(step)
-        if sample and self.sample is not None:
+        if "samples" in due and self.sample is not None:
             self.sample(step, self._parameters())
-        if save and not self.skipped:
+        if "checkpoint" in due and not self.skipped:
             self._save(step)
         self.clock = time.perf_counter()
 
@@ -234,23 +236,27 @@ class _Run:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
                 raise
-            config = self.config
-            rows = config.batch.rows // (row_shards(self.trainer.mesh) * config.batch.accumulate)
-            helps = "; or ".join(f"--config.{one}" for one in compile_report.advice(config, rows))
             reason = " ".join(str(error).split())[:160]
-            raise InputError(f"the step does not fit into the memory of a device ({reason}); try {helps}") from None
+            helps = compile_report.advice(self.config, self.trainer.mesh)
+            raise InputError(f"the step does not fit into the memory of a device ({reason}); {helps}") from None
 
     @contextlib.contextmanager
     def _profile(self, step: int):
         """Traces a few steps for XLA's profiler, where `log.profile` asks for it."""
-        at = self.config.log.profile
-        if at and step + 1 == at:
+        if step + 1 == self.config.log.profile:
             jax.profiler.start_trace(str(self.workdir.folder / "profile"))
+            self.profiled_from = step
         yield
-        if at and step + 1 == min(at + PROFILED - 1, self.steps) and step + 1 >= at:
+        if self.profiled_from is not None and step + 1 == self.profiled_from + PROFILED:
+            self._end_profile()
+
+    def _end_profile(self) -> None:
+        """Writes down what was traced; also where a run ends or stops in the middle of it."""
+        if self.profiled_from is not None:
             jax.block_until_ready(self.trainable)
             jax.profiler.stop_trace()
-            self.log.say(f"profile of {step + 2 - at} steps: tensorboard --logdir {self.workdir.home / 'profile'}")
+            self.profiled_from = None
+            self.log.say(f"profile: tensorboard --logdir {self.workdir.home / 'profile'}")
 
 
 def _memory(devices: Sequence) -> float | None:

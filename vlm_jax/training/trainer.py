@@ -82,7 +82,8 @@ class Trainer:
             compiler_options=compiler_options(platform),
         )
         first = config.train.first
-        change = round(first.share * steps) if self.selection.first else 0
+        # Each stage that is asked for has a step, however small its share.
+        change = min(max(1, round(first.share * steps)), steps - 1) if self.selection.first else 0
         given = [(0, change, self.selection.first, first.learning_rate)] if change else []
         given.append((change, steps, self.selection.trainable, config.optimizer.learning_rate))
         self.stages = [self._stage(loss, platform, *one) for one in given]
