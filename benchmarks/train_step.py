@@ -13,8 +13,8 @@ On a CPU both read one checkpoint that transformers wrote, and their losses on t
 after a step; otherwise the exit status is 1. On a GPU weights are drawn on the device. MFU counts model FLOPs
 (`vlm_jax.training.flops`), the same for both. What cannot run is left out by name. Wants PyTorch, transformers and
 peft, which `make test` installs. Both sides' memory comes in huge pages (GLIBC_TUNABLES), so that page faults are not
-what is measured. PyTorch's threads spin while they wait: where something else runs on the same cores, measure under
-OMP_WAIT_POLICY=PASSIVE.
+what is measured. On a CPU vlm_jax has a device for each core (`JAX_NUM_CPU_DEVICES`, `mesh.fsdp`). PyTorch's threads
+spin while they wait: where something else runs on the same cores, measure under OMP_WAIT_POLICY=PASSIVE.
 """
 
 import argparse
@@ -179,8 +179,8 @@ def main() -> None:
     parser.add_argument("--lengths", help="ragged, equal or both with a comma (default: both; on a GPU ragged)")
     parser.add_argument("--modes", help="of full, lora, qlora (default: full; on a GPU all)")
     parser.add_argument("--layouts", help="of padded, flat: tried with transformers (default: padded; on a GPU both)")
-    parser.add_argument("--samples", type=int, help="a step on average (default: 8; 100m 4; on a GPU 16)")
-    parser.add_argument("--steps", type=int, default=8, help="a turn (default: %(default)s)")
+    parser.add_argument("--samples", type=int, help="a step on average (default: 8; on a GPU 16)")
+    parser.add_argument("--steps", type=int, help="a turn (default: 8; 100m 4)")
     parser.add_argument("--turns", type=int, default=5, help="each side is measured (default: %(default)s)")
     parser.add_argument("--visual_tokens", type=int, help="of a picture at most (default: 256; on a GPU 1024)")
     parser.add_argument("--remat", choices=("none", "full"), help="of both sides (default: none; on a GPU full)")
@@ -193,6 +193,7 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     os.environ["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
+    os.environ["JAX_NUM_CPU_DEVICES"] = str(threads)
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     print(f"{given.device}, {threads} cores; median of {given.turns} turns", flush=True)
     sound = True
@@ -205,8 +206,8 @@ def main() -> None:
                 folder="" if gpu else folder,
                 lengths="",
                 mode="",
-                samples=given.samples or (16 if gpu else 4 if preset == "100m" else 8),
-                steps=given.steps,
+                samples=given.samples or (16 if gpu else 8),
+                steps=given.steps or (4 if preset == "100m" else 8),
                 visual_tokens=given.visual_tokens or (1024 if gpu else 256),
                 remat=(given.remat or ("full" if gpu else "none")) == "full",
                 device=given.device,

@@ -35,7 +35,8 @@ class Side:
     def __init__(self, settings: Settings):
         self.model = model_of(settings.preset)
         held = examples(settings)
-        self.bucket, self.plan = plan_of(held, settings, self.model)
+        devices = jax.devices() if settings.device == "cpu" else jax.devices()[:1]
+        self.bucket, self.plan = plan_of(held, settings, self.model, len(devices))
         self.orders = [[index for row in batch.rows for _, index in row] for batch in self.plan]
         self.batches = [self._batch([[held[index] for _, index in row] for row in batch.rows]) for batch in self.plan]
         self.samples = len(held)
@@ -49,7 +50,7 @@ class Side:
             config.lora.update(rank=LORA_RANK, alpha=LORA_ALPHA)
         if settings.mode == "qlora":
             config.model.quantise = "nf4"
-        mesh = meshes.make_mesh(meshes.MeshShape(), jax.devices()[:1])
+        mesh = meshes.make_mesh(meshes.MeshShape(fsdp=-1, data=1), devices)
         self.trainer = Trainer(config, self.model, mesh, len(self.batches))
         self.state = self.trainer.start(self._parameters(settings))
         shapes = {name: (array.shape, array.dtype) for name, array in self.batches[0].items()}
@@ -105,7 +106,7 @@ class Side:
         memory = device.memory_stats() or {}
         return {
             "how": f"{rows} packed rows of {size.tokens} tokens, {size.patches} patch slots, "
-            f"{trainer.attention} attention",
+            f"{trainer.attention} attention, fsdp={trainer.mesh.shape['fsdp']}",
             "precision": precision(trainer),
             "tokens": tokens,
             "patches": patches,
@@ -139,11 +140,12 @@ def _drawn(number: int, path: str, shape: tuple[int, ...], dtype) -> jax.Array:
     return draw(jax.random.key(number))
 
 
-def plan_of(held: list[Example], settings: Settings, model: VLMConfig) -> tuple[Bucket, list]:
+def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: int) -> tuple[Bucket, list]:
     """Rows as short as the longest sample allows, so large that the data take `settings.steps` batches."""
     sizes = as_array([example.size for example in held])
     total, longest = sizes.sum(axis=0), sizes.max(axis=0)
     rows = max(1, min(settings.samples, int(total[0] // (settings.steps * longest[0]))))
+    rows = -(-rows // devices) * devices
     tokens = max(int(longest[0]), -(-int(total[0]) // (settings.steps * rows)))
     while True:
         (bucket,) = choose_buckets(
@@ -152,6 +154,7 @@ def plan_of(held: list[Example], settings: Settings, model: VLMConfig) -> tuple[
             tokens=tokens,
             context=tokens,
             count=1,
+            rows_multiple=devices,
             block_slots=model.vision.block_slots,
             costs=Costs(*multiplications(model)),
         )

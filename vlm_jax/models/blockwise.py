@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-BLOCK = 128
+BLOCK = 64
 """Queries or keys of a block, at most: small enough to leave out most of what is hidden, large enough for a product."""
 MASKED = -1e30
 

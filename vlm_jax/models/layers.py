@@ -29,6 +29,16 @@ def rows_apart(x: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(ROW_AXES, *[None] * (x.ndim - 1)))
 
 
+def product(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], **how) -> Float[Array, "*b o"]:
+    """`x @ kernel`, in the dtype of x, with every axis but the last as one.
+
+    The same to an accelerator. On CPUs XLA lays out the gradient of a kernel anew, element by element, where it has to
+    sum over more than one axis, and takes twice the time.
+    """
+    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel.astype(x.dtype), **how)
+    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 class Linear(nnx.Module):
     """`x @ kernel + bias` with kernel [in, out].
 
@@ -41,7 +51,7 @@ class Linear(nnx.Module):
         self.adapter = nnx.data(None)
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        y = self.kernel(x) if isinstance(self.kernel, nnx.Module) else x @ self.kernel[...].astype(x.dtype)
+        y = self.kernel(x) if isinstance(self.kernel, nnx.Module) else product(x, self.kernel[...])
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
         return y if self.adapter is None else y + self.adapter(x)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from vlm_jax.models.attention import attend, attention
 from vlm_jax.models.config import VisionConfig
-from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, repeating_period, rows_apart
+from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, product, repeating_period, rows_apart
 from vlm_jax.models.rope import axial_angles, rotate
 
 
@@ -35,7 +35,7 @@ class PatchEmbed(nnx.Module):
 
         pixels = patches.astype(jnp.float32) * jnp.float32(1 / 255)
         pixels = (pixels - per_value(self.config.pixel_mean)) / per_value(self.config.pixel_std)
-        return pixels.astype(dtype) @ self.kernel[...].sum(axis=0).astype(dtype)
+        return product(pixels.astype(dtype), self.kernel[...].sum(axis=0))
 
 
 class VisionBlock(nnx.Module):

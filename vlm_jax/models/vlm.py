@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Decoder
-from vlm_jax.models.layers import rows_apart
+from vlm_jax.models.layers import product, rows_apart
 from vlm_jax.models.vision import Merger, VisionTower
 
 Batch = dict[str, Array]
@@ -65,7 +65,7 @@ class VLM(nnx.Module):
     def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """float32 logits; call it on the few rows that are needed, never on a whole batch."""
         kernel = self.embedding[...].T if self.head is None else self.head[...]
-        return jnp.matmul(hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return product(hidden, kernel, preferred_element_type=jnp.float32)
 
 
 def _weights(shape: tuple[int, ...], *, std: float, dtype, rngs: nnx.Rngs) -> nnx.Param:
