@@ -90,11 +90,16 @@ def run(workdir: Path, steps: int) -> subprocess.Popen:
     return subprocess.Popen(command(workdir, steps), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def round_of(workdir: Path, steps: int, kind: str, after: float, wanted) -> tuple[str, bool]:
-    """Takes a run to its end through one stop; what happened, and whether it came out as `wanted`."""
+def round_of(workdir: Path, steps: int, kind: str, after: float, wanted) -> tuple[str, bool] | None:
+    """Takes a run to its end through one stop; what happened, and whether it came out as `wanted`.
+
+    None where it ended before it could be stopped.
+    """
     process = run(workdir, steps)
     where = stop(process, workdir, kind, after)
     process.communicate()
+    if where is None:
+        return None
     held = run_folder.latest_step(workdir)
     again = run(workdir, steps)
     said = again.communicate()[1].decode()
@@ -102,8 +107,7 @@ def round_of(workdir: Path, steps: int, kind: str, after: float, wanted) -> tupl
         return f"{where}: did not go on: {said.strip().splitlines()[-1]}", False
     went_on = f"going on from step {held}" in said if held else "going on" not in said
     good = went_on and same(outcome(workdir), wanted)
-    stopped = "ended before it could be stopped" if where is None else f"stopped at {where}"
-    return f"{stopped}, went on from step {held or 0}", good
+    return f"stopped at {where}, went on from step {held or 0}", good
 
 
 def main() -> None:
@@ -126,7 +130,9 @@ def main() -> None:
     for number in range(given.rounds):
         kind = KINDS[number % len(KINDS)]
         workdir = given.output / f"round{number}"
-        happened, good = round_of(workdir, given.steps, kind, rng.uniform(0, length), wanted)
+        while (told := round_of(workdir, given.steps, kind, rng.uniform(0, length), wanted)) is None:
+            shutil.rmtree(workdir)  # it ended before it could be stopped: another moment
+        happened, good = told
         print(f"{number + 1:3} {kind:18} {happened}: {'equal' if good else 'NOT EQUAL'}", flush=True)
         bad += not good
         shutil.rmtree(workdir)

@@ -61,36 +61,48 @@ def main(config: ConfigDict) -> None:
     patches = batch.patches or batch.tokens * 9 // 4 // block * block
     if patches % block:
         raise InputError(f"config.batch.patches is {patches}; wanted a multiple of {block}, one attention window")
-    size = Size(batch.tokens, patches, batch.supervised or batch.tokens // 4)
-    shapes = batch_shapes(batch.rows, size, patch_values=model.vision.patch_values, merge_unit=model.vision.merge_unit)
+    longer = []
+    if batch.context > batch.tokens:
+        # The last bucket, whose rows are longest: as many as cost what the first's do, but one for each device.
+        ways = meshes.row_shards(mesh) * batch.accumulate
+        rows = max(ways, batch.rows * batch.tokens // batch.context // ways * ways)
+        longer = [(rows, batch.context, patches * batch.context // batch.tokens // block * block)]
     trainer = Trainer(config, model, mesh, config.train.steps or 1000)
     say(f"{len(devices)} × {devices[0].device_kind}: {trainer.describe()}")
-    say(
-        f"{batch.rows} rows of {size.tokens} tokens, {size.patches} patch slots, {size.supervised} supervised positions"
-    )
-    started = time.perf_counter()
-    traced = trainer.trace(shapes)
-    try:
-        compiled = traced.lower().compile()
-    except Exception as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        reason = " ".join(str(error).split())[:160]
+    found = []
+    for rows, tokens, slots in [(batch.rows, batch.tokens, patches), *longer]:
+        size = Size(tokens, slots, batch.supervised or tokens // 4)
+        for stage in trainer.stages:
+            of = f"steps {stage.start + 1} to {stage.end}: " if len(trainer.stages) > 1 else ""
+            say(f"{of}{rows} rows of {tokens} tokens, {slots} patch slots, {size.supervised} supervised positions")
+            shapes = batch_shapes(
+                rows, size, patch_values=model.vision.patch_values, merge_unit=model.vision.merge_unit
+            )
+            started = time.perf_counter()
+            traced = trainer.trace(shapes, stage)
+            try:
+                compiled = traced.lower().compile()
+            except Exception as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                reason = " ".join(str(error).split())[:160]
+                raise InputError(
+                    f"--topology={target.name}: the compiler finds no way to fit the step into a chip ({reason}); "
+                    f"{advice(config, mesh)}"
+                ) from None
+            seconds = time.perf_counter() - started
+            found.append(report(trainer, traced, compiled, target.memory, stage))
+            if given.json:
+                lengths = [size.tokens, size.patches, size.supervised]
+                more = {"topology": target.name, "rows": rows, "size": lengths, "steps": [stage.start, stage.end]}
+                print(json.dumps({**more, "seconds": seconds, **found[-1].as_json()}))
+            else:
+                print("\n".join(found[-1].lines()))
+                print(f"compiled in {seconds:.0f} s")
+    most = max(one.memory.total for one in found)
+    if not all(one.fits for one in found):
         raise InputError(
-            f"--topology={target.name}: the compiler finds no way to fit the step into a chip ({reason}); "
-            f"{advice(config, mesh)}"
-        ) from None
-    seconds = time.perf_counter() - started
-    found = report(trainer, traced, compiled, target.memory)
-    if given.json:
-        more = {"topology": target.name, "rows": batch.rows, "size": [size.tokens, size.patches, size.supervised]}
-        print(json.dumps({**more, "seconds": seconds, **found.as_json()}))
-    else:
-        print("\n".join(found.lines()))
-        print(f"compiled in {seconds:.0f} s")
-    if not found.fits:
-        raise InputError(
-            f"--topology={target.name}: {found.memory.total / 2**30:.1f} GiB a chip are more than may be used of "
+            f"--topology={target.name}: {most / 2**30:.1f} GiB a chip are more than may be used of "
             f"{target.memory / 2**30:.0f}; {advice(config, mesh)}"
         )
 

@@ -47,6 +47,7 @@ def main(config: ConfigDict) -> None:
     from vlm_jax.parallel import mesh as meshes
     from vlm_jax.processing.rows import batch_shapes
     from vlm_jax.training import loop
+    from vlm_jax.training.compile_report import explained_memory
     from vlm_jax.training.selection import select
     from vlm_jax.training.trainer import Trainer, compute_dtype
 
@@ -59,8 +60,19 @@ def main(config: ConfigDict) -> None:
 
     workdir = open_workdir(flags.FLAGS.workdir)
     done = run_folder.latest_step(workdir.home)
+    hosts.agree(done, f"--workdir={workdir}, its newest checkpoint")
     # A run that goes on needs its own folder, and the base that its adapters name; nothing else.
-    source = open_model(config.model.path if done is None else str(workdir))
+    moved = False
+    try:
+        source = open_model(config.model.path if done is None else str(workdir))
+    except InputError as error:
+        if done is None:
+            raise
+        moved = True
+        try:
+            source = open_model(str(workdir), base=config.model.path)  # the base lies elsewhere now
+        except InputError:
+            raise error from None
     if done is None and source.lora is not None:
         raise InputError(
             f"config.model.path is {config.model.path}, a model with adapters; merge them first: "
@@ -83,7 +95,9 @@ def main(config: ConfigDict) -> None:
     if done is not None:
         with gathered(faults):
             held = run_folder.Checkpoints(workdir.home, read_only=True).settings(done)
-            loop.check_resumable(held, {"resume": lasting}, workdir.home)
+            # Adapters know their base by its digest, wherever it lies.
+            compared = {key: value for key, value in lasting.items() if not (moved and key == "model.path")}
+            loop.check_resumable(held, {"resume": compared}, workdir.home)
     dataset = None
     with gathered(faults):
         dataset, wrong = loader.open_dataset(
@@ -126,16 +140,22 @@ def main(config: ConfigDict) -> None:
         threads=config.data.threads,
         shard=loader.Shard(jax.process_index(), jax.process_count()),
     )
-    settings = run_folder.settings_json(processor.images, resume={**lasting, "data": loader.fingerprint(dataset)})
+    measure, held_out = None, None
+    with gathered(faults):
+        measure, held_out = watching.held_out_loss(trainer, processor, buckets, row_shape)
+    known_by = {**lasting, "data": loader.fingerprint(dataset), "held_out": held_out}
+    settings = run_folder.settings_json(processor.images, resume=known_by)
     if not trainer.saves_base:
         settings |= adapter_settings(source if done is None else source.base, trainer.selection.lora)
-    with gathered(faults):
-        measure = watching.held_out_loss(trainer, processor, buckets, row_shape)
+    if done is not None:
+        with gathered(faults):
+            told_by = {key: known_by[key] for key in ("data", "held_out")}
+            loop.check_resumable(held, {"resume": told_by}, workdir.home)
     with gathered(faults):
         sample = watching.sampler(trainer, processor, source.assets, workdir)
     if faults:
         raise InputError(faults)
-    with workdir.held(first=hosts.is_first(), done=done):
+    with workdir.held(first=hosts.is_first(), done=done), explained_memory(config, mesh):
         if done is None:
             state = trainer.start(source.read(place=trainer.place, sharding=trainer.sharding))
             if hosts.is_first():
@@ -144,7 +164,6 @@ def main(config: ConfigDict) -> None:
         hosts.wait_for_all("the work folder is there")
         checkpoints = run_folder.Checkpoints(workdir.home, keep=config.checkpoint.keep, best=config.checkpoint.best)
         if done is not None:
-            loop.check_resumable(held, settings, workdir.home)
             state = trainer.restore(
                 checkpoints,
                 done,

@@ -16,7 +16,7 @@ from data_pipeline.packing import Bucket
 from data_pipeline.questions import questions_of
 from vlm_jax.checkpoint.files import write_text
 from vlm_jax.checkpoint.workdir import Workdir
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, gathered
 from vlm_jax.evaluation import controls, report, runner
 from vlm_jax.evaluation.runner import Question
 from vlm_jax.inference.engine import LoadedModel, stop_tokens
@@ -27,15 +27,15 @@ from vlm_jax.training.trainer import Trainer
 
 def held_out_loss(
     trainer: Trainer, processor: Processor, buckets: Sequence[Bucket], row_shape: dict[str, int]
-) -> Callable[[Flat], float] | None:
-    """`measure(parameters)` over all of `held_out.path`; None where nothing is held out.
+) -> tuple[Callable[[Flat], float] | None, Any]:
+    """`measure(parameters)` over all of `held_out.path`, and what it is known by; None where nothing is held out.
 
     Raises:
       InputError: what cannot be read, or fits no row, in one list.
     """
     config = trainer.config
     if not config.held_out.path:
-        return None
+        return None, None
     # Faults stop a run here whatever they do in training: a loss on what happens to be readable means little.
     dataset, wrong = loader.open_dataset(
         {**_held_out(config), "on_error": "stop"}, processor, ledger=Ledger(), complete=True, seed=config.train.seed
@@ -57,7 +57,7 @@ def held_out_loss(
         )
         return trainer.measure(parameters, (next(batches) for _ in range(len(plan))))
 
-    return measure
+    return measure, loader.fingerprint(dataset)
 
 
 def sampler(
@@ -115,7 +115,10 @@ def _questions(config: ConfigDict, processor: Processor) -> list[Question]:
     source = part.source
     faults: list[str] = []
     places = range(0, len(source), max(1, len(source) // config.samples.count))
-    found = [question for place in places for question in questions_of(source[place], faults)[:1]]
+    found = []
+    for place in places:
+        with gathered(faults):  # a record that cannot be read is another part's to tell
+            found += questions_of(source[place], faults)[:1]
     if not found:
         raise InputError(faults or f"{part.name}: nothing to ask for samples")
     return found[: config.samples.count]

@@ -66,6 +66,7 @@ def test_what_is_written_pytorch_reads_with_weights_only(tmp_path):
         lambda held: held,
         lambda held: {"state_dict": held},
         lambda held: {"model": {f"module.{k}": v for k, v in held.items()}},
+        lambda held: {f"base_model.model.{k}": v for k, v in held.items()},
     ],
 )
 def test_a_full_state_dict_is_the_model_it_was_taken_of(base, tmp_path, wrap):
@@ -93,6 +94,9 @@ def test_adapters_in_a_state_dict_are_those_of_their_folder(base, tmp_path):
     expected = vlm_jax.load(tmp_path / "adapter").logits(QUESTION)
     other = vlm_jax.load(folder, adapter=tmp_path / "adapter" / "adapter.pth")
     np.testing.assert_array_equal(other.logits(QUESTION), expected)
+    torch.save(made.state_dict(), tmp_path / "adapter" / "whole.pth")  # its base is in there too
+    whole = vlm_jax.load(folder, adapter=tmp_path / "adapter" / "whole.pth")
+    np.testing.assert_array_equal(whole.logits(QUESTION), expected)
     (tmp_path / "adapter" / "adapter_config.json").unlink()
     with pytest.raises(InputError, match="without their adapter_config.json"):
         vlm_jax.load(folder, adapter=tmp_path / "adapter" / "adapter.pth")

@@ -132,10 +132,14 @@ def test_a_small_step_is_compiled_for_a_slice_of_tpus_with_splash_attention():
         "--topology=v5e:2x2",
         "--config.batch.rows=4",
         "--config.batch.tokens=256",
+        "--config.batch.buckets=2",
+        "--config.batch.context=384",
         "--config.mesh.fsdp=4",
         "--json",
     )
-    found = json.loads(ran.stdout)
+    found, longer = map(json.loads, ran.stdout.splitlines())
+    assert (found["rows"], found["size"][0]) == (4, 256) and (longer["rows"], longer["size"][0]) == (4, 384)
+    assert longer["memory"]["temporaries"] > found["memory"]["temporaries"]
     assert ran.returncode == 0 and found["fits"] and found["devices"] == 4
     assert any("splash" in name and "dkv" in name for name in found["kernels"])
     assert found["collectives"]["all-gather"][0] > 0
@@ -161,3 +165,6 @@ def test_what_cannot_be_compiled_is_refused_before_compiling():
     assert ran.returncode == 1 and "batch.rows 3" in ran.stderr and "multiple of 8" in ran.stderr
     ran = compile_check(config, "--topology=v5e:2x4", "--config.batch.rows=8", "--config.mesh.tensor=4")
     assert ran.returncode == 1 and "mesh.tensor 4" in ran.stderr and "2 key-value heads" in ran.stderr
+    hosts = ("--topology=v5e:4x4", "--config.batch.rows=8", "--config.mesh.data=1", "--config.mesh.fsdp=2")
+    ran = compile_check(config, *hosts, "--config.mesh.tensor=8")
+    assert ran.returncode == 1 and "data × fsdp = 1 × 2 does not divide among 4 processes" in ran.stderr

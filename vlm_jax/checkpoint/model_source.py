@@ -6,11 +6,14 @@ Adapters are no model by themselves: their base is found by the name they carry,
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+import json
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from vlm_jax import locations
 from vlm_jax.adapters import lora as adapters
@@ -24,7 +27,7 @@ from vlm_jax.processing.processor import ImageSettings
 
 ADAPTER = "adapter"
 """In a checkpoint's settings: what its adapters are and which base they belong to."""
-_SPOTS = 16  # of each file of weights that a digest looks at
+_SPOT = 4096  # bytes of each tensor, at its beginning and in its middle, that a digest looks at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +103,10 @@ class ModelSource:
         return adapters.merged({**flat, **self.read_adapters()}, self.lora) if self.lora else flat
 
     def digest(self) -> str:
-        """Tells weights apart without reading them all, wherever they lie: names, sizes, and spots of the files."""
+        """Tells weights apart without reading them all, wherever they lie: names, sizes, and spots of every tensor.
+
+        Training moves nearly every value of what it trains, so that two spots tell whether a tensor was.
+        """
         held = hashlib.sha256(b"" if self.base is None else self.base.digest().encode())
         if run_folder.is_run_folder(self.folder):
             with run_folder.newest(self.folder) as (checkpoints, step):
@@ -108,23 +114,21 @@ class ModelSource:
             for name, size in locations.sizes_below(saved).items():  # Orbax names every save's files anew
                 held.update(f"{name} {size}".encode())
         else:
-            for path in [self.folder] if self.folder.is_file() else sorted(self.folder.glob("*.safetensors")):
-                size = path.stat().st_size
-                held.update(f"{path.name} {size}".encode())
-                with path.open("rb") as file:
-                    for spot in range(_SPOTS):
-                        file.seek(size * spot // _SPOTS)
-                        held.update(file.read(1 << 16))
+            for name, size, spots in _spots(self.folder):
+                held.update(f"{name} {size}".encode())
+                for spot in spots:
+                    held.update(spot)
         return held.hexdigest()[:16]
 
     @functools.cached_property
     def _own(self) -> Flat:
         """What lies in this place of a model whose base is elsewhere."""
         if pth.is_state_dict(self.folder):
-            tensors = pth.read(self.folder)
-            if self.lora is None:
-                return hf_folder.from_tensors(tensors, self.config, where=self.name)
-            return peft_folder.from_tensors(tensors, self.config, self.lora, where=self.name)[1]
+            low_rank, base = peft_folder.parted(pth.read(self.folder))
+            own = hf_folder.from_tensors(base, self.config, where=self.name) if base else {}
+            if self.lora is not None:
+                own |= peft_folder.from_tensors(low_rank, self.config, self.lora, where=self.name)[1]
+            return own
         if peft_folder.is_peft_folder(self.folder):
             return peft_folder.read(self.folder, self.config)[1]
         with run_folder.newest(self.folder) as (checkpoints, step):
@@ -145,7 +149,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
             raise InputError(f"{path_or_id}: weights without a config; name the model they belong to as the base")
         below = _base(path_or_id, base)
         lora = None
-        if any(".lora_A." in name for name in pth.read(file)):
+        if peft_folder.parted(pth.read(file))[0]:
             if not peft_folder.is_peft_folder(file.parent):
                 raise InputError(
                     f"{path_or_id}: adapters without their adapter_config.json (rank, alpha); put it beside"
@@ -201,3 +205,26 @@ def adapter_settings(source: ModelSource, lora: Lora | None) -> dict[str, Any]:
     where = str(source.folder.absolute()) if Path(source.name).expanduser().is_dir() else source.name
     held = None if lora is None else dataclasses.asdict(lora.without_dropout())
     return {ADAPTER: {"base": where, "digest": source.digest(), "lora": held}}
+
+
+def _spots(place: Path) -> Iterator[tuple[str, int, list[bytes]]]:
+    """Of each tensor in a folder of safetensors or a state dict: its name, its size in bytes, and some of them."""
+    if place.is_file():
+        for name, tensor in pth.read(place).items():
+            flat = tensor.reshape(-1).view(np.uint8)
+            starts = (0, len(flat) // 2)
+            yield name, len(flat), [flat[start : start + _SPOT].tobytes() for start in starts]
+        return
+    for path in sorted(place.glob("*.safetensors")):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+            for name, tensor in sorted(header.items()):
+                if name == "__metadata__":
+                    continue
+                start, end = tensor["data_offsets"]
+                spots = []
+                for at in (start, (start + end) // 2):
+                    file.seek(8 + length + at)
+                    spots.append(file.read(min(_SPOT, end - at)))
+                yield f"{name} {tensor['dtype']} {tensor['shape']}", end - start, spots

@@ -183,6 +183,17 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lor
     return dataclasses.replace(lora, targets="|".join(map(re.escape, places))), flat
 
 
+def parted(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(adapters, everything else) of a state dict; what else a PEFT model holds is given the names of its base."""
+    adapters = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
+    base = {
+        name.removeprefix(_PREFIX).replace(".base_layer.", "."): tensor
+        for name, tensor in tensors.items()
+        if name not in adapters
+    }
+    return adapters, base
+
+
 def _other(key: str) -> str:
     return key[:-1] + ("b" if key.endswith("/a") else "a")
 

@@ -100,6 +100,8 @@ class Checkpoints:
             ]
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(kept) if keep else policies.PreserveAll(),
+                best_fn=_goodness,  # without it losses are not written down, and a run that goes on forgets them
+                best_mode="max",
                 create=not read_only,
                 read_only=read_only,
             )
@@ -149,7 +151,7 @@ class Checkpoints:
                 f"{self.path}: a checkpoint takes {wanted / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left; "
                 "free some room, and the same command goes on from the last checkpoint"
             )
-        with self._telling(step):
+        with self._telling(step), _quiet_absl():  # it warns of a loss that is not told
             metrics = None if loss is None else {"loss": loss}
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
@@ -213,7 +215,7 @@ class Checkpoints:
         place = self.path if step is None else self.path / str(step)
         try:
             yield
-        except InputError:
+        except (InputError, jax.errors.JaxRuntimeError):  # the latter is a device's, not the checkpoint's
             raise
         except Exception as error:
             text = " ".join(str(error).split())

@@ -50,14 +50,20 @@ class Workdir:
           done: the step of the checkpoint that the run goes on from.
 
         Raises:
-          InputError: another process trains in it; or, in a store, saved a later checkpoint since `done` was read.
+          InputError: another process trains in it, or saved a later checkpoint since `done` was read.
         """
         if not first:
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with alone(self.folder, "training"):
+            self._check_newest(done)
             yield
+
+    def _check_newest(self, done: int | None) -> None:
+        """What was decided from the newest checkpoint must not be of one that is not the newest any more."""
+        if (newest := run_folder.latest_step(self.home)) != done:
+            raise InputError(f"{self.home}: another run saved step {newest} meanwhile; give the command again")
 
     def write_assets(self, source: Path) -> None:
         """Copies the small files of a model into it (`run_folder.write_assets`)."""
@@ -90,8 +96,9 @@ class StoreWorkdir(Workdir):
             self.folder = Path(here)
             if first:
                 with locations.answering(self.home):
+                    self._check_newest(done)  # a start that is refused does not stop the run that is at work
                     (self.home / WRITER).write_text(self._writer)
-                    self._check_newest(done)
+                    self._check_newest(done)  # that run may have saved once more before it could know
                     self._bring_back()
             ended = threading.Event()
             sender = threading.Thread(target=self._send_now_and_then, args=(ended,), daemon=True)
@@ -139,13 +146,6 @@ class StoreWorkdir(Workdir):
                 f"{self.home}: a later run (process {other['process']} on {other['host']}) goes on in this folder; "
                 "this one stops, and the checkpoints are the other's"
             )
-
-    def _check_newest(self, done: int | None) -> None:
-        saved = self.home / "checkpoints"
-        for held in saved.iterdir() if saved.is_dir() else ():
-            later = held.name.isdecimal() and (done is None or int(held.name) > done)
-            if later and (held / "commit_success.txt").exists():
-                raise InputError(f"{self.home}: another run saved step {held.name} meanwhile; give the command again")
 
     def _bring_back(self) -> None:
         """What an earlier part of the run wrote line by line, which this part goes on with."""

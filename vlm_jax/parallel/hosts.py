@@ -61,6 +61,17 @@ def wait_for_all(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
+def agree(number: int | None, what: str) -> None:
+    """Raises InputError, in every process, unless all give the same number."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        told = multihost_utils.process_allgather(np.int32(-1 if number is None else number)).ravel().tolist()
+        if len(set(told)) > 1:
+            seen = ", ".join("none" if one < 0 else str(one) for one in told)
+            raise InputError(f"{what}: the hosts find {seen}; take a folder that all of them share, or a gs:// address")
+
+
 class StopTogether:
     """Whether any process was asked to stop: the same answer for all at the same step.
 

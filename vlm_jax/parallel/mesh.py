@@ -32,7 +32,7 @@ def make_mesh(shape: MeshShape, devices: list | None = None) -> Mesh:
     known = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise InputError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, at most one is -1")
-    sizes = tuple(len(devices) // known if size == -1 else size for size in sizes)
+    sizes = tuple(max(1, len(devices) // known) if size == -1 else size for size in sizes)
     if math.prod(sizes) != len(devices):
         raise InputError(
             f"mesh {dict(zip(AXES, sizes, strict=True))} wants {math.prod(sizes)} devices; this run has {len(devices)}"
@@ -55,13 +55,19 @@ def row_shards(mesh: Mesh) -> int:
 
 
 def check_rows(mesh: Mesh, rows: int, accumulate: int = 1) -> None:
-    """Raises InputError unless a batch of `rows`, in so many parts, divides over the mesh."""
+    """Raises InputError unless a batch of `rows`, in so many parts, divides over the mesh, and so over processes."""
     ways = row_shards(mesh) * accumulate
     if rows % ways:
         parts = f", in {accumulate} parts" if accumulate > 1 else ""
         raise InputError(
             f"batch.rows {rows} does not divide over data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']}{parts}; "
             f"take a multiple of {ways}"
+        )
+    processes = len({device.process_index for device in mesh.devices.flat})
+    if row_shards(mesh) % processes:
+        raise InputError(
+            f"data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']} does not divide among {processes} processes: "
+            f"each loads rows of its own; take a mesh.tensor within the {mesh.size // processes} devices of one"
         )
 
 

@@ -1,18 +1,21 @@
 """What a step will take, told before it runs: memory by kind, multiplications, what devices send each other.
 
-`scripts/compile_check.py` tells it of a machine that is not there, `scripts/train.py` of its own. Where memory is
-short, `advice` names the settings that would help most.
+`scripts/compile_check.py` tells it of a machine that is not there, the loop of its own. Where memory is short, `advice`
+names the settings that would help most.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from vlm_jax.errors import InputError
 from vlm_jax.parallel import program_cost
 from vlm_jax.parallel.mesh import row_shards
 from vlm_jax.training.trainer import Stage, Trainer
@@ -68,14 +71,31 @@ class Report:
         lines.append(f"{'attention kernels':<24}{kernels}")
         return lines
 
+    def summary(self) -> list[str]:
+        """In a few lines, for the start of a run."""
+        memory, of = self.memory, "" if self.limit is None else f" of {_words(self.limit)}"
+        lines = [
+            f"a step takes {_words(memory.total)}{of} a device: {_words(self.trained)} trained with its optimizer, "
+            f"{_words(self.frozen)} frozen, {_words(memory.temporaries)} while it computes"
+        ]
+        if self.fits is False:
+            lines.append(f"WARNING: that is more than {FULL:.0%} of a device's memory")
+        told = f"and multiplies {self.flops / self.devices / 1e12:,.3g} TFLOP a device"
+        sent = [f"{_words(size)} by {kind}" for kind, (_, size) in self.collectives.items()]
+        return [*lines, told + (f"; devices exchange {', '.join(sent)}" if sent else "")]
+
     def as_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "total": self.memory.total, "fits": self.fits}
 
 
-def report(trainer: Trainer, traced, compiled, limit: int | None) -> Report:
-    """Of a step that `trainer` traced and compiled, for devices with `limit` bytes each."""
+def report(trainer: Trainer, traced, compiled, limit: int | None, stage: Stage | None = None) -> Report:
+    """Of a step that `trainer` traced and compiled, for devices with `limit` bytes each.
+
+    Args:
+      stage: the last one where none is given.
+    """
     text = compiled.as_text()
-    trained, frozen = _held(trainer, None)
+    trained, frozen = _held(trainer, stage)
     kernels = re.findall(r"(splash_m[hq]a_\w+|mha_(?:forward|backward)\w*)", text)
     return Report(
         program_cost.memory(compiled),
@@ -86,16 +106,6 @@ def report(trainer: Trainer, traced, compiled, limit: int | None) -> Report:
         trained,
         {name: kernels.count(name) for name in sorted(set(kernels))},
         trainer.mesh.size,
-    )
-
-
-def memory_line(trainer: Trainer, stage: Stage, compiled, limit: int | None) -> str:
-    """What a step takes, in one line for the start of a run."""
-    trained, frozen = _held(trainer, stage)
-    memory, of = program_cost.memory(compiled), "" if limit is None else f" of {_words(limit)}"
-    return (
-        f"a step takes {_words(memory.total)}{of} a device: {_words(trained)} trained with its optimizer, "
-        f"{_words(frozen)} frozen, {_words(memory.temporaries)} while it computes"
     )
 
 
@@ -115,6 +125,20 @@ def _bytes(tree) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
+@contextlib.contextmanager
+def explained_memory(config: ConfigDict, mesh: Mesh) -> Iterator[None]:
+    """Puts a device's want of memory into one line, with what would help most."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"the run does not fit into the memory of a device ({reason}); {advice(config, mesh)}"
+        ) from None
+
+
 def advice(config: ConfigDict, mesh: Mesh) -> str:
     """Up to three settings that would help most where memory is short, the most helpful first."""
     found = []
@@ -128,12 +152,13 @@ def advice(config: ConfigDict, mesh: Mesh) -> str:
     if mesh.shape["data"] > 1:
         found.append("mesh.fsdp=-1 --config.mesh.data=1 (parameters are divided among the devices)")
     if full:
-        found.append("lora.rank=16 (adapters: no gradient and no optimizer state of the rest)")
+        what = "" if config.train.what == "auto" else " --config.train.what=auto"
+        found.append(f"lora.rank=16{what} (adapters: no gradient and no optimizer state of the rest)")
     elif config.model.quantise == "none":
         found.append("model.quantise=nf4 (frozen kernels in 4 bits)")
     found.append(f"batch.tokens={config.batch.tokens // 2} (shorter rows)")
     if full and config.optimizer.name == "adamw":
         found.append("optimizer.name=adafactor (little state)")
-    if config.model.max_visual_tokens > 256:
+    if config.model.max_visual_tokens > 128:
         found.append(f"model.max_visual_tokens={config.model.max_visual_tokens // 2} (smaller pictures)")
     return "try " + "; or ".join(f"--config.{one}" for one in found[:3])

@@ -187,6 +187,7 @@ def check_config(config: ConfigDict) -> None:
 def lasting_settings(config: ConfigDict) -> dict[str, Any]:
     """{key: value} of the settings that change what is computed: a run goes on only with the same ones."""
     kept = [f"{section}.{key}" for section in ("batch", "train", "optimizer", "lora") for key in config[section]]
+    kept = [key for key in kept if key not in ("train.remat", "train.skip_at_most")]
     kept += [
         "model.path",
         "model.dtype",

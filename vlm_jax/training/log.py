@@ -36,10 +36,13 @@ class RunLog:
         self._steps, self._every, self._silent = steps, every, silent
         self._started, self._first = time.perf_counter(), done
         self._bar = self._file = self._held_out = self._events = None
+        self._skipped = workdir / "skipped.jsonl"
         if silent:
             return
         self._file = _continued(workdir / "metrics.jsonl", done)
         self._held_out = _continued(workdir / "held_out.jsonl", done)
+        if self._skipped.exists():
+            _continued(self._skipped, done).close()
         if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, file=sys.stderr)
         self._events_folder = workdir / "tensorboard"
@@ -68,6 +71,13 @@ class RunLog:
             elapsed = time.perf_counter() - self._started
             left = elapsed / max(step - self._first, 1) * (self._steps - step)
             self.say(f"step {step}/{self._steps}  {shown}  {_clock(left)} left")
+
+    def skipped(self, step: int, records: list[str]) -> None:
+        """Notes a step that was skipped, and what its batch was made of."""
+        self.say(f"step {step} is skipped: its loss or gradient is not finite")
+        if not self._silent:
+            with self._skipped.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "records": records}, ensure_ascii=False) + "\n")
 
     def held_out(self, step: int, loss: float) -> None:
         """Notes the loss on held-out examples after a step."""

@@ -5,7 +5,6 @@ run killed at any moment goes on from its last checkpoint with the same losses a
 """
 
 import contextlib
-import json
 import math
 import signal
 import time
@@ -80,6 +79,7 @@ class _Run:
         self.losses: list[float] = []  # since the last checkpoint
         self.held_out: float | None = None
         self.measured: int | None = None  # the step after which held_out is
+        self.owed = False  # whether a checkpoint was due at a step that was skipped
         self.compiles = 0
         self.profiled_from: int | None = None  # the step, counted from 0, at which a trace under way began
         devices = trainer.mesh.local_devices
@@ -91,13 +91,17 @@ class _Run:
         with _asked_to_stop() as asked, contextlib.closing(self.log), contextlib.ExitStack() as at_end:
             at_end.callback(self.checkpoints.wait)  # a save under way is finished, whatever stops the run
             step, stage, compiled = self.done, None, {}
+            programs = self._compile_all(step)
             pending = None  # metrics of the step before, read while the devices work on this one
             while step < self.steps and not together.now(bool(asked)):
                 if stage is not self.trainer.stage(step):
                     if pending is not None:
                         self._note(*pending)
                         pending = None
-                    stage, compiled = self._enter(self.trainer.stage(step), entered=stage is not None)
+                    entered, stage = stage is not None, self.trainer.stage(step)
+                    compiled = programs[stage.start]
+                    with self._explained_memory():
+                        self._enter(stage, entered)
                     self.clock = time.perf_counter()
                 with self._profile(step), self._explained_memory():
                     asking = time.perf_counter()
@@ -114,6 +118,8 @@ class _Run:
                     told = {"data_wait": waited, "flops": self.flops.of_batch(host)}
                     pending = (step, metrics, told)
                     due = {section for section in ("checkpoint", "held_out", "samples") if self._due(section, step)}
+                    if self.owed:
+                        due.add("checkpoint")
                     if due:
                         self._note(*pending)  # nothing is saved before its loss was looked at
                         pending = None
@@ -122,7 +128,8 @@ class _Run:
             if pending is not None:
                 self._note(*pending)
             if step > self.done or self.saved is None:
-                self._save(step)
+                # One who asks a run to stop does not wait for all held-out examples.
+                self._save(step, measured=step == self.steps)
             self.checkpoints.wait()
             if step < self.steps:
                 self.log.say(f"stopped at step {step} of {self.steps}; the same command goes on from there")
@@ -133,25 +140,43 @@ class _Run:
         every = self.config[section].every
         return bool(every) and step % every == 0 and step < self.steps
 
-    def _enter(self, stage: Stage, entered: bool) -> tuple[Stage, dict]:
-        """Compiles the step of a stage for every shape; where another one was before, its parameters go on in it."""
+    def _compile_all(self, step: int) -> dict[int, dict]:
+        """The programs of every stage that is still to come, by its first step: what does not fit is known at once."""
+        if self.peak:
+            kind = self.devices[0].device_kind
+            self.log.say(f"MFU is of {self.peak / 1e12:,.0f} TFLOP/s a device ({kind}, dense bfloat16)")
+        held = {}
+        for stage in self.trainer.stages:
+            if stage.end > step or stage is self.trainer.stages[-1]:
+                with self._explained_memory():
+                    held[stage.start] = self._compile(stage)
+        self.log.start_clock()
+        return held
+
+    def _compile(self, stage: Stage) -> dict:
+        """The step of a stage for every shape of batch."""
+        shapes, started = self.shapes, time.perf_counter()
+        what = f" of steps {stage.start + 1} to {stage.end}" if len(self.trainer.stages) > 1 else ""
+        count = "" if len(shapes) == 1 else f" for {len(shapes)} shapes"
+        self.log.say(f"compiling the step{what}{count} …")
+        compiled, reports = {}, []
+        limit = (self.devices[0].memory_stats() or {}).get("bytes_limit")
+        for one in shapes:
+            traced = self.trainer.trace(one, stage)
+            program = traced.lower().compile()
+            compiled[_key({name: shape for name, (shape, _) in one.items()})] = program
+            reports.append(compile_report.report(self.trainer, traced, program, limit, stage))
+        self.compiles += len(compiled)
+        for line in max(reports, key=lambda one: one.memory.total).summary():
+            self.log.say(line)
+        self.log.say(f"compiled in {time.perf_counter() - started:.0f} s")
+        return compiled
+
+    def _enter(self, stage: Stage, entered: bool) -> None:
+        """Makes the state ready for a stage; where another one was before, its parameters go on in it."""
         if entered:
             self.trainable, self.moments, self.frozen = self.trainer.enter(stage, self._parameters())
-        shapes, started = self.shapes, time.perf_counter()
-        self.log.say("compiling the step …" if len(shapes) == 1 else f"compiling the step for {len(shapes)} shapes …")
-        compiled = {}
-        with self._explained_memory():
-            for one in shapes:
-                program = self.trainer.compile(one, stage)
-                compiled[_key({name: shape for name, (shape, _) in one.items()})] = program
-        self.compiles += len(compiled)
-        limit = (self.devices[0].memory_stats() or {}).get("bytes_limit")
-        largest = max(compiled.values(), key=lambda one: one.memory_analysis().temp_size_in_bytes)
-        self.log.say(compile_report.memory_line(self.trainer, stage, largest, limit))
-        self.log.say(f"compiled in {time.perf_counter() - started:.0f} s")
         self.flops = step_flops(self.trainer.model, stage.trainable, self.trainer.selection.attach)
-        self.log.start_clock()
-        return stage, compiled
 
     def _parameters(self) -> Flat:
         return {**self.trainable, **self.frozen}
@@ -162,18 +187,20 @@ class _Run:
             self._measure(step)
         if "samples" in due and self.sample is not None:
             self.sample(step, self._parameters())
-        if "checkpoint" in due and not self.skipped:
-            self._save(step)
+        if "checkpoint" in due:
+            self.owed = bool(self.skipped)  # not while steps are skipped, but after the first that is sound
+            if not self.owed:
+                self._save(step)
         self.clock = time.perf_counter()
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, *, measured: bool = True) -> None:
         if step == self.saved:
             return
         loss = float(np.mean(self.losses)) if self.losses else None
         if self.measure is not None:
-            if self.measured != step:
+            if measured and self.measured != step:
                 self._measure(step)
-            loss = self.held_out
+            loss = self.held_out if self.measured == step else None
         self.workdir.sync()  # a checkpoint is never ahead of the metrics
         self.checkpoints.save(
             step,
@@ -197,11 +224,7 @@ class _Run:
         if sound:
             self.losses.append(values["loss"])
         else:
-            self.log.say(f"step {step} is skipped: its loss or gradient is not finite")
-            if hosts.is_first():
-                with (self.workdir.folder / "skipped.jsonl").open("a", encoding="utf-8") as file:
-                    line = {"step": step, "records": self.name_batch(step - 1)}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self.log.skipped(step, self.name_batch(step - 1))
         now = time.perf_counter()
         seconds, self.clock = now - self.clock, now
         flops = told.pop("flops")
@@ -224,21 +247,13 @@ class _Run:
         if self.skipped >= self.config.train.skip_at_most:
             raise InputError(
                 f"step {step}: the loss is {told_loss[0]}, its gradient norm {told_loss[1]}, and so it was for "
-                f"{self.skipped} step(s) in a row; nothing of them is saved. Lower optimizer.learning_rate, or look at "
-                f"the records in {self.workdir.home / 'skipped.jsonl'}"
+                f"{self.skipped} step(s) in a row; nothing of them is saved. Look at the records in "
+                f"{self.workdir.home / 'skipped.jsonl'}, or start another --workdir from this one's last checkpoint "
+                f"(--config.model.path={self.workdir}) with a lower optimizer.learning_rate"
             )
 
-    @contextlib.contextmanager
     def _explained_memory(self):
-        """Puts a device's want of memory into one line with what would help most."""
-        try:
-            yield
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
-                raise
-            reason = " ".join(str(error).split())[:160]
-            helps = compile_report.advice(self.config, self.trainer.mesh)
-            raise InputError(f"the step does not fit into the memory of a device ({reason}); {helps}") from None
+        return compile_report.explained_memory(self.config, self.trainer.mesh)
 
     @contextlib.contextmanager
     def _profile(self, step: int):
@@ -271,11 +286,11 @@ def _key(shapes: dict[str, tuple[int, ...]]) -> tuple:
 
 @contextlib.contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that fills when the run is asked to stop; a second Ctrl-C stops at once."""
+    """A list that fills when the run is asked to stop; a second Ctrl-C stops at once, a second SIGTERM does not."""
     asked: list[int] = []
 
     def note(number, frame):
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
 

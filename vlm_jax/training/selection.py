@@ -57,7 +57,7 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     """The parameters of a run with these settings.
 
     Raises:
-      InputError: targets or an expression that match nothing, or adapters that nothing trains.
+      InputError: targets or an expression that match nothing, adapters that nothing trains, or nothing to quantise.
     """
     given = config.lora
     lora = Lora(given.rank, float(given.alpha), given.targets, given.rslora, given.dropout) if given.rank else None
@@ -87,6 +87,11 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
         return jax.ShapeDtypeStruct(leaf.shape, dtype if plain else leaf.dtype)
 
     shapes = abstract_parameters(model, attach=attach)
+    if config.model.quantise != "none" and not any(path.endswith("/kernel/scales") for path in shapes):
+        raise InputError(
+            f"config.model.quantise is {config.model.quantise!r}, and train.what {what!r} trains every kernel: nothing "
+            "is left to be packed; set lora.rank, or take none"
+        )
     return Selection(
         {path: held(path, leaf) for path, leaf in shapes.items() if not is_seed(path)},
         trainable,

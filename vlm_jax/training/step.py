@@ -84,9 +84,12 @@ def make_step(
         sound = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, stepped = optimizer.update(gradients, moments, trainable)
         moved = optax.apply_updates(trainable, updates)
-        # A step whose loss or gradient is not finite changes nothing.
+        # A step whose loss or gradient is not finite changes nothing but the place in the schedule.
         trainable, moments = jax.tree.map(
-            lambda new, old: jnp.where(sound, new, old), (moved, stepped), (trainable, moments)
+            lambda new, old: new if _is_place(new) else jnp.where(sound, new, old),
+            (moved, stepped),
+            (trainable, moments),
+            is_leaf=_is_place,
         )
         metrics = {
             "loss": value,
@@ -101,6 +104,10 @@ def make_step(
         return trainable, moments, metrics
 
     return step
+
+
+def _is_place(leaf) -> bool:
+    return isinstance(leaf, optax.ScaleByScheduleState)
 
 
 def _parts(rows: Array, count: int) -> Array:

@@ -1,0 +1,41 @@
+"""What is said where the memory of a device is short."""
+
+import jax
+import pytest
+
+from vlm_jax.errors import InputError
+from vlm_jax.parallel.mesh import MeshShape, make_mesh
+from vlm_jax.training.compile_report import explained_memory
+from vlm_jax.training.config import default_config
+
+
+def told(**settings) -> str:
+    config = default_config()
+    for key, value in settings.items():
+        section, name = key.split("__")
+        config[section][name] = value
+    with pytest.raises(InputError) as error, explained_memory(config, make_mesh(MeshShape(), jax.devices())):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes")
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_three_settings_that_would_help_most_are_named():
+    line = told(batch__rows=16, train__remat="none")
+    assert line.startswith("the run does not fit into the memory of a device (RESOURCE_EXHAUSTED: Out of memory")
+    advised = [part.split("=")[0] for part in line.split("--config.")[1:] if not part.startswith("mesh.data")]
+    assert advised == ["train.remat", "batch.accumulate", "mesh.fsdp"]
+    assert "--config.lora.rank=16 (" in told(mesh__data=1)
+    assert "--config.lora.rank=16 --config.train.what=auto (" in told(train__what="frozen_vision")
+    qlora = told(lora__rank=8, model__quantise="nf4", batch__rows=8)
+    assert qlora.count("--config.") == 4 and "batch.tokens=1024" in qlora  # that of mesh has two settings
+
+
+def test_other_errors_of_a_device_are_let_through():
+    with pytest.raises(jax.errors.JaxRuntimeError), explained_memory(default_config(), make_mesh(MeshShape())):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+def test_a_mesh_larger_than_the_machine_names_both_numbers():
+    with pytest.raises(InputError, match="wants 16 devices; this run has 8"):
+        make_mesh(MeshShape(data=-1, fsdp=16))
