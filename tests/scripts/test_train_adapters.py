@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import vlm_jax
-from tests.scripts.test_train import losses, train
+from tests.checkpoint.folders import change_tensors
+from tests.scripts.test_train import STEPS, losses, train
 from tests.tiny_models import PHOTOS, assistant, save_tiny, user
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
@@ -68,8 +69,9 @@ def test_every_way_out_gives_the_same_model(base, trained, tmp_path):
     assert np.abs(vlm_jax.load(base).logits(QUESTION) - expected).max() > 1e-3 * scale
 
 
-def test_a_base_that_is_gone_or_another_is_named(base, trained, tmp_path):
+def test_a_base_that_is_gone_or_another_is_named_and_one_that_moved_is_gone_on_with(base, trained, tmp_path):
     moved, other = tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(trained, tmp_path / "run")
     shutil.copytree(base, moved)
     save_tiny(other, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16, seed=5)
     with pytest.raises(InputError, match="trained on other weights than those of .*other"):
@@ -79,8 +81,18 @@ def test_a_base_that_is_gone_or_another_is_named(base, trained, tmp_path):
         with pytest.raises(InputError, match=f"holds adapters of {base}, which cannot be had"):
             vlm_jax.load(trained)
         assert vlm_jax.load(moved, adapter=trained).logits(QUESTION).shape
+        again = train(moved, tmp_path / "run", *LORA)
+        assert again.returncode == 0 and f"going on from step {STEPS}" in again.stderr, again.stderr
     finally:
         hidden.rename(base)
+
+
+def test_a_base_that_differs_in_one_small_tensor_has_another_digest(base, tmp_path):
+    shutil.copytree(base, tmp_path / "copy")
+    digest = open_model(str(base)).digest()
+    assert open_model(str(tmp_path / "copy")).digest() == digest
+    change_tensors(tmp_path / "copy", lambda held: held["visual.merger.mlp.0.bias"].add_(1))
+    assert open_model(str(tmp_path / "copy")).digest() != digest
 
 
 @pytest.mark.parametrize(

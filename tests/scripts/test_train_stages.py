@@ -139,6 +139,9 @@ def test_a_run_killed_at_the_change_of_stages_goes_on_exactly(base, watched, tmp
     again = subprocess.run(command(base, workdir), env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
     assert again.returncode == 0, again.stderr
     assert f"going on from step {STEPS // 2}" in again.stderr and again.stderr.count("compiling the step") == 1
+    # What was best is known after the kill too, and is still there.
+    one, other = (run_folder.Checkpoints(place, read_only=True) for place in (workdir, watched[0]))
+    assert one.best() == other.best() is not None and one.holds(one.best()[0])
     for name in ("metrics.jsonl", "held_out.jsonl"):
         assert [line["loss"] for line in lines(workdir / name)] == [line["loss"] for line in lines(watched[0] / name)]
     expected = {**open_model(str(watched[0])).read(), **open_model(str(watched[0])).read_adapters()}
