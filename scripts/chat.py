@@ -18,7 +18,11 @@ flags.DEFINE_multi_string("image", [], "a picture to talk about; may be given se
 flags.DEFINE_string("question", None, "one question; without it, a conversation")
 flags.DEFINE_integer("max_new_tokens", 256, "tokens an answer may have", lower_bound=1)
 flags.DEFINE_float("temperature", 0.0, "0: the likeliest answer; higher: more varied", lower_bound=0.0)
+flags.DEFINE_integer("top_k", 0, "draw from so many of the likeliest tokens; 0: from all", lower_bound=0)
+flags.DEFINE_float("top_p", 1.0, "draw from the likeliest tokens that together have this probability")
+flags.DEFINE_float("repetition_penalty", 1.0, "above 1: tokens that were said already become less likely")
 flags.DEFINE_integer("seed", 0, "seed of a varied answer")
+flags.DEFINE_enum("quantise", None, ["nf4", "int8"], "hold linear layers in 4 or 8 bits")
 
 
 def main() -> None:
@@ -36,13 +40,14 @@ def main() -> None:
 
     import vlm_jax
 
-    model = vlm_jax.load(given.model)
+    model = vlm_jax.load(given.model, quantise=given.quantise)
     messages = []
     for question in [given.question] if given.question is not None else asked():
         parts = [*pictures, {"type": "text", "text": question}] if not messages else question
         messages.append({"role": "user", "content": parts})
         pieces = []
-        for piece in model.stream(messages, given.max_new_tokens, given.temperature, given.seed):
+        how = {name: given[name].value for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")}
+        for piece in model.stream(messages, given.max_new_tokens, **how):
             pieces.append(piece)
             print(piece, end="", flush=True)
         print(flush=True)

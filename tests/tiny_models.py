@@ -1,4 +1,4 @@
-"""Small Qwen2.5-VL folders with random weights, made by transformers: what the package is compared with."""
+"""Small folders of both families with random weights, made by transformers: what the package is compared with."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from vlm_jax.processing.chat import image_parts, image_source
@@ -20,6 +25,7 @@ VOCAB = 640
 def save_tiny(
     folder: Path,
     *,
+    family: str = "qwen2_5_vl",
     layers: int = 3,
     heads: int = 4,
     kv_heads: int = 2,
@@ -29,13 +35,29 @@ def save_tiny(
     global_blocks: tuple[int, ...] = (1, 3),
     max_visual_tokens: int = 64,
     seed: int = 0,
-) -> Qwen2_5_VLForConditionalGeneration:
+) -> Qwen2_5_VLForConditionalGeneration | Qwen2VLForConditionalGeneration:
     """Writes a folder with weights, tokenizer and processor; returns transformers' model of it."""
     texts = [json.dumps(json.loads((PHOTOS / "photos.json").read_text()), ensure_ascii=False)]
     ids = write_tokenizer(folder, texts, VOCAB)
     hidden = heads * head_dim
     torch.manual_seed(seed)
-    config = Qwen2_5_VLConfig(
+    tower = {
+        "qwen2_5_vl": {
+            "depth": depth,
+            "hidden_size": 32,
+            "intermediate_size": 68,
+            "num_heads": 2,
+            "out_hidden_size": hidden,
+            "fullatt_block_indexes": list(global_blocks),
+        },
+        "qwen2_vl": {"depth": depth, "embed_dim": 32, "mlp_ratio": 3, "num_heads": 2, "hidden_size": hidden},
+    }
+    made_by = {
+        "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration),
+        "qwen2_vl": (Qwen2VLConfig, Qwen2VLForConditionalGeneration),
+    }
+    make_config, make_model = made_by[family]
+    config = make_config(
         text_config={
             "hidden_size": hidden,
             "intermediate_size": 2 * hidden,
@@ -53,25 +75,18 @@ def save_tiny(
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
         },
-        vision_config={
-            "depth": depth,
-            "hidden_size": 32,
-            "intermediate_size": 68,
-            "num_heads": 2,
-            "out_hidden_size": hidden,
-            "fullatt_block_indexes": list(global_blocks),
-        },
+        vision_config=tower[family],
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=tied,
     )
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    model = make_model(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # Freshly made norms are all one and biases all zero, which would hide a swapped pair of them.
-            if "norm" in name or "ln_q" in name:
+            if ("norm" in name or "ln_q" in name) and name.endswith("weight"):
                 parameter.normal_(1.0, 0.2)
             elif name.endswith("bias"):
                 parameter.normal_(0.0, 0.2)

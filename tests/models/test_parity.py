@@ -1,4 +1,4 @@
-"""The model against transformers' Qwen2_5_VLForConditionalGeneration in fp32: logits, gradients, greedy answers."""
+"""Every architecture against transformers in fp32: logits, gradients, greedy answers."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ VARIANTS = {
     "grouped-1-tied": {"layers": 3, "heads": 4, "kv_heads": 4, "tied": True},
     "grouped-2-untied": {"layers": 5, "heads": 4, "kv_heads": 2, "tied": False},
     "grouped-8-tied-irregular-tower": {"layers": 2, "heads": 8, "kv_heads": 1, "tied": True, "global_blocks": (0, 3)},
-    "grouped-8-untied": {"layers": 2, "heads": 8, "kv_heads": 1, "tied": False, "depth": 2, "global_blocks": (1,)},
+    "qwen2-vl": {"family": "qwen2_vl", "layers": 2, "heads": 4, "kv_heads": 2, "tied": False, "depth": 3},
 }
 CAPACITY = Size(512, 1024, 32)
 

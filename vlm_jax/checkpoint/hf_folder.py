@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import Entry, hub_name, memory_name, name_table
 from vlm_jax.errors import InputError
-from vlm_jax.models.config import VLMConfig, from_hf
+from vlm_jax.models.config import FAMILIES, VLMConfig, from_hf
 from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.processing.processor import ImageSettings, Processor, image_settings_json, read_image_settings
 
@@ -28,7 +28,7 @@ _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 def read_config(folder: Path) -> VLMConfig:
     """Shapes of the model in a folder, its pixel normalisation included."""
     held = read_json(folder / "config.json")
-    settings = read_image_settings(folder) if held.get("model_type") == "qwen2_5_vl" else ImageSettings()
+    settings = read_image_settings(folder) if held.get("model_type") in FAMILIES else ImageSettings()
     try:
         config = from_hf(held, settings.mean, settings.std, where=str(folder / "config.json"))
     except (TypeError, ValueError, AttributeError) as error:
@@ -195,7 +195,8 @@ def write_folder(
         copy_assets(assets, folder)
         _name_dtype(folder / "config.json", {parameters[entry.path].dtype for entry in name_table(config)})
         if images is not None and images != read_image_settings(folder):
-            write_json(folder / "preprocessor_config.json", image_settings_json(images))
+            processor = {"qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen2_vl": "Qwen2VLProcessor"}[config.vision.family]
+            write_json(folder / "preprocessor_config.json", image_settings_json(images, processor))
             _drop_image_processor(folder / "processor_config.json")
         _write_weights(folder, name_table(config), parameters, shard_bytes)
 

@@ -52,6 +52,7 @@ class Entry:
         return [self.name] if self.layers is None else [self.name.format(index) for index in range(self.layers)]
 
 
+_KINDS = {"kernel": "weight", "bias": "bias"}
 _DECODER_LAYER = {
     "input_norm/scale": "input_layernorm.weight",
     "mlp_norm/scale": "post_attention_layernorm.weight",
@@ -60,13 +61,15 @@ _DECODER_LAYER = {
     **{f"mlp/{p}_proj/kernel": f"mlp.{p}_proj.weight" for p in ("gate", "up", "down")},
 }
 _VISION_BLOCK = {
-    "norm1/scale": "norm1.weight",
-    "norm2/scale": "norm2.weight",
-    **{f"{p}/kernel": f"attn.{p}.weight" for p in ("qkv", "proj")},
-    **{f"{p}/bias": f"attn.{p}.bias" for p in ("qkv", "proj")},
-    **{f"mlp/{p}_proj/kernel": f"mlp.{p}_proj.weight" for p in ("gate", "up", "down")},
-    **{f"mlp/{p}_proj/bias": f"mlp.{p}_proj.bias" for p in ("gate", "up", "down")},
+    family: {
+        "norm1/scale": "norm1.weight",
+        "norm2/scale": "norm2.weight",
+        **{f"{part}/{kind}": f"attn.{part}.{name}" for part in ("qkv", "proj") for kind, name in _KINDS.items()},
+        **{f"mlp/{part}/{kind}": f"mlp.{part}.{name}" for part in mlp for kind, name in _KINDS.items()},
+    }
+    for family, mlp in (("qwen2_5_vl", ("gate_proj", "up_proj", "down_proj")), ("qwen2_vl", ("fc1", "fc2")))
 }
+_VISION_BLOCK["qwen2_vl"] |= {"norm1/bias": "norm1.bias", "norm2/bias": "norm2.bias"}
 _TOP = {
     "connector/norm/scale": "visual.merger.ln_q.weight",
     "connector/fc1/kernel": "visual.merger.mlp.0.weight",
@@ -91,9 +94,11 @@ def name_table(config: VLMConfig) -> list[Entry]:
             _conv(config.vision.channels, config.vision.patch_size),
         )
     ]
-    for ours, theirs in _VISION_BLOCK.items():
+    for ours, theirs in _VISION_BLOCK[config.vision.family].items():
         path, name = f"vision/blocks/layer/{ours}", "visual.blocks.{}." + theirs
         table.append(Entry(path, name, linear_or_same(path), config.vision.depth))
+    if config.vision.family == "qwen2_vl":
+        table.append(Entry("connector/norm/bias", "visual.merger.ln_q.bias", SAME))
     table += [Entry(path, name, linear_or_same(path)) for path, name in _TOP.items()]
     for ours, theirs in _DECODER_LAYER.items():
         path, name = f"decoder/layers/layer/{ours}", "model.layers.{}." + theirs

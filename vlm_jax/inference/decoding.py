@@ -1,7 +1,8 @@
-"""The compiled part of generation: prefill a batch of prompts, then decode many tokens in one loop on the device.
+"""The compiled part of generation: read prompts into a cache, then decode many tokens in one loop on the device.
 
-Prompts of unequal lengths lie at the start of their rows; each row writes its next key and value right behind its own
-prompt, so there is no padding between prompt and answer, and results do not depend on the rest of the batch.
+Prompts are packed into rows, and each is read once. Then every conversation has its own cache: the next key and value
+go right behind its prompt, so there is no padding between prompt and answer, and answers do not depend on the rest of
+the batch. A conversation that goes on is read from where its cache ends.
 """
 
 import functools
@@ -10,19 +11,34 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
+from vlm_jax.inference.sampling import Mode, choose
+from vlm_jax.models import attention
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.parameters import Flat, abstract_model, replace
+from vlm_jax.models.decoder import Cache
+from vlm_jax.models.parameters import Flat, abstract_model, map_by_path, replace
 from vlm_jax.models.vlm import VLM, Batch
 from vlm_jax.parallel.compiler import compiler_options
+
+LAYERS = "decoder/layers/layer/"
+
+
+class Places(NamedTuple):
+    """Where each conversation lies in packed rows."""
+
+    row: Int[np.ndarray | Array, " b"]
+    start: Int[np.ndarray | Array, " b"]
+    lengths: Int[np.ndarray | Array, " b"]
+    """0 for what only fills up the batch."""
 
 
 class Decoding(NamedTuple):
     """A batch of unfinished answers."""
 
-    cache: tuple[Float[Array, "l b s kv_heads head_dim"], Float[Array, "l b s kv_heads head_dim"]]
+    cache: Cache
     lengths: Int[Array, " b"]
     """Filled cache entries of each row."""
     position: Int[Array, " b"]
@@ -34,54 +50,152 @@ class Decoding(NamedTuple):
     """Tokens so far; what a row says after its stop token is filled with that stop token."""
     count: Int[Array, ""]
     """Tokens in `answer`."""
+    seen: Bool[Array, "b v"] | None
+    """Tokens of each conversation, where repetition is penalised."""
 
 
 class Decoder:
-    """Compiled prefill, decode and full logits of one model; parameters are arguments, so none is copied."""
+    """Compiled programs of one model; parameters are arguments, so none is copied."""
 
     def __init__(self, config: VLMConfig, stop_tokens: tuple[int, ...], *, dtype, attach: Sequence[Callable] = ()):
-        self.dtype = dtype
+        self.config, self.dtype = config, dtype
+        self.attention = attention.choose("auto", jax.default_backend())
+        self.one_by_one = jax.default_backend() == "cpu"
         self._graph, self._state = nnx.split(abstract_model(config, attach=attach))
         self._stop = jnp.array(stop_tokens, jnp.int32)
         jit = functools.partial(jax.jit, compiler_options=compiler_options())
-        self.prefill = jit(self._prefill, static_argnames=("room",))
-        self.decode = jit(self._decode, donate_argnums=(1,))
+        self.prefill = jit(self._prefill, static_argnames=("capacity", "room", "mode"))
+        self.extend = jit(self._extend, static_argnames=("room", "mode"), donate_argnames=("cache",))
+        self.decode = jit(self._decode, static_argnames=("mode",), donate_argnames=("state",))
         self.logits = jit(self._logits)
+
+    def layers_of(self, parameters: Flat) -> tuple[Flat, ...] | None:
+        """The decoder's layers one by one, for `extend` and `decode`; None where they are scanned in their stack.
+
+        They share the stack's memory wherever JAX can import a part of it.
+        """
+        if not self.one_by_one:
+            return None
+        stacks = {path: array for path, array in parameters.items() if path.startswith(LAYERS)}
+        hosts = {path: np.asarray(array) for path, array in stacks.items()}
+        return tuple(
+            {path.removeprefix(LAYERS): jnp.asarray(host[index]) for path, host in hosts.items()}
+            for index in range(self.config.decoder.layers)
+        )
 
     def _model(self, parameters: Flat) -> VLM:
         return nnx.merge(self._graph, replace(self._state, parameters))
 
-    def _logits(self, parameters: Flat, batch: Batch) -> Float[Array, "b t v"]:
-        model = self._model(parameters)
-        return model.logits(model(batch, dtype=self.dtype))
+    @staticmethod
+    def _layers(model: VLM, layers: Sequence[Flat] | None) -> list | None:
+        if layers is None:
+            return None
+        graph, state = nnx.split(model.decoder.layers.layer)
 
-    def _prefill(self, parameters: Flat, batch: Batch, temperature, keys, *, room: int) -> Decoding:
-        """Reads the prompts and chooses the first token of each answer; `room` tokens fit behind every prompt."""
+        def made(flat: Flat):
+            return nnx.merge(graph, map_by_path(lambda path, _: flat[path], state))
+
+        return [made(flat) for flat in layers]
+
+    def _logits(self, parameters: Flat, batch: Batch) -> Array:
         model = self._model(parameters)
-        x = model.embed(batch, dtype=self.dtype)
-        hidden, cache = model.decoder(x, batch["positions"], batch["segment_ids"], keep_kv=True)
-        lengths = jnp.sum(batch["segment_ids"] > 0, axis=1)
-        last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)
-        cache = tuple(jnp.pad(part, ((0, 0), (0, 0), (0, room), (0, 0), (0, 0))) for part in cache)
-        first = _choose(model.logits(last[:, 0]), temperature, keys, 0)
+        return model.logits(model(batch, dtype=self.dtype, implementation=self.attention))
+
+    def _prefill(
+        self, parameters: Flat, batch: Batch, places: Places, numbers, keys, *, capacity: int, room: int, mode: Mode
+    ) -> Decoding:
+        """Reads packed prompts and chooses the first token of each answer.
+
+        Args:
+          capacity: entries of each conversation's cache.
+          room: tokens an answer may have.
+        """
+        model = self._model(parameters)
+        x = model.embed(batch, dtype=self.dtype, implementation=self.attention)
+        hidden, cache = model.decoder(
+            x, batch["positions"], batch["segment_ids"], implementation=self.attention, keep_kv=True
+        )
+        row, start, lengths = places
+        longest = x.shape[1]
+        offset = jnp.arange(longest)
+        at = jnp.minimum(start[:, None] + offset, longest - 1)  # [b, t] of packed rows
+        inside = offset < lengths[:, None]
+
+        def by_conversation(part):
+            """[layers, rows, t, kv, d] as [layers, b, kv, capacity, d]; what lies behind a prompt is never seen."""
+            taken = jnp.swapaxes(part[:, row[:, None], at], 2, 3)
+            return jnp.pad(taken, ((0, 0), (0, 0), (0, 0), (0, max(0, capacity - longest)), (0, 0)))[..., :capacity, :]
+
+        cache = tuple(by_conversation(part) for part in cache)
+        if self.one_by_one:
+            cache = tuple((cache[0][index], cache[1][index]) for index in range(self.config.decoder.layers))
+        positions = jnp.moveaxis(batch["positions"], 1, 2)[row[:, None], at]  # [b, t, 3]
+        position = jnp.max(jnp.where(inside[..., None], positions, -1), axis=(1, 2)) + 1
+        last = hidden[row, jnp.maximum(start + lengths - 1, 0)]
+        seen = None
+        if mode.penalised:
+            tokens = batch["tokens"][row[:, None], at]
+            seen = self._seen(jnp.where(inside, tokens, self.config.decoder.vocab))
+        return self._begun(model, cache, lengths, position, last, seen, numbers, keys, room, mode)
+
+    def _extend(
+        self,
+        parameters: Flat,
+        layers: Sequence[Flat] | None,
+        batch: Batch,
+        tokens: Int[Array, "1 n"],
+        count: Int[Array, ""],
+        cache: Cache,
+        lengths: Int[Array, " b"],
+        numbers,
+        keys,
+        *,
+        room: int,
+        mode: Mode,
+    ) -> Decoding:
+        """As `_prefill`, for one conversation whose beginning is in a cache: `batch` holds its other `count` tokens.
+
+        Args:
+          tokens: of the whole conversation, filled up with numbers outside the vocabulary.
+        """
+        model = self._model(parameters)
+        x = model.embed(batch, dtype=self.dtype, implementation=self.attention)
+        hidden, cache = model.decoder.extend(x, batch["positions"], cache, lengths, self._layers(model, layers))
+        inside = jnp.arange(x.shape[1]) < count
+        position = jnp.max(jnp.where(inside, batch["positions"], -1), axis=(1, 2)) + 1
+        seen = self._seen(tokens) if mode.penalised else None
+        last = hidden[:, count - 1]
+        return self._begun(model, cache, lengths + count, position, last, seen, numbers, keys, room, mode)
+
+    def _seen(self, tokens: Int[Array, "b n"]) -> Bool[Array, "b v"]:
+        rows = jnp.arange(tokens.shape[0])[:, None]
+        return jnp.zeros((tokens.shape[0], self.config.decoder.vocab), bool).at[rows, tokens].set(True, mode="drop")
+
+    def _begun(self, model, cache, lengths, position, last, seen, numbers, keys, room, mode) -> Decoding:
+        first = choose(model.logits(last), numbers, keys, 0, seen, mode)
         answer = jnp.zeros((first.shape[0], room), jnp.int32).at[:, 0].set(first)
-        position = jnp.max(batch["positions"], axis=(1, 2)) + 1
-        # Rows without a prompt only fill up the batch.
         done = jnp.isin(first, self._stop) | (lengths == 0)
-        return Decoding(cache, lengths, position, first, done, answer, jnp.int32(1))
+        return Decoding(cache, lengths, position, first, done, answer, jnp.int32(1), seen)
 
-    def _decode(self, parameters: Flat, state: Decoding, until, temperature, keys) -> Decoding:
+    def _decode(
+        self, parameters: Flat, layers: Sequence[Flat] | None, state: Decoding, until, numbers, keys, *, mode: Mode
+    ) -> Decoding:
         """Goes on until `until` tokens or the end of every answer."""
         model = self._model(parameters)
+        modules = self._layers(model, layers)
+        rows = jnp.arange(state.last.shape[0])
 
         def more(state: Decoding):
             return (state.count < until) & ~jnp.all(state.done)
 
         def one(state: Decoding) -> Decoding:
-            positions = jnp.broadcast_to(state.position[:, None, None], (state.position.shape[0], 3, 1))
+            positions = jnp.broadcast_to(state.position[:, None, None], (len(rows), 3, 1))
             x = model.embed_tokens(state.last[:, None], self.dtype)
-            hidden, cache = model.decoder.decode(x, positions, state.cache, state.lengths)
-            token = _choose(model.logits(hidden[:, 0]), temperature, keys, state.count)
+            hidden, cache = model.decoder.extend(x, positions, state.cache, state.lengths, modules)
+            seen = state.seen
+            if mode.penalised:
+                seen = seen.at[rows, state.last].set(True)
+            token = choose(model.logits(hidden[:, 0]), numbers, keys, state.count, seen, mode)
             token = jnp.where(state.done, state.last, token)
             # A finished row keeps rewriting one entry behind its answer, which nothing reads.
             on = (~state.done).astype(jnp.int32)
@@ -93,16 +207,10 @@ class Decoder:
                 state.done | jnp.isin(token, self._stop),
                 state.answer.at[:, state.count].set(token),
                 state.count + 1,
+                seen,
             )
 
         return jax.lax.while_loop(more, one, state)
-
-
-def _choose(logits: Float[Array, "b v"], temperature, keys, count) -> Int[Array, " b"]:
-    """The likeliest token at temperature 0, else a draw; each row draws from its own stream of keys."""
-    draw = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, count), row))
-    warm = draw(keys, logits / jnp.maximum(temperature, 1e-6))
-    return jnp.where(temperature > 0, warm, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
 
 
 @functools.cache

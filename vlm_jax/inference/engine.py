@@ -8,7 +8,9 @@ What is compiled lies in `decoding`; how a conversation becomes arrays, in `vlm_
 """
 
 import dataclasses
+import functools
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,20 +19,37 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from vlm_jax.adapters import quantised
 from vlm_jax.checkpoint import files, hf_folder
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
-from vlm_jax.inference.decoding import Decoder, Decoding, bucket
+from vlm_jax.inference.decoding import Decoder, Decoding, Places, bucket
+from vlm_jax.inference.sampling import Sampling
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.parameters import Flat
+from vlm_jax.models.parameters import Flat, abstract_model, linears
 from vlm_jax.processing.chat import Message
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import Example, Size, assemble, stack
+from vlm_jax.processing.rows import VISUAL, Example, Picture, Size, assemble, stack
 
 MAX_BATCH = 16
 """Conversations answered at one time."""
 STREAM_TOKENS = 4
 """Tokens decoded between two pieces of a stream."""
+KEPT = 4
+"""Conversations whose caches are kept, so that their next turn is read from where they ended."""
+
+
+@dataclasses.dataclass
+class _Kept:
+    """A conversation in a cache."""
+
+    tokens: Int[np.ndarray, " n"]
+    pictures: tuple[bytes, ...]
+    state: Decoding
+
+    @property
+    def capacity(self) -> int:
+        return jax.tree.leaves(self.state.cache)[0].shape[-2]
 
 
 class LoadedModel:
@@ -52,7 +71,14 @@ class LoadedModel:
         """
         self.config, self.parameters, self.processor = config, parameters, processor
         self.stop_tokens = stop_tokens
+        self.pictures_encoded = 0
+        """Pictures that went through the vision tower so far."""
         self._decoder = Decoder(config, stop_tokens, dtype=dtype, attach=attach)
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+
+    @functools.cached_property
+    def _layers(self) -> tuple[Flat, ...] | None:
+        return self._decoder.layers_of(self.parameters)
 
     def fingerprint(self) -> str:
         """Tells weights apart: a digest of some values of every parameter."""
@@ -70,7 +96,8 @@ class LoadedModel:
     def logits(self, messages: Sequence[Message]) -> Float[np.ndarray, "tokens vocab"]:
         """float32 logits at every token of `encode(messages)`."""
         example = self.encode(messages)
-        logits = self._decoder.logits(self.parameters, self._batch([example], rows=1))
+        batch, _ = self._packed([example], 1)
+        logits = self._decoder.logits(self.parameters, batch)
         return np.asarray(logits[0, : len(example.input_ids)])
 
     def generate(
@@ -79,14 +106,20 @@ class LoadedModel:
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         seed: int = 0,
+        **sampling,
     ) -> str | list[str]:
         """The answer to a conversation, or the answers to a list of them; greedy at temperature 0.
 
+        A conversation that goes on where an earlier one ended is read from there: its pictures are not looked at again.
+
+        Args:
+          sampling: top_k, top_p, repetition_penalty, as in `vlm_jax.inference.sampling.Sampling`.
+
         Raises:
-          InputError: no conversation, an unreadable picture, or max_new_tokens below 1.
+          InputError: no conversation, an unreadable picture, or a setting that cannot be.
         """
         single = bool(messages) and isinstance(messages[0], dict)
-        tokens = self.generate_tokens([messages] if single else messages, max_new_tokens, temperature, seed)
+        tokens = self.generate_tokens([messages] if single else messages, max_new_tokens, temperature, seed, **sampling)
         answers = [self.processor.decode(answer) for answer in tokens]
         return answers[0] if single else answers
 
@@ -96,9 +129,14 @@ class LoadedModel:
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         seed: int = 0,
+        **sampling,
     ) -> list[Int[np.ndarray, " n"]]:
         """As `generate`, but the token ids of each answer, without its stop token."""
+        how = Sampling(temperature=temperature, seed=seed, **sampling)
         examples = [self._prompt(messages, max_new_tokens) for messages in conversations]
+        if len(examples) == 1:
+            *_, state = self._turn(examples[0], max_new_tokens, how, max_new_tokens)
+            return [self._before_stop(np.asarray(state.answer[0, : int(state.count)]))]
         # Alike lengths share a batch, so that short prompts do not wait for long ones.
         order = sorted(range(len(examples)), key=lambda index: examples[index].size)
         answers = {}
@@ -106,19 +144,36 @@ class LoadedModel:
             members = order[start : start + MAX_BATCH]
             rows = 1 << (len(members) - 1).bit_length()
             keys = self._keys(seed, members + [0] * (rows - len(members)))
-            batch = [examples[index] for index in members]
-            *_, state = self._decode(batch, rows, max_new_tokens, temperature, keys, max_new_tokens)
+            batch, places = self._packed([examples[index] for index in members], rows)
+            capacity = bucket(max(len(examples[index].input_ids) for index in members) + max_new_tokens)
+            state = self._decoder.prefill(
+                self.parameters,
+                batch,
+                places,
+                how.numbers(),
+                keys,
+                capacity=capacity,
+                room=bucket(max_new_tokens),
+                mode=how.mode,
+            )
+            *_, state = self._decode(state, max_new_tokens, how, keys, max_new_tokens)
             tokens = np.asarray(state.answer)[:, : int(state.count)]
             answers |= {index: self._before_stop(row) for index, row in zip(members, tokens, strict=False)}
         return [answers[index] for index in range(len(examples))]
 
     def stream(
-        self, messages: Sequence[Message], max_new_tokens: int = 64, temperature: float = 0.0, seed: int = 0
+        self,
+        messages: Sequence[Message],
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        seed: int = 0,
+        **sampling,
     ) -> Iterator[str]:
         """The answer to one conversation in pieces, as they are decoded; together they are what `generate` returns."""
+        how = Sampling(temperature=temperature, seed=seed, **sampling)
         example = self._prompt(messages, max_new_tokens)
         told = ""
-        for state in self._decode([example], 1, max_new_tokens, temperature, self._keys(seed, [0]), STREAM_TOKENS):
+        for state in self._turn(example, max_new_tokens, how, STREAM_TOKENS):
             finished = bool(state.done[0]) or int(state.count) >= max_new_tokens
             text = self.processor.decode(self._before_stop(np.asarray(state.answer[0, : int(state.count)])))
             # A character may be cut between two tokens; it is held back until it is whole.
@@ -126,18 +181,89 @@ class LoadedModel:
                 yield text[len(told) :]
                 told = text
 
-    def _decode(
-        self, examples: Sequence[Example], rows: int, limit: int, temperature: float, keys, tokens_a_call: int
-    ) -> Iterator[Decoding]:
-        warmth = jnp.float32(temperature)
-        batch = self._batch(examples, rows)
-        state = self._decoder.prefill(self.parameters, batch, warmth, keys, room=bucket(limit))
+    def _turn(self, example: Example, limit: int, how: Sampling, tokens_a_call: int) -> Iterator[Decoding]:
+        """Answers one conversation, from where it was kept if it was; keeps it."""
+        ids, keys = example.input_ids, self._keys(how.seed, [0])
+        pictures = tuple(_digest(picture) for picture in example.pictures)
+        shared, entry = self._longest_kept(example, pictures)
+        capacity, begin = bucket(len(ids) + limit), {"room": bucket(limit), "mode": how.mode}
+        if entry is None:
+            batch, places = self._packed([example], 1)
+            state = self._decoder.prefill(
+                self.parameters, batch, places, how.numbers(), keys, capacity=capacity, **begin
+            )
+        else:
+            kept = self._kept[entry]
+            cache, more = kept.state.cache, max(0, capacity - kept.capacity)
+            if shared >= len(kept.tokens) - 1:
+                del self._kept[entry]  # it goes on, in the same memory
+            elif not more:
+                cache = jax.tree.map(jnp.copy, cache)  # another conversation that begins alike
+            if more:
+                cache = jax.tree.map(
+                    lambda part: jnp.pad(part, [(0, 0)] * (part.ndim - 2) + [(0, more), (0, 0)]), cache
+                )
+            before = int((ids[:shared] == example.image_token).sum())
+            known = sum(np.cumsum([np.prod(picture.grid) for picture in example.pictures]) <= before)
+            rest = dataclasses.replace(
+                example,
+                input_ids=ids[shared:],
+                positions=example.positions[:, shared:],
+                supervised=example.supervised[shared:],
+                pictures=example.pictures[known:],
+            )
+            batch, _ = self._packed([rest], 1, smallest=16)
+            whole = np.full((1, bucket(len(ids))), self.config.decoder.vocab, np.int32)
+            whole[0, : len(ids)] = ids
+            state = self._decoder.extend(
+                self.parameters,
+                self._layers,
+                batch,
+                whole,
+                jnp.int32(len(ids) - shared),
+                cache,
+                jnp.full((1,), shared, jnp.int32),
+                how.numbers(),
+                keys,
+                **begin,
+            )
+        try:
+            for step in self._decode(state, limit, how, keys, tokens_a_call):
+                state = step
+                yield state
+        finally:
+            told = np.concatenate([ids, np.asarray(state.answer[0])])[: int(state.lengths[0])]
+            self._kept[id(state)] = _Kept(told, pictures, state)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+
+    def _longest_kept(self, example: Example, pictures: tuple[bytes, ...]) -> tuple[int, int | None]:
+        """How many tokens of a conversation are in a cache, and in which; None where too few are."""
+        best, entry = 0, None
+        spans = _spans(example)
+        for key, kept in self._kept.items():
+            most = min(len(kept.tokens), len(example.input_ids) - 1)
+            differ = np.flatnonzero(kept.tokens[:most] != example.input_ids[:most])
+            shared = int(differ[0]) if len(differ) else most
+            for number, (start, stop) in enumerate(spans):
+                same = number < len(kept.pictures) and kept.pictures[number] == pictures[number]
+                # A picture is known whole or not at all.
+                if start < shared and not (same and stop <= shared):
+                    shared = start
+            if shared > best:
+                best, entry = shared, key
+        worth = best >= len(example.input_ids) // 2 or any(stop <= best for _, stop in spans)
+        return (best, entry) if worth else (0, None)
+
+    def _decode(self, state: Decoding, limit: int, how: Sampling, keys, tokens_a_call: int) -> Iterator[Decoding]:
         count = 1
         if tokens_a_call < limit or limit == 1:
             yield state
         while count < limit and not bool(jnp.all(state.done)):
             count = min(count + tokens_a_call, limit)
-            state = self._decoder.decode(self.parameters, state, jnp.int32(count), warmth, keys)
+            state = self._decoder.decode(
+                self.parameters, self._layers, state, jnp.int32(count), how.numbers(), keys, mode=how.mode
+            )
             yield state
         yield state
 
@@ -146,20 +272,36 @@ class LoadedModel:
             raise InputError(f"max_new_tokens is {max_new_tokens}; wanted at least 1")
         return self.processor.encode(messages, generation_prompt=True)
 
-    def _batch(self, examples: Sequence[Example], rows: int) -> dict[str, np.ndarray]:
-        """One example a row, in the smallest bucket that holds the longest."""
+    def _packed(
+        self, examples: Sequence[Example], conversations: int, *, smallest: int = 64
+    ) -> tuple[dict[str, np.ndarray], Places]:
+        """Prompts side by side in few rows, in the smallest bucket that holds the longest; and where each lies."""
         vision = self.config.vision
-        capacity = Size(
-            bucket(max(example.size.tokens for example in examples)),
-            bucket(max(example.size.patches for example in examples), vision.block_slots),
-            1,
-        )
+        tokens = bucket(max(example.size.tokens for example in examples), smallest)
+        rows: list[list[int]] = []
+        free: list[int] = []
+        places = np.zeros((3, conversations), np.int32)
+        for index in sorted(range(len(examples)), key=lambda index: -len(examples[index].input_ids)):
+            length = len(examples[index].input_ids)
+            row = next((number for number, room in enumerate(free) if room >= length), len(rows))
+            if row == len(rows):
+                rows.append([])
+                free.append(tokens)
+            places[:, index] = row, tokens - free[row], length
+            rows[row].append(index)
+            free[row] -= length
+        rows += [[] for _ in range(bucket(len(rows), 1) - len(rows))]
         # Nothing is trained on here; a length that follows the answers would compile anew for each.
         plain = [dataclasses.replace(one, supervised=np.zeros_like(one.supervised)) for one in examples]
-        alone = [[example] for example in plain] + [[] for _ in range(rows - len(examples))]
-        return stack(
-            [assemble(one, capacity, patch_values=vision.patch_values, merge_unit=vision.merge_unit) for one in alone]
-        )
+        slots = max(sum(examples[index].size.patches for index in row) for row in rows)
+        # Whole windows, and no fewer than 64 slots: few shapes to compile.
+        capacity = Size(tokens, bucket(slots, -(-64 // vision.block_slots) * vision.block_slots), 1)
+        shape = {"patch_values": vision.patch_values, "merge_unit": vision.merge_unit}
+        batch = stack([assemble([plain[index] for index in row], capacity, **shape) for row in rows])
+        if not slots:
+            batch = {name: array for name, array in batch.items() if name not in VISUAL}
+        self.pictures_encoded += sum(len(example.pictures) for example in examples)
+        return batch, Places(*places)
 
     @staticmethod
     def _keys(seed: int, rows: Sequence[int]):
@@ -177,6 +319,7 @@ def load(
     *,
     adapter: str | Path | None = None,
     visual_tokens: int | tuple[int, int] | None = None,
+    quantise: str | None = None,
 ) -> LoadedModel:
     """Loads a Hugging Face folder, a hub id (`org/name@revision`), a PEFT folder, or a run folder (its newest
     checkpoint). Adapters are added into the kernels.
@@ -186,12 +329,15 @@ def load(
       adapter: a PEFT folder or a run folder with adapters alone, whose base `path` is.
       visual_tokens: the most (or (least, most)) visual tokens a picture takes; None keeps what the model was trained
         with, or what the folder's image processor says.
+      quantise: nf4 or int8: linear layers are held in 4 or 8 bits.
 
     Raises:
       InputError: not a model of a known architecture, or an incomplete one; every fault is listed.
     """
     if dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(f"dtype {dtype!r}: known are auto, float32, bfloat16")
+    if quantise not in (None, *quantised.KINDS):
+        raise InputError(f"quantise {quantise!r}: known are {', '.join(quantised.KINDS)}")
     kind = jnp.dtype(("float32" if jax.default_backend() == "cpu" else "bfloat16") if dtype == "auto" else dtype)
     source = open_model(str(path)) if adapter is None else open_model(str(adapter), base=str(path))
     if adapter is not None and source.base is None:
@@ -199,8 +345,23 @@ def load(
     processor = hf_folder.read_processor(source.assets, source.config, visual_tokens if source.images is None else None)
     if source.images is not None:
         processor.images = source.images.with_budget(visual_tokens)
-    parameters = source.read_merged(dtype=kind)
-    return LoadedModel(source.config, parameters, processor, stop_tokens(source.assets, processor), dtype=kind)
+    stops = stop_tokens(source.assets, processor)
+    if quantise is None:
+        return LoadedModel(source.config, source.read_merged(dtype=kind), processor, stops, dtype=kind)
+    kernels = {f"{place}/kernel" for place in linears(abstract_model(source.config))}
+
+    def pack(path: str, array) -> Flat:
+        held = jnp.asarray(array)
+        return quantised.packed(path, held, quantise) if path in kernels else {path: held}
+
+    if source.lora is None:
+        parameters = source.read(dtype=kind, place=pack)
+    else:
+        whole, parameters = source.read_merged(dtype=kind), {}
+        for path in list(whole):
+            parameters |= pack(path, whole.pop(path))
+    attach = [functools.partial(quantised.attach, kind=quantise)]
+    return LoadedModel(source.config, parameters, processor, stops, dtype=kind, attach=attach)
 
 
 def stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
@@ -214,3 +375,17 @@ def stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
                 raise InputError(f"{path}: eos_token_id must be a token id or a list of them, got {held!r}")
             return tokens
     return (processor.tokenizer.eos_token_id,)
+
+
+def _digest(picture: Picture) -> bytes:
+    return hashlib.sha256(repr(picture.grid).encode() + picture.patches.tobytes()).digest()
+
+
+def _spans(example: Example) -> list[tuple[int, int]]:
+    """First token and end of each picture."""
+    places, spans, done = np.flatnonzero(example.input_ids == example.image_token), [], 0
+    for picture in example.pictures:
+        count = picture.grid[0] * picture.grid[1]
+        spans.append((int(places[done]), int(places[done]) + count))
+        done += count
+    return spans

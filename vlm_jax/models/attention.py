@@ -13,7 +13,7 @@ Implementations (all agree with `reference` in tests):
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.errors import InputError
 from vlm_jax.models.fused_attention import KERNELS, fused
@@ -108,6 +108,25 @@ def attend(
     flat = weights.astype(v.dtype).reshape(*lead, kv_heads, groups * t, s)
     mixed = jnp.matmul(flat, values, preferred_element_type=jnp.float32).reshape(*lead, kv_heads, groups, t, d)
     return jnp.swapaxes((mixed / total).astype(v.dtype).reshape(*lead, heads, t, d), -3, -2)
+
+
+def attend_cached(
+    q: Float[Array, "b t heads d"],
+    k: Float[Array, "b kv_heads s d"],
+    v: Float[Array, "b kv_heads s d"],
+    visible: Bool[Array, "b t s"],
+) -> Float[Array, "b t heads d"]:
+    """`attend` for keys and values that lie by head, as a cache holds them: nothing of its size is moved."""
+    (b, t, heads, d), kv_heads = q.shape, k.shape[1]
+    groups = heads // kv_heads
+    queries = jnp.swapaxes(q, 1, 2).reshape(b, kv_heads, groups * t, d).astype(k.dtype)
+    scores = jnp.matmul(queries, jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32) * d**-0.5
+    scores = jnp.where(visible[:, None, None], scores.reshape(b, kv_heads, groups, t, -1), MASKED)
+    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+    total = weights.sum(axis=-1, keepdims=True)
+    flat = weights.astype(v.dtype).reshape(b, kv_heads, groups * t, -1)
+    mixed = jnp.matmul(flat, v, preferred_element_type=jnp.float32).reshape(b, kv_heads, groups, t, d)
+    return jnp.swapaxes((mixed / total).astype(q.dtype).reshape(b, heads, t, d), 1, 2)
 
 
 def _dense(q, k, v, q_segments, kv_segments, start):

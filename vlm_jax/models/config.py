@@ -1,4 +1,4 @@
-"""Shapes of a Qwen2.5-VL model, read from and written to the `config.json` of a Hugging Face folder.
+"""Shapes of a Qwen2-VL or Qwen2.5-VL model, read from and written to the `config.json` of a Hugging Face folder.
 
 Only what changes the computation is kept. What a folder's `config.json` holds beyond that is carried along as it is
 by `vlm_jax.checkpoint`, so that a round trip loses nothing.
@@ -10,10 +10,18 @@ from typing import Any
 
 from vlm_jax.errors import InputError
 
+FAMILIES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL"}
+"""`model_type` of a `config.json`, and what people call it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """The vision tower. Lengths named `patch_size` and `window_size` are pixels."""
+    """The vision tower. Lengths named `patch_size` and `window_size` are pixels.
+
+    Attributes:
+      family: a key of `FAMILIES`. Qwen2.5-VL has RMSNorm, SwiGLU and windows; Qwen2-VL has LayerNorm, an MLP with
+        QuickGELU, and every block sees the whole picture.
+    """
 
     depth: int
     hidden: int
@@ -31,6 +39,7 @@ class VisionConfig:
     pixel_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     pixel_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
     """Normalisation of pixels in [0, 1]; CLIP's values unless the folder's image processor says otherwise."""
+    family: str = "qwen2_5_vl"
 
     @property
     def head_dim(self) -> int:
@@ -101,17 +110,17 @@ def from_hf(
       InputError: another architecture, a missing key, or a setting this implementation does not compute; `where`
         names the file in the message.
     """
-    model_type = config.get("model_type")
-    if model_type != "qwen2_5_vl":
-        raise InputError(
-            f"{where}: model_type is {model_type!r}; this version reads 'qwen2_5_vl' (Qwen2.5-VL of any size)"
-        )
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        known = ", ".join(f"{key!r} ({name} of any size)" for key, name in FAMILIES.items())
+        raise InputError(f"{where}: model_type is {family!r}; this version reads {known}")
     text = config.get("text_config") or config
     vision = config.get("vision_config") or {}
     odd = [name for name, part in (("text_config", text), ("vision_config", vision)) if not isinstance(part, Mapping)]
     if odd:
         raise InputError(f"{where}: {' and '.join(odd)} must be a JSON object")
-    missing = [f"vision_config.{key}" for key in ("depth", "hidden_size", "intermediate_size") if key not in vision]
+    width = {"qwen2_5_vl": ("hidden_size", "intermediate_size"), "qwen2_vl": ("embed_dim", "hidden_size")}[family]
+    missing = [f"vision_config.{key}" for key in ("depth", *width) if key not in vision]
     missing += [
         key
         for key in ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
@@ -126,10 +135,13 @@ def from_hf(
         raise InputError(f"{where}: rope_type {rope_type!r} is not implemented; known: 'default', 'mrope'")
     if text.get("use_sliding_window"):
         raise InputError(f"{where}: use_sliding_window is true; sliding-window layers are not implemented")
-    for name, holder in (("hidden_act", text), ("vision_config.hidden_act", vision)):
-        activation = holder.get("hidden_act", "silu")
-        if activation != "silu":
-            raise InputError(f"{where}: {name} is {activation!r}; Qwen2.5-VL uses 'silu'")
+    for name, holder, usual in (
+        ("hidden_act", text, "silu"),
+        ("vision_config.hidden_act", vision, {"qwen2_5_vl": "silu", "qwen2_vl": "quick_gelu"}[family]),
+    ):
+        activation = holder.get("hidden_act", usual)
+        if activation != usual:
+            raise InputError(f"{where}: {name} is {activation!r}; {FAMILIES[family]} uses {usual!r}")
 
     decoder = DecoderConfig(
         layers=text["num_hidden_layers"],
@@ -144,21 +156,36 @@ def from_hf(
         mrope_sections=tuple(rope.get("mrope_section", (16, 24, 24))),
         tied=bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings", False)),
     )
+    patch, merge = vision.get("patch_size", vision.get("spatial_patch_size", 14)), vision.get("spatial_merge_size", 2)
+    if family == "qwen2_5_vl":
+        shape = {
+            "hidden": vision["hidden_size"],
+            "mlp": vision["intermediate_size"],
+            "out_hidden": vision.get("out_hidden_size", 3584),
+            "window_size": vision.get("window_size", 112),
+            "global_blocks": tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31))),
+        }
+    else:
+        shape = {
+            "hidden": vision["embed_dim"],
+            "mlp": int(vision["embed_dim"] * vision.get("mlp_ratio", 4)),
+            "out_hidden": vision["hidden_size"],
+            # No windows: a block of the layout is one merged unit, so pictures keep their order and need no padding.
+            "window_size": patch * merge,
+            "global_blocks": tuple(range(vision["depth"])),
+        }
     tower = VisionConfig(
+        family=family,
         depth=vision["depth"],
-        hidden=vision["hidden_size"],
         heads=vision.get("num_heads", 16),
-        mlp=vision["intermediate_size"],
-        out_hidden=vision.get("out_hidden_size", 3584),
-        patch_size=vision.get("patch_size", vision.get("spatial_patch_size", 14)),
+        patch_size=patch,
         temporal_patch_size=vision.get("temporal_patch_size", 2),
-        merge_size=vision.get("spatial_merge_size", 2),
-        window_size=vision.get("window_size", 112),
+        merge_size=merge,
         channels=vision.get("in_channels", vision.get("in_chans", 3)),
-        global_blocks=tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31))),
         rope_theta=(vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0),
         pixel_mean=tuple(pixel_mean),
         pixel_std=tuple(pixel_std),
+        **shape,
     )
     result = VLMConfig(
         vision=tower,
@@ -178,9 +205,42 @@ def from_hf(
 def to_hf(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
     """The `config.json` of a model made here, in the flat layout of the hub's files."""
     vision, decoder = config.vision, config.decoder
+    tower = {
+        "model_type": vision.family,
+        "depth": vision.depth,
+        "in_channels": vision.channels,
+        "in_chans": vision.channels,
+        "initializer_range": config.init_std,
+        "num_heads": vision.heads,
+        "patch_size": vision.patch_size,
+        "spatial_merge_size": vision.merge_size,
+        "spatial_patch_size": vision.patch_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+    }
+    if vision.family == "qwen2_5_vl":
+        tower |= {
+            "fullatt_block_indexes": list(vision.global_blocks),
+            "hidden_act": "silu",
+            "hidden_size": vision.hidden,
+            "intermediate_size": vision.mlp,
+            "out_hidden_size": vision.out_hidden,
+            "tokens_per_second": 2,
+            "window_size": vision.window_size,
+        }
+    else:
+        tower |= {
+            "embed_dim": vision.hidden,
+            "hidden_act": "quick_gelu",
+            "hidden_size": vision.out_hidden,
+            "mlp_ratio": vision.mlp // vision.hidden,
+        }
     return {
-        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-        "model_type": "qwen2_5_vl",
+        "architectures": [
+            {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen2_vl": "Qwen2VLForConditionalGeneration"}[
+                vision.family
+            ]
+        ],
+        "model_type": vision.family,
         "torch_dtype": dtype,
         "attention_dropout": 0.0,
         "hidden_act": "silu",
@@ -204,25 +264,7 @@ def to_hf(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
         "video_token_id": config.video_token,
         "vision_start_token_id": config.vision_start_token,
         "vision_end_token_id": config.vision_end_token,
-        "vision_config": {
-            "model_type": "qwen2_5_vl",
-            "depth": vision.depth,
-            "fullatt_block_indexes": list(vision.global_blocks),
-            "hidden_act": "silu",
-            "hidden_size": vision.hidden,
-            "in_channels": vision.channels,
-            "in_chans": vision.channels,
-            "initializer_range": config.init_std,
-            "intermediate_size": vision.mlp,
-            "num_heads": vision.heads,
-            "out_hidden_size": vision.out_hidden,
-            "patch_size": vision.patch_size,
-            "spatial_merge_size": vision.merge_size,
-            "spatial_patch_size": vision.patch_size,
-            "temporal_patch_size": vision.temporal_patch_size,
-            "tokens_per_second": 2,
-            "window_size": vision.window_size,
-        },
+        "vision_config": tower,
     }
 
 

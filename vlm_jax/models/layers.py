@@ -75,6 +75,39 @@ class RMSNorm(nnx.Module):
         return self.scale[...].astype(x.dtype) * wide.astype(x.dtype)
 
 
+class LayerNorm(nnx.Module):
+    """Layer norm (Ba et al. 2016), statistics in float32."""
+
+    def __init__(self, features: int, *, eps: float, dtype):
+        self.scale = nnx.Param(jnp.ones((features,), dtype))
+        self.bias = nnx.Param(jnp.zeros((features,), dtype))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        wide = x.astype(jnp.float32)
+        wide = wide - wide.mean(axis=-1, keepdims=True)
+        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+        wide = wide * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)
+        return wide.astype(x.dtype)
+
+
+class MLP(nnx.Module):
+    """`fc2(activation(fc1(x)))`."""
+
+    def __init__(self, hidden: int, mlp: int, *, activation: Callable, std: float, dtype, rngs: nnx.Rngs):
+        self.fc1 = Linear(hidden, mlp, bias=True, std=std, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(mlp, hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+def quick_gelu(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """CLIP's approximation of GELU: x · σ(1.702 x)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
 class GatedMLP(nnx.Module):
     """SwiGLU: `down(silu(gate(x)) * up(x))`."""
 

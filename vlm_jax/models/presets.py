@@ -1,8 +1,25 @@
-"""Shapes by name: the published sizes of Qwen2.5-VL, and small ones for machines without an accelerator."""
+"""Shapes by name: published sizes of Qwen2.5-VL and Qwen2-VL, and small ones for machines without an accelerator."""
 
 import dataclasses
 
 from vlm_jax.models.config import DecoderConfig, VisionConfig, VLMConfig
+
+
+def _qwen2(layers: int, hidden: int, heads: int, kv_heads: int, mlp: int, vocab: int, tied: bool):
+    decoder = DecoderConfig(
+        layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads, mlp=mlp, vocab=vocab, tied=tied
+    )
+    tower = VisionConfig(
+        family="qwen2_vl",
+        depth=32,
+        hidden=1280,
+        heads=16,
+        mlp=5120,
+        out_hidden=hidden,
+        window_size=28,
+        global_blocks=tuple(range(32)),
+    )
+    return VLMConfig(vision=tower, decoder=decoder)
 
 
 def _published(layers: int, hidden: int, heads: int, kv_heads: int, mlp: int, vocab: int, tied: bool, vision_mlp: int):
@@ -56,6 +73,9 @@ PRESETS: dict[str, VLMConfig] = {
     "7b": _published(28, 3584, 28, 4, 18944, 152064, False, 3420),
     "32b": _published(64, 5120, 40, 8, 27648, 152064, False, 3456),
     "72b": _published(80, 8192, 64, 8, 29568, 152064, False, 3456),
+    "qwen2-2b": _qwen2(28, 1536, 12, 2, 8960, 151936, True),
+    "qwen2-7b": _qwen2(28, 3584, 28, 4, 18944, 152064, False),
+    "qwen2-72b": _qwen2(80, 8192, 64, 8, 29568, 152064, False),
 }
 
 

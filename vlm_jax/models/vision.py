@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's vision tower and merger.
+"""The vision towers of Qwen2.5-VL and Qwen2-VL, and their merger.
 
 Patches arrive already ordered by window (`vlm_jax.processing.vision_layout`): slots come in blocks of one full
 window; a block holds one whole window or several partial windows of one image, told apart by `window_ids`. So a
@@ -13,7 +13,18 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from vlm_jax.models.attention import attend, attention
 from vlm_jax.models.config import VisionConfig
-from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, product, repeating_period, rows_apart
+from vlm_jax.models.layers import (
+    MLP,
+    GatedMLP,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    Stack,
+    product,
+    quick_gelu,
+    repeating_period,
+    rows_apart,
+)
 from vlm_jax.models.rope import axial_angles, rotate
 
 
@@ -38,14 +49,21 @@ class PatchEmbed(nnx.Module):
         return product(pixels.astype(dtype), self.kernel[...].sum(axis=0))
 
 
+def _norm(config: VisionConfig, dtype) -> nnx.Module:
+    return (RMSNorm if config.family == "qwen2_5_vl" else LayerNorm)(config.hidden, eps=config.norm_eps, dtype=dtype)
+
+
 class VisionBlock(nnx.Module):
     def __init__(self, config: VisionConfig, *, std: float, dtype, rngs: nnx.Rngs):
         self.heads = config.heads
-        self.norm1 = RMSNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
-        self.norm2 = RMSNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+        self.norm1, self.norm2 = _norm(config, dtype), _norm(config, dtype)
         self.qkv = Linear(config.hidden, 3 * config.hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
         self.proj = Linear(config.hidden, config.hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
-        self.mlp = GatedMLP(config.hidden, config.mlp, bias=True, std=std, dtype=dtype, rngs=rngs)
+        make = {"std": std, "dtype": dtype, "rngs": rngs}
+        if config.family == "qwen2_5_vl":
+            self.mlp = GatedMLP(config.hidden, config.mlp, bias=True, **make)
+        else:
+            self.mlp = MLP(config.hidden, config.mlp, activation=quick_gelu, **make)
 
     def __call__(self, x: Float[Array, "b p d"], cos, sin, mix) -> Float[Array, "b p d"]:
         qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3, self.heads, -1)
@@ -61,7 +79,7 @@ class Merger(nnx.Module):
     def __init__(self, config: VisionConfig, *, std: float, dtype, rngs: nnx.Rngs):
         self.merge_unit = config.merge_unit
         wide = config.hidden * config.merge_unit
-        self.norm = RMSNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+        self.norm = _norm(config, dtype)
         self.fc1 = Linear(wide, wide, bias=True, std=std, dtype=dtype, rngs=rngs)
         self.fc2 = Linear(wide, config.out_hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
 

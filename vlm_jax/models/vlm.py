@@ -37,6 +37,8 @@ class VLM(nnx.Module):
     ) -> Float[Array, "b t d"]:
         """Token embeddings with every image token replaced by the visual embedding it takes."""
         x = self.embed_tokens(batch["tokens"], dtype)
+        if "patches" not in batch:
+            return x
         patches = self.vision(
             batch["patches"],
             batch["patch_coords"],

@@ -19,6 +19,8 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"decoder/.*attention/o_proj/kernel$", ("fan", "embed")),
     (r"mlp/(gate|up)_proj/kernel$", ("embed", "fan")),
     (r"mlp/down_proj/kernel$", ("fan", "embed")),
+    (r"mlp/fc1/kernel$", ("embed", "fan")),
+    (r"mlp/fc2/kernel$", ("fan", "embed")),
     # The tower's q, k and v are one product whose thirds a tensor axis would cut across.
     (r"vision/.*(qkv|proj)/kernel$", ("embed", None)),
     (r"connector/fc1/kernel$", ("embed", "fan")),

@@ -214,11 +214,11 @@ def _image_settings(held: dict[str, Any]) -> ImageSettings:
     return settings
 
 
-def image_settings_json(settings: ImageSettings) -> dict[str, Any]:
-    """`preprocessor_config.json` in the form of the hub's Qwen2.5-VL folders."""
+def image_settings_json(settings: ImageSettings, processor_class: str = "Qwen2_5_VLProcessor") -> dict[str, Any]:
+    """`preprocessor_config.json` in the form of the hub's Qwen2-VL and Qwen2.5-VL folders."""
     return {
         "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2_5_VLProcessor",
+        "processor_class": processor_class,
         "min_pixels": settings.min_pixels,
         "max_pixels": settings.max_pixels,
         "size": {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},

@@ -13,6 +13,9 @@ from jaxtyping import Bool, Int, UInt8
 
 from vlm_jax.processing.vision_layout import VisionLayout
 
+VISUAL = ("patches", "patch_coords", "image_ids", "window_ids")
+"""What of a batch is fed to the tower; without pictures a batch may leave it out, and the tower does not run."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Picture:

@@ -1,0 +1,130 @@
+"""Conversations that go on: what was read is kept, and answers are those of a model that reads everything anew."""
+
+import numpy as np
+import pytest
+import torch
+
+import vlm_jax
+from tests.tiny_models import PHOTOS, assistant, noise, reference_inputs, save_tiny, user
+
+CAT = str(PHOTOS / "chelsea.jpg")
+QUESTIONS = ("What is it called?", "And what colour is it?", "Is it asleep?", "Where does it look?", "Thank you")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    return folder, save_tiny(folder, layers=2, depth=2, global_blocks=(1,))
+
+
+def answers(model, messages, questions, **how):
+    """Asks one question after the other; what the model said."""
+    messages, said = list(messages), []
+    for question in questions:
+        messages.append(question if isinstance(question, dict) else user(question))
+        said.append(model.generate(messages, max_new_tokens=8, **how))
+        messages.append(assistant(said[-1]))
+    return said
+
+
+def anew(folder, messages, questions, **how):
+    """The same, each turn by a model that has kept nothing."""
+    messages, said = list(messages), []
+    model = vlm_jax.load(folder)
+    for question in questions:
+        messages.append(question if isinstance(question, dict) else user(question))
+        model._kept.clear()
+        said.append(model.generate(messages, max_new_tokens=8, **how))
+        messages.append(assistant(said[-1]))
+    return said, model.pictures_encoded
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 3}, {"repetition_penalty": 1.5}])
+def test_five_turns_about_one_picture_encode_it_once(made, how):
+    folder, _ = made
+    model = vlm_jax.load(folder)
+    questions = [user(QUESTIONS[0], CAT), *QUESTIONS[1:]]
+    expected, encoded = anew(folder, [], questions, **how)
+    assert encoded == len(QUESTIONS)
+    assert answers(model, [], questions, **how) == expected
+    assert model.pictures_encoded == 1
+
+
+def test_a_later_picture_is_read_beside_the_first(made, tmp_path):
+    folder, _ = made
+    model = vlm_jax.load(folder)
+    questions = [user("What?", CAT), user("And this?", noise(tmp_path, 84, 140)), "Which is larger?"]
+    assert answers(model, [], questions) == anew(folder, [], questions)[0]
+    assert model.pictures_encoded == 2
+
+
+def test_another_picture_in_the_same_words_is_looked_at(made, tmp_path):
+    folder, _ = made
+    model = vlm_jax.load(folder)
+    pictures = [noise(tmp_path, 112, 112, seed) for seed in range(2)]
+    for picture in pictures * 2:
+        found = model.logits([user("What?", picture)])
+        kept = model.generate([user("What?", picture)], max_new_tokens=8)
+        assert kept == anew(folder, [], [user("What?", picture)])[0][0], found.shape
+    assert model.pictures_encoded == 4 + 2  # by logits each time, for answers once each
+
+
+def test_a_stream_that_was_left_can_be_gone_on_with(made):
+    folder, _ = made
+    model = vlm_jax.load(folder)
+    pieces = model.stream([user("Tell me", CAT)], max_new_tokens=32)
+    first = next(pieces)
+    pieces.close()
+    go_on = [user("Tell me", CAT), assistant(first), user("Go on")]
+    model_anew = vlm_jax.load(folder)
+    assert model.generate(go_on, max_new_tokens=8) == model_anew.generate(go_on, max_new_tokens=8)
+    assert model.pictures_encoded == 1
+
+
+def test_a_turn_after_a_long_answer_equals_transformers(made):
+    folder, theirs = made
+    model = vlm_jax.load(folder)
+    messages = [user("What is it called?", CAT)]
+    messages += [assistant(model.generate(messages, max_new_tokens=80)), user("Sure?")]
+    inputs = reference_inputs(folder, model.processor.tokenizer, messages, generation_prompt=True)
+    with torch.no_grad():
+        tokens = theirs.generate(**inputs, max_new_tokens=24, do_sample=False)
+    expected = tokens[0, inputs["input_ids"].shape[1] :].numpy()
+    (found,) = model.generate_tokens([messages], max_new_tokens=24)
+    np.testing.assert_array_equal(found, expected[: len(found)])
+    assert model.pictures_encoded == 1
+
+
+@pytest.mark.parametrize("kind, share", [("nf4", 0.29), ("int8", 0.52)])
+def test_linear_layers_in_4_or_8_bits_take_little_and_answer_as_their_reference(made, kind, share):
+    from vlm_jax.adapters import quantised
+
+    folder, _ = made
+    plain, model = vlm_jax.load(folder), vlm_jax.load(folder, quantise=kind)
+    packed = {path.rpartition("/")[0] for path in model.parameters if path.endswith("/scales")}
+    size = sum(leaf.nbytes for path, leaf in model.parameters.items() if path.rpartition("/")[0] in packed)
+    # Blocks of 64 are not filled by layers this narrow: counted by what full ones take.
+    wide = sum(
+        plain.parameters[path].shape[-1]
+        * -(-plain.parameters[path].shape[-2] // 64)
+        * 64
+        * int(np.prod(plain.parameters[path].shape[:-2]))
+        for path in packed
+    )
+    assert size <= share * wide * 2
+    # The reference: the same weights, rounded, in plain float32.
+    rounded = dict(plain.parameters)
+    for path in packed:
+        codes = model.parameters[f"{path}/{quantised.CODES[kind]}"]
+        kernel = plain.parameters[path]
+        rounded[path] = quantised.dequantise(codes, model.parameters[f"{path}/scales"], kind, kernel.shape[-2])
+    plain.parameters = rounded
+    messages = [user("What is it called?", CAT), assistant("Chelsea")]
+    expected = plain.logits(messages)
+    assert np.abs(model.logits(messages) - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert isinstance(model.generate(messages[:1], max_new_tokens=4), str)
+
+
+def test_an_unknown_kind_of_quantisation_is_named(made):
+    with pytest.raises(vlm_jax.InputError, match="quantise 'nf5': known are nf4, int8"):
+        vlm_jax.load(made[0], quantise="nf5")

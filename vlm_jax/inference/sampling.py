@@ -1,0 +1,113 @@
+"""Which token comes next: the likeliest, or a draw under temperature, top-k and top-p, with or without a penalty.
+
+In the order and with the rules of transformers' logits processors, so that settings mean what people know.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from vlm_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen.
+
+    Attributes:
+      temperature: 0 takes the likeliest token; higher is more varied.
+      top_k: only the k likeliest tokens are drawn from; 0: all.
+      top_p: only the likeliest tokens that together have this probability; 1: all.
+      repetition_penalty: logits of tokens that stand in the conversation are divided by it (multiplied, where they are
+        below 0; Keskar et al. 2019); 1: none.
+      seed: of the draws.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        faults = [
+            f"{name} is {value!r}; wanted {wanted}"
+            for name, value, sound, wanted in (
+                ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
+                ("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more"),
+                ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1"),
+                ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0"),
+            )
+            if not (math.isfinite(value) and sound)
+        ]
+        if faults:
+            raise InputError(faults)
+
+    @property
+    def mode(self) -> "Mode":
+        return Mode(
+            drawn=self.temperature > 0,
+            cut=self.temperature > 0 and (self.top_k > 0 or self.top_p < 1),
+            penalised=self.repetition_penalty != 1,
+        )
+
+    def numbers(self) -> dict[str, Array]:
+        """What a compiled program is given, so that other values do not compile anew."""
+        return {
+            "temperature": jnp.float32(self.temperature),
+            "top_k": jnp.int32(self.top_k),
+            "top_p": jnp.float32(self.top_p),
+            "penalty": jnp.float32(self.repetition_penalty),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """What of `Sampling` a program computes at all; each is compiled by itself."""
+
+    drawn: bool
+    cut: bool
+    penalised: bool
+
+
+def choose(
+    logits: Float[Array, "b v"],
+    numbers: dict[str, Array],
+    keys: Array,
+    count: int | Int[Array, ""],
+    seen: Bool[Array, "b v"] | None,
+    mode: Mode,
+) -> Int[Array, " b"]:
+    """The next token of each row; a row draws from its own stream of keys.
+
+    Args:
+      count: how many tokens the answers have: which draw of the stream this is.
+      seen: the tokens of each conversation so far; None where nothing is penalised.
+    """
+    if mode.penalised:
+        penalty = numbers["penalty"]
+        logits = jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
+    if not mode.drawn:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    logits = logits / numbers["temperature"]
+    if mode.cut:
+        logits = cut(logits, numbers["top_k"], numbers["top_p"])
+    draw = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, count), row))
+    return draw(keys, logits).astype(jnp.int32)
+
+
+def cut(logits: Float[Array, "b v"], top_k: Int[Array, ""], top_p: Float[Array, ""]) -> Float[Array, "b v"]:
+    """Minus infinity for all but the `top_k` likeliest (0: all), and of these the likeliest that reach `top_p`."""
+    vocab = logits.shape[-1]
+    ranked = -jnp.sort(-logits, axis=-1)
+    place = jnp.where(top_k == 0, vocab, jnp.minimum(top_k, vocab)) - 1
+    least = jnp.take_along_axis(ranked, jnp.broadcast_to(place, (logits.shape[0], 1)), axis=-1)
+    ranked = jnp.where(ranked < least, -jnp.inf, ranked)
+    shares = jax.nn.softmax(ranked, axis=-1)
+    # A token stays while those before it do not reach the share; the first always does.
+    stays = (jnp.cumsum(shares, axis=-1) - shares < top_p) | (top_p >= 1)
+    least = jnp.maximum(least, jnp.min(jnp.where(stays, ranked, jnp.inf), axis=-1, keepdims=True))
+    return jnp.where(logits < least, -jnp.inf, logits)
