@@ -26,65 +26,19 @@ import os
 import statistics
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 
+from side_by_side import Worker
 from train_step_data import SHAPES, Settings, model_of
 
 SIDES = {"transformers": "train_step_theirs", "vlm_jax": "train_step_ours"}
-
-
-def work(side: str, settings: Settings, pipe) -> None:
-    """A side's process: makes it, then answers calls until the pipe closes."""
-    try:
-        made = importlib.import_module(SIDES[side]).Side(settings)
-        pipe.send((True, None))
-        while call := pipe.recv():
-            name, arguments = call
-            pipe.send((True, getattr(made, name)(*arguments)))
-    except EOFError:
-        pass
-    except BaseException as error:
-        traceback.print_exc()
-        pipe.send((False, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"))
-
-
-class Worker:
-    """One side in a process of its own, so that neither's memory or threads are the other's."""
-
-    def __init__(self, side: str, settings: Settings):
-        context = multiprocessing.get_context("spawn")
-        self._pipe, far = context.Pipe()
-        self._process = context.Process(target=work, args=(side, settings, far), daemon=True)
-        self._process.start()
-        far.close()
-        self._answer()
-
-    def _answer(self):
-        try:
-            sound, found = self._pipe.recv()
-        except EOFError:
-            raise RuntimeError("its process ended (out of memory?)") from None
-        if not sound:
-            raise RuntimeError(found)
-        return found
-
-    def __call__(self, name: str, *arguments):
-        self._pipe.send((name, arguments))
-        return self._answer()
-
-    def close(self) -> None:
-        self._pipe.close()
-        self._process.join(30)
-        if self._process.is_alive():
-            self._process.kill()
 
 
 def compare(settings: Settings, turns: int) -> bool:
     """Measures both sides and prints what was found; whether their losses agree, as far as they are compared."""
     absent = left_out(settings)
     if settings.device == "cpu" and not absent:
-        workers = {side: Worker(side, settings) for side in SIDES}
+        workers = {side: Worker(module, settings) for side, module in SIDES.items()}
         chosen, losses = workers["vlm_jax"]("losses")
         losses = {"vlm_jax": losses, "transformers": workers["transformers"]("losses", chosen)}
         seconds = {side: [] for side in SIDES}
@@ -101,7 +55,7 @@ def compare(settings: Settings, turns: int) -> bool:
         if side == "transformers" and absent:
             continue
         try:
-            worker = Worker(side, settings)
+            worker = Worker(SIDES[side], settings)
             worker("turn")  # kernels are chosen and memory is taken the first time
             seconds[side] = [worker("turn") for _ in range(turns)]
             facts[side] = worker("facts")

@@ -33,7 +33,7 @@ def anew(folder, messages, questions, **how):
     model = vlm_jax.load(folder)
     for question in questions:
         messages.append(question if isinstance(question, dict) else user(question))
-        model._kept.clear()
+        model.forget()
         said.append(model.generate(messages, max_new_tokens=8, **how))
         messages.append(assistant(said[-1]))
     return said, model.pictures_encoded

@@ -214,11 +214,17 @@ class Decoder:
 
 
 @functools.cache
-def bucket(size: int, smallest: int = 64) -> int:
-    """The next of smallest × 1, 2, 3, 4, 6, 8, 12, 16 …: few shapes to compile, at most half of one wasted."""
-    step = smallest
+def bucket(size: int, smallest: int = 64, steps: int = 2) -> int:
+    """A size at least as large, of few: each is a shape to compile.
+
+    smallest × 1, 2, 3, 4, 6, 8, 12, 16 …, at most half of one wasted; with more `steps` from one power of two to the
+    next, less is.
+    """
+    power = smallest
     while True:
-        for candidate in (step, step * 3 // 2) if step > smallest else (step,):
-            if size <= candidate:
+        # Below `steps` × smallest every multiple is one.
+        for part in range(min(steps, power // smallest)):
+            candidate = power + part * max(smallest, power // steps // smallest * smallest)
+            if size <= candidate < 2 * power:
                 return candidate
-        step *= 2
+        power *= 2

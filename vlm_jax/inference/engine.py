@@ -80,6 +80,10 @@ class LoadedModel:
     def _layers(self) -> tuple[Flat, ...] | None:
         return self._decoder.layers_of(self.parameters)
 
+    def forget(self) -> None:
+        """Lets go of the conversations that are kept, and of their memory."""
+        self._kept.clear()
+
     def fingerprint(self) -> str:
         """Tells weights apart: a digest of some values of every parameter."""
         digest = hashlib.sha256()
@@ -277,25 +281,20 @@ class LoadedModel:
     ) -> tuple[dict[str, np.ndarray], Places]:
         """Prompts side by side in few rows, in the smallest bucket that holds the longest; and where each lies."""
         vision = self.config.vision
-        tokens = bucket(max(example.size.tokens for example in examples), smallest)
-        rows: list[list[int]] = []
-        free: list[int] = []
+        sizes = [example.size for example in examples]
+        tokens = bucket(max(size.tokens for size in sizes), smallest, steps=4)
+        rows = _shelves(sizes, tokens)
         places = np.zeros((3, conversations), np.int32)
-        for index in sorted(range(len(examples)), key=lambda index: -len(examples[index].input_ids)):
-            length = len(examples[index].input_ids)
-            row = next((number for number, room in enumerate(free) if room >= length), len(rows))
-            if row == len(rows):
-                rows.append([])
-                free.append(tokens)
-            places[:, index] = row, tokens - free[row], length
-            rows[row].append(index)
-            free[row] -= length
-        rows += [[] for _ in range(bucket(len(rows), 1) - len(rows))]
+        for number, row in enumerate(rows):
+            start = 0
+            for index in row:
+                places[:, index] = number, start, sizes[index].tokens
+                start += sizes[index].tokens
         # Nothing is trained on here; a length that follows the answers would compile anew for each.
         plain = [dataclasses.replace(one, supervised=np.zeros_like(one.supervised)) for one in examples]
-        slots = max(sum(examples[index].size.patches for index in row) for row in rows)
+        slots = max(sum(sizes[index].patches for index in row) for row in rows)
         # Whole windows, and no fewer than 64 slots: few shapes to compile.
-        capacity = Size(tokens, bucket(slots, -(-64 // vision.block_slots) * vision.block_slots), 1)
+        capacity = Size(tokens, bucket(slots, -(-64 // vision.block_slots) * vision.block_slots, steps=8), 1)
         shape = {"patch_values": vision.patch_values, "merge_unit": vision.merge_unit}
         batch = stack([assemble([plain[index] for index in row], capacity, **shape) for row in rows])
         if not slots:
@@ -375,6 +374,39 @@ def stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
                 raise InputError(f"{path}: eos_token_id must be a token id or a list of them, got {held!r}")
             return tokens
     return (processor.tokenizer.eos_token_id,)
+
+
+def _shelves(sizes: Sequence[Size], tokens: int) -> list[list[int]]:
+    """Which prompts share each row of so many tokens: as few rows as may be, patches even among them."""
+    count = len(_first_fit(sizes, tokens))
+    rows: list[list[int]] = [[] for _ in range(bucket(count, 1))]
+    free, patches = [tokens] * len(rows), [0] * len(rows)
+    mean = max(1, sum(size.patches for size in sizes) / len(rows))
+    # What takes much of a row in either way first.
+    for index in sorted(
+        range(len(sizes)), key=lambda index: -max(sizes[index].tokens / tokens, sizes[index].patches / mean)
+    ):
+        room = [row for row in range(len(rows)) if free[row] >= sizes[index].tokens]
+        if not room:  # evenly it does not fit
+            return _first_fit(sizes, tokens) + [[] for _ in range(len(rows) - count)]
+        row = min(room, key=patches.__getitem__)
+        rows[row].append(index)
+        free[row] -= sizes[index].tokens
+        patches[row] += sizes[index].patches
+    return rows
+
+
+def _first_fit(sizes: Sequence[Size], tokens: int) -> list[list[int]]:
+    rows: list[list[int]] = []
+    free: list[int] = []
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index].tokens):
+        row = next((row for row, room in enumerate(free) if room >= sizes[index].tokens), len(rows))
+        if row == len(rows):
+            rows.append([])
+            free.append(tokens)
+        rows[row].append(index)
+        free[row] -= sizes[index].tokens
+    return rows
 
 
 def _digest(picture: Picture) -> bytes:

@@ -1,0 +1,115 @@
+"""Answers beside transformers' `generate`: the same weights, the same conversations with pictures, greedy.
+
+    .venv/bin/python benchmarks/generate.py
+
+Times run from messages to token ids, pictures and words processed on both sides, every answer to its full length. The
+first token's time is that of answers of one token. Each side runs in a process of its own; they take turns. The answers
+must be the same, token for token, but for near ties of random weights: below nine tenths of equal tokens the exit
+status is 1. Wants PyTorch and transformers, which `make test` installs.
+"""
+
+import argparse
+import dataclasses
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from side_by_side import Worker
+from train_step import write
+from train_step_data import BASE, conversations
+from train_step_data import Settings as Data
+
+SIDES = {"transformers": "generate_theirs", "vlm_jax": "generate_ours"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    folder: str
+    preset: str
+    count: int
+    visual_tokens: int
+    threads: int
+
+
+def prompts(settings: Settings) -> list[list[dict]]:
+    """Conversations of unequal lengths: a question with no picture, one or two, and as many words as an answer has in
+    `train_step_data`, so that lengths are as ragged as those of training data."""
+    data = Data(
+        preset=settings.preset,
+        folder="",
+        lengths="ragged",
+        mode="full",
+        samples=settings.count,
+        steps=1,
+        visual_tokens=settings.visual_tokens,
+        remat=False,
+        device="cpu",
+        threads=settings.threads,
+        layouts=(),
+    )
+    found = []
+    for question, answer in conversations(data):
+        *pictures, text = question["content"]
+        words = {"type": "text", "text": f"{text['text']}: {answer['content']}"}
+        found.append([{"role": "user", "content": [*pictures, words]}])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="100m", help="of train_step's sizes (default: %(default)s)")
+    parser.add_argument("--batches", default="16,1", help="conversations at a time (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=3, help="each side is measured (default: %(default)s)")
+    parser.add_argument("--visual_tokens", type=int, default=256, help="of a picture at most (default: %(default)s)")
+    given = parser.parse_args()
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "JAX_PLATFORMS": "cpu"}
+    counts = [int(one) for one in given.batches.split(",")]
+    sound = True
+    with tempfile.TemporaryDirectory() as folder:
+        write(folder, given.preset)
+        for path in BASE.iterdir():  # its tokenizer and the rules for pictures
+            if path.suffix in (".json", ".jinja", ".txt") and not (Path(folder) / path.name).exists():
+                shutil.copy(path, folder)
+        settings = Settings(folder, given.preset, max(counts), given.visual_tokens, threads)
+        workers = {side: Worker(module, settings) for side, module in SIDES.items()}
+        print(f"{given.preset}, {threads} cores, answers of {given.tokens} tokens, median of {given.turns} turns")
+        for side, worker in workers.items():
+            print(f"  {side}: {worker('library')}")
+        for count in counts:
+            said = {side: worker("answers", count, given.tokens) for side, worker in workers.items()}
+            for worker in workers.values():
+                worker("seconds", count, 1)  # compiled, or its memory taken
+            taken: dict[tuple[str, int], list[float]] = {}
+            for _ in range(given.turns):
+                for length in (given.tokens, 1):
+                    for side, worker in workers.items():
+                        taken.setdefault((side, length), []).append(worker("seconds", count, length))
+            print(f"\n{count} conversation{'s' if count > 1 else ''} at a time")
+            for side in workers:
+                whole, first = taken[side, given.tokens], taken[side, 1]
+                middle = statistics.median(whole)
+                print(
+                    f"  {side:12} {count * given.tokens / middle:8.1f} tokens/s (turns {min(whole):.2f} … "
+                    f"{max(whole):.2f} s), first token after {statistics.median(first):.2f} s"
+                )
+            theirs, ours = (taken[side, given.tokens] for side in SIDES)
+            each = [one / other for one, other in zip(theirs, ours, strict=True)]
+            ratio = statistics.median(theirs) / statistics.median(ours)
+            print(f"  ratio of medians {ratio:.2f} (turn by turn {min(each):.2f} … {max(each):.2f})")
+            pairs = [pair for one, other in zip(*said.values(), strict=True) for pair in zip(one, other, strict=True)]
+            equal = sum(one == other for one, other in pairs)
+            print(f"  {equal} of {len(pairs)} tokens equal", flush=True)
+            sound &= equal >= 0.9 * len(pairs)
+        for worker in workers.values():
+            worker.close()
+    if not sound:
+        sys.exit("the two sides do not say the same")
+
+
+if __name__ == "__main__":
+    main()
