@@ -478,12 +478,18 @@ def test_a_broken_index_is_named(sharded):
     assert line.startswith(f"{index}: unreadable JSON (")
 
 
-@pytest.mark.parametrize("model_type", ["llava", "qwen2_vl", "qwen3_vl", "vit", None])
+@pytest.mark.parametrize("model_type", ["llava", "qwen3_vl", "vit", None])
 def test_another_architecture_is_named(folder, model_type):
     change_json(folder / "config.json", lambda held: held.update(model_type=model_type))
     assert faults(folder) == [
-        f"{folder}/config.json: model_type is {model_type!r}; this version reads 'qwen2_5_vl' (Qwen2.5-VL of any size)"
+        f"{folder}/config.json: model_type is {model_type!r}; this version reads 'qwen2_5_vl' (Qwen2.5-VL of any size), "
+        "'qwen2_vl' (Qwen2-VL of any size)"
     ]
+
+
+def test_the_tower_of_another_family_is_told_by_what_it_lacks(folder):
+    change_json(folder / "config.json", lambda held: held.update(model_type="qwen2_vl"))
+    assert faults(folder) == [f"{folder}/config.json: misses vision_config.embed_dim"]
 
 
 def test_another_architecture_is_named_before_its_image_processor_is_looked_for(tmp_path):
