@@ -482,8 +482,8 @@ def test_a_broken_index_is_named(sharded):
 def test_another_architecture_is_named(folder, model_type):
     change_json(folder / "config.json", lambda held: held.update(model_type=model_type))
     assert faults(folder) == [
-        f"{folder}/config.json: model_type is {model_type!r}; this version reads 'qwen2_5_vl' (Qwen2.5-VL of any size), "
-        "'qwen2_vl' (Qwen2-VL of any size)"
+        f"{folder}/config.json: model_type is {model_type!r}; this version reads "
+        "'qwen2_5_vl' (Qwen2.5-VL of any size), 'qwen2_vl' (Qwen2-VL of any size)"
     ]
 
 
