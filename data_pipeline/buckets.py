@@ -83,12 +83,12 @@ def choose_buckets(
             break
         chosen, cost = more, lower
 
-    def rows_of(length: int) -> int:
-        return (
-            rows if length == tokens else max(rows_multiple, rows * tokens // length // rows_multiple * rows_multiple)
-        )
+    return [Bucket(rows_of(size.tokens, rows, tokens, rows_multiple), size) for size in chosen]
 
-    return [Bucket(rows_of(size.tokens), size) for size in chosen]
+
+def rows_of(length: int, rows: int, tokens: int, multiple: int) -> int:
+    """Rows of a bucket of `length` tokens a row, beside one of `rows` of `tokens`: what costs about the same."""
+    return rows if length == tokens else max(multiple, rows * tokens // length // multiple * multiple)
 
 
 class _Trial:

@@ -35,6 +35,7 @@ def main(config: ConfigDict) -> None:
     target = topology.parse(given.topology)
     topology.prepare(target)
 
+    from data_pipeline.buckets import rows_of
     from vlm_jax.parallel import mesh as meshes
     from vlm_jax.processing.rows import Size, batch_shapes
     from vlm_jax.training.compile_report import advice, report
@@ -63,9 +64,8 @@ def main(config: ConfigDict) -> None:
         raise InputError(f"config.batch.patches is {patches}; wanted a multiple of {block}, one attention window")
     longer = []
     if batch.context > batch.tokens:
-        # The last bucket, whose rows are longest: as many as cost what the first's do, but one for each device.
-        ways = meshes.row_shards(mesh) * batch.accumulate
-        rows = max(ways, batch.rows * batch.tokens // batch.context // ways * ways)
+        # The last bucket, whose rows are longest.
+        rows = rows_of(batch.context, batch.rows, batch.tokens, meshes.row_shards(mesh) * batch.accumulate)
         longer = [(rows, batch.context, patches * batch.context // batch.tokens // block * block)]
     trainer = Trainer(config, model, mesh, config.train.steps or 1000)
     say(f"{len(devices)} × {devices[0].device_kind}: {trainer.describe()}")

@@ -95,6 +95,7 @@ def sampler(
             metric="normalised",
         )
         predictions = list(answers)
+        model.parameters = {}  # the next step takes their memory
         pictures = {question.id: controls.images_of(question) for question in questions}
         title = f"{workdir} after step {step}"
         page = report.page(predictions, report.summarise(predictions, None), pictures.__getitem__, title=title)

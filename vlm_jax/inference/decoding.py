@@ -72,14 +72,14 @@ class Decoder:
     def layers_of(self, parameters: Flat) -> tuple[Flat, ...] | None:
         """The decoder's layers one by one, for `extend` and `decode`; None where they are scanned in their stack.
 
-        They share the stack's memory wherever JAX can import a part of it.
+        They are views of the stack's memory where JAX takes them as they are (on one device, aligned), else copies.
         """
         if not self.one_by_one:
             return None
         stacks = {path: array for path, array in parameters.items() if path.startswith(LAYERS)}
         hosts = {path: np.asarray(array) for path, array in stacks.items()}
         return tuple(
-            {path.removeprefix(LAYERS): jnp.asarray(host[index]) for path, host in hosts.items()}
+            {path.removeprefix(LAYERS): jax.device_put(host[index], may_alias=True) for path, host in hosts.items()}
             for index in range(self.config.decoder.layers)
         )
 

@@ -69,12 +69,23 @@ class LoadedModel:
         Args:
           attach: what gives the model the layers that `parameters` has beside the base's (`vlm_jax.adapters`).
         """
-        self.config, self.parameters, self.processor = config, parameters, processor
-        self.stop_tokens = stop_tokens
+        self.config, self.processor, self.stop_tokens = config, processor, stop_tokens
         self.pictures_encoded = 0
         """Pictures that went through the vision tower so far."""
         self._decoder = Decoder(config, stop_tokens, dtype=dtype, attach=attach)
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
+        self.parameters = parameters
+
+    @property
+    def parameters(self) -> Flat:
+        """{path: array}; others may be set in their place, as training does."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, parameters: Flat) -> None:
+        self._parameters = parameters
+        self.forget()  # what was read with other weights
+        self.__dict__.pop("_layers", None)
 
     @functools.cached_property
     def _layers(self) -> tuple[Flat, ...] | None:

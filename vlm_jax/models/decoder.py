@@ -107,8 +107,8 @@ class Decoder(nnx.Module):
         The cache is a loop's carry, not its scanned input, so that each step writes its entries in place.
 
         Args:
-          layers: the layers one by one, with a cache that is a tuple of each layer's; None scans the stack. On a CPU,
-            which copies a layer out of the stack before it uses it, one by one takes a third of the time.
+          layers: the layers one by one, with a cache that is a tuple of each layer's; None scans the stack, out of
+            which a CPU copies each layer before it uses it.
 
         Returns:
           hidden [b, t, d] and the cache.

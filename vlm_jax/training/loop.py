@@ -55,7 +55,8 @@ def run(
       sample: writes answers of the model down, after so many steps; called every `samples.every` steps.
 
     Raises:
-      InputError: `train.skip_at_most` steps in a row had a loss or gradient that is not finite, or memory is short.
+      InputError: `train.skip_at_most` steps in a row had a loss or gradient that is not finite. Where memory is short
+        the device's own error goes through to the caller (`compile_report.explained_memory`).
     """
     return _Run(
         trainer, workdir, batches, state, shapes, checkpoints, settings, done, name_batch, measure, sample
@@ -100,10 +101,9 @@ class _Run:
                         pending = None
                     entered, stage = stage is not None, self.trainer.stage(step)
                     compiled = programs[stage.start]
-                    with self._explained_memory():
-                        self._enter(stage, entered)
+                    self._enter(stage, entered)
                     self.clock = time.perf_counter()
-                with self._profile(step), self._explained_memory():
+                with self._profile(step):
                     asking = time.perf_counter()
                     host = next(self.batches)
                     waited = time.perf_counter() - asking
@@ -148,8 +148,7 @@ class _Run:
         held = {}
         for stage in self.trainer.stages:
             if stage.end > step or stage is self.trainer.stages[-1]:
-                with self._explained_memory():
-                    held[stage.start] = self._compile(stage)
+                held[stage.start] = self._compile(stage)
         self.log.start_clock()
         return held
 
@@ -251,9 +250,6 @@ class _Run:
                 f"{self.workdir.home / 'skipped.jsonl'}, or start another --workdir from this one's last checkpoint "
                 f"(--config.model.path={self.workdir}) with a lower optimizer.learning_rate"
             )
-
-    def _explained_memory(self):
-        return compile_report.explained_memory(self.config, self.trainer.mesh)
 
     @contextlib.contextmanager
     def _profile(self, step: int):
