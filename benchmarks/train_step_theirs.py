@@ -23,7 +23,8 @@ from train_step_data import (
     examples,
     model_of,
 )
-from vlm_jax.models.config import VLMConfig, to_hf
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.hf_config import to_hf
 
 disable_progress_bar()
 ATTENTION = {"cpu": ("sdpa", "eager"), "gpu": ("flash_attention_2", "sdpa")}

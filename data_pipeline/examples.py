@@ -22,7 +22,7 @@ from data_pipeline.pictures import Pictures
 from data_pipeline.records import Record, images_of
 from data_pipeline.sources import Chain
 from vlm_jax.errors import InputError
-from vlm_jax.processing.processor import Processor, Text
+from vlm_jax.processing.processor import Grid, Processor, Text
 from vlm_jax.processing.rows import Example, Size
 
 UNKNOWN, LEFT_OUT = -2, -1
@@ -264,8 +264,7 @@ class Examples:
     def _shrunk(self, part: int, index: int, record: Record, text: Text) -> Size | None:
         """The size with the largest pictures that fit, or None where not even the smallest do."""
         processor = self.parts[part].processor
-        low = -(-processor.images.min_pixels // processor.images.factor**2)
-        high = processor.images.max_pixels // processor.images.factor**2
+        low, high = processor.images.budget
         best = None
         while low <= high:
             budget = (low + high) // 2
@@ -297,8 +296,8 @@ class Examples:
         self._cuts[part][index] = 0 if best is None else best[1]
         return None if best is None else best[0]
 
-    def _note_visual(self, part: int, index: int, record: Record, grids: Sequence[tuple[int, int]]) -> None:
-        counts = [rows * columns for rows, columns in grids]
+    def _note_visual(self, part: int, index: int, record: Record, grids: Sequence[Grid]) -> None:
+        counts = [self.parts[part].processor.images.tokens(grid) for grid in grids]
         self.visual[part][index] = sum(counts)
         self._seen |= dict(zip(map(_key, images_of(record)), counts, strict=True))
 
@@ -306,10 +305,10 @@ class Examples:
         source = self.parts[part].source
         return source.file_of(index) if isinstance(source, Chain) else 0
 
-    def _grids(self, part: int, index: int, record: Record) -> list[tuple[int, int]]:
+    def _grids(self, part: int, index: int, record: Record) -> list[Grid]:
         processor, budget = self.parts[part].processor, int(self._budgets[part][index])
         if budget:
-            least = min(budget, processor.images.min_pixels // processor.images.factor**2)
+            least = min(budget, processor.images.budget[0])
             processor = processor.with_budget((max(1, least), budget))
         return [processor.grid(*self._picture_sizes[_key(image)]) for image in images_of(record)]
 

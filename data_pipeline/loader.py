@@ -122,7 +122,7 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> t
         if held:
             chain = sources.Chain(held, share=settings["share"], seed=seed)
             budget = settings["max_visual_tokens"]
-            least = max(1, min(budget, images.min_pixels // images.factor**2))
+            least = max(1, min(budget, images.budget[0]))
             own = processor.with_budget((least, budget)) if budget else processor
             parts.append(Part(settings["path"] if len(named) == 1 else name, chain, own))
             shares.append(Share(name, len(chain), float(settings["weight"]), settings["seed"]))
@@ -152,10 +152,8 @@ def open_dataset(
       The data set, and every fault of what was measured.
     """
     parts, shares = open_parts(data, processor, seed=seed)
-    images = processor.images
     pictures = Pictures(
-        patch_size=images.patch_size,
-        merge_size=images.merge_size,
+        processor.images,
         workers=data["workers"],
         cache_bytes=data["cache_mb"] * 2**20,
     )
@@ -258,7 +256,7 @@ def plan_run(dataset: Dataset, buckets: Sequence[Bucket], *, steps: int, epochs:
 
 def fingerprint(dataset: Dataset) -> str:
     """Identifies the records of a data set: the parts' shares, and a sample of the words and of the pictures' sizes."""
-    budgets = [(part.processor.images.min_pixels, part.processor.images.max_pixels) for part in dataset.examples.parts]
+    budgets = [part.processor.images.identity for part in dataset.examples.parts]
     digest = hashlib.sha256(repr((dataset.mixture.parts, budgets)).encode())
     for part in dataset.examples.parts:
         count = len(part.source)

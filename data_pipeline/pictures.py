@@ -15,23 +15,26 @@ import numpy as np
 
 from vlm_jax import locations
 from vlm_jax.errors import InputError
-from vlm_jax.processing.images import open_image, patchify
+from vlm_jax.processing.images import open_image
+from vlm_jax.processing.processor import Grid
+from vlm_jax.processing.processor import Pictures as PictureRules
 
-Key = tuple[str | bytes, tuple[int, int]]
-"""A path (or an encoded file), and the merged units (rows, columns) it is resized to."""
+Key = tuple[str | bytes, Grid]
+"""A path (or an encoded file), and how it is cut."""
 
 
 class Pictures:
     """Patches of pictures, uint8 [units, merge_unit, values] each."""
 
-    def __init__(self, *, patch_size: int, merge_size: int, workers: int = 0, cache_bytes: int = 0):
+    def __init__(self, images: PictureRules, *, workers: int = 0, cache_bytes: int = 0):
         """
         Args:
+          images: what cuts them up; how far a picture is scaled is its key's.
           workers: processes that decode; 0 decodes in the thread that asks.
           cache_bytes: how much is kept of what was decoded. Full, it keeps what it has: a data set that is larger than
             the cache is read round and round, and letting the oldest go would let go what comes next.
         """
-        self._patch_size, self._merge_size = patch_size, merge_size
+        self._images = images
         self._room, self._lock = cache_bytes, threading.Lock()
         self._held: OrderedDict[Key, np.ndarray] = OrderedDict()
         self._pool = None
@@ -59,7 +62,7 @@ class Pictures:
         if self._pool is not None:
             results = self._decoded(missing)
         else:
-            results = [decode(*key, self._patch_size, self._merge_size) for key in missing]
+            results = [decode(*key, self._images) for key in missing]
         for key, result in zip(missing, results, strict=True):
             found[key] = result
             if isinstance(result, np.ndarray):
@@ -76,7 +79,7 @@ class Pictures:
 
     def _decoded(self, keys: list[Key]) -> list[np.ndarray | InputError]:
         try:
-            futures = [self._pool.submit(decode, *key, self._patch_size, self._merge_size) for key in keys]
+            futures = [self._pool.submit(decode, *key, self._images) for key in keys]
             return [future.result() for future in futures]
         except BrokenProcessPool:
             raise InputError(
@@ -91,12 +94,11 @@ class Pictures:
                 self._room -= size
 
 
-def decode(source: str | bytes, grid: tuple[int, int], patch_size: int, merge_size: int) -> np.ndarray | InputError:
+def decode(source: str | bytes, grid: Grid, images: PictureRules) -> np.ndarray | InputError:
     """A picture's patches, or its fault, which is returned so that it crosses processes as it is."""
-    unit = patch_size * merge_size
     try:
         content = locations.read_bytes(source) if isinstance(source, str) and locations.is_remote(source) else source
-        return patchify(open_image(content), grid[0] * unit, grid[1] * unit, patch_size, merge_size)
+        return images.cut(open_image(content), grid)
     except InputError as error:
         return error
     except OSError as error:  # a store that does not answer

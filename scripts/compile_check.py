@@ -9,7 +9,8 @@ that fits, the multiplications of a step, and what chips send each other, loops 
 does not fit. --preset takes published shapes (3b, 7b, 32b, 72b) where config.model.path is not at hand.
 
 Where the config leaves batch.patches or batch.supervised to the data, rows of half pictures are assumed: 9 patch slots
-for 4 tokens (an eighth of them for windows that do not fill their block), and a supervised position for 4 tokens.
+for 4 tokens (an eighth of them for windows that do not fill their block; of an assembled model as many views as fill
+half a row, one at least), and a supervised position for 4 tokens.
 """
 
 import json
@@ -22,7 +23,9 @@ from ml_collections import ConfigDict
 import command_line
 
 flags.DEFINE_string("topology", None, "generation and bounds: v5e:2x4, v5e:1x1, v5p:2x2x2, …", required=True)
-flags.DEFINE_string("preset", None, "published shapes instead of those of config.model.path: 3b, 7b, 32b, 72b")
+flags.DEFINE_string(
+    "preset", None, "shapes by name instead of those of config.model.path: 3b, 7b, siglip-qwen2.5-3b, …"
+)
 flags.DEFINE_boolean("json", False, "print one JSON object instead of a table")
 
 
@@ -46,9 +49,14 @@ def main(config: ConfigDict) -> None:
         config.data.path = "-"  # the data is not looked at
     check_config(config)
     if given.preset is None:
+        from vlm_jax.checkpoint import assembly
         from vlm_jax.checkpoint.model_source import open_model
 
-        model = open_model(config.model.path).config
+        model = (
+            assembly.plan(assembly.Assembly(**config.assemble)).config
+            if config.assemble.encoder
+            else open_model(config.model.path).config
+        )
     elif given.preset in PRESETS:
         model = PRESETS[given.preset]
     else:
@@ -59,7 +67,9 @@ def main(config: ConfigDict) -> None:
     meshes.check_rows(mesh, batch.rows, batch.accumulate)
     meshes.check_heads(mesh, model)
     block = model.vision.block_slots
-    patches = batch.patches or batch.tokens * 9 // 4 // block * block
+    views = model.vision.view_tokens if model.assembled else 0
+    half = max(1, batch.tokens // 2 // views) * block if views else batch.tokens * 9 // 4 // block * block
+    patches = batch.patches or half
     if patches % block:
         raise InputError(f"config.batch.patches is {patches}; wanted a multiple of {block}, one attention window")
     longer = []

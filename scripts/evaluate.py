@@ -49,8 +49,7 @@ def main() -> None:
         "pictures": given.pictures,
         "metric": given.metric,
         "max_new_tokens": given.max_new_tokens,
-        "min_pixels": model.processor.images.min_pixels,
-        "max_pixels": model.processor.images.max_pixels,
+        "visual_tokens": list(model.processor.images.budget),
         "decoding": "greedy",
     }
     output = Path(given.output)

@@ -42,7 +42,7 @@ def main() -> None:
     import jax.numpy as jnp
     from flax import nnx
 
-    from vlm_jax.models.config import to_hf
+    from vlm_jax.models.hf_config import to_hf
     from vlm_jax.models.parameters import flatten
     from vlm_jax.models.vlm import VLM
     from vlm_jax.processing.processor import ImageSettings, image_settings_json

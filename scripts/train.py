@@ -13,7 +13,7 @@ Any setting is overridden as --config.section.name=value:
 import json
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -24,6 +24,9 @@ import command_line
 flags.DEFINE_string(
     "workdir", None, "folder of the run, here or gs://bucket/run: checkpoints, metrics, settings", required=True
 )
+
+MODEL = "model"
+"""Below the run's folder: the model it assembled."""
 
 
 def main(config: ConfigDict) -> None:
@@ -63,8 +66,11 @@ def main(config: ConfigDict) -> None:
     hosts.agree(done, f"--workdir={workdir}, its newest checkpoint")
     # A run that goes on needs its own folder, and the base that its adapters name; nothing else.
     moved = False
+    path = config.model.path
+    if done is None and config.assemble.encoder:
+        path = assembled(config, workdir.home)
     try:
-        source = open_model(config.model.path if done is None else str(workdir))
+        source = open_model(path if done is None else str(workdir))
     except InputError as error:
         if done is None:
             raise
@@ -197,6 +203,37 @@ def main(config: ConfigDict) -> None:
     say(f"done: ask it with  scripts/chat.py --model={workdir} --image=PICTURE --question=QUESTION")
 
 
+def assembled(config: ConfigDict, workdir: PurePath) -> str:
+    """The folder of the model that `config.assemble` describes, written below the run's where it is not there yet.
+
+    Adapters refer to it as their base, so it stays.
+    """
+    import dataclasses
+    import shutil
+
+    from vlm_jax.checkpoint import assembly
+    from vlm_jax.checkpoint.files import read_json, write_json
+    from vlm_jax.checkpoint.parts import PARTS
+    from vlm_jax.errors import InputError
+    from vlm_jax.parallel import hosts
+
+    if not isinstance(workdir, Path):
+        raise InputError(
+            f"--workdir={workdir}: a model is assembled on a disk; write it with scripts/assemble.py on every host, "
+            "and give its folder as config.model.path"
+        )
+    folder = workdir / MODEL
+    wanted = assembly.Assembly(**config.assemble, seed=config.train.seed)
+    if hosts.is_first():
+        if folder.exists() and read_json(folder / PARTS).get("assembly") != dataclasses.asdict(wanted):
+            shutil.rmtree(folder)  # of a start that reached no checkpoint
+        if not folder.exists():
+            assembly.write(folder, wanted)
+            write_json(folder / PARTS, read_json(folder / PARTS) | {"assembly": dataclasses.asdict(wanted)})
+    hosts.wait_for_all("the model is assembled")
+    return str(folder)
+
+
 def measuring(chunks, total: int):
     """Shows how far the data set is measured, where there is a terminal to show it on."""
     return tqdm(chunks, total=total, desc="measuring", unit="k", leave=False, disable=not sys.stderr.isatty())
@@ -205,6 +242,7 @@ def measuring(chunks, total: int):
 def check_workdir(name: str) -> None:
     """A run may use a new or empty folder, or one it made: never somebody's model or other files."""
     from vlm_jax import locations
+    from vlm_jax.checkpoint.parts import PARTS
     from vlm_jax.errors import InputError
 
     if not name:
@@ -215,7 +253,8 @@ def check_workdir(name: str) -> None:
         if workdir.exists() and not workdir.is_dir():
             raise InputError(f"--workdir={name}: is a file; name a folder that is new or of an earlier run")
         held = [path for path in workdir.iterdir() if not path.name.startswith(".")] if workdir.is_dir() else []
-        if held and not (workdir / "assets").is_dir():
+        begun = [path.name for path in held] == [MODEL] and (workdir / MODEL / PARTS).is_file()
+        if held and not begun and not (workdir / "assets").is_dir():
             raise InputError(f"--workdir={name}: holds files that are not a run's; name a new folder")
 
 

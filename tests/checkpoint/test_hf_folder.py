@@ -24,7 +24,7 @@ from tests.checkpoint.folders import (
 )
 from vlm_jax.checkpoint import hf_folder
 from vlm_jax.errors import InputError
-from vlm_jax.models.config import from_hf, to_hf
+from vlm_jax.models.hf_config import from_hf, to_hf
 from vlm_jax.processing.processor import image_settings_json, read_image_settings
 
 SHARD = "20KB"
@@ -446,10 +446,10 @@ def test_a_tensor_that_its_shard_does_not_hold_is_missing(sharded):
 
 def test_a_folder_without_safetensors_is_told_by_what_it_holds(folder):
     weights = folder / "model.safetensors"
-    weights.rename(folder / "pytorch_model.bin")
+    weights.rename(folder / "weights.pth")
     nothing = f"{folder}: no model.safetensors and no model.safetensors.index.json"
-    assert faults(folder) == [f"{nothing}; it holds pytorch_model.bin"]
-    (folder / "pytorch_model.bin").rename(folder / "model-00001-of-00002.safetensors")
+    assert faults(folder) == [f"{nothing}; it holds weights.pth"]
+    (folder / "weights.pth").rename(folder / "model-00001-of-00002.safetensors")
     assert faults(folder) == [f"{nothing}; it holds model-00001-of-00002.safetensors"]
     (folder / "model-00001-of-00002.safetensors").unlink()
     assert faults(folder) == [nothing]
@@ -478,12 +478,13 @@ def test_a_broken_index_is_named(sharded):
     assert line.startswith(f"{index}: unreadable JSON (")
 
 
-@pytest.mark.parametrize("model_type", ["llava", "qwen3_vl", "vit", None])
+@pytest.mark.parametrize("model_type", ["mllama", "qwen3_vl", "vit", None])
 def test_another_architecture_is_named(folder, model_type):
     change_json(folder / "config.json", lambda held: held.update(model_type=model_type))
     assert faults(folder) == [
         f"{folder}/config.json: model_type is {model_type!r}; this version reads "
-        "'qwen2_5_vl' (Qwen2.5-VL of any size), 'qwen2_vl' (Qwen2-VL of any size)"
+        "'qwen2_5_vl' (Qwen2.5-VL), 'qwen2_vl' (Qwen2-VL), 'llava' (LLaVA with a Qwen2 decoder), "
+        "'llava_next' (LLaVA-NeXT with a Qwen2 decoder), 'vlm_jax_assembled' (assembled here)"
     ]
 
 
@@ -493,8 +494,8 @@ def test_the_tower_of_another_family_is_told_by_what_it_lacks(folder):
 
 
 def test_another_architecture_is_named_before_its_image_processor_is_looked_for(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
-    assert faults(tmp_path)[0].startswith(f"{tmp_path}/config.json: model_type is 'llava'")
+    (tmp_path / "config.json").write_text('{"model_type": "mllama"}')
+    assert faults(tmp_path)[0].startswith(f"{tmp_path}/config.json: model_type is 'mllama'")
 
 
 def test_a_missing_config_is_named(folder):
@@ -556,7 +557,7 @@ def test_shapes_that_contradict_each_other_are_listed_together(folder):
 @pytest.mark.parametrize(
     ("part", "setting", "reason"),
     [
-        ("text_config", {"hidden_act": "gelu"}, "hidden_act is 'gelu'; Qwen2.5-VL uses 'silu'"),
+        ("text_config", {"hidden_act": "gelu"}, "hidden_act is 'gelu'; Qwen2's decoder uses 'silu'"),
         ("vision_config", {"hidden_act": "gelu"}, "vision_config.hidden_act is 'gelu'; Qwen2.5-VL uses 'silu'"),
         (
             "text_config",

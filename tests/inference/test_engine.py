@@ -10,6 +10,7 @@ from PIL import Image
 
 import vlm_jax
 from tests.tiny_models import PHOTOS, assistant, save_tiny, user
+from vlm_jax.errors import InputError
 
 PICTURE = PHOTOS / "chelsea.jpg"
 
@@ -43,6 +44,20 @@ def test_an_answer_does_not_depend_on_its_batch(model):
     questions = [[user("What is it?", PICTURE)], [user("Hello")]] + [[user("word " * n)] for n in (1, 3, 60)]
     together = model.generate(questions, max_new_tokens=12, temperature=0.0)
     assert together == [model.generate(question, max_new_tokens=12) for question in questions]
+
+
+def test_a_prompt_longer_than_the_model_reads_is_refused_with_the_numbers(model):
+    held = model.context
+    assert held == 32768  # what transformers writes where nothing else was said
+    try:
+        model.context = 60
+        with pytest.raises(
+            InputError, match=r"the prompt takes \d+ tokens and the answer up to 30; the model reads 60"
+        ):
+            model.generate([user("How long may this be?")], max_new_tokens=30)
+        assert isinstance(model.generate([user("Short")], max_new_tokens=2), str)
+    finally:
+        model.context = held
 
 
 def test_a_picture_may_be_given_in_any_form(model):

@@ -358,7 +358,7 @@ HELLO = {"role": "user", "content": "Hello"}
         ([{"role": "user", "content": 5}], "message 1: content must be text or a list of parts"),
         (
             [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}],
-            "message 1: part of type 'video'; known: text, image, image_url",
+            "message 1: videos are not read; give single frames as pictures",
         ),
         ([{"role": "user", "content": ["Hello"]}], "message 1: part of type None; known: text, image, image_url"),
         ([{"role": "user", "content": [{"type": "text"}]}], "message 1: a text part without 'text'"),

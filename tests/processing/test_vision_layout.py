@@ -46,7 +46,7 @@ def test_every_unit_has_exactly_one_slot():
         filled = layout.units >= 0
         assert sorted(layout.units[filled]) == list(range(rows * columns))
         assert set(layout.units[~filled]) <= {-1}
-        assert np.array_equal(layout.units[layout.slot_of_unit], np.arange(rows * columns))
+        assert np.array_equal(layout.units[layout.slot_of_token], np.arange(rows * columns))
 
 
 def test_units_share_a_window_exactly_as_in_transformers():
@@ -82,7 +82,7 @@ def test_coordinates_equal_those_of_transformers():
     for rows, columns, window, merge in grids():
         layout = vision_layout(rows, columns, window, merge)
         expected = get_vision_position_ids(grid_thw(rows, columns, merge), merge).numpy()
-        by_unit = layout.coords[layout.slot_of_unit].reshape(-1, 2)
+        by_unit = layout.coords[layout.slot_of_token].reshape(-1, 2)
         assert np.array_equal(by_unit, expected), (rows, columns)
         assert not layout.coords[layout.units < 0].any()
 
@@ -114,12 +114,12 @@ def test_a_layout_depends_on_nothing_but_the_grid():
         vision_layout.cache_clear()
         again = vision_layout(*given)
         assert again is not first
-        for name in ("units", "window_ids", "slot_of_unit", "coords"):
+        for name in ("units", "window_ids", "slot_of_token", "coords"):
             assert np.array_equal(getattr(first, name), getattr(again, name))
 
 
 def test_a_shared_layout_cannot_be_written_to():
     layout = vision_layout(5, 7, WINDOW_UNITS, MERGE)
-    for array in (layout.units, layout.window_ids, layout.slot_of_unit, layout.coords):
+    for array in (layout.units, layout.window_ids, layout.slot_of_token, layout.coords):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0

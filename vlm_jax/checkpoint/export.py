@@ -39,13 +39,19 @@ def export(
     if format == "peft":
         if source.lora is None:
             raise InputError(f"{path}: has no adapters; its weights go into format hf")
-        if lost := source.trained_beside_adapters():
+        lost = source.trained_beside_adapters()
+        connector = None
+        if source.config.assembled and lost and all(path.startswith("connector/") for path in lost):
+            connector, lost = source.read_beside_adapters(), []
+        if lost:
             raise InputError(
                 f"{path}: beside adapters, {len(lost)} parameters such as {', '.join(lost[:2])} were trained, which "
                 "a PEFT folder cannot hold; take format hf"
             )
         name = source.base.name
-        peft_folder.write(destination, source.config, source.lora, source.read_adapters(), base=name)
+        peft_folder.write(
+            destination, source.config, source.lora, source.read_adapters(), base=name, connector=connector
+        )
         return
     parameters = source.read_merged()
     if dtype != "keep":
@@ -58,4 +64,5 @@ def export(
     elif format == "hf":
         hf_folder.write_folder(destination, source.config, parameters, source.assets, images=source.images)
     else:
-        run_folder.write_run_folder(destination, source.assets, parameters, source.images)
+        images = source.images or hf_folder.read_pictures(source.assets, source.config)
+        run_folder.write_run_folder(destination, source.assets, parameters, images)

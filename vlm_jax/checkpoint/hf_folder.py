@@ -5,21 +5,26 @@ written beside its place and renamed into it, so none is ever seen half-written.
 """
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vlm_jax.checkpoint import parts, pth
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
-from vlm_jax.checkpoint.names import Entry, hub_name, memory_name, name_table
+from vlm_jax.checkpoint.names import Entry, file_name, hub_name, memory_name, name_table
 from vlm_jax.errors import InputError
-from vlm_jax.models.config import FAMILIES, VLMConfig, from_hf
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.hf_config import from_hf
 from vlm_jax.models.parameters import Flat, abstract_parameters
-from vlm_jax.processing.processor import ImageSettings, Processor, image_settings_json, read_image_settings
+from vlm_jax.processing.processor import Pictures, Processor, image_settings_json, read_image_settings
+from vlm_jax.processing.views import ViewSettings, read_view_settings, view_settings_json
 
 SHARD_BYTES = 5 * 10**9
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -28,13 +33,16 @@ _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 def read_config(folder: Path) -> VLMConfig:
     """Shapes of the model in a folder, its pixel normalisation included."""
     held = read_json(folder / "config.json")
-    settings = read_image_settings(folder) if held.get("model_type") in FAMILIES else ImageSettings()
     try:
-        config = from_hf(held, settings.mean, settings.std, where=str(folder / "config.json"))
+        config = from_hf(held, where=str(folder / "config.json"))
     except (TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{folder / 'config.json'}: a setting is of the wrong type ({error})") from error
+    settings = read_pictures(folder, config)
+    config = dataclasses.replace(
+        config, vision=dataclasses.replace(config.vision, pixel_mean=settings.mean, pixel_std=settings.std)
+    )
     ours = (config.vision.patch_size, config.vision.merge_size)
     if ours != (settings.patch_size, settings.merge_size):
         raise InputError(
@@ -44,11 +52,25 @@ def read_config(folder: Path) -> VLMConfig:
     return config
 
 
-def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, int] | int | None = None) -> Processor:
-    """Tokenizer, template and picture rules of a folder.
+def read_pictures(folder: Path, config: VLMConfig) -> Pictures:
+    """Picture rules of a folder, as its kind of tower takes them."""
+    if not config.assembled:
+        return read_image_settings(folder)
+    vision = config.vision
+    return read_view_settings(
+        folder,
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
+        class_token=bool(vision.class_slots),
+        keep_class=vision.keep_class,
+    )
+
+
+def read_tokenizer(folder: Path):
+    """transformers' tokenizer of a folder.
 
     Raises:
-      InputError: no tokenizer, no chat template, or special ids that disagree with `config.json`.
+      InputError: there is none, or none that can be read.
     """
     # transformers makes an empty tokenizer of a folder without these, and says nothing.
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
@@ -57,36 +79,58 @@ def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, in
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:
             raise InputError(f"{folder}: no readable tokenizer ({str(error).splitlines()[0]})") from error
+
+
+def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, int] | int | None = None) -> Processor:
+    """Tokenizer, template and picture rules of a folder.
+
+    Raises:
+      InputError: no tokenizer, no chat template, or special ids that disagree with `config.json`.
+    """
+    tokenizer = read_tokenizer(folder)
     template = None
     if not tokenizer.chat_template:
         path = folder / "chat_template.json"
         template = read_json(path).get("chat_template") if path.is_file() else None
         if not template:
             raise InputError(f"{folder}: the tokenizer has no chat template, and there is no chat_template.json")
-    wanted = {
-        "<|image_pad|>": config.image_token,
-        "<|vision_start|>": config.vision_start_token,
-        "<|vision_end|>": config.vision_end_token,
-    }
-    wrong = [
-        f"{folder}: the tokenizer gives {token} the id {given}, config.json says {want}"
-        for token, want in wanted.items()
-        if (given := tokenizer.convert_tokens_to_ids(token)) != want
-    ]
+    wrong = _other_ids(folder, tokenizer, config)
     if len(tokenizer) > config.decoder.vocab:
         wrong.append(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.decoder.vocab}")
     if wrong:
         raise InputError(wrong)
     return Processor(
         tokenizer,
-        read_image_settings(folder).with_budget(visual_tokens),
+        read_pictures(folder, config).with_budget(visual_tokens),
         image_token=config.image_token,
         window_units=config.vision.window_units,
         template=template,
     )
+
+
+def _other_ids(folder: Path, tokenizer, config: VLMConfig) -> list[str]:
+    """Where the tokenizer and `config.json` disagree on special tokens."""
+    if config.assembled:
+        token = tokenizer.convert_ids_to_tokens(config.image_token) if config.image_token < len(tokenizer) else None
+        if token in tokenizer.get_added_vocab():
+            return []
+        return [
+            f"{folder}: config.json has image_token_index {config.image_token}, which is {token!r} to the tokenizer "
+            "and no token of its own"
+        ]
+    wanted = {
+        "<|image_pad|>": config.image_token,
+        "<|vision_start|>": config.vision_start_token,
+        "<|vision_end|>": config.vision_end_token,
+    }
+    return [
+        f"{folder}: the tokenizer gives {token} the id {given}, config.json says {want}"
+        for token, want in wanted.items()
+        if (given := tokenizer.convert_tokens_to_ids(token)) != want
+    ]
 
 
 def read_parameters(
@@ -147,13 +191,15 @@ def check_weights(folder: Path, config: VLMConfig) -> None:
 
 @contextlib.contextmanager
 def _checked(folder: Path, config: VLMConfig) -> Iterator[dict[str, tuple]]:
-    """{hub name: (open file, name in it)} of a folder whose tensors are all there and of the right shape."""
-    paths, faults = _locate(folder)
+    """{name in the table: (open file, name in it)} of a folder whose tensors are all there and of the right shape."""
+    paths, faults = weight_files(folder)
     with contextlib.ExitStack() as stack:
         files = {}
         for path in paths:
             try:
-                files[path] = stack.enter_context(safe_open(path, "np"))
+                files[path] = (
+                    pth.opened(path) if pth.is_state_dict(path) else stack.enter_context(safe_open(path, "np"))
+                )
             except (SafetensorError, OSError) as error:
                 faults.append(f"{path}: unreadable or truncated safetensors ({error}); copy or download it again")
         if faults:
@@ -161,9 +207,12 @@ def _checked(folder: Path, config: VLMConfig) -> Iterator[dict[str, tuple]]:
         stored = {}
         for path, file in files.items():
             for key in file.keys():
-                if hub_name(key) in stored:
+                name = paths[path](key)
+                if name is None:
+                    continue
+                if name in stored:
                     faults.append(f"{path}: tensor {key} stands in the folder twice; remove the stale file or copy")
-                stored[hub_name(key)] = (file, key)
+                stored[name] = (file, key)
         views = {name: file.get_slice(key) for name, (file, key) in stored.items()}
         described = {name: (tuple(view.get_shape()), view.get_dtype()) for name, view in views.items()}
         faults += _mismatches(str(folder), config, name_table(config), described)
@@ -178,7 +227,7 @@ def write_folder(
     parameters: Mapping[str, jax.Array],
     assets: Path,
     *,
-    images: ImageSettings | None = None,
+    images: Pictures | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes a folder in the hub's layout.
@@ -191,14 +240,30 @@ def write_folder(
       InputError: the target exists and is not empty.
     """
     check_target(target)
+    if config.assembled and (reasons := parts.not_in_llava(config, images or read_pictures(assets, config))):
+        raise InputError([f"{target}: {reason}; take format orbax, or pth for the weights alone" for reason in reasons])
     with written_whole(target) as folder:
         copy_assets(assets, folder)
         _name_dtype(folder / "config.json", {parameters[entry.path].dtype for entry in name_table(config)})
-        if images is not None and images != read_image_settings(folder):
-            processor = {"qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen2_vl": "Qwen2VLProcessor"}[config.vision.family]
-            write_json(folder / "preprocessor_config.json", image_settings_json(images, processor))
+        if config.assembled:
+            write_json(folder / "config.json", {**read_json(folder / "config.json"), **grid_pinpoints(images)})
+        if images is not None and images != read_pictures(folder, config):
+            write_json(folder / "preprocessor_config.json", pictures_json(images, config))
             _drop_image_processor(folder / "processor_config.json")
-        _write_weights(folder, name_table(config), parameters, shard_bytes)
+        _write_weights(folder, config, parameters, shard_bytes)
+
+
+def weight_files(folder: Path) -> tuple[dict[Path, Callable[[str], str | None]], list[str]]:
+    """Each file of weights of a folder with what maps its names onto the table's (None: left out), and what is missing.
+
+    Those of an assembled folder lie in other folders.
+    """
+    files, faults = {}, []
+    for place, name_of in parts.places(folder):
+        paths, missing = ([place], []) if place.name == parts.CONNECTOR else _locate(place)
+        files |= dict.fromkeys(paths, name_of)
+        faults += missing
+    return files, faults
 
 
 def _locate(folder: Path) -> tuple[list[Path], list[str]]:
@@ -218,6 +283,8 @@ def _locate(folder: Path) -> tuple[list[Path], list[str]]:
             if not path.is_file()
         ]
     single = folder / "model.safetensors"
+    if not single.is_file() and (torch := folder / "pytorch_model.bin").is_file():
+        return [torch], []  # many encoders of the hub come in no other form
     if not single.is_file():
         held = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt", ".safetensors"))
         seen = f"; it holds {', '.join(held[:5])}" if held else ""
@@ -278,12 +345,12 @@ def _tensor(parameters: Mapping[str, jax.Array], entry: Entry, index: int | None
     return np.ascontiguousarray(entry.transform.write(np.asarray(array if index is None else array[index])))
 
 
-def _write_weights(folder: Path, table: list[Entry], parameters: Mapping[str, jax.Array], shard_bytes: int) -> None:
+def _write_weights(folder: Path, config: VLMConfig, parameters: Mapping[str, jax.Array], shard_bytes: int) -> None:
     shards: list[list[tuple[str, Entry, int | None]]] = [[]]
     sizes = [0]
-    for entry in table:
+    for entry in name_table(config):
         array = parameters[entry.path]
-        for index, name in enumerate(entry.tensors()):
+        for index, name in enumerate(file_name(tensor, config) for tensor in entry.tensors()):
             size = array.nbytes // (entry.layers or 1)
             if shards[-1] and sizes[-1] + size > shard_bytes:
                 shards.append([])
@@ -303,6 +370,21 @@ def _write_weights(folder: Path, table: list[Entry], parameters: Mapping[str, ja
     if len(shards) > 1:
         held = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(held, indent=2) + "\n")
+
+
+def pictures_json(images: Pictures, config: VLMConfig) -> dict[str, Any]:
+    """`preprocessor_config.json` of picture rules."""
+    if isinstance(images, ViewSettings):
+        return view_settings_json(images)
+    processor = {"qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen2_vl": "Qwen2VLProcessor"}[config.vision.family]
+    return image_settings_json(images, processor)
+
+
+def grid_pinpoints(images: Pictures | None) -> dict[str, Any]:
+    """What LLaVA-NeXT's `config.json` repeats of the picture rules."""
+    if images is None or not images.pinpoints:
+        return {}
+    return {"image_grid_pinpoints": [list(size) for size in images.pinpoints]}
 
 
 def _drop_image_processor(path: Path) -> None:

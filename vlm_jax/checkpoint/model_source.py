@@ -23,7 +23,7 @@ from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
-from vlm_jax.processing.processor import ImageSettings
+from vlm_jax.processing.processor import Pictures
 
 ADAPTER = "adapter"
 """In a checkpoint's settings: what its adapters are and which base they belong to."""
@@ -45,7 +45,7 @@ class ModelSource:
     name: str
     assets: Path
     config: VLMConfig
-    images: ImageSettings | None
+    images: Pictures | None
     folder: PurePath
     base: "ModelSource | None" = None
     lora: Lora | None = None
@@ -72,7 +72,7 @@ class ModelSource:
             return place(path, array if dtype is None else array.astype(dtype))
 
         if self.base is not None:
-            own = {path: self._own[path] for path in self.trained_beside_adapters()}
+            own = self.read_beside_adapters()
             whole = own.keys() == abstract_parameters(self.config).keys()
             flat = {} if whole else self.base.read(dtype=dtype, place=place, sharding=sharding)
             for path, array in own.items():
@@ -96,6 +96,10 @@ class ModelSource:
     def trained_beside_adapters(self) -> list[str]:
         """Paths of parameters in this place that are no adapters'."""
         return [] if self.base is None else [path for path in self._own if not adapters.is_adapter(path)]
+
+    def read_beside_adapters(self) -> Flat:
+        """The parameters of `trained_beside_adapters`."""
+        return {path: self._own[path] for path in self.trained_beside_adapters()}
 
     def read_merged(self, *, dtype=None) -> Flat:
         """All parameters, adapters added into the kernels."""
@@ -130,7 +134,10 @@ class ModelSource:
                 own |= peft_folder.from_tensors(low_rank, self.config, self.lora, where=self.name)[1]
             return own
         if peft_folder.is_peft_folder(self.folder):
-            return peft_folder.read(self.folder, self.config)[1]
+            own = peft_folder.read(self.folder, self.config)[1]
+            if self.config.assembled and (self.folder / peft_folder.CONNECTOR).is_file():
+                own |= peft_folder.read_connector(self.folder / peft_folder.CONNECTOR, self.config)
+            return own
         with run_folder.newest(self.folder) as (checkpoints, step):
             return checkpoints.restore_parameters(step, None)
 
@@ -215,7 +222,10 @@ def _spots(place: Path) -> Iterator[tuple[str, int, list[bytes]]]:
             starts = (0, len(flat) // 2)
             yield name, len(flat), [flat[start : start + _SPOT].tobytes() for start in starts]
         return
-    for path in sorted(place.glob("*.safetensors")):
+    for path in sorted(hf_folder.weight_files(place)[0]):
+        if pth.is_state_dict(path):
+            yield from _spots(path)
+            continue
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))

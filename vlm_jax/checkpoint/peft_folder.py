@@ -6,7 +6,7 @@ adapter computes is `vlm_jax.adapters.lora`'s.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from vlm_jax.adapters.lora import Lora
+from vlm_jax.checkpoint import pth
 from vlm_jax.checkpoint.files import check_target, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import Entry, hub_name, memory_name, name_table
 from vlm_jax.errors import InputError
@@ -22,6 +23,8 @@ from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+CONNECTOR = "final_connector.pth"
+"""Beside the adapters of an assembled model: the connector that was trained with them."""
 _PREFIX = "base_model.model."
 _PARTS = {"a": "lora_A", "b": "lora_B"}
 # Settings that change what an adapter computes, and the values at which they do not.
@@ -44,10 +47,13 @@ def is_peft_folder(path: Path) -> bool:
     return (path / SETTINGS).is_file()
 
 
-def write(target: Path, config: VLMConfig, lora: Lora, parameters: Flat, *, base: str) -> None:
+def write(
+    target: Path, config: VLMConfig, lora: Lora, parameters: Flat, *, base: str, connector: Flat | None = None
+) -> None:
     """Writes the adapters among `parameters` as a PEFT folder.
 
     Args:
+      connector: of an assembled model, where it was trained beside the adapters: `final_connector.pth` in the folder.
       base: the name or path of the model they were trained on, written as `base_model_name_or_path`.
 
     Raises:
@@ -74,10 +80,50 @@ def write(target: Path, config: VLMConfig, lora: Lora, parameters: Flat, *, base
         write_json(folder / SETTINGS, {**_settings(lora, modules), "base_model_name_or_path": base})
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)
+        if connector:
+            pth.write(folder / CONNECTOR, _connector_tensors(config, connector))
+
+
+def read_connector(path: Path, config: VLMConfig) -> Flat:
+    """A connector that was saved by itself: the weights and biases of its linear layers, in their order.
+
+    Names are a Sequential's (`0.weight`, `2.weight`), or whatever sorts alike.
+
+    Raises:
+      InputError: other layers or shapes than this model's connector has.
+    """
+    held, shapes = pth.read(path), abstract_parameters(config)
+    wanted = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
+    flat = {}
+    for kind in ("weight", "bias"):
+        ours = [entry for entry in wanted if entry.name.endswith(kind)]
+        theirs = sorted((name for name in held if name.endswith(kind)), key=_counted)
+        for entry, name in zip(ours, theirs, strict=False):
+            if held[name].shape == tuple(entry.transform.shape(shapes[entry.path].shape)):
+                flat[entry.path] = entry.transform.read(held[name])
+    if len(flat) != len(wanted) or len(held) != len(wanted):
+        there = ", ".join(f"{name} {list(array.shape)}" for name, array in sorted(held.items())[:6])
+        here = ", ".join(f"{entry.name} {list(entry.transform.shape(shapes[entry.path].shape))}" for entry in wanted)
+        raise InputError(f"{path}: holds {there}; the {config.connector} connector of this model has {here}")
+    return flat
+
+
+def _connector_tensors(config: VLMConfig, connector: Flat) -> Iterator[tuple[str, np.ndarray]]:
+    for entry in name_table(config):
+        if entry.path in connector:
+            _, part, kind = entry.name.rsplit(".", 2)
+            place = {"linear_1": "0.", "linear_2": "2.", "linear": ""}[part]
+            yield f"{place}{kind}", np.ascontiguousarray(entry.transform.write(np.asarray(connector[entry.path])))
+
+
+def _counted(name: str) -> list[Any]:
+    """As a person sorts names with numbers in them."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _settings(lora: Lora, modules: list[str]) -> dict[str, Any]:
-    decoder_only = all(".visual." not in module for module in modules)
+    elsewhere = r"(visual|vision_tower|multi_modal_projector)"
+    decoder_only = not any(re.search(rf"\.{elsewhere}\.", module) for module in modules)
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -90,7 +136,7 @@ def _settings(lora: Lora, modules: list[str]) -> dict[str, Any]:
         # Last names alone would match the tower's layers too; serving programs want last names where it is possible.
         "target_modules": sorted({module.rpartition(".")[2] for module in modules} if decoder_only else modules),
     }
-    return settings | ({"exclude_modules": r".*\.visual\..*"} if decoder_only else {})
+    return settings | ({"exclude_modules": rf".*\.{elsewhere}\..*"} if decoder_only else {})
 
 
 def read_settings(folder: Path) -> tuple[Lora, str]:

@@ -25,7 +25,8 @@ from vlm_jax import locations
 from vlm_jax.checkpoint.files import copy_assets, written_whole
 from vlm_jax.errors import InputError
 from vlm_jax.models.parameters import Flat, nest, unnest
-from vlm_jax.processing.processor import ImageSettings, read_image_settings
+from vlm_jax.processing.processor import ImageSettings, Pictures
+from vlm_jax.processing.views import ViewSettings
 
 PARAMETERS, OPTIMIZER, DATA, SETTINGS = "parameters", "optimizer", "data", "settings"
 _BROUGHT: list[tempfile.TemporaryDirectory] = []  # assets of run folders in a store, kept until the process ends
@@ -237,14 +238,17 @@ def _goodness(metrics: dict[str, float]) -> float:
     return -metrics["loss"]
 
 
-def settings_json(images: ImageSettings, **more: Any) -> dict[str, Any]:
+def settings_json(images: Pictures, **more: Any) -> dict[str, Any]:
     """What travels with every checkpoint."""
     return {"images": dataclasses.asdict(images), **more}
 
 
-def image_settings(held: dict[str, Any]) -> ImageSettings:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in held["images"].items()}
-    return ImageSettings(**values)
+def image_settings(held: dict[str, Any]) -> Pictures:
+    def tuples(value: Any) -> Any:
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    values = {key: tuples(value) for key, value in held["images"].items()}
+    return (ViewSettings if "image_size" in values else ImageSettings)(**values)
 
 
 @contextlib.contextmanager
@@ -267,12 +271,12 @@ def newest(path: PurePath) -> Iterator[tuple[Checkpoints, int]]:
         checkpoints.close()
 
 
-def write_run_folder(target: Path, assets: Path, parameters: Flat, images: ImageSettings | None = None) -> None:
+def write_run_folder(target: Path, assets: Path, parameters: Flat, images: Pictures) -> None:
     """A run folder with one checkpoint (step 0) of parameters alone: the `orbax` format of conversion."""
     with written_whole(target) as folder:
         write_assets(folder, assets)
         checkpoints = Checkpoints(folder)
-        checkpoints.save(0, parameters, settings_json(images or read_image_settings(assets)))
+        checkpoints.save(0, parameters, settings_json(images))
         checkpoints.close()
 
 

@@ -63,13 +63,16 @@ class LoadedModel:
         stop_tokens: tuple[int, ...],
         *,
         dtype,
+        context: int | None = None,
         attach: Sequence[Callable] = (),
     ):
         """
         Args:
+          context: tokens that the model was made to read at most, prompt and answer together; None: not known.
           attach: what gives the model the layers that `parameters` has beside the base's (`vlm_jax.adapters`).
         """
         self.config, self.processor, self.stop_tokens = config, processor, stop_tokens
+        self.context = context
         self.pictures_encoded = 0
         """Pictures that went through the vision tower so far."""
         self._decoder = Decoder(config, stop_tokens, dtype=dtype, attach=attach)
@@ -219,7 +222,7 @@ class LoadedModel:
                     lambda part: jnp.pad(part, [(0, 0)] * (part.ndim - 2) + [(0, more), (0, 0)]), cache
                 )
             before = int((ids[:shared] == example.image_token).sum())
-            known = sum(np.cumsum([np.prod(picture.grid) for picture in example.pictures]) <= before)
+            known = sum(np.cumsum([len(picture.layout.slot_of_token) for picture in example.pictures]) <= before)
             rest = dataclasses.replace(
                 example,
                 input_ids=ids[shared:],
@@ -285,7 +288,14 @@ class LoadedModel:
     def _prompt(self, messages: Sequence[Message], max_new_tokens: int) -> Example:
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; wanted at least 1")
-        return self.processor.encode(messages, generation_prompt=True)
+        example = self.processor.encode(messages, generation_prompt=True)
+        if self.context is not None and len(example.input_ids) + max_new_tokens > self.context:
+            raise InputError(
+                f"the prompt takes {len(example.input_ids):,} tokens and the answer up to {max_new_tokens:,}; the "
+                f"model reads {self.context:,} at most (max_position_embeddings of config.json): give fewer or smaller "
+                "pictures (visual_tokens), less text, or lower max_new_tokens"
+            )
+        return example
 
     def _packed(
         self, examples: Sequence[Example], conversations: int, *, smallest: int = 64
@@ -356,8 +366,9 @@ def load(
     if source.images is not None:
         processor.images = source.images.with_budget(visual_tokens)
     stops = stop_tokens(source.assets, processor)
+    how = {"dtype": kind, "context": _context(source.assets)}
     if quantise is None:
-        return LoadedModel(source.config, source.read_merged(dtype=kind), processor, stops, dtype=kind)
+        return LoadedModel(source.config, source.read_merged(dtype=kind), processor, stops, **how)
     kernels = {f"{place}/kernel" for place in linears(abstract_model(source.config))}
 
     def pack(path: str, array) -> Flat:
@@ -371,7 +382,17 @@ def load(
         for path in list(whole):
             parameters |= pack(path, whole.pop(path))
     attach = [functools.partial(quantised.attach, kind=quantise)]
-    return LoadedModel(source.config, parameters, processor, stops, dtype=kind, attach=attach)
+    return LoadedModel(source.config, parameters, processor, stops, attach=attach, **how)
+
+
+def _context(assets: Path) -> int | None:
+    """`max_position_embeddings` of config.json, of its decoder where it describes several parts."""
+    held = files.read_json(assets / "config.json")
+    text = held.get("text_config") if isinstance(held.get("text_config"), dict) else held
+    most = text.get("max_position_embeddings")
+    if most is not None and (not isinstance(most, int) or most < 1):
+        raise InputError(f"{assets / 'config.json'}: max_position_embeddings is {most!r}; wanted a number of tokens")
+    return most
 
 
 def stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
@@ -428,7 +449,7 @@ def _spans(example: Example) -> list[tuple[int, int]]:
     """First token and end of each picture."""
     places, spans, done = np.flatnonzero(example.input_ids == example.image_token), [], 0
     for picture in example.pictures:
-        count = picture.grid[0] * picture.grid[1]
+        count = len(picture.layout.slot_of_token)
         spans.append((int(places[done]), int(places[done]) + count))
         done += count
     return spans

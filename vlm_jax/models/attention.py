@@ -89,9 +89,9 @@ def attend(
     q: Float[Array, "*b t heads d"],
     k: Float[Array, "*b s kv_heads d"],
     v: Float[Array, "*b s kv_heads d"],
-    visible: Array,
+    visible: Array | None,
 ) -> Float[Array, "*b t heads d"]:
-    """Grouped-query attention under an explicit mask `visible` [*b, t, s] (True: may look).
+    """Grouped-query attention under an explicit mask `visible` [*b, t, s] (True: may look; None: all may).
 
     The softmax is divided by its sum after the product with v, on [t, d] instead of [t, s] values: on a CPU its
     gradient takes half the time (`benchmarks/attention.py`).
@@ -101,7 +101,9 @@ def attend(
     queries = jnp.swapaxes(q, -3, -2).reshape(*lead, kv_heads, groups * t, d)
     keys, values = jnp.moveaxis(k, -3, -1), jnp.swapaxes(v, -3, -2)  # [*b, kv_heads, d, s], [*b, kv_heads, s, d]
     scores = jnp.matmul(queries, keys, preferred_element_type=jnp.float32).reshape(*lead, kv_heads, groups, t, s)
-    scores = jnp.where(visible[..., None, None, :, :], scores * d**-0.5, MASKED)
+    scores = scores * d**-0.5
+    if visible is not None:
+        scores = jnp.where(visible[..., None, None, :, :], scores, MASKED)
     # The shift cancels out; without a gradient of its own it costs nothing backwards.
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)

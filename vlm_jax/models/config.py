@@ -1,25 +1,20 @@
-"""Shapes of a Qwen2-VL or Qwen2.5-VL model, read from and written to the `config.json` of a Hugging Face folder.
+"""Shapes of a model: a vision tower, a decoder, and what joins them.
 
-Only what changes the computation is kept. What a folder's `config.json` holds beyond that is carried along as it is
-by `vlm_jax.checkpoint`, so that a round trip loses nothing.
+Only what changes the computation is kept. How a `config.json` says it is `qwen_config`'s and `llava_config`'s.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
-from vlm_jax.errors import InputError
-
-FAMILIES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL"}
-"""`model_type` of a `config.json`, and what people call it."""
+ENCODERS = ("clip", "siglip", "vit")
+"""Families of `EncoderConfig`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """The vision tower. Lengths named `patch_size` and `window_size` are pixels.
+    """The vision tower of a Qwen-VL model. Lengths named `patch_size` and `window_size` are pixels.
 
     Attributes:
-      family: a key of `FAMILIES`. Qwen2.5-VL has RMSNorm, SwiGLU and windows; Qwen2-VL has LayerNorm, an MLP with
+      family: qwen2_5_vl or qwen2_vl. Qwen2.5-VL has RMSNorm, SwiGLU and windows; Qwen2-VL has LayerNorm, an MLP with
         QuickGELU, and every block sees the whole picture.
     """
 
@@ -67,8 +62,85 @@ class VisionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """A picture encoder of fixed resolution (CLIP, SigLIP, ViT), as an assembled model takes it.
+
+    A square view of `image_size` pixels is one attention block: its patches, after a class token where the family has
+    one. What the rest of the package asks of a tower is asked by the same names as of `VisionConfig`.
+
+    Attributes:
+      family: of `ENCODERS`.
+      depth: layers that run; features are taken behind the last of them.
+      unused_layers: those that the checkpoint holds behind it. They are carried along, never run, never trained.
+      final_norm: whether features go through the encoder's last norm.
+      keep_class: whether the class token becomes a visual token.
+      pooler: whether the checkpoint holds what pools the patches into one vector; carried along.
+      out_hidden: the decoder's width.
+    """
+
+    family: str
+    depth: int
+    hidden: int
+    heads: int
+    mlp: int
+    out_hidden: int
+    image_size: int
+    patch_size: int
+    channels: int = 3
+    unused_layers: int = 0
+    final_norm: bool = False
+    keep_class: bool = False
+    pooler: bool = False
+    activation: str = "gelu"
+    norm_eps: float = 1e-6
+    pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    pixel_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    merge_size: int = 1
+    temporal_patch_size: int = 1
+    window_units: int = 1
+    global_blocks: tuple[int, ...] = ()
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+    @property
+    def merge_unit(self) -> int:
+        return 1
+
+    @property
+    def side(self) -> int:
+        """Patches along the side of a view; what is left at its right and bottom edge (SigLIP-SO400M) is not seen."""
+        return self.image_size // self.patch_size
+
+    @property
+    def class_slots(self) -> int:
+        """1 where a class token stands before the patches."""
+        return 0 if self.family == "siglip" else 1
+
+    @property
+    def block_slots(self) -> int:
+        """Slots of a view, the class token's included."""
+        return self.side**2 + self.class_slots
+
+    @property
+    def view_tokens(self) -> int:
+        """Visual tokens of a view."""
+        return self.side**2 + (self.class_slots if self.keep_class else 0)
+
+    @property
+    def patch_values(self) -> int:
+        """Pixel values of one patch: C · ph · pw."""
+        return self.channels * self.patch_size**2
+
+
+@dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """The Qwen2.5 language model with M-RoPE."""
+    """The Qwen2 or Qwen2.5 language model, with M-RoPE in a Qwen-VL model.
+
+    Attributes:
+      mrope_sections: frequencies that follow time, row and column; one section of all is plain RoPE.
+    """
 
     layers: int
     hidden: int
@@ -88,196 +160,44 @@ class DecoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VLMConfig:
-    """A whole model: tower, decoder, and the ids that tie text to pictures."""
+    """A whole model: tower, decoder, and the ids that tie text to pictures.
 
-    vision: VisionConfig
+    Attributes:
+      connector: merger (Qwen-VL's), mlp (two layers with GELU between) or linear.
+      newline: whether rows of tiles end with a learned embedding (LLaVA-NeXT's `image_newline`).
+      video_token, vision_start_token, vision_end_token: -1 where the model has none.
+    """
+
+    vision: VisionConfig | EncoderConfig
     decoder: DecoderConfig
     image_token: int = 151655
     video_token: int = 151656
     vision_start_token: int = 151652
     vision_end_token: int = 151653
     init_std: float = 0.02
+    connector: str = "merger"
+    newline: bool = False
+
+    @property
+    def assembled(self) -> bool:
+        """Whether the tower is one of fixed resolution, joined to a language model."""
+        return isinstance(self.vision, EncoderConfig)
 
 
-def from_hf(
-    config: Mapping[str, Any], pixel_mean=VisionConfig.pixel_mean, pixel_std=VisionConfig.pixel_std, where="config.json"
-) -> VLMConfig:
-    """Reads a parsed `config.json`, in the flat form of the hub's files or the nested one of transformers 5.
-
-    `pixel_mean` and `pixel_std` come from the folder's image processor, which is another file.
-
-    Raises:
-      InputError: another architecture, a missing key, or a setting this implementation does not compute; `where`
-        names the file in the message.
-    """
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        known = ", ".join(f"{key!r} ({name} of any size)" for key, name in FAMILIES.items())
-        raise InputError(f"{where}: model_type is {family!r}; this version reads {known}")
-    text = config.get("text_config") or config
-    vision = config.get("vision_config") or {}
-    odd = [name for name, part in (("text_config", text), ("vision_config", vision)) if not isinstance(part, Mapping)]
-    if odd:
-        raise InputError(f"{where}: {' and '.join(odd)} must be a JSON object")
-    width = {"qwen2_5_vl": ("hidden_size", "intermediate_size"), "qwen2_vl": ("embed_dim", "hidden_size")}[family]
-    missing = [f"vision_config.{key}" for key in ("depth", *width) if key not in vision]
-    missing += [
-        key
-        for key in ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
-        if key not in text
-    ]
-    if missing:
-        raise InputError(f"{where}: misses {', '.join(missing)}")
-
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type not in ("default", "mrope"):
-        raise InputError(f"{where}: rope_type {rope_type!r} is not implemented; known: 'default', 'mrope'")
-    if text.get("use_sliding_window"):
-        raise InputError(f"{where}: use_sliding_window is true; sliding-window layers are not implemented")
-    for name, holder, usual in (
-        ("hidden_act", text, "silu"),
-        ("vision_config.hidden_act", vision, {"qwen2_5_vl": "silu", "qwen2_vl": "quick_gelu"}[family]),
-    ):
-        activation = holder.get("hidden_act", usual)
-        if activation != usual:
-            raise InputError(f"{where}: {name} is {activation!r}; {FAMILIES[family]} uses {usual!r}")
-
-    decoder = DecoderConfig(
-        layers=text["num_hidden_layers"],
-        hidden=text["hidden_size"],
-        heads=text["num_attention_heads"],
-        kv_heads=text.get("num_key_value_heads") or text["num_attention_heads"],
-        mlp=text["intermediate_size"],
-        vocab=text["vocab_size"],
-        # transformers' class default, which applies where a file leaves the key out
-        norm_eps=text.get("rms_norm_eps", 1e-5),
-        rope_theta=rope.get("rope_theta", text.get("rope_theta", 1_000_000.0)),
-        mrope_sections=tuple(rope.get("mrope_section", (16, 24, 24))),
-        tied=bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings", False)),
-    )
-    patch, merge = vision.get("patch_size", vision.get("spatial_patch_size", 14)), vision.get("spatial_merge_size", 2)
-    if family == "qwen2_5_vl":
-        shape = {
-            "hidden": vision["hidden_size"],
-            "mlp": vision["intermediate_size"],
-            "out_hidden": vision.get("out_hidden_size", 3584),
-            "window_size": vision.get("window_size", 112),
-            "global_blocks": tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31))),
-        }
-    else:
-        shape = {
-            "hidden": vision["embed_dim"],
-            "mlp": int(vision["embed_dim"] * vision.get("mlp_ratio", 4)),
-            "out_hidden": vision["hidden_size"],
-            # No windows: a block of the layout is one merged unit, so pictures keep their order and need no padding.
-            "window_size": patch * merge,
-            "global_blocks": tuple(range(vision["depth"])),
-        }
-    tower = VisionConfig(
-        family=family,
-        depth=vision["depth"],
-        heads=vision.get("num_heads", 16),
-        patch_size=patch,
-        temporal_patch_size=vision.get("temporal_patch_size", 2),
-        merge_size=merge,
-        channels=vision.get("in_channels", vision.get("in_chans", 3)),
-        rope_theta=(vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0),
-        pixel_mean=tuple(pixel_mean),
-        pixel_std=tuple(pixel_std),
-        **shape,
-    )
-    result = VLMConfig(
-        vision=tower,
-        decoder=decoder,
-        image_token=config.get("image_token_id", 151655),
-        video_token=config.get("video_token_id", 151656),
-        vision_start_token=config.get("vision_start_token_id", 151652),
-        vision_end_token=config.get("vision_end_token_id", 151653),
-        init_std=text.get("initializer_range", 0.02),
-    )
-    faults = _not_counts(result) or _inconsistencies(result)
-    if faults:
-        raise InputError([f"{where}: {fault}" for fault in faults])
-    return result
-
-
-def to_hf(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
-    """The `config.json` of a model made here, in the flat layout of the hub's files."""
-    vision, decoder = config.vision, config.decoder
-    tower = {
-        "model_type": vision.family,
-        "depth": vision.depth,
-        "in_channels": vision.channels,
-        "in_chans": vision.channels,
-        "initializer_range": config.init_std,
-        "num_heads": vision.heads,
-        "patch_size": vision.patch_size,
-        "spatial_merge_size": vision.merge_size,
-        "spatial_patch_size": vision.patch_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-    }
-    if vision.family == "qwen2_5_vl":
-        tower |= {
-            "fullatt_block_indexes": list(vision.global_blocks),
-            "hidden_act": "silu",
-            "hidden_size": vision.hidden,
-            "intermediate_size": vision.mlp,
-            "out_hidden_size": vision.out_hidden,
-            "tokens_per_second": 2,
-            "window_size": vision.window_size,
-        }
-    else:
-        tower |= {
-            "embed_dim": vision.hidden,
-            "hidden_act": "quick_gelu",
-            "hidden_size": vision.out_hidden,
-            "mlp_ratio": vision.mlp // vision.hidden,
-        }
-    return {
-        "architectures": [
-            {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen2_vl": "Qwen2VLForConditionalGeneration"}[
-                vision.family
-            ]
-        ],
-        "model_type": vision.family,
-        "torch_dtype": dtype,
-        "attention_dropout": 0.0,
-        "hidden_act": "silu",
-        "hidden_size": decoder.hidden,
-        "initializer_range": config.init_std,
-        "intermediate_size": decoder.mlp,
-        "max_position_embeddings": 128000,
-        "max_window_layers": decoder.layers,
-        "num_attention_heads": decoder.heads,
-        "num_hidden_layers": decoder.layers,
-        "num_key_value_heads": decoder.kv_heads,
-        "rms_norm_eps": decoder.norm_eps,
-        "rope_scaling": {"type": "mrope", "mrope_section": list(decoder.mrope_sections)},
-        "rope_theta": decoder.rope_theta,
-        "sliding_window": 32768,
-        "tie_word_embeddings": decoder.tied,
-        "use_cache": True,
-        "use_sliding_window": False,
-        "vocab_size": decoder.vocab,
-        "image_token_id": config.image_token,
-        "video_token_id": config.video_token,
-        "vision_start_token_id": config.vision_start_token,
-        "vision_end_token_id": config.vision_end_token,
-        "vision_config": tower,
-    }
-
-
-def _not_counts(config: VLMConfig) -> list[str]:
+def not_counts(config: VLMConfig) -> list[str]:
+    """Shapes that are no whole numbers above 0, in words."""
     return [
         f"{part} {field.name} is {value!r}; wanted a whole number above 0"
         for part, shapes in (("vision", config.vision), ("decoder", config.decoder))
         for field in dataclasses.fields(shapes)
-        if field.type is int and (type(value := getattr(shapes, field.name)) is not int or value < 1)
+        if field.type is int
+        and field.name != "unused_layers"
+        and (type(value := getattr(shapes, field.name)) is not int or value < 1)
     ]
 
 
-def _inconsistencies(config: VLMConfig) -> list[str]:
+def inconsistencies(config: VLMConfig) -> list[str]:
+    """What in a model's shapes does not go together, in words."""
     vision, decoder = config.vision, config.decoder
     faults = []
     if vision.out_hidden != decoder.hidden:
@@ -290,6 +210,12 @@ def _inconsistencies(config: VLMConfig) -> list[str]:
         )
     elif sum(decoder.mrope_sections) * 2 != decoder.head_dim:
         faults.append(f"mrope_section {list(decoder.mrope_sections)} must sum to half the head dim {decoder.head_dim}")
+    if isinstance(vision, EncoderConfig):
+        if vision.hidden % vision.heads:
+            faults.append(f"vision hidden_size {vision.hidden} does not divide into {vision.heads} heads")
+        if vision.image_size < vision.patch_size:
+            faults.append(f"image_size {vision.image_size} is below patch_size {vision.patch_size}")
+        return faults
     if vision.hidden % vision.heads or vision.head_dim % 4:
         faults.append(
             f"vision hidden_size {vision.hidden} over {vision.heads} heads must give a head dim divisible by 4"

@@ -73,8 +73,14 @@ def build(config: VLMConfig, flat: Mapping[str, Any]) -> VLM:
 
 
 def linears(model: VLM) -> dict[str, Linear]:
-    """{path: layer} of every linear layer."""
-    return {"/".join(map(str, path)): part for path, part in nnx.iter_modules(model) if isinstance(part, Linear)}
+    """{path: layer} of every linear layer that runs."""
+    held = {"/".join(map(str, path)): part for path, part in nnx.iter_modules(model) if isinstance(part, Linear)}
+    return {path: part for path, part in held.items() if not is_unused(path)}
+
+
+def is_unused(path: str) -> bool:
+    """Whether a parameter is only carried along (`encoder.Unused`): nothing reads it, and it never trains."""
+    return path.startswith("vision/unused/")
 
 
 def matching(
@@ -133,7 +139,7 @@ def multiplications(config: VLMConfig) -> tuple[float, float, float]:
     """
     token = patch = 0.0
     for path, leaf in abstract_parameters(config).items():
-        if leaf.ndim < 2 or not path.endswith("kernel"):
+        if leaf.ndim < 2 or not path.endswith("kernel") or is_unused(path):
             continue
         if path.startswith("vision"):
             patch += leaf.size

@@ -1,8 +1,9 @@
-"""Shapes by name: published sizes of Qwen2.5-VL and Qwen2-VL, and small ones for machines without an accelerator."""
+"""Shapes by name: published sizes of Qwen2.5-VL and Qwen2-VL, of encoders and decoders that models are assembled of,
+and small ones for machines without an accelerator."""
 
 import dataclasses
 
-from vlm_jax.models.config import DecoderConfig, VisionConfig, VLMConfig
+from vlm_jax.models.config import DecoderConfig, EncoderConfig, VisionConfig, VLMConfig
 
 
 def _qwen2(layers: int, hidden: int, heads: int, kv_heads: int, mlp: int, vocab: int, tied: bool):
@@ -76,6 +77,66 @@ PRESETS: dict[str, VLMConfig] = {
     "qwen2-2b": _qwen2(28, 1536, 12, 2, 8960, 151936, True),
     "qwen2-7b": _qwen2(28, 3584, 28, 4, 18944, 152064, False),
     "qwen2-72b": _qwen2(80, 8192, 64, 8, 29568, 152064, False),
+}
+
+
+ENCODERS: dict[str, EncoderConfig] = {
+    # as assembled models take them: CLIP's features before its last layer, as LLaVA does
+    "vit-base-patch32-384": EncoderConfig(
+        "vit", 12, 768, 12, 3072, 0, 384, 32, norm_eps=1e-12, pooler=True, keep_class=True, final_norm=True
+    ),
+    "clip-vit-large-patch14-336": EncoderConfig(
+        "clip",
+        23,
+        1024,
+        16,
+        4096,
+        0,
+        336,
+        14,
+        unused_layers=1,
+        activation="quick_gelu",
+        norm_eps=1e-5,
+        pixel_mean=VisionConfig.pixel_mean,
+        pixel_std=VisionConfig.pixel_std,
+    ),
+    "siglip-so400m-patch14-384": EncoderConfig(
+        "siglip", 27, 1152, 16, 4304, 0, 384, 14, activation="gelu_pytorch_tanh"
+    ),
+}
+DECODERS: dict[str, DecoderConfig] = {
+    name: DecoderConfig(layers, hidden, heads, kv, mlp, vocab, mrope_sections=(hidden // heads // 2,), tied=tied)
+    for name, layers, hidden, heads, kv, mlp, vocab, tied in (
+        ("qwen2.5-0.5b", 24, 896, 14, 2, 4864, 151936, True),
+        ("qwen2.5-1.5b", 28, 1536, 12, 2, 8960, 151936, True),
+        ("qwen2.5-3b", 36, 2048, 16, 2, 11008, 151936, True),
+        ("qwen2.5-7b", 28, 3584, 28, 4, 18944, 152064, False),
+        ("qwen2.5-14b", 48, 5120, 40, 8, 13824, 152064, False),
+        ("qwen2.5-32b", 64, 5120, 40, 8, 27648, 152064, False),
+        ("qwen2.5-72b", 80, 8192, 64, 8, 29568, 152064, False),
+    )
+}
+
+
+def assembled(encoder: str, decoder: str, *, connector: str = "mlp", tiles: bool = False) -> VLMConfig:
+    """The shapes of a model of these two."""
+    tower = dataclasses.replace(ENCODERS[encoder], out_hidden=DECODERS[decoder].hidden)
+    tower = dataclasses.replace(tower, keep_class=False) if tiles else tower
+    return VLMConfig(
+        vision=tower,
+        decoder=DECODERS[decoder],
+        video_token=-1,
+        vision_start_token=-1,
+        vision_end_token=-1,
+        connector=connector,
+        newline=tiles,
+    )
+
+
+PRESETS |= {
+    "vit-qwen2.5-3b": assembled("vit-base-patch32-384", "qwen2.5-3b"),
+    "clip-qwen2.5-7b": assembled("clip-vit-large-patch14-336", "qwen2.5-7b"),
+    "siglip-qwen2.5-3b": assembled("siglip-so400m-patch14-384", "qwen2.5-3b"),
 }
 
 

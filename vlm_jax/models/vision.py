@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from vlm_jax.models.attention import attend, attention
-from vlm_jax.models.config import VisionConfig
+from vlm_jax.models.config import EncoderConfig, VisionConfig
 from vlm_jax.models.layers import (
     MLP,
     GatedMLP,
@@ -41,12 +41,17 @@ class PatchEmbed(nnx.Module):
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape, dtype))
 
     def __call__(self, patches: UInt8[Array, "b p v"], dtype) -> Float[Array, "b p d"]:
-        def per_value(per_channel):
-            return jnp.repeat(jnp.asarray(per_channel, jnp.float32), self.config.patch_size**2)
+        return product(normalised(self.config, patches).astype(dtype), self.kernel[...].sum(axis=0))
 
-        pixels = patches.astype(jnp.float32) * jnp.float32(1 / 255)
-        pixels = (pixels - per_value(self.config.pixel_mean)) / per_value(self.config.pixel_std)
-        return product(pixels.astype(dtype), self.kernel[...].sum(axis=0))
+
+def normalised(config: VisionConfig | EncoderConfig, patches: UInt8[Array, "b p v"]) -> Float[Array, "b p v"]:
+    """Pixels as the tower was trained on them, float32."""
+
+    def per_value(per_channel):
+        return jnp.repeat(jnp.asarray(per_channel, jnp.float32), config.patch_size**2)
+
+    pixels = patches.astype(jnp.float32) * jnp.float32(1 / 255)
+    return (pixels - per_value(config.pixel_mean)) / per_value(config.pixel_std)
 
 
 def _norm(config: VisionConfig, dtype) -> nnx.Module:

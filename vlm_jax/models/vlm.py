@@ -1,5 +1,7 @@
 """The whole model: pictures and tokens in, hidden states and logits out.
 
+One class for Qwen-VL models and assembled ones: they differ in their tower and connector, which take the same arrays.
+
 What stands where (positions, which token takes which visual embedding, which slots are padding) was worked out on the
 host by `vlm_jax.processing`; nothing here depends on the size of a picture.
 """
@@ -11,21 +13,28 @@ from jaxtyping import Array, Float, Int
 
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Decoder
+from vlm_jax.models.encoder import EncoderTower, LinearProjector, Projector
 from vlm_jax.models.layers import product, rows_apart
 from vlm_jax.models.vision import Merger, VisionTower
+from vlm_jax.processing.rows import ROW_END
 
 Batch = dict[str, Array]
 """The arrays of `vlm_jax.processing.rows.assemble`, by name."""
 
 
+CONNECTORS = {"merger": Merger, "mlp": Projector, "linear": LinearProjector}
+
+
 class VLM(nnx.Module):
-    """Vision tower → merger (the connector) → decoder, with a tied or untied head."""
+    """Vision tower → connector → decoder, with a tied or untied head."""
 
     def __init__(self, config: VLMConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
         make = {"std": config.init_std, "dtype": dtype, "rngs": rngs}
         self.config = config
-        self.vision = VisionTower(config.vision, **make)
-        self.connector = Merger(config.vision, **make)
+        self.vision = (EncoderTower if config.assembled else VisionTower)(config.vision, **make)
+        self.connector = CONNECTORS[config.connector](config.vision, **make)
+        width = config.decoder.hidden
+        self.newline = _weights((width,), **{**make, "std": width**-0.5}) if config.newline else None
         embedding = (config.decoder.vocab, config.decoder.hidden)
         self.embedding = _weights(embedding, **make)
         self.decoder = Decoder(config.decoder, **make)
@@ -51,6 +60,8 @@ class VLM(nnx.Module):
         visual = self.connector(patches)
         index = batch["visual_index"]
         taken = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
+        if self.newline is not None:
+            x = jnp.where(index[..., None] == ROW_END, self.newline[...].astype(dtype), x)
         return rows_apart(jnp.where(index[..., None] >= 0, taken, x))
 
     def embed_tokens(self, tokens: Int[Array, "b t"], dtype=jnp.float32) -> Float[Array, "b t d"]:

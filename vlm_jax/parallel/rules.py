@@ -25,6 +25,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"vision/.*(qkv|proj)/kernel$", ("embed", None)),
     (r"connector/fc1/kernel$", ("embed", "fan")),
     (r"connector/fc2/kernel$", ("fan", "embed")),
+    (r"connector/proj/kernel$", ("embed", "fan")),
 )
 
 SMALL = 1 << 14

@@ -54,6 +54,8 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise InputError(f"message {number}: content must be text or a list of parts")
         for part in message["content"]:
             kind = part.get("type") if isinstance(part, dict) else None
+            if kind in ("video", "video_url"):
+                raise InputError(f"message {number}: videos are not read; give single frames as pictures")
             if kind == "text" and not isinstance(part.get("text"), str):
                 raise InputError(f"message {number}: a text part without 'text'")
             if kind not in ("text", "image", "image_url"):

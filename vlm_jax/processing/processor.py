@@ -20,12 +20,19 @@ from vlm_jax.processing import chat
 from vlm_jax.processing.images import describe, open_image, patchify, smart_resize
 from vlm_jax.processing.positions import mrope_positions
 from vlm_jax.processing.rows import Example, Picture, Size
-from vlm_jax.processing.vision_layout import vision_layout
+from vlm_jax.processing.views import ViewSettings
+from vlm_jax.processing.vision_layout import VisionLayout, vision_layout
+
+Grid = tuple[int, ...]
+"""Merged units (rows, columns) of a picture, or a `views.Tiling`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSettings:
-    """How pictures are sized, from a folder's image processor file."""
+    """How pictures are sized for a Qwen-VL model, from a folder's image processor file.
+
+    `views.ViewSettings` is the same for encoders of fixed resolution; a `Processor` takes either.
+    """
 
     min_pixels: int = 56 * 56
     max_pixels: int = 28 * 28 * 1280
@@ -39,6 +46,37 @@ class ImageSettings:
         """Side of a merged unit in pixels."""
         return self.patch_size * self.merge_size
 
+    @property
+    def identity(self) -> tuple:
+        """What tells settings apart, where the encoder is the same."""
+        return self.min_pixels, self.max_pixels
+
+    @property
+    def budget(self) -> tuple[int, int]:
+        """The fewest and the most visual tokens a picture can take."""
+        return -(-self.min_pixels // self.factor**2), self.max_pixels // self.factor**2
+
+    def grid(self, width: int, height: int) -> tuple[int, int]:
+        """Merged units (rows, columns) of a picture of this size in pixels."""
+        tall, wide = smart_resize(height, width, self.factor, self.min_pixels, self.max_pixels)
+        return tall // self.factor, wide // self.factor
+
+    def tokens(self, grid: tuple[int, int]) -> int:
+        """Visual tokens of a picture."""
+        return grid[0] * grid[1]
+
+    def layout(self, grid: tuple[int, int], window_units: int) -> VisionLayout:
+        return vision_layout(*grid, window_units, self.merge_size)
+
+    def positions(
+        self, ids: Int[np.ndarray, " n"], grids: Sequence[tuple[int, int]], image_token: int
+    ) -> Int[np.ndarray, "3 n"]:
+        return mrope_positions(ids, grids, image_token)
+
+    def cut(self, image: PIL.Image.Image, grid: tuple[int, int]) -> UInt8[np.ndarray, "units merge_unit values"]:
+        """A decoded picture resized to a grid of merged units and cut up."""
+        return patchify(image, grid[0] * self.factor, grid[1] * self.factor, self.patch_size, self.merge_size)
+
     def with_budget(self, visual_tokens: tuple[int, int] | int | None) -> "ImageSettings":
         """At most (or between) so many visual tokens a picture."""
         if visual_tokens is None:
@@ -47,6 +85,10 @@ class ImageSettings:
         if not 1 <= low <= high:
             raise InputError(f"visual tokens {low} to {high}: wanted 1 <= minimum <= maximum")
         return dataclasses.replace(self, min_pixels=low * self.factor**2, max_pixels=high * self.factor**2)
+
+
+Pictures = ImageSettings | ViewSettings
+"""How pictures are prepared: for a Qwen-VL model, or for an encoder of fixed resolution."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +103,13 @@ class Processor:
     """Tokenizer, chat template and picture rules of one checkpoint."""
 
     def __init__(
-        self, tokenizer, images: ImageSettings, *, image_token: int, window_units: int, template: str | None = None
+        self,
+        tokenizer,
+        images: ImageSettings | ViewSettings,
+        *,
+        image_token: int,
+        window_units: int,
+        template: str | None = None,
     ):
         """`window_units` is the side of a vision attention window, in merged units."""
         self.tokenizer, self.images, self.template = tokenizer, images, template
@@ -100,17 +148,17 @@ class Processor:
         """
         grids = [picture.grid for picture in pictures]
         ids, said = self._expanded(text, grids, longest)
-        positions = mrope_positions(ids, grids, self.image_token)
+        positions = self.images.positions(ids, grids, self.image_token)
         return Example(ids, positions, said, tuple(pictures), self.image_token)
 
-    def size(self, text: "Text", grids: Sequence[tuple[int, int]], *, longest: int | None = None) -> Size:
+    def size(self, text: "Text", grids: Sequence[Grid], *, longest: int | None = None) -> Size:
         """What `lay_out` would take of a row, from the grids of the pictures alone: nothing is decoded."""
         ids, said = self._expanded(text, grids, longest)
         slots = sum(len(self._layout(grid).units) for grid in grids)
         return Size(len(ids), slots * self.images.merge_size**2, int(said.sum()))
 
-    def _expanded(self, text: "Text", grids: Sequence[tuple[int, int]], longest: int | None):
-        counts = [rows * columns for rows, columns in grids]
+    def _expanded(self, text: "Text", grids: Sequence[Grid], longest: int | None):
+        counts = [self.images.tokens(grid) for grid in grids]
         ids, said = chat.expand_pictures(text.ids, text.said, counts, self.image_token)
         if longest is not None and len(ids) > longest:
             if (ids[longest:] == self.image_token).any():
@@ -129,27 +177,20 @@ class Processor:
     def picture(self, source) -> Picture:
         image = open_image(source)
         try:
-            rows, columns = self.grid(*image.size)
+            grid = self.grid(*image.size)
         except InputError as error:
             raise InputError(f"{describe(source)}: {error}") from None
-        return self.picture_of(self.patches(image, (rows, columns)), (rows, columns))
+        return self.picture_of(self.images.cut(image, grid), grid)
 
-    def patches(self, image: PIL.Image.Image, grid: tuple[int, int]) -> UInt8[np.ndarray, "units merge_unit values"]:
-        """A decoded picture resized to a grid of merged units and cut up."""
-        settings, factor = self.images, self.images.factor
-        return patchify(image, grid[0] * factor, grid[1] * factor, settings.patch_size, settings.merge_size)
-
-    def picture_of(self, patches: UInt8[np.ndarray, "units merge_unit values"], grid: tuple[int, int]) -> Picture:
+    def picture_of(self, patches: UInt8[np.ndarray, "units merge_unit values"], grid: Grid) -> Picture:
         return Picture(patches, grid, self._layout(grid))
 
-    def grid(self, width: int, height: int) -> tuple[int, int]:
-        """Merged units (rows, columns) of a picture of this size in pixels."""
-        settings = self.images
-        tall, wide = smart_resize(height, width, settings.factor, settings.min_pixels, settings.max_pixels)
-        return tall // settings.factor, wide // settings.factor
+    def grid(self, width: int, height: int) -> Grid:
+        """How a picture of this size in pixels is cut."""
+        return self.images.grid(width, height)
 
-    def _layout(self, grid: tuple[int, int]):
-        return vision_layout(*grid, self.window_units, self.images.merge_size)
+    def _layout(self, grid: Grid) -> VisionLayout:
+        return self.images.layout(grid, self.window_units)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of generated ids, special tokens left out."""

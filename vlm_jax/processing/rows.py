@@ -13,6 +13,9 @@ from jaxtyping import Bool, Int, UInt8
 
 from vlm_jax.processing.vision_layout import VisionLayout
 
+ROW_END = -2
+"""In `visual_index`: the learned embedding that ends a row of tiles. Text is -1."""
+
 VISUAL = ("patches", "patch_coords", "image_ids", "window_ids")
 """What of a batch is fed to the tower; without pictures a batch may leave it out, and the tower does not run."""
 
@@ -22,8 +25,8 @@ class Picture:
     """One picture of an example: its patches by merged unit, and its layout in the tower."""
 
     patches: UInt8[np.ndarray, "units merge_unit values"]
-    grid: tuple[int, int]
-    """Merged units (rows, columns)."""
+    grid: tuple[int, ...]
+    """How it was cut: merged units (rows, columns), or a `views.Tiling`."""
     layout: VisionLayout
 
 
@@ -71,7 +74,7 @@ def assemble(
 
     Returns (T, P, S = capacity):
       tokens, segment_ids [T]; positions [3, T];
-      visual_index [T]: which merged unit slot of the row a token takes its embedding from, -1 for text;
+      visual_index [T]: which merged unit slot of the row a token takes its embedding from, -1 for text, `ROW_END`;
       loss_index, loss_targets [S]: hidden state `loss_index` predicts token `loss_targets`, with loss_weights [S];
       patches uint8 [P, patch_values], patch_coords [P, 2], image_ids [P], window_ids [P].
     """
@@ -108,16 +111,17 @@ def assemble(
 
         visual = token + np.flatnonzero(example.input_ids == example.image_token)
         for picture in example.pictures:
-            image += 1
             layout, units = picture.layout, picture.layout.units
             those = slice(slot, slot + len(units))
             filled = units >= 0
             row["patches"][those][filled] = picture.patches[units[filled]]
             row["patch_coords"][those] = layout.coords
-            row["image_ids"][those] = np.where(filled, image, 0)[:, None]
+            row["image_ids"][those] = np.where(layout.image_ids > 0, image + layout.image_ids, 0)[:, None]
             row["window_ids"][those] = layout.window_ids[:, None]
-            mine, visual = np.split(visual, [len(layout.slot_of_unit)])
-            row["visual_index"][mine] = slot + layout.slot_of_unit
+            mine, visual = np.split(visual, [len(layout.slot_of_token)])
+            taken = layout.slot_of_token
+            row["visual_index"][mine] = np.where(taken >= 0, slot + taken, taken)
+            image += int(layout.image_ids.max())
             slot += len(units)
         token, target = here.stop, there.stop
     for name in ("patches", "patch_coords", "image_ids", "window_ids"):

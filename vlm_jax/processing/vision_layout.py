@@ -19,10 +19,12 @@ class VisionLayout:
     """Which unit (row-major in the merged grid) lies in a slot, -1 for padding."""
     window_ids: Int[np.ndarray, " slots"]
     """Which window of its block a slot belongs to, from 1; 0 for padding."""
-    slot_of_unit: Int[np.ndarray, " units"]
-    """Where each unit lies: the inverse of `units`."""
+    slot_of_token: Int[np.ndarray, " tokens"]
+    """Where each visual token's embedding lies (here the inverse of `units`); `rows.ROW_END` for a row separator."""
     coords: Int[np.ndarray, "slots merge_unit 2"]
-    """Row and column, in patches, of each patch of a slot; 0 for padding."""
+    """Row and column, in patches, of each patch of a slot; 0 for padding, -1 for a class token."""
+    image_ids: Int[np.ndarray, " slots"]
+    """Which image of the tower, from 1, a slot belongs to (a picture may be several views); 0 for padding."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -59,14 +61,14 @@ def vision_layout(rows: int, columns: int, window_units: int, merge_size: int) -
         units[index, : len(filled)] = filled
         window_ids[index, : len(filled)] = np.repeat(np.arange(1, len(members) + 1), [len(m) for m in members])
     units = units.ravel()
-    slot_of_unit = np.empty(rows * columns, np.int32)
-    slot_of_unit[units[units >= 0]] = np.flatnonzero(units >= 0)
+    slot_of_token = np.empty(rows * columns, np.int32)
+    slot_of_token[units[units >= 0]] = np.flatnonzero(units >= 0)
 
     row, column = np.divmod(np.maximum(units, 0), columns)
     inner = np.stack(np.divmod(np.arange(merge_size**2), merge_size), axis=-1)
     coords = np.stack([row, column], axis=-1)[:, None, :] * merge_size + inner
     coords = np.where(units[:, None, None] >= 0, coords, 0).astype(np.int32)
-    layout = VisionLayout(units, window_ids.ravel(), slot_of_unit, coords)
-    for array in (layout.units, layout.window_ids, layout.slot_of_unit, layout.coords):
-        array.setflags(write=False)  # the cache hands the same arrays to everyone
+    layout = VisionLayout(units, window_ids.ravel(), slot_of_token, coords, (units >= 0).astype(np.int32))
+    for field in dataclasses.fields(layout):
+        getattr(layout, field.name).setflags(write=False)  # the cache hands the same arrays to everyone
     return layout

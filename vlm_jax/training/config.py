@@ -24,6 +24,20 @@ def default_config() -> ConfigDict:
                 "attention": "auto",
                 "quantise": "none",  # none | nf4 | int8: how frozen kernels are held
             },
+            # Instead of model.path: a model assembled from an encoder and a text model (docs/assembled.md). Its
+            # connector starts fresh, drawn by train.seed. Empty strings follow the encoder's folder.
+            "assemble": {
+                "encoder": "",  # folder or hub id of a ViT, CLIP or SigLIP
+                "decoder": "",  # folder or hub id of a Qwen2 or Qwen2.5 text model
+                "connector": "mlp",  # mlp: two layers with GELU between | linear
+                "connector_weights": "",  # a .pth with a connector that was trained before
+                "pictures": "",  # squash | crop | letterbox | anyres: tiles beside the whole picture
+                "background": "mean",  # of letter-boxed pictures: mean (the encoder's mean colour) | black
+                "tiles": 4,  # of a picture at most, in anyres
+                "feature_layer": -1,  # whose hidden states are features: -1 the last layer's, -2 the one before …
+                "final_norm": False,  # features go through the encoder's last norm
+                "keep_class": False,  # the class token becomes a visual token
+            },
             "lora": {
                 "rank": 0,  # 0: no adapters
                 "alpha": 16.0,
@@ -120,7 +134,15 @@ def check_config(config: ConfigDict) -> None:
             faults.append(f"config.{key} is {config[section][name]!r}; wanted {wanted}")
 
     model, data, _batch, train = config.model, config.data, config.batch, config.train
-    want(bool(model.path), "model.path", "a Hugging Face folder or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct")
+    parts = config.assemble
+    if bool(parts.encoder) != bool(parts.decoder):
+        faults.append("config.assemble names an encoder and a decoder, or neither")
+    want(
+        bool(model.path) != bool(parts.encoder or parts.decoder),
+        "model.path",
+        "a Hugging Face folder or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or config.assemble instead",
+    )
+    want(parts.tiles >= 2, "assemble.tiles", "at least 2")
     want(
         bool(data.path) != bool(data.mixture),
         "data.path",
@@ -186,7 +208,9 @@ def check_config(config: ConfigDict) -> None:
 
 def lasting_settings(config: ConfigDict) -> dict[str, Any]:
     """{key: value} of the settings that change what is computed: a run goes on only with the same ones."""
-    kept = [f"{section}.{key}" for section in ("batch", "train", "optimizer", "lora") for key in config[section]]
+    kept = [
+        f"{section}.{key}" for section in ("batch", "train", "optimizer", "lora", "assemble") for key in config[section]
+    ]
     kept = [key for key in kept if key not in ("train.remat", "train.skip_at_most")]
     kept += [
         "model.path",

@@ -17,7 +17,7 @@ from jaxtyping import Int
 
 from vlm_jax.adapters.lora import is_adapter, is_seed
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.parameters import abstract_parameters
+from vlm_jax.models.parameters import abstract_parameters, is_unused
 
 PEAKS = {
     # device_kind begins with -> FLOP/s of dense bfloat16 products, from the makers' data sheets
@@ -141,7 +141,7 @@ def step_flops(config: VLMConfig, trainable: Collection[str], attach=()) -> Step
     passes["decoder"] = passes["connector"] or embedding or learns["decoder"]
 
     held = abstract_parameters(config)
-    kernels = {path: leaf.size for path, leaf in held.items() if path.endswith("kernel")}
+    kernels = {path: leaf.size for path, leaf in held.items() if path.endswith("kernel") and not is_unused(path)}
     adapters = {
         path: leaf.size for path, leaf in abstract_parameters(config, attach=attach).items() if is_adapter(path)
     }

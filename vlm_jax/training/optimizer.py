@@ -77,11 +77,14 @@ def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.
 
 
 def group(path: str) -> str:
-    """The part of the model whose learning rate a parameter has; embedding and head are the decoder's."""
+    """The part of the model whose learning rate a parameter has.
+
+    Embedding and head are the decoder's, a row separator the connector's.
+    """
     if is_adapter(path):
         return "adapter"
     part = path.split("/")[0]
-    return part if part in ("vision", "connector") else "decoder"
+    return {"newline": "connector"}.get(part, part if part in ("vision", "connector") else "decoder")
 
 
 def decays(path: str) -> bool:

@@ -12,12 +12,12 @@ from vlm_jax.adapters import quantised
 from vlm_jax.adapters.lora import Lora, is_adapter, is_seed
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.parameters import abstract_parameters, matching
+from vlm_jax.models.parameters import abstract_parameters, is_unused, matching
 
 PRESETS = {
     "full": r".*",
     "frozen_vision": r"(?!vision/).*",
-    "connector": r"connector/(?!.*adapter/).*",
+    "connector": r"(newline$|connector/(?!.*adapter/).*)",
     "adapter": r".*/adapter/[ab]",
 }
 """Names for the usual choices; any other regular expression over paths works as well."""
@@ -63,7 +63,7 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     lora = Lora(given.rank, float(given.alpha), given.targets, given.rslora, given.dropout) if given.rank else None
     attach: tuple[Callable, ...] = (lora.attach,) if lora else ()
     still: tuple[Callable, ...] = (lora.without_dropout().attach,) if lora else ()
-    paths = [path for path in abstract_parameters(model, attach=attach) if not is_seed(path)]
+    paths = [path for path in abstract_parameters(model, attach=attach) if not is_seed(path) and not is_unused(path)]
     what = config.train.what
     if what == "auto":
         what = "adapter" if lora else "full"

@@ -1,0 +1,198 @@
+"""Models put together from parts: what an earlier PyTorch project left behind, and parts that are not whole."""
+
+import json
+
+import numpy as np
+import peft
+import pytest
+import torch
+from transformers import Qwen2ForCausalLM, ViTModel
+
+import vlm_jax
+from tests.checkpoint.folders import change_tensors
+from tests.tiny_assembled import SIZE, save_assembled, save_encoder, save_text_model, shapes_of_pictures
+from tests.tiny_models import assistant, user
+from vlm_jax.adapters import quantised
+from vlm_jax.checkpoint import hf_folder
+from vlm_jax.checkpoint.assembly import Assembly, write
+from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.errors import InputError
+from vlm_jax.processing.views import padded_square
+
+MESSAGES = [user("What is it?", shapes_of_pictures()["90x40"]), assistant("Noise")]
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """What a PyTorch project leaves: a ViT, a text model, `final_connector.pth` and a PEFT folder of the text model."""
+    encoder, text = save_encoder(tmp_path / "vit", "vit"), save_text_model(tmp_path / "text")
+    torch.manual_seed(0)
+    connector = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.GELU(), torch.nn.Linear(64, 64))
+    torch.save(connector.state_dict(), tmp_path / "final_connector.pth")
+    lora = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
+    decoder = peft.get_peft_model(Qwen2ForCausalLM.from_pretrained(text), lora).eval()
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.1)
+    decoder.save_pretrained(tmp_path / "peft")
+    return encoder, text, connector, decoder
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["given by name", "beside the adapters"])
+def test_a_connector_and_adapters_of_an_earlier_project_give_its_logits(earlier, tmp_path, beside):
+    encoder, text, connector, decoder = earlier
+    how = {"pictures": "letterbox", "background": "black", "final_norm": True, "keep_class": True}
+    if beside:
+        (tmp_path / "final_connector.pth").rename(tmp_path / "peft" / "final_connector.pth")
+    else:
+        how["connector_weights"] = str(tmp_path / "final_connector.pth")
+    write(tmp_path / "model", Assembly(str(encoder), str(text), **how))
+    ours = vlm_jax.load(tmp_path / "model", dtype="float32", adapter=tmp_path / "peft")
+    picture = padded_square(MESSAGES[0]["content"][0]["image"], (0, 0, 0)).resize((SIZE, SIZE), 2)
+    pixels = (np.asarray(picture, np.float32).transpose(2, 0, 1)[None] / 255 - 0.5) / 0.5
+    tokens = torch.tensor(ours.encode(MESSAGES).input_ids)[None].long()
+    with torch.no_grad():
+        features = connector(ViTModel.from_pretrained(encoder)(torch.tensor(pixels)).last_hidden_state)
+        embedded = decoder.get_base_model().model.embed_tokens(tokens)
+        embedded[tokens == ours.config.image_token] = features[0]
+        expected = decoder(inputs_embeds=embedded).logits[0].numpy()
+    assert np.abs(ours.logits(MESSAGES) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_connector_of_other_shapes_is_refused_with_both(earlier, tmp_path):
+    encoder, text, *_ = earlier
+    weights = str(tmp_path / "final_connector.pth")
+    with pytest.raises(InputError, match=r"holds 0.bias \[64\].*the linear connector of this model has"):
+        write(tmp_path / "model", Assembly(str(encoder), str(text), connector="linear", connector_weights=weights))
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_encoder_in_pytorchs_own_file_is_read_as_well(tmp_path):
+    first = vlm_jax.load(save_assembled(tmp_path, "vit"), dtype="float32")
+    tensors = (tmp_path / "vit" / "model.safetensors").rename(tmp_path / "vit.safetensors")
+    from safetensors.torch import load_file
+
+    torch.save(load_file(tensors), tmp_path / "vit" / "pytorch_model.bin")
+    again = vlm_jax.load(tmp_path / "assembled-vit", dtype="float32")
+    np.testing.assert_array_equal(first.logits(MESSAGES), again.logits(MESSAGES))
+
+
+def test_parts_that_are_gone_or_broken_are_named(tmp_path):
+    folder = save_assembled(tmp_path, "vit")
+    digest = open_model(str(folder)).digest()
+    change_tensors(tmp_path / "vit", lambda held: held["vit.layernorm.bias"].add_(1))
+    assert open_model(str(folder)).digest() != digest, "another encoder passes for the one that was"
+    change_tensors(tmp_path / "vit", lambda held: held.pop("vit.layernorm.bias"))
+    with pytest.raises(InputError, match="tensor vision_tower.layernorm.bias is missing"):
+        open_model(str(folder)).check()
+    (tmp_path / "vit").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"parts.json: the encoder cannot be had: .*vit: no such folder"):
+        open_model(str(folder)).check()
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    root = tmp_path_factory.mktemp("parts")
+    return {"vit": str(save_encoder(root / "vit", "vit")), "text": str(save_text_model(root / "text"))}
+
+
+@pytest.mark.parametrize(
+    "settings, fault",
+    [
+        ({"encoder": "nowhere"}, "nowhere: no such folder"),
+        ({"decoder": "vit"}, "model_type is 'vit'; decoders of assembled models are 'qwen2'"),
+        ({"encoder": "text"}, "encoder's model_type is 'qwen2'; known are clip_vision_model"),
+        ({"pictures": "anyres", "keep_class": True}, "tiles leave no place for class tokens"),
+        ({"pictures": "stretch"}, "pictures is 'stretch'; known are squash, crop, letterbox, anyres"),
+        ({"feature_layer": -9}, "vision_feature_layer is -9; wanted one of -3 to -1 or 1 to 3"),
+        ({"feature_layer": -2, "final_norm": True}, "final_norm belongs to the last layer; feature_layer is -2"),
+        ({"connector_weights": "nowhere.pth"}, "nowhere.pth: no state dict of PyTorch"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_told_and_leave_nothing(parts, tmp_path, settings, fault):
+    given = {"encoder": "vit", "decoder": "text"} | settings
+    given = {key: parts.get(value, value) for key, value in given.items()}
+    with pytest.raises(InputError) as caught:
+        write(tmp_path / "model", Assembly(**given))
+    assert any(fault in one for one in caught.value.faults)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_budget_below_a_view_names_what_it_takes(parts, tmp_path):
+    write(tmp_path / "model", Assembly(parts["vit"], parts["text"]))
+    config = hf_folder.read_config(tmp_path / "model")
+    with pytest.raises(InputError, match="this encoder makes 16 of the smallest; allow at least 16"):
+        hf_folder.read_processor(tmp_path / "model", config, 8)
+
+
+def test_tiles_are_kept_within_a_budget(parts, tmp_path):
+    write(tmp_path / "model", Assembly(parts["vit"], parts["text"], pictures="anyres", tiles=6))
+    config = hf_folder.read_config(tmp_path / "model")
+    whole = hf_folder.read_processor(tmp_path / "model", config)
+    least, most = whole.images.budget
+    fewer = whole.with_budget((1, (least + most) // 2))
+    counts = [
+        len(one.encode([user("What?", picture)]).pictures[0].layout.slot_of_token)
+        for one in (whole, fewer)
+        for picture in shapes_of_pictures().values()
+    ]
+    half = len(counts) // 2
+    assert max(counts[half:]) <= (least + most) // 2 < max(counts[:half]) <= most
+
+
+def test_a_folder_is_never_left_half_assembled(tmp_path):
+    encoder, text = save_encoder(tmp_path / "clip", "clip"), save_text_model(tmp_path / "text")
+    change_tensors(text, lambda held: held.pop("model.norm.weight"))
+    with pytest.raises(InputError, match="tensor model.norm.weight is missing"):
+        write(tmp_path / "model", Assembly(str(encoder), str(text)))
+    assert not (tmp_path / "model").exists() and not list(tmp_path.glob(".model*"))
+
+
+def test_a_text_model_without_picture_tokens_or_template_is_refused_in_one_go(tmp_path):
+    encoder, text = save_encoder(tmp_path / "clip", "clip"), save_text_model(tmp_path / "text")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        held = (text / name).read_text().replace("<|image_pad|>", "<|other|>")
+        (text / name).write_text(held)
+    held = json.loads((text / "tokenizer_config.json").read_text())
+    held.pop("chat_template")
+    (text / "tokenizer_config.json").write_text(json.dumps(held))
+    with pytest.raises(InputError) as caught:
+        write(tmp_path / "model", Assembly(str(encoder), str(text)))
+    assert any("no chat template" in fault for fault in caught.value.faults)
+    assert any("no token <|image_pad|>" in fault for fault in caught.value.faults)
+
+
+def test_words_are_rendered_as_the_text_models_own_template_renders_them(tmp_path):
+    folder = save_assembled(tmp_path, "clip")
+    ours = hf_folder.read_processor(folder, hf_folder.read_config(folder))
+    theirs = hf_folder.read_tokenizer(tmp_path / "text")
+    for messages in (
+        [{"role": "user", "content": "Hello"}],
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, assistant("Yes?")],
+        [user("One"), assistant("1"), user("Two")],
+    ):
+        flat = [
+            one | {"content": one["content"] if isinstance(one["content"], str) else one["content"][0]["text"]}
+            for one in messages
+        ]
+        for prompt in (False, True):
+            expected = theirs.apply_chat_template(flat, tokenize=True, add_generation_prompt=prompt)["input_ids"]
+            assert ours.tokenize(messages, generation_prompt=prompt).ids.tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_quantised_weights_answer_as_the_same_weights_rounded(parts, tmp_path, kind):
+    write(tmp_path / "model", Assembly(parts["vit"], parts["text"]))
+    plain, packed = (vlm_jax.load(tmp_path / "model", dtype="float32", quantise=how) for how in (None, kind))
+    rounded, kernels = (
+        dict(plain.parameters),
+        [path for path in plain.parameters if f"{path}/scales" in packed.parameters],
+    )
+    assert {path.split("/")[0] for path in kernels} == {"vision", "connector", "decoder"}
+    for path in kernels:
+        codes, scales = (packed.parameters[f"{path}/{part}"] for part in (quantised.CODES[kind], "scales"))
+        rounded[path] = quantised.dequantise(codes, scales, kind, plain.parameters[path].shape[-2])
+    plain.parameters = rounded
+    expected = plain.logits(MESSAGES)
+    assert np.abs(packed.logits(MESSAGES) - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -1,0 +1,257 @@
+"""Putting a model together from an encoder and a text model: writes the small folder that `parts` reads.
+
+Fresh weights are drawn here; those of the parts are never copied.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from vlm_jax.checkpoint import hf_folder, peft_folder, pth
+from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
+from vlm_jax.checkpoint.names import name_table
+from vlm_jax.checkpoint.parts import CONNECTOR, PARTS
+from vlm_jax.checkpoint.source import resolve
+from vlm_jax.errors import InputError, gathered
+from vlm_jax.models.config import EncoderConfig, VLMConfig
+from vlm_jax.models.hf_config import to_hf
+from vlm_jax.models.llava_config import CONNECTORS, read_encoder, read_text_model
+from vlm_jax.models.parameters import abstract_parameters
+from vlm_jax.processing.views import MODES, ViewSettings, read_view_settings, tile_sizes, view_settings_json
+
+IMAGE_TOKEN, BEFORE, AFTER = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
+# The template of a text model takes words alone: pictures become their placeholder before it sees them.
+_PROLOGUE = (
+    "{%- set flat = namespace(messages=[]) -%}"
+    "{%- for message in messages -%}"
+    "{%- if message.content is string or message.content is none -%}"
+    "{%- set flat.messages = flat.messages + [message] -%}"
+    "{%- else -%}"
+    "{%- set words = namespace(text='') -%}"
+    "{%- for part in message.content -%}"
+    "{%- if part.type == 'text' -%}{%- set words.text = words.text + part.text -%}"
+    "{%- elif part.type in ('image', 'image_url') -%}"
+    f"{{%- set words.text = words.text + '{BEFORE}{IMAGE_TOKEN}{AFTER}' -%}}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- set flat.messages = flat.messages + [dict(message, content=words.text)] -%}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- set messages = flat.messages -%}"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembly:
+    """What a model is put together from. Fields that are empty or None follow the encoder's folder.
+
+    Attributes:
+      encoder, decoder: folders or hub ids: a ViT, CLIP or SigLIP, and a Qwen2 or Qwen2.5 text model.
+      connector: mlp (two layers, GELU between) or linear.
+      connector_weights: a state dict (`.pth`) of a connector that was trained before; fresh where empty.
+      pictures: of `views.MODES`.
+      background: beside a letter-boxed picture: mean (the encoder's mean colour) or black.
+      tiles: the most tiles of a picture in mode anyres.
+      feature_layer: as transformers counts hidden states; -1 is the last layer's.
+      final_norm: features go through the encoder's last norm.
+      keep_class: the class token becomes a visual token.
+      seed: of fresh weights.
+    """
+
+    encoder: str
+    decoder: str
+    connector: str = "mlp"
+    connector_weights: str = ""
+    pictures: str = ""
+    background: str = "mean"
+    tiles: int = 4
+    feature_layer: int = -1
+    final_norm: bool = False
+    keep_class: bool = False
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What an assembly comes to, before a byte is written.
+
+    Attributes:
+      decoder: the text model's folder, and its `config.json` as `text`.
+    """
+
+    config: VLMConfig
+    images: ViewSettings
+    decoder: Path
+    text: dict[str, Any]
+    template: str
+
+
+def plan(assembly: Assembly) -> Plan:
+    """The shapes and picture rules of an assembled model.
+
+    Raises:
+      InputError: a part is missing, of another kind, or the parts do not go together: all faults that can be told.
+    """
+    faults: list[str] = []
+    encoder = decoder = tokenizer = None
+    with gathered(faults):
+        encoder = resolve(assembly.encoder)
+    with gathered(faults):
+        decoder = resolve(assembly.decoder)
+    for key, value, known in (
+        ("connector", assembly.connector, CONNECTORS),
+        ("pictures", assembly.pictures, ("", *MODES)),
+        ("background", assembly.background, ("mean", "black")),
+    ):
+        if value not in known:
+            faults.append(f"{key} is {value!r}; known are {', '.join(filter(None, known))}")
+    if faults:
+        raise InputError(faults)
+    text = read_json(decoder / "config.json")
+    shapes = read_text_model(text, str(decoder / "config.json"))
+    vision = read_encoder(
+        read_json(encoder / "config.json"),
+        str(encoder / "config.json"),
+        out_hidden=shapes.hidden,
+        feature_layer=assembly.feature_layer,
+        final_norm=assembly.final_norm,
+        keep_class=assembly.keep_class,
+        pooler=None,
+    )
+    # SigLIP's pooling is left behind; transformers makes a pooler for every ViT, so it is carried along.
+    vision = dataclasses.replace(vision, pooler=vision.family == "vit")
+    if vision.final_norm and vision.unused_layers:
+        faults.append(f"final_norm belongs to the last layer; feature_layer is {assembly.feature_layer}")
+    with gathered(faults):
+        images = pictures_of(encoder, vision, assembly)
+    with gathered(faults):
+        tokenizer = hf_folder.read_tokenizer(decoder)
+        if not isinstance(tokenizer.chat_template, str):
+            faults.append(f"{decoder}: the tokenizer has no chat template; take an instruction-tuned model")
+        held = tokenizer.get_added_vocab()
+        faults += [
+            f"{decoder}: its tokenizer has no token {token}; take a Qwen2.5 model"
+            for token in (IMAGE_TOKEN, BEFORE, AFTER)
+            if token not in held
+        ]
+    if faults:
+        raise InputError(faults)
+    config = VLMConfig(
+        vision=dataclasses.replace(vision, pixel_mean=images.mean, pixel_std=images.std),
+        decoder=shapes,
+        image_token=held[IMAGE_TOKEN],
+        video_token=-1,
+        vision_start_token=-1,
+        vision_end_token=-1,
+        init_std=text.get("initializer_range", 0.02),
+        connector=assembly.connector,
+        newline=images.mode == "anyres",
+    )
+    return Plan(config, images, decoder, text, tokenizer.chat_template)
+
+
+def write(target: Path, assembly: Assembly) -> None:
+    """Writes the folder of an assembled model.
+
+    Raises:
+      InputError: as `plan`, something is in the way, or the weights of a part are not whole.
+    """
+    check_target(target)
+    made = plan(assembly)
+    config, text = made.config, made.text
+    tensors = fresh(config, assembly.seed)
+    if assembly.connector_weights:
+        path = Path(assembly.connector_weights).expanduser()
+        if not pth.is_state_dict(path):
+            raise InputError(f"{path}: no state dict of PyTorch ({', '.join(pth.SUFFIXES)}) with a connector")
+        given = peft_folder.read_connector(path, config)
+        entries = {entry.path: entry for entry in name_table(config)}
+        tensors |= {
+            entries[path].name: np.ascontiguousarray(entries[path].transform.write(array))
+            for path, array in given.items()
+        }
+    with written_whole(target) as folder:
+        copy_assets(made.decoder, folder)
+        for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
+            (folder / name).unlink(missing_ok=True)
+        ends = {key: text[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if text.get(key) is not None}
+        dtype = str(text.get("dtype") or text.get("torch_dtype") or "float32")
+        write_json(folder / "config.json", to_hf(config, dtype) | hf_folder.grid_pinpoints(made.images) | ends)
+        write_json(folder / "preprocessor_config.json", view_settings_json(made.images))
+        write_json(folder / "processor_config.json", _processor_json(config))
+        _write_template(folder, made.template)
+        write_json(folder / PARTS, {"encoder": _named(assembly.encoder), "decoder": _named(assembly.decoder)})
+        save_file(tensors, folder / CONNECTOR, metadata={"format": "pt"})
+        (folder / CONNECTOR).chmod(0o644)
+        hf_folder.check_weights(folder, config)
+
+
+def _named(given: str) -> str:
+    """A folder by its absolute path, a hub id as it is."""
+    path = Path(given).expanduser()
+    return str(path.absolute()) if path.is_dir() else given
+
+
+def pictures_of(encoder: Path, vision: EncoderConfig, assembly: Assembly) -> ViewSettings:
+    """Picture rules of the encoder's folder, with what the assembly says otherwise."""
+    images = read_view_settings(
+        encoder,
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
+        class_token=bool(vision.class_slots),
+        keep_class=vision.keep_class,
+    )
+    mode = assembly.pictures or images.mode
+    images = dataclasses.replace(
+        images,
+        mode=mode,
+        background=(0, 0, 0) if assembly.background == "black" else images.mean_colour,
+        shortest_edge=images.shortest_edge if mode == "crop" else 0,
+        pinpoints=tile_sizes(vision.image_size, assembly.tiles) if mode == "anyres" else (),
+    )
+    if faults := images.faults():
+        raise InputError([f"{encoder}: {fault}" for fault in faults])
+    return images
+
+
+def fresh(config: VLMConfig, seed: int) -> dict[str, np.ndarray]:
+    """The tensors that neither part brings, by the table's names, float32: a new connector, drawn as PyTorch draws a
+    linear layer (uniform within 1 / √inputs), a row separator as LLaVA-NeXT does, and zeros for a ViT's pooler."""
+    rng, shapes, tensors = np.random.default_rng(seed), abstract_parameters(config), {}
+    for entry in name_table(config):
+        if not entry.path.startswith(("connector/", "newline", "vision/unused/pooler")):
+            continue
+        shape = entry.transform.shape(shapes[entry.path].shape)
+        if entry.path == "newline":
+            array = rng.normal(0, config.decoder.hidden**-0.5, shape)
+        elif entry.path.endswith("kernel"):
+            array = rng.uniform(-(shape[1] ** -0.5), shape[1] ** -0.5, shape)
+        else:
+            array = np.zeros(shape)
+        tensors[entry.name] = array.astype(np.float32)
+    return tensors
+
+
+def _processor_json(config: VLMConfig) -> dict[str, Any]:
+    """What transformers' LLaVA processor expects in `processor_config.json`."""
+    return {
+        "processor_class": "LlavaNextProcessor" if config.newline else "LlavaProcessor",
+        "patch_size": config.vision.patch_size,
+        "vision_feature_select_strategy": to_hf(config)["vision_feature_select_strategy"],
+        "image_token": IMAGE_TOKEN,
+        "num_additional_image_tokens": config.vision.class_slots,
+    }
+
+
+def _write_template(folder: Path, template: str) -> None:
+    for path in folder.glob("chat_template*"):
+        path.unlink()
+    (folder / "chat_template.jinja").write_text(_PROLOGUE + template, encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file():
+        held = read_json(settings)
+        held.pop("chat_template", None)
+        write_json(settings, held)

@@ -1,0 +1,67 @@
+"""The folder of an assembled model, which points at the folders of its encoder and its decoder.
+
+    config.json, tokenizer, chat template, picture rules     as LLaVA's folders have them
+    connector.safetensors                                    what neither part brings
+    parts.json                                               where the encoder and the decoder lie
+
+It is read like any folder of weights (`hf_folder`), and no byte of the parts is copied. What is trained from it is a
+model of its own, in a run folder or exported. `assembly` writes such folders.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from vlm_jax.checkpoint.files import read_json
+from vlm_jax.checkpoint.names import hub_name
+from vlm_jax.checkpoint.source import resolve
+from vlm_jax.errors import InputError
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.processing.views import ViewSettings
+
+PARTS, CONNECTOR = "parts.json", "connector.safetensors"
+# Of an encoder's checkpoint: the text model beside it, heads for other tasks, and what is worked out anew.
+_NOT_THE_TOWER = re.compile(
+    r"(text_model|logit_scale|logit_bias|visual_projection|text_projection|classifier|decoder|head)\b"
+    r"|embeddings\.mask_token|.*position_ids$"
+)
+
+
+def places(folder: Path) -> Iterator[tuple[Path, Callable[[str], str | None]]]:
+    """Where the weights of a folder lie, with what maps the names there onto the table's (None: left out)."""
+    if not (folder / PARTS).is_file():
+        yield folder, hub_name
+        return
+    held = read_json(folder / PARTS)
+    for part, name_of in (("encoder", encoder_name), ("decoder", hub_name)):
+        named = held.get(part)
+        if not isinstance(named, str) or not named:
+            raise InputError(f"{folder / PARTS}: {part} is {named!r}; wanted the folder or hub id of the {part}")
+        try:
+            yield resolve(named), name_of
+        except InputError as error:
+            raise InputError(
+                [f"{folder / PARTS}: the {part} cannot be had: {fault}" for fault in error.faults]
+            ) from None
+    yield folder / CONNECTOR, hub_name
+
+
+def encoder_name(name: str) -> str | None:
+    """The table's name of a tensor of an encoder's own checkpoint, None for what is no part of the tower."""
+    name = name.removeprefix("vit.").removeprefix("vision_model.")
+    return None if _NOT_THE_TOWER.match(name) else hub_name(f"vision_tower.{name}")
+
+
+def not_in_llava(config: VLMConfig, images: ViewSettings) -> list[str]:
+    """Why LLaVA's format cannot hold a model."""
+    reasons = []
+    if config.connector != "mlp":
+        reasons.append(f"the format of LLaVA has no {config.connector} connector, only two layers with GELU between")
+    if images.mode == "letterbox" and images.background != images.mean_colour:
+        reasons.append(
+            f"pictures are letter-boxed on {images.background}, and transformers' LLaVA pads with the encoder's mean "
+            f"colour {images.mean_colour} alone"
+        )
+    if config.newline != (images.mode == "anyres"):
+        reasons.append("row separators and tiles belong together in LLaVA-NeXT")
+    return reasons

@@ -1,0 +1,174 @@
+"""Picture encoders of fixed resolution (CLIP, SigLIP, ViT) as the tower of an assembled model, and its connectors.
+
+A view takes `block_slots` slots of a row: a class token's, where the family has one, then its patches row by row. So
+attention is one batched dense product over whole views, and positions need no look-up. Which tokens take which slot,
+and how a picture becomes views, was worked out on the host (`vlm_jax.processing.views`).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+
+from vlm_jax.models.attention import attend
+from vlm_jax.models.config import EncoderConfig
+from vlm_jax.models.layers import MLP, LayerNorm, Linear, Stack, product, quick_gelu, rows_apart
+from vlm_jax.models.vision import normalised
+
+ACTIVATIONS = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": quick_gelu,
+}
+
+
+class PatchProjection(nnx.Module):
+    """The strided Conv2d as one product over flattened patches."""
+
+    def __init__(self, config: EncoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        self.config = config
+        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (config.patch_values, config.hidden), dtype))
+        self.bias = None if config.family == "clip" else nnx.Param(jnp.zeros((config.hidden,), dtype))
+
+    def __call__(self, patches: UInt8[Array, "b p v"], dtype) -> Float[Array, "b p d"]:
+        x = product(normalised(self.config, patches).astype(dtype), self.kernel[...])
+        return x if self.bias is None else x + self.bias[...].astype(dtype)
+
+
+class EncoderAttention(nnx.Module):
+    def __init__(self, config: EncoderConfig, **make):
+        self.heads = config.heads
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            setattr(self, name, Linear(config.hidden, config.hidden, bias=True, **make))
+
+    def __call__(self, x: Float[Array, "b p d"], slots: int) -> Float[Array, "b p d"]:
+        def views(y):
+            return y.reshape(y.shape[0], -1, slots, self.heads, y.shape[-1] // self.heads)
+
+        mixed = attend(views(self.q_proj(x)), views(self.k_proj(x)), views(self.v_proj(x)), None)
+        return self.out_proj(mixed.reshape(x.shape))
+
+
+class EncoderBlock(nnx.Module):
+    def __init__(self, config: EncoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        make = {"std": std, "dtype": dtype, "rngs": rngs}
+        self.slots = config.block_slots
+        self.norm1 = LayerNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+        self.norm2 = LayerNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+        self.attention = EncoderAttention(config, **make)
+        self.mlp = MLP(config.hidden, config.mlp, activation=ACTIVATIONS[config.activation], **make)
+
+    def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b p d"]:
+        x = rows_apart(x + self.attention(self.norm1(x), self.slots))
+        return rows_apart(x + self.mlp(self.norm2(x)))
+
+
+def unused_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """{name: shape} of what a checkpoint holds behind the features and no token ever sees, as its file has it."""
+    hidden, mlp = config.hidden, config.mlp
+    shapes: dict[str, tuple[int, ...]] = {}
+    if not config.final_norm:
+        shapes |= {"norm_scale": (hidden,), "norm_bias": (hidden,)}
+    if config.pooler and config.family == "vit":
+        shapes |= {"pooler_weight": (hidden, hidden), "pooler_bias": (hidden,)}
+    if config.pooler and config.family == "siglip":
+        shapes |= {
+            "probe": (1, 1, hidden),
+            "in_weight": (3 * hidden, hidden),
+            "in_bias": (3 * hidden,),
+            "out_weight": (hidden, hidden),
+            "out_bias": (hidden,),
+            "layernorm_weight": (hidden,),
+            "layernorm_bias": (hidden,),
+            "fc1_weight": (mlp, hidden),
+            "fc1_bias": (mlp,),
+            "fc2_weight": (hidden, mlp),
+            "fc2_bias": (hidden,),
+        }
+    return shapes
+
+
+class Unused(nnx.Module):
+    """What comes with an encoder's weights and has no part in the features: carried along, so that nothing is lost."""
+
+    def __init__(self, config: EncoderConfig, **make):
+        if config.unused_layers:
+            self.blocks = Stack(
+                lambda rngs: EncoderBlock(config, **{**make, "rngs": rngs}), config.unused_layers, make["rngs"]
+            )
+        for name, shape in unused_shapes(config).items():
+            setattr(self, name, nnx.Param(jnp.zeros(shape, make["dtype"])))
+
+
+class EncoderTower(nnx.Module):
+    def __init__(self, config: EncoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        make = {"std": std, "dtype": dtype, "rngs": rngs}
+        self.config = config
+        self.patch_embed = PatchProjection(config, **make)
+
+        def embedding(*shape: int) -> nnx.Param:
+            return nnx.Param(std * jax.random.normal(rngs.params(), shape, dtype))
+
+        self.class_token = embedding(config.hidden) if config.class_slots else None
+        self.positions = embedding(config.block_slots, config.hidden)
+
+        def norm() -> LayerNorm:
+            return LayerNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
+
+        self.pre_norm = norm() if config.family == "clip" else None
+        self.blocks = Stack(lambda rngs: EncoderBlock(config, std=std, dtype=dtype, rngs=rngs), config.depth, rngs)
+        self.norm = norm() if config.final_norm else None
+        if config.unused_layers or unused_shapes(config):
+            self.unused = Unused(config, **make)
+
+    def __call__(
+        self,
+        patches: UInt8[Array, "b p v"],
+        coords: Int[Array, "b p 2"],
+        image_ids: Int[Array, "b p"],
+        window_ids: Int[Array, "b p"],
+        *,
+        dtype=jnp.float32,
+        implementation: str = "chunked",
+        remat: str = "none",
+    ) -> Float[Array, "b p d"]:
+        """Features of every slot; those of empty views mean nothing, and no token takes them.
+
+        Args are `VisionTower`'s. Here views lie at whole multiples of `block_slots`, so the ids say nothing more.
+        """
+        config = self.config
+        x = self.patch_embed(patches, dtype)
+        x = x.reshape(x.shape[0], -1, config.block_slots, config.hidden)
+        if self.class_token is not None:
+            first = jnp.broadcast_to(self.class_token[...].astype(dtype), (*x.shape[:2], 1, config.hidden))
+            x = jnp.concatenate([first, x[:, :, 1:]], axis=2)
+        x = (x + self.positions[...].astype(dtype)).reshape(*patches.shape[:2], config.hidden)
+        x = rows_apart(x)
+        if self.pre_norm is not None:
+            x = self.pre_norm(x)
+        x, _ = self.blocks(x, lambda block, x, _, place: (block(x), None), remat=remat)
+        return x if self.norm is None else self.norm(x)
+
+
+class Projector(nnx.Module):
+    """Features into the decoder's width: Linear, exact GELU, Linear (LLaVA-1.5)."""
+
+    def __init__(self, config: EncoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        make = {"bias": True, "std": std, "dtype": dtype, "rngs": rngs}
+        self.fc1 = Linear(config.hidden, config.out_hidden, **make)
+        self.fc2 = Linear(config.out_hidden, config.out_hidden, **make)
+
+    def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b p out"]:
+        return rows_apart(self.fc2(jax.nn.gelu(self.fc1(x), approximate=False)))
+
+
+class LinearProjector(nnx.Module):
+    """Features into the decoder's width: one linear layer (LLaVA)."""
+
+    def __init__(self, config: EncoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
+        self.proj = Linear(config.hidden, config.out_hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b p out"]:
+        return rows_apart(self.proj(x))

@@ -1,0 +1,258 @@
+"""`config.json` of assembled models: LLaVA's and LLaVA-NeXT's, and the encoders' own.
+
+An assembled model whose connector LLaVA cannot describe (one linear layer) has the same file under a `model_type` of
+its own, which nothing else reads.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vlm_jax.errors import InputError
+from vlm_jax.models.config import DecoderConfig, EncoderConfig, VLMConfig, inconsistencies, not_counts
+from vlm_jax.models.qwen_config import read_decoder
+
+OWN = "vlm_jax_assembled"
+LLAVA = {"llava": "LLaVA with a Qwen2 decoder", "llava_next": "LLaVA-NeXT with a Qwen2 decoder", OWN: "assembled here"}
+"""`model_type` of a `config.json`, and what people call it."""
+
+_ENCODER_TYPES = {
+    "clip_vision_model": "clip",
+    "clip": "clip",
+    "siglip_vision_model": "siglip",
+    "siglip": "siglip",
+    "vit": "vit",
+}
+# transformers' class defaults: files of the hub name only what differs from them.
+_USUAL = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "clip": {**_USUAL, "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    "siglip": {
+        **_USUAL,
+        "image_size": 224,
+        "patch_size": 16,
+        "hidden_act": "gelu_pytorch_tanh",
+        "layer_norm_eps": 1e-6,
+        "vision_use_head": True,
+    },
+    "vit": {
+        **_USUAL,
+        "image_size": 224,
+        "patch_size": 16,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "qkv_bias": True,
+    },
+}
+_QWEN2_DEFAULTS = {
+    "model_type": "qwen2",
+    "hidden_size": 4096,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 151936,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0,
+}
+ACTIVATIONS = ("gelu", "quick_gelu", "gelu_pytorch_tanh")
+CONNECTORS = ("mlp", "linear")
+
+
+def read_encoder(
+    vision: Mapping[str, Any],
+    where: str,
+    *,
+    out_hidden: int,
+    feature_layer: int = -1,
+    final_norm: bool = False,
+    keep_class: bool = False,
+    pooler: bool | None = None,
+    pixel_mean=EncoderConfig.pixel_mean,
+    pixel_std=EncoderConfig.pixel_std,
+) -> EncoderConfig:
+    """The encoder that `vision_config`, or an encoder's own `config.json`, describes.
+
+    Args:
+      feature_layer: as transformers counts hidden states: 0 is the embeddings, -1 the last layer's.
+      pooler: whether its weights come with what pools the patches; None: as the file implies.
+
+    Raises:
+      InputError: another architecture, or a setting this implementation does not compute.
+    """
+    kind = vision.get("model_type")
+    family = _ENCODER_TYPES.get(kind)
+    if family is None:
+        raise InputError(f"{where}: the encoder's model_type is {kind!r}; known are {', '.join(_ENCODER_TYPES)}")
+    if isinstance(vision.get("vision_config"), Mapping):  # CLIP and SigLIP beside their text models
+        vision = vision["vision_config"]
+    held = {**_DEFAULTS[family], **{key: value for key, value in vision.items() if value is not None}}
+    if held["hidden_act"] not in ACTIVATIONS:
+        raise InputError(f"{where}: hidden_act is {held['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}")
+    if family == "vit" and not held["qkv_bias"]:
+        raise InputError(f"{where}: qkv_bias is false; encoders without biases are not implemented")
+    layers = held["num_hidden_layers"]
+    # The embeddings as features would leave no layer to run.
+    if (
+        not isinstance(feature_layer, int)
+        or not 1 <= (feature_layer + layers + 1 if feature_layer < 0 else feature_layer) <= layers
+    ):
+        raise InputError(
+            f"{where}: vision_feature_layer is {feature_layer!r}; wanted one of -{layers} to -1 or 1 to {layers}"
+        )
+    depth = feature_layer + layers + 1 if feature_layer < 0 else feature_layer
+    if pooler is None:
+        pooler = family == "vit" or (family == "siglip" and bool(held["vision_use_head"]))
+    return EncoderConfig(
+        family=family,
+        depth=depth,
+        unused_layers=layers - depth,
+        hidden=held["hidden_size"],
+        heads=held["num_attention_heads"],
+        mlp=held["intermediate_size"],
+        out_hidden=out_hidden,
+        image_size=held["image_size"],
+        patch_size=held["patch_size"],
+        channels=held.get("num_channels", 3),
+        final_norm=final_norm,
+        keep_class=keep_class and family != "siglip",
+        pooler=pooler,
+        activation=held["hidden_act"],
+        norm_eps=held["layer_norm_eps"],
+        pixel_mean=tuple(pixel_mean),
+        pixel_std=tuple(pixel_std),
+    )
+
+
+def read_text_model(config: Mapping[str, Any], where: str) -> DecoderConfig:
+    """The decoder that a text model's `config.json` describes.
+
+    Raises:
+      InputError: no Qwen2 or Qwen2.5 text model.
+    """
+    if config.get("model_type") != "qwen2":
+        raise InputError(
+            f"{where}: model_type is {config.get('model_type')!r}; decoders of assembled models are 'qwen2' (Qwen2 and "
+            "Qwen2.5 text models)"
+        )
+    return read_decoder({**_QWEN2_DEFAULTS, **config}, where)
+
+
+def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> VLMConfig:
+    """As `hf_config.from_hf`, for a `model_type` of `LLAVA`."""
+    text, vision = config.get("text_config"), config.get("vision_config")
+    odd = [name for name, part in (("text_config", text), ("vision_config", vision)) if not isinstance(part, Mapping)]
+    if odd:
+        raise InputError(f"{where}: {' and '.join(odd)} must be a JSON object")
+    if text.get("model_type") != "qwen2":
+        raise InputError(
+            f"{where}: text_config.model_type is {text.get('model_type')!r}; decoders of assembled models are 'qwen2' "
+            "(Qwen2 and Qwen2.5)"
+        )
+    tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+    decoder = read_decoder({**_QWEN2_DEFAULTS, **text, "tie_word_embeddings": False}, where, tied=tied)
+    family, faults = config["model_type"], []
+    connector = config.get("connector", "mlp")
+    strategy = config.get("vision_feature_select_strategy", "default")
+    for key, value, known in (
+        ("vision_feature_select_strategy", strategy, ("default", "full")),
+        ("connector", connector, CONNECTORS if family == OWN else ("mlp",)),
+        ("projector_hidden_act", config.get("projector_hidden_act", "gelu"), ("gelu",)),
+        ("multimodal_projector_bias", config.get("multimodal_projector_bias", True), (True,)),
+    ):
+        if value not in known:
+            faults.append(f"{where}: {key} is {value!r}; known are {', '.join(map(repr, known))}")
+    image_token = config.get("image_token_id", config.get("image_token_index"))
+    if not isinstance(image_token, int):
+        faults.append(f"{where}: image_token_index is {image_token!r}; wanted the id of the picture's placeholder")
+    if faults:
+        raise InputError(faults)
+    encoder = read_encoder(
+        vision,
+        where,
+        out_hidden=decoder.hidden,
+        feature_layer=config.get("vision_feature_layer", -2),
+        final_norm=bool(vision.get("tie_last_hidden_states")),
+        keep_class=strategy == "full",
+        pixel_mean=pixel_mean,
+        pixel_std=pixel_std,
+    )
+    if strategy == "default" and not encoder.class_slots:
+        # transformers drops the first patch then, whatever it is.
+        raise InputError(
+            f"{where}: vision_feature_select_strategy 'default' drops a class token, and a SigLIP encoder has none; "
+            "wanted 'full'"
+        )
+    if encoder.final_norm and encoder.unused_layers:
+        raise InputError(f"{where}: tie_last_hidden_states belongs to vision_feature_layer -1")
+    newline = family == "llava_next" or (family == OWN and bool(config.get("image_newline")))
+    if newline and encoder.keep_class and encoder.class_slots:
+        raise InputError(
+            f"{where}: tiles leave no place for class tokens; vision_feature_select_strategy must be 'default'"
+        )
+    result = VLMConfig(
+        vision=encoder,
+        decoder=decoder,
+        image_token=image_token,
+        video_token=-1,
+        vision_start_token=-1,
+        vision_end_token=-1,
+        init_std=text.get("initializer_range", 0.02),
+        connector=connector,
+        newline=newline,
+    )
+    if faults := not_counts(result) or inconsistencies(result):
+        raise InputError([f"{where}: {fault}" for fault in faults])
+    return result
+
+
+def to_llava(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
+    """The `config.json` of an assembled model; LLaVA-NeXT's wants `image_grid_pinpoints` besides."""
+    vision, decoder = config.vision, config.decoder
+    tower: dict[str, Any] = {
+        "model_type": {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "vit": "vit"}[vision.family],
+        "hidden_size": vision.hidden,
+        "intermediate_size": vision.mlp,
+        "num_hidden_layers": vision.depth + vision.unused_layers,
+        "num_attention_heads": vision.heads,
+        "num_channels": vision.channels,
+        "image_size": vision.image_size,
+        "patch_size": vision.patch_size,
+        "hidden_act": vision.activation,
+        "layer_norm_eps": vision.norm_eps,
+    }
+    tower |= {"vision_use_head": vision.pooler} if vision.family == "siglip" else {}
+    tower |= {"tie_last_hidden_states": True} if vision.final_norm else {}
+    linear = config.connector != "mlp"
+    family = OWN if linear else "llava_next" if config.newline else "llava"
+    held = {
+        "architectures": ["LlavaNextForConditionalGeneration" if config.newline else "LlavaForConditionalGeneration"],
+        "model_type": family,
+        "torch_dtype": dtype,
+        "image_token_index": config.image_token,
+        "image_seq_length": vision.view_tokens,
+        "projector_hidden_act": "gelu",
+        "multimodal_projector_bias": True,
+        "tie_word_embeddings": decoder.tied,
+        "vision_feature_layer": -1 - vision.unused_layers,
+        "vision_feature_select_strategy": "default" if vision.class_slots and not vision.keep_class else "full",
+        "text_config": {
+            "model_type": "qwen2",
+            "hidden_act": "silu",
+            "hidden_size": decoder.hidden,
+            "initializer_range": config.init_std,
+            "intermediate_size": decoder.mlp,
+            "max_position_embeddings": 32768,
+            "num_attention_heads": decoder.heads,
+            "num_hidden_layers": decoder.layers,
+            "num_key_value_heads": decoder.kv_heads,
+            "rms_norm_eps": decoder.norm_eps,
+            "rope_theta": decoder.rope_theta,
+            "tie_word_embeddings": decoder.tied,
+            "use_sliding_window": False,
+            "vocab_size": decoder.vocab,
+        },
+        "vision_config": tower,
+    }
+    if linear:
+        held |= {"architectures": [OWN], "connector": config.connector, "image_newline": config.newline}
+    return held
