@@ -23,6 +23,7 @@ flags.DEFINE_float("top_p", 1.0, "draw from the likeliest tokens that together h
 flags.DEFINE_float("repetition_penalty", 1.0, "above 1: tokens that were said already become less likely")
 flags.DEFINE_integer("seed", 0, "seed of a varied answer")
 flags.DEFINE_enum("quantise", None, ["nf4", "int8"], "hold linear layers in 4 or 8 bits")
+flags.DEFINE_bool("quantise_tables", False, "with --quantise: hold embeddings and the output layer in 8 bits, too")
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
 
     import vlm_jax
 
-    model = vlm_jax.load(given.model, quantise=given.quantise)
+    model = vlm_jax.load(given.model, quantise=given.quantise, quantise_tables=given.quantise_tables)
     messages = []
     for question in [given.question] if given.question is not None else asked():
         parts = [*pictures, {"type": "text", "text": question}] if not messages else question

@@ -117,6 +117,7 @@ def test_an_adapter_of_peft_computes_the_same_here(base, loaded, question, setti
         expected = made.eval()(**seen(base, loaded, question)).logits[0].numpy()
     close(ours(loaded, parameters, lora, question), expected)
     merged = adapters.merged({**loaded.parameters, **parameters}, lora)
+    merged = {path: np.asarray(array) for path, array in merged.items()}
     close(put_together(loaded, merged).logits(question), expected)
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vlm_jax.deferred import Deferred
 from vlm_jax.models.parameters import Flat, linears, matching
 from vlm_jax.models.vlm import VLM
 
@@ -117,14 +119,28 @@ def seeds(abstract: Mapping[str, jax.ShapeDtypeStruct], key: Array) -> Flat:
     }
 
 
-def merged(parameters: Flat, lora: Lora) -> Flat:
-    """The base with its adapters added into the kernels, in the kernels' dtype; the sum is taken in float32."""
+def merged(parameters: Flat, lora: Lora, dtype: Any = None) -> Flat:
+    """The base with its adapters added into the kernels, a layer at a time when it is read.
+
+    The sum is taken in float32, as peft takes it, and cast to the kernel's dtype, or to `dtype`.
+    """
     flat = {path: array for path, array in parameters.items() if not is_adapter(path)}
     for path in parameters:
         if path.endswith("/adapter/a"):
             place = path.removesuffix("/adapter/a")
-            a, b = parameters[path], parameters[f"{place}/adapter/b"]
-            kernel = flat[f"{place}/kernel"]
-            wide = kernel.astype(jnp.float32) + jnp.matmul(a, b, precision="highest") * lora.scale
-            flat[f"{place}/kernel"] = wide.astype(kernel.dtype)
+            a, b = (np.asarray(parameters[f"{place}/adapter/{part}"], np.float32) for part in "ab")
+            flat[f"{place}/kernel"] = _sum(flat[f"{place}/kernel"], a, b, lora.scale, dtype)
     return flat
+
+
+def _sum(kernel: Any, a: np.ndarray, b: np.ndarray, scale: float, dtype: Any) -> Deferred:
+    dtype = np.dtype(dtype or kernel.dtype)
+
+    def read(layer: int | None, within: tuple[slice, ...]) -> np.ndarray:
+        rows, columns = within
+        part, at = (within, ()) if layer is None else ((layer, *within), layer)
+        wide = np.asarray(kernel[part]).astype(np.float32)
+        wide += (a[at][rows] @ b[at][:, columns]) * np.float32(scale)
+        return wide.astype(dtype)
+
+    return Deferred(kernel.shape, dtype, read, stacked=kernel.ndim == 3)

@@ -7,6 +7,7 @@ and keeps nothing of it: the backward pass dequantises again.
 
 import functools
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vlm_jax.deferred import Deferred, aligned
 from vlm_jax.models.parameters import Flat, linears
 from vlm_jax.models.vlm import VLM
 
@@ -99,21 +101,37 @@ def quantise(kernel: Float[Array, "*lead i o"], kind: str) -> tuple[Array, Array
     return low | (high << 4), scales
 
 
-def packed(path: str, kernel: Float[Array, "*lead i o"], kind: str, shardings: Mapping | None = None) -> Flat:
+def packed(path: str, kernel: Any, kind: str, shardings: Mapping | None = None) -> Flat:
     """Codes and scales of a kernel by their paths, quantised on the device a layer at a time.
 
     Args:
+      kernel: [in, out] or [layers, in, out], an array of the devices; or, without `shardings`, one that is deferred, of
+        which no more than a layer is ever in memory.
       shardings: {path: sharding} of the two.
     """
     names = (f"{path}/{CODES[kind]}", f"{path}/scales")
+    if isinstance(kernel, Deferred):
+        if kernel.ndim == 2:
+            return dict(zip(names, _quantise(kernel[...], kind), strict=True))
+        # The stacks are filled on the host: layers that wait on a device to be stacked leave its memory in pieces.
+        for index in range(kernel.shape[0]):
+            layer = _quantise(kernel[index], kind)
+            if index == 0:
+                stacks = [aligned((kernel.shape[0], *part.shape), part.dtype) for part in layer]
+            for stack, part in zip(stacks, layer, strict=True):
+                stack[index] = part
+        return {name: jax.device_put(stack) for name, stack in zip(names, stacks, strict=True)}
 
-    def layers(kernel):
+    def by_layer(kernel):
         if kernel.ndim == 2:
             return quantise(kernel, kind)
         return jax.lax.map(lambda one: quantise(one, kind), kernel)
 
     where = None if shardings is None else tuple(shardings[name] for name in names)
-    return dict(zip(names, jax.jit(layers, out_shardings=where)(kernel), strict=True))
+    return dict(zip(names, jax.jit(by_layer, out_shardings=where)(kernel), strict=True))
+
+
+_quantise = jax.jit(quantise, static_argnums=1)
 
 
 def dequantise(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vlm_jax.checkpoint import files, hf_folder, peft_folder, pth, run_folder
 from vlm_jax.checkpoint.model_source import open_model
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, gathered
 
 FORMATS = ("hf", "peft", "pth", "orbax")
 DTYPES = ("keep", "float32", "bfloat16")
@@ -21,21 +21,34 @@ def export(
     model. Weights keep their dtype, unless `dtype` names another (float32, bfloat16). The visual-token budget a run was
     trained with is written into the exported image processor.
 
+    Weights pass through memory layer by layer, or, where they come from a run folder, parameter by parameter; none
+    goes to a device.
+
     Raises:
-      InputError: an unknown format or dtype, an incomplete model, a target that is in the way, or `peft` of a model
-        that has no adapters or of which more than adapters was trained.
+      InputError: an unknown format or dtype, an incomplete model, a tokenizer of another one, a target that is in the
+        way, all of them listed; too small a disk; or `peft` of a model that has no adapters or of which more than
+        adapters was trained. Nothing is written then.
     """
+    faults = []
     if format not in FORMATS:
-        raise InputError(f"format {format!r}: known are {', '.join(FORMATS)}")
+        faults.append(f"format {format!r}: known are {', '.join(FORMATS)}")
     if dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r}: known are {', '.join(DTYPES)}")
-    if "://" in str(target):
-        raise InputError(f"{target}: models are written to a disk; name a folder here, and copy it there")
+        faults.append(f"dtype {dtype!r}: known are {', '.join(DTYPES)}")
     destination = Path(target)
-    files.check_target(destination)
-    source = open_model(str(path), base=None if base is None else str(base))
-    if base is not None and source.base is None:
-        raise InputError(f"{path}: is a whole model, which needs no base")
+    if "://" in str(target):
+        faults.append(f"{target}: models are written to a disk; name a folder here, and copy it there")
+    else:
+        with gathered(faults):
+            files.check_target(destination)
+    with gathered(faults):
+        source = open_model(str(path), base=None if base is None else str(base))
+        if base is not None and source.base is None:
+            faults.append(f"{path}: is a whole model, which needs no base")
+        with gathered(faults):
+            hf_folder.check_tokenizer(source.assets, source.config)
+        source.check()
+    if faults:
+        raise InputError(faults)
     if format == "peft":
         if source.lora is None:
             raise InputError(f"{path}: has no adapters; its weights go into format hf")
@@ -53,14 +66,11 @@ def export(
             destination, source.config, source.lora, source.read_adapters(), base=name, connector=connector
         )
         return
-    parameters = source.read_merged()
-    if dtype != "keep":
-        parameters = {path: array.astype(dtype) for path, array in parameters.items()}
+    parameters = source.deferred(None if dtype == "keep" else dtype)
+    files.check_room(destination, sum(array.nbytes for array in parameters.values()))
     if format == "pth":
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = destination.with_name(f".{destination.name}.unfinished")
-        pth.write(unfinished, hf_folder.to_tensors(source.config, parameters))
-        unfinished.replace(destination)
+        with files.file_written_whole(destination) as unfinished:
+            pth.write(unfinished, hf_folder.to_tensors(source.config, parameters))
     elif format == "hf":
         hf_folder.write_folder(destination, source.config, parameters, source.assets, images=source.images)
     else:

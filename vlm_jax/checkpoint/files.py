@@ -58,6 +58,29 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def file_written_whole(target: Path) -> Iterator[Path]:
+    """As `written_whole`, a file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    try:
+        yield unfinished
+        unfinished.replace(target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def check_room(target: Path, size: int) -> None:
+    """Raises InputError when the disk has less than `size` bytes left for a folder or file to come."""
+    above = next(folder for folder in target.absolute().parents if folder.is_dir())
+    if size > (free := shutil.disk_usage(above).free):
+        raise InputError(
+            f"{target}: takes {size / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left; free some room, or name "
+            "a target elsewhere"
+        )
+
+
+@contextlib.contextmanager
 def alone(folder: Path, doing: str) -> Iterator[int]:
     """Holds a folder that must be written by one process at a time; yields the lock's file descriptor.
 

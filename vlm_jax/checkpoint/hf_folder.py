@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from vlm_jax.checkpoint import parts, pth
+from vlm_jax.checkpoint import parts, pth, safetensors_file
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import Entry, file_name, hub_name, memory_name, name_table
+from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.hf_config import from_hf
@@ -27,6 +27,7 @@ from vlm_jax.processing.processor import Pictures, Processor, image_settings_jso
 from vlm_jax.processing.views import ViewSettings, read_view_settings, view_settings_json
 
 SHARD_BYTES = 5 * 10**9
+Readable = jax.Array | np.ndarray | Deferred
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
@@ -73,7 +74,7 @@ def read_tokenizer(folder: Path):
       InputError: there is none, or none that can be read.
     """
     # transformers makes an empty tokenizer of a folder without these, and says nothing.
-    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+    if not _holds_tokenizer(folder):
         raise InputError(f"{folder}: no tokenizer.json (or vocab.json and merges.txt); copy the tokenizer's files too")
     with _quiet_transformers():
         from transformers import AutoTokenizer
@@ -97,10 +98,7 @@ def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, in
         template = read_json(path).get("chat_template") if path.is_file() else None
         if not template:
             raise InputError(f"{folder}: the tokenizer has no chat template, and there is no chat_template.json")
-    wrong = _other_ids(folder, tokenizer, config)
-    if len(tokenizer) > config.decoder.vocab:
-        wrong.append(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.decoder.vocab}")
-    if wrong:
+    if wrong := _disagreements(folder, tokenizer, config):
         raise InputError(wrong)
     return Processor(
         tokenizer,
@@ -111,26 +109,40 @@ def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, in
     )
 
 
-def _other_ids(folder: Path, tokenizer, config: VLMConfig) -> list[str]:
-    """Where the tokenizer and `config.json` disagree on special tokens."""
+def check_tokenizer(folder: Path, config: VLMConfig) -> None:
+    """Raises InputError when a folder's tokenizer, if it has one, is broken or of another model."""
+    if _holds_tokenizer(folder) and (wrong := _disagreements(folder, read_tokenizer(folder), config)):
+        raise InputError(wrong)
+
+
+def _holds_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
+
+
+def _disagreements(folder: Path, tokenizer, config: VLMConfig) -> list[str]:
+    """What a tokenizer says otherwise than `config.json`."""
+    wrong = []
     if config.assembled:
         token = tokenizer.convert_ids_to_tokens(config.image_token) if config.image_token < len(tokenizer) else None
-        if token in tokenizer.get_added_vocab():
-            return []
-        return [
-            f"{folder}: config.json has image_token_index {config.image_token}, which is {token!r} to the tokenizer "
-            "and no token of its own"
-        ]
+        if token not in tokenizer.get_added_vocab():
+            wrong.append(
+                f"{folder}: config.json has image_token_index {config.image_token}, which is {token!r} to the "
+                "tokenizer and no token of its own; one of them is of another model: copy both from one"
+            )
     wanted = {
         "<|image_pad|>": config.image_token,
         "<|vision_start|>": config.vision_start_token,
         "<|vision_end|>": config.vision_end_token,
     }
-    return [
-        f"{folder}: the tokenizer gives {token} the id {given}, config.json says {want}"
+    wrong += [
+        f"{folder}: the tokenizer gives {token} the id {given}, config.json says {want}; one of them is of another "
+        "model: copy both from one"
         for token, want in wanted.items()
-        if (given := tokenizer.convert_tokens_to_ids(token)) != want
+        if not config.assembled and (given := tokenizer.convert_tokens_to_ids(token)) != want
     ]
+    if len(tokenizer) > config.decoder.vocab:
+        wrong.append(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.decoder.vocab}")
+    return wrong
 
 
 def read_parameters(
@@ -138,29 +150,41 @@ def read_parameters(
     config: VLMConfig,
     *,
     dtype=None,
-    place: Callable[[str, np.ndarray], Flat] = lambda path, array: {path: jax.numpy.asarray(array)},
+    place: Callable[[str, Deferred], Flat] = lambda path, array: {path: jax.device_put(array[...])},
 ) -> Flat:
     """All parameters of a folder.
 
     Args:
       dtype: cast to it; None keeps what the files hold.
-      place: puts an array of a path on its devices, under its path or, where it is packed, several; called one
-        parameter at a time, so that the host never holds more than one stacked parameter.
+      place: puts an array of a path on its devices, under its path or, where it is packed, several. It reads as much
+        of the array at a time as it wants; what it has read of a parameter is let go of before the next.
 
     Raises:
       InputError: missing or truncated shards, missing, surplus or misshapen tensors, all of them listed.
     """
+    parameters = {}
+    for path, array in deferred(folder, config).items():
+        parameters |= place(path, array if dtype is None else array.astype(dtype))
+    return parameters
+
+
+def deferred(folder: Path, config: VLMConfig) -> dict[str, Deferred]:
+    """All parameters of a folder, none of them read yet: their values stay in the mapped files.
+
+    Raises:
+      InputError: as `read_parameters`.
+    """
     with _checked(folder, config) as stored:
-        parameters = {}
-        for entry in name_table(config):
-            tensors = (stored[name][0].get_tensor(stored[name][1]) for name in entry.tensors())
-            array = _join(entry, tensors)
-            parameters |= place(entry.path, array if dtype is None else array.astype(dtype))
-        return parameters
+        places = {name: (path, key) for name, (path, _, key) in stored.items()}
+    views = {
+        path: pth.read(path) if pth.is_state_dict(path) else safetensors_file.mapped(path)
+        for path in {path for path, _ in places.values()}
+    }
+    return _joined(config, {name: views[path].get(key) for name, (path, key) in places.items()})
 
 
-def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where: str) -> Flat:
-    """All parameters, on the host, from tensors by their names in either layout.
+def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where: str) -> dict[str, Deferred]:
+    """All parameters, none of them put together yet, from tensors by their names in either layout.
 
     Raises:
       InputError: missing, surplus or misshapen tensors, all of them listed.
@@ -171,10 +195,10 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where:
     }
     if faults := _mismatches(where, config, table, described):
         raise InputError(faults)
-    return {entry.path: _join(entry, (stored[name] for name in entry.tensors())) for entry in table}
+    return _joined(config, stored)
 
 
-def to_tensors(config: VLMConfig, parameters: Mapping[str, jax.Array]) -> Iterator[tuple[str, np.ndarray]]:
+def to_tensors(config: VLMConfig, parameters: Mapping[str, Readable]) -> Iterator[tuple[str, np.ndarray]]:
     """(name as transformers has it in memory, tensor) of every parameter, a tied head included."""
     for entry in name_table(config):
         for index, name in enumerate(entry.tensors()):
@@ -191,7 +215,7 @@ def check_weights(folder: Path, config: VLMConfig) -> None:
 
 @contextlib.contextmanager
 def _checked(folder: Path, config: VLMConfig) -> Iterator[dict[str, tuple]]:
-    """{name in the table: (open file, name in it)} of a folder whose tensors are all there and of the right shape."""
+    """{name in the table: (path, open file, name in it)} of a folder that has all tensors, of the right shapes."""
     paths, faults = weight_files(folder)
     with contextlib.ExitStack() as stack:
         files = {}
@@ -212,8 +236,8 @@ def _checked(folder: Path, config: VLMConfig) -> Iterator[dict[str, tuple]]:
                     continue
                 if name in stored:
                     faults.append(f"{path}: tensor {key} stands in the folder twice; remove the stale file or copy")
-                stored[name] = (file, key)
-        views = {name: file.get_slice(key) for name, (file, key) in stored.items()}
+                stored[name] = (path, file, key)
+        views = {name: file.get_slice(key) for name, (_, file, key) in stored.items()}
         described = {name: (tuple(view.get_shape()), view.get_dtype()) for name, view in views.items()}
         faults += _mismatches(str(folder), config, name_table(config), described)
         if faults:
@@ -224,7 +248,7 @@ def _checked(folder: Path, config: VLMConfig) -> Iterator[dict[str, tuple]]:
 def write_folder(
     target: Path,
     config: VLMConfig,
-    parameters: Mapping[str, jax.Array],
+    parameters: Mapping[str, Readable],
     assets: Path,
     *,
     images: Pictures | None = None,
@@ -233,6 +257,7 @@ def write_folder(
     """Writes a folder in the hub's layout.
 
     Args:
+      parameters: of those that are deferred, one layer is read at a time.
       assets: a folder whose small files (`ASSETS`) are carried along.
       images: picture rules to write in place of the carried ones: the budget the model was trained with.
 
@@ -327,25 +352,28 @@ def _mismatches(
     return faults
 
 
-def _join(entry: Entry, tensors) -> np.ndarray:
-    if entry.layers is None:
-        return np.ascontiguousarray(entry.transform.read(next(iter(tensors))))
-    stacked = None
-    for index, tensor in enumerate(tensors):
-        layer = entry.transform.read(tensor)
-        if stacked is None:
-            stacked = np.empty((entry.layers, *layer.shape), layer.dtype)
-        stacked[index] = layer
-    return stacked
+def _joined(config: VLMConfig, tensors: Mapping[str, np.ndarray]) -> dict[str, Deferred]:
+    """Parameters that are put together from the tensors of their layers, by hub names, as they are read."""
+
+    def of(entry: Entry) -> Deferred:
+        held = [tensors[name] for name in entry.tensors()]
+
+        def read(layer: int | None, within: tuple[slice, ...]) -> np.ndarray:
+            return entry.transform.read(held[layer or 0])[within]
+
+        return Deferred(shapes[entry.path].shape, held[0].dtype, read, stacked=entry.layers is not None)
+
+    shapes = abstract_parameters(config)
+    return {entry.path: of(entry) for entry in name_table(config)}
 
 
-def _tensor(parameters: Mapping[str, jax.Array], entry: Entry, index: int | None) -> np.ndarray:
+def _tensor(parameters: Mapping[str, Readable], entry: Entry, index: int | None) -> np.ndarray:
     """One tensor of a parameter: all of it, or a layer's."""
     array = parameters[entry.path]
-    return np.ascontiguousarray(entry.transform.write(np.asarray(array if index is None else array[index])))
+    return entry.transform.write(np.asarray(array if index is None else array[index]))
 
 
-def _write_weights(folder: Path, config: VLMConfig, parameters: Mapping[str, jax.Array], shard_bytes: int) -> None:
+def _write_weights(folder: Path, config: VLMConfig, parameters: Mapping[str, Readable], shard_bytes: int) -> None:
     shards: list[list[tuple[str, Entry, int | None]]] = [[]]
     sizes = [0]
     for entry in name_table(config):
@@ -355,18 +383,20 @@ def _write_weights(folder: Path, config: VLMConfig, parameters: Mapping[str, jax
             if shards[-1] and sizes[-1] + size > shard_bytes:
                 shards.append([])
                 sizes.append(0)
-            shards[-1].append((name, entry, index if entry.layers else None))
+            shards[-1].append((name, entry, None if entry.layers is None else index))
             sizes[-1] += size
 
-    weight_map = {}
+    abstract, weight_map = abstract_parameters(config), {}
     for number, shard in enumerate(shards, start=1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        tensors = {}
+        described = {}
         for tensor, entry, index in shard:
-            tensors[tensor] = _tensor(parameters, entry, index)
+            shape = abstract[entry.path].shape
+            shape = tuple(entry.transform.shape(shape if index is None else shape[1:]))
+            described[tensor] = (np.dtype(parameters[entry.path].dtype), shape)
             weight_map[tensor] = name
-        save_file(tensors, folder / name, metadata={"format": "pt"})
-        (folder / name).chmod(0o644)  # as the other files of the folder; save_file makes it the owner's alone
+        parts = ((tensor, _tensor(parameters, entry, index)) for tensor, entry, index in shard)
+        safetensors_file.write(folder / name, described, parts)
     if len(shards) > 1:
         held = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(held, indent=2) + "\n")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from vlm_jax import locations
@@ -20,6 +20,7 @@ from vlm_jax.adapters import lora as adapters
 from vlm_jax.adapters.lora import Lora
 from vlm_jax.checkpoint import hf_folder, peft_folder, pth, run_folder
 from vlm_jax.checkpoint.source import resolve
+from vlm_jax.deferred import Deferred, deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
@@ -63,10 +64,11 @@ class ModelSource:
 
         Args:
           dtype: cast to it; None keeps what is held.
-          place: puts a parameter on its devices; called for one at a time.
+          place: puts a parameter on its devices; called for one at a time, with an array of the devices or with one
+            that is read when it is placed (`vlm_jax.deferred`).
           sharding: `sharding(path, shape)`, where a run's checkpoint is read to.
         """
-        place = place or (lambda path, array: {path: jnp.asarray(array)})
+        place = place or (lambda path, array: {path: jax.device_put(array[...])})
 
         def one(path: str, array: Any) -> Flat:
             return place(path, array if dtype is None else array.astype(dtype))
@@ -79,11 +81,12 @@ class ModelSource:
                 flat |= one(path, array)
             return flat
         if run_folder.is_run_folder(self.folder):
-            with run_folder.newest(self.folder) as (checkpoints, step):
-                held = checkpoints.restore_parameters(step, abstract_parameters(self.config), sharding=sharding)
             flat = {}
-            for path in list(held):
-                flat |= one(path, held.pop(path))
+            with run_folder.newest(self.folder) as (checkpoints, step):
+                for path, array in checkpoints.each_parameter(
+                    step, abstract_parameters(self.config), sharding=sharding
+                ):
+                    flat |= one(path, array)
             return flat
         return hf_folder.read_parameters(self.folder, self.config, dtype=dtype, place=place)
 
@@ -101,10 +104,36 @@ class ModelSource:
         """The parameters of `trained_beside_adapters`."""
         return {path: self._own[path] for path in self.trained_beside_adapters()}
 
-    def read_merged(self, *, dtype=None) -> Flat:
-        """All parameters, adapters added into the kernels."""
-        flat = self.read(dtype=dtype)
-        return adapters.merged({**flat, **self.read_adapters()}, self.lora) if self.lora else flat
+    def read_merged(self, *, dtype=None, place: Callable[[str, Any], Flat] | None = None) -> Flat:
+        """All parameters, adapters added into the kernels; arguments as of `read`."""
+        if self.lora is None and place is None:
+            return self.read(dtype=dtype)
+        place, flat = place or (lambda path, array: {path: jax.device_put(array[...])}), {}
+        for path, array in self.deferred(dtype).items():
+            flat |= place(path, array)
+        return flat
+
+    def deferred(self, dtype=None) -> dict[str, Deferred]:
+        """All parameters, adapters added into the kernels; what lies beside a base is in memory, all else not read.
+
+        Args:
+          dtype: cast to it, after adapters are added; None keeps what is held.
+        """
+        held = self._deferred()
+        if self.lora is not None:
+            held = adapters.merged(held | self.read_adapters(), self.lora, dtype)
+        return held if dtype is None else {path: array.astype(dtype) for path, array in held.items()}
+
+    def _deferred(self) -> dict[str, Deferred]:
+        """Without adapters."""
+        if self.base is None:
+            if not run_folder.is_run_folder(self.folder):
+                return hf_folder.deferred(self.folder, self.config)
+            with run_folder.newest(self.folder) as (checkpoints, step):
+                return checkpoints.deferred_parameters(step, abstract_parameters(self.config))
+        own = {path: deferred(self._own[path]) for path in self.trained_beside_adapters()}
+        whole = own.keys() == abstract_parameters(self.config).keys()
+        return own if whole else self.base.deferred() | own
 
     def digest(self) -> str:
         """Tells weights apart without reading them all, wherever they lie: names, sizes, and spots of every tensor.

@@ -206,15 +206,16 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lor
         entry, index = wanted[module]
         features_in, features_out = shapes[entry.path].shape[-2:]
         shape = (lora.rank, features_in) if match[2] == "A" else (features_out, lora.rank)
-        if tensor.shape != shape:
-            faults.append(
-                f"{where}: tensor {name} has shape {tensor.shape}; this base and rank {lora.rank} imply {shape}"
-            )
-            continue
         key = f"{entry.path.removesuffix('/kernel')}/adapter/{match[2].lower()}"
         if (key, index) in seen:
             faults.append(f"{where}: tensor {name} stands there twice")
         seen.add((key, index))
+        if tensor.shape != shape:
+            faults.append(
+                f"{where}: tensor {name} has shape {tensor.shape}; this base and rank {lora.rank} imply {shape}; was "
+                "it trained on another base?"
+            )
+            continue
         whole = (shape[1], shape[0]) if index is None else (entry.layers, shape[1], shape[0])
         array = flat.setdefault(key, np.zeros(whole, np.float32))
         array[() if index is None else index] = tensor.astype(np.float32).T

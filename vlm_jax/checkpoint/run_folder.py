@@ -11,6 +11,8 @@ rename, it writes in place and `commit_success.txt` last. Paths are those of `lo
 
 import contextlib
 import dataclasses
+import functools
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,16 +21,21 @@ from typing import Any
 
 import absl.logging
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from vlm_jax import locations
+from vlm_jax.checkpoint import deferred_orbax
 from vlm_jax.checkpoint.files import copy_assets, written_whole
+from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models.parameters import Flat, nest, unnest
 from vlm_jax.processing.processor import ImageSettings, Pictures
 from vlm_jax.processing.views import ViewSettings
 
 PARAMETERS, OPTIMIZER, DATA, SETTINGS = "parameters", "optimizer", "data", "settings"
+GROUP = 1 << 30
+"""Bytes of parameters that are restored at one time; one that is larger is restored by itself."""
 _BROUGHT: list[tempfile.TemporaryDirectory] = []  # assets of run folders in a store, kept until the process ends
 
 
@@ -86,12 +93,22 @@ def write_assets(workdir: Path, source: Path) -> None:
 class Checkpoints:
     """The checkpoints of a run folder."""
 
-    def __init__(self, workdir: PurePath, *, keep: int | None = None, best: int = 0, read_only: bool = False):
+    def __init__(
+        self,
+        workdir: PurePath,
+        *,
+        keep: int | None = None,
+        best: int = 0,
+        read_only: bool = False,
+        deferred: bool = False,
+    ):
         """
         Args:
           keep: newest checkpoints that are kept, None for all.
           best: those of the lowest loss that are kept besides.
+          deferred: whether parameters that are saved are deferred.
         """
+        self._deferred = deferred
         self.path = (workdir.absolute() if isinstance(workdir, Path) else workdir) / "checkpoints"
         with _quiet_absl(), locations.answering(self.path):  # it warns of what read_only says itself
             policies = ocp.checkpoint_managers.preservation_policy
@@ -106,7 +123,8 @@ class Checkpoints:
                 create=not read_only,
                 read_only=read_only,
             )
-            self._manager = ocp.CheckpointManager(self.path, options=options)
+            handlers = deferred_orbax.handlers(PARAMETERS) if deferred else None
+            self._manager = ocp.CheckpointManager(self.path, options=options, handler_registry=handlers)
 
     def latest(self) -> int | None:
         """The newest whole checkpoint, None where there is none; a copy that was cut short is passed over."""
@@ -132,13 +150,16 @@ class Checkpoints:
         """Starts writing a checkpoint; returns once the arrays are copied off the devices.
 
         Args:
+          parameters: arrays, or all deferred: then they are read and written piece by piece.
           optimizer: any tree of arrays.
           data: the position in the data, as JSON can hold it. All hosts have the same, so that a run can go on with
             another number of them; Grain's own checkpoint handler writes one file a host.
           loss: by which the best are told.
         """
         items = {
-            PARAMETERS: ocp.args.StandardSave(nest(parameters)),
+            PARAMETERS: deferred_orbax.arguments(parameters)
+            if self._deferred
+            else ocp.args.StandardSave(nest(parameters)),
             SETTINGS: ocp.args.JsonSave(settings),
         }
         if optimizer is not None:
@@ -178,22 +199,50 @@ class Checkpoints:
           wanted: {path: anything with a shape} of what must be held, or None for whatever is.
           sharding: `sharding(path, shape)`; None for the first device.
         """
+        return dict(self.each_parameter(step, wanted, sharding=sharding))
+
+    def each_parameter(
+        self, step: int, wanted: Mapping[str, Any] | None, *, sharding=None
+    ) -> Iterator[tuple[str, Any]]:
+        """As `restore_parameters`, one after the other: who lets go of each holds few of them at a time."""
+        held = self._held(step, wanted)
+        single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        for paths in _grouped(held):
+            how = {
+                path: ocp.ArrayRestoreArgs(
+                    sharding=sharding(path, held[path].shape) if sharding else single,
+                    global_shape=held[path].shape,
+                    dtype=held[path].dtype,
+                )
+                for path in paths
+            }
+            arrays = self._restore_some(step, held, how)
+            for path in paths:
+                yield path, arrays.pop(path)
+
+    def deferred_parameters(self, step: int, wanted: Mapping[str, Any] | None) -> dict[str, Deferred]:
+        """As `restore_parameters`, none of them read yet."""
+        held = self._held(step, wanted)
+        abstract = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in held.items()}
+        with self._telling(step), _quiet_absl():
+            saved = self.path / str(step) / PARAMETERS
+            return deferred_orbax.restore(saved, abstract, functools.partial(self._telling, step))
+
+    def _held(self, step: int, wanted: Mapping[str, Any] | None) -> dict[str, Any]:
+        """{path: shape and dtype} of the parameters of a checkpoint."""
         with self._telling(step):
             held = unnest(ocp.StandardCheckpointHandler().metadata(self.path / str(step) / PARAMETERS).tree)
         if wanted is not None and {path: leaf.shape for path, leaf in held.items()} != {
             path: leaf.shape for path, leaf in wanted.items()
         }:
             raise InputError(f"{self.path / str(step)}: does not hold the parameters that assets/config.json implies")
-        single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = {
-            path: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=sharding(path, leaf.shape) if sharding else single
-            )
-            for path, leaf in held.items()
-        }
-        items = {PARAMETERS: ocp.args.StandardRestore(nest(abstract))}
-        with self._telling(step):
-            return unnest(self._manager.restore(step, args=ocp.args.Composite(**items))[PARAMETERS])
+        return held
+
+    def _restore_some(self, step: int, held: Mapping[str, Any], how: Mapping[str, ocp.RestoreArgs]) -> Flat:
+        abstract = {path: jax.ShapeDtypeStruct(held[path].shape, held[path].dtype) for path in how}
+        wanted = ocp.args.PyTreeRestore(nest(abstract), restore_args=nest(how), partial_restore=True)
+        with self._telling(step), _quiet_absl():
+            return unnest(ocp.PyTreeCheckpointHandler().restore(self.path / str(step) / PARAMETERS, args=wanted))
 
     def settings(self, step: int) -> dict[str, Any]:
         with self._telling(step):
@@ -238,6 +287,20 @@ def _goodness(metrics: dict[str, float]) -> float:
     return -metrics["loss"]
 
 
+def _grouped(held: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Paths whose parameters are at most `GROUP` bytes together, or one that is more."""
+    group, size = [], 0
+    for path, leaf in held.items():
+        taken = math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+        if group and size + taken > GROUP:
+            yield group
+            group, size = [], 0
+        group.append(path)
+        size += taken
+    if group:
+        yield group
+
+
 def settings_json(images: Pictures, **more: Any) -> dict[str, Any]:
     """What travels with every checkpoint."""
     return {"images": dataclasses.asdict(images), **more}
@@ -271,11 +334,11 @@ def newest(path: PurePath) -> Iterator[tuple[Checkpoints, int]]:
         checkpoints.close()
 
 
-def write_run_folder(target: Path, assets: Path, parameters: Flat, images: Pictures) -> None:
+def write_run_folder(target: Path, assets: Path, parameters: dict[str, Deferred], images: Pictures) -> None:
     """A run folder with one checkpoint (step 0) of parameters alone: the `orbax` format of conversion."""
     with written_whole(target) as folder:
         write_assets(folder, assets)
-        checkpoints = Checkpoints(folder)
+        checkpoints = Checkpoints(folder, deferred=True)
         checkpoints.save(0, parameters, settings_json(images))
         checkpoints.close()
 

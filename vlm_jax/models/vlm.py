@@ -36,10 +36,11 @@ class VLM(nnx.Module):
         width = config.decoder.hidden
         self.newline = _weights((width,), **{**make, "std": width**-0.5}) if config.newline else None
         embedding = (config.decoder.vocab, config.decoder.hidden)
-        self.embedding = _weights(embedding, **make)
+        # `vlm_jax.adapters` may put modules in the place of both tables.
+        self.embedding = nnx.data(_weights(embedding, **make))
         self.decoder = Decoder(config.decoder, **make)
 
-        self.head = None if config.decoder.tied else _weights(embedding[::-1], **make)
+        self.head = nnx.data(None if config.decoder.tied else _weights(embedding[::-1], **make))
 
     def embed(
         self, batch: Batch, *, dtype=jnp.float32, implementation: str = "chunked", remat: str = "none"
@@ -65,6 +66,8 @@ class VLM(nnx.Module):
         return rows_apart(jnp.where(index[..., None] >= 0, taken, x))
 
     def embed_tokens(self, tokens: Int[Array, "b t"], dtype=jnp.float32) -> Float[Array, "b t d"]:
+        if isinstance(self.embedding, nnx.Module):
+            return self.embedding.rows(tokens, dtype)
         return self.embedding[...].at[tokens].get(mode="clip").astype(dtype)
 
     def __call__(
@@ -77,6 +80,9 @@ class VLM(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """float32 logits; call it on the few rows that are needed, never on a whole batch."""
+        table = self.embedding if self.head is None else self.head
+        if isinstance(table, nnx.Module):
+            return table.logits(hidden)
         kernel = self.embedding[...].T if self.head is None else self.head[...]
         return product(hidden, kernel, preferred_element_type=jnp.float32)
 

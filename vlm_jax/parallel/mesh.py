@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 
@@ -81,10 +82,10 @@ def check_heads(mesh: Mesh, model: VLMConfig) -> None:
         )
 
 
-def spread(array: np.ndarray | jax.Array, sharding: NamedSharding, dtype=None) -> jax.Array:
+def spread(array: np.ndarray | jax.Array | Deferred, sharding: NamedSharding, dtype=None) -> jax.Array:
     """An array that every process has, onto the devices of all: each process puts down the parts of its own.
 
-    A part is cast to `dtype` by itself, so that a mapped file is read part by part.
+    A part is cast to `dtype` by itself, so that of what is deferred a process reads its own parts and no others.
     """
     dtype = dtype or array.dtype
     if isinstance(array, jax.Array):

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from vlm_jax.adapters import lora, quantised
 from vlm_jax.checkpoint.run_folder import Checkpoints
+from vlm_jax.deferred import Deferred
 from vlm_jax.models.attention import choose
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
@@ -130,8 +131,8 @@ class Trainer:
             "attention"
         )
 
-    def place(self, path: str, array: np.ndarray | jax.Array) -> Flat:
-        """Puts a parameter that was read on its devices, as it is trained or held frozen."""
+    def place(self, path: str, array: np.ndarray | jax.Array | Deferred) -> Flat:
+        """Puts a parameter that was read, or is now, on its devices, as it is trained or held frozen."""
         if path in self.selection.packed:
             wide = spread(array, self.sharding(path, array.shape))
             return quantised.packed(path, wide, self.selection.quantise, self.shardings)
