@@ -106,8 +106,8 @@ class ModelSource:
 
     def read_merged(self, *, dtype=None, place: Callable[[str, Any], Flat] | None = None) -> Flat:
         """All parameters, adapters added into the kernels; arguments as of `read`."""
-        if self.lora is None and place is None:
-            return self.read(dtype=dtype)
+        if self.lora is None and place is None and not isinstance(self.folder, Path):
+            return self.read(dtype=dtype)  # many parts of a store at one time: one after the other takes long
         place, flat = place or (lambda path, array: {path: jax.device_put(array[...])}), {}
         for path, array in self.deferred(dtype).items():
             flat |= place(path, array)
