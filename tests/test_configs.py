@@ -1,16 +1,22 @@
 """Every file in configs/ that trains is in order: known keys, values in range, parameters that its settings select."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
+from vlm_jax.adapters import quantised
+from vlm_jax.models import attention, layers
 from vlm_jax.models.presets import PRESETS
+from vlm_jax.training import config as settings
 from vlm_jax.training.config import check_config
 from vlm_jax.training.selection import select
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -28,3 +34,23 @@ def test_a_config_is_in_order(path):
     assert bool(adapters) == bool(config.lora.rank)
     beside = {name for name in chosen.trainable if not name.startswith("connector/")} if kind else chosen.trainable
     assert not adapters or adapters == beside
+
+
+def test_the_words_of_settings_are_those_that_the_parts_know():
+    assert settings.ATTENTION == attention.IMPLEMENTATIONS
+    assert settings.QUANTISED == quantised.KINDS
+    assert settings.REMAT == tuple(layers.REMAT_POLICIES)
+
+
+def test_settings_are_checked_and_sweeps_planned_without_loading_jax_or_transformers():
+    code = """if True:
+        import sys
+        import sweep
+        from data_pipeline import sources
+        from vlm_jax.training.config import check_config, default_config
+        config = default_config()
+        config.model.path, config.data.path = "a", "b.csv"
+        check_config(config)
+        print(*({"jax", "flax", "optax", "transformers"} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("\n", "")

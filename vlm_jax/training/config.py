@@ -10,6 +10,13 @@ from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError
 
+# The words that parts of the package know, once more: those modules load JAX, for which a mistyped setting and a sweep
+# that only starts other programs should not wait. tests/test_configs.py sees to it that they are the same.
+ATTENTION = ("reference", "chunked", "blockwise", "splash", "triton")
+QUANTISED = ("nf4", "int8")
+REMAT = ("none", "dots", "full")
+OPTIMIZERS = ("adamw", "adafactor", "muon")
+
 
 def default_config() -> ConfigDict:
     """Settings for one small machine; a setting that nothing reads does not stand here."""
@@ -121,11 +128,6 @@ def default_config() -> ConfigDict:
 
 def check_config(config: ConfigDict) -> None:
     """Raises InputError with every setting that is out of range."""
-    from vlm_jax.adapters.quantised import KINDS
-    from vlm_jax.models.attention import IMPLEMENTATIONS
-    from vlm_jax.models.layers import REMAT_POLICIES
-    from vlm_jax.training.optimizer import NAMES
-
     faults = []
 
     def want(good: bool, key: str, wanted: str) -> None:
@@ -164,16 +166,16 @@ def check_config(config: ConfigDict) -> None:
         "0 or at least batch.tokens",
     )
     want(model.dtype in ("auto", "float32", "bfloat16"), "model.dtype", "auto, float32 or bfloat16")
-    want(model.attention in ("auto", *IMPLEMENTATIONS), "model.attention", f"auto, {' or '.join(IMPLEMENTATIONS)}")
+    want(model.attention in ("auto", *ATTENTION), "model.attention", f"auto, {' or '.join(ATTENTION)}")
     want(1 <= model.min_visual_tokens, "model.min_visual_tokens", "at least 1")
     want(model.min_visual_tokens <= model.max_visual_tokens, "model.max_visual_tokens", "at least min_visual_tokens")
-    want(model.quantise in ("none", *KINDS), "model.quantise", f"none, {' or '.join(KINDS)}")
+    want(model.quantise in ("none", *QUANTISED), "model.quantise", f"none, {' or '.join(QUANTISED)}")
     want(config.lora.rank >= 0, "lora.rank", "0 or more")
     want(config.lora.alpha > 0, "lora.alpha", "above 0")
     want(0 <= config.lora.dropout < 1, "lora.dropout", "a share from 0 to below 1")
     want(config.batch.accumulate >= 1, "batch.accumulate", "at least 1")
     want(config.batch.rows % max(1, config.batch.accumulate) == 0, "batch.accumulate", "a divisor of batch.rows")
-    want(train.remat in REMAT_POLICIES, "train.remat", ", ".join(REMAT_POLICIES))
+    want(train.remat in REMAT, "train.remat", ", ".join(REMAT))
     for key in ("batch.rows", "batch.tokens", "checkpoint.every", "checkpoint.keep", "log.every", "data.threads"):
         section, name = key.split(".")
         want(config[section][name] >= 1, key, "at least 1")
@@ -193,7 +195,7 @@ def check_config(config: ConfigDict) -> None:
     if not train.first.learning_rate > 0:
         faults.append(f"config.train.first.learning_rate is {train.first.learning_rate!r}; wanted above 0")
     want(config.train.skip_at_most >= 1, "train.skip_at_most", "at least 1")
-    want(config.optimizer.name in NAMES, "optimizer.name", " or ".join(NAMES))
+    want(config.optimizer.name in OPTIMIZERS, "optimizer.name", " or ".join(OPTIMIZERS))
     want(config.optimizer.learning_rate > 0, "optimizer.learning_rate", "above 0")
     want(0 <= config.optimizer.warmup <= 1, "optimizer.warmup", "a share between 0 and 1")
     for key in ("optimizer.b1", "optimizer.b2"):

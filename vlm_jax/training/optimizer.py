@@ -28,7 +28,6 @@ def learning_rate(settings, steps: int, *, peak: float | None = None, start: int
     return lambda count: schedule(count - start + 1)
 
 
-NAMES = ("adamw", "adafactor", "muon")
 MUON_BETA = 0.95
 MUON_RMS = 0.2
 """Muon's updates have this root mean square before the learning rate, about AdamW's (Liu et al. 2025), so that one
