@@ -12,6 +12,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 
+# What tests wait for is mostly XLA at work on models so small that their speed is nothing. Told not to optimise, and to
+# write loops without its newer emitters, it is six times as quick. What is proven of programs as they ship (exact
+# resumption, and the whole way of a person) is compiled as they ship: `started.as_shipped`.
+for flag in ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"):
+    if flag.split("=")[0] not in os.environ["XLA_FLAGS"]:
+        os.environ["XLA_FLAGS"] += f" {flag}"
+
 # Compiled programs are kept between tests, and for the processes that tests start: compiling is most of their time.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
@@ -48,11 +55,30 @@ def store():
         yield store
 
 
+SLOW = (
+    "test_sweep.py",
+    "test_quickstart.py",
+    "test_train.py",
+    "test_parity.py",
+    "test_readme.py",
+    "test_photos.py",
+    "test_conversation.py",
+    "test_program_cost.py",
+    "test_meshes.py",
+    "test_train_store.py",
+    "test_selection.py",
+    "test_train_adapters.py",
+    "scripts",
+    "training",
+)
+"""Files and folders that take long, the longest first."""
+
+
 def pytest_collection_modifyitems(items):
-    """Files that start whole programs come first: two processes share the files."""
-    first = ("scripts", "test_readme.py", "training")
+    """What takes long comes first: two processes share the files, and neither should be left with a long one alone."""
 
     def place(item) -> int:
-        return min((first.index(name) for name in (item.path.parent.name, item.path.name) if name in first), default=9)
+        names = (item.path.name, item.path.parent.name)
+        return min((SLOW.index(name) for name in names if name in SLOW), default=len(SLOW))
 
     items.sort(key=place)

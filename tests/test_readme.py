@@ -1,6 +1,5 @@
 """The README's own commands: five photographs and a table, to an answered question."""
 
-import os
 import re
 import shlex
 import shutil
@@ -9,6 +8,7 @@ import sys
 from pathlib import Path
 
 import vlm_jax
+from tests.started import as_shipped
 from tests.tiny_models import PHOTOS
 from vlm_jax.inference.engine import LoadedModel
 
@@ -41,7 +41,7 @@ def test_four_commands_lead_from_five_photographs_to_an_answer(tmp_path):
         done = subprocess.run(
             [sys.executable, *command[1:]],
             cwd=tmp_path,
-            env={**os.environ, "XLA_FLAGS": ""},
+            env=as_shipped(),
             capture_output=True,
             text=True,
             timeout=280,

@@ -4,7 +4,8 @@ import re
 import subprocess
 import sys
 
-from tests.scripts.test_train import PHOTOS, ROOT, environment
+from tests.scripts.test_train import PHOTOS, ROOT
+from tests.started import environment
 
 
 def inspect(base, *more):

@@ -13,6 +13,7 @@ import pytest
 
 import vlm_jax
 from data_pipeline.corpus import objects
+from tests.started import as_shipped
 from tests.tiny_models import reference_inputs
 from vlm_jax.checkpoint import hf_folder
 
@@ -31,16 +32,12 @@ def command(output):
     return [sys.executable, str(ROOT / "scripts" / "quickstart.py"), f"--output={output}", *SMALL]
 
 
-def environment():
-    return {**os.environ, "XLA_FLAGS": ""}
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(folder, what the second call said) of a quickstart that was stopped while it trained."""
     output = tmp_path_factory.mktemp("quickstart") / "out"
     first = subprocess.Popen(
-        command(output), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command(output), cwd=ROOT, env=as_shipped(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 200
@@ -51,7 +48,7 @@ def finished(tmp_path_factory):
     assert first.returncode == 130, told
     assert "the same command goes on from here" in told and "Traceback" not in told
     assert any((output / "run" / "checkpoints").iterdir())  # it was given the time to save
-    second = subprocess.run(command(output), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=280)
+    second = subprocess.run(command(output), cwd=ROOT, env=as_shipped(), capture_output=True, text=True, timeout=280)
     assert second.returncode == 0, second.stderr
     return output, second
 
@@ -84,7 +81,7 @@ def test_the_table_shows_both_splits_the_scenes_and_the_swapped_pictures(finishe
 def test_a_second_quickstart_changes_nothing(finished):
     output, _ = finished
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in output.rglob("*")}
-    again = subprocess.run(command(output), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
+    again = subprocess.run(command(output), cwd=ROOT, env=as_shipped(), capture_output=True, text=True, timeout=60)
     assert again.returncode == 0 and again.stderr.count("done before") == 7
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in output.rglob("*")} == before
 
@@ -93,13 +90,13 @@ def test_only_what_is_missing_is_made_again_and_other_settings_are_refused(finis
     output, _ = finished
     stages = (output / "stages.json").read_bytes()
     other = subprocess.run(
-        [*command(output), "--train=train.seed=1"], cwd=ROOT, env=environment(), capture_output=True, text=True
+        [*command(output), "--train=train.seed=1"], cwd=ROOT, env=as_shipped(), capture_output=True, text=True
     )
     assert other.returncode == 1 and "holds a quickstart with another --train; take another" in other.stderr
     assert (output / "stages.json").read_bytes() == stages
     (output / "swapped" / "report.json").unlink()
     (output / "hf" / "config.json").unlink()
-    done = subprocess.run(command(output), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command(output), cwd=ROOT, env=as_shipped(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("done before") == 5
     assert (output / "swapped" / "report.json").is_file() and (output / "hf" / "config.json").is_file()
@@ -110,7 +107,7 @@ def test_a_damaged_account_of_the_stages_is_told(finished, tmp_path):
     folder.mkdir()
     for damage in ("", "[]", '{"seconds": 1}'):
         (folder / "stages.json").write_text(damage)
-        done = subprocess.run(command(folder), cwd=ROOT, env=environment(), capture_output=True, text=True)
+        done = subprocess.run(command(folder), cwd=ROOT, env=as_shipped(), capture_output=True, text=True)
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "stages.json" in done.stderr
 
 

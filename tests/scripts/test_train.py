@@ -14,6 +14,7 @@ import pytest
 
 import vlm_jax
 from benchmarks import kills
+from tests.started import as_shipped, environment
 from tests.tiny_models import PHOTOS
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
@@ -41,15 +42,9 @@ def command(base, workdir, *more, data=PHOTOS / "photos.json"):
     ]
 
 
-def environment(devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "XLA_FLAGS": flags, "TQDM_DISABLE": "1"}
-
-
-def train(*args, devices=1, **kwargs):
-    return subprocess.run(
-        command(*args, **kwargs), env=environment(devices), capture_output=True, text=True, timeout=240
-    )
+def train(*args, devices=1, shipped=False, **kwargs):
+    variables = as_shipped() if shipped else environment(devices)
+    return subprocess.run(command(*args, **kwargs), env=variables, capture_output=True, text=True, timeout=240)
 
 
 def losses(workdir):
@@ -64,7 +59,7 @@ def parameters(workdir):
 @pytest.fixture(scope="module")
 def unstopped(base, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "unstopped"
-    done = train(base, workdir)
+    done = train(base, workdir, shipped=True)
     assert done.returncode == 0, done.stderr
     assert len(losses(workdir)) == STEPS
     return workdir, done.stderr
@@ -86,14 +81,14 @@ def stop_after(process, workdir, step, number):
 def test_a_killed_run_goes_on_with_the_same_losses_and_ends_with_the_same_weights(base, unstopped, tmp_path):
     workdir = tmp_path / "killed"
     process = subprocess.Popen(
-        command(base, workdir), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(base, workdir), env=as_shipped(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     assert stop_after(process, workdir, 5, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     before = run_folder.latest_step(workdir)
     assert before is None or before in (3, 6)
 
-    again = train(base, workdir)
+    again = train(base, workdir, shipped=True)
     assert again.returncode == 0, again.stderr
     if before:
         assert f"going on from step {before}" in again.stderr
@@ -106,12 +101,12 @@ def test_a_killed_run_goes_on_with_the_same_losses_and_ends_with_the_same_weight
 def test_a_run_killed_in_the_middle_of_a_save_loses_no_checkpoint(base, unstopped, tmp_path):
     workdir = tmp_path / "killed"
     process = subprocess.Popen(
-        command(base, workdir), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(base, workdir), env=as_shipped(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     assert kills.stop(process, workdir, "SIGKILL in a save", 0.0) is not None
     before = run_folder.latest_step(workdir)
     assert before is None or before < STEPS
-    again = train(base, workdir)
+    again = train(base, workdir, shipped=True)
     assert again.returncode == 0, again.stderr
     assert (f"going on from step {before}" in again.stderr) == bool(before)
     assert losses(workdir) == losses(unstopped[0])
@@ -124,7 +119,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(base, unstopped, tmp_path):
     workdir = tmp_path / "interrupted"
     process = subprocess.Popen(
         command(base, workdir, "--config.train.seed=0"),
-        env=environment(),
+        env=as_shipped(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -135,7 +130,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(base, unstopped, tmp_path):
     assert "the same command goes on from there" in said
     step = run_folder.latest_step(workdir)
     assert step is not None and len(losses(workdir)) == step < STEPS
-    assert train(base, workdir).returncode == 0
+    assert train(base, workdir, shipped=True).returncode == 0
     assert losses(workdir) == losses(unstopped[0])
 
 

@@ -1,7 +1,6 @@
 """A run of two stages with all that can be watched: held-out loss, samples, curves, a profile, and exact resume."""
 
 import json
-import os
 import signal
 import struct
 import subprocess
@@ -14,13 +13,14 @@ from tensorboardX.proto.event_pb2 import Event
 
 import vlm_jax
 from benchmarks import kills
+from tests.started import environment
 from tests.tiny_models import PHOTOS, user
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 8
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+ENVIRONMENT = environment(devices=2)
 
 
 def command(base, workdir, *more):

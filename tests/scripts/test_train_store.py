@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import vlm_jax
-from tests.scripts.test_train import STEPS, command, environment, losses
+from tests.scripts.test_train import STEPS, command, losses
+from tests.started import environment
 from tests.tiny_models import PHOTOS, assistant, user
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
@@ -34,7 +35,7 @@ def started(base, workdir, data, *more, **variables):
     settings = (f"--config.data.image_root={PHOTOS}", "--config.data.on_error=drop", *more)
     return subprocess.Popen(
         command(base, workdir, *settings, data=data),
-        env={**environment(), **variables},
+        env=environment(**variables),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.scripts.test_train import environment
+from tests.started import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 

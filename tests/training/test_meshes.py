@@ -1,7 +1,6 @@
 """Twenty steps are the same steps on one device, on meshes of eight, and on two processes of four devices each."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.started import environment
 from tests.training.tiny_run import compiled, run
 from vlm_jax.checkpoint.run_folder import Checkpoints
 from vlm_jax.errors import InputError
@@ -107,17 +107,8 @@ def free_port():
 
 def environments(processes, devices):
     address = f"127.0.0.1:{free_port()}"
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return [
-        {
-            **os.environ,
-            "XLA_FLAGS": flags,
-            "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_NUM_PROCESSES": str(processes),
-            "JAX_PROCESS_ID": str(number),
-        }
-        for number in range(processes)
-    ]
+    several = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
+    return [environment(devices, **several, JAX_PROCESS_ID=str(number)) for number in range(processes)]
 
 
 @pytest.mark.timeout(400)
@@ -126,8 +117,8 @@ def test_two_processes_take_the_same_steps_and_save_together(base, batch, single
     command = [sys.executable, "-m", "tests.training.one_of_several", str(base), str(tmp_path)]
     command += [str(STEPS), json.dumps(SETTINGS)]
     started = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        for environment in environments(2, 4)
+        subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        for variables in environments(2, 4)
     ]
     told = [process.communicate(timeout=380) for process in started]
     assert [process.returncode for process in started] == [0, 0], told
