@@ -60,6 +60,7 @@ SLOW = (
     "test_quickstart.py",
     "test_train.py",
     "test_parity.py",
+    "test_assembled.py",
     "test_readme.py",
     "test_photos.py",
     "test_conversation.py",
