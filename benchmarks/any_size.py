@@ -22,7 +22,7 @@ import PIL.Image
 
 from data_pipeline import loader
 from data_pipeline.ledger import Ledger
-from vlm_jax.checkpoint import hf_folder
+from vlm_jax.checkpoint import description, hf_folder
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import multiplications
 from vlm_jax.parallel import mesh as meshes
@@ -75,8 +75,8 @@ def measure(path: Path, given: argparse.Namespace) -> None:
     config.data.path, config.data.workers, config.data.cache_mb = str(path), given.workers, 64
     config.batch.update(rows=2, tokens=given.tokens, context=given.context, buckets=given.buckets)
     config.train.steps, config.train.remat = given.batches, "none"
-    model: VLMConfig = hf_folder.read_config(BASE)
-    processor = hf_folder.read_processor(BASE, model, (4, config.model.max_visual_tokens))
+    model: VLMConfig = description.read_config(BASE)
+    processor = description.read_processor(BASE, model, (4, config.model.max_visual_tokens))
     data, faults = loader.open_dataset(config.data.to_dict(), processor, ledger=Ledger(), complete=True, seed=0)
     assert not faults, faults
     buckets = loader.row_buckets(data, config.batch.to_dict(), model, rows_multiple=1)

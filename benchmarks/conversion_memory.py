@@ -91,10 +91,10 @@ def drawn(described: dict, seed: int) -> Iterator[tuple[str, np.ndarray]]:
 
 def make_adapter(folder: Path, model: Path) -> None:
     from vlm_jax.adapters.lora import Lora, is_adapter
-    from vlm_jax.checkpoint import hf_folder, peft_folder
+    from vlm_jax.checkpoint import description, peft_folder
     from vlm_jax.models.parameters import abstract_parameters
 
-    config, lora = hf_folder.read_config(model), Lora(RANK, ALPHA, targets="attention+mlp+vision+connector")
+    config, lora = description.read_config(model), Lora(RANK, ALPHA, targets="attention+mlp+vision+connector")
     rng = np.random.default_rng(0)
     parameters = {
         path: rng.integers(-8, 9, leaf.shape, dtype=np.int8).astype(np.float32) / 64

@@ -28,14 +28,14 @@ def main() -> None:
     import jax.numpy as jnp
 
     import vlm_jax
-    from vlm_jax.checkpoint import hf_folder
+    from vlm_jax.checkpoint import description
     from vlm_jax.checkpoint.model_source import open_model
     from vlm_jax.parallel.mesh import MeshShape, make_mesh, spread
     from vlm_jax.parallel.rules import partition
 
     # What is imported, and the tokenizer, are no weights.
     source = open_model(given.model)
-    hf_folder.read_processor(source.assets, source.config)
+    description.read_processor(source.assets, source.config)
     jax.block_until_ready(jnp.zeros(1))
     before = private()
     if given.sharded:

@@ -22,7 +22,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from data_pipeline import loader
 from data_pipeline.ledger import Ledger
-from vlm_jax.checkpoint import hf_folder
+from vlm_jax.checkpoint import description
 from vlm_jax.training.config import default_config
 
 BASE = Path(__file__).resolve().parents[1] / "vlm_jax" / "assets" / "tiny_base"
@@ -98,8 +98,8 @@ def reference(folder: Path, count: int, workers: int, most: int) -> tuple[float,
 
 def ours(path: Path, count: int, workers: int, most: int, threads: int) -> tuple[float, float]:
     begun = time.perf_counter()
-    model = hf_folder.read_config(BASE)
-    processor = hf_folder.read_processor(BASE, model, (4, most))
+    model = description.read_config(BASE)
+    processor = description.read_processor(BASE, model, (4, most))
     data = default_config().data.to_dict()
     data |= {"path": str(path), "workers": workers, "cache_mb": 0, "on_error": "drop", "shuffle": False}
     data["decode_check"] = False
@@ -123,8 +123,8 @@ def ours(path: Path, count: int, workers: int, most: int, threads: int) -> tuple
 
 def same_pixels(folder: Path, count: int, most: int) -> int:
     """How many pictures were compared, value by value, with the reference's."""
-    model = hf_folder.read_config(BASE)
-    processor = hf_folder.read_processor(BASE, model, (4, most))
+    model = description.read_config(BASE)
+    processor = description.read_processor(BASE, model, (4, most))
     held = Reference(folder, count, most)
     mean, std = (np.array(values, np.float32) for values in (held.processor.image_mean, held.processor.image_std))
     for number in range(0, count, max(1, count // 12)):

@@ -75,11 +75,11 @@ def deliver(folder: Path, workers: int, count: int) -> None:
     begun = time.perf_counter()
     from data_pipeline import loader
     from data_pipeline.ledger import Ledger
-    from vlm_jax.checkpoint import hf_folder
+    from vlm_jax.checkpoint import description
     from vlm_jax.training.config import default_config
 
-    model = hf_folder.read_config(BASE)
-    processor = hf_folder.read_processor(BASE, model, (4, 64))
+    model = description.read_config(BASE)
+    processor = description.read_processor(BASE, model, (4, 64))
     data = default_config().data.to_dict()
     data |= {"workers": workers, "on_error": "drop", "decode_check": False, "cache_mb": 64, "too_large": "drop"}
     data["mixture"] = {

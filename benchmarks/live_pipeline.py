@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from configs.quickstart import get_config  # noqa: E402
 from data_pipeline import loader  # noqa: E402
 from data_pipeline.ledger import Ledger  # noqa: E402
-from vlm_jax.checkpoint import hf_folder  # noqa: E402
+from vlm_jax.checkpoint import description, hf_folder  # noqa: E402
 from vlm_jax.parallel import mesh as meshes  # noqa: E402
 from vlm_jax.processing.rows import batch_shapes  # noqa: E402
 from vlm_jax.training.trainer import Trainer  # noqa: E402
@@ -37,8 +37,10 @@ def main() -> None:
     config = get_config()
     config.data.workers, config.data.cache_mb = given.workers, 0  # nothing is kept: every picture is decoded anew
     base = Path(config.model.path)
-    model = hf_folder.read_config(base)
-    processor = hf_folder.read_processor(base, model, (config.model.min_visual_tokens, config.model.max_visual_tokens))
+    model = description.read_config(base)
+    processor = description.read_processor(
+        base, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
+    )
     data, faults = loader.open_dataset(config.data.to_dict(), processor, ledger=Ledger(), complete=True, seed=0)
     if faults:
         sys.exit("\n".join(faults))

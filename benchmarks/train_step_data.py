@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from vlm_jax.checkpoint import hf_folder
+from vlm_jax.checkpoint import description
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.presets import PRESETS
 from vlm_jax.processing.processor import Processor
@@ -86,13 +86,13 @@ SHAPES: dict[str, VLMConfig] = {
 
 def model_of(preset: str) -> VLMConfig:
     """The shapes, with the special tokens of the tokenizer that is used."""
-    base = hf_folder.read_config(BASE)
+    base = description.read_config(BASE)
     tokens = ("image_token", "video_token", "vision_start_token", "vision_end_token")
     return dataclasses.replace(SHAPES[preset], **{name: getattr(base, name) for name in tokens})
 
 
 def processor_of(settings: Settings) -> Processor:
-    return hf_folder.read_processor(BASE, hf_folder.read_config(BASE), (4, settings.visual_tokens))
+    return description.read_processor(BASE, description.read_config(BASE), (4, settings.visual_tokens))
 
 
 def conversations(settings: Settings) -> Iterator[list[dict]]:

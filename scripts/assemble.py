@@ -31,14 +31,14 @@ flags.DEFINE_integer("seed", 0, "seed of the connector's weights")
 
 
 def main() -> None:
-    from vlm_jax.checkpoint import hf_folder
+    from vlm_jax.checkpoint import description
     from vlm_jax.checkpoint.assembly import Assembly, write
 
     given = flags.FLAGS
     names = Assembly.__dataclass_fields__
     write(Path(given.output), Assembly(**{name: getattr(given, name) for name in names}))
-    config = hf_folder.read_config(Path(given.output))
-    low, high = hf_folder.read_pictures(Path(given.output), config).budget
+    config = description.read_config(Path(given.output))
+    low, high = description.read_pictures(Path(given.output), config).budget
     tokens = f"{low}" if low == high else f"{low} to {high}"
     print(f"{given.output}: {config.vision.family} with {given.connector} connector, {tokens} visual tokens a picture")
 

@@ -19,7 +19,7 @@ flags.DEFINE_integer("sample", 0, "look at so many examples only, drawn as train
 def main(config: ConfigDict) -> None:
     from data_pipeline import inspection, loader
     from data_pipeline.ledger import Ledger
-    from vlm_jax.checkpoint import hf_folder, run_folder
+    from vlm_jax.checkpoint import description, run_folder
     from vlm_jax.checkpoint.source import resolve
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.training.config import check_config
@@ -31,9 +31,9 @@ def main(config: ConfigDict) -> None:
     source = resolve(config.model.path)
     if run_folder.is_run_folder(source):
         source = run_folder.assets_of(source)
-    model = hf_folder.read_config(source)
+    model = description.read_config(source)
     budget = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    processor = hf_folder.read_processor(source, model, budget)
+    processor = description.read_processor(source, model, budget)
 
     def progress(chunks, total):
         return tqdm(chunks, total=total, desc="measuring", unit="k", leave=False, disable=not sys.stderr.isatty())

@@ -41,7 +41,7 @@ def main(config: ConfigDict) -> None:
     import watching
     from data_pipeline import inspection, loader
     from data_pipeline.ledger import Ledger
-    from vlm_jax.checkpoint import hf_folder, run_folder
+    from vlm_jax.checkpoint import description, run_folder
     from vlm_jax.checkpoint.files import write_json
     from vlm_jax.checkpoint.model_source import adapter_settings, open_model
     from vlm_jax.checkpoint.workdir import open_workdir
@@ -85,7 +85,7 @@ def main(config: ConfigDict) -> None:
             f"scripts/convert_checkpoint.py --source={config.model.path} --target=FOLDER"
         )
     model = source.config
-    processor = hf_folder.read_processor(
+    processor = description.read_processor(
         source.assets, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
     )
     faults, batch, mesh = [], config.batch, None

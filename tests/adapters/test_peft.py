@@ -12,7 +12,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from tests.tiny_models import PHOTOS, assistant, noise, reference_inputs, save_tiny, user
 from vlm_jax.adapters import lora as adapters
 from vlm_jax.adapters.lora import Lora
-from vlm_jax.checkpoint import hf_folder, peft_folder
+from vlm_jax.checkpoint import description, peft_folder
 from vlm_jax.errors import InputError
 from vlm_jax.inference.engine import LoadedModel, load
 from vlm_jax.models.parameters import abstract_parameters
@@ -159,4 +159,4 @@ def test_a_fresh_adapter_changes_nothing(base, loaded, question):
     fresh = {path: adapters.initial(path, leaf.shape, 0) for path, leaf in shapes.items() if adapters.is_adapter(path)}
     assert all(np.abs(array).max() > 0 for path, array in fresh.items() if path.endswith("/a"))
     np.testing.assert_array_equal(ours(loaded, fresh, lora, question), loaded.logits(question))
-    assert hf_folder.read_config(base) == loaded.config
+    assert description.read_config(base) == loaded.config

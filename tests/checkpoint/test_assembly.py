@@ -13,7 +13,7 @@ from tests.checkpoint.folders import change_tensors
 from tests.tiny_assembled import SIZE, save_assembled, save_encoder, save_text_model, shapes_of_pictures
 from tests.tiny_models import assistant, user
 from vlm_jax.adapters import quantised
-from vlm_jax.checkpoint import hf_folder
+from vlm_jax.checkpoint import description
 from vlm_jax.checkpoint.assembly import Assembly, write
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
@@ -121,15 +121,15 @@ def test_parts_that_do_not_go_together_are_told_and_leave_nothing(parts, tmp_pat
 
 def test_a_budget_below_a_view_names_what_it_takes(parts, tmp_path):
     write(tmp_path / "model", Assembly(parts["vit"], parts["text"]))
-    config = hf_folder.read_config(tmp_path / "model")
+    config = description.read_config(tmp_path / "model")
     with pytest.raises(InputError, match="this encoder makes 16 of the smallest; allow at least 16"):
-        hf_folder.read_processor(tmp_path / "model", config, 8)
+        description.read_processor(tmp_path / "model", config, 8)
 
 
 def test_tiles_are_kept_within_a_budget(parts, tmp_path):
     write(tmp_path / "model", Assembly(parts["vit"], parts["text"], pictures="anyres", tiles=6))
-    config = hf_folder.read_config(tmp_path / "model")
-    whole = hf_folder.read_processor(tmp_path / "model", config)
+    config = description.read_config(tmp_path / "model")
+    whole = description.read_processor(tmp_path / "model", config)
     least, most = whole.images.budget
     fewer = whole.with_budget((1, (least + most) // 2))
     counts = [
@@ -165,8 +165,8 @@ def test_a_text_model_without_picture_tokens_or_template_is_refused_in_one_go(tm
 
 def test_words_are_rendered_as_the_text_models_own_template_renders_them(tmp_path):
     folder = save_assembled(tmp_path, "clip")
-    ours = hf_folder.read_processor(folder, hf_folder.read_config(folder))
-    theirs = hf_folder.read_tokenizer(tmp_path / "text")
+    ours = description.read_processor(folder, description.read_config(folder))
+    theirs = description.read_tokenizer(tmp_path / "text")
     for messages in (
         [{"role": "user", "content": "Hello"}],
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, assistant("Yes?")],

@@ -11,7 +11,7 @@ import torch
 import vlm_jax
 from tests.checkpoint.folders import change_json, change_tensors, save_folder
 from vlm_jax.adapters.lora import Lora, is_adapter
-from vlm_jax.checkpoint import hf_folder, peft_folder
+from vlm_jax.checkpoint import description, peft_folder
 from vlm_jax.models.parameters import abstract_parameters
 
 
@@ -20,7 +20,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     save_folder(folder / "model")
     save_folder(folder / "sharded", shard="20KB")
-    config, lora = hf_folder.read_config(folder / "model"), Lora(4, 8.0)
+    config, lora = description.read_config(folder / "model"), Lora(4, 8.0)
     shapes = abstract_parameters(config, attach=[lora.attach])
     held = {path: np.ones(leaf.shape, np.float32) for path, leaf in shapes.items() if is_adapter(path)}
     peft_folder.write(folder / "adapter", config, lora, held, base=str(folder / "model"))

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.checkpoint.folders import save_folder, tensors
-from vlm_jax.checkpoint import hf_folder, run_folder, safetensors_file
+from vlm_jax.checkpoint import description, hf_folder, run_folder, safetensors_file
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.deferred import Deferred, copy_into
 from vlm_jax.models.parameters import unnest
@@ -109,9 +109,9 @@ def base(tmp_path_factory):
 
 
 def test_a_deferred_checkpoint_is_one_that_orbax_restores_by_itself(base, tmp_path):
-    config = hf_folder.read_config(base)
+    config = description.read_config(base)
     run_folder.write_run_folder(
-        tmp_path / "run", base, hf_folder.deferred(base, config), hf_folder.read_pictures(base, config)
+        tmp_path / "run", base, hf_folder.deferred(base, config), description.read_pictures(base, config)
     )
     held = unnest(ocp.StandardCheckpointer().restore(tmp_path / "run" / "checkpoints" / "0" / "parameters"))
     for path, array in hf_folder.read_parameters(base, config).items():
@@ -120,7 +120,7 @@ def test_a_deferred_checkpoint_is_one_that_orbax_restores_by_itself(base, tmp_pa
 
 
 def test_a_checkpoint_of_arrays_whose_chunks_hold_several_layers_is_converted_as_well(base, tmp_path):
-    config = hf_folder.read_config(base)
+    config = description.read_config(base)
     run_folder.write_assets(tmp_path / "run", base)
     checkpoints = run_folder.Checkpoints(tmp_path / "run")
     checkpoints.save(0, hf_folder.read_parameters(base, config), run_folder.settings_json(read_image_settings(base)))
@@ -134,9 +134,9 @@ def test_a_checkpoint_of_arrays_whose_chunks_hold_several_layers_is_converted_as
 
 
 def test_a_checkpoint_that_breaks_while_it_is_read_is_named(base, tmp_path):
-    config = hf_folder.read_config(base)
+    config = description.read_config(base)
     run_folder.write_run_folder(
-        tmp_path / "run", base, hf_folder.deferred(base, config), hf_folder.read_pictures(base, config)
+        tmp_path / "run", base, hf_folder.deferred(base, config), description.read_pictures(base, config)
     )
     deferred = open_model(str(tmp_path / "run")).deferred()
     for path in (tmp_path / "run" / "checkpoints" / "0" / "parameters").rglob("d/*"):

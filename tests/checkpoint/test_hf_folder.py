@@ -22,7 +22,7 @@ from tests.checkpoint.folders import (
     save_folder,
     tensors,
 )
-from vlm_jax.checkpoint import hf_folder, safetensors_file
+from vlm_jax.checkpoint import description, hf_folder, safetensors_file
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models.hf_config import from_hf, to_hf
@@ -59,7 +59,7 @@ def sharded(made, tmp_path) -> Path:
 
 
 def read(folder: Path, **settings):
-    return hf_folder.read_parameters(folder, hf_folder.read_config(folder), **settings)
+    return hf_folder.read_parameters(folder, description.read_config(folder), **settings)
 
 
 def equal(first, second) -> None:
@@ -184,7 +184,7 @@ def test_the_pixels_are_normalised_as_the_image_processor_says(folder):
     change_json(
         folder / "preprocessor_config.json", lambda held: held.update(image_mean=[0.5] * 3, image_std=[0.25] * 3)
     )
-    vision = hf_folder.read_config(folder).vision
+    vision = description.read_config(folder).vision
     assert (vision.pixel_mean, vision.pixel_std) == ((0.5,) * 3, (0.25,) * 3)
 
 
@@ -216,7 +216,7 @@ def test_what_is_written_is_byte_for_byte_what_was_read_and_opens_in_transformer
     made, tmp_path, dtype, tied, shard_bytes
 ):
     source, target = made(tied=tied, dtype=dtype), tmp_path / "out" / "model"
-    config = hf_folder.read_config(source)
+    config = description.read_config(source)
     hf_folder.write_folder(target, config, read(source), source, shard_bytes=shard_bytes)
 
     equal_tensors(tensors(source), tensors(target))
@@ -248,7 +248,7 @@ def test_names_in_memory_layout_are_written_in_the_hubs(folder, made, tmp_path):
             held[memory_name(name)] = held.pop(name)
 
     change_tensors(folder, rename)
-    hf_folder.write_folder(tmp_path / "out", hf_folder.read_config(folder), read(folder), folder)
+    hf_folder.write_folder(tmp_path / "out", description.read_config(folder), read(folder), folder)
     equal_tensors(tensors(made()), tensors(tmp_path / "out"))
 
 
@@ -258,7 +258,7 @@ def test_the_small_files_are_carried_as_they_are_and_nothing_else_is(folder, tmp
     (folder / "optimizer.pt").write_bytes(b"large")
     (folder / "pytorch_model.bin").write_bytes(b"large")
     (folder / "tokenizer_notes").mkdir()
-    hf_folder.write_folder(tmp_path / "out", hf_folder.read_config(folder), read(folder), folder)
+    hf_folder.write_folder(tmp_path / "out", description.read_config(folder), read(folder), folder)
     carried = {path.name for path in (tmp_path / "out").iterdir()}
     assert carried == {path.name for path in folder.iterdir()} - {
         "optimizer.pt",
@@ -283,7 +283,7 @@ def test_the_budget_a_model_was_trained_with_is_what_transformers_will_use(folde
         (folder / "processor_config.json").write_text(json.dumps(held))
         (folder / "preprocessor_config.json").unlink()
     trained = IMAGES.with_budget((2, 30))
-    hf_folder.write_folder(tmp_path / "out", hf_folder.read_config(folder), read(folder), folder, images=trained)
+    hf_folder.write_folder(tmp_path / "out", description.read_config(folder), read(folder), folder, images=trained)
     assert read_image_settings(tmp_path / "out") == trained
     theirs = Qwen2VLImageProcessorPil.from_pretrained(tmp_path / "out")
     assert dict(theirs.size) == {"shortest_edge": 2 * 28 * 28, "longest_edge": 30 * 28 * 28}
@@ -293,7 +293,7 @@ def test_the_budget_a_model_was_trained_with_is_what_transformers_will_use(folde
 
 def test_an_unchanged_budget_leaves_the_image_processor_as_it_was(folder, tmp_path):
     (folder / "preprocessor_config.json").write_text(json.dumps(image_settings_json(IMAGES) | {"note": "kept"}))
-    hf_folder.write_folder(tmp_path / "out", hf_folder.read_config(folder), read(folder), folder, images=IMAGES)
+    hf_folder.write_folder(tmp_path / "out", description.read_config(folder), read(folder), folder, images=IMAGES)
     carried = (tmp_path / "out" / "preprocessor_config.json").read_bytes()
     assert carried == (folder / "preprocessor_config.json").read_bytes()
 
@@ -301,7 +301,7 @@ def test_an_unchanged_budget_leaves_the_image_processor_as_it_was(folder, tmp_pa
 def test_a_folder_is_written_into_an_empty_one_and_readable_like_any_other(folder, tmp_path):
     target = tmp_path / "out"
     target.mkdir()
-    hf_folder.write_folder(target, hf_folder.read_config(folder), read(folder), folder)
+    hf_folder.write_folder(target, description.read_config(folder), read(folder), folder)
     equal_tensors(tensors(folder), tensors(target))
     assert stat.S_IMODE(target.stat().st_mode) == 0o755
 
@@ -314,7 +314,7 @@ def test_a_target_that_is_in_the_way_is_refused_and_left_alone(folder, tmp_path,
     kept = target / "notes.txt" if kind == "folder" else target
     kept.write_text("mine")
     with pytest.raises(InputError) as caught:
-        hf_folder.write_folder(target, hf_folder.read_config(folder), read(folder), folder)
+        hf_folder.write_folder(target, description.read_config(folder), read(folder), folder)
     assert caught.value.faults == [f"{target}: exists and is not empty; remove it or name another target"]
     assert kept.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
@@ -336,7 +336,7 @@ def test_a_failure_while_writing_leaves_nothing_behind(folder, tmp_path, monkeyp
 
     monkeypatch.setattr(safetensors_file, "write", fails_at_the_third)
     with pytest.raises(type(failure)):
-        hf_folder.write_folder(target, hf_folder.read_config(folder), read(folder), folder, shard_bytes=20_000)
+        hf_folder.write_folder(target, description.read_config(folder), read(folder), folder, shard_bytes=20_000)
     assert len(written) == 3 and written[0].parent != target
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", *(["out"] if existing else [])]
     assert not existing or not list(target.iterdir())
@@ -355,7 +355,7 @@ def faults(folder: Path) -> list[str]:
 
 def processor_faults(folder: Path) -> list[str]:
     with pytest.raises(InputError) as caught:
-        hf_folder.read_processor(folder, hf_folder.read_config(folder))
+        description.read_processor(folder, description.read_config(folder))
     assert all(fault and "\n" not in fault for fault in caught.value.faults)
     return caught.value.faults
 
@@ -588,22 +588,24 @@ def test_a_config_of_another_size_than_the_weights_is_told_by_shapes(folder):
 
 
 def test_a_sound_folder_gives_a_processor_with_its_rules(folder):
-    config = hf_folder.read_config(folder)
-    processor = hf_folder.read_processor(folder, config)
+    config = description.read_config(folder)
+    processor = description.read_processor(folder, config)
     assert processor.images == IMAGES
     assert (processor.window_units, processor.image_token) == (4, config.image_token)
-    assert hf_folder.read_processor(folder, config, visual_tokens=9).images == IMAGES.with_budget((1, 9))
-    assert hf_folder.read_processor(folder, config, visual_tokens=(3, 9)).images == IMAGES.with_budget((3, 9))
+    assert description.read_processor(folder, config, visual_tokens=9).images == IMAGES.with_budget((1, 9))
+    assert description.read_processor(folder, config, visual_tokens=(3, 9)).images == IMAGES.with_budget((3, 9))
 
 
 @pytest.mark.parametrize("place", ["chat_template.json", "chat_template.jinja"])
 def test_a_chat_template_beside_the_tokenizer_is_used(folder, place):
     template = "{% for message in messages %}[{{ message['content'] }}]{% endfor %}"
-    expected = hf_folder.read_processor(folder, hf_folder.read_config(folder)).tokenizer("[a few words]")["input_ids"]
+    expected = description.read_processor(folder, description.read_config(folder)).tokenizer("[a few words]")[
+        "input_ids"
+    ]
     change_json(folder / "tokenizer_config.json", lambda held: held.pop("chat_template"))
     held = json.dumps({"chat_template": template}) if place.endswith("json") else template
     (folder / place).write_text(held)
-    processor = hf_folder.read_processor(folder, hf_folder.read_config(folder))
+    processor = description.read_processor(folder, description.read_config(folder))
     assert processor.encode(QUESTION).input_ids.tolist() == expected
 
 

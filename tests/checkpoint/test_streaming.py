@@ -11,7 +11,7 @@ import pytest
 import vlm_jax
 from benchmarks import conversion_memory as measured
 from vlm_jax.adapters import quantised
-from vlm_jax.checkpoint import hf_folder
+from vlm_jax.checkpoint import description, hf_folder
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.models.parameters import abstract_parameters
 from vlm_jax.models.presets import PRESETS
@@ -98,7 +98,7 @@ def test_each_device_is_given_its_part_and_the_host_holds_no_more(wide):
 
     parameters = open_model(str(folder / "base")).read(place=place)
     assert max(largest) == max(array.nbytes for array in parameters.values()) // 8
-    whole = hf_folder.deferred(folder / "base", hf_folder.read_config(folder / "base"))
+    whole = hf_folder.deferred(folder / "base", description.read_config(folder / "base"))
     for path in ("embedding", "decoder/layers/layer/mlp/down_proj/kernel"):
         np.testing.assert_array_equal(parameters[path], whole[path])
 

@@ -13,7 +13,7 @@ from data_pipeline.mixture import Mixture, Part
 from data_pipeline.packing import Bucket, Plan
 from data_pipeline.records import Record
 from tests.tiny_models import PHOTOS, save_tiny
-from vlm_jax.checkpoint import hf_folder
+from vlm_jax.checkpoint import description
 from vlm_jax.errors import InputError
 from vlm_jax.processing.rows import Size
 from vlm_jax.training.config import default_config
@@ -31,8 +31,8 @@ BATCH = {"rows": 4, "tokens": 256, "context": 0, "buckets": 1, "patches": 0, "su
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     save_tiny(folder)
-    config = hf_folder.read_config(folder)
-    return config, hf_folder.read_processor(folder, config, (4, 16))
+    config = description.read_config(folder)
+    return config, description.read_processor(folder, config, (4, 16))
 
 
 class Run:

@@ -5,7 +5,7 @@ import pytest
 from data_pipeline import loader, sources
 from data_pipeline.ledger import Ledger
 from tests.tiny_models import save_tiny
-from vlm_jax.checkpoint import hf_folder
+from vlm_jax.checkpoint import description
 from vlm_jax.errors import InputError
 from vlm_jax.training.config import check_config, default_config, lasting_settings
 
@@ -51,7 +51,7 @@ def test_entries_of_a_share_are_named_as_they_stand_in_their_files(tmp_path):
 def processor(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     save_tiny(folder, layers=1, depth=2, global_blocks=(1,))
-    return hf_folder.read_processor(folder, hf_folder.read_config(folder), (4, 16))
+    return description.read_processor(folder, description.read_config(folder), (4, 16))
 
 
 def opened(processor, seed=0, **data):

@@ -10,7 +10,7 @@ import vlm_jax
 from tests.models.test_parity import endless
 from tests.tiny_assembled import save_assembled, shapes_of_pictures
 from tests.tiny_models import PHOTOS, assistant, user
-from vlm_jax.checkpoint import hf_folder
+from vlm_jax.checkpoint import description, hf_folder
 from vlm_jax.checkpoint.names import memory_name, name_table
 from vlm_jax.inference.engine import load
 from vlm_jax.models.parameters import is_unused
@@ -176,7 +176,7 @@ def test_a_folder_that_transformers_wrote_is_read_and_written_back_bit_for_bit(p
     theirs, processor, ours = pair
     theirs.save_pretrained(tmp_path / "theirs")
     processor.save_pretrained(tmp_path / "theirs")
-    config = hf_folder.read_config(tmp_path / "theirs")
+    config = description.read_config(tmp_path / "theirs")
     assert config == ours.config
     flat = hf_folder.read_parameters(tmp_path / "theirs", config)
     assert flat.keys() == ours.parameters.keys()

@@ -15,7 +15,7 @@ import vlm_jax
 from data_pipeline.corpus import objects
 from tests.started import as_shipped
 from tests.tiny_models import reference_inputs
-from vlm_jax.checkpoint import hf_folder
+from vlm_jax.checkpoint import description, hf_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "vlm_jax" / "assets" / "tiny_base"
@@ -153,7 +153,7 @@ def test_the_export_answers_as_transformers_does(finished):
 
 
 def test_the_shipped_base_is_small_and_an_ordinary_folder():
-    config = hf_folder.read_config(BASE)
+    config = description.read_config(BASE)
     shapes = hf_folder.read_parameters(BASE, config)
     assert 2e6 <= sum(array.size for array in shapes.values()) <= 5e6
     assert sum(path.stat().st_size for path in BASE.iterdir()) <= 10e6

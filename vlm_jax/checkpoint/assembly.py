@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from vlm_jax.checkpoint import hf_folder, peft_folder, pth
+from vlm_jax.checkpoint import description, hf_folder, peft_folder, pth
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import name_table
 from vlm_jax.checkpoint.parts import CONNECTOR, PARTS
@@ -128,7 +128,7 @@ def plan(assembly: Assembly) -> Plan:
     with gathered(faults):
         images = pictures_of(encoder, vision, assembly)
     with gathered(faults):
-        tokenizer = hf_folder.read_tokenizer(decoder)
+        tokenizer = description.read_tokenizer(decoder)
         if not isinstance(tokenizer.chat_template, str):
             faults.append(f"{decoder}: the tokenizer has no chat template; take an instruction-tuned model")
         held = tokenizer.get_added_vocab()
@@ -179,7 +179,7 @@ def write(target: Path, assembly: Assembly) -> None:
             (folder / name).unlink(missing_ok=True)
         ends = {key: text[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if text.get(key) is not None}
         dtype = str(text.get("dtype") or text.get("torch_dtype") or "float32")
-        write_json(folder / "config.json", to_hf(config, dtype) | hf_folder.grid_pinpoints(made.images) | ends)
+        write_json(folder / "config.json", to_hf(config, dtype) | description.grid_pinpoints(made.images) | ends)
         write_json(folder / "preprocessor_config.json", view_settings_json(made.images))
         write_json(folder / "processor_config.json", _processor_json(config))
         _write_template(folder, made.template)

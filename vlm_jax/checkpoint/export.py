@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vlm_jax.checkpoint import files, hf_folder, peft_folder, pth, run_folder
+from vlm_jax.checkpoint import description, files, hf_folder, peft_folder, pth, run_folder
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError, gathered
 
@@ -45,7 +45,7 @@ def export(
         if base is not None and source.base is None:
             faults.append(f"{path}: is a whole model, which needs no base")
         with gathered(faults):
-            hf_folder.check_tokenizer(source.assets, source.config)
+            description.check_tokenizer(source.assets, source.config)
         source.check()
     if faults:
         raise InputError(faults)
@@ -74,5 +74,5 @@ def export(
     elif format == "hf":
         hf_folder.write_folder(destination, source.config, parameters, source.assets, images=source.images)
     else:
-        images = source.images or hf_folder.read_pictures(source.assets, source.config)
+        images = source.images or description.read_pictures(source.assets, source.config)
         run_folder.write_run_folder(destination, source.assets, parameters, images)

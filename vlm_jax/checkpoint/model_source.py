@@ -18,7 +18,7 @@ import numpy as np
 from vlm_jax import locations
 from vlm_jax.adapters import lora as adapters
 from vlm_jax.adapters.lora import Lora
-from vlm_jax.checkpoint import hf_folder, peft_folder, pth, run_folder
+from vlm_jax.checkpoint import description, hf_folder, peft_folder, pth, run_folder
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.deferred import Deferred, deferred
 from vlm_jax.errors import InputError
@@ -195,7 +195,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
     folder = resolve(path_or_id)
     if run_folder.is_run_folder(folder):
         assets = run_folder.assets_of(folder)
-        config = hf_folder.read_config(assets)
+        config = description.read_config(assets)
         with run_folder.newest(folder) as (checkpoints, step):
             settings = checkpoints.settings(step)
         images, held = run_folder.image_settings(settings), settings.get(ADAPTER)
@@ -219,7 +219,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         lora, named = peft_folder.read_settings(folder)
         below = _base(path_or_id, base or named)
         return ModelSource(path_or_id, below.assets, below.config, below.images, folder, below, lora)
-    return ModelSource(path_or_id, folder, hf_folder.read_config(folder), None, folder)
+    return ModelSource(path_or_id, folder, description.read_config(folder), None, folder)
 
 
 def _base(name: str, base: str) -> ModelSource:

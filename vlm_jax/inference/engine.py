@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vlm_jax.adapters import quantised, quantised_tables
-from vlm_jax.checkpoint import files, hf_folder
+from vlm_jax.checkpoint import description, files
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.inference.decoding import Decoder, Decoding, Places, bucket
@@ -375,7 +375,7 @@ def load(
         source.check()
     with gathered(faults):
         images = visual_tokens if source.images is None else None
-        processor = hf_folder.read_processor(source.assets, source.config, images)
+        processor = description.read_processor(source.assets, source.config, images)
         stops = stop_tokens(source.assets, processor)
     if faults:
         raise InputError(faults)
