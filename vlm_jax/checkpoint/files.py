@@ -5,6 +5,7 @@ import fcntl
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,11 @@ def written_whole(target: Path) -> Iterator[Path]:
             target.rmdir()
         unfinished.rename(target)
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for _ in range(20):  # a thread that still writes may make files while others are removed
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if not unfinished.exists():
+                break
+            time.sleep(0.1)
         raise
 
 

@@ -147,7 +147,9 @@ def write_folder(
       InputError: the target exists and is not empty.
     """
     check_target(target)
-    reasons = parts.not_in_llava(config, images or description.read_pictures(assets, config)) if config.assembled else []
+    reasons = []
+    if config.assembled:
+        reasons = parts.not_in_llava(config, images or description.read_pictures(assets, config))
     if reasons:
         raise InputError([f"{target}: {reason}; take format orbax, or pth for the weights alone" for reason in reasons])
     with written_whole(target) as folder:

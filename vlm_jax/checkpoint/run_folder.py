@@ -338,13 +338,15 @@ def write_run_folder(target: Path, assets: Path, parameters: dict[str, Deferred]
     """A run folder with one checkpoint (step 0) of parameters alone: the `orbax` format of conversion."""
     with written_whole(target) as folder:
         write_assets(folder, assets)
+        checkpoints = Checkpoints(folder, deferred=True)
         try:
-            checkpoints = Checkpoints(folder, deferred=True)
             checkpoints.save(0, parameters, settings_json(images))
             checkpoints.close()  # waits for what is written meanwhile, and tells how it went
         except InputError:
             raise
         except Exception as error:  # of any of several types, as `_telling` has it
+            with contextlib.suppress(Exception):
+                checkpoints.close()  # what it writes in the background ends before the folder is removed
             text = " ".join(str(error).split())[:160]
             raise InputError(f"{target}: cannot be written ({type(error).__name__}: {text})") from error
 
