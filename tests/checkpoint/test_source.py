@@ -30,8 +30,14 @@ def files_of(name: str) -> dict[str, bytes]:
     }
 
 
-COMMITS = {"a" * 40: files_of("first"), "b" * 40: files_of("second"), "c" * 40: {"data.csv": b"1,2"}}
-REVISIONS = {"first": "a" * 40, "main": "b" * 40, "refs/pr/1": "a" * 40, "table": "c" * 40}
+OLDER = {"config.json": b"{}", "pytorch_model.bin": b"weights", "tf_model.h5": b"weights", "merges.txt": b""}
+COMMITS = {
+    "a" * 40: files_of("first"),
+    "b" * 40: files_of("second"),
+    "c" * 40: {"data.csv": b"1,2"},
+    "d" * 40: OLDER,
+}
+REVISIONS = {"first": "a" * 40, "main": "b" * 40, "refs/pr/1": "a" * 40, "table": "c" * 40, "older": "d" * 40}
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -196,6 +202,11 @@ def test_a_revision_is_downloaded_without_the_files_that_are_not_needed(hub, res
     wanted = sorted(name for name in files_of("first") if name not in ("pytorch_model.bin", "onnx/model.onnx"))
     assert sorted(path.name for path in first.iterdir()) == wanted
     assert not any("pytorch_model" in line or "onnx" in line for line in asked)
+
+
+def test_a_model_without_safetensors_comes_in_pytorchs_own_file(hub, resolve):
+    folder, _ = resolve("farm/crops@older", hub[0])
+    assert sorted(path.name for path in folder.iterdir()) == sorted(OLDER.keys() - {"tf_model.h5"})
 
 
 def test_a_revision_is_a_tag_a_commit_or_a_reference_with_slashes(hub, resolve):

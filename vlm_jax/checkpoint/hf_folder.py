@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from vlm_jax.checkpoint import description, parts, pth, safetensors_file
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, written_whole
 from vlm_jax.checkpoint.names import Entry, file_name, hub_name, memory_name, name_table
+from vlm_jax.checkpoint.source import PYTORCH
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
@@ -189,7 +190,7 @@ def _locate(folder: Path) -> tuple[list[Path], list[str]]:
             if not path.is_file()
         ]
     single = folder / "model.safetensors"
-    if not single.is_file() and (torch := folder / "pytorch_model.bin").is_file():
+    if not single.is_file() and (torch := folder / PYTORCH).is_file():
         return [torch], []  # many encoders of the hub come in no other form
     if not single.is_file():
         held = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt", ".safetensors"))

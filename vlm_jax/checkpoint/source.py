@@ -15,6 +15,8 @@ from vlm_jax.errors import InputError
 
 # What the readers of a folder can use. Other formats of the same weights would double the download.
 NEEDED = (*ASSETS, "*.safetensors", "*.safetensors.index.json", "adapter_config.json", "README.md")
+PYTORCH = "pytorch_model.bin"
+"""Fetched where a model has no safetensors: some encoders were never published in another form."""
 
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[^\s@]+))?")
 
@@ -63,6 +65,8 @@ def _download(repo: str, revision: str | None, near: str) -> Path:
     hub = constants.ENDPOINT
     try:
         folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(NEEDED)))
+        if not any(folder.glob("*.safetensors")):
+            huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[PYTORCH])
     except errors.GatedRepoError as error:
         raise InputError(
             f"{name}: access must be asked for at {hub}/{repo}; then log in with `hf auth login` or set HF_TOKEN"
