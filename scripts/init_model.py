@@ -45,6 +45,7 @@ def main() -> None:
     from vlm_jax.models.hf_config import to_hf
     from vlm_jax.models.parameters import flatten
     from vlm_jax.models.vlm import VLM
+    from vlm_jax.parallel.compiler import options_of_what_runs_once
     from vlm_jax.processing.processor import ImageSettings, image_settings_json
 
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +68,10 @@ def main() -> None:
             ("preprocessor_config.json", image_settings_json(images)),
         ):
             (assets / name).write_text(json.dumps(held, indent=2) + "\n")
-        make = jax.jit(lambda: nnx.state(VLM(config, dtype=jnp.float32, rngs=nnx.Rngs(given.seed))))
+        make = jax.jit(
+            lambda: nnx.state(VLM(config, dtype=jnp.float32, rngs=nnx.Rngs(given.seed))),
+            compiler_options=options_of_what_runs_once(),
+        )
         parameters = flatten(make())
         hf_folder.write_folder(target, config, parameters, assets)
     count = sum(array.size for array in parameters.values())

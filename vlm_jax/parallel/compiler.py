@@ -13,3 +13,10 @@ def compiler_options(platform: str | None = None) -> dict[str, str]:
     if (platform or jax.default_backend()) != "cpu":
         return {}
     return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+
+
+def options_of_what_runs_once() -> dict[str, int | bool]:
+    """For programs that run a single time: on CPUs optimising takes far longer than they do."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
