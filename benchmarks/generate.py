@@ -1,11 +1,13 @@
 """Answers beside transformers' `generate`: the same weights, the same conversations with pictures, greedy.
 
-    .venv/bin/python benchmarks/generate.py
+    .venv/bin/python benchmarks/generate.py                  # about 100 M parameters, float32, on this machine's CPU
+    .venv/bin/python benchmarks/generate.py --device=gpu     # 3B shapes, bfloat16, on one NVIDIA GPU
 
 Times run from messages to token ids, pictures and words processed on both sides, every answer to its full length. The
-first token's time is that of answers of one token. Each side runs in a process of its own; they take turns. The answers
-must be the same, token for token, but for near ties of random weights: below nine tenths of equal tokens the exit
-status is 1. Wants PyTorch and transformers, which `make test` installs.
+first token's time is that of answers of one token. Each side runs in a process of its own; they take turns. In float32
+the answers must be the same, token for token, but for near ties of random weights: below nine tenths of equal tokens
+the exit status is 1. In bfloat16 both sides round in ways of their own, so there the share is told and not judged.
+Wants PyTorch and transformers, which `make test` installs.
 """
 
 import argparse
@@ -32,6 +34,8 @@ class Settings:
     count: int
     visual_tokens: int
     threads: int
+    device: str
+    dtype: str
 
 
 def prompts(settings: Settings) -> list[list[dict]]:
@@ -60,24 +64,29 @@ def prompts(settings: Settings) -> list[list[dict]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="100m", help="of train_step's sizes (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="(default: float32; on a GPU bfloat16)")
+    parser.add_argument("--preset", help="of train_step's sizes (default: 100m; on a GPU 3b)")
     parser.add_argument("--batches", default="16,1", help="conversations at a time (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="each side is measured (default: %(default)s)")
     parser.add_argument("--visual_tokens", type=int, default=256, help="of a picture at most (default: %(default)s)")
     given = parser.parse_args()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "JAX_PLATFORMS": "cpu"}
+    gpu = given.device == "gpu"
+    preset, dtype = given.preset or ("3b" if gpu else "100m"), given.dtype or ("bfloat16" if gpu else "float32")
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {"JAX_PLATFORMS": "cuda" if gpu else "cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     counts = [int(one) for one in given.batches.split(",")]
     sound = True
     with tempfile.TemporaryDirectory() as folder:
-        write(folder, given.preset)
+        write(folder, preset, dtype)
         for path in BASE.iterdir():  # its tokenizer and the rules for pictures
             if path.suffix in (".json", ".jinja", ".txt") and not (Path(folder) / path.name).exists():
                 shutil.copy(path, folder)
-        settings = Settings(folder, given.preset, max(counts), given.visual_tokens, threads)
+        settings = Settings(folder, preset, max(counts), given.visual_tokens, threads, given.device, dtype)
         workers = {side: Worker(module, settings) for side, module in SIDES.items()}
-        print(f"{given.preset}, {threads} cores, answers of {given.tokens} tokens, median of {given.turns} turns")
+        print(f"{preset}, {given.device}, {threads} cores, {given.tokens} tokens an answer, {given.turns} turns")
         for side, worker in workers.items():
             print(f"  {side}: {worker('library')}")
         for count in counts:
@@ -104,7 +113,7 @@ def main() -> None:
             pairs = [pair for one, other in zip(*said.values(), strict=True) for pair in zip(one, other, strict=True)]
             equal = sum(one == other for one, other in pairs)
             print(f"  {equal} of {len(pairs)} tokens equal", flush=True)
-            sound &= equal >= 0.9 * len(pairs)
+            sound &= dtype != "float32" or equal >= 0.9 * len(pairs)
         for worker in workers.values():
             worker.close()
     if not sound:

@@ -3,7 +3,7 @@
 import time
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from generate import Settings, prompts
 from vlm_jax.inference.engine import load
@@ -12,10 +12,10 @@ from vlm_jax.inference.engine import load
 class Side:
     def __init__(self, settings: Settings):
         self.settings, self.prompts = settings, prompts(settings)
-        self.model = load(settings.folder, dtype="float32", visual_tokens=(4, settings.visual_tokens))
+        self.model = load(settings.folder, dtype=settings.dtype, visual_tokens=(4, settings.visual_tokens))
         # Answers of full length, whatever they say.
         self.model = type(self.model)(
-            self.model.config, self.model.parameters, self.model.processor, (), dtype=np.dtype("float32")
+            self.model.config, self.model.parameters, self.model.processor, (), dtype=jnp.dtype(settings.dtype)
         )
 
     def answers(self, count: int, tokens: int) -> list[list[int]]:
@@ -28,4 +28,4 @@ class Side:
         return time.perf_counter() - begun
 
     def library(self) -> str:
-        return f"vlm_jax on jax {jax.__version__}, float32"
+        return f"vlm_jax on jax {jax.__version__}, {self.settings.dtype}, {jax.devices()[0].device_kind}"

@@ -16,11 +16,15 @@ disable_progress_bar()
 class Side:
     def __init__(self, settings: Settings):
         torch.set_num_threads(settings.threads)
+        self.settings, self.device = settings, "cuda" if settings.device == "gpu" else "cpu"
         self.prompts = prompts(settings)
         self.tokenizer = AutoTokenizer.from_pretrained(BASE, padding_side="left")
         pixels = 28 * 28
         self.processor = Qwen2VLImageProcessorPil(min_pixels=4 * pixels, max_pixels=settings.visual_tokens * pixels)
-        self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(settings.folder, dtype=torch.float32).eval()
+        self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            settings.folder, dtype=getattr(torch, settings.dtype)
+        )
+        self.model = self.model.eval().to(self.device)
         self.model.set_attn_implementation("sdpa")
 
     def _inputs(self, count: int) -> dict[str, torch.Tensor]:
@@ -38,7 +42,8 @@ class Side:
         if pictures:
             inputs |= {name: torch.cat([one[name] for one in pictures]) for name in pictures[0]}
         is_image = inputs["input_ids"] == self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        return inputs | {"mm_token_type_ids": is_image.int()}
+        inputs |= {"mm_token_type_ids": is_image.int()}
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     def answers(self, count: int, tokens: int) -> list[list[int]]:
         inputs = self._inputs(count)
@@ -56,4 +61,4 @@ class Side:
     def library(self) -> str:
         import transformers
 
-        return f"transformers {transformers.__version__} on torch {torch.__version__}, sdpa, float32"
+        return f"transformers {transformers.__version__} on torch {torch.__version__}, sdpa, {self.settings.dtype}"

@@ -175,20 +175,20 @@ def main() -> None:
         sys.exit("the two sides did not do the same work, or one did not run")
 
 
-def write(folder: str, preset: str) -> None:
+def write(folder: str, preset: str, dtype: str = "float32") -> None:
     """A checkpoint with random weights; in a process of its own, which takes PyTorch away with it."""
     context = multiprocessing.get_context("spawn")
-    writing = context.Process(target=_write, args=(folder, preset))
+    writing = context.Process(target=_write, args=(folder, preset, dtype))
     writing.start()
     writing.join()
     if writing.exitcode:
         sys.exit("the checkpoint could not be written")
 
 
-def _write(folder: str, preset: str) -> None:
+def _write(folder: str, preset: str, dtype: str) -> None:
     from train_step_theirs import write_checkpoint
 
-    write_checkpoint(Path(folder), model_of(preset))
+    write_checkpoint(Path(folder), model_of(preset), dtype)
 
 
 if __name__ == "__main__":

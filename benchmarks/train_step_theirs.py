@@ -38,7 +38,7 @@ def hf_config(model: VLMConfig) -> Qwen2_5_VLConfig:
     return Qwen2_5_VLConfig.from_dict(held | {name: ends[name] for name in ("bos_token_id", "eos_token_id")})
 
 
-def write_checkpoint(folder: Path, model: VLMConfig) -> None:
+def write_checkpoint(folder: Path, model: VLMConfig, dtype: str = "float32") -> None:
     """Random weights as transformers saves them, large enough that a fault would show in the loss."""
     torch.manual_seed(0)
     made = Qwen2_5_VLForConditionalGeneration(hf_config(model))
@@ -50,7 +50,7 @@ def write_checkpoint(folder: Path, model: VLMConfig) -> None:
                 parameter.normal_(0.0, 0.1)
             else:
                 parameter.normal_(0.0, parameter[0].numel() ** -0.5)
-    made.save_pretrained(folder)
+    made.to(getattr(torch, dtype)).save_pretrained(folder)
 
 
 class Side:

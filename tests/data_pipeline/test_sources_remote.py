@@ -17,6 +17,7 @@ from data_pipeline.pictures import decode
 from data_pipeline.records import images_of
 from vlm_jax import locations
 from vlm_jax.errors import InputError
+from vlm_jax.processing.processor import ImageSettings
 from vlm_jax.processing.images import open_image
 
 
@@ -111,7 +112,7 @@ def test_what_is_missing_in_a_store_is_one_line(store):
     sizes, faults = check_images(sources.read(path)[0])
     assert sizes == {} and faults[0].startswith("memory://bucket/a.png: no such image; correct the path")
     assert faults[1].startswith("memory://bucket/b.png: ") and "entry 2 (id 'b')" in faults[1]
-    missing = decode("memory://bucket/none.png", (1, 1), 14, 2)
+    missing = decode("memory://bucket/none.png", (1, 1), ImageSettings())
     assert isinstance(missing, InputError) and "memory://bucket/none.png: cannot be read" in str(missing)
 
 
@@ -145,8 +146,8 @@ def test_what_a_client_raises_is_one_line(monkeypatch):
 def test_a_picture_in_a_store_opens_like_one_on_disk(store, tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     address = store("memory://bucket/a.png", png())
-    here = decode(str(tmp_path / "a.png"), (2, 1), 14, 2)
-    np.testing.assert_array_equal(decode(address, (2, 1), 14, 2), here)
+    here = decode(str(tmp_path / "a.png"), (2, 1), ImageSettings())
+    np.testing.assert_array_equal(decode(address, (2, 1), ImageSettings()), here)
     with pytest.raises(InputError, match="remote pictures are not fetched"):  # as a visitor of a page would name it
         open_image(address)
 

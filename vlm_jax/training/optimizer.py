@@ -87,8 +87,8 @@ def group(path: str) -> str:
 
 
 def decays(path: str) -> bool:
-    """Whether weight decay applies: to matrices, not to norms and biases."""
-    return not path.endswith(("/scale", "/bias"))
+    """Whether weight decay applies: to matrices, not to norms, biases and single learned vectors."""
+    return not path.endswith(("/scale", "/bias", "/class_token", "newline"))
 
 
 def optimizer_shardings(optimizer: optax.GradientTransformation, abstract: dict, shardings: dict, mesh):
