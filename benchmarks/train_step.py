@@ -6,8 +6,9 @@
 A step is forward, backward, clipping and AdamW. Pictures are processed and batches laid out before the clock runs, on
 both sides; moving a batch to the device is timed. transformers gets what its processor makes with padding (on a GPU
 also all samples in one row, if it can), under whichever of its attentions is fastest; vlm_jax gets packed rows, as many
-batches. Both checkpoint every layer, or neither. Each side runs in a process of its own: on a CPU they take turns, on a
-GPU one follows the other.
+batches. Both checkpoint every layer, or neither. Each side runs in a process of its own, and alone: the other's is
+ended before, since two that hold gigabytes slow each other down even while one waits. On a CPU they alternate,
+`--rounds` times.
 
 On a CPU both read one checkpoint that transformers wrote, and their losses on the same samples must agree, before and
 after a step; otherwise the exit status is 1. On a GPU weights are drawn on the device. MFU counts model FLOPs
@@ -34,20 +35,23 @@ from train_step_data import SHAPES, Settings, model_of
 SIDES = {"transformers": "train_step_theirs", "vlm_jax": "train_step_ours"}
 
 
-def compare(settings: Settings, turns: int) -> bool:
+def compare(settings: Settings, rounds: int, turns: int) -> bool:
     """Measures both sides and prints what was found; whether their losses agree, as far as they are compared."""
     absent = left_out(settings)
     if settings.device == "cpu" and not absent:
-        workers = {side: Worker(module, settings) for side, module in SIDES.items()}
-        chosen, losses = workers["vlm_jax"]("losses")
-        losses = {"vlm_jax": losses, "transformers": workers["transformers"]("losses", chosen)}
-        seconds = {side: [] for side in SIDES}
-        for _ in range(turns):
-            for side, worker in workers.items():
-                seconds[side].append(worker("turn"))
-        facts = {side: worker("facts") for side, worker in workers.items()}
-        for worker in workers.values():
-            worker.close()
+        seconds, facts, losses = {side: [] for side in SIDES}, {}, {}
+        for number in range(rounds):
+            for side in ("vlm_jax", "transformers"):
+                worker = Worker(SIDES[side], settings)
+                if number:
+                    worker("turn")  # its memory is taken the first time
+                elif side == "vlm_jax":
+                    chosen, losses[side] = worker("losses")
+                else:
+                    losses[side] = worker("losses", chosen)
+                seconds[side] += [worker("turn") for _ in range(turns)]
+                facts[side] = worker("facts")
+                worker.close()
         table(settings, seconds, facts)
         return agree(settings, losses)
     seconds, facts = {}, {}
@@ -135,11 +139,13 @@ def main() -> None:
     parser.add_argument("--layouts", help="of padded, flat: tried with transformers (default: padded; on a GPU both)")
     parser.add_argument("--samples", type=int, help="a step on average (default: 8; on a GPU 16)")
     parser.add_argument("--steps", type=int, help="a turn (default: 8; 100m 4)")
-    parser.add_argument("--turns", type=int, default=5, help="each side is measured (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="the sides alternate on a CPU (default: %(default)s)")
+    parser.add_argument("--turns", type=int, help="through the data, in a round (default: 2; on a GPU 5)")
     parser.add_argument("--visual_tokens", type=int, help="of a picture at most (default: 256; on a GPU 1024)")
     parser.add_argument("--remat", choices=("none", "full"), help="of both sides (default: none; on a GPU full)")
     given = parser.parse_args()
     gpu = given.device == "gpu"
+    turns = given.turns or (5 if gpu else 2)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
     # Before any process starts: no network, and memory that is taken as it is needed, so that a peak means something.
@@ -149,7 +155,7 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
     os.environ["JAX_NUM_CPU_DEVICES"] = str(threads)
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-    print(f"{given.device}, {threads} cores; median of {given.turns} turns", flush=True)
+    print(f"{given.device}, {threads} cores; {given.rounds if not gpu else 1} rounds of {turns} turns", flush=True)
     sound = True
     for preset in (given.preset or ("3b" if gpu else "5m,100m")).split(","):
         with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +176,7 @@ def main() -> None:
             )
             for lengths in (given.lengths or ("ragged" if gpu else "ragged,equal")).split(","):
                 for mode in (given.modes or ("full,lora,qlora" if gpu else "full")).split(","):
-                    sound &= compare(dataclasses.replace(settings, lengths=lengths, mode=mode), given.turns)
+                    sound &= compare(dataclasses.replace(settings, lengths=lengths, mode=mode), given.rounds, turns)
     if not sound:
         sys.exit("the two sides did not do the same work, or one did not run")
 

@@ -17,8 +17,8 @@ from data_pipeline.pictures import decode
 from data_pipeline.records import images_of
 from vlm_jax import locations
 from vlm_jax.errors import InputError
-from vlm_jax.processing.processor import ImageSettings
 from vlm_jax.processing.images import open_image
+from vlm_jax.processing.processor import ImageSettings
 
 
 @pytest.fixture

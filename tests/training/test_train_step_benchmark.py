@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_both_sides_agree_and_every_row_is_there():
     command = [sys.executable, str(ROOT / "benchmarks" / "train_step.py"), "--preset=tiny", "--modes=full"]
-    small = ["--samples=3", "--steps=1", "--turns=1", "--visual_tokens=16", "--lengths=ragged", "--layouts=padded"]
+    small = ["--samples=3", "--steps=1", "--rounds=1", "--turns=1", "--visual_tokens=16"]
+    small += ["--lengths=ragged", "--layouts=padded"]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # tests share the cores: PyTorch's threads must not spin
     done = subprocess.run([*command, *small], env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
