@@ -1,6 +1,6 @@
 """A training step against transformers (and peft) in PyTorch: the same weights, the same conversations and pictures.
 
-    .venv/bin/python benchmarks/train_step.py                  # 5 M and 100 M parameters, ragged and equal, on 2 cores
+    .venv/bin/python benchmarks/train_step.py                  # 5 M and 100 M parameters on the CPU
     .venv/bin/python benchmarks/train_step.py --device=gpu     # 3 B: full, LoRA and QLoRA, on one NVIDIA GPU
 
 A step is forward, backward, clipping and AdamW. Pictures are processed and batches laid out before the clock runs, on
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--preset", help=f"of {', '.join(SHAPES)}, with commas between (default: 5m,100m; on a GPU 3b)")
-    parser.add_argument("--lengths", help="ragged, equal or both with a comma (default: both; on a GPU ragged)")
+    parser.add_argument("--lengths", help="of ragged, mixed, equal (default: all; on a GPU ragged)")
     parser.add_argument("--modes", help="of full, lora, qlora (default: full; on a GPU all)")
     parser.add_argument("--layouts", help="of padded, flat: tried with transformers (default: padded; on a GPU both)")
     parser.add_argument("--samples", type=int, help="a step on average (default: 8; on a GPU 16)")
@@ -174,7 +174,7 @@ def main() -> None:
                 threads=threads,
                 layouts=tuple((given.layouts or ("padded,flat" if gpu else "padded")).split(",")),
             )
-            for lengths in (given.lengths or ("ragged" if gpu else "ragged,equal")).split(","):
+            for lengths in (given.lengths or ("ragged" if gpu else "ragged,mixed,equal")).split(","):
                 for mode in (given.modes or ("full,lora,qlora" if gpu else "full")).split(","):
                     sound &= compare(dataclasses.replace(settings, lengths=lengths, mode=mode), given.rounds, turns)
     if not sound:

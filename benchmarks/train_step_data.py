@@ -101,12 +101,18 @@ def conversations(settings: Settings) -> Iterator[list[dict]]:
     ragged: one sample in ten has no picture, one in twenty two, the others one. Sides follow an area between 80² and
     1,000² pixels (log-uniform) and a log-normal aspect ratio; answers are log-normal, from a word to some hundred
     (median 30, sigma 1.2), as in instruction data that mixes short answers to questions with descriptions.
+    mixed: in about the proportions of LLaVA-1.5's mixture: two thirds short answers (1 to 5 words) and a quarter
+    descriptions (60 to 250) about a picture as above, the rest long texts without one (300 to 1,000 words).
     equal: a picture of 336 × 336 pixels and an answer of 40 words in each.
     """
     rng, chooser = np.random.default_rng(0), random.Random(0)
     for _ in range(settings.samples * settings.steps):
         if settings.lengths == "equal":
             sides, words = [(336, 336)], 40
+        elif settings.lengths == "mixed":
+            kind = rng.choice(3, p=[0.67, 0.27, 0.06])
+            sides = [] if kind == 2 else [_sides(rng)]
+            words = int(rng.integers(*[(1, 6), (60, 251), (300, 1001)][kind]))
         else:
             sides = [_sides(rng) for _ in range(rng.choice([0, 1, 2], p=[0.1, 0.85, 0.05]))]
             words = int(np.clip(round(np.exp(rng.normal(np.log(30), 1.2))), 1, 400))

@@ -5,7 +5,7 @@
 
 The connector between them starts fresh, so it answers nothing sensible before it is trained; or it comes from an
 earlier training (--connector_weights=final_connector.pth). Encoders are ViT, CLIP and SigLIP of any size, decoders
-Qwen2 and Qwen2.5 text models. scripts/train.py does the same by itself where config.assemble names both.
+Qwen2.5 text models. scripts/train.py does the same by itself where config.assemble names both.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from absl import flags
 import command_line
 
 flags.DEFINE_string("encoder", None, "folder or hub id of a ViT, CLIP or SigLIP", required=True)
-flags.DEFINE_string("decoder", None, "folder or hub id of a Qwen2 or Qwen2.5 text model", required=True)
+flags.DEFINE_string("decoder", None, "folder or hub id of a Qwen2.5 text model", required=True)
 flags.DEFINE_string("output", None, "folder to write", required=True)
 flags.DEFINE_string("connector", "mlp", "mlp: two layers with GELU between, or linear")
 flags.DEFINE_string("connector_weights", "", "a .pth with a connector that was trained before")

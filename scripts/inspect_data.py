@@ -19,7 +19,7 @@ flags.DEFINE_integer("sample", 0, "look at so many examples only, drawn as train
 def main(config: ConfigDict) -> None:
     from data_pipeline import inspection, loader
     from data_pipeline.ledger import Ledger
-    from vlm_jax.checkpoint import description, run_folder
+    from vlm_jax.checkpoint import assembly, description, run_folder
     from vlm_jax.checkpoint.source import resolve
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.training.config import check_config
@@ -28,12 +28,17 @@ def main(config: ConfigDict) -> None:
     sample = flags.FLAGS.sample
     if sample < 0:
         raise InputError(f"--sample={sample}: wanted 0 or more")
-    source = resolve(config.model.path)
-    if run_folder.is_run_folder(source):
-        source = run_folder.assets_of(source)
-    model = description.read_config(source)
     budget = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    processor = description.read_processor(source, model, budget)
+    with tempfile.TemporaryDirectory() as folder:
+        if config.assemble.encoder:
+            source = Path(folder) / "model"
+            assembly.write(source, assembly.Assembly(**config.assemble))
+        else:
+            source = resolve(config.model.path)
+        if run_folder.is_run_folder(source):
+            source = run_folder.assets_of(source)
+        model = description.read_config(source)
+        processor = description.read_processor(source, model, budget)
 
     def progress(chunks, total):
         return tqdm(chunks, total=total, desc="measuring", unit="k", leave=False, disable=not sys.stderr.isatty())

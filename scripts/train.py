@@ -152,7 +152,7 @@ def main(config: ConfigDict) -> None:
     known_by = {**lasting, "data": loader.fingerprint(dataset), "held_out": held_out}
     settings = run_folder.settings_json(processor.images, resume=known_by)
     if not trainer.saves_base:
-        settings |= adapter_settings(source if done is None else source.base, trainer.selection.lora)
+        settings |= adapter_settings(source if done is None else source.base, trainer.selection.lora, workdir.home)
     if done is not None:
         with gathered(faults):
             told_by = {key: known_by[key] for key in ("data", "held_out")}
@@ -209,10 +209,11 @@ def assembled(config: ConfigDict, workdir: PurePath) -> str:
     Adapters refer to it as their base, so it stays.
     """
     import dataclasses
+    import hashlib
     import shutil
 
     from vlm_jax.checkpoint import assembly
-    from vlm_jax.checkpoint.files import read_json, write_json
+    from vlm_jax.checkpoint.files import alone, read_json, write_json
     from vlm_jax.checkpoint.parts import PARTS
     from vlm_jax.errors import InputError
     from vlm_jax.parallel import hosts
@@ -224,12 +225,18 @@ def assembled(config: ConfigDict, workdir: PurePath) -> str:
         )
     folder = workdir / MODEL
     wanted = assembly.Assembly(**config.assemble, seed=config.train.seed)
+    assembly.plan(wanted)  # on every host: none should wait for one that found a fault
     if hosts.is_first():
-        if folder.exists() and read_json(folder / PARTS).get("assembly") != dataclasses.asdict(wanted):
-            shutil.rmtree(folder)  # of a start that reached no checkpoint
-        if not folder.exists():
-            assembly.write(folder, wanted)
-            write_json(folder / PARTS, read_json(folder / PARTS) | {"assembly": dataclasses.asdict(wanted)})
+        workdir.mkdir(parents=True, exist_ok=True)
+        made = dataclasses.asdict(wanted)
+        if (weights := Path(wanted.connector_weights).expanduser()).is_file():
+            made["connector_digest"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        with alone(workdir, "training"):
+            if folder.exists() and read_json(folder / PARTS).get("assembly") != made:
+                shutil.rmtree(folder)  # of a start that reached no checkpoint
+            if not folder.exists():
+                assembly.write(folder, wanted)
+                write_json(folder / PARTS, read_json(folder / PARTS) | {"assembly": made})
     hosts.wait_for_all("the model is assembled")
     return str(folder)
 

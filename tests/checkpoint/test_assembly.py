@@ -9,7 +9,7 @@ import torch
 from transformers import Qwen2ForCausalLM, ViTModel
 
 import vlm_jax
-from tests.checkpoint.folders import change_tensors
+from tests.checkpoint.folders import change_json, change_tensors
 from tests.tiny_assembled import SIZE, save_assembled, save_encoder, save_text_model, shapes_of_pictures
 from tests.tiny_models import assistant, user
 from vlm_jax.adapters import quantised
@@ -196,3 +196,103 @@ def test_quantised_weights_answer_as_the_same_weights_rounded(parts, tmp_path, k
     plain.parameters = rounded
     expected = plain.logits(MESSAGES)
     assert np.abs(packed.logits(MESSAGES) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_vits_own_pooler_is_taken_and_a_missing_one_is_zero(tmp_path):
+    bare = vlm_jax.load(save_assembled(tmp_path, "vit"), dtype="float32")
+    assert not np.any(bare.parameters["vision/unused/pooler_weight"])
+    whole = ViTModel.from_pretrained(tmp_path / "vit")  # transformers makes a pooler for it
+    (tmp_path / "whole").mkdir()
+    whole.save_pretrained(tmp_path / "whole")
+    (tmp_path / "whole" / "preprocessor_config.json").write_text(
+        (tmp_path / "vit" / "preprocessor_config.json").read_text()
+    )
+    write(tmp_path / "model", Assembly(str(tmp_path / "whole"), str(tmp_path / "text")))
+    ours = vlm_jax.load(tmp_path / "model", dtype="float32")
+    np.testing.assert_array_equal(ours.parameters["vision/unused/pooler_weight"], whole.pooler.dense.weight.detach())
+    np.testing.assert_array_equal(ours.logits(MESSAGES), bare.logits(MESSAGES))
+
+
+def test_a_digest_says_nothing_of_where_the_parts_lie(tmp_path):
+    first = open_model(str(save_assembled(tmp_path / "b", "vit"))).digest()
+    for place in ("a", "c"):  # before and after the decoder, and the folder itself, in the alphabet
+        save_text_model(tmp_path / place / "text")
+        save_encoder(tmp_path / "z" / place, "vit")
+        target = tmp_path / f"model-{place}"
+        write(target, Assembly(str(tmp_path / "z" / place), str(tmp_path / place / "text")))
+        assert open_model(str(target)).digest() == first
+
+
+def test_how_long_a_prompt_may_be_is_the_text_models(tmp_path):
+    text = save_text_model(tmp_path / "text")
+    change_json(text / "config.json", lambda held: held.update(max_position_embeddings=77))
+    write(tmp_path / "model", Assembly(str(save_encoder(tmp_path / "clip", "clip")), str(text)))
+    assert vlm_jax.load(tmp_path / "model").context == 77
+
+
+def test_a_head_is_tied_where_either_part_of_the_config_says_so(tmp_path):
+    folder = save_assembled(tmp_path, "clip")
+    config = description.read_config(folder)
+    assert config.decoder.tied
+    change_json(folder / "config.json", lambda held: held.update(tie_word_embeddings=False))
+    assert description.read_config(folder) == config
+
+
+def test_another_special_token_is_no_placeholder_of_pictures(tmp_path):
+    folder = save_assembled(tmp_path, "clip")
+    tokenizer = description.read_tokenizer(folder)
+    wrong = tokenizer.convert_tokens_to_ids("<|vision_end|>")
+    change_json(folder / "config.json", lambda held: held.update(image_token_index=wrong))
+    with pytest.raises(InputError, match="which is '<|vision_end|>' to the tokenizer and no placeholder of pictures"):
+        vlm_jax.load(folder)
+
+
+def test_a_template_that_looks_at_parts_alone_still_says_every_word(tmp_path):
+    folder = save_assembled(tmp_path, "clip")
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+        "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}<|image_pad|>\n{% endfor %}"
+        "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}{% endfor %}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    processor = description.read_processor(folder, description.read_config(folder))
+    example = processor.encode([*MESSAGES, {"role": "user", "content": "And now?"}, assistant("Nothing")])
+    assert processor.decode(example.input_ids[example.supervised]).split() == ["NoiseNothing"]
+    assert "And now?" in processor.decode(example.input_ids)
+
+
+@pytest.mark.parametrize(
+    "settings, fault",
+    [
+        ({"do_normalize": False}, "do_normalize is false"),
+        ({"do_resize": False}, "do_resize is false"),
+        ({"do_center_crop": False}, "do_center_crop is false, so pictures would not be square"),
+        ({"size": {"height": 40, "width": 40}}, "is not the crop's"),
+        ({"image_processor_type": "FuyuImageProcessor"}, "image_processor_type is 'FuyuImageProcessor'"),
+    ],
+)
+def test_rules_for_pictures_that_are_not_computed_are_refused(tmp_path, settings, fault):
+    encoder, text = save_encoder(tmp_path / "clip", "clip"), save_text_model(tmp_path / "text")
+    change_json(encoder / "preprocessor_config.json", lambda held: held.update(settings))
+    with pytest.raises(InputError, match=fault):
+        write(tmp_path / "model", Assembly(str(encoder), str(text)))
+
+
+def test_faults_of_weights_and_settings_name_the_part(tmp_path):
+    encoder, text = save_encoder(tmp_path / "clip", "clip"), save_text_model(tmp_path / "text")
+    change_tensors(encoder, lambda held: held.update({k: v.double() for k, v in held.items() if v.is_floating_point()}))
+    with pytest.raises(InputError) as caught:
+        write(tmp_path / "model", Assembly(str(encoder), str(text)))
+    assert all(str(encoder) in fault and ".unfinished" not in fault for fault in caught.value.faults)
+    change_json(text / "config.json", lambda held: held.update(num_attention_heads="4"))
+    with pytest.raises(InputError, match=r"text/config.json: a setting is missing or of the wrong type"):
+        write(tmp_path / "model", Assembly(str(encoder), str(text)))
+
+
+def test_elongated_pictures_are_refused_before_they_take_memory(parts, tmp_path):
+    write(tmp_path / "model", Assembly(parts["vit"], parts["text"], pictures="letterbox"))
+    processor = description.read_processor(tmp_path / "model", description.read_config(tmp_path / "model"))
+    with pytest.raises(InputError, match="aspect ratio 500 is above 200"):
+        processor.grid(5000, 10)
+    with pytest.raises(InputError, match="make a square of more than"):
+        processor.grid(30000, 200)

@@ -76,6 +76,19 @@ def test_a_peft_folder_with_its_connector_beside_it_gives_the_same_model(run, tm
     assert np.abs(vlm_jax.load(tmp_path / "orbax").logits(QUESTION) - expected).max() < 1e-5 * scale
 
 
+def test_a_run_that_moved_finds_the_model_it_assembled(run, tmp_path):
+    workdir, settings = run
+    expected = vlm_jax.load(workdir).logits(QUESTION)
+    shutil.copytree(workdir, tmp_path / "moved")
+    hidden = workdir.rename(workdir.with_name("hidden"))
+    try:
+        np.testing.assert_array_equal(vlm_jax.load(tmp_path / "moved").logits(QUESTION), expected)
+        again = train("", tmp_path / "moved", *settings)
+        assert again.returncode == 0 and f"going on from step {STEPS}" in again.stderr, again.stderr
+    finally:
+        hidden.rename(workdir)
+
+
 def test_what_llava_cannot_hold_is_refused_with_the_reason(run, tmp_path):
     with pytest.raises(InputError, match=r"letter-boxed on \(0, 0, 0\), and transformers' LLaVA pads with .* orbax"):
         vlm_jax.export(run[0], tmp_path / "hf", "hf")
@@ -94,6 +107,14 @@ def test_tiles_train_in_full_and_open_in_transformers(parts, tmp_path):
     moved = {path for path, array in ours.parameters.items() if not np.array_equal(array, fresh.parameters[path])}
     assert "newline" in moved and not any(path.startswith("vision/unused/") for path in moved)
     vlm_jax.export(tmp_path / "run", tmp_path / "hf", "hf")
+    adapted = train(
+        "", tmp_path / "lora", *how, *TRAINED, "--config.model.max_visual_tokens=100", "--config.train.steps=2"
+    )
+    assert adapted.returncode == 0, adapted.stderr
+    vlm_jax.export(tmp_path / "lora", tmp_path / "peft", "peft")  # the row separator goes with the connector
+    again = vlm_jax.load(tmp_path / "lora" / "model", adapter=tmp_path / "peft")
+    held = vlm_jax.load(tmp_path / "lora").logits(QUESTION)
+    assert np.abs(again.logits(QUESTION) - held).max() < 1e-5 * np.abs(held).max()
     theirs = AutoModelForImageTextToText.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "hf")
     text = processor.apply_chat_template(QUESTION, tokenize=False)

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from vlm_jax.checkpoint import description, hf_folder, peft_folder, pth
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import name_table
-from vlm_jax.checkpoint.parts import CONNECTOR, PARTS
+from vlm_jax.checkpoint.parts import CONNECTOR, PARTS, encoder_name
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import EncoderConfig, VLMConfig
@@ -79,11 +79,12 @@ class Plan:
     """What an assembly comes to, before a byte is written.
 
     Attributes:
-      decoder: the text model's folder, and its `config.json` as `text`.
+      encoder, decoder: their folders; text: the text model's `config.json`.
     """
 
     config: VLMConfig
     images: ViewSettings
+    encoder: Path
     decoder: Path
     text: dict[str, Any]
     template: str
@@ -111,16 +112,22 @@ def plan(assembly: Assembly) -> Plan:
     if faults:
         raise InputError(faults)
     text = read_json(decoder / "config.json")
-    shapes = read_text_model(text, str(decoder / "config.json"))
-    vision = read_encoder(
-        read_json(encoder / "config.json"),
-        str(encoder / "config.json"),
-        out_hidden=shapes.hidden,
-        feature_layer=assembly.feature_layer,
-        final_norm=assembly.final_norm,
-        keep_class=assembly.keep_class,
-        pooler=None,
-    )
+    path = decoder / "config.json"
+    try:
+        shapes = read_text_model(text, str(path))
+        path = encoder / "config.json"
+        vision = read_encoder(
+            read_json(path),
+            str(path),
+            out_hidden=shapes.hidden,
+            feature_layer=assembly.feature_layer,
+            final_norm=assembly.final_norm,
+            keep_class=assembly.keep_class,
+        )
+    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: a setting is missing or of the wrong type ({error})") from error
     # SigLIP's pooling is left behind; transformers makes a pooler for every ViT, so it is carried along.
     vision = dataclasses.replace(vision, pooler=vision.family == "vit")
     if vision.final_norm and vision.unused_layers:
@@ -150,7 +157,7 @@ def plan(assembly: Assembly) -> Plan:
         connector=assembly.connector,
         newline=images.mode == "anyres",
     )
-    return Plan(config, images, decoder, text, tokenizer.chat_template)
+    return Plan(config, images, encoder, decoder, text, tokenizer.chat_template)
 
 
 def write(target: Path, assembly: Assembly) -> None:
@@ -162,7 +169,9 @@ def write(target: Path, assembly: Assembly) -> None:
     check_target(target)
     made = plan(assembly)
     config, text = made.config, made.text
-    tensors = fresh(config, assembly.seed)
+    # What the encoder has of these (a ViT's pooler) is its own.
+    brought = hf_folder.tensor_names(made.encoder, encoder_name)
+    tensors = {name: tensor for name, tensor in fresh(config, assembly.seed).items() if name not in brought}
     if assembly.connector_weights:
         path = Path(assembly.connector_weights).expanduser()
         if not pth.is_state_dict(path):
@@ -179,14 +188,28 @@ def write(target: Path, assembly: Assembly) -> None:
             (folder / name).unlink(missing_ok=True)
         ends = {key: text[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if text.get(key) is not None}
         dtype = str(text.get("dtype") or text.get("torch_dtype") or "float32")
-        write_json(folder / "config.json", to_hf(config, dtype) | description.grid_pinpoints(made.images) | ends)
+        described = to_hf(config, dtype)
+        if text.get("max_position_embeddings") is not None:
+            described["text_config"]["max_position_embeddings"] = text["max_position_embeddings"]
+        write_json(folder / "config.json", described | description.grid_pinpoints(made.images) | ends)
         write_json(folder / "preprocessor_config.json", view_settings_json(made.images))
         write_json(folder / "processor_config.json", _processor_json(config))
         _write_template(folder, made.template)
         write_json(folder / PARTS, {"encoder": _named(assembly.encoder), "decoder": _named(assembly.decoder)})
         save_file(tensors, folder / CONNECTOR, metadata={"format": "pt"})
         (folder / CONNECTOR).chmod(0o644)
-        hf_folder.check_weights(folder, config)
+        try:
+            hf_folder.check_weights(folder, config)
+        except InputError as error:
+            raise InputError([_of_part(fault, folder, made, assembly) for fault in error.faults]) from None
+
+
+def _of_part(fault: str, folder: Path, made: Plan, assembly: Assembly) -> str:
+    """A fault of the weights, by the name of the part they come from."""
+    part = made.encoder if "vision_tower." in fault else made.decoder
+    if "multi_modal_projector." in fault:
+        part = assembly.connector_weights or part
+    return fault.replace(str(folder), str(part))
 
 
 def _named(given: str) -> str:

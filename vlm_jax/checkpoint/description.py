@@ -109,10 +109,11 @@ def _disagreements(folder: Path, tokenizer, config: VLMConfig) -> list[str]:
     wrong = []
     if config.assembled:
         token = tokenizer.convert_ids_to_tokens(config.image_token) if config.image_token < len(tokenizer) else None
-        if token not in tokenizer.get_added_vocab():
+        own = [known for known in ("<image>", "<|image_pad|>") if known in tokenizer.get_added_vocab()]
+        if token not in (own or tokenizer.get_added_vocab()):
             wrong.append(
                 f"{folder}: config.json has image_token_index {config.image_token}, which is {token!r} to the "
-                "tokenizer and no token of its own; one of them is of another model: copy both from one"
+                "tokenizer and no placeholder of pictures; one of them is of another model: copy both from one"
             )
     wanted = {
         "<|image_pad|>": config.image_token,

@@ -54,7 +54,11 @@ def export(
             raise InputError(f"{path}: has no adapters; its weights go into format hf")
         lost = source.trained_beside_adapters()
         connector = None
-        if source.config.assembled and lost and all(path.startswith("connector/") for path in lost):
+        if (
+            source.config.assembled
+            and lost
+            and all(path.startswith("connector/") or path == "newline" for path in lost)
+        ):
             connector, lost = source.read_beside_adapters(), []
         if lost:
             raise InputError(

@@ -8,6 +8,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -96,19 +97,36 @@ def check_weights(folder: Path, config: VLMConfig) -> None:
         pass
 
 
+def tensor_names(folder: Path, name_of: Callable[[str], str | None]) -> set[str]:
+    """The names that `name_of` gives the tensors of a folder.
+
+    Raises:
+      InputError: files are missing or cannot be read.
+    """
+    paths, faults = _locate(folder)
+    with contextlib.ExitStack() as stack:
+        files = _opened(paths, stack, faults)
+        if faults:
+            raise InputError(faults)
+        return {name for file in files.values() for key in file.keys() if (name := name_of(key)) is not None}
+
+
+def _opened(paths, stack: contextlib.ExitStack, faults: list[str]) -> dict[Path, Any]:
+    files = {}
+    for path in paths:
+        try:
+            files[path] = pth.opened(path) if pth.is_state_dict(path) else stack.enter_context(safe_open(path, "np"))
+        except (SafetensorError, OSError) as error:
+            faults.append(f"{path}: unreadable or truncated safetensors ({error}); copy or download it again")
+    return files
+
+
 @contextlib.contextmanager
 def _checked(folder: Path, config: VLMConfig) -> Iterator[dict[str, tuple]]:
     """{name in the table: (path, open file, name in it)} of a folder that has all tensors, of the right shapes."""
     paths, faults = weight_files(folder)
     with contextlib.ExitStack() as stack:
-        files = {}
-        for path in paths:
-            try:
-                files[path] = (
-                    pth.opened(path) if pth.is_state_dict(path) else stack.enter_context(safe_open(path, "np"))
-                )
-            except (SafetensorError, OSError) as error:
-                faults.append(f"{path}: unreadable or truncated safetensors ({error}); copy or download it again")
+        files = _opened(paths, stack, faults)
         if faults:
             raise InputError(faults)
         stored = {}

@@ -201,7 +201,10 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         images, held = run_folder.image_settings(settings), settings.get(ADAPTER)
         if held is None:
             return ModelSource(path_or_id, assets, config, images, folder)
-        below = _base(path_or_id, base or held["base"])
+        named = held["base"]
+        if named.startswith("./"):
+            named = str(run_folder.located(folder)[0] / named)
+        below = _base(path_or_id, base or named)
         if below.digest() != held["digest"]:
             raise InputError(
                 f"{path_or_id}: its adapters were trained on other weights than those of {below.name} "
@@ -236,9 +239,11 @@ def _base(name: str, base: str) -> ModelSource:
     return below
 
 
-def adapter_settings(source: ModelSource, lora: Lora | None) -> dict[str, Any]:
-    """What a checkpoint of adapters says of them and of their base."""
+def adapter_settings(source: ModelSource, lora: Lora | None, run: PurePath) -> dict[str, Any]:
+    """What a checkpoint of adapters says of them and of their base; a base below the run's folder moves with it."""
     where = str(source.folder.absolute()) if Path(source.name).expanduser().is_dir() else source.name
+    if isinstance(run, Path) and Path(where).is_relative_to(run.absolute()):
+        where = f"./{Path(where).relative_to(run.absolute())}"
     held = None if lora is None else dataclasses.asdict(lora.without_dropout())
     return {ADAPTER: {"base": where, "digest": source.digest(), "lora": held}}
 
@@ -251,7 +256,8 @@ def _spots(place: Path) -> Iterator[tuple[str, int, list[bytes]]]:
             starts = (0, len(flat) // 2)
             yield name, len(flat), [flat[start : start + _SPOT].tobytes() for start in starts]
         return
-    for path in sorted(hf_folder.weight_files(place)[0]):
+    # In the order of the index or of the parts, wherever they lie.
+    for path in hf_folder.weight_files(place)[0]:
         if pth.is_state_dict(path):
             yield from _spots(path)
             continue

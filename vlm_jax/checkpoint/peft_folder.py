@@ -87,12 +87,13 @@ def write(
 def read_connector(path: Path, config: VLMConfig) -> Flat:
     """A connector that was saved by itself: the weights and biases of its linear layers, in their order.
 
-    Names are a Sequential's (`0.weight`, `2.weight`), or whatever sorts alike.
+    Names are a Sequential's (`0.weight`, `2.weight`), or whatever sorts alike; a row separator is `image_newline`.
 
     Raises:
       InputError: other layers or shapes than this model's connector has.
     """
     held, shapes = pth.read(path), abstract_parameters(config)
+    separator = held.pop("image_newline", None) if config.newline else None
     wanted = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
     flat = {}
     for kind in ("weight", "bias"):
@@ -105,12 +106,16 @@ def read_connector(path: Path, config: VLMConfig) -> Flat:
         there = ", ".join(f"{name} {list(array.shape)}" for name, array in sorted(held.items())[:6])
         here = ", ".join(f"{entry.name} {list(entry.transform.shape(shapes[entry.path].shape))}" for entry in wanted)
         raise InputError(f"{path}: holds {there}; the {config.connector} connector of this model has {here}")
+    if separator is not None and separator.shape == shapes["newline"].shape:
+        flat["newline"] = separator
     return flat
 
 
 def _connector_tensors(config: VLMConfig, connector: Flat) -> Iterator[tuple[str, np.ndarray]]:
     for entry in name_table(config):
-        if entry.path in connector:
+        if entry.path == "newline" and entry.path in connector:
+            yield entry.name, np.asarray(connector[entry.path])
+        elif entry.path in connector:
             _, part, kind = entry.name.rsplit(".", 2)
             place = {"linear_1": "0.", "linear_2": "2.", "linear": ""}[part]
             yield f"{place}{kind}", np.ascontiguousarray(entry.transform.write(np.asarray(connector[entry.path])))

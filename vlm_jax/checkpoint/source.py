@@ -14,7 +14,14 @@ from vlm_jax.checkpoint.files import ASSETS
 from vlm_jax.errors import InputError
 
 # What the readers of a folder can use. Other formats of the same weights would double the download.
-NEEDED = (*ASSETS, "*.safetensors", "*.safetensors.index.json", "adapter_config.json", "README.md")
+NEEDED = (
+    *ASSETS,
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "adapter_config.json",
+    "final_connector.pth",
+    "README.md",
+)
 PYTORCH = "pytorch_model.bin"
 """Fetched where a model has no safetensors: some encoders were never published in another form."""
 

@@ -250,8 +250,10 @@ class LoadedModel:
                 state = step
                 yield state
         finally:
-            told = np.concatenate([ids, np.asarray(state.answer[0])])[: int(state.lengths[0])]
-            self._kept[id(state)] = _Kept(told, pictures, state)
+            # A call that is interrupted has taken the state it was given: there is nothing to keep.
+            if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
+                told = np.concatenate([ids, np.asarray(state.answer[0])])[: int(state.lengths[0])]
+                self._kept[id(state)] = _Kept(told, pictures, state)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
 

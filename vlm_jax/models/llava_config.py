@@ -148,7 +148,7 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
             f"{where}: text_config.model_type is {text.get('model_type')!r}; decoders of assembled models are 'qwen2' "
             "(Qwen2 and Qwen2.5)"
         )
-    tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+    tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))  # either, as in transformers
     decoder = read_decoder({**_QWEN2_DEFAULTS, **text, "tie_word_embeddings": False}, where, tied=tied)
     family, faults = config["model_type"], []
     connector = config.get("connector", "mlp")

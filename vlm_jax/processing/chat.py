@@ -64,13 +64,30 @@ def check_messages(messages: Sequence[Message]) -> None:
 
 def render(tokenizer, template: str | None, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
     """The conversation as text; pictures are one placeholder each, as the template writes them."""
-    try:
-        return tokenizer.apply_chat_template(
-            list(messages), chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
-        )
-    except Exception as error:  # jinja's errors, and what a template raises itself
-        reason = " ".join(str(error).split())
-        raise InputError(f"the chat template cannot render this conversation: {reason}") from error
+
+    def rendered(given: Sequence[Message]) -> str:
+        try:
+            return tokenizer.apply_chat_template(
+                list(given), chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
+            )
+        except Exception as error:  # jinja's errors, and what a template raises itself
+            reason = " ".join(str(error).split())
+            raise InputError(f"the chat template cannot render this conversation: {reason}") from error
+
+    text = rendered(messages)
+    words = [message["content"].strip() for message in messages if isinstance(message["content"], str)]
+    if not all(word in text for word in words):
+        # Templates of some processors (LLaVA's) look at parts alone, and leave out what stands as plain text.
+        parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages if _is_text(one)]
+        held = iter(parts)
+        again = rendered([next(held) if _is_text(one) else one for one in messages])
+        if sum(word in again for word in words) > sum(word in text for word in words):
+            return again
+    return text
+
+
+def _is_text(message: Message) -> bool:
+    return isinstance(message["content"], str)
 
 
 def tokenize(

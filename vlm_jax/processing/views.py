@@ -23,7 +23,7 @@ import PIL.Image
 from jaxtyping import Int, UInt8
 
 from vlm_jax.errors import InputError
-from vlm_jax.processing.images import patchify
+from vlm_jax.processing.images import MAX_ASPECT, patchify
 from vlm_jax.processing.rows import ROW_END
 from vlm_jax.processing.vision_layout import VisionLayout
 
@@ -120,7 +120,17 @@ class ViewSettings:
         return self
 
     def grid(self, width: int, height: int) -> Tiling:
-        """How a picture of this size in pixels is cut."""
+        """How a picture of this size in pixels is cut.
+
+        Raises:
+          InputError: an aspect ratio above 200, or, letter-boxed, a square that is larger than pictures may be.
+        """
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise InputError(f"aspect ratio {max(width, height) / min(width, height):.0f} is above {MAX_ASPECT}")
+        if self.mode == "letterbox" and max(width, height) ** 2 > (limit := 2 * (PIL.Image.MAX_IMAGE_PIXELS or 10**8)):
+            raise InputError(
+                f"{width} × {height} pixels make a square of more than {limit // 10**6} million; scale it down first"
+            )
         if self.mode != "anyres":
             return Tiling()
         size = best_size((height, width), self.pinpoints)
@@ -327,6 +337,9 @@ def _settings(
         )
     if abs(held.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
         raise ValueError(f"rescale_factor {held['rescale_factor']} is not 1/255")
+    for key in ("do_resize", "do_rescale", "do_normalize"):
+        if held.get(key) is False:
+            raise ValueError(f"{key} is false; pictures are always resized, rescaled and normalised here")
     size, crop = held.get("size", 224), held.get("crop_size")
     cropped = kind in ("CLIP", "Llava", "LlavaNext") and held.get("do_center_crop", True)
     if isinstance(size, int):  # of older files
@@ -335,7 +348,11 @@ def _settings(
     if cropped:
         crop = crop or {"height": edge, "width": edge}
         view = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
+        if not edge and (size["height"], size["width"]) != view:
+            raise ValueError(f"size {dict(size)} is not the crop's; wanted a shortest_edge, or the size of a view")
     else:
+        if edge and kind in ("CLIP", "Llava") and not held.get("do_pad"):
+            raise ValueError("do_center_crop is false, so pictures would not be square")
         view = (edge, edge) if edge else (size["height"], size["width"])
     if view != (image_size, image_size):
         raise ValueError(f"views are {view[0]} × {view[1]} pixels, config.json has image_size {image_size}")
