@@ -33,14 +33,37 @@ from vlm_jax.training.trainer import Trainer
 
 class Side:
     def __init__(self, settings: Settings):
-        self.model = model_of(settings.preset)
-        held = examples(settings)
-        devices = jax.devices() if settings.device == "cpu" else jax.devices()[:1]
-        self.bucket, self.plan = plan_of(held, settings, self.model, len(devices))
-        self.orders = [[index for row in batch.rows for _, index in row] for batch in self.plan]
-        self.batches = [self._batch([[held[index] for _, index in row] for row in batch.rows]) for batch in self.plan]
-        self.samples = len(held)
+        self.model, self.settings = model_of(settings.preset), settings
+        self.held = examples(settings)
+        self.samples = len(self.held)
+        counts = sorted({1, len(jax.devices())}) if settings.device == "cpu" else [1]
+        self.tried = {f"{count} device(s)": self._seconds(count) for count in counts} if len(counts) > 1 else {}
+        best = min(counts, key=lambda count: self.tried.get(f"{count} device(s)", 0.0))
+        if not self.tried or best != counts[-1]:
+            self._begin(best)
+        else:
+            self.state = self.trainer.start(self._parameters(settings))
 
+    def _seconds(self, count: int) -> float:
+        """Of a step on so many devices, after one that is not counted."""
+        self._begin(count)
+        self._one(0)
+        jax.block_until_ready(self.state)
+        begun = time.perf_counter()
+        self._one(0)
+        jax.block_until_ready(self.state)
+        # Steps of other meshes may hold other numbers of samples.
+        return (time.perf_counter() - begun) / len(self.orders[0])
+
+    def _begin(self, count: int) -> None:
+        """Everything up to the first step, on so many devices."""
+        settings, self.state = self.settings, None
+        devices = jax.devices()[:count]
+        self.bucket, self.plan = plan_of(self.held, settings, self.model, len(devices))
+        self.orders = [[index for row in batch.rows for _, index in row] for batch in self.plan]
+        self.batches = [
+            self._batch([[self.held[index] for _, index in row] for row in batch.rows]) for batch in self.plan
+        ]
         config = default_config()
         config.model.path, config.data.path = "benchmark", "benchmark"
         config.train.remat = "full" if settings.remat else "none"
@@ -119,6 +142,7 @@ class Side:
             "peak": peak_flops(device.device_kind),
             "device": device.device_kind,
             "memory": memory.get("peak_bytes_in_use"),
+            **({"tried": self.tried} if self.tried else {}),
             "compiling": self.compiling,
             "library": f"jax {jax.__version__}",
         }

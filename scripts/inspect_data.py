@@ -6,6 +6,8 @@ Takes the settings of scripts/train.py and prints what training would see; nothi
 """
 
 import sys
+import tempfile
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict

@@ -283,7 +283,9 @@ def test_faults_of_weights_and_settings_name_the_part(tmp_path):
     change_tensors(encoder, lambda held: held.update({k: v.double() for k, v in held.items() if v.is_floating_point()}))
     with pytest.raises(InputError) as caught:
         write(tmp_path / "model", Assembly(str(encoder), str(text)))
-    assert all(str(encoder) in fault and ".unfinished" not in fault for fault in caught.value.faults)
+    *faults, last = caught.value.faults
+    assert all(str(encoder) in fault and ".unfinished" not in fault for fault in faults)
+    assert last.startswith("the parts: … and ")
     change_json(text / "config.json", lambda held: held.update(num_attention_heads="4"))
     with pytest.raises(InputError, match=r"text/config.json: a setting is missing or of the wrong type"):
         write(tmp_path / "model", Assembly(str(encoder), str(text)))

@@ -206,9 +206,13 @@ def write(target: Path, assembly: Assembly) -> None:
 
 def _of_part(fault: str, folder: Path, made: Plan, assembly: Assembly) -> str:
     """A fault of the weights, by the name of the part they come from."""
-    part = made.encoder if "vision_tower." in fault else made.decoder
-    if "multi_modal_projector." in fault:
-        part = assembly.connector_weights or part
+    parts = {
+        "vision_tower.": made.encoder,
+        "multi_modal_projector.": assembly.connector_weights,
+        "model.": made.decoder,
+        "lm_head.": made.decoder,
+    }
+    part = next((part for name, part in parts.items() if name in fault), "the parts")
     return fault.replace(str(folder), str(part))
 
 
