@@ -212,7 +212,8 @@ def _of_part(fault: str, folder: Path, made: Plan, assembly: Assembly) -> str:
         "model.": made.decoder,
         "lm_head.": made.decoder,
     }
-    part = next((part for name, part in parts.items() if name in fault), "the parts")
+    said = fault.removeprefix(str(folder))  # whose own name may hold anything
+    part = next((part for name, part in parts.items() if name in said), "the parts")
     return fault.replace(str(folder), str(part))
 
 
