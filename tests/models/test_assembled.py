@@ -61,7 +61,8 @@ def conversations():
             user("And this?", rest[-1]),
             assistant("Taller"),
         ],
-        **{name: [user("What?", picture), assistant("Noise")] for name, picture in PICTURES.items()},
+        # Whether pixels of all ratios are right is a test of its own.
+        **{name: [user("What?", PICTURES[name]), assistant("Noise")] for name in ("40x90", "57x113", "200x33")},
     }
 
 
