@@ -15,8 +15,8 @@ after a step; otherwise the exit status is 1. On a GPU weights are drawn on the 
 (`vlm_jax.training.flops`), the same for both. What cannot run is left out by name. Wants PyTorch, transformers and
 peft, which `make test` installs. Both sides' memory comes in huge pages (GLIBC_TUNABLES), so that page faults are not
 what is measured. On a CPU vlm_jax takes one device or a device for each core (`JAX_NUM_CPU_DEVICES`, `mesh.fsdp`),
-whichever is faster. PyTorch's threads
-spin while they wait: where something else runs on the same cores, measure under OMP_WAIT_POLICY=PASSIVE.
+whichever is faster. PyTorch's threads spin while they wait: where something else runs on the same cores, measure under
+OMP_WAIT_POLICY=PASSIVE.
 """
 
 import argparse

@@ -36,23 +36,19 @@ class Side:
         self.model, self.settings = model_of(settings.preset), settings
         self.held = examples(settings)
         self.samples = len(self.held)
-        counts = sorted({1, len(jax.devices())}) if settings.device == "cpu" else [1]
-        self.tried = {f"{count} device(s)": self._seconds(count) for count in counts} if len(counts) > 1 else {}
-        best = min(counts, key=lambda count: self.tried.get(f"{count} device(s)", 0.0))
-        if not self.tried or best != counts[-1]:
-            self._begin(best)
-        else:
-            self.state = self.trainer.start(self._parameters(settings))
+        counts = {1, len(jax.devices())} if settings.device == "cpu" else {1}
+        tried = {count: self._seconds(count) for count in sorted(counts)} if len(counts) > 1 else {1: 0.0}
+        self.tried = {f"{count} device(s) a sample": seconds for count, seconds in tried.items()}
+        self._begin(min(tried, key=tried.get))
 
     def _seconds(self, count: int) -> float:
-        """Of a step on so many devices, after one that is not counted."""
+        """Of a step on so many devices, after one that is not counted, by sample: meshes differ in samples a step."""
         self._begin(count)
         self._one(0)
         jax.block_until_ready(self.state)
         begun = time.perf_counter()
         self._one(0)
         jax.block_until_ready(self.state)
-        # Steps of other meshes may hold other numbers of samples.
         return (time.perf_counter() - begun) / len(self.orders[0])
 
     def _begin(self, count: int) -> None:
@@ -142,7 +138,7 @@ class Side:
             "peak": peak_flops(device.device_kind),
             "device": device.device_kind,
             "memory": memory.get("peak_bytes_in_use"),
-            **({"tried": self.tried} if self.tried else {}),
+            **({"tried": self.tried} if len(self.tried) > 1 else {}),
             "compiling": self.compiling,
             "library": f"jax {jax.__version__}",
         }

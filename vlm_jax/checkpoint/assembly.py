@@ -20,7 +20,7 @@ from vlm_jax.models.config import EncoderConfig, VLMConfig
 from vlm_jax.models.hf_config import to_hf
 from vlm_jax.models.llava_config import CONNECTORS, read_encoder, read_text_model
 from vlm_jax.models.parameters import abstract_parameters
-from vlm_jax.processing.views import MODES, ViewSettings, read_view_settings, tile_sizes, view_settings_json
+from vlm_jax.processing.views import MODES, ViewSettings, tile_sizes, view_settings_json
 
 IMAGE_TOKEN, BEFORE, AFTER = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 # The template of a text model takes words alone: pictures become their placeholder before it sees them.
@@ -46,10 +46,10 @@ _PROLOGUE = (
 
 @dataclasses.dataclass(frozen=True)
 class Assembly:
-    """What a model is put together from. Fields that are empty or None follow the encoder's folder.
+    """What a model is put together from. `pictures` left empty follow the encoder's folder.
 
     Attributes:
-      encoder, decoder: folders or hub ids: a ViT, CLIP or SigLIP, and a Qwen2 or Qwen2.5 text model.
+      encoder, decoder: folders or hub ids: a ViT, CLIP or SigLIP, and a Qwen2.5 text model.
       connector: mlp (two layers, GELU between) or linear.
       connector_weights: a state dict (`.pth`) of a connector that was trained before; fresh where empty.
       pictures: of `views.MODES`.
@@ -111,11 +111,12 @@ def plan(assembly: Assembly) -> Plan:
             faults.append(f"{key} is {value!r}; known are {', '.join(filter(None, known))}")
     if faults:
         raise InputError(faults)
-    text = read_json(decoder / "config.json")
     path = decoder / "config.json"
-    try:
+    text = read_json(path)
+    with description.settings_of(path):
         shapes = read_text_model(text, str(path))
-        path = encoder / "config.json"
+    path = encoder / "config.json"
+    with description.settings_of(path):
         vision = read_encoder(
             read_json(path),
             str(path),
@@ -124,10 +125,6 @@ def plan(assembly: Assembly) -> Plan:
             final_norm=assembly.final_norm,
             keep_class=assembly.keep_class,
         )
-    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: a setting is missing or of the wrong type ({error})") from error
     # SigLIP's pooling is left behind; transformers makes a pooler for every ViT, so it is carried along.
     vision = dataclasses.replace(vision, pooler=vision.family == "vit")
     if vision.final_norm and vision.unused_layers:
@@ -146,13 +143,10 @@ def plan(assembly: Assembly) -> Plan:
         ]
     if faults:
         raise InputError(faults)
-    config = VLMConfig(
-        vision=dataclasses.replace(vision, pixel_mean=images.mean, pixel_std=images.std),
-        decoder=shapes,
+    config = VLMConfig.of_parts(
+        dataclasses.replace(vision, pixel_mean=images.mean, pixel_std=images.std),
+        shapes,
         image_token=held[IMAGE_TOKEN],
-        video_token=-1,
-        vision_start_token=-1,
-        vision_end_token=-1,
         init_std=text.get("initializer_range", 0.02),
         connector=assembly.connector,
         newline=images.mode == "anyres",
@@ -225,13 +219,7 @@ def _named(given: str) -> str:
 
 def pictures_of(encoder: Path, vision: EncoderConfig, assembly: Assembly) -> ViewSettings:
     """Picture rules of the encoder's folder, with what the assembly says otherwise."""
-    images = read_view_settings(
-        encoder,
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
-        class_token=bool(vision.class_slots),
-        keep_class=vision.keep_class,
-    )
+    images = description.read_views(encoder, vision)
     mode = assembly.pictures or images.mode
     images = dataclasses.replace(
         images,

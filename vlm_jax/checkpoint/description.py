@@ -10,7 +10,7 @@ from typing import Any
 
 from vlm_jax.checkpoint.files import read_json, write_json
 from vlm_jax.errors import InputError
-from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.config import EncoderConfig, VLMConfig
 from vlm_jax.models.hf_config import from_hf
 from vlm_jax.processing.processor import Pictures, Processor, image_settings_json, read_image_settings
 from vlm_jax.processing.views import ViewSettings, read_view_settings, view_settings_json
@@ -18,13 +18,10 @@ from vlm_jax.processing.views import ViewSettings, read_view_settings, view_sett
 
 def read_config(folder: Path) -> VLMConfig:
     """Shapes of the model in a folder, its pixel normalisation included."""
-    held = read_json(folder / "config.json")
-    try:
-        config = from_hf(held, where=str(folder / "config.json"))
-    except (TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{folder / 'config.json'}: a setting is of the wrong type ({error})") from error
+    path = folder / "config.json"
+    held = read_json(path)
+    with settings_of(path):
+        config = from_hf(held, where=str(path))
     settings = read_pictures(folder, config)
     config = dataclasses.replace(
         config, vision=dataclasses.replace(config.vision, pixel_mean=settings.mean, pixel_std=settings.std)
@@ -38,11 +35,24 @@ def read_config(folder: Path) -> VLMConfig:
     return config
 
 
+@contextlib.contextmanager
+def settings_of(path: Path):
+    """Says which file a setting of the wrong type is in."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
+        raise InputError(f"{path}: a setting is missing or of the wrong type ({error})") from error
+
+
 def read_pictures(folder: Path, config: VLMConfig) -> Pictures:
     """Picture rules of a folder, as its kind of tower takes them."""
-    if not config.assembled:
-        return read_image_settings(folder)
-    vision = config.vision
+    return read_views(folder, config.vision) if config.assembled else read_image_settings(folder)
+
+
+def read_views(folder: Path, vision: EncoderConfig) -> ViewSettings:
+    """Picture rules of a folder for an encoder of fixed resolution."""
     return read_view_settings(
         folder,
         image_size=vision.image_size,

@@ -4,11 +4,9 @@ Everything a folder lacks is found from headers before a byte of weights is read
 written beside its place and renamed into it, so none is ever seen half-written.
 """
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -58,8 +56,7 @@ def deferred(folder: Path, config: VLMConfig) -> dict[str, Deferred]:
     Raises:
       InputError: as `read_parameters`.
     """
-    with _checked(folder, config) as stored:
-        places = {name: (path, key) for name, (path, _, key) in stored.items()}
+    places = _checked(folder, config)
     views = {
         path: pth.read(path) if pth.is_state_dict(path) else safetensors_file.mapped(path)
         for path in {path for path, _ in places.values()}
@@ -74,9 +71,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where:
       InputError: missing, surplus or misshapen tensors, all of them listed.
     """
     table, stored = name_table(config), {hub_name(name): tensor for name, tensor in tensors.items()}
-    described = {
-        name: (tensor.shape, _DTYPES.get(str(tensor.dtype), str(tensor.dtype))) for name, tensor in stored.items()
-    }
+    described = {name: _shape_and_dtype(tensor) for name, tensor in stored.items()}
     if faults := _mismatches(where, config, table, described):
         raise InputError(faults)
     return _joined(config, stored)
@@ -93,8 +88,7 @@ def to_tensors(config: VLMConfig, parameters: Mapping[str, Readable]) -> Iterato
 
 def check_weights(folder: Path, config: VLMConfig) -> None:
     """Raises what `read_parameters` would, from the headers alone: quick, whatever the size."""
-    with _checked(folder, config):
-        pass
+    _checked(folder, config)
 
 
 def tensor_names(folder: Path, name_of: Callable[[str], str | None]) -> set[str]:
@@ -104,46 +98,52 @@ def tensor_names(folder: Path, name_of: Callable[[str], str | None]) -> set[str]
       InputError: files are missing or cannot be read.
     """
     paths, faults = _locate(folder)
-    with contextlib.ExitStack() as stack:
-        files = _opened(paths, stack, faults)
-        if faults:
-            raise InputError(faults)
-        return {name for file in files.values() for key in file.keys() if (name := name_of(key)) is not None}
+    described = _described(paths, faults)
+    return {name for tensors in described.values() for key in tensors if (name := name_of(key)) is not None}
 
 
-def _opened(paths, stack: contextlib.ExitStack, faults: list[str]) -> dict[Path, Any]:
-    files = {}
+Described = dict[str, tuple[tuple[int, ...], str]]
+"""{tensor: (shape, dtype as safetensors names it)}."""
+
+
+def _described(paths: Iterable[Path], faults: list[str]) -> dict[Path, Described]:
+    """What each file holds, by its own names; raises `faults`, and those of unreadable files."""
+    found = {}
     for path in paths:
         try:
-            files[path] = pth.opened(path) if pth.is_state_dict(path) else stack.enter_context(safe_open(path, "np"))
+            if pth.is_state_dict(path):
+                found[path] = {name: _shape_and_dtype(tensor) for name, tensor in pth.read(path).items()}
+                continue
+            with safe_open(path, "np") as file:
+                views = {key: file.get_slice(key) for key in file.keys()}
+                found[path] = {key: (tuple(view.get_shape()), view.get_dtype()) for key, view in views.items()}
         except (SafetensorError, OSError) as error:
             faults.append(f"{path}: unreadable or truncated safetensors ({error}); copy or download it again")
-    return files
+    if faults:
+        raise InputError(faults)
+    return found
 
 
-@contextlib.contextmanager
-def _checked(folder: Path, config: VLMConfig) -> Iterator[dict[str, tuple]]:
-    """{name in the table: (path, open file, name in it)} of a folder that has all tensors, of the right shapes."""
+def _shape_and_dtype(tensor: np.ndarray) -> tuple[tuple[int, ...], str]:
+    return tensor.shape, _DTYPES.get(str(tensor.dtype), str(tensor.dtype))
+
+
+def _checked(folder: Path, config: VLMConfig) -> dict[str, tuple[Path, str]]:
+    """{name in the table: (file, name in it)} of a folder that has all tensors, of the right shapes."""
     paths, faults = weight_files(folder)
-    with contextlib.ExitStack() as stack:
-        files = _opened(paths, stack, faults)
-        if faults:
-            raise InputError(faults)
-        stored = {}
-        for path, file in files.items():
-            for key in file.keys():
-                name = paths[path](key)
-                if name is None:
-                    continue
-                if name in stored:
-                    faults.append(f"{path}: tensor {key} stands in the folder twice; remove the stale file or copy")
-                stored[name] = (path, file, key)
-        views = {name: file.get_slice(key) for name, (_, file, key) in stored.items()}
-        described = {name: (tuple(view.get_shape()), view.get_dtype()) for name, view in views.items()}
-        faults += _mismatches(str(folder), config, name_table(config), described)
-        if faults:
-            raise InputError(faults)
-        yield stored
+    places: dict[str, tuple[Path, str]] = {}
+    described: Described = {}
+    for path, tensors in _described(paths, faults).items():
+        for key, known in tensors.items():
+            name = paths[path](key)
+            if name is None:
+                continue
+            if name in places:
+                faults.append(f"{path}: tensor {key} stands in the folder twice; remove the stale file or copy")
+            places[name], described[name] = (path, key), known
+    if faults := faults + _mismatches(str(folder), config, name_table(config), described):
+        raise InputError(faults)
+    return places
 
 
 def write_folder(
@@ -217,9 +217,7 @@ def _locate(folder: Path) -> tuple[list[Path], list[str]]:
     return [single], []
 
 
-def _mismatches(
-    where: str, config: VLMConfig, table: list[Entry], stored: Mapping[str, tuple[tuple[int, ...], str]]
-) -> list[str]:
+def _mismatches(where: str, config: VLMConfig, table: list[Entry], stored: Described) -> list[str]:
     """What is wrong with tensors of these (shape, dtype as safetensors names it), by the hub's names."""
     abstract = abstract_parameters(config)
     faults, wanted = [], set()

@@ -93,10 +93,10 @@ def read_connector(path: Path, config: VLMConfig) -> Flat:
       InputError: other layers or shapes than this model's connector has.
     """
     held, shapes = pth.read(path), abstract_parameters(config)
-    separator = held.pop("image_newline", None) if config.newline else None
     wanted = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
+    wanted += [entry for entry in name_table(config) if entry.path == "newline" and entry.name in held]
     flat = {}
-    for kind in ("weight", "bias"):
+    for kind in ("weight", "bias", "image_newline"):
         ours = [entry for entry in wanted if entry.name.endswith(kind)]
         theirs = sorted((name for name in held if name.endswith(kind)), key=_counted)
         for entry, name in zip(ours, theirs, strict=False):
@@ -106,8 +106,6 @@ def read_connector(path: Path, config: VLMConfig) -> Flat:
         there = ", ".join(f"{name} {list(array.shape)}" for name, array in sorted(held.items())[:6])
         here = ", ".join(f"{entry.name} {list(entry.transform.shape(shapes[entry.path].shape))}" for entry in wanted)
         raise InputError(f"{path}: holds {there}; the {config.connector} connector of this model has {here}")
-    if separator is not None and separator.shape == shapes["newline"].shape:
-        flat["newline"] = separator
     return flat
 
 

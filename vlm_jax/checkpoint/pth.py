@@ -84,40 +84,6 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return {_plain(name): array for name, array in held.items()}
 
 
-class _Opened:
-    """A state dict with the face of an open safetensors file."""
-
-    def __init__(self, tensors: Mapping[str, np.ndarray]):
-        self._tensors = tensors
-
-    def keys(self) -> Iterable[str]:
-        return self._tensors.keys()
-
-    def get_tensor(self, name: str) -> np.ndarray:
-        return self._tensors[name]
-
-    def get_slice(self, name: str) -> "_Slice":
-        return _Slice(self._tensors[name])
-
-
-class _Slice:
-    def __init__(self, tensor: np.ndarray):
-        self._tensor = tensor
-
-    def get_shape(self) -> list[int]:
-        return list(self._tensor.shape)
-
-    def get_dtype(self) -> str:
-        """As safetensors names it."""
-        kinds = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-        return kinds.get(str(self._tensor.dtype), str(self._tensor.dtype))
-
-
-def opened(path: Path) -> _Opened:
-    """`read`, for those who read safetensors."""
-    return _Opened(read(path))
-
-
 def _plain(name: str) -> str:
     while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
         name = name.removeprefix(prefix)

@@ -178,6 +178,11 @@ class VLMConfig:
     connector: str = "merger"
     newline: bool = False
 
+    @classmethod
+    def of_parts(cls, encoder: EncoderConfig, decoder: DecoderConfig, **more) -> "VLMConfig":
+        """An assembled model: text models have no tokens around pictures."""
+        return cls(encoder, decoder, video_token=-1, vision_start_token=-1, vision_end_token=-1, **more)
+
     @property
     def assembled(self) -> bool:
         """Whether the tower is one of fixed resolution, joined to a language model."""

@@ -66,7 +66,6 @@ def read_encoder(
     feature_layer: int = -1,
     final_norm: bool = False,
     keep_class: bool = False,
-    pooler: bool | None = None,
     pixel_mean=EncoderConfig.pixel_mean,
     pixel_std=EncoderConfig.pixel_std,
 ) -> EncoderConfig:
@@ -74,7 +73,6 @@ def read_encoder(
 
     Args:
       feature_layer: as transformers counts hidden states: 0 is the embeddings, -1 the last layer's.
-      pooler: whether its weights come with what pools the patches; None: as the file implies.
 
     Raises:
       InputError: another architecture, or a setting this implementation does not compute.
@@ -91,17 +89,12 @@ def read_encoder(
     if family == "vit" and not held["qkv_bias"]:
         raise InputError(f"{where}: qkv_bias is false; encoders without biases are not implemented")
     layers = held["num_hidden_layers"]
-    # The embeddings as features would leave no layer to run.
-    if (
-        not isinstance(feature_layer, int)
-        or not 1 <= (feature_layer + layers + 1 if feature_layer < 0 else feature_layer) <= layers
-    ):
+    whole = isinstance(feature_layer, int)
+    depth = feature_layer + layers + 1 if whole and feature_layer < 0 else feature_layer
+    if not whole or not 1 <= depth <= layers:  # the embeddings as features would leave no layer to run
         raise InputError(
             f"{where}: vision_feature_layer is {feature_layer!r}; wanted one of -{layers} to -1 or 1 to {layers}"
         )
-    depth = feature_layer + layers + 1 if feature_layer < 0 else feature_layer
-    if pooler is None:
-        pooler = family == "vit" or (family == "siglip" and bool(held["vision_use_head"]))
     return EncoderConfig(
         family=family,
         depth=depth,
@@ -115,7 +108,7 @@ def read_encoder(
         channels=held.get("num_channels", 3),
         final_norm=final_norm,
         keep_class=keep_class and family != "siglip",
-        pooler=pooler,
+        pooler=family == "vit" or (family == "siglip" and bool(held["vision_use_head"])),
         activation=held["hidden_act"],
         norm_eps=held["layer_norm_eps"],
         pixel_mean=tuple(pixel_mean),
@@ -123,8 +116,8 @@ def read_encoder(
     )
 
 
-def read_text_model(config: Mapping[str, Any], where: str) -> DecoderConfig:
-    """The decoder that a text model's `config.json` describes.
+def read_text_model(config: Mapping[str, Any], where: str, *, tied: bool = False) -> DecoderConfig:
+    """The decoder that a text model's `config.json`, or `text_config`, describes.
 
     Raises:
       InputError: no Qwen2 or Qwen2.5 text model.
@@ -134,7 +127,7 @@ def read_text_model(config: Mapping[str, Any], where: str) -> DecoderConfig:
             f"{where}: model_type is {config.get('model_type')!r}; decoders of assembled models are 'qwen2' (Qwen2 and "
             "Qwen2.5 text models)"
         )
-    return read_decoder({**_QWEN2_DEFAULTS, **config}, where)
+    return read_decoder({**_QWEN2_DEFAULTS, **config}, where, tied=tied)
 
 
 def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> VLMConfig:
@@ -143,13 +136,8 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
     odd = [name for name, part in (("text_config", text), ("vision_config", vision)) if not isinstance(part, Mapping)]
     if odd:
         raise InputError(f"{where}: {' and '.join(odd)} must be a JSON object")
-    if text.get("model_type") != "qwen2":
-        raise InputError(
-            f"{where}: text_config.model_type is {text.get('model_type')!r}; decoders of assembled models are 'qwen2' "
-            "(Qwen2 and Qwen2.5)"
-        )
-    tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))  # either, as in transformers
-    decoder = read_decoder({**_QWEN2_DEFAULTS, **text, "tie_word_embeddings": False}, where, tied=tied)
+    tied = bool(config.get("tie_word_embeddings"))  # or the text's: either, as in transformers
+    decoder = read_text_model(text, f"{where}, text_config", tied=tied)
     family, faults = config["model_type"], []
     connector = config.get("connector", "mlp")
     strategy = config.get("vision_feature_select_strategy", "default")
@@ -189,13 +177,10 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
         raise InputError(
             f"{where}: tiles leave no place for class tokens; vision_feature_select_strategy must be 'default'"
         )
-    result = VLMConfig(
-        vision=encoder,
-        decoder=decoder,
+    result = VLMConfig.of_parts(
+        encoder,
+        decoder,
         image_token=image_token,
-        video_token=-1,
-        vision_start_token=-1,
-        vision_end_token=-1,
         init_std=text.get("initializer_range", 0.02),
         connector=connector,
         newline=newline,

@@ -122,15 +122,7 @@ def assembled(encoder: str, decoder: str, *, connector: str = "mlp", tiles: bool
     """The shapes of a model of these two."""
     tower = dataclasses.replace(ENCODERS[encoder], out_hidden=DECODERS[decoder].hidden)
     tower = dataclasses.replace(tower, keep_class=False) if tiles else tower
-    return VLMConfig(
-        vision=tower,
-        decoder=DECODERS[decoder],
-        video_token=-1,
-        vision_start_token=-1,
-        vision_end_token=-1,
-        connector=connector,
-        newline=tiles,
-    )
+    return VLMConfig.of_parts(tower, DECODERS[decoder], connector=connector, newline=tiles)
 
 
 PRESETS |= {

@@ -14,17 +14,8 @@ QWEN = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL"}
 """`model_type` of a `config.json`, and what people call it."""
 
 
-def from_qwen(
-    config: Mapping[str, Any], pixel_mean=VisionConfig.pixel_mean, pixel_std=VisionConfig.pixel_std, where="config.json"
-) -> VLMConfig:
-    """Reads a parsed `config.json`, in the flat form of the hub's files or the nested one of transformers 5.
-
-    `pixel_mean` and `pixel_std` come from the folder's image processor, which is another file.
-
-    Raises:
-      InputError: another architecture, a missing key, or a setting this implementation does not compute; `where`
-        names the file in the message.
-    """
+def from_qwen(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> VLMConfig:
+    """As `hf_config.from_hf`, for a `model_type` of `QWEN`: the flat form of the hub's files, or transformers 5's."""
     family = config["model_type"]
     text = config.get("text_config") or config
     vision = config.get("vision_config") or {}

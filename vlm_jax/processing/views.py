@@ -76,10 +76,6 @@ class ViewSettings:
         return self.image_size // self.patch_size
 
     @property
-    def view_slots(self) -> int:
-        return self.side**2 + self.class_token
-
-    @property
     def budget(self) -> tuple[int, int]:
         """The fewest and the most visual tokens a picture can take."""
         counts = [self.tokens(self._whole(size)) for size in self.pinpoints] or [self.tokens(Tiling())]
