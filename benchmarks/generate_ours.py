@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from generate import Settings, prompts
-from vlm_jax.inference.engine import load
+from vlm_jax.inference.loading import load
 
 
 class Side:

@@ -80,6 +80,20 @@ SHAPES: dict[str, VLMConfig] = {
             "global_blocks": (3, 7),
         },
     ),
+    # deep and narrow, as small language models are, with Qwen2.5's own vocabulary: 58 M of the parameters
+    "100m-vocab": _shape(
+        "3b",
+        151936,
+        decoder={"layers": 16, "hidden": 384, "heads": 6, "kv_heads": 2, "mlp": 1024, "mrope_sections": (8, 12, 12)},
+        vision={
+            "depth": 8,
+            "hidden": 320,
+            "heads": 5,
+            "mlp": 856,
+            "out_hidden": 384,
+            "global_blocks": (3, 7),
+        },
+    ),
     "3b": PRESETS["3b"],
 }
 

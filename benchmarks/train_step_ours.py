@@ -161,11 +161,13 @@ def _drawn(number: int, path: str, shape: tuple[int, ...], dtype) -> jax.Array:
 
 
 def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: int) -> tuple[Bucket, list]:
-    """Rows as short as the longest sample allows, so large that the data take `settings.steps` batches."""
+    """Rows so large that the data take `settings.steps` batches: on a CPU one a device, as its attention skips what
+    segments hide; else as short as the longest sample allows."""
     sizes = as_array([example.size for example in held])
     total, longest = sizes.sum(axis=0), sizes.max(axis=0)
-    rows = max(1, min(settings.samples, int(total[0] // (settings.steps * longest[0]))))
-    rows = -(-rows // devices) * devices
+    rows = devices
+    if settings.device == "gpu":
+        rows = max(1, min(settings.samples, int(total[0] // (settings.steps * longest[0]))))
     tokens = max(int(longest[0]), -(-int(total[0]) // (settings.steps * rows)))
     while True:
         (bucket,) = choose_buckets(

@@ -14,7 +14,7 @@ from vlm_jax.errors import InputError
 __version__ = "0.1.0"
 
 _LAZY = {
-    "load": "vlm_jax.inference.engine",
+    "load": "vlm_jax.inference.loading",
     "export": "vlm_jax.checkpoint.export",
     "score": "vlm_jax.evaluation.metrics",
 }

@@ -14,7 +14,8 @@ from vlm_jax.adapters import lora as adapters
 from vlm_jax.adapters.lora import Lora
 from vlm_jax.checkpoint import description, peft_folder
 from vlm_jax.errors import InputError
-from vlm_jax.inference.engine import LoadedModel, load
+from vlm_jax.inference.engine import LoadedModel
+from vlm_jax.inference.loading import load
 from vlm_jax.models.parameters import abstract_parameters
 
 KINDS = [

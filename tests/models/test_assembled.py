@@ -12,7 +12,7 @@ from tests.tiny_assembled import save_assembled, shapes_of_pictures
 from tests.tiny_models import PHOTOS, assistant, user
 from vlm_jax.checkpoint import description, hf_folder
 from vlm_jax.checkpoint.names import memory_name, name_table
-from vlm_jax.inference.engine import load
+from vlm_jax.inference.loading import load
 from vlm_jax.models.parameters import is_unused
 from vlm_jax.processing.rows import Size, assemble, stack
 from vlm_jax.training.step import make_loss

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data_pipeline.mixture import Mixture, Part
 from data_pipeline.packing import Bucket, Plan, as_array
 from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
-from vlm_jax.inference.engine import load
+from vlm_jax.inference.loading import load
 from vlm_jax.models.parameters import build
 from vlm_jax.processing.rows import Size, assemble, stack
 from vlm_jax.training.loss import cross_entropy

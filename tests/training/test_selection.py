@@ -1,11 +1,13 @@
 """Adapters, quantised bases and accumulation in the step: what moves, what does not, and equal gradients."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from tests.training.tiny_run import CAPACITY, ROWS, compiled, make_trainer, run
+from vlm_jax.adapters import quantised
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.models.parameters import nest
 from vlm_jax.parallel import mesh as meshes
@@ -64,6 +66,28 @@ def test_adapters_on_eight_devices_learn_what_they_learn_on_one(base, batch):
     np.testing.assert_allclose(many, one, atol=1e-4)
     for path, array in single.items():
         np.testing.assert_allclose(np.asarray(spread[path]), np.asarray(array), atol=2e-4, err_msg=path)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_adapters_on_a_quantised_base_learn_what_they_learn_on_the_values_it_stands_for(base, batch, kind):
+    settings = {"lora__rank": 4, "lora__targets": "attention+mlp+connector"}
+    _, told, trainable, _, (packed, _) = run(base, batch, 3, model__quantise=kind, **settings)
+    code = quantised.CODES[kind]
+    assert any(path.endswith(f"/{code}") for path in packed)
+
+    def unpacked(path, kernel):
+        codes = packed.get(f"{path}/{code}")
+        if codes is None:
+            return kernel
+        scales = jnp.asarray(packed[f"{path}/scales"])
+        values = np.asarray(quantised.dequantise(jnp.asarray(codes), scales, kind, kernel.shape[-2]))
+        assert 0 < np.abs(values - kernel[...]).max() < np.abs(kernel[...]).max()
+        return values
+
+    _, plain, same, *_ = run(base, batch, 3, values=unpacked, **settings)
+    np.testing.assert_allclose(told, plain, rtol=1e-5)
+    for path, array in same.items():
+        np.testing.assert_allclose(np.asarray(trainable[path]), np.asarray(array), atol=2e-4, err_msg=path)
 
 
 def test_a_step_whose_loss_is_not_finite_changes_nothing_but_the_place_in_the_schedule(base, batch):

@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.tiny_models import PHOTOS, assistant, user
 from vlm_jax.checkpoint.model_source import open_model
-from vlm_jax.inference.engine import load
+from vlm_jax.inference.loading import load
 from vlm_jax.parallel import mesh as meshes
 from vlm_jax.processing.rows import Size, assemble, batch_shapes, stack
 from vlm_jax.training.config import default_config
@@ -56,9 +56,14 @@ def compiled(base, devices, mesh, settings):
     return trainer, trainer.compile(batch_shapes(ROWS, CAPACITY, patch_values=588, merge_unit=4))
 
 
-def run(base, batch, steps, *, devices=1, mesh=(-1, 1, 1), **settings):
+def run(base, batch, steps, *, devices=1, mesh=(-1, 1, 1), values=lambda path, array: array, **settings):
+    """`values`: what stands at a path of the base instead of what its file says."""
     trainer, step = compiled(base, devices, mesh, tuple(sorted(settings.items())))
-    state = trainer.start(open_model(str(base)).read(place=trainer.place, sharding=trainer.sharding))
+
+    def place(path, array):
+        return trainer.place(path, values(path, array))
+
+    state = trainer.start(open_model(str(base)).read(place=place, sharding=trainer.sharding))
     trainable, moments, frozen = state
     before = jax.device_get(frozen)
     told = []

@@ -4,7 +4,8 @@
     model.generate([{"role": "user", "content": [{"type": "image", "image": "cat.jpg"},
                                                  {"type": "text", "text": "What is it called?"}]}])
 
-What is compiled lies in `decoding`; how a conversation becomes arrays, in `vlm_jax.processing`.
+What is compiled lies in `decoding`, how prompts share rows in `prompt_rows`, `load` in `loading`; how a conversation
+becomes arrays, in `vlm_jax.processing`.
 """
 
 import dataclasses
@@ -12,24 +13,21 @@ import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlm_jax.adapters import quantised, quantised_tables
-from vlm_jax.checkpoint import description, files
-from vlm_jax.checkpoint.model_source import open_model
-from vlm_jax.errors import InputError, gathered
+from vlm_jax.errors import InputError
 from vlm_jax.inference.decoding import Decoder, Decoding, Places, bucket
+from vlm_jax.inference.prompt_rows import packed
 from vlm_jax.inference.sampling import Sampling
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.parameters import Flat, abstract_model, linears
+from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.chat import Message
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import VISUAL, Example, Picture, Size, assemble, stack
+from vlm_jax.processing.rows import Example, Picture
 
 MAX_BATCH = 16
 """Conversations answered at one time."""
@@ -302,28 +300,8 @@ class LoadedModel:
     def _packed(
         self, examples: Sequence[Example], conversations: int, *, smallest: int = 64
     ) -> tuple[dict[str, np.ndarray], Places]:
-        """Prompts side by side in few rows, in the smallest bucket that holds the longest; and where each lies."""
-        vision = self.config.vision
-        sizes = [example.size for example in examples]
-        tokens = bucket(max(size.tokens for size in sizes), smallest, steps=4)
-        rows = _shelves(sizes, tokens)
-        places = np.zeros((3, conversations), np.int32)
-        for number, row in enumerate(rows):
-            start = 0
-            for index in row:
-                places[:, index] = number, start, sizes[index].tokens
-                start += sizes[index].tokens
-        # Nothing is trained on here; a length that follows the answers would compile anew for each.
-        plain = [dataclasses.replace(one, supervised=np.zeros_like(one.supervised)) for one in examples]
-        slots = max(sum(sizes[index].patches for index in row) for row in rows)
-        # Whole windows, and no fewer than 64 slots: few shapes to compile.
-        capacity = Size(tokens, bucket(slots, -(-64 // vision.block_slots) * vision.block_slots, steps=8), 1)
-        shape = {"patch_values": vision.patch_values, "merge_unit": vision.merge_unit}
-        batch = stack([assemble([plain[index] for index in row], capacity, **shape) for row in rows])
-        if not slots:
-            batch = {name: array for name, array in batch.items() if name not in VISUAL}
         self.pictures_encoded += sum(len(example.pictures) for example in examples)
-        return batch, Places(*places)
+        return packed(examples, conversations, self.config.vision, smallest=smallest)
 
     @staticmethod
     def _keys(seed: int, rows: Sequence[int]):
@@ -333,128 +311,6 @@ class LoadedModel:
     def _before_stop(self, tokens: np.ndarray) -> np.ndarray:
         stops = np.flatnonzero(np.isin(tokens, self.stop_tokens))
         return tokens[: stops[0]] if len(stops) else tokens
-
-
-def load(
-    path: str | Path,
-    dtype: str = "auto",
-    *,
-    adapter: str | Path | None = None,
-    visual_tokens: int | tuple[int, int] | None = None,
-    quantise: str | None = None,
-    quantise_tables: bool = False,
-) -> LoadedModel:
-    """Loads a Hugging Face folder, a hub id (`org/name@revision`), a PEFT folder, or a run folder (its newest
-    checkpoint). Adapters are added into the kernels.
-
-    Args:
-      dtype: float32 or bfloat16; auto is float32 on a CPU, bfloat16 on an accelerator.
-      adapter: a PEFT folder or a run folder with adapters alone, whose base `path` is.
-      visual_tokens: the most (or (least, most)) visual tokens a picture takes; None keeps what the model was trained
-        with, or what the folder's image processor says.
-      quantise: nf4 or int8: linear layers are held in 4 or 8 bits. They are packed a layer at a time; what they were
-        is never in memory as a whole.
-      quantise_tables: beside them, token embeddings and the output layer are held in 8 bits, which are a quarter of
-        what nf4 leaves of a 3B model, and a third of a 7B.
-
-    Raises:
-      InputError: not a model of a known architecture, an incomplete one, or unknown settings; every fault is listed.
-    """
-    faults = []
-    if dtype not in ("auto", "float32", "bfloat16"):
-        faults.append(f"dtype {dtype!r}: known are auto, float32, bfloat16")
-    if quantise not in (None, *quantised.KINDS):
-        faults.append(f"quantise {quantise!r}: known are {', '.join(quantised.KINDS)}")
-    if quantise is None and quantise_tables:
-        faults.append(f"quantise_tables goes with quantise, which is None; known are {', '.join(quantised.KINDS)}")
-    if faults:
-        raise InputError(faults)
-    kind = jnp.dtype(("float32" if jax.default_backend() == "cpu" else "bfloat16") if dtype == "auto" else dtype)
-    source = open_model(str(path)) if adapter is None else open_model(str(adapter), base=str(path))
-    if adapter is not None and source.base is None:
-        raise InputError(f"{adapter}: is a whole model, no adapter; load it by itself")
-    with gathered(faults):
-        source.check()
-    with gathered(faults):
-        images = visual_tokens if source.images is None else None
-        processor = description.read_processor(source.assets, source.config, images)
-        stops = stop_tokens(source.assets, processor)
-    if faults:
-        raise InputError(faults)
-    if source.images is not None:
-        processor.images = source.images.with_budget(visual_tokens)
-    how = {"dtype": kind, "context": _context(source.assets)}
-    if quantise is None:
-        return LoadedModel(source.config, source.read_merged(dtype=kind), processor, stops, **how)
-    kernels = {f"{place}/kernel" for place in linears(abstract_model(source.config))}
-
-    def pack(path: str, array) -> Flat:
-        if path in kernels:
-            return quantised.packed(path, array, quantise)
-        if quantise_tables and path in quantised_tables.PATHS:
-            return quantised_tables.packed(path, array)
-        return {path: jax.device_put(array[...])}
-
-    parameters = source.read_merged(dtype=kind, place=pack)
-    attach = [functools.partial(quantised.attach, kind=quantise)]
-    attach += [quantised_tables.attach] if quantise_tables else []
-    return LoadedModel(source.config, parameters, processor, stops, attach=attach, **how)
-
-
-def _context(assets: Path) -> int | None:
-    """`max_position_embeddings` of config.json, of its decoder where it describes several parts."""
-    held = files.read_json(assets / "config.json")
-    text = held.get("text_config") if isinstance(held.get("text_config"), dict) else held
-    most = text.get("max_position_embeddings")
-    if most is not None and (not isinstance(most, int) or most < 1):
-        raise InputError(f"{assets / 'config.json'}: max_position_embeddings is {most!r}; wanted a number of tokens")
-    return most
-
-
-def stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
-    """`eos_token_id` of generation_config.json, else of config.json, else the tokenizer's."""
-    for name in ("generation_config.json", "config.json"):
-        path = assets / name
-        held = files.read_json(path).get("eos_token_id") if path.is_file() else None
-        if held is not None:
-            tokens = tuple(held) if isinstance(held, list) else (held,)
-            if not all(isinstance(token, int) for token in tokens):
-                raise InputError(f"{path}: eos_token_id must be a token id or a list of them, got {held!r}")
-            return tokens
-    return (processor.tokenizer.eos_token_id,)
-
-
-def _shelves(sizes: Sequence[Size], tokens: int) -> list[list[int]]:
-    """Which prompts share each row of so many tokens: as few rows as may be, patches even among them."""
-    count = len(_first_fit(sizes, tokens))
-    rows: list[list[int]] = [[] for _ in range(bucket(count, 1))]
-    free, patches = [tokens] * len(rows), [0] * len(rows)
-    mean = max(1, sum(size.patches for size in sizes) / len(rows))
-    # What takes much of a row in either way first.
-    for index in sorted(
-        range(len(sizes)), key=lambda index: -max(sizes[index].tokens / tokens, sizes[index].patches / mean)
-    ):
-        room = [row for row in range(len(rows)) if free[row] >= sizes[index].tokens]
-        if not room:  # evenly it does not fit
-            return _first_fit(sizes, tokens) + [[] for _ in range(len(rows) - count)]
-        row = min(room, key=patches.__getitem__)
-        rows[row].append(index)
-        free[row] -= sizes[index].tokens
-        patches[row] += sizes[index].patches
-    return rows
-
-
-def _first_fit(sizes: Sequence[Size], tokens: int) -> list[list[int]]:
-    rows: list[list[int]] = []
-    free: list[int] = []
-    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index].tokens):
-        row = next((row for row, room in enumerate(free) if room >= sizes[index].tokens), len(rows))
-        if row == len(rows):
-            rows.append([])
-            free.append(tokens)
-        rows[row].append(index)
-        free[row] -= sizes[index].tokens
-    return rows
 
 
 def _digest(picture: Picture) -> bytes:

@@ -9,7 +9,9 @@ from jaxtyping import Array, Float
 from vlm_jax.models.vlm import Batch
 
 CHUNK = 256
-"""Supervised positions of a row whose logits exist at one time: 256 × 152k in float32 are 155 MB a row."""
+"""Supervised positions of a row whose logits exist at one time, at most: 256 × 152k in float32 are 155 MB a row."""
+_EVEN = 8
+"""A chunk is a multiple of it, as TPUs lay out arrays."""
 
 
 def cross_entropy(
@@ -22,7 +24,9 @@ def cross_entropy(
     """
     index, targets, weights = batch["loss_index"], batch["loss_targets"], batch["loss_weights"]
     picked = jnp.take_along_axis(hidden, index[..., None], axis=1)
-    width = min(CHUNK, index.shape[1])
+    # As many chunks as CHUNK asks for, and no more padding than it takes to make them equal.
+    count = -(-index.shape[1] // CHUNK)
+    width = -(-index.shape[1] // (_EVEN * count)) * _EVEN
     pad = -index.shape[1] % width
 
     def chunks(x):

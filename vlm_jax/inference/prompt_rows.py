@@ -1,0 +1,73 @@
+"""Prompts side by side in few rows, as training packs its examples: what is read at one time before answers begin."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlm_jax.inference.decoding import Places, bucket
+from vlm_jax.models.config import EncoderConfig, VisionConfig
+from vlm_jax.processing.rows import VISUAL, Example, Size, assemble, stack
+
+
+def packed(
+    examples: Sequence[Example], conversations: int, vision: VisionConfig | EncoderConfig, *, smallest: int = 64
+) -> tuple[dict[str, np.ndarray], Places]:
+    """A batch in the smallest bucket that holds the longest prompt; and where each lies.
+
+    Args:
+      conversations: places that are told, of which the first are the examples'.
+      smallest: tokens of the shortest row there is.
+    """
+    sizes = [example.size for example in examples]
+    tokens = bucket(max(size.tokens for size in sizes), smallest, steps=4)
+    rows = _shelves(sizes, tokens)
+    places = np.zeros((3, conversations), np.int32)
+    for number, row in enumerate(rows):
+        start = 0
+        for index in row:
+            places[:, index] = number, start, sizes[index].tokens
+            start += sizes[index].tokens
+    # Nothing is trained on here; a length that follows the answers would compile anew for each.
+    plain = [dataclasses.replace(one, supervised=np.zeros_like(one.supervised)) for one in examples]
+    slots = max(sum(sizes[index].patches for index in row) for row in rows)
+    # Whole windows, and no fewer than 64 slots: few shapes to compile.
+    capacity = Size(tokens, bucket(slots, -(-64 // vision.block_slots) * vision.block_slots, steps=8), 1)
+    shape = {"patch_values": vision.patch_values, "merge_unit": vision.merge_unit}
+    batch = stack([assemble([plain[index] for index in row], capacity, **shape) for row in rows])
+    if not slots:
+        batch = {name: array for name, array in batch.items() if name not in VISUAL}
+    return batch, Places(*places)
+
+
+def _shelves(sizes: Sequence[Size], tokens: int) -> list[list[int]]:
+    """Which prompts share each row of so many tokens: as few rows as may be, patches even among them."""
+    count = len(_first_fit(sizes, tokens))
+    rows: list[list[int]] = [[] for _ in range(bucket(count, 1))]
+    free, patches = [tokens] * len(rows), [0] * len(rows)
+    mean = max(1, sum(size.patches for size in sizes) / len(rows))
+    # What takes much of a row in either way first.
+    for index in sorted(
+        range(len(sizes)), key=lambda index: -max(sizes[index].tokens / tokens, sizes[index].patches / mean)
+    ):
+        room = [row for row in range(len(rows)) if free[row] >= sizes[index].tokens]
+        if not room:  # evenly it does not fit
+            return _first_fit(sizes, tokens) + [[] for _ in range(len(rows) - count)]
+        row = min(room, key=patches.__getitem__)
+        rows[row].append(index)
+        free[row] -= sizes[index].tokens
+        patches[row] += sizes[index].patches
+    return rows
+
+
+def _first_fit(sizes: Sequence[Size], tokens: int) -> list[list[int]]:
+    rows: list[list[int]] = []
+    free: list[int] = []
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index].tokens):
+        row = next((row for row, room in enumerate(free) if room >= sizes[index].tokens), len(rows))
+        if row == len(rows):
+            rows.append([])
+            free.append(tokens)
+        rows[row].append(index)
+        free[row] -= sizes[index].tokens
+    return rows
