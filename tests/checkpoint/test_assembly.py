@@ -13,10 +13,11 @@ from tests.checkpoint.folders import change_json, change_tensors
 from tests.tiny_assembled import SIZE, save_assembled, save_encoder, save_text_model, shapes_of_pictures
 from tests.tiny_models import assistant, user
 from vlm_jax.adapters import quantised
-from vlm_jax.checkpoint import description
+from vlm_jax.checkpoint import description, peft_folder
 from vlm_jax.checkpoint.assembly import Assembly, write
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
+from vlm_jax.models.presets import assembled
 from vlm_jax.processing.views import padded_square
 
 MESSAGES = [user("What is it?", shapes_of_pictures()["90x40"]), assistant("Noise")]
@@ -66,6 +67,17 @@ def test_a_connector_of_other_shapes_is_refused_with_both(earlier, tmp_path):
     with pytest.raises(InputError, match=r"holds 0.bias \[64\].*the linear connector of this model has"):
         write(tmp_path / "model", Assembly(str(encoder), str(text), connector="linear", connector_weights=weights))
     assert not (tmp_path / "model").exists()
+
+
+def test_a_row_separator_of_another_shape_is_refused_with_both(tmp_path):
+    config = assembled("siglip-so400m-patch14-384", "qwen2.5-0.5b", connector="linear", tiles=True)
+    whole = {"weight": torch.zeros(896, 1152), "bias": torch.zeros(896), "image_newline": torch.ones(896)}
+    torch.save(whole, tmp_path / "whole.pth")
+    read = peft_folder.read_connector(tmp_path / "whole.pth", config)
+    assert read.keys() == {"connector/proj/kernel", "connector/proj/bias", "newline"} and (read["newline"] == 1).all()
+    torch.save({**whole, "image_newline": torch.ones(1152)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"image_newline \[1152\].*image_newline \[896\]"):
+        peft_folder.read_connector(tmp_path / "other.pth", config)
 
 
 def test_an_encoder_in_pytorchs_own_file_is_read_as_well(tmp_path):

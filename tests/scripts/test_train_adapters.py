@@ -78,7 +78,7 @@ def test_a_base_that_is_gone_or_another_is_named_and_one_that_moved_is_gone_on_w
         vlm_jax.load(other, adapter=trained)
     hidden = base.rename(base.with_name("hidden"))
     try:
-        with pytest.raises(InputError, match=f"holds adapters of {base}, which cannot be had"):
+        with pytest.raises(InputError, match=f"belongs to {base}, which cannot be had"):
             vlm_jax.load(trained)
         assert vlm_jax.load(moved, adapter=trained).logits(QUESTION).shape
         again = train(moved, tmp_path / "run", *LORA)
@@ -117,9 +117,35 @@ def test_a_model_with_adapters_is_merged_before_it_is_trained_on(trained, tmp_pa
     assert done.returncode == 1 and "merge them first" in done.stderr
 
 
-def test_what_a_peft_folder_cannot_hold_is_refused(base, tmp_path):
+@pytest.fixture(scope="module")
+def aligned(base, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "connector"
+    done = train(base, workdir, "--config.train.what=connector", "--config.checkpoint.keep=9")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_a_connector_that_trains_alone_is_kept_alone_and_gone_on_with(base, aligned, tmp_path):
+    source = open_model(str(aligned))
+    own = source.read_beside_adapters()
+    assert own and all(path.startswith("connector/") for path in own) and source.lora is None
+    whole = source.read()
+    for path, array in open_model(str(base)).read().items():
+        assert (path in own) != np.array_equal(array, whole[path]), path
+    shutil.copytree(aligned, tmp_path / "run")
+    left = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit())
+    for step in left[1:]:
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
+    again = train(base, tmp_path / "run", "--config.train.what=connector", "--config.checkpoint.keep=9")
+    assert again.returncode == 0 and f"going on from step {left[0]}" in again.stderr, again.stderr
+    assert losses(tmp_path / "run") == losses(aligned)
+    for path, array in open_model(str(tmp_path / "run")).read_beside_adapters().items():
+        np.testing.assert_array_equal(array, own[path])
+
+
+def test_adapters_are_trained_on_a_connector_that_has_a_base_and_peft_refuses_what_it_cannot_hold(aligned, tmp_path):
     more = ["--config.lora.rank=2", "--config.train.what=adapter+connector", "--config.train.steps=2"]
-    done = train(base, tmp_path / "run", *more)
+    done = train(aligned, tmp_path / "run", *more)
     assert done.returncode == 0, done.stderr
     with pytest.raises(InputError, match="such as connector/.*which a PEFT folder cannot hold"):
         vlm_jax.export(tmp_path / "run", tmp_path / "peft", "peft")
@@ -127,4 +153,4 @@ def test_what_a_peft_folder_cannot_hold_is_refused(base, tmp_path):
     expected = vlm_jax.load(tmp_path / "run").logits(QUESTION)
     np.testing.assert_allclose(vlm_jax.load(tmp_path / "hf").logits(QUESTION), expected, atol=1e-5)
     with pytest.raises(InputError, match="has no adapters"):
-        vlm_jax.export(base, tmp_path / "none", "peft")
+        vlm_jax.export(aligned, tmp_path / "none", "peft")

@@ -1,6 +1,7 @@
 """A model wherever it is kept: a Hugging Face folder, a PEFT folder, a run folder whole or with adapters alone.
 
-Adapters are no model by themselves: their base is found by the name they carry, and a missing one is named.
+Adapters, or a connector that was trained alone, are no model by themselves: their base is found by the name they carry,
+and a missing one is named.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.processing.processor import Pictures
 
 ADAPTER = "adapter"
-"""In a checkpoint's settings: what its adapters are and which base they belong to."""
+"""In a checkpoint's settings: which base it belongs to, and what its adapters are, if it has any."""
 _SPOT = 4096  # bytes of each tensor, at its beginning and in its middle, that a digest looks at
 
 
@@ -207,8 +208,8 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         below = _base(path_or_id, base or named)
         if below.digest() != held["digest"]:
             raise InputError(
-                f"{path_or_id}: its adapters were trained on other weights than those of {below.name} "
-                f"(digest {held['digest']}, there {below.digest()}); give the base they were trained on"
+                f"{path_or_id}: was trained on other weights than those of {below.name} "
+                f"(digest {held['digest']}, there {below.digest()}); give the base it was trained on"
             )
         lora = Lora(**held["lora"]) if held["lora"] else None
         return ModelSource(path_or_id, assets, config, images, folder, below, lora)
@@ -227,12 +228,12 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
 
 def _base(name: str, base: str) -> ModelSource:
     if not base:
-        raise InputError(f"{name}: holds adapters and does not say of which base; give its folder as the base")
+        raise InputError(f"{name}: is no whole model and does not say what its base is; give that folder as the base")
     try:
         below = open_model(base)
     except InputError as error:
         raise InputError(
-            [f"{name}: holds adapters of {base}, which cannot be had: {fault}" for fault in error.faults]
+            [f"{name}: belongs to {base}, which cannot be had: {fault}" for fault in error.faults]
         ) from None
     if below.lora is not None:
         raise InputError(f"{name}: its base {base} is a model with adapters; merge them first (convert_checkpoint.py)")
@@ -240,7 +241,7 @@ def _base(name: str, base: str) -> ModelSource:
 
 
 def adapter_settings(source: ModelSource, lora: Lora | None, run: PurePath) -> dict[str, Any]:
-    """What a checkpoint of adapters says of them and of their base; a base below the run's folder moves with it."""
+    """What a checkpoint says of its base and of its adapters; a base below the run's folder moves with it."""
     where = str(source.folder.absolute()) if Path(source.name).expanduser().is_dir() else source.name
     if isinstance(run, Path) and Path(where).is_relative_to(run.absolute()):
         where = f"./{Path(where).relative_to(run.absolute())}"

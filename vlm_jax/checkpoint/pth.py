@@ -57,9 +57,12 @@ def read(path: Path) -> dict[str, np.ndarray]:
                 raise InputError(f"{path}: is a zip archive, but not one that torch.save wrote")
             held = _Tensors(archive, name.removesuffix("data.pkl"), path).load()
     except zipfile.BadZipFile:
-        raise InputError(
-            f"{path}: is no archive of torch.save (PyTorch before 1.6 wrote another format); load and save it again"
-        ) from None
+        with path.open("rb") as file:
+            begun = file.read(4) == b"PK\x03\x04"
+        fault = "is no archive of torch.save (PyTorch before 1.6 wrote another format); load and save it again"
+        if begun:
+            fault = "is cut short: the end of the archive is missing; copy it again"
+        raise InputError(f"{path}: {fault}") from None
     except InputError:
         raise
     except Exception as error:  # what a damaged pickle makes the unpickler raise is not a fixed list

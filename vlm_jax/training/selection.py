@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 
 import jax
@@ -51,6 +52,12 @@ class Selection:
     def moves(self) -> frozenset[str]:
         """What is not the base's when the run ends: what trains in any stage, and adapters."""
         return self.trainable | self.first | frozenset(filter(is_adapter, self.abstract))
+
+    @property
+    def beside_base(self) -> bool:
+        """Whether what moves is kept by itself: beside kernels that are packed, with adapters, or a connector alone."""
+        connector = re.compile(PRESETS["connector"])
+        return self.lora is not None or bool(self.packed) or all(map(connector.match, self.moves))
 
 
 def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:

@@ -209,8 +209,8 @@ class Trainer:
 
     @property
     def saves_base(self) -> bool:
-        """Whether checkpoints hold all parameters: they do, but for adapters of a base that stays as it was."""
-        return self.selection.lora is None and not self.selection.packed
+        """Whether checkpoints hold all parameters: they do, but where what moves is kept beside a base."""
+        return not self.selection.beside_base
 
     def saved(self, parameters: Flat) -> Flat:
         """Of all parameters, those that a checkpoint holds."""
