@@ -63,23 +63,39 @@ def _shape(preset: str, vocab: int, *, decoder: dict, vision: dict) -> VLMConfig
     )
 
 
+def _like_3b(hidden: int, heads: int, layers: int, depth: int, vision_heads: int, vocab: int) -> VLMConfig:
+    """Qwen2.5-VL-3B, narrower and with fewer layers: every width is the same share of its own, the tower's too."""
+    model = PRESETS["3b"]
+    share = hidden / model.decoder.hidden
+    pairs = hidden // heads // 2
+    return _shape(
+        "3b",
+        vocab,
+        decoder={
+            "layers": layers,
+            "hidden": hidden,
+            "heads": heads,
+            "mlp": round(model.decoder.mlp * share),
+            "mrope_sections": (pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8),
+        },
+        vision={
+            "depth": depth,
+            "hidden": round(model.vision.hidden * share),
+            "heads": vision_heads,
+            "mlp": round(model.vision.mlp * share / 16) * 16,
+            "out_hidden": hidden,
+            "global_blocks": (depth - 1,),
+        },
+    )
+
+
 SHAPES: dict[str, VLMConfig] = {
     "tiny": _shape("tiny", 1792, decoder={"layers": 2}, vision={"depth": 2, "global_blocks": (1,)}),
-    "5m": _shape("small", 1792, decoder={"layers": 4}, vision={"depth": 4, "global_blocks": (1, 3)}),
-    # as deep as it is wide, and the tower a quarter of it, as in Qwen2.5-VL-3B
-    "100m": _shape(
-        "3b",
-        8192,
-        decoder={"layers": 10, "hidden": 768, "heads": 12, "kv_heads": 2, "mlp": 2048, "mrope_sections": (8, 12, 12)},
-        vision={
-            "depth": 8,
-            "hidden": 512,
-            "heads": 8,
-            "mlp": 1368,
-            "out_hidden": 768,
-            "global_blocks": (3, 7),
-        },
-    ),
+    # an eighth and three eighths of the 3B's widths; the vocabulary has about its share of the parameters
+    "5m": _like_3b(hidden=256, heads=8, layers=3, depth=3, vision_heads=5, vocab=1792),
+    "100m": _like_3b(hidden=768, heads=12, layers=7, depth=6, vision_heads=6, vocab=8192),
+    # with a tower that computes, by picture, three times what its decoder does (the 3B's: nine tenths)
+    "5m-tower": _shape("small", 1792, decoder={"layers": 4}, vision={"depth": 4, "global_blocks": (1, 3)}),
     # deep and narrow, as small language models are, with Qwen2.5's own vocabulary: 58 M of the parameters
     "100m-vocab": _shape(
         "3b",

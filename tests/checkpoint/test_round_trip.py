@@ -1,6 +1,5 @@
 """Hugging Face → Orbax → Hugging Face: not a byte of a tensor changes, and transformers opens the result."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from safetensors import safe_open
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 import vlm_jax
+from tests.started import environment, run
 from tests.tiny_models import save_tiny
 from vlm_jax.checkpoint.model_source import open_model
 
@@ -29,7 +29,7 @@ def tensors(folder):
 
 def convert(source, target, form):
     command = [sys.executable, ROOT / "scripts/convert_checkpoint.py", f"--source={source}", f"--target={target}"]
-    return subprocess.run([*map(str, command), f"--format={form}"], capture_output=True, text=True)
+    return run([*command, f"--format={form}"], env=environment())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,12 +1,12 @@
 """scripts/evaluate.py on a records file, twice, and on bad input."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.started import environment, run
 from tests.tiny_models import PHOTOS, save_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,9 +21,7 @@ def model(tmp_path_factory):
 
 def evaluate(model, benchmark, output, *more):
     flags = [f"--model={model}", f"--benchmark={benchmark}", f"--output={output}", "--max_new_tokens=4", *more]
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *flags], capture_output=True, text=True, timeout=240
-    )
+    return run([sys.executable, ROOT / "scripts" / "evaluate.py", *flags], env=environment())
 
 
 def test_an_evaluation_writes_predictions_and_reports_and_twice_changes_nothing(model, tmp_path):

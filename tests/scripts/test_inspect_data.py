@@ -1,11 +1,10 @@
 """scripts/inspect_data.py: what training would see, and what would not fit, before anything is trained."""
 
 import re
-import subprocess
 import sys
 
 from tests.scripts.test_train import PHOTOS, ROOT
-from tests.started import environment
+from tests.started import environment, run
 
 
 def inspect(base, *more):
@@ -19,7 +18,7 @@ def inspect(base, *more):
         "--config.batch.tokens=256",
         *more,
     ]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
+    return run(command, env=environment())
 
 
 def test_lengths_batches_and_an_epoch_are_told(base):

@@ -1,7 +1,6 @@
 """The main job on real photographs: a model made here from nothing learns conversations about them word for word."""
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 import vlm_jax
 from data_pipeline import sources
-from tests.started import as_shipped
+from tests import started
 from tests.tiny_models import PHOTOS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(script, *args):
     command = [sys.executable, str(ROOT / "scripts" / script), *args]
-    done = subprocess.run(command, capture_output=True, text=True, env=as_shipped(), cwd=ROOT, timeout=280)
+    done = started.run(command, env=started.as_shipped(), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done
 

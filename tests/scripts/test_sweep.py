@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 
 import command_line
-from tests.started import environment
+from tests.started import environment, run
 from tests.tiny_models import PHOTOS, noise, save_tiny
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.evaluation.sweep import cells_of
@@ -85,9 +85,7 @@ def command(config, output, *more):
 
 
 def sweep(config, output, *more):
-    return subprocess.run(
-        command(config, output, *more), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=280
-    )
+    return run(command(config, output, *more), cwd=ROOT, env=environment())
 
 
 def begin(config, output):
@@ -160,7 +158,7 @@ def test_an_interrupted_cell_comes_to_what_an_uninterrupted_one_does(finished, t
     (cell,) = re.findall(r"^amount half, rate 0.02, seed 0 \(finished\)\n  (.*)\n  (.*)$", told, re.M)
     for line in cell:
         words = [word.replace(str(output / "cells" / second), str(tmp_path)) for word in shlex.split(line)]
-        done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200)
+        done = run(words, cwd=ROOT, env=environment())
         assert done.returncode == 0, done.stderr
 
     def losses(folder):

@@ -14,7 +14,7 @@ import pytest
 
 import vlm_jax
 from benchmarks import kills
-from tests.started import as_shipped, environment
+from tests.started import as_shipped, environment, run
 from tests.tiny_models import PHOTOS
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
@@ -44,7 +44,7 @@ def command(base, workdir, *more, data=PHOTOS / "photos.json"):
 
 def train(*args, devices=1, shipped=False, **kwargs):
     variables = as_shipped() if shipped else environment(devices)
-    return subprocess.run(command(*args, **kwargs), env=variables, capture_output=True, text=True, timeout=240)
+    return run(command(*args, **kwargs), env=variables)
 
 
 def losses(workdir):

@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 import vlm_jax
 from benchmarks import kills
-from tests.started import environment
+from tests.started import environment, run
 from tests.tiny_models import PHOTOS, user
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
@@ -56,7 +56,7 @@ def command(base, workdir, *more):
 @pytest.fixture(scope="module")
 def watched(base, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "watched"
-    done = subprocess.run(command(base, workdir), env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+    done = run(command(base, workdir), env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return workdir, done.stderr
 
@@ -136,7 +136,7 @@ def test_a_run_killed_at_the_change_of_stages_goes_on_exactly(base, watched, tmp
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert run_folder.latest_step(workdir) == STEPS // 2 and kills.steps_told(workdir) < STEPS
-    again = subprocess.run(command(base, workdir), env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+    again = run(command(base, workdir), env=ENVIRONMENT)
     assert again.returncode == 0, again.stderr
     assert f"going on from step {STEPS // 2}" in again.stderr and again.stderr.count("compiling the step") == 1
     # What was best is known after the kill too, and is still there.

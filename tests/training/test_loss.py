@@ -1,15 +1,18 @@
 """The chunked loss against the plain formula over full logits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vlm_jax.parallel.program_cost import flops
 from vlm_jax.training.loss import cross_entropy
 
 
-@pytest.mark.parametrize("supervised", [1, 7, 256, 300])
-def test_chunked_loss_and_its_gradient_equal_the_plain_formula(supervised):
+def case(supervised: int):
+    """Hidden states [2, 40, 8], a kernel [8, 50], and what is supervised in two rows."""
     rng = np.random.default_rng(supervised)
     hidden = jnp.asarray(rng.normal(size=(2, 40, 8)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(8, 50)), jnp.float32)
@@ -18,8 +21,12 @@ def test_chunked_loss_and_its_gradient_equal_the_plain_formula(supervised):
         "loss_targets": rng.integers(0, 50, (2, supervised)).astype(np.int32),
         "loss_weights": rng.integers(0, 2, (2, supervised)).astype(np.float32),
     }
+    return hidden, kernel, {name: jnp.asarray(array) for name, array in batch.items()}
 
-    batch = {name: jnp.asarray(array) for name, array in batch.items()}
+
+@pytest.mark.parametrize("supervised", [1, 7, 256, 300])
+def test_chunked_loss_and_its_gradient_equal_the_plain_formula(supervised):
+    hidden, kernel, batch = case(supervised)
 
     def chunked(hidden, kernel):
         return cross_entropy(lambda x: x @ kernel, hidden, batch)
@@ -36,3 +43,44 @@ def test_chunked_loss_and_its_gradient_equal_the_plain_formula(supervised):
     assert weight == count
     for mine, theirs in zip(gradients, reference, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(("differentiated", "expected"), [((0, 1), 3), ((0,), 2), ((1,), 3), ((), 1)])
+def test_logits_are_taken_once_and_nothing_is_multiplied_for_what_is_frozen(differentiated, expected):
+    hidden, kernel, batch = case(300)
+
+    def loss(hidden, kernel):
+        return cross_entropy(lambda x: x @ kernel, hidden, batch)[0]
+
+    traced = jax.make_jaxpr(jax.grad(loss, differentiated) if differentiated else loss)(hidden, kernel)
+    slots = 2 * 304  # 300 positions of two rows, in two chunks of multiples of 8
+    assert flops(traced) == expected * 2 * slots * 8 * 50
+
+
+def test_the_gradient_follows_what_the_loss_is_multiplied_by_and_whatever_the_head_closes_over():
+    """A head in bfloat16 with codes that are no numbers to differentiate, in a scan as accumulation has it."""
+    hidden, kernel, batch = case(40)
+    codes = jnp.asarray(np.random.default_rng(0).integers(-3, 4, (8, 50)), jnp.int8)
+
+    def head(x, kernel, codes):
+        whole = (kernel + codes.astype(jnp.float32)).astype(jnp.bfloat16)
+        return jnp.matmul(x.astype(jnp.bfloat16), whole, preferred_element_type=jnp.float32)
+
+    def mine(kernel, hidden, codes):
+        return 7 * cross_entropy(lambda x: head(x, kernel, codes), hidden, batch)[0]
+
+    def plain(kernel, hidden, codes):
+        rows = jnp.arange(2)[:, None]
+        logs = jax.nn.log_softmax(head(hidden, kernel, codes))[rows, batch["loss_index"], batch["loss_targets"]]
+        return -7 * (logs * batch["loss_weights"]).sum()
+
+    @functools.partial(jax.jit, static_argnums=(0,))
+    def summed(loss, kernel, hidden, codes):
+        def part(total, codes):
+            return jax.tree.map(jnp.add, total, jax.grad(loss, (0, 1))(kernel, hidden, codes)), None
+
+        return jax.lax.scan(part, (jnp.zeros_like(kernel), jnp.zeros_like(hidden)), codes)[0]
+
+    both = jnp.stack([codes, codes[::-1]])
+    for found, expected in zip(summed(mine, kernel, hidden, both), summed(plain, kernel, hidden, both), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.02 * float(jnp.abs(expected).max()))
