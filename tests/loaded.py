@@ -8,10 +8,9 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 sys.modules.setdefault("torch", None)
 
 import grain  # noqa: E402, F401
-import jax.experimental.shard_map  # noqa: E402, F401
+import jax  # noqa: E402, F401
 import optax  # noqa: E402, F401
 import orbax.checkpoint  # noqa: E402, F401
-import PIL.Image  # noqa: E402, F401
 import tensorboardX  # noqa: E402, F401
 from flax import nnx  # noqa: E402, F401
 from transformers import AutoTokenizer  # noqa: E402, F401

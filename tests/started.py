@@ -2,12 +2,15 @@
 
 Half of what a script takes in these tests is loading JAX and its like. `run` forks it from a process that has loaded
 them (`loaded`); it is a process of its own all the same, with its own environment, folder, output and exit status. What
-is sent signals, or has to load everything by itself, is started with `subprocess`.
+it shares with others is what loading leaves behind, such as the seed of `hash`. What is sent signals, or has to load
+everything by itself, is started with `subprocess`; each of scripts/ is so in some test.
 """
 
 import atexit
+import contextlib
 import functools
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import re
 import runpy
@@ -17,8 +20,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_PER_PROCESS = {"XLA_FLAGS", "TQDM_DISABLE", "PYTEST_CURRENT_TEST", "PYTHONPATH"}
-"""What is read anew by each process that is forked, or by none; all else was read when the libraries were loaded."""
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+READ_ONCE = ("JAX_", "HF_", "TF_", "GRPC_", "OMP_", "PYTHON", "TOKENIZERS_", "TQDM_", "TRANSFORMERS_")
+"""How variables begin that libraries read when they are loaded, not when they are used."""
 
 
 def environment(devices: int = 1, **more: str) -> dict[str, str]:
@@ -43,34 +49,53 @@ def run(
     Raises:
       subprocess.TimeoutExpired: the process was ended.
     """
-    python, *arguments = map(str, command)
+    python, *arguments = command = [str(word) for word in command]
     assert python == sys.executable and arguments[0].endswith(".py"), command
-    differing = {name for name in env.keys() | os.environ.keys() if env.get(name) != os.environ.get(name)}
-    assert differing <= _PER_PROCESS, f"{differing - _PER_PROCESS} is read while libraries load; take subprocess.run"
+    if sys.platform == "darwin":  # where a process that has loaded much is not safely forked
+        return subprocess.run(command, env=env, cwd=cwd, timeout=timeout, capture_output=True, text=True)
+    context, read = _server()
+    differing = {name: env.get(name) for name in read | _read_once(env) if env.get(name) != read.get(name)}
+    assert not differing, f"read while libraries were loaded, and otherwise then: {differing}; take subprocess.run"
     with tempfile.TemporaryDirectory() as folder:
         said = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = _processes().Process(target=_script, args=(arguments, dict(env), str(cwd or Path.cwd()), *said))
+        for path in said:
+            path.touch()
+        process = context.Process(target=_script, args=(arguments, dict(env), str(cwd or Path.cwd()), *said))
         process.start()
-        process.join(timeout)
-        if process.exitcode is None:
+        try:
+            process.join(timeout)
+            status = process.exitcode
+        finally:  # also where the test itself is ended
             process.kill()
             process.join()
-            raise subprocess.TimeoutExpired(command, timeout, *(path.read_bytes() for path in said))
-        return subprocess.CompletedProcess(command, process.exitcode, *(path.read_text("utf-8") for path in said))
+        told = [path.read_text("utf-8") for path in said]
+    if status is None:
+        raise subprocess.TimeoutExpired(command, timeout, *told)
+    return subprocess.CompletedProcess(command, status, *told)
+
+
+def _read_once(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(READ_ONCE)}
 
 
 @functools.cache
-def _processes():
-    """Processes of a server that loads `tests.loaded` once."""
+def _server():
+    """Starts the process that has loaded `tests.loaded`; what processes are made with, and what it read."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.loaded"])
-    return context
+    with contextlib.chdir(ROOT):  # from where it finds `tests`
+        multiprocessing.forkserver.ensure_running()
+    return context, _read_once(environment())
+
+
+def _is_ours(path: str) -> bool:
+    return Path(path).resolve().is_relative_to(ROOT)
 
 
 def _script(arguments: list[str], env: dict[str, str], folder: str, *said: Path) -> None:
     """The forked process: becomes the script."""
     for number, path in enumerate(said, start=1):
-        kept = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        kept = os.open(path, os.O_WRONLY)
         os.dup2(kept, number)
         os.close(kept)
     assert "tests.loaded" in sys.modules, "the libraries were not loaded"  # a fault in it would pass in silence
@@ -78,7 +103,12 @@ def _script(arguments: list[str], env: dict[str, str], folder: str, *said: Path)
     os.environ.update(env)
     os.chdir(folder)
     sys.argv = arguments
-    sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
+    # A script finds what is installed and what lies beside it, not what the tests can import.
+    installed = [path for path in sys.path if path and (Path(path).is_relative_to(sys.prefix) or not _is_ours(path))]
+    sys.path = [str(Path(arguments[0]).resolve().parent), *installed]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]
+    np.random.seed()
     try:
         runpy.run_path(arguments[0], run_name="__main__")
     finally:

@@ -1,14 +1,15 @@
 """scripts/inspect_data.py: what training would see, and what would not fit, before anything is trained."""
 
 import re
+import subprocess
 import sys
 
 from tests.scripts.test_train import PHOTOS, ROOT
 from tests.started import environment, run
 
 
-def inspect(base, *more):
-    command = [
+def command(base, *more):
+    return [
         sys.executable,
         str(ROOT / "scripts" / "inspect_data.py"),
         f"--config={ROOT / 'configs' / 'photos.py'}",
@@ -18,11 +19,14 @@ def inspect(base, *more):
         "--config.batch.tokens=256",
         *more,
     ]
-    return run(command, env=environment())
+
+
+def inspect(base, *more):
+    return run(command(base, *more), env=environment())
 
 
 def test_lengths_batches_and_an_epoch_are_told(base):
-    done = inspect(base)
+    done = subprocess.run(command(base), env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "examples   39" in done.stdout and "pictures   11" in done.stdout
     assert "left out or changed: nothing" in done.stdout

@@ -20,7 +20,6 @@ from vlm_jax.checkpoint.model_source import open_model
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 8
-ENVIRONMENT = environment(devices=2)
 
 
 def command(base, workdir, *more):
@@ -56,7 +55,7 @@ def command(base, workdir, *more):
 @pytest.fixture(scope="module")
 def watched(base, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "watched"
-    done = run(command(base, workdir), env=ENVIRONMENT)
+    done = run(command(base, workdir), env=environment(devices=2))
     assert done.returncode == 0, done.stderr
     return workdir, done.stderr
 
@@ -129,14 +128,14 @@ def test_the_last_and_the_best_checkpoint_are_kept_and_both_can_be_loaded(watche
 def test_a_run_killed_at_the_change_of_stages_goes_on_exactly(base, watched, tmp_path):
     workdir = tmp_path / "killed"
     process = subprocess.Popen(
-        command(base, workdir), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(base, workdir), env=environment(devices=2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while process.poll() is None and run_folder.latest_step(workdir) != STEPS // 2:
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert run_folder.latest_step(workdir) == STEPS // 2 and kills.steps_told(workdir) < STEPS
-    again = run(command(base, workdir), env=ENVIRONMENT)
+    again = run(command(base, workdir), env=environment(devices=2))
     assert again.returncode == 0, again.stderr
     assert f"going on from step {STEPS // 2}" in again.stderr and again.stderr.count("compiling the step") == 1
     # What was best is known after the kill too, and is still there.

@@ -2,8 +2,8 @@
 
 The gradient of a chunk's logits is softmax minus target, known as soon as the logits are: so it is taken in the forward
 pass, while they are at hand, and the backward pass only scales what was found. Three products with the vocabulary
-instead of the four of a chunk that is computed again, and two where the vocabulary is frozen (as Cut Cross-Entropy and
-Liger's kernels do; Wijmans et al. 2024, Hsu et al. 2024).
+instead of the four of a chunk that is computed again, and two where the vocabulary is frozen, as in Liger Kernel's
+fused loss (Hsu et al. 2024).
 """
 
 import functools
@@ -26,10 +26,10 @@ def cross_entropy(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(Σ weight · −log p(target), Σ weight) over the batch's supervised positions.
 
-    `head` maps [..., d] to float32 logits [..., vocab]; it may close over parameters, which get their gradient, once.
-    Positions go through it in chunks. The sum has a first derivative in reverse mode, and no other.
+    `head` maps [..., d] to float32 logits [..., vocab]; it may close over parameters, which get their gradient.
+    Positions go through it in chunks. Weights are constants, and `jax.jvp` of the sum is refused.
     """
-    index, targets, weights = batch["loss_index"], batch["loss_targets"], batch["loss_weights"]
+    index, targets, weights = batch["loss_index"], batch["loss_targets"], jax.lax.stop_gradient(batch["loss_weights"])
     picked = jnp.take_along_axis(hidden, index[..., None], axis=1)
     # As many chunks as CHUNK asks for, and no more padding than it takes to make them equal.
     count = -(-index.shape[1] // CHUNK)
@@ -41,8 +41,14 @@ def cross_entropy(
         return jnp.moveaxis(x.reshape(x.shape[0], -1, width, *x.shape[2:]), 1, 0)
 
     picked = chunks(picked)
-    head, held = jax.closure_convert(head, picked[0])
-    return _summed(head, held, picked, chunks(targets), chunks(weights)), jnp.sum(weights)
+    # What the head closes over becomes an argument. `jax.closure_convert` would keep it, and hand it out again for a
+    # head that is the same object by then with other parameters.
+    traced = jax.make_jaxpr(head)(picked[0])
+
+    def apply(hidden, *held):
+        return jax.core.eval_jaxpr(traced.jaxpr, held, hidden)[0]
+
+    return _summed(apply, traced.consts, picked, chunks(targets), chunks(weights)), jnp.sum(weights)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
