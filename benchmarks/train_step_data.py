@@ -35,7 +35,7 @@ class Settings:
 
     Attributes:
       folder: a checkpoint that both read; empty: random weights, drawn on the device by each side.
-      lengths: ragged | equal.
+      lengths: ragged | mixed | equal.
       mode: full | lora | qlora.
       samples, steps: samples a step on average, and steps a turn: the data are samples × steps conversations.
       layouts: what is tried with transformers: padded, flat (all samples in one row, told apart by their positions).
