@@ -3,10 +3,10 @@
     scripts/sweep.py --config=configs/ablations/scaling.py --output=runs/scaling \
         --config.set.data.path=mine.jsonl --config.benchmark=held_out.jsonl
 
-A cell is a run of scripts/train.py and one of scripts/evaluate.py in a folder of its own, --output/cells/NAME, with
-their logs. table.md, table.csv, results.jsonl and plot.png are made anew whenever a cell is finished. Interrupted or
-killed, the same command goes on: what is finished is not run again. A cell that fails is told with the end of its log,
-and the others go on. Seeds and labels may be added later; cells that were made with other settings are refused.
+A cell is a run of scripts/train_and_evaluate.py in a folder of its own, --output/cells/NAME, with its log. table.md,
+table.csv, results.jsonl and plot.png are made anew whenever a cell is finished. Interrupted or killed, the same command
+goes on: what is finished is not run again. A cell that fails is told with the end of its log, and the others go on.
+Seeds and labels may be added later; cells that were made with other settings are refused.
 """
 
 import dataclasses
@@ -36,6 +36,7 @@ flags.DEFINE_string("output", None, "folder of all that is made", required=True)
 flags.DEFINE_boolean("dry_run", False, "print the cells and their commands, and run nothing")
 
 SCRIPTS = Path(__file__).resolve().parent
+LOG = "cell.log"
 TAIL = 6
 """Lines of the log of a failed cell that are shown."""
 
@@ -46,22 +47,21 @@ class Folder:
 
     cell: sweep.Cell
     path: Path
-    train: list[str]
-    evaluate: list[str]
+    command: list[str]
     settings: dict[str, Any]
     """What decides its score."""
 
     def __post_init__(self):
         record = self.path / "cell.json"
         self.state: dict[str, Any] = read_json(record) if record.exists() else {}
-        """`settings` and `train_seconds` once it is trained, the figures of its result once it is finished."""
+        """What decided its score, and the figures of its result, once it is finished."""
 
     @property
     def finished(self) -> bool:
         return "mean" in self.state
 
-    def keep(self, **more: Any) -> None:
-        self.state |= {"settings": self.settings, **more}
+    def keep(self, **figures: Any) -> None:
+        self.state = {"settings": self.settings, **figures}
         write_json(self.path / "cell.json", self.state)
 
 
@@ -80,7 +80,7 @@ def main(config: ConfigDict) -> None:
     if flags.FLAGS.dry_run:
         for folder in folders:
             state = "finished" if folder.finished else "begun" if folder.path.exists() else "new"
-            print(f"{folder.cell.title} ({state})\n  {shlex.join(folder.train)}\n  {shlex.join(folder.evaluate)}")
+            print(f"{folder.cell.title} ({state})\n  {shlex.join(folder.command)}")
         return
     (output / "cells").mkdir(parents=True, exist_ok=True)
     # A cell that outlives this process holds the lock on.
@@ -126,17 +126,21 @@ def folders_of(config: ConfigDict, output: Path) -> list[Folder]:
     for cell, training in trainings.items():
         path = output / "cells" / cell.name
         changed = [f"--config.{key}={value}" for key, value in overrides(cell.settings)]
-        train = ["train.py", f"--config={config.train}", f"--workdir={path / 'run'}", *changed]
-        where = [f"--model={path / 'run'}", f"--benchmark={config.benchmark}", f"--output={path / 'evaluation'}"]
-        evaluate = ["evaluate.py", *where, f"--metric={config.metric}", f"--max_new_tokens={config.max_new_tokens}"]
+        words = [
+            sys.executable,
+            os.path.relpath(SCRIPTS / "train_and_evaluate.py"),
+            f"--config={config.train}",
+            f"--workdir={path / 'run'}",
+            *changed,
+            f"--model={path / 'run'}",
+            f"--benchmark={config.benchmark}",
+            f"--output={path / 'evaluation'}",
+            f"--metric={config.metric}",
+            f"--max_new_tokens={config.max_new_tokens}",
+        ]
         settings = {**deciding(training), **asked}
-        folders.append(Folder(cell, path, command(train), command(evaluate), json.loads(json.dumps(settings))))
+        folders.append(Folder(cell, path, words, json.loads(json.dumps(settings))))
     return folders
-
-
-def command(words: list[str]) -> list[str]:
-    script, *arguments = words
-    return [sys.executable, os.path.relpath(SCRIPTS / script), *arguments]
 
 
 def overrides(changed: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -178,7 +182,7 @@ def deciding(training: ConfigDict) -> dict[str, Any]:
 
 
 def check_finished(folders: Sequence[Folder], output: Path) -> None:
-    """Raises InputError where cells are already made, or trained, with other settings."""
+    """Raises InputError where cells are already made with other settings."""
     differing: dict[str, list[str]] = {}
     for folder in folders:
         held, now = folder.state.get("settings", {}), folder.settings
@@ -203,7 +207,7 @@ def run_cells(folders: Sequence[Folder], lock: int, asked: list[int], write: Cal
     write()
     for number, folder in enumerate(left, start=1):
         title = f"[{number + len(folders) - len(left)}/{len(folders)}] {folder.cell.title}"
-        say(f"{title}: begun; it tells more in {folder.path}/*.log")
+        say(f"{title}: begun; it tells more in {folder.path / LOG}")
         begun, whole = time.monotonic(), not folder.path.exists()
         try:
             run_cell(folder, lock, asked)
@@ -223,21 +227,21 @@ def run_cells(folders: Sequence[Folder], lock: int, asked: list[int], write: Cal
 
 
 def run_cell(folder: Folder, lock: int, asked: list[int]) -> None:
-    """Trains and evaluates; each goes on by itself from where it was stopped. Returns early when asked to stop.
+    """Trains and evaluates, and goes on from where either was stopped. Returns early when asked to stop.
 
     Raises:
-      Failed: one of the two failed.
+      Failed: the script did.
     """
     folder.path.mkdir(exist_ok=True)
-    if "train_seconds" not in folder.state:
-        if not run_script(folder.train, folder.path / "train.log", lock, asked):
-            return
-        lines = (folder.path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        folder.keep(train_seconds=sum(json.loads(line)["seconds"] for line in lines), steps=len(lines))
-    if asked or not run_script(folder.evaluate, folder.path / "evaluate.log", lock, asked):
+    if not run_script(folder.command, folder.path / LOG, lock, asked):
         return
+    lines = (folder.path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     summary = read_json(folder.path / "evaluation" / "report.json")
-    folder.keep(**{key: summary[key] for key in ("mean", "low", "high", "n")})
+    folder.keep(
+        train_seconds=sum(json.loads(line)["seconds"] for line in lines),
+        steps=len(lines),
+        **{key: summary[key] for key in ("mean", "low", "high", "n")},
+    )
 
 
 def run_script(words: list[str], log: Path, lock: int, asked: list[int]) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 import vlm_jax
 from data_pipeline.corpus import objects
-from tests.started import as_shipped, run
+from tests.started import environment, run
 from tests.tiny_models import reference_inputs
 from vlm_jax.checkpoint import description, hf_folder
 
@@ -24,7 +24,7 @@ SMALL = [
     "--objects=held_out=1",
     "--scenes=drill=20",
     "--scenes=held_out=40",
-    "--train=train.steps=12",
+    "--train=train.steps=6",
 ]
 
 
@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
     """(folder, what the second call said) of a quickstart that was stopped while it trained."""
     output = tmp_path_factory.mktemp("quickstart") / "out"
     first = subprocess.Popen(
-        command(output), cwd=ROOT, env=as_shipped(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command(output), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     deadline, metrics = time.monotonic() + 200, output / "run" / "metrics.jsonl"
@@ -50,7 +50,7 @@ def finished(tmp_path_factory):
     assert first.returncode == 130, told
     assert "the same command goes on from here" in told and "Traceback" not in told
     assert any((output / "run" / "checkpoints").iterdir())  # it was given the time to save
-    second = run(command(output), cwd=ROOT, env=as_shipped())
+    second = run(command(output), cwd=ROOT, env=environment())
     assert second.returncode == 0, second.stderr
     return output, second
 
@@ -83,7 +83,7 @@ def test_the_table_shows_both_splits_the_scenes_and_the_swapped_pictures(finishe
 def test_a_second_quickstart_changes_nothing(finished):
     output, _ = finished
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in output.rglob("*")}
-    again = run(command(output), cwd=ROOT, env=as_shipped(), timeout=60)
+    again = run(command(output), cwd=ROOT, env=environment(), timeout=60)
     assert again.returncode == 0 and again.stderr.count("done before") == 7
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in output.rglob("*")} == before
 
@@ -91,12 +91,12 @@ def test_a_second_quickstart_changes_nothing(finished):
 def test_only_what_is_missing_is_made_again_and_other_settings_are_refused(finished):
     output, _ = finished
     stages = (output / "stages.json").read_bytes()
-    other = run([*command(output), "--train=train.seed=1"], cwd=ROOT, env=as_shipped())
+    other = run([*command(output), "--train=train.seed=1"], cwd=ROOT, env=environment())
     assert other.returncode == 1 and "holds a quickstart with another --train; take another" in other.stderr
     assert (output / "stages.json").read_bytes() == stages
     (output / "swapped" / "report.json").unlink()
     (output / "hf" / "config.json").unlink()
-    done = run(command(output), cwd=ROOT, env=as_shipped())
+    done = run(command(output), cwd=ROOT, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("done before") == 5
     assert (output / "swapped" / "report.json").is_file() and (output / "hf" / "config.json").is_file()
@@ -107,7 +107,7 @@ def test_a_damaged_account_of_the_stages_is_told(finished, tmp_path):
     folder.mkdir()
     for damage in ("", "[]", '{"seconds": 1}'):
         (folder / "stages.json").write_text(damage)
-        done = run(command(folder), cwd=ROOT, env=as_shipped())
+        done = run(command(folder), cwd=ROOT, env=environment())
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "stages.json" in done.stderr
 
 
@@ -167,5 +167,5 @@ def test_a_missing_base_is_told_with_what_to_do(tmp_path):
     copy.mkdir()
     for name in ("quickstart.py", "command_line.py"):
         (copy / name).write_text((ROOT / "scripts" / name).read_text(encoding="utf-8"), encoding="utf-8")
-    done = run([sys.executable, copy / "quickstart.py", f"--output={tmp_path / 'out'}"], env=as_shipped())
+    done = run([sys.executable, copy / "quickstart.py", f"--output={tmp_path / 'out'}"], env=environment())
     assert done.returncode == 1 and "the base model is missing" in done.stderr and len(done.stderr.splitlines()) == 1

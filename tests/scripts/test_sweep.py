@@ -148,18 +148,17 @@ def test_the_same_command_goes_on_and_runs_nothing_twice(finished):
     assert "1 of 8 cells are finished already" in done.stderr
     assert "[1/8]" not in done.stderr and "[2/8] amount half, rate 0.02, seed 0: begun" in done.stderr
     assert re.search(r"\[7/8\] .*% of 4, in 0:00:\d\d; about 0:00:\d\d left", done.stderr)
-    for name, log in ((first, "train.log"), (second, "train.log")):
-        assert "going on from step" in (output / "cells" / name / log).read_text()
+    for name in (first, second):
+        assert "going on from step" in (output / "cells" / name / "cell.log").read_text()
 
 
 def test_an_interrupted_cell_comes_to_what_an_uninterrupted_one_does(finished, tmp_path):
     config, output, (_, second, *_), _ = finished
     told = sweep(config, output, "--dry_run").stdout
-    (cell,) = re.findall(r"^amount half, rate 0.02, seed 0 \(finished\)\n  (.*)\n  (.*)$", told, re.M)
-    for line in cell:
-        words = [word.replace(str(output / "cells" / second), str(tmp_path)) for word in shlex.split(line)]
-        done = run(words, cwd=ROOT, env=environment())
-        assert done.returncode == 0, done.stderr
+    (cell,) = re.findall(r"^amount half, rate 0.02, seed 0 \(finished\)\n  (.*)$", told, re.M)
+    words = [word.replace(str(output / "cells" / second), str(tmp_path)) for word in shlex.split(cell)]
+    done = run(words, cwd=ROOT, env=environment())
+    assert done.returncode == 0, done.stderr
 
     def losses(folder):
         return [json.loads(line)["loss"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -251,8 +250,8 @@ def test_a_dry_run_prints_cells_and_commands_and_makes_nothing(material, tmp_pat
     done = sweep(page(material, tmp_path / "page.py"), tmp_path / "out", "--dry_run")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 24 and lines[3] == "amount half, rate 0.02, seed 0 (new)"
-    assert "scripts/train.py" in lines[1] and "--config.data.share=0.5" in lines[1] and "evaluate.py" in lines[2]
+    assert len(lines) == 16 and lines[2] == "amount half, rate 0.02, seed 0 (new)"
+    assert "scripts/train_and_evaluate.py" in lines[1] and "--config.data.share=0.5" in lines[1]
     assert not (tmp_path / "out").exists()
 
 
