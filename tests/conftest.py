@@ -11,11 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Every process of pytest-xdist, and what it starts, keeps to its own share of the cores. Otherwise the threads of XLA
 # and PyTorch in one wait actively for cores that the other is using: two files side by side took a quarter longer.
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
-    number, count = (
-        int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")),
-        int(os.environ["PYTEST_XDIST_WORKER_COUNT"]),
-    )
-    if share := sorted(os.sched_getaffinity(0))[number::count]:
+    worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    if share := sorted(os.sched_getaffinity(0))[worker :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]:
         os.sched_setaffinity(0, share)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

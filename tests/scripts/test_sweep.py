@@ -164,8 +164,22 @@ def test_an_interrupted_cell_comes_to_what_an_uninterrupted_one_does(finished, t
         return [json.loads(line)["loss"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
 
     assert losses(tmp_path) == losses(output / "cells" / second) and len(losses(tmp_path)) == STEPS
-    answers = (tmp_path / "evaluation" / "predictions.jsonl").read_bytes()
+    told_answers = tmp_path / "evaluation" / "predictions.jsonl"
+    answers = told_answers.read_bytes()
     assert answers == (output / "cells" / second / "evaluation" / "predictions.jsonl").read_bytes()
+
+    # As it is left by a stop in the middle of the questions: its training is not for other settings, nor done again.
+    report = tmp_path / "evaluation" / "report.json"
+    report.unlink()
+    told_answers.write_bytes(b"".join(answers.splitlines(keepends=True)[:2]))
+    trained = times(tmp_path / "run" / "checkpoints")
+    other = run([*words, "--config.optimizer.weight_decay=0.5"], cwd=ROOT, env=environment())
+    assert other.returncode == 1 and "was started with optimizer.weight_decay = 0.0" in other.stderr
+    assert not report.exists()
+    again = run(words, cwd=ROOT, env=environment())
+    assert again.returncode == 0 and report.is_file(), again.stderr
+    assert told_answers.read_bytes() == answers and len(losses(tmp_path)) == STEPS
+    assert times(tmp_path / "run" / "checkpoints") == trained
 
 
 def test_everything_ends_in_one_table_and_one_plot(finished):
