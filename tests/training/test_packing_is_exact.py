@@ -119,9 +119,8 @@ def answers(model):
     @jax.jit
     def run(batch):
         network = nnx.merge(graph, state)
-        hidden = network(batch)
-        picked = jax.numpy.take_along_axis(hidden, batch["loss_index"][..., None], axis=1)
-        return network.logits(picked), cross_entropy(network.logits, hidden, batch)[0]
+        hidden = network(batch, at=batch["loss_index"])
+        return network.logits(hidden), cross_entropy(network.logits, hidden, batch)[0]
 
     return run
 

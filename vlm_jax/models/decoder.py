@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from vlm_jax.models.attention import attend_cached, attention
 from vlm_jax.models.config import DecoderConfig
-from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, rows_apart
+from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, picked, rows_apart
 from vlm_jax.models.rope import mrope_angles, rotate
 
 Cache = tuple
@@ -52,9 +52,12 @@ class DecoderLayer(nnx.Module):
         self.mlp_norm = RMSNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
         self.mlp = GatedMLP(config.hidden, config.mlp, bias=False, std=std, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b t d"], cos, sin, attend: Callable):
+    def __call__(self, x: Float[Array, "b t d"], cos, sin, attend: Callable, at: Int[Array, "b n"] | None = None):
+        """With `at`, what comes behind the attention is computed at these places of each row alone: [b, n, d]."""
         mixed, y = self.attention(self.input_norm(x), cos, sin, attend)
         x = rows_apart(x + mixed)
+        if at is not None:
+            x = rows_apart(picked(x, at))
         return rows_apart(x + self.mlp(self.mlp_norm(x))), y
 
 
@@ -78,12 +81,19 @@ class Decoder(nnx.Module):
         *,
         implementation: str = "chunked",
         remat: str = "none",
+        unroll: bool = False,
+        at: Int[Array, "b n"] | None = None,
         keep_kv: bool = False,
     ):
         """Whole rows, causal within each segment.
 
+        Args:
+          at: places of each row whose hidden states are wanted, for all of them; layers that are written out
+            (`unroll`) spare the others the last MLP, which in a stack of few is much of the work.
+
         Returns:
-          hidden [b, t, d]; with `keep_kv` also (k, v), each [layers, b, t, kv_heads, head_dim], keys rotated.
+          hidden [b, t, d], or [b, n, d]; with `keep_kv` also (k, v), each [layers, b, t, kv_heads, head_dim], keys
+          rotated.
         """
         cos, sin = self._angles(positions)
 
@@ -91,7 +101,15 @@ class Decoder(nnx.Module):
             mixed = attention(q, k, v, segment_ids, segment_ids, causal=True, implementation=implementation)
             return mixed, ((k, v) if keep_kv else None)
 
-        x, kv = self.layers(x, lambda layer, x, _, place: layer(x, cos, sin, attend_row), remat=remat)
+        x, kv = self.layers(
+            x,
+            lambda layer, x, _, place: layer(x, cos, sin, attend_row),
+            remat=remat,
+            unroll=unroll,
+            last=lambda layer, x, _, place: layer(x, cos, sin, attend_row, at),
+        )
+        if at is not None and not unroll:
+            x = picked(x, at)
         return (self.norm(x), kv) if keep_kv else self.norm(x)
 
     def extend(

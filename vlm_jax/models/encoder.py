@@ -133,6 +133,7 @@ class EncoderTower(nnx.Module):
         dtype=jnp.float32,
         implementation: str = "chunked",
         remat: str = "none",
+        unroll: bool = False,
     ) -> Float[Array, "b p d"]:
         """Features of every slot; those of empty views mean nothing, and no token takes them.
 
@@ -148,7 +149,7 @@ class EncoderTower(nnx.Module):
         x = rows_apart(x)
         if self.pre_norm is not None:
             x = self.pre_norm(x)
-        x, _ = self.blocks(x, lambda block, x, _, place: (block(x), None), remat=remat)
+        x, _ = self.blocks(x, lambda block, x, _, place: (block(x), None), remat=remat, unroll=unroll)
         return x if self.norm is None else self.norm(x)
 
 

@@ -113,6 +113,7 @@ class VisionTower(nnx.Module):
         dtype=jnp.float32,
         implementation: str = "chunked",
         remat: str = "none",
+        unroll: bool = False,
     ) -> Float[Array, "b p d"]:
         """Runs all blocks.
 
@@ -143,4 +144,4 @@ class VisionTower(nnx.Module):
             return block(x, cos, sin, whole_image if place in config.global_blocks else windowed), None
 
         x = rows_apart(self.patch_embed(patches, dtype))
-        return self.blocks(x, apply, period=period, remat=remat)[0]
+        return self.blocks(x, apply, period=period, remat=remat, unroll=unroll)[0]

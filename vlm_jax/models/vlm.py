@@ -43,7 +43,13 @@ class VLM(nnx.Module):
         self.head = nnx.data(None if config.decoder.tied else _weights(embedding[::-1], **make))
 
     def embed(
-        self, batch: Batch, *, dtype=jnp.float32, implementation: str = "chunked", remat: str = "none"
+        self,
+        batch: Batch,
+        *,
+        dtype=jnp.float32,
+        implementation: str = "chunked",
+        remat: str = "none",
+        unroll: bool = False,
     ) -> Float[Array, "b t d"]:
         """Token embeddings with every image token replaced by the visual embedding it takes."""
         x = self.embed_tokens(batch["tokens"], dtype)
@@ -57,6 +63,7 @@ class VLM(nnx.Module):
             dtype=dtype,
             implementation=implementation,
             remat=remat,
+            unroll=unroll,
         )
         visual = self.connector(patches)
         index = batch["visual_index"]
@@ -71,12 +78,19 @@ class VLM(nnx.Module):
         return self.embedding[...].at[tokens].get(mode="clip").astype(dtype)
 
     def __call__(
-        self, batch: Batch, *, dtype=jnp.float32, implementation: str = "chunked", remat: str = "none"
-    ) -> Float[Array, "b t d"]:
-        """Hidden states of whole rows, ready for `logits`."""
-        how = {"implementation": implementation, "remat": remat}
+        self,
+        batch: Batch,
+        *,
+        dtype=jnp.float32,
+        implementation: str = "chunked",
+        remat: str = "none",
+        unroll: bool = False,
+        at: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b t d"] | Float[Array, "b n d"]:
+        """Hidden states of whole rows, ready for `logits`, or of the places `at` of each."""
+        how = {"implementation": implementation, "remat": remat, "unroll": unroll}
         x = self.embed(batch, dtype=dtype, **how)
-        return self.decoder(x, batch["positions"], batch["segment_ids"], **how)
+        return self.decoder(x, batch["positions"], batch["segment_ids"], at=at, **how)
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """float32 logits; call it on the few rows that are needed, never on a whole batch."""

@@ -22,33 +22,32 @@ _EVEN = 8
 
 
 def cross_entropy(
-    head: Callable, hidden: Float[Array, "b t d"], batch: Batch
+    head: Callable, hidden: Float[Array, "b s d"], batch: Batch
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(Σ weight · −log p(target), Σ weight) over the batch's supervised positions.
+    """(Σ weight · −log p(target), Σ weight) over the batch's supervised positions, whose hidden states are given.
 
     `head` maps [..., d] to float32 logits [..., vocab]; it may close over parameters, which get their gradient.
     Positions go through it in chunks. Weights are constants, and `jax.jvp` of the sum is refused.
     """
-    index, targets, weights = batch["loss_index"], batch["loss_targets"], jax.lax.stop_gradient(batch["loss_weights"])
-    picked = jnp.take_along_axis(hidden, index[..., None], axis=1)
+    targets, weights = batch["loss_targets"], jax.lax.stop_gradient(batch["loss_weights"])
     # As many chunks as CHUNK asks for, and no more padding than it takes to make them equal.
-    count = -(-index.shape[1] // CHUNK)
-    width = -(-index.shape[1] // (_EVEN * count)) * _EVEN
-    pad = -index.shape[1] % width
+    count = -(-targets.shape[1] // CHUNK)
+    width = -(-targets.shape[1] // (_EVEN * count)) * _EVEN
+    pad = -targets.shape[1] % width
 
     def chunks(x):
         x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(x.shape[0], -1, width, *x.shape[2:]), 1, 0)
 
-    picked = chunks(picked)
+    hidden = chunks(hidden)
     # What the head closes over becomes an argument. `jax.closure_convert` would keep it, and hand it out again for a
     # head that is the same object by then with other parameters.
-    traced = jax.make_jaxpr(head)(picked[0])
+    traced = jax.make_jaxpr(head)(hidden[0])
 
     def apply(hidden, *held):
         return jax.core.eval_jaxpr(traced.jaxpr, held, hidden)[0]
 
-    return _summed(apply, traced.consts, picked, chunks(targets), chunks(weights)), jnp.sum(weights)
+    return _summed(apply, traced.consts, hidden, chunks(targets), chunks(weights)), jnp.sum(weights)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

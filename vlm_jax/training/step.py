@@ -19,7 +19,13 @@ from vlm_jax.training.loss import cross_entropy
 
 
 def make_loss(
-    config: VLMConfig, *, dtype, implementation: str, remat: str, attach: Sequence[Callable] = ()
+    config: VLMConfig,
+    *,
+    dtype,
+    implementation: str,
+    remat: str,
+    unroll: bool = False,
+    attach: Sequence[Callable] = (),
 ) -> Callable[..., tuple]:
     """`loss(trainable, frozen, batch) -> (mean loss per supervised token, supervised tokens)`.
 
@@ -31,7 +37,8 @@ def make_loss(
 
     def loss(trainable: Flat, frozen: Flat, batch: Batch):
         model = nnx.merge(graph, replace(state, {**trainable, **frozen}))
-        hidden = model(batch, dtype=dtype, implementation=implementation, remat=remat)
+        how = {"dtype": dtype, "implementation": implementation, "remat": remat, "unroll": unroll}
+        hidden = model(batch, at=batch["loss_index"], **how)
         total, weight = cross_entropy(model.logits, hidden, batch)
         return total / jnp.maximum(weight, 1.0), weight
 

@@ -22,6 +22,7 @@ from vlm_jax.checkpoint.run_folder import Checkpoints
 from vlm_jax.deferred import Deferred
 from vlm_jax.models.attention import choose
 from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.layers import SHALLOW
 from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.parallel.compiler import compiler_options
 from vlm_jax.parallel.mesh import batch_sharding, replicated, spread, to_devices
@@ -73,7 +74,9 @@ class Trainer:
         self.selection = select(config, model, self.dtype)
         self.abstract = self.selection.abstract
         self.shardings = parameter_shardings(self.abstract, mesh)
-        how = {"dtype": self.dtype, "implementation": self.attention, "remat": config.train.remat}
+        # Measured on CPUs alone.
+        unroll = platform == "cpu" and max(model.vision.depth, model.decoder.layers) <= SHALLOW
+        how = {"dtype": self.dtype, "implementation": self.attention, "remat": config.train.remat, "unroll": unroll}
         loss = make_loss(model, **how, attach=self.selection.attach)
         whole = replicated(mesh)
         self._measure = jax.jit(
