@@ -4,6 +4,9 @@ Blocks of keys that no query of a block may see are not computed at all, so the 
 of its segments, not the square of its own. The backward pass computes the scores again from the log of the softmax's
 sum; nothing of size queries × keys outlives a block, which on a CPU also spares the page faults of fresh memory.
 
+Scores have a column for each query: maxima and sums run down columns, which XLA vectorises on CPUs, and no
+product in a loop has to turn what it is given.
+
 Ids above 0 must not fall along a row (`vlm_jax.processing.rows`). What padding gets is finite, and means nothing.
 """
 
@@ -28,26 +31,27 @@ def blockwise_attention(
 ) -> Float[Array, "b t heads d"]:
     """As `attention.attention`."""
     (b, t, heads, d), (s, kv_heads) = q.shape, k.shape[1:3]
+    groups = heads // kv_heads
     # As many blocks as BLOCK asks for, and no more padding than it takes to make them equal.
     count = -(-max(t, s) // BLOCK)
     block = -(-max(t, s) // (16 * count)) * 16
 
-    def blocks(x, kv):
-        """[b, n, kv · g, d] as [blocks, b, kv, g · block, d]."""
+    def blocks(x):
+        """[b, n, kv · g, d] as [blocks, b, kv, d, g · block]."""
         x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, 0)))
-        x = x.reshape(b, -1, block, kv, x.shape[2] // kv, d)
-        return x.transpose(1, 0, 3, 4, 2, 5).reshape(x.shape[1], b, kv, -1, d)
+        x = x.reshape(b, -1, block, kv_heads, x.shape[2] // kv_heads, d)
+        return x.transpose(1, 0, 3, 5, 4, 2).reshape(x.shape[1], b, kv_heads, d, -1)
 
     def ids(segments):
         return jnp.moveaxis(jnp.pad(segments, ((0, 0), (0, -segments.shape[1] % block))).reshape(b, -1, block), 1, 0)
 
-    q, k, v = blocks(q, kv_heads), blocks(k, kv_heads), blocks(v, kv_heads)
-    out = _blockwise(causal, q, k, v, ids(q_segments), ids(kv_segments))
-    out = out.reshape(-1, b, kv_heads, heads // kv_heads, block, d).transpose(1, 0, 4, 2, 3, 5)
+    q_ids = jnp.tile(ids(q_segments), groups)  # an id for each column
+    out = _blockwise(causal, blocks(q * d**-0.5), blocks(k), blocks(v), q_ids, ids(kv_segments))
+    out = out.reshape(-1, b, kv_heads, d, groups, block).transpose(1, 0, 5, 2, 4, 3)
     return out.reshape(b, -1, heads, d)[:, :t]
 
 
-def _ranges(q_ids: Int[Array, "n b block"], kv_ids: Int[Array, "m b block"], causal: bool):
+def _ranges(q_ids: Int[Array, "n b columns"], kv_ids: Int[Array, "m b block"], causal: bool):
     """From which block of keys to before which each block of queries has to look, over all rows."""
 
     def ends(ids):
@@ -61,38 +65,44 @@ def _ranges(q_ids: Int[Array, "n b block"], kv_ids: Int[Array, "m b block"], cau
     return low, jnp.where(sees.any(axis=1), high, low)
 
 
-def _scores(q, k, q_ids, kv_ids, number, other, causal: bool):
-    """Scaled scores [b, kv, g · block, block] of a block of queries with one of keys; hidden ones are `MASKED`."""
-    scores = jnp.matmul(q, jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-    visible = q_ids[:, :, None] == kv_ids[:, None, :]
+def _product(left, right):
+    return jnp.matmul(left, right, preferred_element_type=jnp.float32)
+
+
+def _scores(k, q, kv_ids, q_ids, other, number, causal: bool):
+    """[b, kv, block, g · block] of a block of keys [b, kv, block, d] and one of scaled queries [b, kv, d, g · block];
+    hidden ones are `MASKED`."""
+    visible = kv_ids[:, :, None] == q_ids[:, None, :]
     if causal:
-        place = jnp.arange(q_ids.shape[-1])
-        visible &= (number * len(place) + place)[:, None] >= other * len(place) + place
-    grouped = scores.reshape(*scores.shape[:2], -1, *visible.shape[1:])
-    return jnp.where(visible[:, None, None], grouped, MASKED).reshape(scores.shape)
+        block = kv_ids.shape[-1]
+        place = jnp.arange(block)
+        visible &= (other * block + place)[:, None] <= number * block + jnp.tile(place, q_ids.shape[-1] // block)
+    return jnp.where(visible[:, None], _product(k, q), MASKED)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _blockwise(causal, q, k, v, q_ids, kv_ids):
+    """q [n, b, kv, d, g · block]; k, v [m, b, kv, d, block]; q_ids [n, b, g · block]; kv_ids [m, b, block]."""
     return _forward(causal, q, k, v, q_ids, kv_ids)[0]
 
 
 def _forward(causal, q, k, v, q_ids, kv_ids):
     low, high = _ranges(q_ids, kv_ids, causal)
+    keys = jnp.swapaxes(k, -1, -2)
 
     def one(given):
         number, low, high, q, q_ids = given
 
         def look(other, carry):
             mixed, top, total = carry
-            scores = _scores(q, k[other], q_ids, kv_ids[other], number, other, causal)
-            higher = jnp.maximum(top, scores.max(axis=-1, keepdims=True))
+            scores = _scores(keys[other], q, kv_ids[other], q_ids, other, number, causal)
+            higher = jnp.maximum(top, scores.max(axis=-2, keepdims=True))
             weights = jnp.exp(scores - higher)
             keep = jnp.exp(top - higher)
-            mixed = mixed * keep + jnp.matmul(weights.astype(v.dtype), v[other], preferred_element_type=jnp.float32)
-            return mixed, higher, total * keep + weights.sum(axis=-1, keepdims=True)
+            mixed = mixed * keep + _product(v[other], weights.astype(v.dtype))
+            return mixed, higher, total * keep + weights.sum(axis=-2, keepdims=True)
 
-        empty = jnp.zeros((*q.shape[:-1], 1), jnp.float32)
+        empty = jnp.zeros((*q.shape[:-2], 1, q.shape[-1]), jnp.float32)
         mixed, top, total = jax.lax.fori_loop(low, high, look, (jnp.zeros(q.shape, jnp.float32), empty + MASKED, empty))
         total = jnp.where(total == 0, 1, total)
         return (mixed / total).astype(v.dtype), top + jnp.log(total)
@@ -104,32 +114,29 @@ def _forward(causal, q, k, v, q_ids, kv_ids):
 def _backward(causal, kept, gradient):
     q, k, v, q_ids, kv_ids, out, logs = kept
     low, high = _ranges(q_ids, kv_ids, causal)
+    # Each of them stands on both sides of a product.
+    keys, values, queries, gradients = (jnp.swapaxes(x, -1, -2) for x in (k, v, q, gradient))
+    # What the gradient of the softmax's sum takes from each score's own.
+    common = jnp.sum(gradient.astype(jnp.float32) * out.astype(jnp.float32), axis=-2, keepdims=True)
 
     def one(carry, given):
-        number, low, high, q, q_ids, out, logs, gradient = given
-        # What the gradient of the softmax's sum takes from each score's own.
-        common = jnp.sum(gradient.astype(jnp.float32) * out.astype(jnp.float32), axis=-1, keepdims=True)
+        number, low, high, q, queries, q_ids, logs, common, gradient, gradients = given
 
         def look(other, carry):
             dq, dk, dv = carry
-            weights = jnp.exp(_scores(q, k[other], q_ids, kv_ids[other], number, other, causal) - logs)
-            change = jnp.matmul(gradient, jnp.swapaxes(v[other], -1, -2), preferred_element_type=jnp.float32)
-            change = (weights * (change - common) * q.shape[-1] ** -0.5).astype(q.dtype)
+            weights = jnp.exp(_scores(keys[other], q, kv_ids[other], q_ids, other, number, causal) - logs)
+            change = (weights * (_product(values[other], gradient) - common)).astype(q.dtype)
             weights = weights.astype(v.dtype)
-
-            def add(total, left, right):
-                product = jnp.matmul(jnp.swapaxes(left, -1, -2), right, preferred_element_type=jnp.float32)
-                return total.at[other].add(product)
-
-            dq = dq + jnp.matmul(change, k[other], preferred_element_type=jnp.float32)
-            return dq, add(dk, change, q), add(dv, weights, gradient)
+            dk, dv = dk.at[other].add(_product(change, queries)), dv.at[other].add(_product(weights, gradients))
+            return dq + _product(k[other], change), dk, dv
 
         dq, *carry = jax.lax.fori_loop(low, high, look, (jnp.zeros(q.shape, jnp.float32), *carry))
         return tuple(carry), dq.astype(q.dtype)
 
-    empty = jnp.zeros(k.shape, jnp.float32)
-    given = (jnp.arange(len(q)), low, high, q, q_ids, out, logs, gradient)
+    empty = jnp.zeros(keys.shape, jnp.float32)
+    given = (jnp.arange(len(q)), low, high, q, queries, q_ids, logs, common, gradient, gradients)
     (dk, dv), dq = jax.lax.scan(one, (empty, empty), given)
+    dk, dv = jnp.swapaxes(dk, -1, -2), jnp.swapaxes(dv, -1, -2)
     return dq, dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 

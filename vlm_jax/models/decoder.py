@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from vlm_jax.models.attention import attend_cached, attention
 from vlm_jax.models.config import DecoderConfig
 from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, picked, rows_apart
-from vlm_jax.models.rope import mrope_angles, rotate
+from vlm_jax.models.rope import mrope_angles, rotate, turn
 
 Cache = tuple
 """Keys (rotated) and values of what was read: (k, v), each [layers, b, kv_heads, s, head_dim], or such a pair a layer,
@@ -95,7 +95,7 @@ class Decoder(nnx.Module):
           hidden [b, t, d], or [b, n, d]; with `keep_kv` also (k, v), each [layers, b, t, kv_heads, head_dim], keys
           rotated.
         """
-        cos, sin = self._angles(positions)
+        cos, sin = self._angles(positions, at_once=unroll)
 
         def attend_row(q, k, v):
             mixed = attention(q, k, v, segment_ids, segment_ids, causal=True, implementation=implementation)
@@ -164,6 +164,6 @@ class Decoder(nnx.Module):
         (x, cache), _ = self.layers((x, cache), layer_step, xs=jnp.arange(self.config.layers))
         return self.norm(x), cache
 
-    def _angles(self, positions):
+    def _angles(self, positions, at_once: bool = False):
         angles = mrope_angles(positions, self.config.head_dim, self.config.rope_theta, self.config.mrope_sections)
-        return jnp.cos(angles), jnp.sin(angles)
+        return turn(angles, at_once=at_once)

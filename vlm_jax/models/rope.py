@@ -4,6 +4,7 @@ Both rotate halves (`[x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin]`) by angles 
 positions that the host worked out (`vlm_jax.processing.positions`, `vlm_jax.processing.vision_layout`).
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -27,6 +28,19 @@ def axial_angles(coords: Int[Array, "b p 2"], head_dim: int, theta: float) -> Fl
     inverse = theta ** -(jnp.arange(0, spatial, 2, dtype=jnp.float32) / spatial)
     angles = coords[..., None].astype(jnp.float32) * inverse
     return angles.reshape(*coords.shape[:2], spatial)
+
+
+def turn(angles: Float[Array, "b t half"], *, at_once: bool = False) -> tuple[Array, Array]:
+    """(cos, sin) of the angles.
+
+    Args:
+      at_once: both are computed here and held. XLA computes them anew in whatever uses them, on a CPU for every head of
+        every layer that is not in a loop, and a barrier does not keep it from that; a loop of its own does.
+    """
+    if not at_once:
+        return jnp.cos(angles), jnp.sin(angles)
+    cos, sin = jax.lax.map(lambda which: jax.lax.cond(which == 0, jnp.cos, jnp.sin, angles), jnp.arange(2))
+    return cos, sin
 
 
 def rotate(

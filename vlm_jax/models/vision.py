@@ -25,7 +25,7 @@ from vlm_jax.models.layers import (
     repeating_period,
     rows_apart,
 )
-from vlm_jax.models.rope import axial_angles, rotate
+from vlm_jax.models.rope import axial_angles, rotate, turn
 
 
 class PatchEmbed(nnx.Module):
@@ -71,8 +71,10 @@ class VisionBlock(nnx.Module):
             self.mlp = MLP(config.hidden, config.mlp, activation=quick_gelu, **make)
 
     def __call__(self, x: Float[Array, "b p d"], cos, sin, mix) -> Float[Array, "b p d"]:
-        qkv = self.qkv(self.norm1(x)).reshape(*x.shape[:2], 3, self.heads, -1)
-        q, k, v = (qkv[:, :, i] for i in range(3))
+        # Split, not indexed: then the gradients are put side by side, not padded with zeros and added up.
+        q, k, v = (
+            part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(self.qkv(self.norm1(x)), 3, axis=-1)
+        )
         mixed = mix(rotate(q, cos, sin), rotate(k, cos, sin), v)
         x = rows_apart(x + self.proj(mixed.reshape(x.shape)))
         return rows_apart(x + self.mlp(self.norm2(x)))
@@ -125,7 +127,7 @@ class VisionTower(nnx.Module):
         """
         config = self.config
         angles = axial_angles(coords, config.head_dim, config.rope_theta)
-        cos, sin = jnp.cos(angles), jnp.sin(angles)
+        cos, sin = turn(angles, at_once=unroll)
 
         def blocks(x):
             return x.reshape(x.shape[0], -1, config.block_slots, *x.shape[2:])
