@@ -13,10 +13,10 @@ ended before, since two that hold gigabytes slow each other down even while one 
 On a CPU both read one checkpoint that transformers wrote, and their losses on the same samples must agree, before and
 after a step; otherwise the exit status is 1. On a GPU weights are drawn on the device. MFU counts model FLOPs
 (`vlm_jax.training.flops`), the same for both. What cannot run is left out by name. Wants PyTorch, transformers and
-peft, which `make test` installs. Both sides' memory comes in huge pages (GLIBC_TUNABLES), so that page faults are not
-what is measured. On a CPU vlm_jax takes one device or a device for each core (`JAX_NUM_CPU_DEVICES`, `mesh.fsdp`),
-whichever is faster. PyTorch's threads spin while they wait: where something else runs on the same cores, measure under
-OMP_WAIT_POLICY=PASSIVE.
+peft, which `make test` installs. Both sides' memory comes in huge pages, and what is freed is kept (GLIBC_TUNABLES): or
+page faults would be measured, PyTorch's above all, whose tensors of more than 32 MB are mapped anew each time. On a CPU
+vlm_jax takes one device or a device for each core (`JAX_NUM_CPU_DEVICES`, `mesh.fsdp`), whichever is faster. PyTorch's
+threads spin while they wait: where something else runs on the same cores, measure under OMP_WAIT_POLICY=PASSIVE.
 """
 
 import argparse
@@ -155,7 +155,8 @@ def main() -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     os.environ["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
     os.environ["JAX_NUM_CPU_DEVICES"] = str(threads)
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    kept = "glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=20000000000"
+    os.environ.setdefault("GLIBC_TUNABLES", f"glibc.malloc.hugetlb=1:{kept}")
     print(f"{given.device}, {threads} cores; {given.rounds if not gpu else 1} rounds of {turns} turns", flush=True)
     sound = True
     for preset in (given.preset or ("3b" if gpu else "5m,100m")).split(","):

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipeline.buckets import Costs, choose_buckets
 from data_pipeline.mixture import Mixture, Part
 from data_pipeline.packing import Bucket, Plan, as_array
 from train_step_data import (
@@ -25,7 +24,7 @@ from vlm_jax.checkpoint import hf_folder
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import abstract_parameters, multiplications
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import Example, assemble, stack
+from vlm_jax.processing.rows import Example, Size, assemble, stack
 from vlm_jax.training.config import default_config
 from vlm_jax.training.flops import peak_flops, step_flops
 from vlm_jax.training.trainer import Trainer
@@ -162,24 +161,21 @@ def _drawn(number: int, path: str, shape: tuple[int, ...], dtype) -> jax.Array:
 
 def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: int) -> tuple[Bucket, list]:
     """Rows so large that the data take `settings.steps` batches: on a CPU one a device, as its attention skips what
-    segments hide; else as short as the longest sample allows."""
+    segments hide; else as short as the longest sample allows. Their sizes are searched for, as a run's are
+    (`data_pipeline.buckets`), so that what stays empty costs least."""
     sizes = as_array([example.size for example in held])
     total, longest = sizes.sum(axis=0), sizes.max(axis=0)
     rows = devices
     if settings.device == "gpu":
         rows = max(1, min(settings.samples, int(total[0] // (settings.steps * longest[0]))))
-    tokens = max(int(longest[0]), -(-int(total[0]) // (settings.steps * rows)))
-    while True:
-        (bucket,) = choose_buckets(
-            sizes,
-            rows=rows,
-            tokens=tokens,
-            context=tokens,
-            count=1,
-            rows_multiple=devices,
-            block_slots=model.vision.block_slots,
-            costs=Costs(*multiplications(model)),
-        )
+    costs, share = multiplications(model), settings.steps * rows
+    if settings.device == "cpu":  # layers are written out, and the last MLP answers where something is supervised
+        mlp = 3 * model.decoder.hidden * model.decoder.mlp
+        costs = costs[0] - mlp, costs[1], costs[2] + mlp
+    block = model.vision.block_slots
+
+    def planned(tokens: int, patches: int, supervised: int) -> list | None:
+        bucket = Bucket(rows, Size(tokens, patches, supervised))
         plan = Plan(
             Mixture([Part("all", len(held))], seed=0).take,
             lambda places: sizes[places[:, 1]],
@@ -187,6 +183,16 @@ def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: 
             seed=0,
             examples=len(held),
         )
-        if len(plan) <= settings.steps:
-            return bucket, [plan[number] for number in range(len(plan))]
-        tokens += 16
+        return [plan[number] for number in range(len(plan))] if len(plan) <= settings.steps else None
+
+    def least(kind: int, step: int) -> range:
+        wanted = max(int(longest[kind]), -(-int(total[kind]) // share))
+        return range(-(-wanted // step) * step, int(1.6 * wanted) + 2 * step, step)
+
+    tried = [
+        (tokens, patches, count) for tokens in least(0, 16) for patches in least(1, block) for count in least(2, 32)
+    ]
+    size, plan = next(
+        (size, plan) for size in sorted(tried, key=lambda size: np.dot(costs, size)) if (plan := planned(*size))
+    )
+    return Bucket(rows, Size(*size)), plan
