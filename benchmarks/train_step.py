@@ -116,6 +116,10 @@ def table(settings: Settings, seconds: dict[str, list[float]], facts: dict[str, 
         theirs, mine = seconds["transformers"], seconds["vlm_jax"]
         each = [one / other for one, other in zip(theirs, mine, strict=True)]
         ratio = statistics.median(theirs) / statistics.median(mine)
+        token, patch, supervised = ours["costs"]
+        padded = ours["tokens"] / (1 - facts["transformers"]["padding"])
+        products = (padded * (token + supervised) + ours["patches"] * patch) / ours["products"]
+        print(f"  products of padded batches, without attention's: {products:.2f} times those of packed rows")
         print(f"  ratio of medians {ratio:.2f} (turn by turn {min(each):.2f} … {max(each):.2f})", flush=True)
 
 

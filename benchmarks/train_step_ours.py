@@ -1,5 +1,6 @@
 """vlm_jax's side of `train_step.py`: packed rows through the step that `scripts/train.py` runs."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from vlm_jax.parallel import mesh as meshes
 from vlm_jax.processing.rows import Example, Size, assemble, stack
 from vlm_jax.training.config import default_config
 from vlm_jax.training.flops import peak_flops, step_flops
-from vlm_jax.training.trainer import Trainer
+from vlm_jax.training.trainer import Trainer, written_out
 
 
 class Side:
@@ -61,7 +62,7 @@ class Side:
         ]
         config = default_config()
         config.model.path, config.data.path = "benchmark", "benchmark"
-        config.train.remat = "full" if settings.remat else "none"
+        config.train.remat = remat(settings)
         config.optimizer.update(learning_rate=LEARNING_RATE, warmup=0.0, final=1.0, weight_decay=0.0)
         config.optimizer.update(b1=BETAS[0], b2=BETAS[1], eps=EPSILON, clip_norm=CLIP_NORM)
         if settings.mode != "full":
@@ -135,12 +136,27 @@ class Side:
             "trained": sum(trainer.abstract[path].size for path in selection.trainable),
             "flops": sum(flops.of_batch(batch) for batch in self.batches),
             "peak": peak_flops(device.device_kind),
+            "products": room * float(np.dot(slot_costs(self.settings, self.model), dataclasses.astuple(size))),
+            "costs": multiplications(self.model),
             "device": device.device_kind,
             "memory": memory.get("peak_bytes_in_use"),
             **({"tried": self.tried} if len(self.tried) > 1 else {}),
             "compiling": self.compiling,
             "library": f"jax {jax.__version__}",
         }
+
+
+def remat(settings: Settings) -> str:
+    return "full" if settings.remat else "none"
+
+
+def slot_costs(settings: Settings, model: VLMConfig) -> tuple[float, float, float]:
+    """Multiplications of the forward pass for a token, a patch and a supervised position, without attention's."""
+    token, patch, supervised = multiplications(model)
+    if written_out(remat(settings), model, settings.device):  # the last MLP answers where something is supervised alone
+        mlp = 3 * model.decoder.hidden * model.decoder.mlp
+        token, supervised = token - mlp, supervised + mlp
+    return token, patch, supervised
 
 
 def precision(trainer: Trainer) -> str:
@@ -168,10 +184,7 @@ def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: 
     rows = devices
     if settings.device == "gpu":
         rows = max(1, min(settings.samples, int(total[0] // (settings.steps * longest[0]))))
-    costs, share = multiplications(model), settings.steps * rows
-    if settings.device == "cpu":  # layers are written out, and the last MLP answers where something is supervised
-        mlp = 3 * model.decoder.hidden * model.decoder.mlp
-        costs = costs[0] - mlp, costs[1], costs[2] + mlp
+    costs, share = slot_costs(settings, model), settings.steps * rows
     block = model.vision.block_slots
 
     def planned(tokens: int, patches: int, supervised: int) -> list | None:
@@ -187,7 +200,9 @@ def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: 
 
     def least(kind: int, step: int) -> range:
         wanted = max(int(longest[kind]), -(-int(total[kind]) // share))
-        return range(-(-wanted // step) * step, int(1.6 * wanted) + 2 * step, step)
+        # As large as the largest samples would need, or they take half as much again as they would with nothing empty.
+        most = max(1.5 * wanted, -(-len(held) // share) * int(longest[kind]))
+        return range(max(step, -(-wanted // step) * step), int(most) + 2 * step, step)
 
     tried = [
         (tokens, patches, count) for tokens in least(0, 16) for patches in least(1, block) for count in least(2, 32)

@@ -21,7 +21,6 @@ OPEN_ROWS = 64
 """Rows of a size that may still be filled at one time: enough for a good fit, few enough to keep the shuffled order."""
 WINDOW = 1024
 """Examples that are measured and packed together."""
-_LOOSELY = 1.25  # rows that examples take, beside what they would if none had anything left
 _SNAPSHOTS = 16  # windows that a saved position may lie behind what is planned already
 
 
@@ -95,12 +94,6 @@ class Packer:
         free[len(rows)] = self._limits[bucket] - size
         rows.append([item])
         return closed
-
-    def room_for(self, sizes: Int[np.ndarray, "n 3"]) -> bool:
-        """Whether all of these can be packed, by estimate, before a row has to close."""
-        first = bucket_of(sizes, self._limits)
-        shares = ((sizes[first == bucket] / limit).sum(axis=0).max() for bucket, limit in enumerate(self._limits))
-        return all(_LOOSELY * more + len(rows) <= OPEN_ROWS for more, rows in zip(shares, self._rows, strict=True))
 
     def free(self, bucket: int) -> Int[np.ndarray, "rows 3"]:
         """What the open rows of a bucket have left."""
@@ -277,10 +270,6 @@ class Plan:
             places = self._take(start, count)
             sizes = self._measure(places)
             kept = np.flatnonzero((sizes >= 0).all(axis=1))
-            last = self._examples is not None and start + count >= self._examples
-            if self._shuffle and last and len(kept) and self._packer.room_for(sizes[kept]):
-                # No row closes before the last example: the largest first, so that the small ones fill what is left.
-                kept = kept[np.argsort(-(sizes[kept] / self._limits[-1]).max(axis=1), kind="stable")]
             self._barren = 0 if len(kept) else self._barren + count
             if self._epoch is not None and self._barren >= max(2 * self._epoch, self._window):
                 raise InputError(f"none of {self._barren:,} examples in a row can be used; ledger.jsonl says why")

@@ -90,16 +90,6 @@ def test_rows_are_well_filled():
     assert patches == 1.0 and supervised == pytest.approx(1 - 3000 / 512 / batches)
 
 
-def test_a_set_whose_rows_all_stay_open_is_packed_largest_first():
-    """Halves come last in the file, behind what is smaller: taken in its order, they leave rows half full."""
-    lengths = [Size(27, 64, 2), Size(23, 64, 2)] * 20 + [Size(51, 64, 2)] * 20
-    few = [Bucket(1, Size(101, 1280, 40))]
-    assert len(plan_of(lengths, buckets=few)) == 20  # 51 + 27 + 23 in each
-    assert len(plan_of(lengths, buckets=few, shuffle=False)) > 20
-    # A run that shows more than its open rows can hold takes what comes.
-    assert len(plan_of(lengths, buckets=few, window=1024, examples=300)) > 100
-
-
 def test_the_last_batches_of_an_epoch_are_filled_with_empty_rows():
     plan = plan_of([Size(60, 64, 2)] * 7, examples=21)
     batches = batches_of(plan)

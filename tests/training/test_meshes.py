@@ -39,9 +39,13 @@ def single(base, batch):
     return losses, jax.device_get(weights)
 
 
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (1, 4, 2)], ids=["data=8", "fsdp=8", "fsdp=4,tensor=2"])
-def test_every_mesh_takes_the_same_steps(base, batch, single, mesh):
-    _, losses, weights, *_ = run(base, batch, STEPS, devices=8, mesh=mesh, **SETTINGS)
+@pytest.mark.parametrize(
+    "mesh, remat",
+    [((8, 1, 1), "full"), ((1, 8, 1), "full"), ((1, 4, 2), "none")],
+    ids=["data=8", "fsdp=8", "fsdp=4,tensor=2, layers written out"],
+)
+def test_every_mesh_takes_the_same_steps(base, batch, single, mesh, remat):
+    _, losses, weights, *_ = run(base, batch, STEPS, devices=8, mesh=mesh, train__remat=remat, **SETTINGS)
     np.testing.assert_allclose(losses, single[0], atol=1e-4)
     close(weights, single[1])
 

@@ -39,7 +39,7 @@ def make_trainer(base, devices, mesh, settings):
     """Of a run on so many devices; settings as {"section__name": value}."""
     config = default_config()
     config.model.path = str(base)
-    config.batch.rows, config.train.remat, config.train.steps = ROWS, "none", 50
+    config.batch.rows, config.train.steps = ROWS, 50
     config.optimizer.learning_rate = 1e-2
     config.optimizer.warmup = 0.0
     for key, value in settings.items():

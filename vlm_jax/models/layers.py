@@ -183,7 +183,8 @@ class Stack(nnx.Module):
           period: how many layers one scanned body holds; divides depth.
           remat: a key of `REMAT_POLICIES`.
           unroll: the layers are written out one after another. A CPU, for which a scan makes and fills a stack of
-            everything that is kept for the backward pass, takes a sixth less time; compiling takes longer.
+            everything that is kept for the backward pass, takes a sixth less time; compiling takes longer, and `remat`
+            spares a CPU no memory then.
           last: with `unroll`, what is applied to the last layer instead; its carry may have another shape.
 
         Returns:

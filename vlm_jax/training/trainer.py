@@ -44,6 +44,14 @@ def compute_dtype(name: str, platform: str):
     return jnp.dtype(name)
 
 
+def written_out(remat: str, model: VLMConfig, platform: str) -> bool:
+    """Whether layers are not scanned: on CPUs, where it was measured, in shallow stacks that recompute nothing.
+
+    Of layers that are written out a CPU's compiler recomputes what it is told to, and keeps all of it nevertheless.
+    """
+    return platform == "cpu" and remat == "none" and max(model.vision.depth, model.decoder.layers) <= SHALLOW
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """Steps [start, end), counted from 0, in which the same parameters train."""
@@ -74,8 +82,7 @@ class Trainer:
         self.selection = select(config, model, self.dtype)
         self.abstract = self.selection.abstract
         self.shardings = parameter_shardings(self.abstract, mesh)
-        # Measured on CPUs alone.
-        unroll = platform == "cpu" and max(model.vision.depth, model.decoder.layers) <= SHALLOW
+        unroll = written_out(config.train.remat, model, platform)
         how = {"dtype": self.dtype, "implementation": self.attention, "remat": config.train.remat, "unroll": unroll}
         loss = make_loss(model, **how, attach=self.selection.attach)
         whole = replicated(mesh)
