@@ -177,8 +177,8 @@ def _drawn(number: int, path: str, shape: tuple[int, ...], dtype) -> jax.Array:
 
 def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: int) -> tuple[Bucket, list]:
     """Rows so large that the data take `settings.steps` batches: on a CPU one a device, as its attention skips what
-    segments hide; else as short as the longest sample allows. Their sizes are searched for, as a run's are
-    (`data_pipeline.buckets`), so that what stays empty costs least."""
+    segments hide; else as short as the longest sample allows. The size is the cheapest whose rows suffice: all
+    are tried, where `data_pipeline.buckets`, which has a run's whole data before it, tries a few on a sample."""
     sizes = as_array([example.size for example in held])
     total, longest = sizes.sum(axis=0), sizes.max(axis=0)
     rows = devices

@@ -42,16 +42,8 @@ class VLM(nnx.Module):
 
         self.head = nnx.data(None if config.decoder.tied else _weights(embedding[::-1], **make))
 
-    def embed(
-        self,
-        batch: Batch,
-        *,
-        dtype=jnp.float32,
-        implementation: str = "chunked",
-        remat: str = "none",
-        unroll: bool = False,
-    ) -> Float[Array, "b t d"]:
-        """Token embeddings with every image token replaced by the visual embedding it takes."""
+    def embed(self, batch: Batch, *, dtype=jnp.float32, **how) -> Float[Array, "b t d"]:
+        """Token embeddings with every image token replaced by the visual embedding it takes; `how` is the tower's."""
         x = self.embed_tokens(batch["tokens"], dtype)
         if "patches" not in batch:
             return x
@@ -61,9 +53,7 @@ class VLM(nnx.Module):
             batch["image_ids"],
             batch["window_ids"],
             dtype=dtype,
-            implementation=implementation,
-            remat=remat,
-            unroll=unroll,
+            **how,
         )
         visual = self.connector(patches)
         index = batch["visual_index"]
