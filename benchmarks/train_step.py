@@ -15,8 +15,10 @@ after a step; otherwise the exit status is 1. On a GPU weights are drawn on the 
 (`vlm_jax.training.flops`), the same for both. What cannot run is left out by name. Wants PyTorch, transformers and
 peft, which `make test` installs. Both sides' memory comes in huge pages, and what is freed is kept (GLIBC_TUNABLES): or
 page faults would be measured, PyTorch's above all, whose tensors of more than 32 MB are mapped anew each time. On a CPU
-vlm_jax takes one device or a device for each core (`JAX_NUM_CPU_DEVICES`, `mesh.fsdp`), whichever is faster. PyTorch's
-threads spin while they wait: where something else runs on the same cores, measure under OMP_WAIT_POLICY=PASSIVE.
+each side is measured with one arena for all threads as well, and the faster of the two counts: it keeps the temporaries
+of an XLA program, which are one piece, and makes small models slower. On a CPU vlm_jax takes one device or a device for
+each core (`JAX_NUM_CPU_DEVICES`, `mesh.fsdp`), whichever is faster. PyTorch's threads spin while they wait: where
+something else runs on the same cores, measure under OMP_WAIT_POLICY=PASSIVE.
 """
 
 import argparse
@@ -34,27 +36,16 @@ from side_by_side import Worker
 from train_step_data import SHAPES, Settings, model_of
 
 SIDES = {"transformers": "train_step_theirs", "vlm_jax": "train_step_ours"}
+KEPT = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=20000000000"
+ALLOCATORS = {"arenas": KEPT, "one arena": f"{KEPT}:glibc.malloc.arena_max=1"}
+"""How memory is kept: what a process is started with in GLIBC_TUNABLES."""
 
 
 def compare(settings: Settings, rounds: int, turns: int) -> bool:
     """Measures both sides and prints what was found; whether their losses agree, as far as they are compared."""
     absent = left_out(settings)
     if settings.device == "cpu" and not absent:
-        seconds, facts, losses = {side: [] for side in SIDES}, {}, {}
-        for number in range(rounds):
-            for side in ("vlm_jax", "transformers"):
-                worker = Worker(SIDES[side], settings)
-                if number:
-                    worker("turn")  # its memory is taken the first time
-                elif side == "vlm_jax":
-                    chosen, losses[side] = worker("losses")
-                else:
-                    losses[side] = worker("losses", chosen)
-                seconds[side] += [worker("turn") for _ in range(turns)]
-                facts[side] = worker("facts")
-                worker.close()
-        table(settings, seconds, facts)
-        return agree(settings, losses)
+        return alternate(settings, rounds, turns)
     seconds, facts = {}, {}
     for side in SIDES:
         if side == "transformers" and absent:
@@ -71,6 +62,42 @@ def compare(settings: Settings, rounds: int, turns: int) -> bool:
     if absent:
         print(f"  left out: {absent}", flush=True)
     return "vlm_jax" in seconds
+
+
+def alternate(settings: Settings, rounds: int, turns: int) -> bool:
+    """On a CPU: the sides in turn, with each allocator; whether their losses agree."""
+    given = os.environ.get("GLIBC_TUNABLES")
+    allocators = {"GLIBC_TUNABLES as given": given} if given else ALLOCATORS
+    taken = {side: {name: [] for name in allocators} for side in SIDES}
+    facts, losses = {}, {}
+    for _ in range(rounds):
+        for side in ("vlm_jax", "transformers"):
+            for name, tunables in allocators.items():
+                os.environ["GLIBC_TUNABLES"] = tunables
+                worker = Worker(SIDES[side], settings)
+                if side in losses:
+                    worker("turn")  # its memory is taken the first time
+                elif side == "vlm_jax":
+                    chosen, losses[side] = worker("losses")
+                else:
+                    losses[side] = worker("losses", chosen)
+                taken[side][name] += [worker("turn") for _ in range(turns)]
+                facts[side, name] = worker("facts")
+                worker.close()
+    os.environ.pop("GLIBC_TUNABLES")
+    if given:
+        os.environ["GLIBC_TUNABLES"] = given
+    middle = {side: {name: statistics.median(found) for name, found in taken[side].items()} for side in SIDES}
+    best = {side: min(middle[side], key=middle[side].get) for side in SIDES}
+    seconds = {side: taken[side][name] for side, name in best.items()}
+    held = {side: facts[side, name] for side, name in best.items()}
+    if len(allocators) > 1:
+        for side in SIDES:
+            held[side]["tried"] = held[side].get("tried", {}) | {
+                f"turns with {at}": m for at, m in middle[side].items()
+            }
+    table(settings, seconds, held)
+    return agree(settings, losses)
 
 
 def left_out(settings: Settings) -> str:
@@ -159,8 +186,8 @@ def main() -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     os.environ["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
     os.environ["JAX_NUM_CPU_DEVICES"] = str(threads)
-    kept = "glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=20000000000"
-    os.environ.setdefault("GLIBC_TUNABLES", f"glibc.malloc.hugetlb=1:{kept}")
+    if gpu:
+        os.environ.setdefault("GLIBC_TUNABLES", KEPT)
     print(f"{given.device}, {threads} cores; {given.rounds if not gpu else 1} rounds of {turns} turns", flush=True)
     sound = True
     for preset in (given.preset or ("3b" if gpu else "5m,100m")).split(","):
