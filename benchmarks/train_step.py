@@ -41,11 +41,11 @@ ALLOCATORS = {"arenas": KEPT, "one arena": f"{KEPT}:glibc.malloc.arena_max=1"}
 """How memory is kept: what a process is started with in GLIBC_TUNABLES."""
 
 
-def compare(settings: Settings, rounds: int, turns: int) -> bool:
+def compare(settings: Settings, rounds: int, turns: int, allocators: dict[str, str]) -> bool:
     """Measures both sides and prints what was found; whether their losses agree, as far as they are compared."""
     absent = left_out(settings)
     if settings.device == "cpu" and not absent:
-        return alternate(settings, rounds, turns)
+        return alternate(settings, rounds, turns, allocators)
     seconds, facts = {}, {}
     for side in SIDES:
         if side == "transformers" and absent:
@@ -64,10 +64,8 @@ def compare(settings: Settings, rounds: int, turns: int) -> bool:
     return "vlm_jax" in seconds
 
 
-def alternate(settings: Settings, rounds: int, turns: int) -> bool:
+def alternate(settings: Settings, rounds: int, turns: int, allocators: dict[str, str]) -> bool:
     """On a CPU: the sides in turn, with each allocator; whether their losses agree."""
-    given = os.environ.get("GLIBC_TUNABLES")
-    allocators = {"GLIBC_TUNABLES as given": given} if given else ALLOCATORS
     taken = {side: {name: [] for name in allocators} for side in SIDES}
     facts, losses = {}, {}
     for _ in range(rounds):
@@ -84,18 +82,13 @@ def alternate(settings: Settings, rounds: int, turns: int) -> bool:
                 taken[side][name] += [worker("turn") for _ in range(turns)]
                 facts[side, name] = worker("facts")
                 worker.close()
-    os.environ.pop("GLIBC_TUNABLES")
-    if given:
-        os.environ["GLIBC_TUNABLES"] = given
-    middle = {side: {name: statistics.median(found) for name, found in taken[side].items()} for side in SIDES}
-    best = {side: min(middle[side], key=middle[side].get) for side in SIDES}
-    seconds = {side: taken[side][name] for side, name in best.items()}
-    held = {side: facts[side, name] for side, name in best.items()}
-    if len(allocators) > 1:
-        for side in SIDES:
-            held[side]["tried"] = held[side].get("tried", {}) | {
-                f"turns with {at}": m for at, m in middle[side].items()
-            }
+    seconds, held = {}, {}
+    for side, found in taken.items():
+        middle = {name: statistics.median(each) for name, each in found.items()}
+        best = min(middle, key=middle.get)
+        seconds[side], held[side] = found[best], facts[side, best]
+        if len(middle) > 1:
+            held[side].setdefault("tried", {}).update({f"turns with {name}": one for name, one in middle.items()})
     table(settings, seconds, held)
     return agree(settings, losses)
 
@@ -186,6 +179,8 @@ def main() -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     os.environ["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
     os.environ["JAX_NUM_CPU_DEVICES"] = str(threads)
+    kept = os.environ.get("GLIBC_TUNABLES")
+    allocators = {"GLIBC_TUNABLES as given": kept} if kept else ALLOCATORS
     if gpu:
         os.environ.setdefault("GLIBC_TUNABLES", KEPT)
     print(f"{given.device}, {threads} cores; {given.rounds if not gpu else 1} rounds of {turns} turns", flush=True)
@@ -209,7 +204,9 @@ def main() -> None:
             )
             for lengths in (given.lengths or ("ragged" if gpu else "ragged,mixed,equal")).split(","):
                 for mode in (given.modes or ("full,lora,qlora" if gpu else "full")).split(","):
-                    sound &= compare(dataclasses.replace(settings, lengths=lengths, mode=mode), given.rounds, turns)
+                    sound &= compare(
+                        dataclasses.replace(settings, lengths=lengths, mode=mode), given.rounds, turns, allocators
+                    )
     if not sound:
         sys.exit("the two sides did not do the same work, or one did not run")
 

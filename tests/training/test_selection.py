@@ -112,14 +112,6 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_but_the_place_in_the_sc
     assert any(map(place, before))
 
 
-def test_a_step_that_draws_nothing_is_one_program_for_all_seeds(base):
-    shapes = batch_shapes(ROWS, CAPACITY, patch_values=588, merge_unit=4)
-    one, other = (
-        make_trainer(base, 1, (-1, 1, 1), {"train__seed": seed}).trace(shapes).lower().as_text() for seed in (0, 1)
-    )
-    assert one == other
-
-
 def stacked(jaxpr, shapes):
     """Shapes of what any loop of a program hands out anew, of those asked for."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)

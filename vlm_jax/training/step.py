@@ -50,7 +50,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
-    draw: Callable[[Array], Flat] | None = None,
+    draw: Callable[[Array], Flat] = lambda key: {},
     seed: int = 0,
     accumulate: int = 1,
 ) -> Callable:
@@ -59,31 +59,23 @@ def make_step(
     `number` counts finished steps; the metrics are scalars that stay on the device.
 
     Args:
-      draw: what a step draws at random (`adapters.lora.seeds`), from a key made of the seed; where nothing is drawn the
-        program is the same for every seed, and compiled once for all of them.
+      draw: what a step draws at random (`adapters.lora.seeds`), from a key.
       accumulate: so many parts of the rows go through the model one after another; the gradient is that of the whole
         batch, every supervised token counting the same.
     """
 
-    def drawn(number, part=None) -> Flat:
-        """For a step, or for a part of it."""
-        if draw is None:
-            return {}
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        return draw(key if part is None else jax.random.fold_in(key, part))
-
-    def gradients_of(trainable: Flat, frozen: Flat, batch: Batch, number):
+    def gradients_of(trainable: Flat, frozen: Flat, batch: Batch, key):
         """(mean loss, supervised tokens), and the gradient of the mean."""
         if accumulate == 1:
-            return jax.value_and_grad(loss, has_aux=True)(trainable, {**frozen, **drawn(number)}, batch)
+            return jax.value_and_grad(loss, has_aux=True)(trainable, {**frozen, **draw(key)}, batch)
 
-        def total(trainable, rows, place):
-            mean, weight = loss(trainable, {**frozen, **drawn(number, place)}, rows)
+        def total(trainable, rows, key):
+            mean, weight = loss(trainable, {**frozen, **draw(key)}, rows)
             return mean * weight, weight
 
         def part(carry, given):
-            rows, place = given
-            found = jax.value_and_grad(total, has_aux=True)(trainable, rows, place)
+            rows, number = given
+            found = jax.value_and_grad(total, has_aux=True)(trainable, rows, jax.random.fold_in(key, number))
             return jax.tree.map(jnp.add, carry, found), None
 
         zero = ((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, trainable))
@@ -93,7 +85,8 @@ def make_step(
         return (value * share, weight), jax.tree.map(lambda leaf: leaf * share, gradients)
 
     def step(trainable: Flat, moments, frozen: Flat, batch: Batch, number):
-        (value, weight), gradients = gradients_of(trainable, frozen, batch, number)
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        (value, weight), gradients = gradients_of(trainable, frozen, batch, key)
         norm = optax.global_norm(gradients)
         sound = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, stepped = optimizer.update(gradients, moments, trainable)

@@ -112,7 +112,7 @@ class Trainer:
                 loss,
                 optimizer,
                 schedule,
-                draw=functools.partial(lora.seeds, self.selection.seeds) if self.selection.seeds else None,
+                draw=functools.partial(lora.seeds, self.selection.seeds),
                 seed=settings.train.seed,
                 accumulate=settings.batch.accumulate,
             ),
