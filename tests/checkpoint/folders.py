@@ -9,10 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from vlm_jax.checkpoint import description, hf_folder
 from vlm_jax.processing.new_tokenizer import write_tokenizer
 from vlm_jax.processing.processor import ImageSettings, image_settings_json
 
 VOCAB = 320
+SHARD = "20KB"
+"""For folders of many files."""
 IMAGES = ImageSettings().with_budget((4, 64))
 # No two sides that meet are equal, so that a tensor read the wrong way round has another shape.
 TEXT = {
@@ -33,6 +36,10 @@ VISION = {
     "out_hidden_size": 32,
     "fullatt_block_indexes": [1],
 }
+
+
+def read(folder: Path, **settings):
+    return hf_folder.read_parameters(folder, description.read_config(folder), **settings)
 
 
 def save_folder(
