@@ -54,6 +54,7 @@ EXTRAS = {
         # What jax[tpu] asks for: training steps are compiled for a TPU that is not there.
         "libtpu==0.0.42.*; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "peft>=0.18",
+        "psutil>=6.0",
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",

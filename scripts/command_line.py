@@ -18,6 +18,8 @@ import importlib.util
 import inspect
 import os
 import re
+import select
+import signal
 import sys
 import traceback
 import types
@@ -64,6 +66,7 @@ def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:
     try:
         if _asks_help(argv):
             _print_help(argv, config)
+            sys.stdout.flush()
             return 0
         overrides = _parse_flags(argv, config)
         if config:
@@ -78,12 +81,23 @@ def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # else the interpreter tries to flush once more, and complains
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 128 + signal.SIGPIPE
         return _fail(_os_reason(error))
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error} (unexpected: run again with --debug for the traceback)")
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of our output has gone, as `… | head` does once it has read enough."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not any(happened & (select.POLLERR | select.POLLHUP) for _, happened in output.poll(0)):
+        return False
+    # What is left in the buffer goes nowhere; the interpreter would complain of it at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 class _UsageError(Exception):

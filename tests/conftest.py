@@ -4,6 +4,7 @@ Must come before anything loads JAX, which reads the environment once.
 """
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +23,10 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 # What tests wait for is mostly XLA at work on models so small that their speed is nothing. Told not to optimise, and to
 # write loops without its newer emitters, it is six times as quick. What is proven of programs as they ship (exact
 # resumption, and the whole way of a person) is compiled as they ship: `started.as_shipped`.
-for flag in ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"):
+quick = ["--xla_backend_optimization_level=0"]
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # which knows no others, and dies of the flag
+    quick.append("--xla_cpu_use_fusion_emitters=false")
+for flag in quick:
     if flag.split("=")[0] not in os.environ["XLA_FLAGS"]:
         os.environ["XLA_FLAGS"] += f" {flag}"
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -144,12 +145,18 @@ def test_an_interrupt_exits_with_130_and_one_line(start):
     assert start(body("raise KeyboardInterrupt"), "--model=m") == (130, "", ["error: interrupted"])
 
 
-def test_a_closed_pipe_is_one_line(start, tmp_path):
-    start(body("print('x' * 10**6)"), "--model=m")
+@pytest.mark.parametrize("arguments", ["--model=m", "--help"])
+def test_a_reader_that_has_read_enough_is_no_error(start, tmp_path, arguments):
+    start(body("print('x' * 10**6)").replace("something small", "something small" * 10**5), "--model=m")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
-    command = f"{sys.executable} small.py --model=m | true"
-    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.stderr.splitlines() in ([], ["error: Broken pipe"])
+    command = f"set -o pipefail; {sys.executable} small.py {arguments} | true"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_pipe_that_is_not_our_output_is_told(start):
+    status, _, errors = start(body("raise BrokenPipeError(32, 'Broken pipe')"), "--model=m")
+    assert (status, errors) == (1, ["error: Broken pipe"])
 
 
 def test_help_prints_the_docstring_and_only_the_flags_of_the_script(start):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import jax.numpy as jnp
+import psutil
 import pytest
 
 import command_line
@@ -125,17 +126,17 @@ def finished(material, tmp_path_factory):
 
     process = begin(config, output)
     wait_for(lambda: run_folder.latest_step(cells / second / "run"), process)
-    (child,) = map(int, subprocess.check_output(["pgrep", "-P", str(process.pid)]).split())
-    os.kill(child, signal.SIGSTOP)
+    (child,) = psutil.Process(process.pid).children()
+    child.suspend()
     process.kill()
     process.communicate()
     before = {path: when for path, when in times(cells / first).items() if path.is_file()}
     # The child still writes into its cell.
     refused = sweep(config, output)
     assert refused.returncode == 1 and "another process is sweeping in this folder" in refused.stderr, refused.stderr
-    os.kill(child, signal.SIGKILL)
-    while subprocess.run(["pgrep", "-g", str(child)], stdout=subprocess.DEVNULL).returncode == 0:
-        time.sleep(0.05)
+    family = [child, *child.children(recursive=True)]
+    child.kill()
+    assert not psutil.wait_procs(family, timeout=60)[1]
 
     done = sweep(config, output)
     assert done.returncode == 0, done.stderr

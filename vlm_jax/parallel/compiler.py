@@ -19,4 +19,7 @@ def options_of_what_runs_once() -> dict[str, int | bool]:
     """For programs that run a single time: on CPUs optimising takes far longer than they do."""
     if jax.default_backend() != "cpu":
         return {}
-    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    options = {"xla_backend_optimization_level": 0}
+    if jax.__version_info__ < (0, 11):  # XLA has only its newer emitters since, and refuses what it does not know
+        options["xla_cpu_use_fusion_emitters"] = False
+    return options
