@@ -43,7 +43,7 @@ def main(config: ConfigDict) -> None:
     from data_pipeline.ledger import Ledger
     from vlm_jax.checkpoint import description, run_folder
     from vlm_jax.checkpoint.files import write_json
-    from vlm_jax.checkpoint.model_source import adapter_settings, open_model
+    from vlm_jax.checkpoint.model_source import adapter_settings
     from vlm_jax.checkpoint.workdir import open_workdir
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.parallel import hosts
@@ -64,26 +64,7 @@ def main(config: ConfigDict) -> None:
     workdir = open_workdir(flags.FLAGS.workdir)
     done = run_folder.latest_step(workdir.home)
     hosts.agree(done, f"--workdir={workdir}, its newest checkpoint")
-    # A run that goes on needs its own folder, and the base that its adapters name; nothing else.
-    moved = False
-    path = config.model.path
-    if done is None and config.assemble.encoder:
-        path = assembled(config, workdir.home)
-    try:
-        source = open_model(path if done is None else str(workdir))
-    except InputError as error:
-        if done is None:
-            raise
-        moved = True
-        try:
-            source = open_model(str(workdir), base=config.model.path)  # the base lies elsewhere now
-        except InputError:
-            raise error from None
-    if done is None and source.lora is not None:
-        raise InputError(
-            f"config.model.path is {config.model.path}, a model with adapters; merge them first: "
-            f"scripts/convert_checkpoint.py --source={config.model.path} --target=FOLDER"
-        )
+    source, moved = opened(config, workdir, done)
     model = source.config
     processor = description.read_processor(
         source.assets, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
@@ -201,6 +182,31 @@ def main(config: ConfigDict) -> None:
     if measure is not None and best is not None and best[0] != steps:
         say(f"lowest loss on held-out examples: {best[1]:.4f}, {workdir.home / 'checkpoints' / str(best[0])}")
     say(f"done: ask it with  scripts/chat.py --model={workdir} --image=PICTURE --question=QUESTION")
+
+
+def opened(config: ConfigDict, workdir, done: int | None):
+    """The model that the run starts from, or goes on from; and whether its adapters' base lies elsewhere by now.
+
+    A run that goes on needs its own folder, and the base that its adapters name; nothing else.
+    """
+    from vlm_jax.checkpoint.model_source import open_model
+    from vlm_jax.errors import InputError
+
+    if done is not None:
+        try:
+            return open_model(str(workdir)), False
+        except InputError as error:
+            try:
+                return open_model(str(workdir), base=config.model.path), True
+            except InputError:
+                raise error from None
+    source = open_model(assembled(config, workdir.home) if config.assemble.encoder else config.model.path)
+    if source.lora is not None:
+        raise InputError(
+            f"config.model.path is {config.model.path}, a model with adapters; merge them first: "
+            f"scripts/convert_checkpoint.py --source={config.model.path} --target=FOLDER"
+        )
+    return source, False
 
 
 def assembled(config: ConfigDict, workdir: PurePath) -> str:

@@ -118,7 +118,9 @@ def stacked(jaxpr, shapes):
     found = []
     for equation in jaxpr.eqns:
         if equation.primitive.name == "scan":
-            found += [v.aval.shape for v in equation.outvars[equation.params["num_carry"] :] if v.aval.shape in shapes]
+            for whole, one in zip(equation.outvars, equation.params["jaxpr"].jaxpr.outvars, strict=True):
+                anew = whole.aval.shape != one.aval.shape  # otherwise it is carried
+                found += [whole.aval.shape] if anew and whole.aval.shape in shapes else []
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else [value]:
                 if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):

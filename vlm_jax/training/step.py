@@ -87,7 +87,7 @@ def make_step(
     def step(trainable: Flat, moments, frozen: Flat, batch: Batch, number):
         key = jax.random.fold_in(jax.random.key(seed), number)
         (value, weight), gradients = gradients_of(trainable, frozen, batch, key)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         sound = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, stepped = optimizer.update(gradients, moments, trainable)
         moved = optax.apply_updates(trainable, updates)
