@@ -13,15 +13,17 @@ ended before, since two that hold gigabytes slow each other down even while one 
 On a CPU both read one checkpoint that transformers wrote, and their losses on the same samples must agree, before and
 after a step; otherwise the exit status is 1. On a GPU weights are drawn on the device. MFU counts model FLOPs
 (`vlm_jax.training.flops`), the same for both. What cannot run is left out by name. Wants PyTorch, transformers and
-peft, which `make test` installs. Both sides' memory comes in huge pages, and what is freed is kept (GLIBC_TUNABLES): or
-page faults would be measured, PyTorch's above all, whose tensors of more than 32 MB are mapped anew each time. On a CPU
-each side is measured with one arena for all threads as well, and the faster of the two counts: it keeps the temporaries
-of an XLA program, which are one piece, and makes small models slower. On a CPU vlm_jax takes one device or a device for
+peft, which `make test` installs. On a CPU each side is measured with every allocator there is, and its fastest counts:
+glibc's, which maps and clears the temporaries of an XLA program (one piece) and PyTorch's large tensors anew at every
+step; the same with one arena for all threads, which keeps them, and makes small models slower; tcmalloc and jemalloc
+where they are installed (Debian: libtcmalloc-minimal4, libjemalloc2). On a CPU vlm_jax takes one device or a device for
 each core (`JAX_NUM_CPU_DEVICES`, `mesh.fsdp`), whichever is faster. PyTorch's threads spin while they wait: where
 something else runs on the same cores, measure under OMP_WAIT_POLICY=PASSIVE.
 """
 
 import argparse
+import contextlib
+import ctypes.util
 import dataclasses
 import importlib.util
 import math
@@ -30,6 +32,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from side_by_side import Worker
@@ -37,15 +40,27 @@ from train_step_data import SHAPES, Settings, model_of
 
 SIDES = {"transformers": "train_step_theirs", "vlm_jax": "train_step_ours"}
 KEPT = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=20000000000"
-ALLOCATORS = {"arenas": KEPT, "one arena": f"{KEPT}:glibc.malloc.arena_max=1"}
-"""How memory is kept: what a process is started with in GLIBC_TUNABLES."""
+_ONE_ARENA = {"GLIBC_TUNABLES": f"{KEPT}:glibc.malloc.arena_max=1"}
+_NEVER_GIVEN_BACK = "thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
 
 
-def compare(settings: Settings, rounds: int, turns: int, allocators: dict[str, str]) -> bool:
+def allocators() -> dict[str, dict[str, str]]:
+    """What a process is started with, by who keeps its memory: glibc in two ways, and others that are installed."""
+    known = {"glibc": {"GLIBC_TUNABLES": KEPT}, "one-arena": _ONE_ARENA}
+    for name, library, more in (
+        ("tcmalloc", "tcmalloc_minimal", {}),
+        ("jemalloc", "jemalloc", {"MALLOC_CONF": _NEVER_GIVEN_BACK}),
+    ):
+        if sys.platform == "linux" and (found := ctypes.util.find_library(library)):
+            known[name] = {"LD_PRELOAD": found, **more}
+    return known
+
+
+def compare(settings: Settings, rounds: int, turns: int, chosen: dict[str, dict[str, str]]) -> bool:
     """Measures both sides and prints what was found; whether their losses agree, as far as they are compared."""
     absent = left_out(settings)
     if settings.device == "cpu" and not absent:
-        return alternate(settings, rounds, turns, allocators)
+        return alternate(settings, rounds, turns, chosen)
     seconds, facts = {}, {}
     for side in SIDES:
         if side == "transformers" and absent:
@@ -64,21 +79,21 @@ def compare(settings: Settings, rounds: int, turns: int, allocators: dict[str, s
     return "vlm_jax" in seconds
 
 
-def alternate(settings: Settings, rounds: int, turns: int, allocators: dict[str, str]) -> bool:
+def alternate(settings: Settings, rounds: int, turns: int, chosen: dict[str, dict[str, str]]) -> bool:
     """On a CPU: the sides in turn, with each allocator; whether their losses agree."""
-    taken = {side: {name: [] for name in allocators} for side in SIDES}
+    taken = {side: {name: [] for name in chosen} for side in SIDES}
     facts, losses = {}, {}
     for _ in range(rounds):
         for side in ("vlm_jax", "transformers"):
-            for name, tunables in allocators.items():
-                os.environ["GLIBC_TUNABLES"] = tunables
-                worker = Worker(SIDES[side], settings)
+            for name, variables in chosen.items():
+                with environment(variables):
+                    worker = Worker(SIDES[side], settings)
                 if side in losses:
                     worker("turn")  # its memory is taken the first time
                 elif side == "vlm_jax":
-                    chosen, losses[side] = worker("losses")
+                    numbers, losses[side] = worker("losses")
                 else:
-                    losses[side] = worker("losses", chosen)
+                    losses[side] = worker("losses", numbers)
                 taken[side][name] += [worker("turn") for _ in range(turns)]
                 facts[side, name] = worker("facts")
                 worker.close()
@@ -91,6 +106,18 @@ def alternate(settings: Settings, rounds: int, turns: int, allocators: dict[str,
             held[side].setdefault("tried", {}).update({f"turns with {name}": one for name, one in middle.items()})
     table(settings, seconds, held)
     return agree(settings, losses)
+
+
+@contextlib.contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """With which processes are started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def left_out(settings: Settings) -> str:
@@ -168,6 +195,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, help="through the data, in a round (default: 2; on a GPU 5)")
     parser.add_argument("--visual_tokens", type=int, help="of a picture at most (default: 256; on a GPU 1024)")
     parser.add_argument("--remat", choices=("none", "full"), help="of both sides (default: none; on a GPU full)")
+    parser.add_argument("--allocators", help="on a CPU, with commas between (default: all that are installed)")
     given = parser.parse_args()
     gpu = given.device == "gpu"
     turns = given.turns or (5 if gpu else 2)
@@ -179,8 +207,10 @@ def main() -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     os.environ["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
     os.environ["JAX_NUM_CPU_DEVICES"] = str(threads)
-    kept = os.environ.get("GLIBC_TUNABLES")
-    allocators = {"GLIBC_TUNABLES as given": kept} if kept else ALLOCATORS
+    known = allocators()
+    names = given.allocators.split(",") if given.allocators else list(known)
+    if absent := [name for name in names if name not in known]:
+        sys.exit(f"--allocators: {', '.join(absent)} is not installed; known here: {', '.join(known)}")
     if gpu:
         os.environ.setdefault("GLIBC_TUNABLES", KEPT)
     print(f"{given.device}, {threads} cores; {given.rounds if not gpu else 1} rounds of {turns} turns", flush=True)
@@ -205,7 +235,10 @@ def main() -> None:
             for lengths in (given.lengths or ("ragged" if gpu else "ragged,mixed,equal")).split(","):
                 for mode in (given.modes or ("full,lora,qlora" if gpu else "full")).split(","):
                     sound &= compare(
-                        dataclasses.replace(settings, lengths=lengths, mode=mode), given.rounds, turns, allocators
+                        dataclasses.replace(settings, lengths=lengths, mode=mode),
+                        given.rounds,
+                        turns,
+                        {name: known[name] for name in names},
                     )
     if not sound:
         sys.exit("the two sides did not do the same work, or one did not run")
