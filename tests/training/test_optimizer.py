@@ -67,6 +67,82 @@ def test_adamw_is_optax_own():
     jax.tree.map(np.testing.assert_array_equal, first_update(config)[0], expected)
 
 
+def test_gradients_are_clipped_by_one_factor_as_optax_clips():
+    clip = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(1e-2, b1=0.9, b2=0.95, weight_decay=0.0))
+    optimizer = make_optimizer(settings(clip_norm=0.5), lambda count: 1e-2, ABSTRACT)
+    assert optax.tree.norm(values(1)) > 0.5
+    states = [one.update(values(1), one.init(values(0)), values(0))[1] for one in (optimizer, clip)]
+    mine, reference = (next(s for s in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(s)) for state in states)
+    for path in SHAPES:
+        np.testing.assert_allclose(mine.mu[path], reference.mu[path], rtol=1e-5)
+
+
+def _is_adam(leaf):
+    return isinstance(leaf, optax.ScaleByAdamState)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "muon"])
+def test_what_is_not_sound_changes_nothing_but_the_place_in_the_schedule(name, platform):
+    optimizer = make_optimizer(settings(name=name), learning_rate(settings(), 10), ABSTRACT, platform=platform)
+    parameters = values(0)
+    _, before = optimizer.update(values(1), optimizer.init(parameters), parameters)
+    broken = {path: jnp.full_like(value, jnp.nan) for path, value in values(2).items()}
+    _, after = optimizer.update(broken, before, parameters, sound=jnp.bool_(False))
+
+    def is_place(leaf):
+        return isinstance(leaf, optax.ScaleByScheduleState)
+
+    (held, tree), (found, same) = (jax.tree.flatten(state, is_leaf=is_place) for state in (before, after))
+    assert tree == same and sum(map(is_place, held)) >= 1
+    for old, new in zip(held, found, strict=True):
+        if is_place(old):
+            assert new.count == old.count + 1
+        else:
+            np.testing.assert_array_equal(new, old)
+
+
+def test_both_ways_to_take_adamws_steps_are_the_same():
+    cpu, other = (make_optimizer(settings(), lambda count: 1e-2, ABSTRACT, platform=name) for name in ("cpu", "gpu"))
+    states = cpu.init(values(0)), other.init(values(0))
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])  # a checkpoint of one goes on with the other
+    for seed in range(1, 4):
+        (mine, first), (theirs, second) = (
+            one.update(values(seed), state, values(0)) for one, state in zip((cpu, other), states, strict=True)
+        )
+        states = first, second
+        jax.tree.map(np.testing.assert_array_equal, mine, theirs)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_moments_are_not_copied_before_they_are_written_over():
+    """XLA copies them where new ones are computed twice, as with optax's own AdamW; ours are written in place."""
+    ours, plain = make_optimizer(settings(), lambda count: 1e-2, ABSTRACT, platform="cpu"), optax.adamw(1e-2)
+
+    def mine(gradients, state, parameters, sound):
+        return ours.update(gradients, state, parameters, sound=sound)
+
+    def usual(gradients, state, parameters, sound):
+        updates, stepped = plain.update(gradients, state, parameters)
+        return updates, jax.tree.map(lambda new, old: jnp.where(sound, new, old), stepped, state)
+
+    def copies(init, update):
+        def step(parameters, state, gradients):
+            gradients = jax.tree.map(jnp.sin, gradients)
+            sound = jnp.isfinite(optax.tree.norm(gradients))
+            updates, state = update(gradients, state, parameters, sound)
+            moved = jax.tree.map(lambda p, u: jnp.where(sound, p + u, p), parameters, updates)
+            return moved, state
+
+        shapes = {path: jax.ShapeDtypeStruct((128, 1024), jnp.float32) for path in SHAPES}
+        state = jax.eval_shape(init, shapes)
+        text = jax.jit(step, donate_argnums=(0, 1)).lower(shapes, state, shapes).compile().as_text()
+        return text.count("f32[128,1024]{1,0} copy(")
+
+    assert copies(ours.init, mine) == 0
+    assert copies(plain.init, usual) > 0  # otherwise ours is no longer needed
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_moments_lie_where_their_parameters_lie(name):
     mesh = make_mesh(MeshShape(data=1, fsdp=8, tensor=1))

@@ -1,6 +1,9 @@
 """The optimizer: AdamW, Adafactor or Muon under warm-up and cosine decay, behind a clip of the global gradient norm."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
 
@@ -34,25 +37,28 @@ MUON_RMS = 0.2
 learning rate suits both."""
 
 
-def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.GradientTransformation:
+def make_optimizer(
+    settings, schedule: optax.Schedule, abstract: dict, *, platform: str | None = None
+) -> optax.GradientTransformationExtraArgs:
     """The optimizer over {path: array}; weight decay spares norms and biases.
 
+    Its `update` takes `sound`: where that is false its state is left as it was, but for the place in the schedule.
+
     With `muon`, kernels are stepped along their orthogonalised momentum (Jordan et al. 2024), everything else as by
-    AdamW. `abstract`: {path: ShapeDtypeStruct} of what trains.
+    AdamW. `abstract`: {path: ShapeDtypeStruct} of what trains; `platform`: where it runs, if not here.
     """
-    adamw = optax.adamw(
-        schedule,
-        b1=settings.b1,
-        b2=settings.b2,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        mask=lambda parameters: {path: decays(path) for path in parameters},
+    adam = optax.scale_by_adam(settings.b1, settings.b2, settings.eps)
+    on_cpu = (platform or jax.default_backend()) == "cpu"
+    adamw = optax.chain(
+        _moments_first(adam, settings) if on_cpu else _held(adam),
+        optax.add_decayed_weights(settings.weight_decay, mask=lambda held: {path: decays(path) for path in held}),
+        optax.scale_by_learning_rate(schedule),
     )
     chosen = adamw
     if settings.name == "adafactor":
         chosen = optax.chain(
             # Its own scaling by the size of parameters is left out: one learning rate means the same for all three.
-            optax.adafactor(None, multiply_by_parameter_scale=False, clipping_threshold=1.0),
+            _held(optax.adafactor(None, multiply_by_parameter_scale=False, clipping_threshold=1.0)),
             optax.scale(-1.0),  # it ends with a descent
             optax.add_decayed_weights(settings.weight_decay, mask=lambda held: {path: decays(path) for path in held}),
             optax.scale_by_learning_rate(schedule),
@@ -69,10 +75,52 @@ def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.
             consistent_rms=MUON_RMS,
         )
         labels = {path: "muon" if path.endswith("/kernel") else "adamw" for path in abstract}
-        chosen = optax.partition({"muon": muon, "adamw": adamw}, labels)
+        chosen = optax.partition({"muon": _held(muon), "adamw": adamw}, labels)
     scales = {path: float(settings.scales[group(path)]) for path in abstract}
     by_group = optax.stateless(lambda updates, _: {path: update * scales[path] for path, update in updates.items()})
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), chosen, by_group)
+    return optax.chain(optax.stateless(functools.partial(_clipped, settings.clip_norm)), chosen, by_group)
+
+
+def _clipped(most: float, gradients: dict, _) -> dict:
+    """As PyTorch clips: one factor for all, where optax's own divides every number of a copy of the gradients."""
+    factor = jnp.minimum(1.0, most / optax.tree.norm(gradients))
+    return jax.tree.map(lambda gradient: gradient * factor, gradients)
+
+
+def _held(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """`inner`, with a state that only a sound step changes."""
+
+    def update(updates, state, parameters=None, *, sound=True, **_):
+        updates, stepped = inner.update(updates, state, parameters)
+        return updates, _if_sound(sound, stepped, state)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def _if_sound(sound, new, old):
+    def chosen(new, old):
+        # The place in the schedule moves on in any case: it is that of the data.
+        return new if isinstance(new, optax.ScaleByScheduleState) else jnp.where(sound, new, old)
+
+    return jax.tree.map(chosen, new, old, is_leaf=lambda leaf: isinstance(leaf, optax.ScaleByScheduleState))
+
+
+def _moments_first(adam: optax.GradientTransformation, settings) -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_adam`, held, with an order for XLA on CPUs: updates are taken from moments that are written.
+
+    Left to itself XLA computes new moments twice, also inside the parameters' own fusion, which reads the old ones: it
+    copies those first, since others are written over them (docs/decisions.md, 2026-11-22).
+    """
+
+    def update(gradients, state, parameters=None, *, sound=True, **_):
+        stepped = _if_sound(sound, adam.update(gradients, state)[1], state)
+        count, mu, nu = jax.lax.optimization_barrier(tuple(stepped))
+        first = optax.tree.bias_correction(mu, settings.b1, count)
+        second = optax.tree.bias_correction(nu, settings.b2, count)
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + settings.eps), first, second)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformationExtraArgs(adam.init, update)
 
 
 def group(path: str) -> str:

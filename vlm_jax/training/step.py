@@ -47,7 +47,7 @@ def make_loss(
 
 def make_step(
     loss: Callable,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     schedule: optax.Schedule,
     *,
     draw: Callable[[Array], Flat] = lambda key: {},
@@ -59,6 +59,7 @@ def make_step(
     `number` counts finished steps; the metrics are scalars that stay on the device.
 
     Args:
+      optimizer: takes `sound` (`optimizer.make_optimizer`).
       draw: what a step draws at random (`adapters.lora.seeds`), from a key.
       accumulate: so many parts of the rows go through the model one after another; the gradient is that of the whole
         batch, every supervised token counting the same.
@@ -89,15 +90,10 @@ def make_step(
         (value, weight), gradients = gradients_of(trainable, frozen, batch, key)
         norm = optax.tree.norm(gradients)
         sound = jnp.isfinite(value) & jnp.isfinite(norm)
-        updates, stepped = optimizer.update(gradients, moments, trainable)
-        moved = optax.apply_updates(trainable, updates)
         # A step whose loss or gradient is not finite changes nothing but the place in the schedule.
-        trainable, moments = jax.tree.map(
-            lambda new, old: new if _is_place(new) else jnp.where(sound, new, old),
-            (moved, stepped),
-            (trainable, moments),
-            is_leaf=_is_place,
-        )
+        updates, moments = optimizer.update(gradients, moments, trainable, sound=sound)
+        moved = optax.apply_updates(trainable, updates)
+        trainable = jax.tree.map(lambda new, old: jnp.where(sound, new, old), moved, trainable)
         metrics = {
             "loss": value,
             "tokens": jnp.sum(batch["segment_ids"] > 0),
@@ -111,10 +107,6 @@ def make_step(
         return trainable, moments, metrics
 
     return step
-
-
-def _is_place(leaf) -> bool:
-    return isinstance(leaf, optax.ScaleByScheduleState)
 
 
 def _parts(rows: Array, count: int) -> Array:

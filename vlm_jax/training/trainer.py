@@ -105,7 +105,9 @@ class Trainer:
         trained = {path: self.abstract[path] for path in trainable}
         part = {path: self.shardings[path] for path in trainable}
         frozen = {path: sharding for path, sharding in self.shardings.items() if path not in trainable}
-        optimizer = make_optimizer(settings.optimizer, lambda count: schedule(count + start), trained)
+        optimizer = make_optimizer(
+            settings.optimizer, lambda count: schedule(count + start), trained, platform=platform
+        )
         moments = optimizer_shardings(optimizer, trained, part, self.mesh)
         step = jax.jit(
             make_step(
