@@ -145,7 +145,8 @@ def table(settings: Settings, seconds: dict[str, list[float]], facts: dict[str, 
                 parts.append(f"MFU {ours['flops'] / middle / ours['peak']:.1%}")
         if held["memory"]:
             parts.append(f"peak memory {held['memory'] / 2**30:.1f} GiB")
-        parts.append(f"padding {held['padding']:.1%} of tokens")
+        other = f" ({held['shuffled']:.1%} on average over orders of the samples)" if "shuffled" in held else ""
+        parts.append(f"padding {held['padding']:.1%} of tokens{other}")
         if "patch_padding" in held:
             parts.append(f"{held['patch_padding']:.1%} of patch slots")
         print("  " + ", ".join(parts))
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("--modes", help="of full, lora, qlora (default: full; on a GPU all)")
     parser.add_argument("--layouts", help="of padded, flat: tried with transformers (default: padded; on a GPU both)")
     parser.add_argument("--samples", type=int, help="a step on average (default: 16)")
-    parser.add_argument("--steps", type=int, help="a turn (default: 4; 100m 1; on a GPU 8)")
+    parser.add_argument("--steps", type=int, help="a turn (default: 4; on a GPU 8)")
     parser.add_argument("--rounds", type=int, default=3, help="the sides alternate on a CPU (default: %(default)s)")
     parser.add_argument("--turns", type=int, help="through the data, in a round (default: 2; on a GPU 5)")
     parser.add_argument("--visual_tokens", type=int, help="of a picture at most (default: 256; on a GPU 1024)")
@@ -225,7 +226,7 @@ def main() -> None:
                 lengths="",
                 mode="",
                 samples=given.samples or 16,
-                steps=given.steps or (8 if gpu else 1 if preset == "100m" else 4),
+                steps=given.steps or (8 if gpu else 4),
                 visual_tokens=given.visual_tokens or (1024 if gpu else 256),
                 remat=(given.remat or ("full" if gpu else "none")) == "full",
                 device=given.device,

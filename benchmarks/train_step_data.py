@@ -5,6 +5,7 @@ Needs neither JAX's devices nor PyTorch, so that each side's process loads only 
 
 import dataclasses
 import random
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ LORA_RANK, LORA_ALPHA = 16, 32.0
 """Adapters on every linear layer of the decoder, without dropout."""
 
 WORDS = ("red", "blue", "green", "large", "small", "near", "far", "round", "left", "right")
+_NORMAL = statistics.NormalDist()
 QUESTION = "Look at the picture and describe in your own words what there is to see"
 
 
@@ -135,29 +137,47 @@ def conversations(settings: Settings) -> Iterator[list[dict]]:
     mixed: in about the proportions of LLaVA-1.5's mixture: two thirds short answers (1 to 5 words) and a quarter
     descriptions (60 to 250) about a picture as above, the rest long texts without one (300 to 1,000 words).
     equal: a picture of 336 × 336 pixels and an answer of 40 words in each.
+
+    Everything is drawn from equal parts of its distribution, so that few samples are spread as many would be.
     """
     rng, chooser = np.random.default_rng(0), random.Random(0)
-    for _ in range(settings.samples * settings.steps):
-        if settings.lengths == "equal":
-            sides, words = [(336, 336)], 40
-        elif settings.lengths == "mixed":
-            kind = rng.choice(3, p=[0.67, 0.27, 0.06])
-            sides = [] if kind == 2 else [_sides(rng)]
-            words = int(rng.integers(*[(1, 6), (60, 251), (300, 1001)][kind]))
-        else:
-            sides = [_sides(rng) for _ in range(rng.choice([0, 1, 2], p=[0.1, 0.85, 0.05]))]
-            words = int(np.clip(round(np.exp(rng.normal(np.log(30), 1.2))), 1, 400))
+    count = settings.samples * settings.steps
+    drawn = {"equal": _equal, "mixed": _mixed, "ragged": _ragged}[settings.lengths]
+    pictures, words = zip(*map(drawn, _shares(rng, count), _shares(rng, count)), strict=True)
+    sides = map(_sides, _shares(rng, sum(pictures)), _shares(rng, sum(pictures)))
+    for shown, length in zip(pictures, words, strict=True):
+        held = [(336, 336) if settings.lengths == "equal" else next(sides) for _ in range(shown)]
         yield [
             {
                 "role": "user",
                 "content": [
-                    *({"type": "image", "image": _picture(rng, side)} for side in sides),
+                    *({"type": "image", "image": _picture(rng, side)} for side in held),
                     {"type": "text", "text": QUESTION},
                 ],
             },
             # One order of words or another has as many tokens; the first is written without a space before it.
-            {"role": "assistant", "content": " ".join([WORDS[0], *_some(chooser, words - 1)])},
+            {"role": "assistant", "content": " ".join([WORDS[0], *_some(chooser, length - 1)])},
         ]
+
+
+def _shares(rng: np.random.Generator, count: int) -> list[float]:
+    """The middles of `count` equal parts of 0 to 1, shuffled."""
+    return ((rng.permutation(count) + 0.5) / count).tolist()
+
+
+def _ragged(kind: float, length: float) -> tuple[int, int]:
+    """Pictures and words of a sample, from shares of their distributions."""
+    words = round(30 * np.exp(1.2 * _NORMAL.inv_cdf(length)))
+    return 0 if kind < 0.1 else 1 if kind < 0.95 else 2, min(max(1, words), 400)
+
+
+def _mixed(kind: float, length: float) -> tuple[int, int]:
+    low, high = (1, 6) if kind < 0.67 else (60, 251) if kind < 0.94 else (300, 1001)
+    return int(kind < 0.94), int(low + length * (high - low))
+
+
+def _equal(kind: float, length: float) -> tuple[int, int]:
+    return 1, 40
 
 
 def _some(chooser: random.Random, count: int) -> list[str]:
@@ -166,9 +186,10 @@ def _some(chooser: random.Random, count: int) -> list[str]:
     return held
 
 
-def _sides(rng: np.random.Generator) -> tuple[int, int]:
-    area, ratio = np.exp(rng.uniform(np.log(80**2), np.log(1000**2))), np.exp(rng.normal(0, 0.4))
-    return max(60, int((area * ratio) ** 0.5)), max(60, int((area / ratio) ** 0.5))
+def _sides(area: float, ratio: float) -> tuple[int, int]:
+    """Of a picture, from shares of the two distributions."""
+    pixels, aspect = 80**2 * (1000 / 80) ** (2 * area), np.exp(0.4 * _NORMAL.inv_cdf(ratio))
+    return max(60, int((pixels * aspect) ** 0.5)), max(60, int((pixels / aspect) ** 0.5))
 
 
 def _picture(rng: np.random.Generator, sides: tuple[int, int]) -> PIL.Image.Image:

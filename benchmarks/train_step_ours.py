@@ -1,7 +1,9 @@
 """vlm_jax's side of `train_step.py`: packed rows through the step that `scripts/train.py` runs."""
 
 import dataclasses
+import heapq
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -195,16 +197,28 @@ def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: 
         )
         return [plan[number] for number in range(len(plan))] if len(plan) <= settings.steps else None
 
-    def least(kind: int, step: int) -> range:
+    def sizes_of(kind: int, step: int) -> range:
+        step *= max(1, settings.threads // rows)  # the same part of a row, however few rows there are
         wanted = max(int(longest[kind]), -(-int(total[kind]) // share))
         # As large as the largest samples would need, or they take half as much again as they would with nothing empty.
         most = max(1.5 * wanted, -(-len(held) // share) * int(longest[kind]))
         return range(max(step, -(-wanted // step) * step), int(most) + 2 * step, step)
 
-    tried = [
-        (tokens, patches, count) for tokens in least(0, 16) for patches in least(1, block) for count in least(2, 32)
-    ]
-    size, plan = next(
-        (size, plan) for size in sorted(tried, key=lambda size: np.dot(costs, size)) if (plan := planned(*size))
-    )
+    tried = cheapest_first([sizes_of(kind, step) for kind, step in enumerate((16, block, 32))], costs)
+    size, plan = next((size, plan) for size in tried if (plan := planned(*size)))
     return Bucket(rows, Size(*size)), plan
+
+
+def cheapest_first(kinds: Sequence[range], costs: Sequence[float]) -> Iterator[tuple[int, ...]]:
+    """Every combination of one of each, by what they cost together; no more are held than have been asked for."""
+    first = (0,) * len(kinds)
+    waiting, known = [(0.0, first)], {first}
+    while waiting:
+        _, places = heapq.heappop(waiting)
+        yield tuple(kind[place] for kind, place in zip(kinds, places, strict=True))
+        for axis, kind in enumerate(kinds):
+            more = (*places[:axis], places[axis] + 1, *places[axis + 1 :])
+            if more[axis] < len(kind) and more not in known:
+                known.add(more)
+                cost = sum(one[place] * each for one, place, each in zip(kinds, more, costs, strict=True))
+                heapq.heappush(waiting, (cost, more))

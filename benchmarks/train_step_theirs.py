@@ -5,6 +5,7 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -208,11 +209,19 @@ class Side:
             "how": f"{self.layout}, {self.attention}",
             "tried": self.tried,
             "padding": 1 - sum(len(example.input_ids) for example in self.examples) / slots,
+            **({"shuffled": self._shuffled()} if self.layout == "padded" else {}),
             "trained": sum(parameter.numel() for parameter in self.trained),
             "memory": torch.cuda.max_memory_allocated() if self.device == "cuda" else None,
             "precision": "bfloat16 by autocast" if self.device == "cuda" else "float32",
             "library": f"torch {torch.__version__}",
         }
+
+    def _shuffled(self) -> float:
+        """The padding of the same samples on average over the orders that a sampler could draw them in."""
+        rng = np.random.default_rng(0)
+        lengths = np.array([len(example.input_ids) for example in self.examples])
+        batches = np.stack([rng.permutation(lengths) for _ in range(1000)]).reshape(-1, self.settings.samples)
+        return 1 - lengths.mean() / batches.max(axis=1).mean()
 
 
 def _quantise(model, device: str) -> None:

@@ -37,20 +37,16 @@ MUON_RMS = 0.2
 learning rate suits both."""
 
 
-def make_optimizer(
-    settings, schedule: optax.Schedule, abstract: dict, *, platform: str | None = None
-) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.GradientTransformationExtraArgs:
     """The optimizer over {path: array}; weight decay spares norms and biases.
 
     Its `update` takes `sound`: where that is false its state is left as it was, but for the place in the schedule.
 
     With `muon`, kernels are stepped along their orthogonalised momentum (Jordan et al. 2024), everything else as by
-    AdamW. `abstract`: {path: ShapeDtypeStruct} of what trains; `platform`: where it runs, if not here.
+    AdamW. `abstract`: {path: ShapeDtypeStruct} of what trains.
     """
-    adam = optax.scale_by_adam(settings.b1, settings.b2, settings.eps)
-    on_cpu = (platform or jax.default_backend()) == "cpu"
     adamw = optax.chain(
-        _moments_first(adam, settings) if on_cpu else _held(adam),
+        _adam(settings.b1, settings.b2, settings.eps),
         optax.add_decayed_weights(settings.weight_decay, mask=lambda held: {path: decays(path) for path in held}),
         optax.scale_by_learning_rate(schedule),
     )
@@ -105,22 +101,23 @@ def _if_sound(sound, new, old):
     return jax.tree.map(chosen, new, old, is_leaf=lambda leaf: isinstance(leaf, optax.ScaleByScheduleState))
 
 
-def _moments_first(adam: optax.GradientTransformation, settings) -> optax.GradientTransformationExtraArgs:
-    """`optax.scale_by_adam`, held, with an order for XLA on CPUs: updates are taken from moments that are written.
+def _adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_adam`, held, whose updates are taken from the moments that are kept.
 
-    Left to itself XLA computes new moments twice, also inside the parameters' own fusion, which reads the old ones: it
-    copies those first, since others are written over them (docs/decisions.md, 2026-11-22).
+    optax takes them from new moments, of which the kept ones are a choice. XLA on CPUs then computes new moments twice,
+    also inside the parameters' own fusion, which reads the old ones: it copies those first, since others are written
+    over them (docs/decisions.md, 2026-11-22). Where a step is sound the values are the same.
     """
 
     def update(gradients, state, parameters=None, *, sound=True, **_):
-        stepped = _if_sound(sound, adam.update(gradients, state)[1], state)
-        count, mu, nu = jax.lax.optimization_barrier(tuple(stepped))
-        first = optax.tree.bias_correction(mu, settings.b1, count)
-        second = optax.tree.bias_correction(nu, settings.b2, count)
-        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + settings.eps), first, second)
-        return updates, optax.ScaleByAdamState(count, mu, nu)
+        mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(gradients, state.nu, b2, 2)
+        new = optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
+        count, mu, nu = kept = _if_sound(sound, new, state)
+        first, second = optax.tree.bias_correction(mu, b1, count), optax.tree.bias_correction(nu, b2, count)
+        return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), first, second), kept
 
-    return optax.GradientTransformationExtraArgs(adam.init, update)
+    return optax.GradientTransformationExtraArgs(optax.scale_by_adam().init, update)
 
 
 def group(path: str) -> str:

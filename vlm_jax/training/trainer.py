@@ -105,9 +105,7 @@ class Trainer:
         trained = {path: self.abstract[path] for path in trainable}
         part = {path: self.shardings[path] for path in trainable}
         frozen = {path: sharding for path, sharding in self.shardings.items() if path not in trainable}
-        optimizer = make_optimizer(
-            settings.optimizer, lambda count: schedule(count + start), trained, platform=platform
-        )
+        optimizer = make_optimizer(settings.optimizer, lambda count: schedule(count + start), trained)
         moments = optimizer_shardings(optimizer, trained, part, self.mesh)
         step = jax.jit(
             make_step(
