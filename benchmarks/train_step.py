@@ -187,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--preset", help=f"of {', '.join(SHAPES)}, with commas between (default: 5m,100m; on a GPU 3b)")
-    parser.add_argument("--lengths", help="of ragged, equal, mixed (default: the first two; on a GPU ragged)")
+    parser.add_argument("--lengths", help="of ragged, mixed, equal (default: all; on a GPU ragged)")
     parser.add_argument("--modes", help="of full, lora, qlora (default: full; on a GPU all)")
     parser.add_argument("--layouts", help="of padded, flat: tried with transformers (default: padded; on a GPU both)")
     parser.add_argument("--samples", type=int, help="a step on average (default: 16)")
@@ -233,7 +233,7 @@ def main() -> None:
                 threads=threads,
                 layouts=tuple((given.layouts or ("padded,flat" if gpu else "padded")).split(",")),
             )
-            for lengths in (given.lengths or ("ragged" if gpu else "ragged,equal")).split(","):
+            for lengths in (given.lengths or ("ragged" if gpu else "ragged,mixed,equal")).split(","):
                 for mode in (given.modes or ("full,lora,qlora" if gpu else "full")).split(","):
                     sound &= compare(
                         dataclasses.replace(settings, lengths=lengths, mode=mode),

@@ -27,8 +27,8 @@ LORA_RANK, LORA_ALPHA = 16, 32.0
 """Adapters on every linear layer of the decoder, without dropout."""
 
 WORDS = ("red", "blue", "green", "large", "small", "near", "far", "round", "left", "right")
-_NORMAL = statistics.NormalDist()
 QUESTION = "Look at the picture and describe in your own words what there is to see"
+_NORMAL = statistics.NormalDist()
 
 
 @dataclasses.dataclass(frozen=True)

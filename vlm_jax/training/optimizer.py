@@ -45,19 +45,17 @@ def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.
     With `muon`, kernels are stepped along their orthogonalised momentum (Jordan et al. 2024), everything else as by
     AdamW. `abstract`: {path: ShapeDtypeStruct} of what trains.
     """
-    adamw = optax.chain(
-        _adam(settings.b1, settings.b2, settings.eps),
+    last = (
         optax.add_decayed_weights(settings.weight_decay, mask=lambda held: {path: decays(path) for path in held}),
         optax.scale_by_learning_rate(schedule),
     )
-    chosen = adamw
+    chosen = adamw = optax.chain(_adam(settings.b1, settings.b2, settings.eps), *last)
     if settings.name == "adafactor":
         chosen = optax.chain(
             # Its own scaling by the size of parameters is left out: one learning rate means the same for all three.
             _held(optax.adafactor(None, multiply_by_parameter_scale=False, clipping_threshold=1.0)),
             optax.scale(-1.0),  # it ends with a descent
-            optax.add_decayed_weights(settings.weight_decay, mask=lambda held: {path: decays(path) for path in held}),
-            optax.scale_by_learning_rate(schedule),
+            *last,
         )
     if settings.name == "muon":
         muon = contrib.muon(
