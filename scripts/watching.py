@@ -15,12 +15,12 @@ from data_pipeline.ledger import Ledger
 from data_pipeline.packing import Bucket
 from data_pipeline.questions import questions_of
 from vlm_jax.checkpoint.files import write_text
+from vlm_jax.checkpoint.stop_tokens import stop_tokens
 from vlm_jax.checkpoint.workdir import Workdir
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.evaluation import controls, report, runner
 from vlm_jax.evaluation.runner import Question
 from vlm_jax.inference.engine import LoadedModel
-from vlm_jax.inference.loading import stop_tokens
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.processor import Processor
 from vlm_jax.training.trainer import Trainer

@@ -283,7 +283,8 @@ def test_the_budget_a_model_was_trained_with_is_what_transformers_will_use(folde
 
 
 def test_an_unchanged_budget_leaves_the_image_processor_as_it_was(folder, tmp_path):
-    (folder / "preprocessor_config.json").write_text(json.dumps(image_settings_json(IMAGES) | {"note": "kept"}))
+    settings = image_settings_json(IMAGES) | {"processor_class": "Qwen2VLProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     hf_folder.write_folder(tmp_path / "out", description.read_config(folder), read(folder), folder, images=IMAGES)
     carried = (tmp_path / "out" / "preprocessor_config.json").read_bytes()
     assert carried == (folder / "preprocessor_config.json").read_bytes()

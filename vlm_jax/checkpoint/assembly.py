@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from vlm_jax.checkpoint import description, hf_folder, peft_folder, pth
+from vlm_jax.checkpoint import chat_template, description, hf_folder, peft_folder, pth
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import name_table
 from vlm_jax.checkpoint.parts import CONNECTOR, PARTS, encoder_name
@@ -20,7 +20,8 @@ from vlm_jax.models.config import EncoderConfig, VLMConfig
 from vlm_jax.models.hf_config import to_hf
 from vlm_jax.models.llava_config import CONNECTORS, read_encoder, read_text_model
 from vlm_jax.models.parameters import abstract_parameters
-from vlm_jax.processing.views import MODES, ViewSettings, tile_sizes, view_settings_json
+from vlm_jax.processing.view_settings_file import view_settings_json
+from vlm_jax.processing.views import MODES, ViewSettings, tile_sizes
 
 IMAGE_TOKEN, BEFORE, AFTER = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 # The template of a text model takes words alone: pictures become their placeholder before it sees them.
@@ -97,7 +98,7 @@ def plan(assembly: Assembly) -> Plan:
       InputError: a part is missing, of another kind, or the parts do not go together: all faults that can be told.
     """
     faults: list[str] = []
-    encoder = decoder = tokenizer = None
+    encoder = decoder = tokenizer = template = None
     with gathered(faults):
         encoder = resolve(assembly.encoder)
     with gathered(faults):
@@ -133,7 +134,9 @@ def plan(assembly: Assembly) -> Plan:
         images = pictures_of(encoder, vision, assembly)
     with gathered(faults):
         tokenizer = description.read_tokenizer(decoder)
-        if not isinstance(tokenizer.chat_template, str):
+        if tokenizer.chat_template:
+            template = chat_template.read(decoder, tokenizer)
+        else:
             faults.append(f"{decoder}: the tokenizer has no chat template; take an instruction-tuned model")
         held = tokenizer.get_added_vocab()
         faults += [
@@ -151,7 +154,7 @@ def plan(assembly: Assembly) -> Plan:
         connector=assembly.connector,
         newline=images.mode == "anyres",
     )
-    return Plan(config, images, encoder, decoder, text, tokenizer.chat_template)
+    return Plan(config, images, encoder, decoder, text, template)
 
 
 def write(target: Path, assembly: Assembly) -> None:
@@ -263,7 +266,7 @@ def _processor_json(config: VLMConfig) -> dict[str, Any]:
 
 
 def _write_template(folder: Path, template: str) -> None:
-    for path in folder.glob("chat_template*"):
+    for path in (*folder.glob("chat_template*"), *folder.glob(f"{chat_template.FURTHER}/*")):
         path.unlink()
     (folder / "chat_template.jinja").write_text(_PROLOGUE + template, encoding="utf-8")
     settings = folder / "tokenizer_config.json"

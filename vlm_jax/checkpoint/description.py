@@ -8,12 +8,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from vlm_jax.checkpoint import chat_template
 from vlm_jax.checkpoint.files import read_json, write_json
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import EncoderConfig, VLMConfig
 from vlm_jax.models.hf_config import from_hf
 from vlm_jax.processing.processor import Pictures, Processor, image_settings_json, read_image_settings
-from vlm_jax.processing.views import ViewSettings, read_view_settings, view_settings_json
+from vlm_jax.processing.view_settings_file import read_view_settings, view_settings_json
+from vlm_jax.processing.views import ViewSettings
 
 
 def read_config(folder: Path) -> VLMConfig:
@@ -87,12 +89,7 @@ def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, in
       InputError: no tokenizer, no chat template, or special ids that disagree with `config.json`.
     """
     tokenizer = read_tokenizer(folder)
-    template = None
-    if not tokenizer.chat_template:
-        path = folder / "chat_template.json"
-        template = read_json(path).get("chat_template") if path.is_file() else None
-        if not template:
-            raise InputError(f"{folder}: the tokenizer has no chat template, and there is no chat_template.json")
+    template = chat_template.read(folder, tokenizer)
     if wrong := _disagreements(folder, tokenizer, config):
         raise InputError(wrong)
     return Processor(

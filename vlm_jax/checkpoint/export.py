@@ -76,7 +76,10 @@ def export(
         with files.file_written_whole(destination) as unfinished:
             pth.write(unfinished, hf_folder.to_tensors(source.config, parameters))
     elif format == "hf":
-        hf_folder.write_folder(destination, source.config, parameters, source.assets, images=source.images)
+        trained = source.base is not None or run_folder.is_trained(source.folder)
+        hf_folder.write_folder(
+            destination, source.config, parameters, source.assets, images=source.images, trained=trained
+        )
     else:
         images = source.images or description.read_pictures(source.assets, source.config)
         run_folder.write_run_folder(destination, source.assets, parameters, images)

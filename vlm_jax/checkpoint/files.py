@@ -21,6 +21,7 @@ ASSETS = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template*",
+    "additional_chat_templates/*.jinja",
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
@@ -33,7 +34,9 @@ def copy_assets(source: Path, target: Path) -> None:
     for pattern in ASSETS:
         for path in sorted(source.glob(pattern)):
             if path.is_file():
-                shutil.copyfile(path, target / path.name)
+                copy = target / path.relative_to(source)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
 
 
 def check_target(target: Path) -> None:

@@ -16,6 +16,7 @@ from vlm_jax.checkpoint import description, parts, pth, safetensors_file
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, written_whole
 from vlm_jax.checkpoint.names import Entry, file_name, hub_name, memory_name, name_table
 from vlm_jax.checkpoint.source import PYTORCH
+from vlm_jax.checkpoint.stop_tokens import write_end_of_turn
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
@@ -153,6 +154,7 @@ def write_folder(
     assets: Path,
     *,
     images: Pictures | None = None,
+    trained: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes a folder in the hub's layout.
@@ -161,6 +163,7 @@ def write_folder(
       parameters: of those that are deferred, one layer is read at a time.
       assets: a folder whose small files (`ASSETS`) are carried along.
       images: picture rules to write in place of the carried ones: the budget the model was trained with.
+      trained: whether the model learned to end its turns as the chat template does; it is made to stop there.
 
     Raises:
       InputError: the target exists and is not empty.
@@ -175,6 +178,8 @@ def write_folder(
         copy_assets(assets, folder)
         description.name_dtype(folder / "config.json", {parameters[entry.path].dtype for entry in name_table(config)})
         description.write_pictures(folder, images, config)
+        if trained:
+            write_end_of_turn(folder, description.read_processor(folder, config))
         _write_weights(folder, config, parameters, shard_bytes)
 
 

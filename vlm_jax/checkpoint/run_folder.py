@@ -46,6 +46,13 @@ def is_run_folder(path: PurePath) -> bool:
         return (path / "assets" / "config.json").is_file() and (path / "checkpoints").is_dir()
 
 
+def is_trained(path: PurePath) -> bool:
+    """Whether a path is a run folder, or one of its checkpoints, that training wrote: conversion writes no settings."""
+    path, _ = located(path)
+    with locations.answering(path):
+        return is_run_folder(path) and (path / "config.json").is_file()
+
+
 def assets_of(path: PurePath) -> Path:
     """The folder of a run's small files, on this machine: a copy where the run is in a store."""
     assets = located(path)[0] / "assets"
@@ -54,9 +61,19 @@ def assets_of(path: PurePath) -> Path:
     _BROUGHT.append(tempfile.TemporaryDirectory(prefix="vlm_jax-assets-"))
     copy = Path(_BROUGHT[-1].name)
     with locations.answering(assets):
-        for held in assets.iterdir():
-            (copy / held.name).write_bytes(held.read_bytes())
+        for path in files_below(assets):
+            (copy / path.relative_to(assets)).parent.mkdir(exist_ok=True)
+            (copy / path.relative_to(assets)).write_bytes(path.read_bytes())
     return copy
+
+
+def files_below(folder: PurePath) -> Iterator[PurePath]:
+    """The files of a folder and of those in it, on a disk or in a store."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from files_below(path)
+        else:
+            yield path
 
 
 def located(path: PurePath) -> tuple[PurePath, int | None]:

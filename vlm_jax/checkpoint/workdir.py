@@ -117,9 +117,9 @@ class StoreWorkdir(Workdir):
         super().write_assets(source)
         self.sync()
         with locations.answering(self.home):
-            for held in (self.home / "assets").iterdir():  # of a start with another model
-                if not (self.folder / "assets" / held.name).exists():
-                    held.unlink()
+            for path in run_folder.files_below(self.home / "assets"):  # of a start with another model
+                if not (self.folder / path.relative_to(self.home)).exists():
+                    path.unlink()
 
     def sync(self) -> None:
         with self._lock, locations.answering(self.home):

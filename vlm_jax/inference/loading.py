@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from vlm_jax.adapters import quantised, quantised_tables
 from vlm_jax.checkpoint import description, files
 from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.checkpoint.stop_tokens import stop_tokens
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat, abstract_model, linears
-from vlm_jax.processing.processor import Processor
 
 
 def load(
@@ -92,16 +92,3 @@ def _context(assets: Path) -> int | None:
     if most is not None and (not isinstance(most, int) or most < 1):
         raise InputError(f"{assets / 'config.json'}: max_position_embeddings is {most!r}; wanted a number of tokens")
     return most
-
-
-def stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
-    """`eos_token_id` of generation_config.json, else of config.json, else the tokenizer's."""
-    for name in ("generation_config.json", "config.json"):
-        path = assets / name
-        held = files.read_json(path).get("eos_token_id") if path.is_file() else None
-        if held is not None:
-            tokens = tuple(held) if isinstance(held, list) else (held,)
-            if not all(isinstance(token, int) for token in tokens):
-                raise InputError(f"{path}: eos_token_id must be a token id or a list of them, got {held!r}")
-            return tokens
-    return (processor.tokenizer.eos_token_id,)

@@ -14,61 +14,68 @@ QWEN = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL"}
 """`model_type` of a `config.json`, and what people call it."""
 
 
+# transformers' class defaults: files leave out what does not differ from them (`to_diff_dict`).
+_TEXT_DEFAULTS = {
+    "vocab_size": 152064,
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+}
+_TOWER_DEFAULTS = {
+    "depth": 32,
+    "num_heads": 16,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "in_channels": 3,
+}
+_VISION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {
+        **_TOWER_DEFAULTS,
+        "hidden_size": 3584,
+        "hidden_act": "silu",
+        "intermediate_size": 3420,
+        "window_size": 112,
+        "out_hidden_size": 3584,
+        "fullatt_block_indexes": (7, 15, 23, 31),
+    },
+    "qwen2_vl": {
+        **_TOWER_DEFAULTS,
+        "embed_dim": 1280,
+        "hidden_size": 3584,
+        "hidden_act": "quick_gelu",
+        "mlp_ratio": 4,
+    },
+}
+# Older names of a setting, which transformers carries along without reading them.
+_OLD_NAMES = {"in_chans": "in_channels", "spatial_patch_size": "patch_size"}
+_OWN_KEYS = {
+    # the width of the tower goes by a key of its own in each family
+    "qwen2_5_vl": frozenset({"fullatt_block_indexes", "intermediate_size", "out_hidden_size", "window_size"}),
+    "qwen2_vl": frozenset({"embed_dim", "mlp_ratio"}),
+}
+
+
 def from_qwen(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> VLMConfig:
-    """As `hf_config.from_hf`, for a `model_type` of `QWEN`: the flat form of the hub's files, or transformers 5's."""
+    """As `hf_config.from_hf`, for a `model_type` of `QWEN`: the flat form of the hub's files, or transformers 5's.
+
+    What a file leaves out is the default of transformers' class.
+    """
     family = config["model_type"]
     text = config.get("text_config") or config
     vision = config.get("vision_config") or {}
     odd = [name for name, part in (("text_config", text), ("vision_config", vision)) if not isinstance(part, Mapping)]
     if odd:
         raise InputError(f"{where}: {' and '.join(odd)} must be a JSON object")
-    width = {"qwen2_5_vl": ("hidden_size", "intermediate_size"), "qwen2_vl": ("embed_dim", "hidden_size")}[family]
-    missing = [f"vision_config.{key}" for key in ("depth", *width) if key not in vision]
-    missing += [
-        key
-        for key in ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
-        if key not in text
-    ]
-    if missing:
-        raise InputError(f"{where}: misses {', '.join(missing)}")
-
-    usual = {"qwen2_5_vl": "silu", "qwen2_vl": "quick_gelu"}[family]
-    if (activation := vision.get("hidden_act", usual)) != usual:
-        raise InputError(f"{where}: vision_config.hidden_act is {activation!r}; {QWEN[family]} uses {usual!r}")
-    decoder = read_decoder(text, where, tied=bool(config.get("tie_word_embeddings")))
-    patch, merge = vision.get("patch_size", vision.get("spatial_patch_size", 14)), vision.get("spatial_merge_size", 2)
-    if family == "qwen2_5_vl":
-        shape = {
-            "hidden": vision["hidden_size"],
-            "mlp": vision["intermediate_size"],
-            "out_hidden": vision.get("out_hidden_size", 3584),
-            "window_size": vision.get("window_size", 112),
-            "global_blocks": tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31))),
-        }
-    else:
-        shape = {
-            "hidden": vision["embed_dim"],
-            "mlp": int(vision["embed_dim"] * vision.get("mlp_ratio", 4)),
-            "out_hidden": vision["hidden_size"],
-            # No windows: a block of the layout is one merged unit, so pictures keep their order and need no padding.
-            "window_size": patch * merge,
-            "global_blocks": tuple(range(vision["depth"])),
-        }
-    tower = VisionConfig(
-        family=family,
-        depth=vision["depth"],
-        heads=vision.get("num_heads", 16),
-        patch_size=patch,
-        temporal_patch_size=vision.get("temporal_patch_size", 2),
-        merge_size=merge,
-        channels=vision.get("in_channels", vision.get("in_chans", 3)),
-        rope_theta=(vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0),
-        pixel_mean=tuple(pixel_mean),
-        pixel_std=tuple(pixel_std),
-        **shape,
-    )
+    if faults := _not_computed(config, vision, family):
+        raise InputError([f"{where}: {fault}" for fault in faults])
+    # Null heads of keys and values mean as many as heads of queries; other nulls are no defaults.
+    decoder = read_decoder({**_TEXT_DEFAULTS, **text}, where, tied=bool(config.get("tie_word_embeddings")))
     result = VLMConfig(
-        vision=tower,
+        vision=_tower({**_VISION_DEFAULTS[family], **vision}, family, pixel_mean, pixel_std),
         decoder=decoder,
         image_token=config.get("image_token_id", 151655),
         video_token=config.get("video_token_id", 151656),
@@ -80,6 +87,63 @@ def from_qwen(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> V
     if faults:
         raise InputError([f"{where}: {fault}" for fault in faults])
     return result
+
+
+def _not_computed(config: Mapping[str, Any], vision: Mapping[str, Any], family: str) -> list[str]:
+    """Settings that contradict the architecture, in words."""
+    other = next(name for name in QWEN if name != family)
+    if foreign := sorted(_OWN_KEYS[other] & vision.keys()):
+        named = ", ".join(f"vision_config.{key}" for key in foreign)
+        return [f"{named} belongs to {QWEN[other]}, and model_type is {family!r}; one of them is another model's"]
+    faults = []
+    if (activation := vision.get("hidden_act", usual := _VISION_DEFAULTS[family]["hidden_act"])) != usual:
+        faults.append(f"vision_config.hidden_act is {activation!r}; {QWEN[family]} uses {usual!r}")
+    for old, key in _OLD_NAMES.items():
+        value = vision.get(key, _TOWER_DEFAULTS[key])
+        if vision.get(old, value) != value:
+            faults.append(f"vision_config.{old} is {vision[old]!r} and {key} {value!r}; set both to the same")
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "unknown")
+        faults.append(
+            f"quantization_config is there ({method}); quantised weights are not read: take the original model, and "
+            "quantise it here (model.quantise, or quantise= of load)"
+        )
+    return faults
+
+
+def _tower(vision: Mapping[str, Any], family: str, pixel_mean, pixel_std) -> VisionConfig:
+    """The tower of a `vision_config` that has every setting."""
+    patch, merge = vision["patch_size"], vision["spatial_merge_size"]
+    if family == "qwen2_5_vl":
+        shape = {
+            "hidden": vision["hidden_size"],
+            "mlp": vision["intermediate_size"],
+            "out_hidden": vision["out_hidden_size"],
+            "window_size": vision["window_size"],
+            "global_blocks": tuple(vision["fullatt_block_indexes"]),
+        }
+    else:
+        shape = {
+            "hidden": vision["embed_dim"],
+            "mlp": int(vision["embed_dim"] * vision["mlp_ratio"]),
+            "out_hidden": vision["hidden_size"],
+            # No windows: a block of the layout is one merged unit, so pictures keep their order and need no padding.
+            "window_size": patch * merge,
+            "global_blocks": tuple(range(vision["depth"])),
+        }
+    return VisionConfig(
+        family=family,
+        depth=vision["depth"],
+        heads=vision["num_heads"],
+        patch_size=patch,
+        temporal_patch_size=vision["temporal_patch_size"],
+        merge_size=merge,
+        channels=vision["in_channels"],
+        rope_theta=(vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0),
+        pixel_mean=tuple(pixel_mean),
+        pixel_std=tuple(pixel_std),
+        **shape,
+    )
 
 
 def to_qwen(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
@@ -154,16 +218,13 @@ def read_decoder(text: Mapping[str, Any], where: str, *, tied: bool = False) -> 
     Without `mrope_section` positions are plain RoPE's.
 
     Raises:
-      InputError: another activation or kind of RoPE, or sliding windows.
+      InputError: another activation or kind of RoPE, another head dim than the hidden size over the heads, or sliding
+        windows: all of them listed.
     """
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type not in ("default", "mrope"):
-        raise InputError(f"{where}: rope_type {rope_type!r} is not implemented; known: 'default', 'mrope'")
-    if text.get("use_sliding_window"):
-        raise InputError(f"{where}: use_sliding_window is true; sliding-window layers are not implemented")
-    if (activation := text.get("hidden_act", "silu")) != "silu":
-        raise InputError(f"{where}: hidden_act is {activation!r}; Qwen2's decoder uses 'silu'")
+    # As transformers: the older key counts where a file has both.
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    if faults := _decoder_not_computed(text, rope):
+        raise InputError([f"{where}: {fault}" for fault in faults])
     heads = text["num_attention_heads"]
     plain = (text["hidden_size"] // heads // 2,) if text.get("model_type") == "qwen2" else (16, 24, 24)
     return DecoderConfig(
@@ -179,3 +240,32 @@ def read_decoder(text: Mapping[str, Any], where: str, *, tied: bool = False) -> 
         mrope_sections=tuple(rope.get("mrope_section", plain)),
         tied=tied or bool(text.get("tie_word_embeddings", False)),
     )
+
+
+_ROPE = ("rope_type", "type", "rope_theta", "mrope_section")
+"""The keys of `rope_parameters` that are computed; others only at values that change nothing."""
+_ROPE_WITHOUT_EFFECT = {"partial_rotary_factor": 1, "factor": 1, "mrope_interleaved": False}
+
+
+def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any]) -> list[str]:
+    """Settings of a language model that are not computed, in words."""
+    faults = []
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type not in ("default", "mrope"):
+        faults.append(f"rope_type {rope_type!r} is not implemented; known: 'default', 'mrope'")
+    else:
+        faults += [
+            f"{key} of rope_parameters is {value!r}, which is not implemented; known are {', '.join(_ROPE)}"
+            for key, value in rope.items()
+            if key not in _ROPE and value is not None and _ROPE_WITHOUT_EFFECT.get(key, ...) != value
+        ]
+    if text.get("use_sliding_window"):
+        faults.append("use_sliding_window is true; sliding-window layers are not implemented")
+    elif odd := sorted({str(kind) for kind in text.get("layer_types") or ()} - {"full_attention"}):
+        faults.append(f"layer_types has {', '.join(odd)}; only full_attention is implemented")
+    if (activation := text.get("hidden_act", "silu")) != "silu":
+        faults.append(f"hidden_act is {activation!r}; Qwen2's decoder uses 'silu'")
+    width = text["hidden_size"] // text["num_attention_heads"]
+    if text.get("head_dim") not in (None, width):
+        faults.append(f"head_dim is {text['head_dim']!r}; Qwen2's decoder uses hidden_size over the heads, {width}")
+    return faults

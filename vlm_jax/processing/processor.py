@@ -6,8 +6,7 @@ checkpoint. Fixing shapes and batching belong to `rows`.
 
 import copy
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import PIL.Image
 from jaxtyping import Bool, Int, UInt8
 
 from vlm_jax.errors import InputError, gathered
-from vlm_jax.processing import chat
+from vlm_jax.processing import chat, image_processor_file
 from vlm_jax.processing.images import describe, open_image, patchify, smart_resize
 from vlm_jax.processing.positions import mrope_positions
 from vlm_jax.processing.rows import Example, Picture, Size
@@ -32,6 +31,10 @@ class ImageSettings:
     """How pictures are sized for a Qwen-VL model, from a folder's image processor file.
 
     `views.ViewSettings` is the same for encoders of fixed resolution; a `Processor` takes either.
+
+    Attributes:
+      mean, std: of (pixel / 255 - mean) / std, whatever the file says of rescaling.
+      resample: Pillow's filter, bicubic (3) in every published folder.
     """
 
     min_pixels: int = 56 * 56
@@ -40,6 +43,7 @@ class ImageSettings:
     merge_size: int = 2
     mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    resample: int = 3
 
     @property
     def factor(self) -> int:
@@ -49,7 +53,8 @@ class ImageSettings:
     @property
     def identity(self) -> tuple:
         """What tells settings apart, where the encoder is the same."""
-        return self.min_pixels, self.max_pixels
+        filtered = () if self.resample == ImageSettings.resample else (self.resample,)
+        return self.min_pixels, self.max_pixels, *filtered
 
     @property
     def budget(self) -> tuple[int, int]:
@@ -75,7 +80,10 @@ class ImageSettings:
 
     def cut(self, image: PIL.Image.Image, grid: tuple[int, int]) -> UInt8[np.ndarray, "units merge_unit values"]:
         """A decoded picture resized to a grid of merged units and cut up."""
-        return patchify(image, grid[0] * self.factor, grid[1] * self.factor, self.patch_size, self.merge_size)
+        height, width = grid[0] * self.factor, grid[1] * self.factor
+        if image.size != (width, height):
+            image = image.resize((width, height), self.resample)
+        return patchify(image, height, width, self.patch_size, self.merge_size)
 
     def with_budget(self, visual_tokens: tuple[int, int] | int | None) -> "ImageSettings":
         """At most (or between) so many visual tokens a picture."""
@@ -192,6 +200,17 @@ class Processor:
     def _layout(self, grid: Grid) -> VisionLayout:
         return self.images.layout(grid, self.window_units)
 
+    def end_of_turn(self) -> int | None:
+        """The token that ends an answer by the chat template, which training teaches; None where no one token does."""
+        try:
+            turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
+            ids, said = chat.tokenize(self.tokenizer, self.template, turns)
+        except InputError:  # a template that renders no answer teaches no end of one
+            return None
+        last = int(ids[np.flatnonzero(said)[-1]])
+        known = {*self.tokenizer.get_added_vocab().values(), *self.tokenizer.all_special_ids}
+        return last if last in known else None
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of generated ids, special tokens left out."""
         return self.tokenizer.decode(
@@ -199,60 +218,76 @@ class Processor:
         )
 
 
+_QWEN_KEYS = ("min_pixels", "max_pixels", "patch_size", "temporal_patch_size", "merge_size")
+# transformers' processor takes these and does nothing with them.
+_QWEN_WITHOUT_EFFECT = ("do_center_crop", "crop_size", "do_pad", "pad_size")
+_QWEN_KINDS = tuple(f"Qwen2VLImageProcessor{backend}" for backend in ("", "Fast", "Pil"))
+
+
 def read_image_settings(folder: Path) -> ImageSettings:
     """Picture rules of a Hugging Face folder: `preprocessor_config.json`, or `processor_config.json` of transformers 5.
 
     Raises:
-      InputError: neither file is there, or it is not a Qwen2-VL image processor.
+      InputError: neither file is there, it is not a Qwen2-VL image processor, or it has settings that are not computed.
     """
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise InputError(f"{path}: unreadable ({error})") from None
-        held = held.get("image_processor", held) if isinstance(held, dict) else held
-        if not isinstance(held, dict):
-            raise InputError(f"{path}: holds no JSON object that describes the pictures")
-        if "image_processor_type" not in held and "patch_size" not in held:
-            continue
-        kind = held.get("image_processor_type", "Qwen2VLImageProcessor")
-        if not kind.startswith("Qwen2VLImageProcessor"):
-            raise InputError(f"{path}: image_processor_type is {kind!r}; wanted Qwen2VLImageProcessor")
-
-        try:
-            return _image_settings(held)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: picture settings that cannot be used ({error})") from None
-    raise InputError(f"{folder}: no preprocessor_config.json (or processor_config.json) that describes the pictures")
+    path, settings = image_processor_file.read(folder)
+    kind = settings.get("image_processor_type")
+    if kind is not None and kind not in _QWEN_KINDS:
+        raise InputError(f"{path}: image_processor_type is {kind!r}; wanted {_QWEN_KINDS[0]}")
+    settings = {key: value for key, value in settings.items() if key not in _QWEN_WITHOUT_EFFECT}
+    if faults := image_processor_file.faults(settings, _QWEN_KEYS):
+        raise InputError([f"{path}: {fault}" for fault in faults])
+    try:
+        return _image_settings(settings)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: picture settings that cannot be used ({error})") from None
 
 
-def _image_settings(held: dict[str, Any]) -> ImageSettings:
-    size, default = held.get("size") or {}, ImageSettings()
+def _image_settings(settings: Mapping[str, Any]) -> ImageSettings:
+    default = ImageSettings()
 
-    def pick(*values):
+    def first(*values):
         return next(value for value in values if value is not None)
 
-    settings = ImageSettings(
-        min_pixels=pick(held.get("min_pixels"), size.get("shortest_edge"), size.get("min_pixels"), default.min_pixels),
-        max_pixels=pick(held.get("max_pixels"), size.get("longest_edge"), size.get("max_pixels"), default.max_pixels),
-        patch_size=held.get("patch_size", default.patch_size),
-        merge_size=held.get("merge_size", default.merge_size),
-        mean=tuple(map(float, held.get("image_mean") or default.mean)),
-        std=tuple(map(float, held.get("image_std") or default.std)),
+    low, high = _pixel_bounds(settings)
+    mean, std = image_processor_file.normalisation(settings, default.mean, default.std)
+    read = ImageSettings(
+        min_pixels=low,
+        max_pixels=high,
+        patch_size=first(settings.get("patch_size"), default.patch_size),
+        merge_size=first(settings.get("merge_size"), default.merge_size),
+        mean=mean,
+        std=std,
+        resample=settings.get("resample", default.resample),
     )
-    whole = (settings.min_pixels, settings.max_pixels, settings.patch_size, settings.merge_size)
-    if not all(isinstance(value, int) and value > 0 for value in whole):
+    whole = (read.min_pixels, read.max_pixels, read.patch_size, read.merge_size)
+    if not all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in whole):
         raise ValueError(f"pixel bounds, patch and merge size must be whole numbers above 0, got {whole}")
-    if settings.min_pixels > settings.max_pixels:
-        raise ValueError(f"min_pixels {settings.min_pixels} is above max_pixels {settings.max_pixels}")
-    if len(settings.mean) != 3 or len(settings.std) != 3 or min(settings.std) <= 0:
-        raise ValueError("image_mean and image_std must hold three numbers, the latter above 0")
-    if abs(held.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
-        raise ValueError(f"rescale_factor {held['rescale_factor']} is not 1/255")
-    return settings
+    if read.min_pixels > read.max_pixels:
+        raise ValueError(f"min_pixels {read.min_pixels} is above max_pixels {read.max_pixels}")
+    if (frames := first(settings.get("temporal_patch_size"), 2)) != 2:
+        raise ValueError(f"temporal_patch_size is {frames!r}; wanted 2")
+    return read
+
+
+def _pixel_bounds(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """`min_pixels` and `max_pixels`, else those of `size` by their names of transformers 4.4x or of later ones.
+
+    Raises:
+      ValueError: a size with other keys, or with one of the two bounds.
+    """
+    size, default = settings.get("size"), ImageSettings()
+    if size is None:
+        size = {"shortest_edge": default.min_pixels, "longest_edge": default.max_pixels}
+    spellings = (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels"))
+    odd = [key for key, value in size.items() if value is not None and key not in (*spellings[0], *spellings[1])]
+    bounds = [
+        next((value for value in (settings.get(old), size.get(new), size.get(old)) if value is not None), None)
+        for new, old in spellings
+    ]
+    if odd or None in bounds:
+        raise ValueError(f"size is {dict(size)}; wanted shortest_edge and longest_edge, in pixels of area")
+    return bounds[0], bounds[1]
 
 
 def image_settings_json(settings: ImageSettings, processor_class: str = "Qwen2_5_VLProcessor") -> dict[str, Any]:
@@ -273,5 +308,5 @@ def image_settings_json(settings: ImageSettings, processor_class: str = "Qwen2_5
         "do_rescale": True,
         "do_resize": True,
         "rescale_factor": 1 / 255,
-        "resample": 3,
+        "resample": settings.resample,
     }

@@ -12,11 +12,9 @@ upright): see `images`.
 
 import dataclasses
 import functools
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -28,7 +26,6 @@ from vlm_jax.processing.rows import ROW_END
 from vlm_jax.processing.vision_layout import VisionLayout
 
 MODES = ("squash", "crop", "letterbox", "anyres")
-_RESAMPLE = (PIL.Image.Resampling.BILINEAR, PIL.Image.Resampling.BICUBIC)
 
 
 class Tiling(NamedTuple):
@@ -49,7 +46,7 @@ class ViewSettings:
       image_size, patch_size: pixels along the side of a view, and of a patch.
       class_token: whether a slot before the patches belongs to a class token; keep_class: whether it is a visual token.
       mode: of `MODES`.
-      resample: Pillow's filter, bilinear (2) or bicubic (3).
+      resample: Pillow's filter, of `image_processor_file.RESAMPLING`.
       background: colour beside a letter-boxed picture.
       shortest_edge: what the shorter side is scaled to before the middle is cut out; 0: `image_size`.
       pinpoints: sizes (height, width) in pixels that a picture is laid into in mode anyres.
@@ -206,8 +203,6 @@ class ViewSettings:
         faults = []
         if self.mode not in MODES:
             faults.append(f"pictures {self.mode!r}: known are {', '.join(MODES)}")
-        if self.resample not in _RESAMPLE:
-            faults.append(f"resample {self.resample!r}: known are 2 (bilinear) and 3 (bicubic)")
         if (self.mode == "anyres") != bool(self.pinpoints):
             faults.append(
                 f"pictures {self.mode!r} with sizes of tiles {list(self.pinpoints)}: anyres wants some, others none"
@@ -283,121 +278,3 @@ def _layout(grid: Tiling, side: int, class_token: bool, keep_class: bool) -> Vis
     for field in dataclasses.fields(layout):
         getattr(layout, field.name).setflags(write=False)  # the cache hands the same arrays to everyone
     return layout
-
-
-def read_view_settings(
-    folder: Path, *, image_size: int, patch_size: int, class_token: bool, keep_class: bool
-) -> ViewSettings:
-    """Picture rules of a folder whose `config.json` has an encoder of these sizes.
-
-    Raises:
-      InputError: no `preprocessor_config.json` (or `processor_config.json` of transformers 5), a kind of processor that
-        is not known, or settings that do not suit the encoder.
-    """
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise InputError(f"{path}: unreadable ({error})") from None
-        held = held.get("image_processor", held) if isinstance(held, dict) else held
-        if not isinstance(held, Mapping):
-            raise InputError(f"{path}: holds no JSON object that describes the pictures")
-        if "image_processor_type" not in held and "feature_extractor_type" not in held and "image_mean" not in held:
-            continue
-        try:
-            settings = _settings(held, image_size, patch_size, class_token, keep_class)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: picture settings that cannot be used ({error})") from None
-        if faults := settings.faults():
-            raise InputError([f"{path}: {fault}" for fault in faults])
-        return settings
-    raise InputError(f"{folder}: no preprocessor_config.json (or processor_config.json) that describes the pictures")
-
-
-_KINDS = ("CLIP", "Siglip", "ViT", "LlavaNext", "Llava")
-
-
-def _settings(
-    held: Mapping[str, Any], image_size: int, patch_size: int, class_token: bool, keep_class: bool
-) -> ViewSettings:
-    named = held.get("image_processor_type") or held.get("feature_extractor_type") or "ViTImageProcessor"
-    kind = next(
-        (kind for kind in _KINDS if named.startswith((f"{kind}ImageProcessor", f"{kind}FeatureExtractor"))), None
-    )
-    if kind is None:
-        raise ValueError(
-            f"image_processor_type is {named!r}; known are {', '.join(f'{kind}ImageProcessor' for kind in _KINDS)}"
-        )
-    if abs(held.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
-        raise ValueError(f"rescale_factor {held['rescale_factor']} is not 1/255")
-    for key in ("do_resize", "do_rescale", "do_normalize"):
-        if held.get(key) is False:
-            raise ValueError(f"{key} is false; pictures are always resized, rescaled and normalised here")
-    size, crop = held.get("size", 224), held.get("crop_size")
-    cropped = kind in ("CLIP", "Llava", "LlavaNext") and held.get("do_center_crop", True)
-    if isinstance(size, int):  # of older files
-        size = {"shortest_edge": size} if cropped else {"height": size, "width": size}
-    edge = size.get("shortest_edge")
-    if cropped:
-        crop = crop or {"height": edge, "width": edge}
-        view = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
-        if not edge and (size["height"], size["width"]) != view:
-            raise ValueError(f"size {dict(size)} is not the crop's; wanted a shortest_edge, or the size of a view")
-    else:
-        if edge and kind in ("CLIP", "Llava") and not held.get("do_pad"):
-            raise ValueError("do_center_crop is false, so pictures would not be square")
-        view = (edge, edge) if edge else (size["height"], size["width"])
-    if view != (image_size, image_size):
-        raise ValueError(f"views are {view[0]} × {view[1]} pixels, config.json has image_size {image_size}")
-    mean = tuple(map(float, held.get("image_mean") or (0.5, 0.5, 0.5)))
-    settings = ViewSettings(
-        image_size=image_size,
-        patch_size=patch_size,
-        class_token=class_token,
-        keep_class=keep_class,
-        mode="squash",
-        mean=mean,
-        std=tuple(map(float, held.get("image_std") or (0.5, 0.5, 0.5))),
-        resample=held.get("resample", 2 if kind == "ViT" else 3),
-    )
-    if kind == "LlavaNext":
-        pinpoints = tuple(tuple(one) for one in held.get("image_grid_pinpoints") or ())
-        if edge not in (None, image_size):
-            raise ValueError(f"size {edge} differs from the view's {image_size}")
-        return dataclasses.replace(settings, mode="anyres", pinpoints=pinpoints)
-    if kind == "Llava" and held.get("do_pad", False):
-        colour = tuple(held.get("background") or settings.mean_colour)
-        return dataclasses.replace(settings, mode="letterbox", background=colour)
-    if cropped and edge:
-        return dataclasses.replace(settings, mode="crop", shortest_edge=0 if edge == image_size else edge)
-    return settings
-
-
-def view_settings_json(settings: ViewSettings) -> dict[str, Any]:
-    """`preprocessor_config.json` of these rules. `background` stands in it only where transformers has another."""
-    size = settings.image_size
-    square, edge = {"height": size, "width": size}, {"shortest_edge": settings.shortest_edge or size}
-    held: dict[str, Any] = {
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(settings.mean),
-        "image_std": list(settings.std),
-        "resample": settings.resample,
-    }
-    if settings.mode == "squash":
-        kind = "ViTImageProcessor" if settings.resample == 2 else "SiglipImageProcessor"
-        return held | {"image_processor_type": kind, "size": square}
-    held |= {"size": edge, "crop_size": square, "do_center_crop": True}
-    if settings.mode == "crop":
-        return held | {"image_processor_type": "CLIPImageProcessor"}
-    if settings.mode == "anyres":
-        pinpoints = [list(one) for one in settings.pinpoints]
-        return held | {"image_processor_type": "LlavaNextImageProcessor", "image_grid_pinpoints": pinpoints}
-    own = {} if settings.background == settings.mean_colour else {"background": list(settings.background)}
-    return held | {"image_processor_type": "LlavaImageProcessor", "do_pad": True, **own}
