@@ -4,16 +4,20 @@ The small files come from a folder of published metadata, or from one made here;
 a `config.json` that differs from the metadata's in a few widths and the number of layers.
 """
 
+import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
+import vlm_jax
 from tests.tiny_models import VOCAB
 from vlm_jax.models.qwen_config import to_qwen
 from vlm_jax.processing.chat import image_parts, image_source
@@ -148,3 +152,48 @@ def reference(folder: Path, messages, *, generation_prompt: bool = False) -> dic
     tokens = tokenizer([text], return_tensors="pt")["input_ids"]
     is_image = (tokens == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
     return {"input_ids": tokens, "mm_token_type_ids": is_image, **inputs}
+
+
+@dataclasses.dataclass
+class Difference:
+    """How far a folder read here is from transformers' reading of it, the worst of several conversations."""
+
+    prompts: bool = False
+    pixels: float = 0.0
+    logits: float = 0.0
+    answers: bool = False
+
+
+def compare(folder: Path, theirs, conversations: Sequence, questions: Sequence, *, tokens: int = 16) -> Difference:
+    """Holds a folder against transformers' model of it.
+
+    Args:
+      conversations: for logits, whose difference is relative to the largest; questions: for greedy answers.
+    """
+    ours, worst = vlm_jax.load(folder, dtype="float32"), Difference()
+    for messages in conversations:
+        inputs, example = reference(folder, messages), ours.encode(messages)
+        if example.input_ids.tolist() != inputs["input_ids"][0].tolist():
+            worst.prompts = True
+            continue
+        if "pixel_values" in inputs:
+            expected = inputs["pixel_values"].numpy()
+            worst.pixels = max(worst.pixels, float(np.abs(pixels(ours.processor.images, example) - expected).max()))
+        with torch.no_grad():
+            expected = theirs(**inputs).logits[0].numpy()
+        difference = np.abs(ours.logits(messages) - expected).max() / np.abs(expected).max()
+        worst.logits = max(worst.logits, float(difference))
+    for question in questions:
+        inputs = reference(folder, question, generation_prompt=True)
+        with torch.no_grad():
+            made = theirs.generate(**inputs, max_new_tokens=tokens, do_sample=False, repetition_penalty=1.0)
+        answer = ours.processor.decode(made[0, inputs["input_ids"].shape[1] :].tolist())
+        worst.answers |= ours.generate(question, max_new_tokens=tokens) != answer
+    return worst
+
+
+def pixels(settings, example) -> np.ndarray:
+    """[patches, C · T · ph · pw] of an example, as transformers' processor orders them."""
+    patches = np.concatenate([one.patches.reshape(-1, 3, settings.patch_size**2) for one in example.pictures])
+    values = (patches / 255 - np.reshape(settings.mean, (3, 1))) / np.reshape(settings.std, (3, 1))
+    return np.repeat(values[:, :, None], 2, axis=2).reshape(len(values), -1)
