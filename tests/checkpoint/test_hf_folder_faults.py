@@ -115,7 +115,8 @@ def test_a_tensor_that_its_shard_does_not_hold_is_missing(sharded):
 def test_a_folder_without_safetensors_is_told_by_what_it_holds(folder):
     weights = folder / "model.safetensors"
     weights.rename(folder / "weights.pth")
-    nothing = f"{folder}: no model.safetensors and no model.safetensors.index.json"
+    nothing = f"{folder}: no model.safetensors, no model.safetensors.index.json, no pytorch_model.bin and no "
+    nothing += "pytorch_model.bin.index.json"
     assert faults(folder) == [f"{nothing}; it holds weights.pth"]
     (folder / "weights.pth").rename(folder / "model-00001-of-00002.safetensors")
     assert faults(folder) == [f"{nothing}; it holds model-00001-of-00002.safetensors"]

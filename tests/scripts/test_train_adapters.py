@@ -143,14 +143,17 @@ def test_a_connector_that_trains_alone_is_kept_alone_and_gone_on_with(base, alig
         np.testing.assert_array_equal(array, own[path])
 
 
-def test_adapters_are_trained_on_a_connector_that_has_a_base_and_peft_refuses_what_it_cannot_hold(aligned, tmp_path):
+def test_adapters_are_trained_on_a_connector_that_has_a_base_and_go_with_it_into_a_folder_of_peft(
+    base, aligned, tmp_path
+):
     more = ["--config.lora.rank=2", "--config.train.what=adapter+connector", "--config.train.steps=2"]
     done = train(aligned, tmp_path / "run", *more)
     assert done.returncode == 0, done.stderr
-    with pytest.raises(InputError, match="such as connector/.*which a PEFT folder cannot hold"):
-        vlm_jax.export(tmp_path / "run", tmp_path / "peft", "peft")
+    vlm_jax.export(tmp_path / "run", tmp_path / "peft", "peft")
     vlm_jax.export(tmp_path / "run", tmp_path / "hf", "hf")
     expected = vlm_jax.load(tmp_path / "run").logits(QUESTION)
+    of_peft = vlm_jax.load(base, adapter=tmp_path / "peft")  # the base of the connector: peft could open no other
+    np.testing.assert_allclose(of_peft.logits(QUESTION), expected, atol=1e-5)
     np.testing.assert_allclose(vlm_jax.load(tmp_path / "hf").logits(QUESTION), expected, atol=1e-5)
     with pytest.raises(InputError, match="has no adapters"):
         vlm_jax.export(aligned, tmp_path / "none", "peft")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from vlm_jax.checkpoint import chat_template, description, hf_folder, peft_folder, pth
+from vlm_jax.checkpoint import chat_template, description, hf_folder, peft_folder, pth, tied_head, weight_files
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import name_table
 from vlm_jax.checkpoint.parts import CONNECTOR, PARTS, encoder_name
@@ -154,6 +154,7 @@ def plan(assembly: Assembly) -> Plan:
         connector=assembly.connector,
         newline=images.mode == "anyres",
     )
+    config = tied_head.of_folder(decoder, config)
     return Plan(config, images, encoder, decoder, text, template)
 
 
@@ -167,7 +168,7 @@ def write(target: Path, assembly: Assembly) -> None:
     made = plan(assembly)
     config, text = made.config, made.text
     # What the encoder has of these (a ViT's pooler) is its own.
-    brought = hf_folder.tensor_names(made.encoder, encoder_name)
+    brought = weight_files.tensor_names(made.encoder, encoder_name)
     tensors = {name: tensor for name, tensor in fresh(config, assembly.seed).items() if name not in brought}
     if assembly.connector_weights:
         path = Path(assembly.connector_weights).expanduser()

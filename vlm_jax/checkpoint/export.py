@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from vlm_jax.checkpoint import description, files, hf_folder, peft_folder, pth, run_folder
-from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.checkpoint.model_source import ModelSource, open_model
 from vlm_jax.errors import InputError, gathered
+from vlm_jax.models.parameters import Flat, abstract_parameters
 
 FORMATS = ("hf", "peft", "pth", "orbax")
 DTYPES = ("keep", "float32", "bfloat16")
@@ -16,10 +19,10 @@ def export(
     """Writes the model at `path` (Hugging Face folder, hub id, PEFT or run folder) to the new folder `target`.
 
     `hf` is the hub's layout, which transformers opens, with adapters added into the kernels (of a quantised base: into
-    the original's, which is read again); `peft` the adapters alone; `orbax` a run folder, which training starts from;
-    `pth` a file with PyTorch's state dict. A `.pth` file is read as well, full or of adapters, with `base` for its
-    model. Weights keep their dtype, unless `dtype` names another (float32, bfloat16). The visual-token budget a run was
-    trained with is written into the exported image processor.
+    the original's, which is read again); `peft` the adapters, and the connector where it was trained beside them;
+    `orbax` a run folder, which training starts from; `pth` a file with PyTorch's state dict. A `.pth` file is read as
+    well, full or of adapters, with `base` for its model. Weights keep their dtype, unless `dtype` names another
+    (float32, bfloat16). The visual-token budget a run was trained with is written into the exported image processor.
 
     Weights pass through memory layer by layer, or, where they come from a run folder, parameter by parameter; none
     goes to a device.
@@ -27,7 +30,7 @@ def export(
     Raises:
       InputError: an unknown format or dtype, an incomplete model, a tokenizer of another one, a target that is in the
         way, all of them listed; too small a disk; or `peft` of a model that has no adapters or of which more than
-        adapters was trained. Nothing is written then.
+        adapters and the connector was trained. Nothing is written then.
     """
     faults = []
     if format not in FORMATS:
@@ -52,22 +55,9 @@ def export(
     if format == "peft":
         if source.lora is None:
             raise InputError(f"{path}: has no adapters; its weights go into format hf")
-        lost = source.trained_beside_adapters()
-        connector = None
-        if (
-            source.config.assembled
-            and lost
-            and all(path.startswith("connector/") or path == "newline" for path in lost)
-        ):
-            connector, lost = source.read_beside_adapters(), []
-        if lost:
-            raise InputError(
-                f"{path}: beside adapters, {len(lost)} parameters such as {', '.join(lost[:2])} were trained, which "
-                "a PEFT folder cannot hold; take format hf"
-            )
-        name = source.base.name
+        connector, below = _connector(source, str(path))
         peft_folder.write(
-            destination, source.config, source.lora, source.read_adapters(), base=name, connector=connector
+            destination, source.config, source.lora, source.read_adapters(), base=below.name, connector=connector
         )
         return
     parameters = source.deferred(None if dtype == "keep" else dtype)
@@ -83,3 +73,36 @@ def export(
     else:
         images = source.images or description.read_pictures(source.assets, source.config)
         run_folder.write_run_folder(destination, source.assets, parameters, images)
+
+
+def _connector(source: ModelSource, name: str) -> tuple[Flat | None, ModelSource]:
+    """The whole connector where it was trained with the adapters or before them, and the base that both belong to.
+
+    A base that is a run of the connector alone is left behind: peft could not open it.
+
+    Raises:
+      InputError: something else was trained too, or the connector has adapters of its own besides.
+    """
+    own, below = source.read_beside_adapters(), source.base
+    if lost := [path for path in own if not _is_connector(path)]:
+        raise InputError(
+            f"{name}: beside adapters, {len(lost)} parameters such as {', '.join(lost[:2])} were trained, and format "
+            "peft is written of adapters and the connector alone; take format hf, which holds everything, merged"
+        )
+    adapted = any(_is_connector(path) for path in source.read_adapters())
+    if own and adapted:
+        raise InputError(
+            f"{name}: the connector was trained as a whole and has adapters besides, and peft knows a module as one of "
+            "the two; take format hf, which holds everything, merged"
+        )
+    while not adapted and (before := below.trained_beside_adapters()) and all(map(_is_connector, before)):
+        own, below = below.read_beside_adapters() | own, below.base
+    if not own:
+        return None, below
+    missing = [path for path in abstract_parameters(source.config) if path.startswith("connector/") and path not in own]
+    stored = below.deferred() if missing else {}
+    return own | {path: np.asarray(stored[path][...]) for path in missing}, below
+
+
+def _is_connector(path: str) -> bool:
+    return path.startswith("connector/") or path == "newline"

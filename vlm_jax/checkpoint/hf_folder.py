@@ -5,18 +5,19 @@ written beside its place and renamed into it, so none is ever seen half-written.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from vlm_jax.checkpoint import description, parts, pth, safetensors_file
-from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, written_whole
+from vlm_jax.checkpoint import description, parts, safetensors_file, tied_head, weight_files
+from vlm_jax.checkpoint.files import check_target, copy_assets, written_whole
 from vlm_jax.checkpoint.names import Entry, file_name, hub_name, memory_name, name_table
-from vlm_jax.checkpoint.source import PYTORCH
 from vlm_jax.checkpoint.stop_tokens import write_end_of_turn
+from vlm_jax.checkpoint.tied_head import EMBEDDING, HEAD
+from vlm_jax.checkpoint.weight_files import Described
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
@@ -25,7 +26,6 @@ from vlm_jax.processing.processor import Pictures
 
 SHARD_BYTES = 5 * 10**9
 Readable = jax.Array | np.ndarray | Deferred
-_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def read_parameters(
@@ -58,10 +58,7 @@ def deferred(folder: Path, config: VLMConfig) -> dict[str, Deferred]:
       InputError: as `read_parameters`.
     """
     places = _checked(folder, config)
-    views = {
-        path: pth.read(path) if pth.is_state_dict(path) else safetensors_file.mapped(path)
-        for path in {path for path, _ in places.values()}
-    }
+    views = {path: weight_files.mapped(path) for path in {path for path, _ in places.values()}}
     return _joined(config, {name: views[path].get(key) for name, (path, key) in places.items()})
 
 
@@ -72,8 +69,12 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where:
       InputError: missing, surplus or misshapen tensors, all of them listed.
     """
     table, stored = name_table(config), {hub_name(name): tensor for name, tensor in tensors.items()}
-    described = {name: _shape_and_dtype(tensor) for name, tensor in stored.items()}
-    if faults := _mismatches(where, config, table, described):
+    _tie(stored, config)
+    described = {name: weight_files.shape_and_dtype(tensor) for name, tensor in stored.items()}
+    faults = _mismatches(where, config, table, described)
+    if not faults and tied_head.of_tensors(stored, config) != config:
+        faults = [_head_differs(where)]
+    if faults:
         raise InputError(faults)
     return _joined(config, stored)
 
@@ -84,7 +85,7 @@ def to_tensors(config: VLMConfig, parameters: Mapping[str, Readable]) -> Iterato
         for index, name in enumerate(entry.tensors()):
             yield memory_name(name), _tensor(parameters, entry, None if entry.layers is None else index)
     if config.decoder.tied:
-        yield "lm_head.weight", np.asarray(parameters["embedding"])
+        yield HEAD, np.asarray(parameters["embedding"])
 
 
 def check_weights(folder: Path, config: VLMConfig) -> None:
@@ -92,49 +93,12 @@ def check_weights(folder: Path, config: VLMConfig) -> None:
     _checked(folder, config)
 
 
-def tensor_names(folder: Path, name_of: Callable[[str], str | None]) -> set[str]:
-    """The names that `name_of` gives the tensors of a folder.
-
-    Raises:
-      InputError: files are missing or cannot be read.
-    """
-    paths, faults = _locate(folder)
-    described = _described(paths, faults)
-    return {name for tensors in described.values() for key in tensors if (name := name_of(key)) is not None}
-
-
-Described = dict[str, tuple[tuple[int, ...], str]]
-"""{tensor: (shape, dtype as safetensors names it)}."""
-
-
-def _described(paths: Iterable[Path], faults: list[str]) -> dict[Path, Described]:
-    """What each file holds, by its own names; raises `faults`, and those of unreadable files."""
-    found = {}
-    for path in paths:
-        try:
-            if pth.is_state_dict(path):
-                found[path] = {name: _shape_and_dtype(tensor) for name, tensor in pth.read(path).items()}
-                continue
-            with safe_open(path, "np") as file:
-                views = {key: file.get_slice(key) for key in file.keys()}
-                found[path] = {key: (tuple(view.get_shape()), view.get_dtype()) for key, view in views.items()}
-        except (SafetensorError, OSError) as error:
-            faults.append(f"{path}: unreadable or truncated safetensors ({error}); copy or download it again")
-    if faults:
-        raise InputError(faults)
-    return found
-
-
-def _shape_and_dtype(tensor: np.ndarray) -> tuple[tuple[int, ...], str]:
-    return tensor.shape, _DTYPES.get(str(tensor.dtype), str(tensor.dtype))
-
-
 def _checked(folder: Path, config: VLMConfig) -> dict[str, tuple[Path, str]]:
     """{name in the table: (file, name in it)} of a folder that has all tensors, of the right shapes."""
-    paths, faults = weight_files(folder)
+    paths, faults = weight_files.weight_files(folder)
     places: dict[str, tuple[Path, str]] = {}
     described: Described = {}
-    for path, tensors in _described(paths, faults).items():
+    for path, tensors in weight_files.described(paths, faults).items():
         for key, known in tensors.items():
             name = paths[path](key)
             if name is None:
@@ -142,9 +106,27 @@ def _checked(folder: Path, config: VLMConfig) -> dict[str, tuple[Path, str]]:
             if name in places:
                 faults.append(f"{path}: tensor {key} stands in the folder twice; remove the stale file or copy")
             places[name], described[name] = (path, key), known
-    if faults := faults + _mismatches(str(folder), config, name_table(config), described):
+    _tie(places, config)
+    _tie(described, config)
+    faults += _mismatches(str(folder), config, name_table(config), described)
+    if not faults and tied_head.of_folder(folder, config) != config:
+        faults.append(_head_differs(str(folder)))
+    if faults:
         raise InputError(faults)
     return places
+
+
+def _tie(stored: dict[str, Any], config: VLMConfig) -> None:
+    """Of a tied model whose files hold the head alone, the head is the embeddings."""
+    if config.decoder.tied and HEAD in stored and EMBEDDING not in stored:
+        stored[EMBEDDING] = stored.pop(HEAD)
+
+
+def _head_differs(where: str) -> str:
+    return (
+        f"{where}: {HEAD} differs from {EMBEDDING}, although config.json says {tied_head.FLAG}; set it to false at the "
+        "top and in text_config"
+    )
 
 
 def write_folder(
@@ -177,49 +159,11 @@ def write_folder(
     with written_whole(target) as folder:
         copy_assets(assets, folder)
         description.name_dtype(folder / "config.json", {parameters[entry.path].dtype for entry in name_table(config)})
+        tied_head.named_in(folder / "config.json", config.decoder.tied)
         description.write_pictures(folder, images, config)
         if trained:
             write_end_of_turn(folder, description.read_processor(folder, config))
         _write_weights(folder, config, parameters, shard_bytes)
-
-
-def weight_files(folder: Path) -> tuple[dict[Path, Callable[[str], str | None]], list[str]]:
-    """Each file of weights of a folder with what maps its names onto the table's (None: left out), and what is missing.
-
-    Those of an assembled folder lie in other folders.
-    """
-    files, faults = {}, []
-    for place, name_of in parts.places(folder):
-        paths, missing = ([place], []) if place.name == parts.CONNECTOR else _locate(place)
-        files |= dict.fromkeys(paths, name_of)
-        faults += missing
-    return files, faults
-
-
-def _locate(folder: Path) -> tuple[list[Path], list[str]]:
-    """The weight files by the folder's index (or its single file), and which of them are missing."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise InputError(f"{index}: holds no weight_map")
-        for name in weight_map.values():
-            if not isinstance(name, str) or not name or Path(name).name != name:
-                raise InputError(f"{index}: shard names must be plain file names, got {name!r}")
-        paths = [folder / name for name in sorted(set(weight_map.values()))]
-        return [path for path in paths if path.is_file()], [
-            f"{path}: missing shard, named in {index.name}; copy or download it again"
-            for path in paths
-            if not path.is_file()
-        ]
-    single = folder / "model.safetensors"
-    if not single.is_file() and (torch := folder / PYTORCH).is_file():
-        return [torch], []  # many encoders of the hub come in no other form
-    if not single.is_file():
-        held = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt", ".safetensors"))
-        seen = f"; it holds {', '.join(held[:5])}" if held else ""
-        raise InputError(f"{folder}: no model.safetensors and no model.safetensors.index.json{seen}")
-    return [single], []
 
 
 def _mismatches(where: str, config: VLMConfig, table: list[Entry], stored: Described) -> list[str]:
@@ -245,7 +189,7 @@ def _mismatches(where: str, config: VLMConfig, table: list[Entry], stored: Descr
         if odd:
             faults.append(f"{where}: {entry.name} is {', '.join(odd)}; this reads F32, BF16 and F16 weights")
     if config.decoder.tied:
-        wanted.add("lm_head.weight")  # some writers store the tied head as well
+        wanted.add(HEAD)  # some writers store the tied head as well: it is compared
     surplus = [name for name in stored if name not in wanted and not name.endswith("inv_freq")]
     if surplus:
         more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""

@@ -19,7 +19,9 @@ import numpy as np
 from vlm_jax import locations
 from vlm_jax.adapters import lora as adapters
 from vlm_jax.adapters.lora import Lora
-from vlm_jax.checkpoint import description, hf_folder, peft_folder, pth, run_folder
+from vlm_jax.checkpoint import description, hf_folder, peft_folder, pth, run_folder, tied_head, weight_files
+from vlm_jax.checkpoint.files import read_json
+from vlm_jax.checkpoint.names import hub_name
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.deferred import Deferred, deferred
 from vlm_jax.errors import InputError
@@ -164,10 +166,7 @@ class ModelSource:
                 own |= peft_folder.from_tensors(low_rank, self.config, self.lora, where=self.name)[1]
             return own
         if peft_folder.is_peft_folder(self.folder):
-            own = peft_folder.read(self.folder, self.config)[1]
-            if self.config.assembled and (self.folder / peft_folder.CONNECTOR).is_file():
-                own |= peft_folder.read_connector(self.folder / peft_folder.CONNECTOR, self.config)
-            return own
+            return peft_folder.read(self.folder, self.config)[1]
         with run_folder.newest(self.folder) as (checkpoints, step):
             return checkpoints.restore_parameters(step, None)
 
@@ -182,17 +181,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
       InputError: nothing there, a run without a checkpoint, or a base that is missing or another one.
     """
     if pth.is_state_dict(file := Path(path_or_id).expanduser()):
-        if base is None:
-            raise InputError(f"{path_or_id}: weights without a config; name the model they belong to as the base")
-        below = _base(path_or_id, base)
-        lora = None
-        if peft_folder.parted(pth.read(file))[0]:
-            if not peft_folder.is_peft_folder(file.parent):
-                raise InputError(
-                    f"{path_or_id}: adapters without their adapter_config.json (rank, alpha); put it beside"
-                )
-            lora, _ = peft_folder.read_settings(file.parent)
-        return ModelSource(path_or_id, below.assets, below.config, below.images, file, below, lora)
+        return _of_state_dict(path_or_id, file, base)
     folder = resolve(path_or_id)
     if run_folder.is_run_folder(folder):
         assets = run_folder.assets_of(folder)
@@ -211,6 +200,11 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
                 f"{path_or_id}: was trained on other weights than those of {below.name} "
                 f"(digest {held['digest']}, there {below.digest()}); give the base it was trained on"
             )
+        if below.config.decoder.tied != config.decoder.tied:
+            raise InputError(
+                f"{path_or_id}: was trained with the output layer tied to the embeddings, and {below.name} has an "
+                f"{tied_head.HEAD} of its own that differs; train it again on that base"
+            )
         lora = Lora(**held["lora"]) if held["lora"] else None
         return ModelSource(path_or_id, assets, config, images, folder, below, lora)
     if not isinstance(folder, Path):
@@ -220,10 +214,57 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
             "copy one first (gcloud storage cp -r)"
         )
     if peft_folder.is_peft_folder(folder):
-        lora, named = peft_folder.read_settings(folder)
-        below = _base(path_or_id, base or named)
-        return ModelSource(path_or_id, below.assets, below.config, below.images, folder, below, lora)
-    return ModelSource(path_or_id, folder, description.read_config(folder), None, folder)
+        settings = peft_folder.read_settings(folder)
+        below = _base(path_or_id, base or settings.base)
+        config, images = _own_pictures(folder, below)
+        return ModelSource(path_or_id, below.assets, config, images, folder, below, settings.lora)
+    config = description.read_config(folder)
+    found = tied_head.of_folder(folder, config)
+    assets = folder if found == config else tied_head.assets_saying(folder, found.decoder.tied)
+    return ModelSource(path_or_id, assets, found, None, folder)
+
+
+def _of_state_dict(name: str, file: Path, base: str | None) -> ModelSource:
+    """The model that a file of PyTorch holds, whole or as adapters."""
+    if base is None:
+        raise InputError(f"{name}: weights without a config; name the model they belong to as the base")
+    below, lora = _base(name, base), None
+    low_rank, tensors = peft_folder.parted(pth.read(file))
+    if low_rank:
+        if not peft_folder.is_peft_folder(file.parent):
+            raise InputError(f"{name}: adapters without their adapter_config.json (rank, alpha); put it beside")
+        settings = peft_folder.read_settings(file.parent)
+        lora = settings.lora
+        if settings.modules_to_save and not tensors:
+            raise InputError(
+                f"{name}: holds adapters alone, and {file.parent / peft_folder.SETTINGS} says that "
+                f"{', '.join(settings.modules_to_save)} was trained beside them; give the folder"
+            )
+    config, images = _own_pictures(file.parent, below)
+    found = tied_head.of_tensors({hub_name(key): tensor for key, tensor in tensors.items()}, config)
+    assets = below.assets
+    if found != config:
+        assets = tied_head.assets_saying(assets, found.decoder.tied)
+    return ModelSource(name, assets, found, images, file, below, lora)
+
+
+def _own_pictures(folder: Path, below: ModelSource) -> tuple[VLMConfig, Pictures | None]:
+    """Shapes and picture rules of weights that lie in a folder apart from their base: its rules, where it has some.
+
+    Trainers write the image processor they used beside what they trained.
+    """
+    processor = folder / "processor_config.json"
+    described = processor.is_file() and read_json(processor).get("image_processor") is not None
+    if not described and not (folder / "preprocessor_config.json").is_file():
+        return below.config, below.images
+    images, vision = description.read_pictures(folder, below.config), below.config.vision
+    if (images.patch_size, images.merge_size) != (vision.patch_size, vision.merge_size):
+        raise InputError(
+            f"{folder}: the image processor has patch and merge size {(images.patch_size, images.merge_size)}, the "
+            f"base {below.name} {(vision.patch_size, vision.merge_size)}; it is of another model"
+        )
+    vision = dataclasses.replace(vision, pixel_mean=images.mean, pixel_std=images.std)
+    return dataclasses.replace(below.config, vision=vision), images
 
 
 def _base(name: str, base: str) -> ModelSource:
@@ -258,7 +299,7 @@ def _spots(place: Path) -> Iterator[tuple[str, int, list[bytes]]]:
             yield name, len(flat), [flat[start : start + _SPOT].tobytes() for start in starts]
         return
     # In the order of the index or of the parts, wherever they lie.
-    for path in hf_folder.weight_files(place)[0]:
+    for path in weight_files.weight_files(place)[0]:
         if pth.is_state_dict(path):
             yield from _spots(path)
             continue

@@ -6,41 +6,29 @@ adapter computes is `vlm_jax.adapters.lora`'s.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from vlm_jax.adapters.lora import Lora
-from vlm_jax.checkpoint import pth
-from vlm_jax.checkpoint.files import check_target, read_json, write_json, written_whole
+from vlm_jax.checkpoint import beside_adapters, pth, weight_files
+from vlm_jax.checkpoint.beside_adapters import CONNECTOR
+from vlm_jax.checkpoint.files import check_target, write_json, written_whole
 from vlm_jax.checkpoint.names import Entry, hub_name, memory_name, name_table
-from vlm_jax.errors import InputError
+from vlm_jax.checkpoint.peft_settings import MERGE, SETTINGS, read_settings
+from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
 
-WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
-CONNECTOR = "final_connector.pth"
-"""Beside the adapters of an assembled model: the connector that was trained with them."""
+WEIGHTS = beside_adapters.ADAPTERS[0]
 _PREFIX = "base_model.model."
+_MERGER = "visual.merger"
+"""The connector of a Qwen-VL: the end of its module's name in every version of transformers."""
 _PARTS = {"a": "lora_A", "b": "lora_B"}
-# Settings that change what an adapter computes, and the values at which they do not.
-_PLAIN: dict[str, tuple[Any, ...]] = {
-    "bias": ("none", None),
-    "use_dora": (False, None),
-    "modules_to_save": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "fan_in_fan_out": (False, None),
-    "lora_bias": (False, None),
-    "trainable_token_indices": (None, []),
-    "target_parameters": (None, []),
-    "layer_replication": (None, []),
-    "use_qalora": (False, None),
-}
 
 
 def is_peft_folder(path: Path) -> bool:
@@ -53,7 +41,8 @@ def write(
     """Writes the adapters among `parameters` as a PEFT folder.
 
     Args:
-      connector: of an assembled model, where it was trained beside the adapters: `final_connector.pth` in the folder.
+      connector: all of it, where it was trained beside the adapters: of an assembled model `final_connector.pth` in the
+        folder, of a Qwen-VL peft's `modules_to_save`.
       base: the name or path of the model they were trained on, written as `base_model_name_or_path`.
 
     Raises:
@@ -77,36 +66,27 @@ def write(
     if not tensors:
         raise InputError(f"{target}: nothing to write: the model has no adapters")
     with written_whole(target) as folder:
-        write_json(folder / SETTINGS, {**_settings(lora, modules), "base_model_name_or_path": base})
+        settings = {**_settings(lora, modules), "base_model_name_or_path": base}
+        if connector and not config.assembled:
+            settings["modules_to_save"] = [_MERGER]
+            tensors |= _merger_tensors(config, connector)
+        write_json(folder / SETTINGS, settings)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)
-        if connector:
+        if connector and config.assembled:
             pth.write(folder / CONNECTOR, _connector_tensors(config, connector))
 
 
 def read_connector(path: Path, config: VLMConfig) -> Flat:
-    """A connector that was saved by itself: the weights and biases of its linear layers, in their order.
+    """As `beside_adapters.connector_of`, from a state dict."""
+    return beside_adapters.connector_of(pth.read(path), config, where=str(path))
 
-    Names are a Sequential's (`0.weight`, `2.weight`), or whatever sorts alike; a row separator is `image_newline`.
 
-    Raises:
-      InputError: other layers or shapes than this model's connector has.
-    """
-    held, shapes = pth.read(path), abstract_parameters(config)
-    wanted = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
-    wanted += [entry for entry in name_table(config) if entry.path == "newline" and entry.name in held]
-    flat = {}
-    for kind in ("weight", "bias", "image_newline"):
-        ours = [entry for entry in wanted if entry.name.endswith(kind)]
-        theirs = sorted((name for name in held if name.endswith(kind)), key=_counted)
-        for entry, name in zip(ours, theirs, strict=False):
-            if held[name].shape == tuple(entry.transform.shape(shapes[entry.path].shape)):
-                flat[entry.path] = entry.transform.read(held[name])
-    if len(flat) != len(wanted) or len(held) != len(wanted):
-        there = ", ".join(f"{name} {list(array.shape)}" for name, array in sorted(held.items())[:6])
-        here = ", ".join(f"{entry.name} {list(entry.transform.shape(shapes[entry.path].shape))}" for entry in wanted)
-        raise InputError(f"{path}: holds {there}; the {config.connector} connector of this model has {here}")
-    return flat
+def _merger_tensors(config: VLMConfig, connector: Flat) -> dict[str, np.ndarray]:
+    """The connector of a Qwen-VL as peft saves a module of `modules_to_save`, float32."""
+    entries = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
+    arrays = {entry.name: entry.transform.write(np.asarray(connector[entry.path], np.float32)) for entry in entries}
+    return {_PREFIX + memory_name(name): np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def _connector_tensors(config: VLMConfig, connector: Flat) -> Iterator[tuple[str, np.ndarray]]:
@@ -117,11 +97,6 @@ def _connector_tensors(config: VLMConfig, connector: Flat) -> Iterator[tuple[str
             _, part, kind = entry.name.rsplit(".", 2)
             place = {"linear_1": "0.", "linear_2": "2.", "linear": ""}[part]
             yield f"{place}{kind}", np.ascontiguousarray(entry.transform.write(np.asarray(connector[entry.path])))
-
-
-def _counted(name: str) -> list[Any]:
-    """As a person sorts names with numbers in them."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _settings(lora: Lora, modules: list[str]) -> dict[str, Any]:
@@ -142,50 +117,86 @@ def _settings(lora: Lora, modules: list[str]) -> dict[str, Any]:
     return settings | ({"exclude_modules": rf".*\.{elsewhere}\..*"} if decoder_only else {})
 
 
-def read_settings(folder: Path) -> tuple[Lora, str]:
-    """The kind of an adapter as `adapter_config.json` has it, but for its targets, and the base it names.
-
-    Raises:
-      InputError: no LoRA, or settings that this does not compute, all of them listed.
-    """
-    path = folder / SETTINGS
-    held = read_json(path)
-    if not isinstance(held, dict) or held.get("peft_type") != "LORA":
-        raise InputError(
-            f"{path}: peft_type is {held.get('peft_type') if isinstance(held, dict) else held!r}; only LORA is read"
-        )
-    faults = [
-        f"{path}: {key} is {held[key]!r}, which is not read; merge the adapter with peft (merge_and_unload) instead"
-        for key, plain in _PLAIN.items()
-        if key in held and held[key] not in plain
-    ]
-    for key, kind in (("r", int), ("lora_alpha", (int, float))):
-        if not isinstance(held.get(key), kind) or isinstance(held.get(key), bool) or held[key] <= 0:
-            faults.append(f"{path}: {key} is {held.get(key)!r}; wanted a number above 0")
-    if faults:
-        raise InputError(faults)
-    lora = Lora(held["r"], float(held["lora_alpha"]), rslora=bool(held.get("use_rslora")))
-    return lora, held.get("base_model_name_or_path") or ""
-
-
 def read(folder: Path, config: VLMConfig) -> tuple[Lora, Flat]:
     """The kind of an adapter, with the targets that its tensors have, and its parameters, float32 on the host.
 
-    A layer of a stack that the adapter leaves out gets zeros, which change nothing.
+    What was trained as a whole beside the adapters, in their file or in one of its own, is among the parameters. A
+    layer of a stack that the adapter leaves out gets zeros, which change nothing.
 
     Raises:
       InputError: another kind of adapter, missing, misshapen or unknown tensors: all of them listed.
     """
-    lora, _ = read_settings(folder)
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise InputError(f"{path}: is missing; copy the whole adapter folder")
-    try:
-        with safe_open(path, "np") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: unreadable or truncated safetensors ({error}); copy it again") from error
-    return from_tensors(tensors, config, lora, where=str(path))
+    settings, faults = read_settings(folder), []
+    path, lora, flat, beside = _weights(folder), settings.lora, {}, {}
+    tensors = _tensors(path)
+    saved = {name: tensor for name, tensor in tensors.items() if _is_saved(name, settings.modules_to_save)}
+    with gathered(faults):
+        low_rank = {name: tensor for name, tensor in tensors.items() if name not in saved}
+        lora, flat = from_tensors(low_rank, config, lora, where=str(path))
+    with gathered(faults):
+        beside = _saved_modules(saved, config, settings.modules_to_save, where=str(path))
+    with gathered(faults):
+        others = beside_adapters.read(folder, config)
+        twice = sorted(others.keys() & beside.keys())
+        faults += [f"{folder}: {name} is in {path.name} and in a file of its own; remove one" for name in twice]
+        beside |= others
+    if faults:
+        raise InputError(faults)
+    return lora, flat | beside
+
+
+def _weights(folder: Path) -> Path:
+    paths = [folder / name for name in beside_adapters.ADAPTERS]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise InputError(f"{paths[0]}: is missing, and so is {paths[1].name}; copy the whole adapter folder")
+    return path
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    if pth.is_state_dict(path):
+        return pth.read(path)
+    with weight_files.readable(path), safe_open(path, "np") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}
+
+
+def _module(name: str) -> str:
+    """The module of a tensor, as peft has it inside its own."""
+    return name.removeprefix(_PREFIX).rpartition(".")[0]
+
+
+def _is_saved(name: str, modules: Collection[str]) -> bool:
+    """Whether a tensor is one of `modules_to_save`, which are ends of the names of modules, as peft compares them."""
+    parents = _module(name).split(".")
+    places = [".".join(parents[: count + 1]) for count in range(len(parents))]
+    return ".lora_" not in name and any(place.endswith(module) for place in places for module in modules)
+
+
+def _saved_modules(
+    tensors: Mapping[str, np.ndarray], config: VLMConfig, modules: Collection[str], *, where: str
+) -> Flat:
+    """The parameters of `modules_to_save`, all of which must be there."""
+    flat, faults = {}, []
+    with gathered(faults):
+        plain = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
+        flat = beside_adapters.whole_modules(plain, config, where=where)
+    expected = {
+        entry.path: entry.tensors()[0]
+        for entry in name_table(config)
+        if any(_is_saved(memory_name(tensor), modules) for tensor in entry.tensors())
+    }
+    missing = [name for path, name in expected.items() if path not in flat]
+    if missing and not faults:
+        faults.append(f"{where}: modules_to_save names modules whose tensors are missing: {', '.join(missing[:3])}")
+    found = {module for module in modules if any(_is_saved(name, [module]) for name in tensors)}
+    faults += [
+        f"{where}: modules_to_save names {module}, of which there is no tensor; {MERGE}"
+        for module in modules
+        if module not in found
+    ]
+    if faults:
+        raise InputError(faults)
+    return flat
 
 
 def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lora, *, where: str) -> tuple[Lora, Flat]:
@@ -202,9 +213,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lor
         match = re.fullmatch(r"(?:base_model\.model\.)?(.*)\.lora_([AB])(?:\.[^.]+)?\.weight", name)
         module = hub_name(match[1]) if match else None
         if module not in wanted:
-            faults.append(
-                f"{where}: tensor {name} belongs to no linear layer of the model; was it trained on another base?"
-            )
+            faults.append(f"{where}: tensor {name} {_why_not_read(name)}")
             continue
         entry, index = wanted[module]
         features_in, features_out = shapes[entry.path].shape[-2:]
@@ -231,6 +240,26 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lor
         raise InputError(faults[:20])
     places = sorted({key.rpartition("/adapter/")[0] for key in flat})
     return dataclasses.replace(lora, targets="|".join(map(re.escape, places))), flat
+
+
+# What the tensors are of that no linear layer takes.
+_NOT_READ = {
+    r"\.lora_embedding_[AB]\b": "is of an adapter on the token embeddings, which is not read",
+    r"\blm_head\.lora_[AB]\b": "is of an adapter on the output layer, which is not read",
+    r"\bpatch_embed.*\.lora_[AB]\b": "is of an adapter on a convolution (patch embedding), which is not read",
+    r"\.lora_magnitude_vector\b": "is DoRA's, which is not read",
+    r"\.lora_[AB]\.(.*\.)?bias$": "is the bias of an adapter (lora_bias), which is not read",
+    r"\.lora_(?![AB]\b)": "is of a kind of adapter that is not read",
+    r"\b(embed_tokens|lm_head)\.(.*\.)?weight$": "is a whole table that was saved with the adapter (of a vocabulary "
+    "that was resized, or with save_embedding_layers), which is not read",
+}
+
+
+def _why_not_read(name: str) -> str:
+    for pattern, reason in _NOT_READ.items():
+        if re.search(pattern, name):
+            return f"{reason}; {MERGE}"
+    return "belongs to no linear layer of the model; was it trained on another base?"
 
 
 def parted(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

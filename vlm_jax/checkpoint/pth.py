@@ -43,9 +43,12 @@ def is_state_dict(path: Path) -> bool:
     return path.suffix in SUFFIXES and path.is_file()
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path, *, may_be_empty: bool = False) -> dict[str, np.ndarray]:
     """Tensors by name, mapped from the file; wrappers such as `{"state_dict": …}` and prefixes of distributed training
     are taken off.
+
+    Args:
+      may_be_empty: whether a state dict without tensors is one.
 
     Raises:
       InputError: no archive of tensors, one that is damaged, or holds anything but tensors.
@@ -73,7 +76,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         inner := next((key for key in _WRAPPERS if isinstance(held.get(key), Mapping)), None)
     ):
         held = held[inner]
-    if not isinstance(held, Mapping) or not held:
+    if not isinstance(held, Mapping) or not (held or may_be_empty):
         raise InputError(f"{path}: holds no state dict")
     odd = [str(name) for name, value in held.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))]
     if odd:

@@ -20,10 +20,18 @@ NEEDED = (
     "*.safetensors.index.json",
     "adapter_config.json",
     "final_connector.pth",
+    "non_lora_state_dict.bin",
+    "non_lora_trainables.bin",
+    "mm_projector.bin",
     "README.md",
 )
 PYTORCH = "pytorch_model.bin"
-"""Fetched where a model has no safetensors: some encoders were never published in another form."""
+WITHOUT_SAFETENSORS = (
+    (PYTORCH, "adapter_model.bin"),
+    ("pytorch_model-*.bin", f"{PYTORCH}.index.json"),
+)
+"""Fetched where a model has no safetensors, in this order until there are weights: some were never published in
+another form."""
 
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[^\s@]+))?")
 
@@ -72,8 +80,11 @@ def _download(repo: str, revision: str | None, near: str) -> Path:
     hub = constants.ENDPOINT
     try:
         folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(NEEDED)))
-        if not any(folder.glob("*.safetensors")):
-            huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[PYTORCH])
+        fetched = ["*.safetensors"]
+        for others in WITHOUT_SAFETENSORS:
+            if not any(any(folder.glob(pattern)) for pattern in fetched):
+                huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(others))
+                fetched += others
     except errors.GatedRepoError as error:
         raise InputError(
             f"{name}: access must be asked for at {hub}/{repo}; then log in with `hf auth login` or set HF_TOKEN"

@@ -1,0 +1,155 @@
+"""What was trained beside adapters and lies in their folder: whole modules that peft, LLaVA's and 2U1's trainers save.
+
+    adapter_model.*                                    modules_to_save, among the adapters' tensors (peft)
+    non_lora_state_dict.bin, non_lora_trainables.bin   what else was trained (2U1's Qwen-VL trainer, LLaVA)
+    mm_projector.bin                                   LLaVA's connector
+    final_connector.pth                                the connector of an assembled model, as `peft_folder` writes it
+
+Any other file of weights there is refused, but for what trainers keep in order to go on.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm_jax.checkpoint import pth, weight_files
+from vlm_jax.checkpoint.names import Entry, hub_name, name_table
+from vlm_jax.checkpoint.peft_settings import MERGE
+from vlm_jax.checkpoint.tied_head import EMBEDDING, HEAD
+from vlm_jax.errors import InputError, gathered
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import Flat, abstract_parameters
+
+ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+"""The files of an adapter in peft's order: the first that is there counts."""
+CONNECTOR = "final_connector.pth"
+_OTHERS = ("non_lora_state_dict.bin", "non_lora_trainables.bin")
+_PROJECTOR = "mm_projector.bin"
+_TO_GO_ON = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)")
+_PREFIX = "base_model.model."
+
+
+def read(folder: Path, config: VLMConfig) -> Flat:
+    """The parameters that lie beside an adapter in files of their own.
+
+    Raises:
+      InputError: a file of weights that is not known or belongs to another kind of model, tensors that no part of the
+        model takes, or one parameter in two files: all of them listed.
+    """
+    flat, places, faults = {}, {}, []
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (*pth.SUFFIXES, ".safetensors", ".ckpt")):
+        if path.name in ADAPTERS or _TO_GO_ON.fullmatch(path.name) or not path.is_file():
+            continue
+        with gathered(faults):
+            parameters = _of_file(path, config)
+            for name in sorted(parameters.keys() & flat.keys()):
+                faults.append(f"{path}: holds {name}, and so does {places[name]}; remove the stale file")
+            flat |= parameters
+            places |= dict.fromkeys(parameters, path)
+    if faults:
+        raise InputError(faults)
+    return flat
+
+
+def _of_file(path: Path, config: VLMConfig) -> Flat:
+    if path.name in (CONNECTOR, _PROJECTOR):
+        if not config.assembled:
+            raise InputError(f"{path}: is the connector of a LLaVA, and the base of this adapter is a Qwen-VL; move it")
+        return connector_of(_projector(pth.read(path)), config, where=str(path))
+    if path.name not in _OTHERS:
+        raise InputError(
+            f"{path}: weights beside an adapter under a name that is not known here; move the file if they are no part "
+            f"of the model, else {MERGE}"
+        )
+    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in pth.read(path, may_be_empty=True).items()}
+    llava = {name: tensor for name, tensor in tensors.items() if config.assembled and _is_projector(name)}
+    others = {name: tensor for name, tensor in tensors.items() if name not in llava}
+    flat = connector_of(_projector(llava), config, where=str(path)) if llava else {}
+    return flat | whole_modules(others, config, where=str(path))
+
+
+def _is_projector(name: str) -> bool:
+    """Whether LLaVA's own code, not transformers', names a connector's tensor so."""
+    return "mm_projector." in name or name in ("image_newline", "model.image_newline")
+
+
+def _projector(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """LLaVA's names without the place of the connector in its model."""
+    return {re.sub(r"^(.*\bmm_projector\.|.*\b(?=image_newline$))", "", name): held for name, held in tensors.items()}
+
+
+def connector_of(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where: str) -> Flat:
+    """A connector that was saved by itself: the weights and biases of its linear layers, in their order.
+
+    Names are a Sequential's (`0.weight`, `2.weight`), or whatever sorts alike; a row separator is `image_newline`.
+
+    Raises:
+      InputError: other layers or shapes than this model's connector has.
+    """
+    shapes = abstract_parameters(config)
+    wanted = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
+    wanted += [entry for entry in name_table(config) if entry.path == "newline" and entry.name in tensors]
+    flat = {}
+    for kind in ("weight", "bias", "image_newline"):
+        ours = [entry for entry in wanted if entry.name.endswith(kind)]
+        theirs = sorted((name for name in tensors if name.endswith(kind)), key=_counted)
+        for entry, name in zip(ours, theirs, strict=False):
+            if tensors[name].shape == tuple(entry.transform.shape(shapes[entry.path].shape)):
+                flat[entry.path] = entry.transform.read(tensors[name])
+    if len(flat) != len(wanted) or len(tensors) != len(wanted):
+        there = ", ".join(f"{name} {list(array.shape)}" for name, array in sorted(tensors.items())[:6])
+        here = ", ".join(f"{entry.name} {list(entry.transform.shape(shapes[entry.path].shape))}" for entry in wanted)
+        raise InputError(f"{where}: holds {there}; the {config.connector} connector of this model has {here}")
+    return flat
+
+
+def _counted(name: str) -> list[Any]:
+    """As a person sorts names with numbers in them."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def whole_modules(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where: str) -> Flat:
+    """Parameters in place of the base's, from tensors of the model under any layout's names. Stacks must be whole.
+
+    Raises:
+      InputError: tensors that the model does not have or has in another shape, layers that are missing, or embeddings
+        of a model whose output layer is tied to them: all of them listed.
+    """
+    stored = {hub_name(name.replace(".base_layer.", ".")): tensor for name, tensor in tensors.items()}
+    shapes, faults, flat = abstract_parameters(config), [], {}
+    if config.decoder.tied and (tables := sorted(stored.keys() & {EMBEDDING, HEAD})):
+        faults.append(
+            f"{where}: holds {', '.join(tables)}, and the model ties its output layer to its embeddings; {MERGE}"
+        )
+    for entry in name_table(config):
+        names = entry.tensors()
+        if not (missing := [name for name in names if name not in stored]):
+            with gathered(faults):
+                flat[entry.path] = _stacked(entry, stored, shapes[entry.path].shape, where)
+        elif len(missing) < len(names):
+            faults.append(f"{where}: {len(missing)} of the {len(names)} layers of {entry.name} are missing; {MERGE}")
+    known = {name for entry in name_table(config) for name in entry.tensors()} | {EMBEDDING, HEAD}
+    if surplus := sorted(stored.keys() - known):
+        more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
+        faults.append(f"{where}: tensors no part of the model takes: {', '.join(surplus[:3])}{more}")
+    if faults:
+        raise InputError(faults[:20])
+    return flat
+
+
+def _stacked(entry: Entry, stored: Mapping[str, np.ndarray], shape: tuple[int, ...], where: str) -> np.ndarray:
+    expected = tuple(entry.transform.shape(shape if entry.layers is None else shape[1:]))
+    faults = []
+    for name in entry.tensors():
+        found, dtype = weight_files.shape_and_dtype(stored[name])
+        if found != expected:
+            faults.append(f"{where}: tensor {name} has shape {found}, the base's config.json implies {expected}")
+        if dtype not in ("F32", "BF16", "F16"):
+            faults.append(f"{where}: {name} is {dtype}; this reads F32, BF16 and F16 weights")
+    if faults:
+        raise InputError(faults)
+    layers = [entry.transform.read(stored[name]) for name in entry.tensors()]
+    return np.stack(layers) if entry.layers is not None else layers[0]
