@@ -13,7 +13,7 @@ from tests.checkpoint.folders import change_json, change_tensors
 from tests.tiny_assembled import SIZE, save_assembled, save_encoder, save_text_model, shapes_of_pictures
 from tests.tiny_models import assistant, user
 from vlm_jax.adapters import quantised
-from vlm_jax.checkpoint import description, peft_folder
+from vlm_jax.checkpoint import beside_adapters, description, peft_folder
 from vlm_jax.checkpoint.assembly import Assembly, write
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
@@ -310,3 +310,57 @@ def test_elongated_pictures_are_refused_before_they_take_memory(parts, tmp_path)
         processor.grid(5000, 10)
     with pytest.raises(InputError, match="make a square of more than"):
         processor.grid(30000, 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("final_connector.pth", ["weight", "bias", "image_newline"]),
+        ("mm_projector.bin", ["model.mm_projector.weight", "model.mm_projector.bias", "model.image_newline"]),
+        (
+            "non_lora_trainables.bin",
+            [
+                f"base_model.model.model.{name}"
+                for name in ("mm_projector.weight", "mm_projector.bias", "image_newline")
+            ],
+        ),
+        (
+            "non_lora_trainables.bin",
+            [f"model.{name}" for name in ("multi_modal_projector.linear.weight", "multi_modal_projector.linear.bias")],
+        ),
+    ],
+    ids=["as exported here", "LLaVA, connector alone", "LLaVA, beside adapters", "transformers' names"],
+)
+def test_a_connector_beside_adapters_is_read_under_every_name_it_is_saved_with(tmp_path, name, names):
+    config = assembled("siglip-so400m-patch14-384", "qwen2.5-0.5b", connector="linear", tiles=True)
+    weight, bias, newline = torch.randn(896, 1152), torch.randn(896), torch.randn(896)
+    torch.save(dict(zip(names, (weight, bias, newline), strict=False)), tmp_path / name)
+    found = beside_adapters.read(tmp_path, config)
+    np.testing.assert_array_equal(found["connector/proj/kernel"], weight.numpy().T)
+    np.testing.assert_array_equal(found["connector/proj/bias"], bias.numpy())
+    assert len(found) == len(names) and (len(names) == 2 or (found["newline"] == newline.numpy()).all())
+
+
+@pytest.mark.parametrize("name", ["mm_projector.bin", "non_lora_trainables.bin"])
+def test_a_connector_of_other_layers_beside_adapters_is_refused(tmp_path, name):
+    config = assembled("siglip-so400m-patch14-384", "qwen2.5-0.5b", connector="linear", tiles=True)
+    held = {"model.mm_projector.0.weight": torch.ones(896, 1152), "model.mm_projector.2.weight": torch.ones(896, 896)}
+    torch.save(held, tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: holds 0.weight .*; the linear connector of this model has"):
+        beside_adapters.read(tmp_path, config)
+
+
+def test_an_assembly_keeps_a_head_of_its_decoder_that_differs_from_the_embeddings(tmp_path):
+    encoder, text = save_encoder(tmp_path / "clip", "clip"), save_text_model(tmp_path / "text")
+    config_json = json.loads((text / "config.json").read_text())
+    (text / "config.json").write_text(json.dumps(config_json | {"tie_word_embeddings": True}))
+
+    def spoil(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).clone()
+
+    change_tensors(text, spoil)
+    write(tmp_path / "model", Assembly(str(encoder), str(text)))
+    config_json = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert not config_json["tie_word_embeddings"] and not config_json["text_config"]["tie_word_embeddings"]
+    flat = open_model(str(tmp_path / "model")).read()
+    np.testing.assert_array_equal(np.asarray(flat["head"]).T, np.asarray(flat["embedding"])[::-1])

@@ -1,5 +1,6 @@
 """State dicts of PyTorch: read without running anything, written so that PyTorch reads them, full and of adapters."""
 
+import json
 import pickle
 import zipfile
 
@@ -90,8 +91,8 @@ def test_adapters_in_a_state_dict_are_those_of_their_folder(base, tmp_path):
     )
     made.save_pretrained(tmp_path / "adapter")
     state = {name: tensor for name, tensor in made.state_dict().items() if "lora_" in name}
-    torch.save(state, tmp_path / "adapter" / "adapter.pth")
     expected = vlm_jax.load(tmp_path / "adapter").logits(QUESTION)
+    torch.save(state, tmp_path / "adapter" / "adapter.pth")
     other = vlm_jax.load(folder, adapter=tmp_path / "adapter" / "adapter.pth")
     np.testing.assert_array_equal(other.logits(QUESTION), expected)
     torch.save(made.state_dict(), tmp_path / "adapter" / "whole.pth")  # its base is in there too
@@ -100,6 +101,49 @@ def test_adapters_in_a_state_dict_are_those_of_their_folder(base, tmp_path):
     (tmp_path / "adapter" / "adapter_config.json").unlink()
     with pytest.raises(InputError, match="without their adapter_config.json"):
         vlm_jax.load(folder, adapter=tmp_path / "adapter" / "adapter.pth")
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", None])
+def test_picture_limits_of_the_folder_of_a_state_dict_count_before_the_bases(base, tmp_path, name):
+    folder, model = base
+    own = tmp_path / "trained"
+    own.mkdir()
+    torch.save(model.state_dict(), own / "full.pth")
+    rules = json.loads((folder / "preprocessor_config.json").read_text())
+    expected = (rules["min_pixels"], rules["max_pixels"])
+    if name is not None:
+        rules |= {"min_pixels": 8 * 28 * 28, "max_pixels": 16 * 28 * 28, "image_mean": [0.4, 0.5, 0.6]}
+        rules.pop("size", None)
+        expected = (8 * 28 * 28, 16 * 28 * 28)
+        (own / name).write_text(json.dumps({"image_processor": rules} if name.startswith("processor") else rules))
+    vlm_jax.export(own / "full.pth", tmp_path / "hf", base=folder)
+    written = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
+    assert (written["min_pixels"], written["max_pixels"]) == expected
+    assert written["image_mean"] == rules["image_mean"]
+
+
+def test_an_image_processor_of_another_model_beside_a_state_dict_is_refused(base, tmp_path):
+    folder, model = base
+    torch.save(model.state_dict(), tmp_path / "full.pth")
+    rules = json.loads((folder / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(rules | {"patch_size": 16}))
+    with pytest.raises(
+        InputError, match=r"the image processor has patch and merge size \(16, 2\), the base .* \(14, 2\)"
+    ):
+        vlm_jax.export(tmp_path / "full.pth", tmp_path / "hf", base=folder)
+
+
+def test_adapters_alone_of_which_more_was_trained_are_refused(base, tmp_path):
+    folder, _ = base
+    made = peft.get_peft_model(
+        Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32),
+        peft.LoraConfig(r=3, target_modules=["q_proj"], modules_to_save=["visual.merger"]),
+    )
+    made.save_pretrained(tmp_path)
+    state = {name: tensor for name, tensor in made.state_dict().items() if "lora_" in name}
+    torch.save(state, tmp_path / "adapter.pth")
+    with pytest.raises(InputError, match="says that visual.merger was trained beside them; give the folder"):
+        vlm_jax.load(folder, adapter=tmp_path / "adapter.pth")
 
 
 class Evil:

@@ -31,13 +31,22 @@ def files_of(name: str) -> dict[str, bytes]:
 
 
 OLDER = {"config.json": b"{}", "pytorch_model.bin": b"weights", "tf_model.h5": b"weights", "merges.txt": b""}
+SHARDS = [f"pytorch_model-{number:05d}-of-00002.bin" for number in (1, 2)]
+SHARDED = {"config.json": b"{}", "pytorch_model.bin.index.json": b"{}", **dict.fromkeys(SHARDS, b"weights")}
+BOTH = {**SHARDED, "pytorch_model.bin": b"weights"}
+ADAPTER = {"adapter_config.json": b"{}", "adapter_model.bin": b"weights", "non_lora_state_dict.bin": b"and others"}
 COMMITS = {
     "a" * 40: files_of("first"),
     "b" * 40: files_of("second"),
     "c" * 40: {"data.csv": b"1,2"},
     "d" * 40: OLDER,
+    "e" * 40: SHARDED,
+    "f" * 40: BOTH,
+    "1" * 40: ADAPTER,
+    "2" * 40: {**ADAPTER, "adapter_model.safetensors": b"weights"},
 }
 REVISIONS = {"first": "a" * 40, "main": "b" * 40, "refs/pr/1": "a" * 40, "table": "c" * 40, "older": "d" * 40}
+REVISIONS |= {"sharded": "e" * 40, "both": "f" * 40, "adapter": "1" * 40, "adapter-twice": "2" * 40}
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -207,6 +216,21 @@ def test_a_revision_is_downloaded_without_the_files_that_are_not_needed(hub, res
 def test_a_model_without_safetensors_comes_in_pytorchs_own_file(hub, resolve):
     folder, _ = resolve("farm/crops@older", hub[0])
     assert sorted(path.name for path in folder.iterdir()) == sorted(OLDER.keys() - {"tf_model.h5"})
+
+
+@pytest.mark.parametrize(
+    ("revision", "expected"),
+    [
+        ("sharded", SHARDED),
+        ("both", BOTH.keys() - {*SHARDS, "pytorch_model.bin.index.json"}),
+        ("adapter", ADAPTER),
+        ("adapter-twice", ADAPTER.keys() - {"adapter_model.bin"} | {"adapter_model.safetensors"}),
+    ],
+)
+def test_files_of_pytorch_come_only_where_nothing_before_them_is_there(hub, resolve, revision, expected):
+    folder, faults = resolve(f"farm/crops@{revision}", hub[0])
+    assert not faults
+    assert sorted(path.name for path in folder.iterdir()) == sorted(expected)
 
 
 def test_a_revision_is_a_tag_a_commit_or_a_reference_with_slashes(hub, resolve):

@@ -180,15 +180,15 @@ def _saved_modules(
     with gathered(faults):
         plain = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
         flat = beside_adapters.whole_modules(plain, config, where=where)
+    found = {module for module in modules if any(_is_saved(name, [module]) for name in tensors)}
     expected = {
         entry.path: entry.tensors()[0]
         for entry in name_table(config)
-        if any(_is_saved(memory_name(tensor), modules) for tensor in entry.tensors())
+        if any(_is_saved(memory_name(tensor), found) for tensor in entry.tensors())
     }
     missing = [name for path, name in expected.items() if path not in flat]
     if missing and not faults:
         faults.append(f"{where}: modules_to_save names modules whose tensors are missing: {', '.join(missing[:3])}")
-    found = {module for module in modules if any(_is_saved(name, [module]) for name in tensors)}
     faults += [
         f"{where}: modules_to_save names {module}, of which there is no tensor; {MERGE}"
         for module in modules

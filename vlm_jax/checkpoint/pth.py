@@ -118,6 +118,8 @@ class _Tensors(pickle.Unpickler):
             return _rebuild
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda tensor, requires_grad, hooks: tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter_with_state"):  # transformers 5 marks its parameters
+            return lambda tensor, requires_grad, hooks, state: tensor
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if module == "torch" and name in _DTYPES:
