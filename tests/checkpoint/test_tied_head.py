@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import vlm_jax
-from tests.checkpoint.folders import change_json, change_tensors
+from tests.checkpoint.folders import IMAGES, change_json, change_tensors
 from tests.checkpoint.test_weight_files import as_transformers_loads
+from vlm_jax.adapters.lora import Lora, is_adapter
 from vlm_jax.checkpoint import description, hf_folder, pth, run_folder
-from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.checkpoint.model_source import adapter_settings, open_model
 from vlm_jax.errors import InputError
+from vlm_jax.models.parameters import abstract_parameters
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 HEADS = {
@@ -128,3 +130,19 @@ def test_the_digest_of_a_folder_counts_its_head(folder, differing, tmp_path):
     assert open_model(str(other)).digest() == open_model(str(differing)).digest()
     change_tensors(other, HEADS["equal"])
     assert open_model(str(other)).digest() != open_model(str(differing)).digest()
+
+
+def test_adapters_of_a_run_that_left_the_head_aside_are_not_added_to_it(folder, tmp_path):
+    config, lora = description.read_config(folder), Lora(2, 4.0)
+    change_tensors(folder, HEADS["another"])
+    shapes = abstract_parameters(config, attach=[lora.attach])
+    parameters = {path: np.ones(leaf.shape, np.float32) for path, leaf in shapes.items() if is_adapter(path)}
+    run_folder.write_assets(tmp_path / "run", folder)  # whose config.json says tied
+    settings = run_folder.settings_json(IMAGES) | adapter_settings(open_model(str(folder)), lora, tmp_path / "run")
+    checkpoints = run_folder.Checkpoints(tmp_path / "run")
+    checkpoints.save(1, parameters, settings)
+    checkpoints.close()
+    with pytest.raises(InputError, match="was trained with the output layer tied to the embeddings"):
+        open_model(str(tmp_path / "run"))
+    run_folder.write_assets(tmp_path / "run", open_model(str(folder)).assets)  # as a run does today
+    assert "head" in open_model(str(tmp_path / "run")).read_merged()

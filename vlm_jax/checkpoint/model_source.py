@@ -251,11 +251,12 @@ def _of_state_dict(name: str, file: Path, base: str | None) -> ModelSource:
 def _own_pictures(folder: Path, below: ModelSource) -> tuple[VLMConfig, Pictures | None]:
     """Shapes and picture rules of weights that lie in a folder apart from their base: its rules, where it has some.
 
-    Trainers write the image processor they used beside what they trained.
+    Trainers write the image processor they used beside what they trained. That of an assembled model's encoder tells
+    nothing of how its pictures are laid out, which is the assembly's.
     """
     processor = folder / "processor_config.json"
     described = processor.is_file() and read_json(processor).get("image_processor") is not None
-    if not described and not (folder / "preprocessor_config.json").is_file():
+    if below.config.assembled or not (described or (folder / "preprocessor_config.json").is_file()):
         return below.config, below.images
     images, vision = description.read_pictures(folder, below.config), below.config.vision
     if (images.patch_size, images.merge_size) != (vision.patch_size, vision.merge_size):
