@@ -1,7 +1,7 @@
 """Asks a model about pictures: one question, or a conversation in the terminal.
 
-    scripts/chat.py --model=runs/photos --image=cat.jpg --question="What is it called?"
-    scripts/chat.py --model=runs/photos --image=cat.jpg
+    .venv/bin/python scripts/chat.py --model=runs/photos --image=cat.jpg --question="What is it called?"
+    .venv/bin/python scripts/chat.py --model=runs/photos --image=cat.jpg
 
 Without --question it reads questions line by line; the conversation and its pictures stay. An empty line ends it.
 """

@@ -1,6 +1,6 @@
 """Asks a model every question of a data file and scores the answers.
 
-    scripts/evaluate.py --model=runs/photos --benchmark=questions.csv --output=runs/photos/evaluation
+    .venv/bin/python scripts/evaluate.py --model=runs/photos --benchmark=questions.csv --output=runs/photos/evaluation
 
 Writes predictions.jsonl, report.json and report.html. An interrupted evaluation goes on with the same command.
 --baseline=DIR sets an earlier evaluation of the same questions beside it: what was learned, what was lost.

@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.errors import InputError
@@ -54,13 +55,13 @@ class Sampling:
             penalised=self.repetition_penalty != 1,
         )
 
-    def numbers(self) -> dict[str, Array]:
+    def numbers(self) -> dict[str, np.generic]:
         """What a compiled program is given, so that other values do not compile anew."""
         return {
-            "temperature": jnp.float32(self.temperature),
-            "top_k": jnp.int32(self.top_k),
-            "top_p": jnp.float32(self.top_p),
-            "penalty": jnp.float32(self.repetition_penalty),
+            "temperature": np.float32(self.temperature),
+            "top_k": np.int32(self.top_k),
+            "top_p": np.float32(self.top_p),
+            "penalty": np.float32(self.repetition_penalty),
         }
 
 
