@@ -30,7 +30,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from setting_comments import comments_of
-from setting_words import in_our_sections, meant
+from setting_words import nearest
 from vlm_jax.errors import InputError
 from vlm_jax.parallel.starting import tpu_is_absent
 
@@ -56,7 +56,7 @@ def run(main: Callable[..., Any], *, config: bool = False) -> None:
 
 
 def program(name: str) -> str:
-    """How another program of this folder is started from here, for what is printed: `.venv/bin/python scripts/chat.py`."""
+    """How another program of this folder is started from here: `.venv/bin/python scripts/chat.py`, to be printed."""
     paths = (sys.executable, Path(__file__).with_name(f"{name}.py"))
     return " ".join(shlex.quote(min(os.path.relpath(path), str(path), key=len)) for path in paths)
 
@@ -325,25 +325,10 @@ def _override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> No
         elif members := [other for other in settings if other.startswith(f"{key}.")]:
             faults.append(f"--{key}: is a group of settings; set one of them: {', '.join(members)}")
         else:
-            near = _nearest(key, settings)
+            near = nearest(key, settings)
             faults.append(f"--{key}: no such setting" + (f"; did you mean {near}?" if near else ""))
     if faults:
         raise InputError(faults)
-
-
-def _nearest(key: str, settings: dict[str, Any]) -> str | None:
-    """The setting that an unknown key means: in the words of other trainers, or by its letters."""
-    own = key.removeprefix("config.")
-    if (known := f"config.{meant(own)}") in settings:
-        return known
-    ours = f"config.{in_our_sections(own)}"
-    return ours if ours in settings else max(settings, key=lambda other: _likeness(ours, other), default=None)
-
-
-def _likeness(key: str, other: str) -> float:
-    """How near two dotted keys are; the last word counts apart, as people forget the group more often than the name."""
-    ratio = difflib.SequenceMatcher(None, key, other).ratio()
-    return ratio + difflib.SequenceMatcher(None, key.rpartition(".")[2], other.rpartition(".")[2]).ratio()
 
 
 def _value(group: ConfigDict, name: str, text: str | None, optional: bool) -> Any:

@@ -3,6 +3,9 @@
 Only for suggestions: such a name is refused like any other that is unknown, with the setting that is meant.
 """
 
+import difflib
+from typing import Any
+
 MEANT = {
     "model.path": "model_name_or_path model_name model_id base_model pretrained_model checkpoint_path hf_model",
     "model.dtype": "bf16 fp16 torch_dtype precision mixed_precision compute_dtype",
@@ -15,13 +18,12 @@ MEANT = {
     "lora.dropout": "lora_dropout",
     "lora.targets": "target_modules lora_target target",
     "lora.rslora": "use_rslora",
-    "data.path": "dataset dataset_name train_file train_data data_path train_dataset file files data_files",
+    "data.path": "dataset datasets dataset_name train_file train_data data_path train_dataset file files data_files",
     "data.image_root": "image_folder image_dir media_dir images image_path",
     "data.share": "max_samples subset fraction max_train_samples",
     "data.threads": "dataloader_num_workers num_workers preprocessing_num_workers",
     "data.on_error": "skip_errors ignore_errors",
     "data.too_large": "truncation overlong",
-    "data.mixture": "datasets mix_strategy interleave_probs",
     "batch.rows": "size batch_size per_device_train_batch_size train_batch_size bs micro_batch_size global_batch_size "
     "per_gpu_train_batch_size",
     "batch.accumulate": "gradient_accumulation_steps grad_accum accumulation_steps gradient_accumulation accum_steps",
@@ -70,6 +72,21 @@ _SECTIONS = {
     "validation": "held_out",
     "save": "checkpoint",
 }
+
+
+def nearest(key: str, settings: dict[str, Any]) -> str | None:
+    """The setting that an unknown key means: in the words of other trainers, or by its letters."""
+    own = key.removeprefix("config.")
+    if (known := f"config.{meant(own)}") in settings:
+        return known
+    ours = f"config.{in_our_sections(own)}"
+    return ours if ours in settings else max(settings, key=lambda other: _likeness(ours, other), default=None)
+
+
+def _likeness(key: str, other: str) -> float:
+    """How near two dotted keys are; the last word counts apart, as people forget the group more often than the name."""
+    ratio = difflib.SequenceMatcher(None, key, other).ratio()
+    return ratio + difflib.SequenceMatcher(None, key.rpartition(".")[2], other.rpartition(".")[2]).ratio()
 
 
 def meant(key: str) -> str | None:

@@ -76,7 +76,7 @@ class Mode:
 
 def choose(
     logits: Float[Array, "b v"],
-    numbers: dict[str, Array],
+    numbers: dict[str, Array | np.generic],
     keys: Array,
     count: int | Int[Array, ""],
     seen: Bool[Array, "b v"] | None,
