@@ -66,6 +66,8 @@ def lines() -> Iterator[str]:
             print("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         if not line:
+            if sys.stdin.isatty():
+                print(file=sys.stderr)  # Ctrl-D leaves the cursor behind the prompt
             return
         yield line
 
