@@ -1,6 +1,6 @@
 """Fine-tunes a Qwen2.5-VL folder on your own pictures and questions, on one small machine.
 
-    scripts/train.py --config=configs/photos.py --workdir=runs/photos \
+    .venv/bin/python scripts/train.py --config=configs/photos.py --workdir=runs/photos \
         --config.model.path=FOLDER --config.data.path=QUESTIONS.csv
 
 The data: a table with the columns image, question, answer (CSV or JSONL), LLaVA JSON, or records JSONL. These settings

@@ -1,6 +1,7 @@
 """Full fine-tuning of Qwen2.5-VL-3B, for a slice of accelerators.
 
-    scripts/train.py --config=configs/qwen2_5_vl_3b_full.py --workdir=runs/full --config.data.path=mine.jsonl
+    .venv/bin/python scripts/train.py --config=configs/qwen2_5_vl_3b_full.py --workdir=runs/full \
+        --config.data.path=mine.jsonl
 
 No published recipe gives its settings; these are cautious: a low rate, one epoch. What does not belong here: anything
 that depends on one machine (pass rows and mesh on the command line, for example `--config.mesh.fsdp=8`).

@@ -1,6 +1,7 @@
 """LoRA on Qwen2.5-VL-3B's decoder, for one accelerator or a slice.
 
-    scripts/train.py --config=configs/qwen2_5_vl_3b_lora.py --workdir=runs/lora --config.data.path=mine.jsonl
+    .venv/bin/python scripts/train.py --config=configs/qwen2_5_vl_3b_lora.py --workdir=runs/lora \
+        --config.data.path=mine.jsonl
 
 Rank and learning rate are those widely used for this size, not a published recipe; alpha is twice the rank. What does
 not belong here: anything that depends on one machine (rows, mesh: pass them on the command line).

@@ -1,6 +1,7 @@
 """QLoRA on Qwen2.5-VL-3B: adapters on a base in 4 bits, for one accelerator.
 
-    scripts/train.py --config=configs/qwen2_5_vl_3b_qlora.py --workdir=runs/qlora --config.data.path=mine.jsonl
+    .venv/bin/python scripts/train.py --config=configs/qwen2_5_vl_3b_qlora.py --workdir=runs/qlora \
+        --config.data.path=mine.jsonl
 
 Settings as in configs/qwen2_5_vl_3b_lora.py, and a higher rate, as QLoRA's authors take for models of this size. A
 merged export (`scripts/convert_checkpoint.py --format=hf`) reads the original base again.

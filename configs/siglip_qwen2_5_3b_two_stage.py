@@ -1,6 +1,6 @@
 """SigLIP-SO400M/14-384 and Qwen2.5-3B-Instruct in tiles: the connector first, then connector and decoder's adapters.
 
-    scripts/train.py --config=configs/siglip_qwen2_5_3b_two_stage.py --workdir=runs/siglip \
+    .venv/bin/python scripts/train.py --config=configs/siglip_qwen2_5_3b_two_stage.py --workdir=runs/siglip \
         --config.data.path=llava_instruct_150k.json --config.data.image_root=coco/train2017
 
 LLaVA's two stages in one run: for a fifth of the steps the connector alone learns at 1e-3 (LLaVA-1.5's rate), then

@@ -1,6 +1,6 @@
 """ViT-B/32-384 and Qwen2.5-3B-Instruct joined by a two-layer connector: LoRA on the decoder, the connector in full.
 
-    scripts/train.py --config=configs/vit_qwen2_5_3b_lora.py --workdir=runs/vit \
+    .venv/bin/python scripts/train.py --config=configs/vit_qwen2_5_3b_lora.py --workdir=runs/vit \
         --config.data.mixture.llava.path=llava_instruct_150k.json \
         --config.data.mixture.textvqa.path=TextVQA_0.5.1_train.json --config.data.mixture.vizwiz.path=train.json
 

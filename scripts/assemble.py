@@ -1,7 +1,9 @@
 """Assembles a vision-language model from an encoder and a text model: a small folder that points at both.
 
-    scripts/assemble.py --encoder=google/siglip-so400m-patch14-384 --decoder=Qwen/Qwen2.5-3B-Instruct --output=siglip-3b
-    scripts/train.py --config=configs/siglip_qwen2_5_3b_two_stage.py --workdir=runs/mine --config.model.path=siglip-3b
+    .venv/bin/python scripts/assemble.py --encoder=google/siglip-so400m-patch14-384 \
+        --decoder=Qwen/Qwen2.5-3B-Instruct --output=siglip-3b
+    .venv/bin/python scripts/train.py --config=configs/siglip_qwen2_5_3b_two_stage.py --workdir=runs/mine \
+        --config.model.path=siglip-3b
 
 The connector between them starts fresh, so it answers nothing sensible before it is trained; or it comes from an
 earlier training (--connector_weights=final_connector.pth). Encoders are ViT, CLIP and SigLIP of any size, decoders

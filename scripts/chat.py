@@ -1,19 +1,24 @@
 """Asks a model about pictures: one question, or a conversation in the terminal.
 
-    scripts/chat.py --model=runs/photos --image=cat.jpg --question="What is it called?"
-    scripts/chat.py --model=runs/photos --image=cat.jpg
+    .venv/bin/python scripts/chat.py --model=runs/photos --image=cat.jpg --question="What is it called?"
+    .venv/bin/python scripts/chat.py --model=runs/photos --image=cat.jpg
 
-Without --question it reads questions line by line; the conversation and its pictures stay. An empty line ends it.
+Without --question it reads questions line by line; the conversation and its pictures stay. /image PATH shows another
+picture, /clear begins anew, /help lists the commands; /exit, an empty line or Ctrl-D ends it, Ctrl-C an answer.
 """
 
 import os
 import sys
+from collections.abc import Iterator
 
 from absl import flags
 
 import command_line
 
 flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
+flags.DEFINE_string(
+    "base", None, "where the model lies that --model is an adapter of, or a run with adapters, if it moved"
+)
 flags.DEFINE_multi_string("image", [], "a picture to talk about; may be given several times")
 flags.DEFINE_string("question", None, "one question; without it, a conversation")
 flags.DEFINE_integer("max_new_tokens", 256, "tokens an answer may have", lower_bound=1)
@@ -28,12 +33,13 @@ flags.DEFINE_bool("quantise_tables", False, "with --quantise: hold embeddings an
 
 def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    given = flags.FLAGS
+    options = flags.FLAGS
+    from conversation import Conversation, talk
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.processing.images import open_image
 
     pictures, faults = [], []
-    for path in given.image:
+    for path in options.image:
         with gathered(faults):
             pictures.append({"type": "image", "image": open_image(path)})
     if faults:
@@ -41,29 +47,37 @@ def main() -> None:
 
     import vlm_jax
 
-    model = vlm_jax.load(given.model, quantise=given.quantise, quantise_tables=given.quantise_tables)
-    messages = []
-    for question in [given.question] if given.question is not None else asked():
-        parts = [*pictures, {"type": "text", "text": question}] if not messages else question
-        messages.append({"role": "user", "content": parts})
-        pieces = []
-        how = {name: given[name].value for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")}
-        for piece in model.stream(messages, given.max_new_tokens, **how):
-            pieces.append(piece)
-            print(piece, end="", flush=True)
-        print(flush=True)
-        messages.append({"role": "assistant", "content": "".join(pieces)})
+    held_in = {"quantise": options.quantise, "quantise_tables": options.quantise_tables}
+    model = vlm_jax.load(options.base or options.model, adapter=options.model if options.base else None, **held_in)
+    sampling = {name: options[name].value for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")}
+    conversation = Conversation(lambda messages: model.stream(messages, options.max_new_tokens, **sampling), pictures)
+    if options.question is not None:
+        for piece in conversation.ask(options.question):
+            write(piece)
+        write("\n")
+        return
+    talk(conversation, lines(), write=write, tell=tell, interactive=sys.stdin.isatty())
 
 
-def asked():
-    """Questions from the terminal, or from a pipe."""
+def lines() -> Iterator[str]:
+    """What is typed, or comes through a pipe."""
     while True:
         if sys.stdin.isatty():
             print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline().strip()
+        line = sys.stdin.readline()
         if not line:
+            if sys.stdin.isatty():
+                print(file=sys.stderr)  # Ctrl-D leaves the cursor behind the prompt
             return
         yield line
+
+
+def write(piece: str) -> None:
+    print(piece, end="", flush=True)
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

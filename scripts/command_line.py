@@ -13,12 +13,11 @@ nearest key. Its ConfigDict, with its types and its locking, is.
 import ast
 import difflib
 import errno
-import glob
-import importlib.util
 import inspect
 import os
 import re
 import select
+import shlex
 import signal
 import sys
 import traceback
@@ -30,7 +29,10 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
+from setting_comments import comments_of
+from setting_words import nearest
 from vlm_jax.errors import InputError
+from vlm_jax.parallel.starting import tpu_is_absent
 
 FLAGS = flags.FLAGS
 
@@ -48,15 +50,15 @@ def run(main: Callable[..., Any], *, config: bool = False) -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is absent is no news here
     # Where PyTorch is installed transformers loads it, for seconds and hundreds of megabytes; nothing here uses it.
     sys.modules.setdefault("torch", None)
-    _leave_absent_tpu_alone()
+    if tpu_is_absent():  # in the environment, so that JAX is not loaded for it
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     sys.exit(_status(main, config, sys.argv))
 
 
-def _leave_absent_tpu_alone() -> None:
-    """Where libtpu is installed to compile for TPUs, JAX would look for one at every start, and complain at length."""
-    devices = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*")
-    if importlib.util.find_spec("libtpu") and not any(map(glob.glob, devices)):
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+def program(name: str) -> str:
+    """How another program of this folder is started from here: `.venv/bin/python scripts/chat.py`, to be printed."""
+    paths = (sys.executable, Path(__file__).with_name(f"{name}.py"))
+    return " ".join(shlex.quote(min(os.path.relpath(path), str(path), key=len)) for path in paths)
 
 
 def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:
@@ -208,8 +210,15 @@ def _print_help(argv: list[str], config: bool) -> None:
         print("\nSettings of the config file are overridden as --config.KEY=VALUE; --config=FILE.py --help lists them.")
         return
     print(f"\nSettings of {given[-1]}, overridden as --config.KEY=VALUE:")
-    for key, parent, name in _settings(load_config(given[-1])):
-        print(f"  {key} = {parent[name]!r}")
+    config, explained = load_config(given[-1]), comments_of(_config_file(given[-1])[0])
+    told = set()
+    for key, parent, name in _settings(config):
+        own = key.removeprefix("config.")
+        groups = [own[:end] for end, letter in enumerate(own) if letter == "."]
+        for group in [group for group in groups if group in explained and group not in told]:
+            told.add(group)
+            print(f"  config.{group}.*  # {explained[group]}")
+        print(f"  {key} = {parent[name]!r}" + (f"  # {explained[own]}" if own in explained else ""))
 
 
 # The config file
@@ -221,8 +230,7 @@ def load_config(name: str, overrides: list[tuple[str, str | None]] | None = None
     Raises:
       InputError: the file cannot be used, or overrides name unknown settings or values of a wrong type (all listed).
     """
-    match = re.fullmatch(r"(.*?\.py)(?::(.*))?", name, flags=re.DOTALL)
-    path, argument = (Path(match[1]), match[2]) if match else (Path(name), None)
+    path, argument = _config_file(name)
     if not path.is_file():
         raise InputError(_no_such_file(path))
     try:
@@ -248,6 +256,12 @@ def load_config(name: str, overrides: list[tuple[str, str | None]] | None = None
     config.lock()
     _override(config, overrides or [])
     return config
+
+
+def _config_file(name: str) -> tuple[Path, str | None]:
+    """The file and the argument of `FILE.py:ARGUMENT`."""
+    match = re.fullmatch(r"(.*?\.py)(?::(.*))?", name, flags=re.DOTALL)
+    return (Path(match[1]), match[2]) if match else (Path(name), None)
 
 
 def _check_arguments(path: Path, get_config: Callable[..., Any], arguments: list[str]) -> None:
@@ -311,16 +325,10 @@ def _override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> No
         elif members := [other for other in settings if other.startswith(f"{key}.")]:
             faults.append(f"--{key}: is a group of settings; set one of them: {', '.join(members)}")
         else:
-            near = max(settings, key=lambda other, key=key: _likeness(key, other), default=None)
+            near = nearest(key, settings)
             faults.append(f"--{key}: no such setting" + (f"; did you mean {near}?" if near else ""))
     if faults:
         raise InputError(faults)
-
-
-def _likeness(key: str, other: str) -> float:
-    """How near two dotted keys are; the last word counts apart, as people forget the group more often than the name."""
-    ratio = difflib.SequenceMatcher(None, key, other).ratio()
-    return ratio + difflib.SequenceMatcher(None, key.rpartition(".")[2], other.rpartition(".")[2]).ratio()
 
 
 def _value(group: ConfigDict, name: str, text: str | None, optional: bool) -> Any:

@@ -1,7 +1,7 @@
 """Compiles the training step of a config for a TPU that is not there, and says what it would take.
 
-    scripts/compile_check.py --config=configs/qwen2_5_vl_3b_full.py --topology=v5e:2x4
-    scripts/compile_check.py --config=configs/qwen2_5_vl_7b_lora.py --topology=v5p:4x4x4 --preset=72b \
+    .venv/bin/python scripts/compile_check.py --config=configs/qwen2_5_vl_3b_full.py --topology=v5e:2x4
+    .venv/bin/python scripts/compile_check.py --config=configs/qwen2_5_vl_7b_lora.py --topology=v5p:4x4x4 --preset=72b \
         --config.batch.rows=64 --config.mesh.fsdp=-1
 
 Needs libtpu (pip install 'vlm-jax[tpu]', Linux on x86_64) and no TPU. Prints the memory a chip needs by kind, whether

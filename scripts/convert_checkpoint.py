@@ -1,7 +1,7 @@
 """Converts a model between formats, bit for bit unless another --dtype is asked for.
 
-    scripts/convert_checkpoint.py --source=runs/photos --target=my-model --format=hf
-    scripts/convert_checkpoint.py --source=Qwen/Qwen2.5-VL-3B-Instruct --target=base --format=orbax
+    .venv/bin/python scripts/convert_checkpoint.py --source=runs/photos --target=my-model --format=hf
+    .venv/bin/python scripts/convert_checkpoint.py --source=Qwen/Qwen2.5-VL-3B-Instruct --target=base --format=orbax
 
 hf: a folder in the hub's layout, which transformers, vLLM and others open. orbax: a run folder, which scripts/train.py
 starts from and scripts/chat.py talks to. The target must not exist, or be an empty folder.

@@ -1,15 +1,18 @@
 """Asks a model every question of a data file and scores the answers.
 
-    scripts/evaluate.py --model=runs/photos --benchmark=questions.csv --output=runs/photos/evaluation
+    .venv/bin/python scripts/evaluate.py --model=runs/photos --benchmark=questions.csv --output=runs/photos/evaluation
 
-Writes predictions.jsonl, report.json and report.html. An interrupted evaluation goes on with the same command.
+Writes predictions.jsonl, report.json and report.html. An interrupted evaluation goes on with the same command; with
+another --metric its answers are scored anew, and nothing is asked again.
 --baseline=DIR sets an earlier evaluation of the same questions beside it: what was learned, what was lost.
 --pictures=swapped or blank shows other pictures: a model that keeps its score does not look.
 """
 
 import os
 import sys
+import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from absl import flags
@@ -17,6 +20,9 @@ from absl import flags
 import command_line
 
 flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
+flags.DEFINE_string(
+    "base", None, "where the model lies that --model is an adapter of, or a run with adapters, if it moved"
+)
 flags.DEFINE_string("benchmark", None, "records, tables, LLaVA JSON, as for training; commas between", required=True)
 flags.DEFINE_string("output", None, "folder of the report", required=True)
 flags.DEFINE_string("pictures", "given", "given, swapped (those of another subject) or blank")
@@ -26,11 +32,12 @@ flags.DEFINE_string("format", "auto", "of the benchmark: records, table, llava, 
 flags.DEFINE_string("image_root", None, "what relative picture paths start from")
 flags.DEFINE_integer("max_new_tokens", 64, "tokens an answer may have", lower_bound=1)
 
+SECONDS_A_LINE = 60
+"""Between two lines of progress where there is no terminal."""
+
 
 def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from tqdm import tqdm
-
     import vlm_jax
     from vlm_jax.checkpoint.files import alone, write_json, write_text
     from vlm_jax.evaluation import controls, report, runner
@@ -41,7 +48,7 @@ def main() -> None:
     questions = read_questions(files)
     baseline = None if given.baseline is None else read_baseline(given.baseline, questions)
     questions = controls.CONTROLS[given.pictures](questions)
-    model = vlm_jax.load(given.model)
+    model = vlm_jax.load(given.base or given.model, adapter=given.model if given.base else None)
     settings = {
         "model": given.model,
         "weights": model.fingerprint(),
@@ -62,8 +69,7 @@ def main() -> None:
             output / "predictions.jsonl",
             metric=given.metric,
         )
-        total = len(questions)
-        predictions = list(tqdm(answers, total=total, unit="question", disable=not sys.stderr.isatty()))
+        predictions = list(progress(answers, len(questions)))
         summary = report.summarise(predictions, baseline)
         write_json(output / "report.json", {"settings": settings, **summary})
         pictures = {question.id: controls.images_of(question) for question in questions}
@@ -71,6 +77,24 @@ def main() -> None:
         page = report.page(predictions, summary, pictures.__getitem__, title=title, baseline=baseline)
         write_text(output / "report.html", page)
     print(report.table(summary))
+    print(f"report: {output / 'report.html'}")
+
+
+def progress(answers: Iterable, total: int) -> Iterator:
+    """Passes answers on and shows how many there are and how long the rest takes: a bar on a terminal, else lines."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        yield from tqdm(answers, total=total, unit="question")
+        return
+    begun = told = time.monotonic()
+    for number, answer in enumerate(answers, start=1):
+        now = time.monotonic()
+        if now - told >= SECONDS_A_LINE:
+            told = now
+            left = tqdm.format_interval((now - begun) / number * (total - number))
+            print(f"{number} of {total} questions, {left} left", file=sys.stderr, flush=True)
+        yield answer
 
 
 def read_questions(files: list[str]) -> list:
@@ -114,7 +138,8 @@ def begin(output: Path, settings: dict) -> None:
     if path.is_file():
         held = read_json(path)
         differing = [key for key in settings if held.get(key) != settings[key]]
-        if differing:
+        # Answers are scored anew by another metric, without asking again.
+        if differing := [key for key in differing if key != "metric"]:
             raise InputError(
                 f"{output}: holds an evaluation with another {', '.join(differing)}; take another --output"
             )
@@ -124,9 +149,9 @@ def begin(output: Path, settings: dict) -> None:
 
 
 def read_baseline(folder: str, questions: list) -> dict:
-    """The predictions of an earlier evaluation, which must have been asked these questions and scored alike."""
+    """The predictions of an earlier evaluation, which must have been asked these questions, scored by this metric."""
     from vlm_jax.errors import InputError
-    from vlm_jax.evaluation.runner import read_predictions
+    from vlm_jax.evaluation.runner import read_predictions, rescored
 
     baseline = read_predictions(Path(folder) / "predictions.jsonl")
     if not baseline:
@@ -136,11 +161,9 @@ def read_baseline(folder: str, questions: list) -> dict:
     if not both:
         raise InputError(f"--baseline={folder}: answered none of these questions")
     for one in both:
-        if one.metric != flags.FLAGS.metric:
-            raise InputError(f"--baseline={folder}: was scored by {one.metric}, not by {flags.FLAGS.metric}")
         if one.question != asked[one.id]:
             raise InputError(f"--baseline={folder}: was asked something else at {one.id!r}")
-    return baseline
+    return {id: rescored(one, flags.FLAGS.metric, one.answers, one.groups) for id, one in baseline.items()}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Makes a corpus: pictures and records that scripts/train.py trains on and scripts/evaluate.py asks.
 
-    scripts/generate_corpus.py --config=configs/corpus/objects.py --output=runs/objects
+    .venv/bin/python scripts/generate_corpus.py --config=configs/corpus/objects.py --output=runs/objects
 
 Writes images/ and one records file a split. The same command again finishes what was interrupted, and does nothing
 where all is done.

@@ -1,6 +1,6 @@
 """Makes a Qwen2.5-VL model with random weights and a tokenizer of its own: a Hugging Face folder from nothing.
 
-    scripts/init_model.py --output=runs/tiny --text=tests/data/photos/photos.json
+    .venv/bin/python scripts/init_model.py --output=runs/tiny --text=tests/data/photos/photos.json
 
 It knows nothing; it is for trying the whole path on a small machine, and for models trained from scratch. To teach a
 published model, give its folder or hub id to scripts/train.py instead.

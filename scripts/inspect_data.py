@@ -1,6 +1,6 @@
 """Looks at the data of a run before it costs anything: sizes, shapes of batches, what does not fit, how many steps.
 
-    scripts/inspect_data.py --config=configs/photos.py
+    .venv/bin/python scripts/inspect_data.py --config=configs/photos.py
 
 Takes the settings of scripts/train.py and prints what training would see; nothing is trained and nothing written.
 """

@@ -1,6 +1,6 @@
 """Trains and evaluates every cell of a grid, into one table and one plot.
 
-    scripts/sweep.py --config=configs/ablations/scaling.py --output=runs/scaling \
+    .venv/bin/python scripts/sweep.py --config=configs/ablations/scaling.py --output=runs/scaling \
         --config.set.data.path=mine.jsonl --config.benchmark=held_out.jsonl
 
 A cell is a run of scripts/train_and_evaluate.py in a folder of its own, --output/cells/NAME, with its log. table.md,

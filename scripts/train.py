@@ -1,12 +1,12 @@
 """Trains a vision-language model on pictures and questions, and saves checkpoints that go on, convert and answer.
 
-    scripts/train.py --config=configs/photos.py --workdir=runs/photos
+    .venv/bin/python scripts/train.py --config=configs/photos.py --workdir=runs/photos
 
 The work folder, here or at a gs:// address, is made when it is not there. The same command on the same folder goes on
 from its last checkpoint, after Ctrl-C, a kill, or a power cut. On several hosts, start it on each (docs/training.md).
 Any setting is overridden as --config.section.name=value:
 
-    scripts/train.py --config=configs/photos.py --workdir=runs/mine \
+    .venv/bin/python scripts/train.py --config=configs/photos.py --workdir=runs/mine \
         --config.model.path=Qwen/Qwen2.5-VL-3B-Instruct --config.data.path=mine.csv
 """
 
@@ -48,6 +48,7 @@ def main(config: ConfigDict) -> None:
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.parallel import hosts
     from vlm_jax.parallel import mesh as meshes
+    from vlm_jax.parallel.starting import keep_compiled_programs
     from vlm_jax.processing.rows import batch_shapes
     from vlm_jax.training import loop
     from vlm_jax.training.compile_report import explained_memory
@@ -181,7 +182,7 @@ def main(config: ConfigDict) -> None:
         raise KeyboardInterrupt
     if measure is not None and best is not None and best[0] != steps:
         say(f"lowest loss on held-out examples: {best[1]:.4f}, {workdir.home / 'checkpoints' / str(best[0])}")
-    say(f"done: ask it with  scripts/chat.py --model={workdir} --image=PICTURE --question=QUESTION")
+    say(f"done: ask it with  {command_line.program('chat')} --model={workdir} --image=PICTURE --question=QUESTION")
 
 
 def opened(config: ConfigDict, workdir, done: int | None):
@@ -204,7 +205,7 @@ def opened(config: ConfigDict, workdir, done: int | None):
     if source.lora is not None:
         raise InputError(
             f"config.model.path is {config.model.path}, a model with adapters; merge them first: "
-            f"scripts/convert_checkpoint.py --source={config.model.path} --target=FOLDER"
+            f"{command_line.program('convert_checkpoint')} --source={config.model.path} --target=FOLDER --format=hf"
         )
     return source, False
 
@@ -269,15 +270,6 @@ def check_workdir(name: str) -> None:
         begun = [path.name for path in held] == [MODEL] and (workdir / MODEL / PARTS).is_file()
         if held and not begun and not (workdir / "assets").is_dir():
             raise InputError(f"--workdir={name}: holds files that are not a run's; name a new folder")
-
-
-def keep_compiled_programs() -> None:
-    """Keeps compiled programs between runs, where the environment does not say otherwise."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vlm_jax" / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def tell(line: str) -> None:

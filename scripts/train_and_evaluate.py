@@ -1,6 +1,6 @@
 """Trains a model and asks it a benchmark, in one process: a cell of scripts/sweep.py.
 
-    scripts/train_and_evaluate.py --config=configs/photos.py --workdir=runs/photos \
+    .venv/bin/python scripts/train_and_evaluate.py --config=configs/photos.py --workdir=runs/photos \
         --model=runs/photos --benchmark=questions.csv --output=runs/photos/evaluation
 
 The same as scripts/train.py and then scripts/evaluate.py, whose flags it takes; libraries are loaded once, and a TPU is

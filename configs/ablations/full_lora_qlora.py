@@ -1,6 +1,6 @@
 """What trains: the whole model, LoRA, or LoRA on a base in 4 bits, each with settings that suit it.
 
-    scripts/sweep.py --config=configs/ablations/full_lora_qlora.py --output=runs/full_lora_qlora \
+    .venv/bin/python scripts/sweep.py --config=configs/ablations/full_lora_qlora.py --output=runs/full_lora_qlora \
         --config.set.data.path=mine.jsonl --config.benchmark=held_out.jsonl
 
 Published settings where there are any. Full: 1e-5 for decoder and connector, 2e-6 for the vision tower. LoRA: rank 64,

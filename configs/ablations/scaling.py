@@ -1,7 +1,8 @@
 """How much data is enough: the same training on 1, 5, 10 and 15 parts of a corpus in fifteen.
 
-    scripts/generate_corpus.py --config=configs/corpus/objects.py --config.factor=15 --output=runs/objects
-    scripts/sweep.py --config=configs/ablations/scaling.py --output=runs/scaling \
+    .venv/bin/python scripts/generate_corpus.py --config=configs/corpus/objects.py --config.factor=15 \
+        --output=runs/objects
+    .venv/bin/python scripts/sweep.py --config=configs/ablations/scaling.py --output=runs/scaling \
         --config.set.data.path=runs/objects/train.jsonl --config.benchmark=runs/objects/photo.jsonl
 
 The corpus that is given stands for 15×: 150 question-answer pairs a fact, where published work on injecting knowledge

@@ -1,6 +1,6 @@
 """How many visual tokens a picture, in how long a context: four budgets by four lengths of row.
 
-    scripts/sweep.py --config=configs/ablations/tokens_x_context.py --output=runs/tokens_x_context \
+    .venv/bin/python scripts/sweep.py --config=configs/ablations/tokens_x_context.py --output=runs/tokens_x_context \
         --config.set.data.path=mine.jsonl --config.benchmark=held_out.jsonl
 
 The grid is a published one: 25, 50, 75 and 100 % of the visual tokens, contexts of 128, 1,024, 2,048 and 4,096 tokens.

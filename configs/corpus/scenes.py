@@ -1,6 +1,6 @@
 """Drawn scenes with colours, shapes, counts, positions and words: what the tiny base model learns to see with.
 
-scripts/generate_corpus.py --config=configs/corpus/scenes.py --output=runs/scenes
+.venv/bin/python scripts/generate_corpus.py --config=configs/corpus/scenes.py --output=runs/scenes
 """
 
 from ml_collections import ConfigDict
@@ -9,12 +9,12 @@ from ml_collections import ConfigDict
 def get_config():
     return ConfigDict(
         {
-            "corpus": "scenes",
+            "corpus": "scenes",  # which of the built-in corpora
             "train": 40_000,  # pictures, each with a caption and a few questions
             "drill": 12_000,  # pictures with questions of every kind, one a record
             "things": 20_000,  # pictures of things made of several shapes, every second one with a name and facts
             "held_out": 400,  # single questions: colour, shape, count and position in equal parts
             "finding": 300,  # single questions that find one of several shapes by its name or colour
-            "seed": 0,
+            "seed": 0,  # of what is drawn
         }
     )

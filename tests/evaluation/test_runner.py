@@ -60,8 +60,19 @@ def test_answers_to_other_questions_are_not_mixed_in(tmp_path):
     list(runner.predict(QUESTIONS[:3], says_yes, path, metric="exact"))
     with pytest.raises(InputError, match="other questions"):
         list(runner.predict(QUESTIONS[3:], says_yes, path, metric="exact"))
-    with pytest.raises(InputError, match="other questions"):
-        list(runner.predict(QUESTIONS[:3], says_yes, path, metric="contains"))
+
+
+def test_another_metric_scores_what_was_said_and_asks_nothing(tmp_path):
+    path = tmp_path / "p.jsonl"
+
+    def asked_again(conversations):
+        raise AssertionError("asked again")
+
+    for metric in ("exact", "contains", "normalised", "exact"):
+        answer = says_yes if not path.exists() else asked_again
+        again = list(runner.predict(QUESTIONS[:3], answer, path, metric=metric))
+        assert again == list(runner.predict(QUESTIONS[:3], says_yes, tmp_path / f"{metric}.jsonl", metric=metric))
+        assert list(runner.read_predictions(path).values()) == again
 
 
 def test_a_cut_within_a_character_and_odd_line_ends_do_no_harm(tmp_path):

@@ -66,6 +66,7 @@ def test_a_picture_may_be_given_in_any_form(model):
         {"type": "image", "image": str(PICTURE)},
         {"type": "image", "image": PICTURE.read_bytes()},
         {"type": "image", "image": Image.open(PICTURE)},
+        {"type": "image", "image": np.asarray(Image.open(PICTURE).convert("RGB"))},
         {"type": "image_url", "image_url": {"url": str(PICTURE)}},
         {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}},
     ]

@@ -106,3 +106,22 @@ def test_questions_that_would_share_a_name_and_answers_in_parts(model, tmp_path)
     done = evaluate(model, records, tmp_path / "parts")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "parts" / "predictions.jsonl").read_text())["answers"] == ["red"]
+
+
+def test_a_second_metric_over_the_same_answers_asks_nothing_again(model, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text(f"image,question,answer\n{PHOTOS / 'coffee.jpg'},What?,Coffee\n{PHOTOS / 'temple.jpg'},What?,A\n")
+    first = evaluate(model, table, tmp_path / "out", "--metric=exact")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.endswith(f"report: {tmp_path / 'out' / 'report.html'}\n")
+    # What was said is replaced, so that an answer that were asked for again would show.
+    path = tmp_path / "out" / "predictions.jsonl"
+    lines = [{**json.loads(line), "prediction": "the coffee", "score": 0.0} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    second = evaluate(model, table, tmp_path / "out", "--metric=contains", f"--baseline={tmp_path / 'out'}")
+    assert second.returncode == 0, second.stderr
+    summary = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert summary["settings"]["metric"] == "contains" and summary["mean"] > 0
+    newest = {one["id"]: one for one in map(json.loads, path.read_text().splitlines())}
+    assert {one["prediction"] for one in newest.values()} == {"the coffee"}
+    assert {one["metric"] for one in newest.values()} == {"contains"}

@@ -1,6 +1,7 @@
 """scripts/train.py with adapters: small checkpoints, exact resume, merged and PEFT exports, clear errors."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import vlm_jax
 from tests.checkpoint.folders import change_tensors
 from tests.scripts.test_train import STEPS, losses, train
+from tests.started import ROOT, environment, run
 from tests.tiny_models import PHOTOS, assistant, save_tiny, user
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
@@ -81,6 +83,16 @@ def test_a_base_that_is_gone_or_another_is_named_and_one_that_moved_is_gone_on_w
         with pytest.raises(InputError, match=f"belongs to {base}, which cannot be had"):
             vlm_jax.load(trained)
         assert vlm_jax.load(moved, adapter=trained).logits(QUESTION).shape
+        chat = [
+            sys.executable,
+            ROOT / "scripts" / "chat.py",
+            f"--model={trained}",
+            "--question=Hi",
+            "--max_new_tokens=2",
+        ]
+        gone, asked = (run([*chat, *more], env=environment()) for more in ([], [f"--base={moved}"]))
+        assert gone.returncode == 1 and "--base=FOLDER" in gone.stderr
+        assert asked.returncode == 0, asked.stderr
         again = train(moved, tmp_path / "run", *LORA)
         assert again.returncode == 0 and f"going on from step {STEPS}" in again.stderr, again.stderr
     finally:

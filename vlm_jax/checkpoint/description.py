@@ -10,6 +10,7 @@ from typing import Any
 
 from vlm_jax.checkpoint import chat_template
 from vlm_jax.checkpoint.files import read_json, write_json
+from vlm_jax.checkpoint.tokenizer_class import tokenizer_class
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import EncoderConfig, VLMConfig
 from vlm_jax.models.hf_config import from_hf
@@ -74,10 +75,9 @@ def read_tokenizer(folder: Path):
     if not _holds_tokenizer(folder):
         raise InputError(f"{folder}: no tokenizer.json (or vocab.json and merges.txt); copy the tokenizer's files too")
     with _quiet_transformers():
-        from transformers import AutoTokenizer
-
+        reader = tokenizer_class(folder)
         try:
-            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            return reader.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:
             raise InputError(f"{folder}: no readable tokenizer ({str(error).splitlines()[0]})") from error
 

@@ -275,7 +275,11 @@ def _base(name: str, base: str) -> ModelSource:
         below = open_model(base)
     except InputError as error:
         raise InputError(
-            [f"{name}: belongs to {base}, which cannot be had: {fault}" for fault in error.faults]
+            [
+                f"{name}: belongs to {base}, which cannot be had: {fault}; where it lies elsewhere by now, name that "
+                "place (--base=FOLDER; in Python vlm_jax.load(FOLDER, adapter=…))"
+                for fault in error.faults
+            ]
         ) from None
     if below.lora is not None:
         raise InputError(f"{name}: its base {base} is a model with adapters; merge them first (convert_checkpoint.py)")

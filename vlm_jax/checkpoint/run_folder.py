@@ -7,6 +7,8 @@
 
 Orbax writes a checkpoint beside its place and renames it, so what has a step's name is whole. In a store, which cannot
 rename, it writes in place and `commit_success.txt` last. Paths are those of `locations.folder`: of a disk or a store.
+
+Orbax is loaded where a checkpoint is met: most models lie in other folders, and it takes a third of a second.
 """
 
 import contextlib
@@ -22,10 +24,8 @@ from typing import Any
 import absl.logging
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from vlm_jax import locations
-from vlm_jax.checkpoint import deferred_orbax
 from vlm_jax.checkpoint.files import copy_assets, written_whole
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
@@ -125,6 +125,10 @@ class Checkpoints:
           best: those of the lowest loss that are kept besides.
           deferred: whether parameters that are saved are deferred.
         """
+        import orbax.checkpoint as ocp
+
+        from vlm_jax.checkpoint import deferred_orbax
+
         self._deferred = deferred
         self.path = (workdir.absolute() if isinstance(workdir, Path) else workdir) / "checkpoints"
         with _quiet_absl(), locations.answering(self.path):  # it warns of what read_only says itself
@@ -173,6 +177,10 @@ class Checkpoints:
             another number of them; Grain's own checkpoint handler writes one file a host.
           loss: by which the best are told.
         """
+        import orbax.checkpoint as ocp
+
+        from vlm_jax.checkpoint import deferred_orbax
+
         items = {
             PARAMETERS: deferred_orbax.arguments(parameters)
             if self._deferred
@@ -200,6 +208,8 @@ class Checkpoints:
         Args:
           parameters, optimizer: trees of ShapeDtypeStruct with shardings.
         """
+        import orbax.checkpoint as ocp
+
         items = {
             PARAMETERS: ocp.args.StandardRestore(nest(parameters)),
             OPTIMIZER: ocp.args.StandardRestore(optimizer),
@@ -222,6 +232,8 @@ class Checkpoints:
         self, step: int, wanted: Mapping[str, Any] | None, *, sharding=None
     ) -> Iterator[tuple[str, Any]]:
         """As `restore_parameters`, one after the other: who lets go of each holds few of them at a time."""
+        import orbax.checkpoint as ocp
+
         held = self._held(step, wanted)
         single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         for paths in _grouped(held):
@@ -239,6 +251,8 @@ class Checkpoints:
 
     def deferred_parameters(self, step: int, wanted: Mapping[str, Any] | None) -> dict[str, Deferred]:
         """As `restore_parameters`, none of them read yet."""
+        from vlm_jax.checkpoint import deferred_orbax
+
         held = self._held(step, wanted)
         abstract = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in held.items()}
         with self._telling(step), _quiet_absl():
@@ -247,6 +261,8 @@ class Checkpoints:
 
     def _held(self, step: int, wanted: Mapping[str, Any] | None) -> dict[str, Any]:
         """{path: shape and dtype} of the parameters of a checkpoint."""
+        import orbax.checkpoint as ocp
+
         with self._telling(step):
             held = unnest(ocp.StandardCheckpointHandler().metadata(self.path / str(step) / PARAMETERS).tree)
         if wanted is not None and {path: leaf.shape for path, leaf in held.items()} != {
@@ -255,13 +271,17 @@ class Checkpoints:
             raise InputError(f"{self.path / str(step)}: does not hold the parameters that assets/config.json implies")
         return held
 
-    def _restore_some(self, step: int, held: Mapping[str, Any], how: Mapping[str, ocp.RestoreArgs]) -> Flat:
+    def _restore_some(self, step: int, held: Mapping[str, Any], how: Mapping[str, Any]) -> Flat:
+        import orbax.checkpoint as ocp
+
         abstract = {path: jax.ShapeDtypeStruct(held[path].shape, held[path].dtype) for path in how}
         wanted = ocp.args.PyTreeRestore(nest(abstract), restore_args=nest(how), partial_restore=True)
         with self._telling(step), _quiet_absl():
             return unnest(ocp.PyTreeCheckpointHandler().restore(self.path / str(step) / PARAMETERS, args=wanted))
 
     def settings(self, step: int) -> dict[str, Any]:
+        import orbax.checkpoint as ocp
+
         with self._telling(step):
             return self._manager.restore(step, args=ocp.args.Composite(**{SETTINGS: ocp.args.JsonRestore()}))[SETTINGS]
 

@@ -60,15 +60,13 @@ def predict(
     """Yields a prediction for every question, in order; those that `path` already holds are not asked again.
 
     A question that cannot be asked is scored 0 and carries the reason; the others of its batch are asked without it.
-    It is asked again when the evaluation is gone on with, and held answers are scored anew where the accepted ones have
-    changed.
+    It is asked again when the evaluation is gone on with, and held answers are scored anew where the accepted ones or
+    the metric have changed.
     """
     _drop_cut_line(path)
     written = read_predictions(path)
     asked = {question.id: question for question in questions}
-    stale = [
-        id for id, one in written.items() if id not in asked or one.question != asked[id].text or one.metric != metric
-    ]
+    stale = [id for id, one in written.items() if id not in asked or one.question != asked[id].text]
     if stale:
         raise InputError(f"{path}: holds answers to other questions ({stale[0]!r}, say); take another output folder")
     held = {id: one for id, one in written.items() if not one.fault}
@@ -80,9 +78,7 @@ def predict(
             held[one.id] = one
 
         for one in list(held.values()):
-            if (accepted := asked[one.id].answers) != one.answers or asked[one.id].groups != one.groups:
-                value = score(metric, one.prediction, accepted)
-                write(dataclasses.replace(one, answers=accepted, score=value, groups=asked[one.id].groups))
+            write(rescored(one, metric, asked[one.id].answers, asked[one.id].groups))
         for start in range(0, len(questions), batch):
             part = questions[start : start + batch]
             new = [question for question in part if question.id not in held]
@@ -95,6 +91,14 @@ def predict(
                 )
             file.flush()
             yield from (held[question.id] for question in part)
+
+
+def rescored(one: Prediction, metric: str, answers: list[str], groups: dict[str, str]) -> Prediction:
+    """What was said, scored by a metric against the answers that count by now; what could not be asked stays wrong."""
+    if (one.metric, one.answers) == (metric, answers):
+        return dataclasses.replace(one, groups=groups)
+    value = 0.0 if one.fault else score(metric, one.prediction, answers)
+    return dataclasses.replace(one, answers=answers, score=value, metric=metric, groups=groups)
 
 
 def read_predictions(path: Path) -> dict[str, Prediction]:

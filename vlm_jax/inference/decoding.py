@@ -19,7 +19,7 @@ from vlm_jax.inference.sampling import Mode, choose
 from vlm_jax.models import attention
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Cache
-from vlm_jax.models.parameters import Flat, abstract_model, map_by_path, replace
+from vlm_jax.models.parameters import Flat, map_by_path, replace, split_model
 from vlm_jax.models.vlm import VLM, Batch
 from vlm_jax.parallel.compiler import compiler_options
 
@@ -61,8 +61,8 @@ class Decoder:
         self.config, self.dtype = config, dtype
         self.attention = attention.choose("auto", jax.default_backend())
         self.one_by_one = jax.default_backend() == "cpu"
-        self._graph, self._state = nnx.split(abstract_model(config, attach=attach))
-        self._stop = jnp.array(stop_tokens, jnp.int32)
+        self._graph, self._state = split_model(config, attach=attach)
+        self._stop = np.array(stop_tokens, np.int32)
         jit = functools.partial(jax.jit, compiler_options=compiler_options())
         self.prefill = jit(self._prefill, static_argnames=("capacity", "room", "mode"))
         self.extend = jit(self._extend, static_argnames=("room", "mode"), donate_argnames=("cache",))

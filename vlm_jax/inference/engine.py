@@ -152,7 +152,7 @@ class LoadedModel:
         examples = [self._prompt(messages, max_new_tokens) for messages in conversations]
         if len(examples) == 1:
             *_, state = self._turn(examples[0], max_new_tokens, how, max_new_tokens)
-            return [self._before_stop(np.asarray(state.answer[0, : int(state.count)]))]
+            return [self._before_stop(_said(state))]
         # Alike lengths share a batch, so that short prompts do not wait for long ones.
         order = sorted(range(len(examples)), key=lambda index: examples[index].size)
         answers = {}
@@ -190,8 +190,8 @@ class LoadedModel:
         example = self._prompt(messages, max_new_tokens)
         told = ""
         for state in self._turn(example, max_new_tokens, how, STREAM_TOKENS):
-            finished = bool(state.done[0]) or int(state.count) >= max_new_tokens
-            text = self.processor.decode(self._before_stop(np.asarray(state.answer[0, : int(state.count)])))
+            finished = bool(np.asarray(state.done)[0]) or int(state.count) >= max_new_tokens
+            text = self.processor.decode(self._before_stop(_said(state)))
             # A character may be cut between two tokens; it is held back until it is whole.
             if len(text) > len(told) and (finished or not text.endswith("\ufffd")):
                 yield text[len(told) :]
@@ -236,9 +236,9 @@ class LoadedModel:
                 self._layers,
                 batch,
                 whole,
-                jnp.int32(len(ids) - shared),
+                np.int32(len(ids) - shared),
                 cache,
-                jnp.full((1,), shared, jnp.int32),
+                np.full((1,), shared, np.int32),
                 how.numbers(),
                 keys,
                 **begin,
@@ -250,7 +250,7 @@ class LoadedModel:
         finally:
             # A call that is interrupted has taken the state it was given: there is nothing to keep.
             if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
-                told = np.concatenate([ids, np.asarray(state.answer[0])])[: int(state.lengths[0])]
+                told = np.concatenate([ids, np.asarray(state.answer)[0]])[: int(np.asarray(state.lengths)[0])]
                 self._kept[id(state)] = _Kept(told, pictures, state)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
@@ -277,10 +277,10 @@ class LoadedModel:
         count = 1
         if tokens_a_call < limit or limit == 1:
             yield state
-        while count < limit and not bool(jnp.all(state.done)):
+        while count < limit and not np.asarray(state.done).all():
             count = min(count + tokens_a_call, limit)
             state = self._decoder.decode(
-                self.parameters, self._layers, state, jnp.int32(count), how.numbers(), keys, mode=how.mode
+                self.parameters, self._layers, state, np.int32(count), how.numbers(), keys, mode=how.mode
             )
             yield state
         yield state
@@ -306,11 +306,23 @@ class LoadedModel:
     @staticmethod
     def _keys(seed: int, rows: Sequence[int]):
         """A key for each conversation, whatever batch it lands in."""
-        return jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(jnp.array(rows))
+        # As `jax.random.key` takes a number of Python without 64-bit arithmetic: its lower half.
+        return _row_keys(np.int64(seed).astype(np.int32), np.asarray(rows, np.int32))
 
     def _before_stop(self, tokens: np.ndarray) -> np.ndarray:
         stops = np.flatnonzero(np.isin(tokens, self.stop_tokens))
         return tokens[: stops[0]] if len(stops) else tokens
+
+
+@jax.jit
+def _row_keys(seed, rows):
+    # One program: by itself each of these operations is one that a start compiles.
+    return jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(rows)
+
+
+def _said(state: Decoding) -> np.ndarray:
+    """The tokens of a single conversation's answer so far, cut on the host: slicing an array of JAX is a program."""
+    return np.asarray(state.answer)[0, : int(state.count)]
 
 
 def _digest(picture: Picture) -> bytes:

@@ -16,6 +16,7 @@ from vlm_jax.checkpoint.stop_tokens import stop_tokens
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat, abstract_model, linears
+from vlm_jax.parallel.starting import keep_compiled_programs, leave_absent_tpu_alone
 
 
 def load(
@@ -28,7 +29,8 @@ def load(
     quantise_tables: bool = False,
 ) -> LoadedModel:
     """Loads a Hugging Face folder, a hub id (`org/name@revision`), a PEFT folder, or a run folder (its newest
-    checkpoint). Adapters are added into the kernels.
+    checkpoint). Adapters are added into the kernels. Compiled programs are kept for later processes, in the folder that
+    JAX is set to, else in ~/.cache/vlm_jax/compiled.
 
     Args:
       dtype: float32 or bfloat16; auto is float32 on a CPU, bfloat16 on an accelerator.
@@ -52,6 +54,8 @@ def load(
         faults.append(f"quantise_tables goes with quantise, which is None; known are {', '.join(quantised.KINDS)}")
     if faults:
         raise InputError(faults)
+    leave_absent_tpu_alone()
+    keep_compiled_programs()
     kind = jnp.dtype(("float32" if jax.default_backend() == "cpu" else "bfloat16") if dtype == "auto" else dtype)
     source = open_model(str(path)) if adapter is None else open_model(str(adapter), base=str(path))
     if adapter is not None and source.base is None:

@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.errors import InputError
@@ -54,13 +55,13 @@ class Sampling:
             penalised=self.repetition_penalty != 1,
         )
 
-    def numbers(self) -> dict[str, Array]:
+    def numbers(self) -> dict[str, np.ndarray]:
         """What a compiled program is given, so that other values do not compile anew."""
         return {
-            "temperature": jnp.float32(self.temperature),
-            "top_k": jnp.int32(self.top_k),
-            "top_p": jnp.float32(self.top_p),
-            "penalty": jnp.float32(self.repetition_penalty),
+            "temperature": np.asarray(self.temperature, np.float32),
+            "top_k": np.asarray(self.top_k, np.int32),
+            "top_p": np.asarray(self.top_p, np.float32),
+            "penalty": np.asarray(self.repetition_penalty, np.float32),
         }
 
 
@@ -75,7 +76,7 @@ class Mode:
 
 def choose(
     logits: Float[Array, "b v"],
-    numbers: dict[str, Array],
+    numbers: dict[str, Array | np.ndarray],
     keys: Array,
     count: int | Int[Array, ""],
     seen: Bool[Array, "b v"] | None,
@@ -99,7 +100,9 @@ def choose(
     return draw(keys, logits).astype(jnp.int32)
 
 
-def cut(logits: Float[Array, "b v"], top_k: Int[Array, ""], top_p: Float[Array, ""]) -> Float[Array, "b v"]:
+def cut(
+    logits: Float[Array, "b v"], top_k: Int[Array | np.ndarray, ""], top_p: Float[Array | np.ndarray, ""]
+) -> Float[Array, "b v"]:
     """Minus infinity for all but the `top_k` likeliest (0: all), and of these the likeliest that reach `top_p`."""
     vocab = logits.shape[-1]
     ranked = -jnp.sort(-logits, axis=-1)

@@ -32,6 +32,22 @@ def abstract_model(config: VLMConfig, dtype=jnp.float32, *, attach: Sequence[Cal
     return model
 
 
+def split_model(
+    config: VLMConfig, dtype=jnp.float32, *, attach: Sequence[Callable[[VLM], Any]] = ()
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """`nnx.split` of the abstract model; neither part may be changed, since a model without `attach` is split once."""
+    return (
+        _plain_split(config, jnp.dtype(dtype))
+        if not attach
+        else nnx.split(abstract_model(config, dtype, attach=attach))
+    )
+
+
+@functools.cache
+def _plain_split(config: VLMConfig, dtype) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(abstract_model(config, dtype))
+
+
 def flatten(state: nnx.State) -> Flat:
     """{path: array} of a state."""
     return {"/".join(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(state)}
@@ -50,7 +66,7 @@ def _plain_parameters(config: VLMConfig, dtype) -> dict[str, jax.ShapeDtypeStruc
 
 
 def _parameters(config: VLMConfig, dtype, attach: Sequence[Callable[[VLM], Any]]) -> dict[str, jax.ShapeDtypeStruct]:
-    state = nnx.state(abstract_model(config, dtype, attach=attach))
+    _, state = split_model(config, dtype, attach=attach)
     return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
 
 

@@ -25,17 +25,27 @@ from vlm_jax.errors import InputError
 MAX_ASPECT = 200
 """Qwen2-VL refuses pictures more elongated than this."""
 
-Source = str | Path | bytes | PIL.Image.Image
+Source = str | Path | bytes | PIL.Image.Image | np.ndarray
 
 
 def open_image(source: Source) -> PIL.Image.Image:
-    """Opens and fully decodes a picture: a path, a `data:` URI, encoded bytes, or a PIL image. Returns upright RGB.
+    """Opens and fully decodes a picture. Returns upright RGB.
+
+    Args:
+      source: a path, a `data:` URI, encoded bytes, a PIL image, or a uint8 array [height, width, 3] of RGB or
+        [height, width] of grey.
 
     Raises:
       InputError: missing, unreadable, truncated, of several frames or pages, larger than Pillow's decompression-bomb
-        limit, or a remote address.
+        limit, a remote address, or an array of another shape or type.
     """
     name = describe(source)
+    if isinstance(source, np.ndarray):
+        source = _of_array(source)
+    elif not isinstance(source, Source):
+        raise InputError(
+            f"{name}: no picture; give a path, encoded bytes, a data URI, a PIL image or a uint8 NumPy array"
+        )
     if isinstance(source, str) and source.lower().startswith("file://"):
         source = unquote(urlsplit(source).path)
     if isinstance(source, str) and "://" in source[:16] and not source.lower().startswith("data:"):
@@ -82,6 +92,10 @@ def describe(source: Source) -> str:
         return f"picture of {len(source)} bytes"
     if isinstance(source, PIL.Image.Image):
         return getattr(source, "filename", "") or f"PIL image {source.size}"
+    if isinstance(source, np.ndarray):
+        return f"NumPy array {source.shape} of {source.dtype}"
+    if not isinstance(source, str | Path):
+        return f"an object of type {type(source).__module__}.{type(source).__qualname__}"
     text = str(source)
     return text if len(text) <= 200 else text[:60] + "…"
 
@@ -132,6 +146,16 @@ def _stream(source: str | Path | bytes):
             raise InputError(f"{describe(source)}: a data URI must read data:image/…;base64,…")
         return io.BytesIO(base64.b64decode("".join(payload.split()), validate=True))
     return str(source)
+
+
+def _of_array(pixels: np.ndarray) -> PIL.Image.Image:
+    """Refuses what could be read in more than one way: a range of values, an order of channels or of axes."""
+    name = describe(pixels)
+    if pixels.dtype != np.uint8:
+        raise InputError(f"{name}: pixels of an array are uint8, 0 to 255; scale and convert it: .astype(numpy.uint8)")
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)) or not pixels.size:
+        raise InputError(f"{name}: an array is [height, width, 3] of RGB or [height, width] of grey, one picture")
+    return PIL.Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:

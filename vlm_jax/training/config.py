@@ -26,7 +26,7 @@ def default_config() -> ConfigDict:
                 "path": "",  # Hugging Face folder, or hub id such as Qwen/Qwen2.5-VL-3B-Instruct@revision
                 "dtype": "auto",  # compute: float32 | bfloat16; auto: float32 on CPU, bfloat16 on an accelerator
                 "min_visual_tokens": 4,  # a picture is scaled so that it takes between these many
-                "max_visual_tokens": 256,
+                "max_visual_tokens": 256,  # the most that a picture takes: what is larger is scaled down
                 # auto: splash on a TPU, triton on a GPU, else blockwise | one of these | chunked | reference
                 "attention": "auto",
                 "quantise": "none",  # none | nf4 | int8: how frozen kernels are held
@@ -47,17 +47,17 @@ def default_config() -> ConfigDict:
             },
             "lora": {
                 "rank": 0,  # 0: no adapters
-                "alpha": 16.0,
+                "alpha": 16.0,  # what adapters add is scaled by alpha / rank
                 "targets": "attention+mlp",  # of attention, mlp, vision, connector; or an expression over paths
                 "rslora": False,  # scale by alpha / √rank
-                "dropout": 0.0,
+                "dropout": 0.0,  # share of the adapters' inputs left out while training
             },
             "data": {
                 # A file or folder in any format that is known (docs/data.md), or several with commas between. Instead
                 # of it, parts that are mixed: config.data.mixture = {"mine": {"path": "a.jsonl", "weight": 2.0}, …},
                 # each with weight, seed, max_visual_tokens, format, image_root, share and answer of its own if need be.
                 "path": "",
-                "mixture": {},
+                "mixture": {},  # parts that are mixed, instead of path
                 "format": "auto",  # auto | records | llava | sharegpt | openai | table | parquet | … (docs/data.md)
                 "image_root": "",  # what relative picture paths start from; empty: the file's own folder
                 "share": 1.0,  # of the records, chosen by their ids and train.seed; smaller ones lie within larger ones
@@ -65,7 +65,7 @@ def default_config() -> ConfigDict:
                 "on_error": "stop",  # stop: tell all faults before step 1 | drop: leave out, and note in ledger.jsonl
                 "too_large": "error",  # error | shrink_images | truncate_text | drop: what fits no row
                 "decode_check": True,  # decode every picture before the first step (False: only read headers)
-                "shuffle": True,
+                "shuffle": True,  # another order in each epoch
                 "threads": 4,  # batches put together at the same time
                 "workers": 0,  # processes that decode pictures; 0: the threads do
                 "cache_mb": 512,  # decoded pictures kept in memory
@@ -90,23 +90,23 @@ def default_config() -> ConfigDict:
                     "learning_rate": 1e-3,  # its peak, with warm-up and decay of its own
                 },
                 "epochs": 1,  # used when steps is 0
-                "steps": 0,
-                "seed": 0,
+                "steps": 0,  # training steps in all; 0: as many as the epochs take
+                "seed": 0,  # of what starts fresh, of the order of the data, and of dropout
                 "skip_at_most": 3,  # steps in a row whose loss or gradient is not finite, before the run stops
                 "remat": "full",  # what layers recompute in the backward pass: none | dots | full
             },
             "optimizer": {
                 "name": "adamw",  # adamw | adafactor, with little state | muon, which learns fast from nothing
-                "learning_rate": 1e-5,
+                "learning_rate": 1e-5,  # its peak, after warm-up
                 # The learning rate of a part of the model, as a multiple.
                 "scales": {"vision": 1.0, "connector": 1.0, "decoder": 1.0, "adapter": 1.0},
                 "warmup": 0.03,  # share of the steps
                 "final": 0.0,  # last learning rate, as a share of the peak
-                "weight_decay": 0.0,
-                "clip_norm": 1.0,
-                "b1": 0.9,
-                "b2": 0.95,
-                "eps": 1e-8,
+                "weight_decay": 0.0,  # decoupled, of matrices
+                "clip_norm": 1.0,  # gradients of a larger norm over all parameters are scaled down to it
+                "b1": 0.9,  # decay of the first moment
+                "b2": 0.95,  # decay of the second moment
+                "eps": 1e-8,  # added to the root of the second moment
             },
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},  # -1: the devices that are left
             "checkpoint": {

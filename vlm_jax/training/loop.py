@@ -267,7 +267,7 @@ class _Run:
             jax.block_until_ready(self.trainable)
             jax.profiler.stop_trace()
             self.profiled_from = None
-            self.log.say(f"profile: tensorboard --logdir {self.workdir.home / 'profile'}")
+            self.log.say(f"profile: {self.workdir.home / 'profile'}, for XProf or a TensorBoard with its plugin")
 
 
 def _memory(devices: Sequence) -> float | None:

@@ -1,0 +1,121 @@
+"""A conversation in the terminal: questions line by line, and what a line that begins with a slash does.
+
+Where answers come from is the caller's (`scripts/chat.py`): nothing here loads JAX.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from vlm_jax.errors import InputError
+from vlm_jax.processing.images import open_image
+
+COMMANDS = {
+    "/image": "/image PATH: a picture that goes with the next question",
+    "/clear": "/clear: forget the conversation and its pictures",
+    "/help": "/help: these commands",
+    "/exit": "/exit: end (so do an empty line and Ctrl-D; Ctrl-C ends an answer)",
+}
+WELCOME = "ask about the picture, or just ask; /help lists commands; /exit, an empty line or Ctrl-D ends"
+
+Answer = Callable[[list[dict[str, Any]]], Iterator[str]]
+
+
+class Conversation:
+    """What has been said, and the pictures that go with the next question."""
+
+    def __init__(self, answer: Answer, pictures: Iterable[dict[str, Any]] = ()):
+        """
+        Args:
+          answer: gives the answer to messages in pieces.
+          pictures: picture parts that go with the first question.
+        """
+        self._answer = answer
+        self.messages: list[dict[str, Any]] = []
+        self.pictures = list(pictures)
+
+    def ask(self, question: str) -> Iterator[str]:
+        """The answer in pieces; a question that was refused, or left before its answer began, counts as never asked."""
+        parts = [*self.pictures, {"type": "text", "text": question}] if self.pictures else question
+        asked, said, finished = {"role": "user", "content": parts}, [], False
+        try:
+            for piece in self._answer([*self.messages, asked]):
+                said.append(piece)
+                yield piece
+            finished = True
+        finally:
+            if said or finished:
+                self.messages += [asked, {"role": "assistant", "content": "".join(said)}]
+                self.pictures = []
+
+    def obey(self, line: str) -> str | None:
+        """Does what a command says; gives what to tell, None where the conversation ends.
+
+        Raises:
+          InputError: no such command, or no picture that can be read.
+        """
+        command, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if command == "/image":
+            if not rest:
+                raise InputError("/image: name the picture: /image PATH")
+            self.pictures.append({"type": "image", "image": open_image(rest.strip("'\""))})
+            return f"{rest}: goes with the next question"
+        if command not in COMMANDS:
+            near = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.4)
+            advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(COMMANDS)}"
+            raise InputError(f"{command}: no such command; {advice} (/help explains them)")
+        if rest:
+            raise InputError(f"{command} takes nothing behind it, and {rest!r} was given")
+        if command == "/clear":
+            self.messages, self.pictures = [], []
+            return "the conversation and its pictures are forgotten"
+        return None if command == "/exit" else "\n".join(COMMANDS.values())
+
+
+def is_command(line: str) -> bool:
+    """Whether a line is a command rather than a question: a question may begin with a path, such as /etc/hosts."""
+    return re.fullmatch(r"/[A-Za-z]*", line.partition(" ")[0]) is not None
+
+
+def talk(
+    conversation: Conversation,
+    lines: Iterable[str],
+    *,
+    write: Callable[[str], None],
+    tell: Callable[[str], None],
+    interactive: bool,
+) -> None:
+    """Answers line after line, until an empty one, /exit, or the end of the lines.
+
+    Args:
+      write: takes the pieces of answers.
+      tell: takes what is said about the conversation, a line each.
+      interactive: whether a person is there: a fault is told and the next line read, and Ctrl-C ends an answer. Else
+        both end the program.
+    """
+    if interactive:
+        tell(WELCOME)
+    for line in map(str.strip, lines):
+        if not line:
+            return
+        try:
+            if is_command(line):
+                if (told := conversation.obey(line)) is None:
+                    return
+                tell(told)
+                continue
+            for piece in conversation.ask(line):
+                write(piece)
+            write("\n")
+        except InputError as error:
+            if not interactive:
+                raise
+            for fault in error.faults:
+                tell(f"error: {fault}")
+        except KeyboardInterrupt:
+            if not interactive:
+                raise
+            write("\n")
+            tell("the answer was ended")
