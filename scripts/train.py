@@ -31,7 +31,7 @@ MODEL = "model"
 
 def main(config: ConfigDict) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's threads already keep the cores busy
-    from vlm_jax.training.config import check_config, lasting_settings
+    from vlm_jax.training.config import check_config, epochs_of, lasting_settings
 
     check_config(config)
     check_workdir(flags.FLAGS.workdir)
@@ -106,7 +106,7 @@ def main(config: ConfigDict) -> None:
         dataset,
         buckets,
         steps=config.train.steps,
-        epochs=config.train.epochs,
+        epochs=epochs_of(config.train),
         seed=config.train.seed,
         shuffle=config.data.shuffle,
     )
