@@ -14,7 +14,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from data_pipeline import run_length, sources
+from data_pipeline import identity, run_length, sources
 from data_pipeline.buckets import Costs, choose_buckets
 from data_pipeline.examples import Examples, Part
 from data_pipeline.ledger import Ledger
@@ -281,6 +281,11 @@ def plan_run(
     chosen = plan(course)
     chosen.restore(position["plan"])
     return chosen
+
+
+def records_of(dataset: Dataset) -> dict[str, Any] | None:
+    """The records in little (`identity`); None where there are too many, or not all were measured."""
+    return identity.written_down(dataset.examples.parts, _words) if dataset.complete else None
 
 
 def fingerprint(dataset: Dataset) -> str:

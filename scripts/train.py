@@ -40,7 +40,7 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
     import jax
 
     import watching
-    from data_pipeline import inspection, loader
+    from data_pipeline import identity, inspection, loader
     from data_pipeline.ledger import Ledger
     from vlm_jax.checkpoint import description, run_folder
     from vlm_jax.checkpoint.files import write_json
@@ -151,7 +151,9 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
         settings |= adapter_settings(source if done is None else source.base, trainer.selection.lora, workdir.home)
     if done is not None:
         with gathered(faults):
-            earlier.check_data(data_known_by, {})
+            differs = earlier.resume.get("data") != data_known_by["data"]
+            told = identity.differences(identity.read(workdir.home), loader.records_of(dataset)) if differs else []
+            earlier.check_data(data_known_by, {"data": told})
     with gathered(faults):
         sample = watching.sampler(trainer, processor, source.assets, workdir)
     if faults:
@@ -165,6 +167,8 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
             state = trainer.start(source.read(place=trainer.place, sharding=trainer.sharding))
             if hosts.is_first():
                 workdir.write_assets(source.assets)
+                if (records := loader.records_of(dataset)) is not None:
+                    write_json(workdir.folder / identity.FILE, records)
         hosts.wait_for_all("the work folder is there")
         checkpoints = run_folder.Checkpoints(workdir.home, keep=config.checkpoint.keep, best=config.checkpoint.best)
         if done is not None:

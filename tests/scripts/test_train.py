@@ -380,3 +380,16 @@ def test_what_the_console_said_is_kept_in_the_run_folder(unstopped):
     kept, said = (unstopped[0] / "log.txt").read_text(), unstopped[1]
     for part in ("running on CPU", "compiling the step", "epoch 0.", "learning rate "):
         assert part in kept and part in said
+
+
+def test_data_that_differ_are_refused_with_the_records_that_do(base, tmp_path):
+    entries = json.loads((PHOTOS / "photos.json").read_text())[:8]
+    entries = [{**entry, "id": f"r{number}"} for number, entry in enumerate(entries)]
+    data, more = tmp_path / "data.json", (f"--config.data.image_root={PHOTOS}", "--config.train.steps=2")
+    data.write_text(json.dumps(entries))
+    assert train(base, tmp_path / "run", *more, data=data).returncode == 0
+    changed = {**entries[1], "conversations": entries[2]["conversations"], "image": entries[2].get("image")}
+    data.write_text(json.dumps([*entries[2:], changed, {**entries[0], "id": "new"}]))
+    refused = train(base, tmp_path / "run", *more[:1], "--config.train.steps=3", data=data)
+    assert refused.returncode == 1 and refused.stderr.count("error: ") == 1
+    assert "1 added (new); 1 removed (r0); 1 changed (r1); put it back" in refused.stderr

@@ -104,8 +104,7 @@ class Earlier:
                 continue
             which = "; ".join(told.get(key) or ["which records differ was not written down when it began"])
             faults.append(
-                f"{self.home}: its {key.replace('_', '-')} examples are not those it was started with: {which}; put them "
-                "back, or take another --workdir"
+                f"{self.home}: {key} is not what it was started with: {which}; put it back, or take another --workdir"
             )
         if faults:
             raise InputError(faults)
