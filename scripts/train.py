@@ -110,6 +110,11 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
             buckets = loader.row_buckets(dataset, batch.to_dict(), model, rows_multiple=ways)
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
+    data_known_by = {"data": loader.fingerprint(dataset)}
+    if earlier is not None:  # before the place in it is looked for: that would be said in numbers of rows
+        differs = earlier.resume.get("data") != data_known_by["data"]
+        told = identity.differences(identity.read(workdir.home), loader.records_of(dataset)) if differs else []
+        earlier.check_data(data_known_by, {"data": told})
     plan = loader.plan_run(
         dataset,
         buckets,
@@ -143,7 +148,7 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
     measure, held_out = None, None
     with gathered(faults):
         measure, held_out = watching.held_out_loss(trainer, processor, buckets, row_shape)
-    data_known_by = {"data": loader.fingerprint(dataset), "held_out": held_out}
+    data_known_by["held_out"] = held_out
     digest = source.digest() if earlier is None else earlier.digest
     known_by = {**lasting, **data_known_by, **({resume.MODEL: digest} if digest else {})}
     settings = run_folder.settings_json(processor.images, resume=known_by)
@@ -151,9 +156,7 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
         settings |= adapter_settings(source if done is None else source.base, trainer.selection.lora, workdir.home)
     if done is not None:
         with gathered(faults):
-            differs = earlier.resume.get("data") != data_known_by["data"]
-            told = identity.differences(identity.read(workdir.home), loader.records_of(dataset)) if differs else []
-            earlier.check_data(data_known_by, {"data": told})
+            earlier.check_data(data_known_by, {})
     with gathered(faults):
         sample = watching.sampler(trainer, processor, source.assets, workdir)
     if faults:

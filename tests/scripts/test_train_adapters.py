@@ -82,7 +82,7 @@ def test_a_base_that_is_gone_or_another_is_named_and_one_that_moved_is_gone_on_w
             vlm_jax.load(trained)
         assert vlm_jax.load(moved, adapter=trained).logits(QUESTION).shape
         again = train(moved, tmp_path / "run", *LORA)
-        assert again.returncode == 0 and f"going on from step {STEPS}" in again.stderr, again.stderr
+        assert again.returncode == 0 and f"finished: all {STEPS} steps" in again.stderr, again.stderr
     finally:
         hidden.rename(base)
 
