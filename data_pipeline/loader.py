@@ -14,13 +14,13 @@ from typing import Any
 import grain
 import numpy as np
 
-from data_pipeline import sources
+from data_pipeline import identity, run_length, sources
 from data_pipeline.buckets import Costs, choose_buckets
 from data_pipeline.examples import Examples, Part
 from data_pipeline.ledger import Ledger
 from data_pipeline.mixture import Mixture
 from data_pipeline.mixture import Part as Share
-from data_pipeline.packing import WINDOW, Bucket, Plan
+from data_pipeline.packing import WINDOW, Bucket, Course, Plan
 from data_pipeline.pictures import Pictures
 from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
@@ -239,19 +239,53 @@ def _usable(sizes: np.ndarray) -> np.ndarray:
     return sizes[(sizes >= 0).all(axis=1)]
 
 
-def plan_run(dataset: Dataset, buckets: Sequence[Bucket], *, steps: int, epochs: int, seed: int, shuffle: bool) -> Plan:
-    """The batches of a run of `steps`, or of so many epochs where steps is 0."""
-    examples = None if steps else epochs * dataset.mixture.examples
-    return Plan(
-        dataset.mixture.take,
-        dataset.examples.measure_or_stop,
-        buckets,
-        seed=seed,
-        shuffle=shuffle,
-        examples=examples,
-        steps=steps or None,
-        epoch=dataset.mixture.examples,
-    )
+def plan_run(
+    dataset: Dataset,
+    buckets: Sequence[Bucket],
+    *,
+    steps: int,
+    epochs: int,
+    seed: int,
+    shuffle: bool,
+    position: Mapping[str, Any] | None = None,
+    before: tuple[int, int] | None = None,
+) -> Plan:
+    """The batches of a run of `steps`, or of so many epochs where steps is 0.
+
+    Args:
+      position: of a run that goes on (`Batches.get_state`).
+      before: the steps and epochs that it had, where they were others.
+    """
+    examples = dataset.mixture.examples
+
+    def plan(course: Course) -> Plan:
+        return Plan(
+            dataset.mixture.take,
+            dataset.examples.measure_or_stop,
+            buckets,
+            seed=seed,
+            shuffle=shuffle,
+            **dataclasses.asdict(course),
+            epoch=examples,
+        )
+
+    asked = run_length.course_of(examples, steps=steps, epochs=epochs)
+    if position is None:
+        return plan(asked)
+    if before is None or before == (steps, epochs):
+        course = run_length.course_in(position["plan"], asked)
+    else:
+        held = run_length.course_of(examples, steps=before[0], epochs=before[1])
+        held = run_length.course_in(position["plan"], held)
+        course = run_length.changed_course(plan, held, asked, position["plan"], position["next"])
+    chosen = plan(course)
+    chosen.restore(position["plan"])
+    return chosen
+
+
+def records_of(dataset: Dataset) -> dict[str, Any] | None:
+    """The records in little (`identity`); None where there are too many, or not all were measured."""
+    return identity.written_down(dataset.examples.parts, _words) if dataset.complete else None
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -295,30 +329,47 @@ class Shard:
 class Batches(grain.DatasetIterator):
     """Batches in order; its state is a number and from where the plan can be made again."""
 
-    def __init__(self, loaded: grain.DatasetIterator, plan: Plan, count: int, name: Callable[[tuple[int, int]], str]):
+    def __init__(
+        self,
+        loaded: grain.DatasetIterator,
+        plan: Plan,
+        count: int,
+        name: Callable[[tuple[int, int]], str],
+        examples: int,
+    ):
+        """`examples`: of an epoch."""
         super().__init__()
         self._loaded, self._plan, self._count, self._name = loaded, plan, count, name
-        self._next = 0
+        self._next = self._seen = 0
+        self._examples = examples
 
     def __next__(self) -> dict[str, np.ndarray]:
         if self._next >= self._count:
             raise StopIteration
         batch = next(self._loaded)
+        self._seen += sum(map(len, self._plan[self._next].rows))
         self._next += 1
         self._plan.let_go(self._next - _NAMED)
         return batch
+
+    @property
+    def epochs(self) -> float:
+        """How often the data was seen by now."""
+        return self._seen / self._examples
 
     def records(self, number: int) -> list[str]:
         """The records of one of the last few batches, as fault lines name them."""
         return [self._name(place) for row in self._plan[number].rows for place in row]
 
     def get_state(self) -> dict[str, Any]:
-        return {"loaded": self._loaded.get_state(), "next": self._next, "plan": self._plan.state(self._next)}
+        plan = self._plan.state(self._next)
+        return {"loaded": self._loaded.get_state(), "next": self._next, "seen": self._seen, "plan": plan}
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._plan.restore(state["plan"])
         self._loaded.set_state(state["loaded"])
         self._next = state["next"]
+        self._seen = state.get("seen", state["plan"]["window"] * WINDOW)  # earlier versions counted windows alone
 
 
 def make_loader(
@@ -372,4 +423,4 @@ def make_loader(
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     loading = iter(grain.MapDataset.source(Rows()).to_iter_dataset(options))
-    return Batches(loading, plan, steps, lambda place: dataset.examples.where(*place))
+    return Batches(loading, plan, steps, lambda place: dataset.examples.where(*place), dataset.mixture.examples)

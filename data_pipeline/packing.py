@@ -148,11 +148,28 @@ Measure = Callable[[np.ndarray], np.ndarray]
 """Positions' (part, index) [n, 2] to their sizes [n, 3]; negative sizes for examples that are left out."""
 
 
-class Plan:
-    """The batches of a run, planned a window at a time when they are asked for; any thread may ask.
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """How far a plan goes.
 
-    With `examples`, the run shows so many and ends; without, it has `steps` batches.
+    Attributes:
+      examples: so many are shown and then all rows close; None: endlessly many.
+      steps: the number of batches; None where `examples` decides it.
+      ends: after how many examples rows close besides: where a run ended that was lengthened then.
     """
+
+    examples: int | None = None
+    steps: int | None = None
+    ends: tuple[int, ...] = ()
+
+    def next_end(self, start: int) -> int | None:
+        """After how many examples rows close next, for one who has seen `start`."""
+        ends = [*self.ends, *([] if self.examples is None else [self.examples])]
+        return min((end for end in ends if end > start), default=self.examples)
+
+
+class Plan:
+    """The batches of a run, planned a window at a time when they are asked for; any thread may ask."""
 
     def __init__(
         self,
@@ -164,12 +181,14 @@ class Plan:
         shuffle: bool = True,
         examples: int | None = None,
         steps: int | None = None,
+        ends: Sequence[int] = (),
         epoch: int | None = None,
         window: int = WINDOW,
     ):
         """
         Args:
           take: `Mixture.take`.
+          examples, steps, ends: its `Course`.
           epoch: how many examples there are: where as many in a row are all left out, the plan gives up.
           window: examples measured at a time; another window is another plan.
         """
@@ -177,13 +196,15 @@ class Plan:
         self._limits = as_array([bucket.size for bucket in buckets])
         self._take, self._measure = take, measure
         self._seed, self._shuffle = seed, shuffle
-        self._examples, self._steps, self._window = examples, steps, window
+        self.course, self._window = Course(examples, steps, tuple(ends)), window
         self._lock = threading.Lock()
         self._packer = Packer(self.buckets)
         self._waiting: list[list[list[Place]]] = [[] for _ in buckets]  # closed rows, fewer than a batch
         self._batches: deque[Planned] = deque()
         self._first = 0  # number of the oldest batch that is held
-        self._windows = 0
+        self._windows = self._start = 0  # how many are planned, and of how many examples
+        self._reached: list[tuple[int, int]] = []  # after each window: batches planned, and of how many examples
+        self._origin: dict[str, Any] = {"window": 0, "batches": 0, "start": 0}  # where this plan began or was restored
         self._epoch, self._barren = epoch, 0
         self._ended = False
         self._snapshots: deque[dict[str, Any]] = deque(maxlen=_SNAPSHOTS)
@@ -196,7 +217,7 @@ class Plan:
             return self._first + len(self._batches)
 
     def __len__(self) -> int:
-        return self._steps if self._steps is not None else self.finish()
+        return self.course.steps if self.course.steps is not None else self.finish()
 
     def __getitem__(self, number: int) -> Planned:
         with self._lock:
@@ -219,10 +240,19 @@ class Plan:
         """From where batch `number` can be planned again without what came before it."""
         with self._lock:
             usable = [snapshot for snapshot in self._snapshots if snapshot["batches"] <= number]
-            return {"buckets": self._shapes(), **(usable[-1] if usable else {"window": 0, "batches": 0})}
+            course = dataclasses.asdict(self.course)
+            return {"buckets": self._shapes(), "course": course, **(usable[-1] if usable else self._origin)}
+
+    def reach(self, number: int) -> int:
+        """Of how many examples the batches before this number were planned."""
+        if not number:
+            return 0
+        self[number - 1]
+        with self._lock:
+            return next((start for batches, start in self._reached if batches >= number), self._start)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state`; batches before it are gone.
+        """Goes on from a `state` in this plan's own course; batches before it are gone.
 
         Raises:
           InputError: it was planned for batches of other shapes.
@@ -240,6 +270,11 @@ class Plan:
                 self._packer.restore(state["packer"])
                 self._waiting = _places(state["waiting"])
             self._windows, self._first = state["window"], state["batches"]
+            self._start = state.get("start", self._windows * self._window)  # earlier versions had no other ends
+            self._origin = {key: state[key] for key in state if key not in ("buckets", "course")} | {
+                "start": self._start
+            }
+            self._reached.clear()
             self._batches.clear()
             self._snapshots.clear()
             self._ended = False
@@ -259,12 +294,13 @@ class Plan:
             {
                 "window": self._windows,
                 "batches": self._first + len(self._batches),
+                "start": self._start,
                 "packer": self._packer.state(),
                 "waiting": [list(rows) for rows in self._waiting],
             }
         )
-        start = self._windows * self._window
-        count = self._window if self._examples is None else min(self._window, self._examples - start)
+        start, end = self._start, self.course.next_end(self._start)
+        count = self._window if end is None else min(self._window, end - start)
         closed: list[tuple[int, list[Place]]] = []
         if count > 0:
             places = self._take(start, count)
@@ -278,9 +314,11 @@ class Plan:
                 if row is not None:
                     closed.append(row)
         self._windows += 1
-        if self._examples is not None and start + count >= self._examples:
+        self._start += max(count, 0)
+        all_close = end is not None and self._start >= end
+        if all_close:
             closed += self._packer.flush()
-            self._ended = True
+            self._ended = self.course.examples is not None and self._start >= self.course.examples
         if self._shuffle:
             # Rows close in an order that follows their fill; batches should not.
             order = np.random.default_rng((self._seed, self._windows)).permutation(len(closed))
@@ -289,11 +327,12 @@ class Plan:
             self._waiting[bucket].append(row)
             if len(self._waiting[bucket]) == self.buckets[bucket].rows:
                 self._emit(bucket)
-        if self._ended:
+        if all_close:
             for bucket, rows in enumerate(self._waiting):
                 if rows:  # an epoch is never cut short: its last batches are filled with empty rows
                     rows += [[] for _ in range(self.buckets[bucket].rows - len(rows))]
                     self._emit(bucket)
+        self._reached.append((self._first + len(self._batches), self._start))
 
     def _emit(self, bucket: int) -> None:
         self._batches.append(Planned(bucket, self._waiting[bucket]))

@@ -38,6 +38,9 @@ FLAGS = flags.FLAGS
 
 _TRUE = ("true", "t", "yes", "1")
 _FALSE = ("false", "f", "no", "0")
+_ALTERNATIVES = (("train.steps", "train.epochs"),)
+"""Settings, below any group, of which one counts: the one that is not 0. Where the command line gives one, it takes the
+place of another that the config file sets."""
 # How absl words the absence of a required flag, which it has no exception of its own for.
 _MISSING = "must have a value other than None"
 
@@ -327,8 +330,27 @@ def _override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> No
         else:
             near = nearest(key, settings)
             faults.append(f"--{key}: no such setting" + (f"; did you mean {near}?" if near else ""))
+    for names in _ALTERNATIVES:
+        faults += _choose_alternative(names, settings, {f"config.{key}" for key, _ in overrides})
     if faults:
         raise InputError(faults)
+
+
+def _choose_alternative(
+    names: tuple[str, ...], settings: dict[str, tuple[ConfigDict, str]], overridden: set[str]
+) -> list[str]:
+    """Sets the alternatives of what the command line gives to 0; a fault where it gives several of one group."""
+    faults = []
+    for above in sorted({key.removesuffix(name) for key in settings for name in names if key.endswith(f".{name}")}):
+        held = {key: settings[key] for key in (above + name for name in names) if key in settings}
+        chosen = [key for key, (group, name) in held.items() if key in overridden and group[name]]
+        if len(chosen) > 1:
+            values = " and ".join(f"--{key}={held[key][0][held[key][1]]}" for key in chosen)
+            faults.append(f"{values}: only one of them counts; leave one out")
+        elif chosen:
+            for group, name in (place for key, place in held.items() if key not in chosen):
+                group[name] = 0
+    return faults
 
 
 def _value(group: ConfigDict, name: str, text: str | None, optional: bool) -> Any:

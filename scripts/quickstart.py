@@ -277,7 +277,8 @@ Ask one question:
 Open it in transformers (wants PyTorch):
   {python} -c "from transformers import AutoModelForImageTextToText as M; print(M.from_pretrained('{output / "hf"}'))"
 Train on your own pictures (a table with the columns image, question, answer):
-  {python} scripts/train.py --config=configs/quickstart.py --workdir=runs/mine --config.data.path=questions.csv"""
+  {python} scripts/train.py --config=configs/quickstart.py --workdir=runs/mine \\
+    --config.data.path=questions.csv --config.train.steps=150"""
 
 
 def say(line: str) -> None:

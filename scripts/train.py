@@ -29,9 +29,10 @@ MODEL = "model"
 """Below the run's folder: the model it assembled."""
 
 
-def main(config: ConfigDict) -> None:
+def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> None:
+    """`may_change`: the settings that a run may go on with otherwise; None: those of the length and the schedule."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's threads already keep the cores busy
-    from vlm_jax.training.config import check_config, lasting_settings
+    from vlm_jax.training.config import check_config, epochs_of, lasting_settings
 
     check_config(config)
     check_workdir(flags.FLAGS.workdir)
@@ -39,7 +40,7 @@ def main(config: ConfigDict) -> None:
     import jax
 
     import watching
-    from data_pipeline import inspection, loader
+    from data_pipeline import identity, inspection, loader
     from data_pipeline.ledger import Ledger
     from vlm_jax.checkpoint import description, run_folder
     from vlm_jax.checkpoint.files import write_json
@@ -50,14 +51,16 @@ def main(config: ConfigDict) -> None:
     from vlm_jax.parallel import mesh as meshes
     from vlm_jax.parallel.starting import keep_compiled_programs
     from vlm_jax.processing.rows import batch_shapes
-    from vlm_jax.training import loop
+    from vlm_jax.training import loop, resume
     from vlm_jax.training.compile_report import explained_memory
+    from vlm_jax.training.log import Console
     from vlm_jax.training.selection import select
     from vlm_jax.training.trainer import Trainer, compute_dtype
 
     keep_compiled_programs()
     hosts.start()
-    say = tell if hosts.is_first() else lambda line: None
+    console = Console(silent=not hosts.is_first())
+    say = console.say
     say(f"running on {meshes.describe_devices()}")
     if advice := meshes.idle_accelerator():
         say(f"WARNING: JAX runs on the CPU although {advice}")
@@ -65,12 +68,12 @@ def main(config: ConfigDict) -> None:
     workdir = open_workdir(flags.FLAGS.workdir)
     done = run_folder.latest_step(workdir.home)
     hosts.agree(done, f"--workdir={workdir}, its newest checkpoint")
-    source, moved = opened(config, workdir, done)
+    source = opened(config, workdir, done)
     model = source.config
     processor = description.read_processor(
         source.assets, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
     )
-    faults, batch, mesh = [], config.batch, None
+    faults, batch, mesh, earlier, changes = [], config.batch, None, None, []
     with gathered(faults):
         source.check()
     with gathered(faults):
@@ -82,10 +85,15 @@ def main(config: ConfigDict) -> None:
     lasting = lasting_settings(config)
     if done is not None:
         with gathered(faults):
-            held = run_folder.Checkpoints(workdir.home, read_only=True).settings(done)
-            # Adapters know their base by its digest, wherever it lies.
-            compared = {key: value for key, value in lasting.items() if not (moved and key == "model.path")}
-            loop.check_resumable(held, {"resume": compared}, workdir.home)
+            earlier = resume.read(workdir.home, done)
+            with gathered(faults):
+                earlier.check_model(config.model.path)
+            changes = earlier.changes(lasting, may_change=resume.MAY_CHANGE if may_change is None else may_change)
+        if not faults and not changes and earlier.steps == done:
+            say(f"finished: all {done} steps of {workdir} are done; ask for more with --config.train.steps or "
+                "--config.train.epochs")  # fmt: skip
+            say(asking(workdir))
+            return
     dataset = None
     with gathered(faults):
         dataset, wrong = loader.open_dataset(
@@ -103,20 +111,30 @@ def main(config: ConfigDict) -> None:
             buckets = loader.row_buckets(dataset, batch.to_dict(), model, rows_multiple=ways)
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
+    data_known_by = {"data": loader.fingerprint(dataset)}
+    if earlier is not None:  # before the place in it is looked for: that would be said in numbers of rows
+        differs = earlier.resume.get("data") != data_known_by["data"]
+        told = identity.differences(identity.read(workdir.home), loader.records_of(dataset)) if differs else []
+        earlier.check_data(data_known_by, {"data": told})
     plan = loader.plan_run(
         dataset,
         buckets,
         steps=config.train.steps,
-        epochs=config.train.epochs,
+        epochs=epochs_of(config.train),
         seed=config.train.seed,
         shuffle=config.data.shuffle,
+        position=earlier and earlier.position,
+        before=earlier and earlier.length,
     )
     steps = len(plan)
+    if earlier is not None:
+        earlier.check_steps(steps)
     if not steps:
         raise InputError("no batches: nothing of the data can be used")
     say(inspection.summary(dataset, plan, steps))
     told = dataset.ledger.summary()
-    trainer = Trainer(config, model, mesh, steps)
+    change = earlier and earlier.change_of_stages(config.train.first.share, steps)
+    trainer = Trainer(config, model, mesh, steps, change=change)
     say(trainer.describe())
     merge_unit = processor.images.merge_size**2
     row_shape = {"patch_values": model.vision.patch_values, "merge_unit": merge_unit}
@@ -131,24 +149,30 @@ def main(config: ConfigDict) -> None:
     measure, held_out = None, None
     with gathered(faults):
         measure, held_out = watching.held_out_loss(trainer, processor, buckets, row_shape)
-    known_by = {**lasting, "data": loader.fingerprint(dataset), "held_out": held_out}
+    data_known_by["held_out"] = held_out
+    digest = source.digest() if earlier is None else earlier.digest
+    known_by = {**lasting, **data_known_by, **({resume.MODEL: digest} if digest else {})}
     settings = run_folder.settings_json(processor.images, resume=known_by)
     if not trainer.saves_base:
         settings |= adapter_settings(source if done is None else source.base, trainer.selection.lora, workdir.home)
     if done is not None:
         with gathered(faults):
-            told_by = {key: known_by[key] for key in ("data", "held_out")}
-            loop.check_resumable(held, {"resume": told_by}, workdir.home)
+            earlier.check_data(data_known_by, {})
     with gathered(faults):
         sample = watching.sampler(trainer, processor, source.assets, workdir)
     if faults:
         raise InputError(faults)
-    with workdir.held(first=hosts.is_first(), done=done), explained_memory(config, mesh):
+    with (
+        workdir.held(first=hosts.is_first(), done=done),
+        console.kept_in(workdir.folder / "log.txt"),
+        explained_memory(config, mesh),
+    ):
         if done is None:
             state = trainer.start(source.read(place=trainer.place, sharding=trainer.sharding))
             if hosts.is_first():
                 workdir.write_assets(source.assets)
-                write_json(workdir.folder / "config.json", json.loads(config.to_json()))
+                if (records := loader.records_of(dataset)) is not None:
+                    write_json(workdir.folder / identity.FILE, records)
         hosts.wait_for_all("the work folder is there")
         checkpoints = run_folder.Checkpoints(workdir.home, keep=config.checkpoint.keep, best=config.checkpoint.best)
         if done is not None:
@@ -158,8 +182,9 @@ def main(config: ConfigDict) -> None:
                 batches,
                 base=lambda: source.base.read(place=trainer.place, sharding=trainer.sharding),
             )
-            say(f"going on from step {done}")
+            say(going_on(done, steps, changes))
         if hosts.is_first():
+            write_json(workdir.folder / "config.json", json.loads(config.to_json()))
             dataset.ledger.keep_in(workdir.folder / "ledger.jsonl")
         reached = loop.run(
             trainer,
@@ -173,6 +198,8 @@ def main(config: ConfigDict) -> None:
             name_batch=batches.records,
             measure=measure,
             sample=sample,
+            epochs=lambda: batches.epochs,
+            console=console,
         )
         best = checkpoints.best()
         checkpoints.close()
@@ -182,11 +209,25 @@ def main(config: ConfigDict) -> None:
         raise KeyboardInterrupt
     if measure is not None and best is not None and best[0] != steps:
         say(f"lowest loss on held-out examples: {best[1]:.4f}, {workdir.home / 'checkpoints' / str(best[0])}")
-    say(f"done: ask it with  {command_line.program('chat')} --model={workdir} --image=PICTURE --question=QUESTION")
+    say(f"done: {asking(workdir)}")
+
+
+def asking(workdir) -> str:
+    return f"ask it with  {command_line.program('chat')} --model={workdir} --image=PICTURE --question=QUESTION"
+
+
+def going_on(done: int, steps: int, changes: list[str]) -> str:
+    """In a line, from where a run goes on and what is otherwise from now on."""
+    if not changes:
+        return f"going on from step {done}"
+    return (
+        f"going on from step {done} to {steps} with {', '.join(changes)}: the schedule is worked out anew for {steps} "
+        "steps; optimizer state and place in the data stay"
+    )
 
 
 def opened(config: ConfigDict, workdir, done: int | None):
-    """The model that the run starts from, or goes on from; and whether its adapters' base lies elsewhere by now.
+    """The model that the run starts from, or goes on from.
 
     A run that goes on needs its own folder, and the base that its adapters name; nothing else.
     """
@@ -195,10 +236,10 @@ def opened(config: ConfigDict, workdir, done: int | None):
 
     if done is not None:
         try:
-            return open_model(str(workdir)), False
+            return open_model(str(workdir))
         except InputError as error:
             try:
-                return open_model(str(workdir), base=config.model.path), True
+                return open_model(str(workdir), base=config.model.path)
             except InputError:
                 raise error from None
     source = open_model(assembled(config, workdir.home) if config.assemble.encoder else config.model.path)
@@ -207,7 +248,7 @@ def opened(config: ConfigDict, workdir, done: int | None):
             f"config.model.path is {config.model.path}, a model with adapters; merge them first: "
             f"{command_line.program('convert_checkpoint')} --source={config.model.path} --target=FOLDER --format=hf"
         )
-    return source, False
+    return source
 
 
 def assembled(config: ConfigDict, workdir: PurePath) -> str:
@@ -270,10 +311,6 @@ def check_workdir(name: str) -> None:
         begun = [path.name for path in held] == [MODEL] and (workdir / MODEL / PARTS).is_file()
         if held and not begun and not (workdir / "assets").is_dir():
             raise InputError(f"--workdir={name}: holds files that are not a run's; name a new folder")
-
-
-def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import train
 
 
 def main(config: ConfigDict) -> None:
-    train.main(config)  # leaves a finished run as it is, and refuses one with other settings
+    train.main(config, may_change=())  # leaves a finished run as it is, and refuses one with other settings
     gc.collect()  # the memory of the training is for the model that is asked
     evaluate.main()
 

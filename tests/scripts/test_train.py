@@ -15,7 +15,7 @@ import pytest
 import vlm_jax
 from benchmarks import kills
 from tests.started import as_shipped, environment, run
-from tests.tiny_models import PHOTOS
+from tests.tiny_models import PHOTOS, save_tiny
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
@@ -157,10 +157,10 @@ def test_only_what_trains_changes(base, tmp_path):
 
 
 def test_going_on_with_other_settings_is_refused_with_both_values(base, unstopped):
-    refused = train(base, unstopped[0], "--config.optimizer.learning_rate=1.0")
+    refused = train(base, unstopped[0], "--config.optimizer.weight_decay=1.0")
     assert refused.returncode == 1
     lines = refused.stderr.strip().splitlines()
-    assert lines[-1].startswith("error: ") and "optimizer.learning_rate = 0.00" in lines[-1] and "1.0" in lines[-1]
+    assert lines[-1].startswith("error: ") and "optimizer.weight_decay = 0.0" in lines[-1] and "1.0" in lines[-1]
 
 
 def test_a_finished_run_is_left_as_it_is(base, unstopped):
@@ -337,3 +337,59 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_still_saves(base, tmp_
     assert process.returncode == 130, said + complained
     assert "stopped at step" in said + complained and "Traceback" not in complained
     assert run_folder.latest_step(workdir) is not None
+
+
+def test_a_finished_run_is_given_more_steps_and_a_lower_rate_and_goes_on(base, unstopped, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(unstopped[0], workdir)
+    more = ("--config.train.steps=10", "--config.optimizer.learning_rate=1e-3", "--config.samples.every=4")
+    done = train(base, workdir, *more)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("going on")]
+    assert f"from step {STEPS} to 10 with train.steps {STEPS} → 10, optimizer.learning_rate 0.002 → 0.001" in line
+    told = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["loss"] for entry in told[:STEPS]] == losses(unstopped[0]) and len(told) == 10
+    assert 0 < told[8]["learning_rate"] < 1e-3 and told[9]["learning_rate"] < told[8]["learning_rate"]
+    assert told[9]["epoch"] > told[7]["epoch"] > 0
+    assert (workdir / "samples" / "000010" / "report.html").is_file()  # every 4 does not divide it
+    assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 10
+    assert line in (workdir / "log.txt").read_text()
+    fewer = train(base, workdir, "--config.train.steps=5", *more[1:])
+    assert fewer.returncode == 1 and "has done 10 steps, and 5 are asked for" in fewer.stderr
+    assert "compiling" not in fewer.stderr
+
+
+def test_a_finished_run_says_so_without_compiling(base, unstopped):
+    again = train(base, unstopped[0])
+    assert again.returncode == 0 and f"finished: all {STEPS} steps" in again.stderr and "compiling" not in again.stderr
+
+
+def test_the_model_of_a_run_may_lie_elsewhere_or_be_gone_but_not_be_another(base, unstopped, tmp_path):
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(base, moved)
+    save_tiny(other, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16, seed=5)
+    for name in (moved, os.path.relpath(base), tmp_path / "gone", unstopped[0]):
+        again = train(name, unstopped[0])
+        assert again.returncode == 0 and "finished" in again.stderr, again.stderr
+    refused = train(other, unstopped[0])
+    assert refused.returncode == 1 and refused.stderr.count("error: ") == 1
+    assert "other weights" in refused.stderr and f"--config.model.path={unstopped[0]}" in refused.stderr
+
+
+def test_what_the_console_said_is_kept_in_the_run_folder(unstopped):
+    kept, said = (unstopped[0] / "log.txt").read_text(), unstopped[1]
+    for part in ("running on CPU", "compiling the step", "epoch 0.", "learning rate "):
+        assert part in kept and part in said
+
+
+def test_data_that_differ_are_refused_with_the_records_that_do(base, tmp_path):
+    entries = json.loads((PHOTOS / "photos.json").read_text())[:8]
+    entries = [{**entry, "id": f"r{number}"} for number, entry in enumerate(entries)]
+    data, more = tmp_path / "data.json", (f"--config.data.image_root={PHOTOS}", "--config.train.steps=2")
+    data.write_text(json.dumps(entries))
+    assert train(base, tmp_path / "run", *more, data=data).returncode == 0
+    changed = {**entries[1], "conversations": entries[2]["conversations"], "image": entries[2].get("image")}
+    data.write_text(json.dumps([*entries[2:], changed, {**entries[0], "id": "new"}]))
+    refused = train(base, tmp_path / "run", *more[:1], "--config.train.steps=3", data=data)
+    assert refused.returncode == 1 and refused.stderr.count("error: ") == 1
+    assert "1 added (new); 1 removed (r0); 1 changed (r1); put it back" in refused.stderr

@@ -94,7 +94,7 @@ def test_a_base_that_is_gone_or_another_is_named_and_one_that_moved_is_gone_on_w
         assert gone.returncode == 1 and "--base=FOLDER" in gone.stderr
         assert asked.returncode == 0, asked.stderr
         again = train(moved, tmp_path / "run", *LORA)
-        assert again.returncode == 0 and f"going on from step {STEPS}" in again.stderr, again.stderr
+        assert again.returncode == 0 and f"finished: all {STEPS} steps" in again.stderr, again.stderr
     finally:
         hidden.rename(base)
 

@@ -84,7 +84,7 @@ def test_a_run_that_moved_finds_the_model_it_assembled(run, tmp_path):
     try:
         np.testing.assert_array_equal(vlm_jax.load(tmp_path / "moved").logits(QUESTION), expected)
         again = train("", tmp_path / "moved", *settings)
-        assert again.returncode == 0 and f"going on from step {STEPS}" in again.stderr, again.stderr
+        assert again.returncode == 0 and f"finished: all {STEPS} steps" in again.stderr, again.stderr
     finally:
         hidden.rename(workdir)
 

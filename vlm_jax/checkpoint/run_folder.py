@@ -285,6 +285,13 @@ class Checkpoints:
         with self._telling(step):
             return self._manager.restore(step, args=ocp.args.Composite(**{SETTINGS: ocp.args.JsonRestore()}))[SETTINGS]
 
+    def position(self, step: int) -> dict[str, Any]:
+        """The position in the data of a step; empty where a checkpoint holds parameters alone."""
+        if not (self.path / str(step) / DATA).exists():
+            return {}
+        with self._telling(step):
+            return self._manager.restore(step, args=ocp.args.Composite(**{DATA: ocp.args.JsonRestore()}))[DATA]
+
     def best(self) -> tuple[int, float] | None:
         """The checkpoint of the lowest loss, and that loss; None where none was told."""
         told = {step: self._manager.metrics(step) for step in self._manager.all_steps()}

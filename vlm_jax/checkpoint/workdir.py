@@ -150,7 +150,7 @@ class StoreWorkdir(Workdir):
     def _bring_back(self) -> None:
         """What an earlier part of the run wrote line by line, which this part goes on with."""
         for held in self.home.iterdir():
-            if held.suffix == ".jsonl":
+            if held.suffix == ".jsonl" or held.name == "log.txt":
                 (self.folder / held.name).write_bytes(held.read_bytes())
 
     def _send_now_and_then(self, ended: threading.Event) -> None:

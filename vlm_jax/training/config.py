@@ -89,7 +89,7 @@ def default_config() -> ConfigDict:
                     "what": "connector",  # as `what`
                     "learning_rate": 1e-3,  # its peak, with warm-up and decay of its own
                 },
-                "epochs": 1,  # used when steps is 0
+                "epochs": 0,  # how often all of the data is seen, or else the number of steps; once where both are 0
                 "steps": 0,  # training steps in all; 0: as many as the epochs take
                 "seed": 0,  # of what starts fresh, of the order of the data, and of dropout
                 "skip_at_most": 3,  # steps in a row whose loss or gradient is not finite, before the run stops
@@ -186,7 +186,12 @@ def check_config(config: ConfigDict) -> None:
     for key in (*zero, *sizes):
         section, name = key.split(".")
         want(config[section][name] >= 0, key, "0 or more")
-    want(train.steps > 0 or train.epochs > 0, "train.epochs", "at least 1 where train.steps is 0")
+    want(train.epochs >= 0, "train.epochs", "0 or more")
+    if train.steps > 0 and train.epochs > 0:
+        faults.append(
+            f"config.train.steps is {train.steps} and config.train.epochs is {train.epochs}: only one of them counts; "
+            "set the other to 0"
+        )
     for group, scale in config.optimizer.scales.items():
         if not scale > 0:
             faults.append(f"config.optimizer.scales.{group} is {scale!r}; wanted above 0 (train.what freezes)")
@@ -206,6 +211,11 @@ def check_config(config: ConfigDict) -> None:
     want(config.optimizer.clip_norm > 0, "optimizer.clip_norm", "above 0")
     if faults:
         raise InputError(faults)
+
+
+def epochs_of(train: ConfigDict) -> int:
+    """How often all of the data is seen by a run whose length is not given in steps."""
+    return 0 if train.steps else train.epochs or 1
 
 
 def lasting_settings(config: ConfigDict) -> dict[str, Any]:

@@ -1,11 +1,16 @@
 """What a run tells: `metrics.jsonl`, TensorBoard events, a progress bar with ETA on a terminal, lines elsewhere."""
 
+import contextlib
 import json
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
+
+from vlm_jax.errors import InputError
 
 CURVES = (
     "loss",
@@ -24,20 +29,72 @@ CURVES = (
 """What of a step's metrics TensorBoard draws, besides learning rates by part."""
 
 
+STILL = 30.0
+"""Seconds between two lines that say that something long goes on."""
+
+
+class Console:
+    """Lines for the person at the keyboard, kept in a file as well once there is a folder for it."""
+
+    def __init__(self, *, silent: bool = False):
+        """`silent`: nothing is said and nothing written: this is not the process that does."""
+        self.silent = silent
+        self.bar: tqdm | None = None
+        self._before: list[str] = []
+        self._file = None
+
+    def say(self, line: str) -> None:
+        """A line for the person, above the bar."""
+        if self.silent:
+            return
+        if self.bar is not None:
+            self.bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+        self.note(line)
+
+    def note(self, line: str) -> None:
+        """A line for the file alone."""
+        if self._file is not None:
+            self._file.write(line + "\n")
+            self._file.flush()
+        elif not self.silent:
+            self._before.append(line)
+
+    @contextlib.contextmanager
+    def kept_in(self, path: Path) -> Iterator[None]:
+        """Adds what was said before, and is until the end, to a file; also why the run ended, where it does so here."""
+        if self.silent:
+            yield
+            return
+        with path.open("a", encoding="utf-8") as self._file:
+            self.note(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            for line in self._before:
+                self.note(line)
+            try:
+                yield
+            except InputError as error:
+                for fault in error.faults:
+                    self.note(f"error: {fault}")
+                raise
+            finally:
+                self._file, self._before = None, []
+
+
 class RunLog:
     """One line of metrics a step, on disk and on the console."""
 
-    def __init__(self, workdir: Path, *, steps: int, done: int, every: int, silent: bool = False):
+    def __init__(self, workdir: Path, *, steps: int, done: int, every: int, console: Console):
         """`done` steps are already behind this run; lines of later steps, which a resumed run repeats, are dropped.
 
         Args:
-          silent: nothing is written and nothing said: this is not the process that does.
+          console: says what is said; where it is silent, nothing is written.
         """
-        self._steps, self._every, self._silent = steps, every, silent
+        self._steps, self._every, self._silent, self._console = steps, every, console.silent, console
         self._started, self._first = time.perf_counter(), done
         self._bar = self._file = self._held_out = self._events = None
         self._skipped = workdir / "skipped.jsonl"
-        if silent:
+        if self._silent:
             return
         self._file = _continued(workdir / "metrics.jsonl", done)
         self._held_out = _continued(workdir / "held_out.jsonl", done)
@@ -45,6 +102,7 @@ class RunLog:
             _continued(self._skipped, done).close()
         if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, file=sys.stderr)
+            console.bar = self._bar
         self._events_folder = workdir / "tensorboard"
 
     def start_clock(self) -> None:
@@ -61,16 +119,24 @@ class RunLog:
         self._file.flush()
         self._draw(step, metrics)
         loss = "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}"
-        shown = f"loss {loss}, {metrics['tokens_per_second']:,.0f} tokens/s, padding {metrics['padding']:.0%}"
+        epoch = f"epoch {metrics['epoch']:.2f}, " if metrics.get("epoch") is not None else ""
+        rate = f", learning rate {metrics['learning_rate']:.2e}"
+        shown = (
+            f"{epoch}loss {loss}{rate}, {metrics['tokens_per_second']:,.0f} tokens/s, padding {metrics['padding']:.0%}"
+        )
         if metrics.get("mfu") is not None:
             shown += f", MFU {metrics['mfu']:.0%}"
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update(step - self._bar.n)
-        elif step % self._every == 0 or step in (1, self._steps):
+        if step % self._every == 0 or step in (1, self._steps):
             elapsed = time.perf_counter() - self._started
             left = elapsed / max(step - self._first, 1) * (self._steps - step)
-            self.say(f"step {step}/{self._steps}  {shown}  {_clock(left)} left")
+            line = f"step {step}/{self._steps}  {shown}  {_clock(left)} left"
+            if self._bar is not None:
+                self._console.note(line)
+            else:
+                self.say(line)
 
     def skipped(self, step: int, records: list[str]) -> None:
         """Notes a step that was skipped, and what its batch was made of."""
@@ -101,14 +167,27 @@ class RunLog:
 
     def say(self, line: str) -> None:
         """A line for the person, above the bar."""
-        if self._silent:
-            return
-        if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        self._console.say(line)
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Says now and then for how long something goes on already."""
+        began, ended = time.perf_counter(), threading.Event()
+
+        def tell() -> None:
+            while not ended.wait(STILL):
+                self.say(f"{what}, {time.perf_counter() - began:.0f} s so far …")
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
 
     def close(self) -> None:
+        self._console.bar = None
         for held in (self._file, self._held_out, self._bar, self._events):
             if held is not None:
                 held.close()

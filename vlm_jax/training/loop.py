@@ -7,9 +7,9 @@ run killed at any moment goes on from its last checkpoint with the same losses a
 import contextlib
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePath
 from typing import Any
 
 import grain
@@ -24,7 +24,7 @@ from vlm_jax.parallel import hosts
 from vlm_jax.parallel.mesh import to_devices
 from vlm_jax.training import compile_report
 from vlm_jax.training.flops import peak_flops, step_flops
-from vlm_jax.training.log import RunLog
+from vlm_jax.training.log import Console, RunLog
 from vlm_jax.training.trainer import Shapes, Stage, State, Trainer
 
 PROFILED = 3
@@ -45,6 +45,8 @@ def run(
     name_batch: Callable[[int], list[str]] = lambda number: [],
     measure: Callable[[Flat], float] | None = None,
     sample: Callable[[int, Flat], None] | None = None,
+    epochs: Callable[[], float] | None = None,
+    console: Console | None = None,
 ) -> int:
     """Trains from step `done` to the end, or until a person interrupts. Returns the steps that are done.
 
@@ -52,29 +54,54 @@ def run(
       batches: each of one of the `shapes`, for which the step is compiled before the first.
       name_batch: the records of a batch, counted from 0, that has just been worked on.
       measure: the loss on held-out examples, from all parameters; taken every `held_out.every` steps.
-      sample: writes answers of the model down, after so many steps; called every `samples.every` steps.
+      sample: writes answers of the model down, after so many steps; called every `samples.every` steps and at the end.
+      epochs: how often the data was seen with the batch that was taken last.
+      console: what is said goes there.
 
     Raises:
       InputError: `train.skip_at_most` steps in a row had a loss or gradient that is not finite. Where memory is short
         the device's own error goes through to the caller (`compile_report.explained_memory`).
     """
     return _Run(
-        trainer, workdir, batches, state, shapes, checkpoints, settings, done, name_batch, measure, sample
+        trainer,
+        workdir,
+        batches,
+        state,
+        shapes,
+        checkpoints,
+        settings,
+        done,
+        name_batch,
+        measure,
+        sample,
+        epochs,
+        console or Console(silent=not hosts.is_first()),
     ).to_the_end()
 
 
 class _Run:
     def __init__(
-        self, trainer, workdir, batches, state, shapes, checkpoints, settings, done, name_batch, measure, sample
+        self,
+        trainer,
+        workdir,
+        batches,
+        state,
+        shapes,
+        checkpoints,
+        settings,
+        done,
+        name_batch,
+        measure,
+        sample,
+        epochs,
+        console,
     ):
         self.trainer, self.workdir, self.batches, self.shapes = trainer, workdir, batches, shapes
         self.trainable, self.moments, self.frozen = state
         self.checkpoints, self.settings, self.name_batch = checkpoints, settings, name_batch
-        self.measure, self.sample = measure, sample
+        self.measure, self.sample, self.epochs = measure, sample, epochs
         self.config, self.steps, self.done = trainer.config, trainer.steps, done
-        self.log = RunLog(
-            workdir.folder, steps=self.steps, done=done, every=self.config.log.every, silent=not hosts.is_first()
-        )
+        self.log = RunLog(workdir.folder, steps=self.steps, done=done, every=self.config.log.every, console=console)
         self.saved = done if done else None
         self.skipped = 0  # steps in a row
         self.losses: list[float] = []  # since the last checkpoint
@@ -89,7 +116,7 @@ class _Run:
 
     def to_the_end(self) -> int:
         together = hosts.StopTogether(self.trainer.mesh)
-        with _asked_to_stop() as asked, contextlib.closing(self.log), contextlib.ExitStack() as at_end:
+        with _asked_to_stop(self.log.say) as asked, contextlib.closing(self.log), contextlib.ExitStack() as at_end:
             at_end.callback(self.checkpoints.wait)  # a save under way is finished, whatever stops the run
             step, stage, compiled = self.done, None, {}
             programs = self._compile_all(step)
@@ -116,6 +143,8 @@ class _Run:
                     if pending is not None:
                         self._note(*pending)
                     told = {"data_wait": waited, "flops": self.flops.of_batch(host)}
+                    if self.epochs is not None:
+                        told["epoch"] = self.epochs()
                     pending = (step, metrics, told)
                     due = {section for section in ("checkpoint", "held_out", "samples") if self._due(section, step)}
                     if self.owed:
@@ -127,6 +156,8 @@ class _Run:
             self._end_profile()
             if pending is not None:
                 self._note(*pending)
+            if self.sample is not None and step == self.steps > self.done:
+                self.sample(step, self._parameters())
             if step > self.done or self.saved is None:
                 # One who asks a run to stop does not wait for all held-out examples.
                 self._save(step, measured=step == self.steps)
@@ -157,12 +188,13 @@ class _Run:
         shapes, started = self.shapes, time.perf_counter()
         what = f" of steps {stage.start + 1} to {stage.end}" if len(self.trainer.stages) > 1 else ""
         count = "" if len(shapes) == 1 else f" for {len(shapes)} shapes"
-        self.log.say(f"compiling the step{what}{count} …")
+        self.log.say(f"compiling the step{what}{count} (the first time takes a minute or more) …")
         compiled, reports = {}, []
         limit = (self.devices[0].memory_stats() or {}).get("bytes_limit")
         for one in shapes:
             traced = self.trainer.trace(one, stage)
-            program = traced.lower().compile()
+            with self.log.waiting("still compiling"):
+                program = traced.lower().compile()
             compiled[_key({name: shape for name, (shape, _) in one.items()})] = program
             reports.append(compile_report.report(self.trainer, traced, program, limit, stage))
         self.compiles += len(compiled)
@@ -204,12 +236,15 @@ class _Run:
         self.checkpoints.save(
             step,
             self.trainer.saved(self._parameters()),
-            {**self.settings, "step": step},
+            {**self.settings, "step": step, "steps": self.steps, "first_stage": self._first_stage()},
             optimizer=self.moments,
             data=self.batches.get_state(),
             loss=loss,
         )
         self.saved, self.losses = step, []
+
+    def _first_stage(self) -> int:
+        return self.trainer.stages[0].end if len(self.trainer.stages) > 1 else 0
 
     def _measure(self, step: int) -> None:
         self.held_out, self.measured = self.measure(self._parameters()), step
@@ -281,13 +316,16 @@ def _key(shapes: dict[str, tuple[int, ...]]) -> tuple:
 
 
 @contextlib.contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
+def _asked_to_stop(say: Callable[[str], None]) -> Iterator[list[int]]:
     """A list that fills when the run is asked to stop; a second Ctrl-C stops at once, a second SIGTERM does not."""
     asked: list[int] = []
 
     def note(number, frame):
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not asked:  # in a thread: what the signal interrupted may be in the middle of a line itself
+            line = "stopping after this step, and saving; Ctrl-C again leaves at once …"
+            threading.Thread(target=say, args=(line,), daemon=True).start()
         asked.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -296,22 +334,3 @@ def _asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def check_resumable(held: dict[str, Any], now: dict[str, Any], where: PurePath) -> None:
-    """Raises InputError, listing what differs, where a run folder was started with other settings.
-
-    What `now` leaves out is not compared.
-    """
-    if "resume" not in held:
-        raise InputError(f"{where}: holds a converted model, not a run; give it as config.model.path to start from it")
-    held, now = held["resume"], now["resume"]
-    differing = [key for key in now if key in held and held[key] != now[key]]
-    if differing:
-        raise InputError(
-            [
-                f"{where}: was started with {key} = {held[key]!r}, this run has {now[key]!r}; "
-                "go on with the same settings, or take another --workdir"
-                for key in differing
-            ]
-        )

@@ -28,6 +28,7 @@ from vlm_jax.parallel.compiler import compiler_options
 from vlm_jax.parallel.mesh import batch_sharding, replicated, spread, to_devices
 from vlm_jax.parallel.rules import parameter_shardings, partition
 from vlm_jax.training.optimizer import learning_rate, make_optimizer, optimizer_shardings
+from vlm_jax.training.resume import first_stage
 from vlm_jax.training.selection import select
 from vlm_jax.training.step import make_loss, make_step
 
@@ -74,7 +75,8 @@ class Trainer:
       stages: one, or two.
     """
 
-    def __init__(self, config: ConfigDict, model: VLMConfig, mesh: Mesh, steps: int):
+    def __init__(self, config: ConfigDict, model: VLMConfig, mesh: Mesh, steps: int, *, change: int | None = None):
+        """`change`: where the first of two stages ends, if not where its share says."""
         self.config, self.model, self.mesh, self.steps = config, model, mesh, steps
         platform = mesh.devices.flat[0].platform
         self.dtype = compute_dtype(config.model.dtype, platform)
@@ -93,8 +95,7 @@ class Trainer:
             compiler_options=compiler_options(platform),
         )
         first = config.train.first
-        # Each stage that is asked for has a step, however small its share.
-        change = min(max(1, round(first.share * steps)), steps - 1) if self.selection.first else 0
+        change = (change or first_stage(first.share, steps)) if self.selection.first else 0
         given = [(0, change, self.selection.first, first.learning_rate)] if change else []
         given.append((change, steps, self.selection.trainable, config.optimizer.learning_rate))
         self.stages = [self._stage(loss, platform, *one) for one in given]

@@ -1,0 +1,46 @@
+"""How far a run goes that is asked for more, or less, than it began with: what it saw stays as it was.
+
+Batches are planned a window at a time, and the end of a run closes all rows. So what was given out may depend on where
+the run was to end; that part is kept, and the new length decides the rest.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from data_pipeline.packing import Course, Plan
+
+
+def course_of(examples: int, *, steps: int, epochs: int) -> Course:
+    """Of a fresh run of `steps`, or of so many epochs of `examples` where steps is 0."""
+    return Course(steps=steps) if steps else Course(examples=epochs * examples)
+
+
+def course_in(position: Mapping[str, Any], otherwise: Course) -> Course:
+    """What the plan of a saved position followed; earlier versions did not say, and followed the settings."""
+    held = position.get("course")
+    return Course(held["examples"], held["steps"], tuple(held["ends"])) if held else otherwise
+
+
+def changed_course(
+    plan: Callable[[Course], Plan], before: Course, asked: Course, position: Mapping[str, Any], taken: int
+) -> Course:
+    """The course of a run that followed `before` for `taken` batches and is now `asked` for another length.
+
+    Args:
+      plan: makes a plan of a course.
+      position: where the run stands (`Plan.state`).
+    """
+    held = plan(before)
+    held.restore(position)
+    reach = held.reach(taken)
+    ended = before.examples is not None and before.examples <= reach
+    if asked.examples is None or asked.examples > reach:
+        # What was given out knows nothing of the new end.
+        ends = (*before.ends, before.examples) if ended else before.ends
+        return dataclasses.replace(asked, ends=tuple(ends))
+    # Rows were shared with examples beyond the new end: they stay, and the run ends after as many steps as it takes.
+    held.restore(position)
+    available = len(held) if before.examples is not None else None
+    steps = len(plan(asked))
+    return dataclasses.replace(before, steps=steps if available is None else min(steps, available))

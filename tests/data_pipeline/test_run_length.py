@@ -1,0 +1,128 @@
+"""Runs that are asked for more or less than they began with: what was given out stays, nothing is lost or doubled."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from data_pipeline import run_length
+from data_pipeline.packing import Course
+from tests.data_pipeline.test_packing import plan_of
+from vlm_jax.processing.rows import Size
+
+COUNT = 90
+LENGTHS = [Size(20 + n % 9, 64, 2) for n in range(COUNT)]
+
+
+def plan(course, window):
+    return plan_of(LENGTHS, window=window, examples=course.examples, steps=course.steps, ends=course.ends)
+
+
+def asked(steps=0, epochs=0):
+    return run_length.course_of(COUNT, steps=steps, epochs=epochs)
+
+
+def taken(plan, first, end):
+    return [plan[number] for number in range(first, end)]
+
+
+def counted(batches):
+    return Counter(place[1] for batch in batches for row in batch.rows for place in row)
+
+
+def gone_on(before, number, after, window, *, position=None, otherwise=None):
+    """(the plan of a run that was at batch `number` of `before` and is asked for `after`, what it had given out)."""
+    plan_before = plan(before, window)
+    if position is not None:
+        plan_before.restore(position)
+        first = position["batches"]
+    else:
+        first = 0
+    given = taken(plan_before, first, number)
+    position = json.loads(json.dumps(plan_before.state(number)))
+    held = run_length.course_in(position, otherwise or before)
+    course = run_length.changed_course(lambda course: plan(course, window), held, after, position, number)
+    again = plan(course, window)
+    again.restore(position)
+    return again, given
+
+
+@pytest.mark.parametrize("window", [16, 64, 1024])
+def test_a_finished_run_that_is_given_more_epochs_sees_every_example_once_an_epoch(window):
+    before = asked(epochs=2)
+    total = len(plan(before, window))
+    again, given = gone_on(before, total, asked(epochs=3), window)
+    assert len(again) > total
+    more = taken(again, total, len(again))
+    assert counted(given) == dict.fromkeys(range(COUNT), 2) and counted(more) == dict.fromkeys(range(COUNT), 1)
+    # And once more, from a position in the part that was added.
+    position = json.loads(json.dumps(again.state(total + 1)))
+    last, _ = gone_on(again.course, total + 1, asked(epochs=5), window, position=position)
+    rest = counted([*more[:1], *taken(last, total + 1, len(last))])
+    assert rest == dict.fromkeys(range(COUNT), 3)
+
+
+@pytest.mark.parametrize("window", [16, 64, 1024])
+@pytest.mark.parametrize("number", [0, 1, 4, 7])
+def test_a_run_in_its_middle_that_is_given_more_epochs_sees_every_example_as_often(window, number):
+    again, given = gone_on(asked(epochs=2), number, asked(epochs=5), window)
+    assert counted([*given, *taken(again, number, len(again))]) == dict.fromkeys(range(COUNT), 5)
+
+
+@pytest.mark.parametrize("window", [16, 1024])
+@pytest.mark.parametrize("number", [0, 3, 9])
+def test_more_steps_are_those_that_a_longer_run_would_have_taken(window, number):
+    again, given = gone_on(asked(steps=9), number, asked(steps=30), window)
+    assert len(again) == 30
+    assert [*given, *taken(again, number, 30)] == taken(plan(asked(steps=30), window), 0, 30)
+
+
+def test_epochs_become_steps_and_steps_epochs():
+    total = len(plan(asked(epochs=1), 32))
+    again, given = gone_on(asked(epochs=1), total, asked(steps=total + 8), 32)
+    assert len(again) == total + 8 and len(taken(again, total, total + 8)) == 8
+    assert counted(given) == dict.fromkeys(range(COUNT), 1)
+    again, given = gone_on(asked(steps=5), 5, asked(epochs=4), 32)
+    assert counted([*given, *taken(again, 5, len(again))]) == dict.fromkeys(range(COUNT), 4)
+
+
+@pytest.mark.parametrize("window", [16, 1024])
+def test_fewer_epochs_end_the_run_earlier_and_what_was_given_out_stays(window):
+    before, fewer = asked(epochs=8), asked(epochs=5)
+    again, given = gone_on(before, 4, fewer, window)
+    rest = taken(again, 4, len(again))
+    assert len(plan(fewer, window)) == len(again) < len(plan(before, window))
+    seen = counted([*given, *rest])
+    if window == 16:  # what was given out knows nothing of either end
+        assert seen == dict.fromkeys(range(COUNT), 5)
+    else:  # one window held all epochs: its batches go on as they were planned
+        assert [*given, *rest] == taken(plan(before, window), 0, len(again))
+
+
+@pytest.mark.parametrize("window", [16, 1024])
+def test_a_run_of_changed_length_that_is_stopped_again_goes_on_exactly(window):
+    for after, number in ((asked(epochs=5), 4), (asked(epochs=3), 4), (asked(steps=40), 7)):
+        whole, _ = gone_on(asked(epochs=4), number, after, window)
+        expected = taken(whole, number, len(whole))
+        stopped, _ = gone_on(asked(epochs=4), number, after, window)
+        taken(stopped, number, number + 3)
+        position = json.loads(json.dumps(stopped.state(number + 3)))
+        again = plan(run_length.course_in(position, after), window)
+        again.restore(position)
+        assert len(again) == len(whole)
+        assert taken(again, number + 3, len(again)) == expected[3:]
+
+
+def test_a_position_of_an_earlier_version_is_lengthened_too():
+    before = asked(epochs=1)
+    total = len(plan(before, 32))
+    held = plan(before, 32)
+    given = taken(held, 0, total)
+    position = {key: value for key, value in held.state(total).items() if key not in ("course", "start")}
+    course = run_length.changed_course(
+        lambda course: plan(course, 32), run_length.course_in(position, before), asked(epochs=2), position, total
+    )
+    assert course == Course(2 * COUNT, None, (COUNT,))
+    again = plan(course, 32)
+    again.restore(position)
+    assert counted([*given, *taken(again, total, len(again))]) == dict.fromkeys(range(COUNT), 2)

@@ -1,0 +1,165 @@
+"""Whether a run may go on with the settings it is given now, and what becomes of its schedule.
+
+What computes the same from a checkpoint on may change (`MAY_CHANGE`); everything else that decides what is learned must
+be what it was. The model it began with is known by its digest, wherever it lies and however its path is spelt.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from vlm_jax.checkpoint import run_folder
+from vlm_jax.checkpoint.model_source import ADAPTER, open_model
+from vlm_jax.errors import InputError
+
+MAY_CHANGE = (
+    "train.steps",
+    "train.epochs",
+    "train.first.learning_rate",
+    "optimizer.learning_rate",
+    "optimizer.warmup",
+    "optimizer.final",
+    "optimizer.scales.vision",
+    "optimizer.scales.connector",
+    "optimizer.scales.decoder",
+    "optimizer.scales.adapter",
+)
+"""Settings of the length and of the schedule, which is worked out anew; optimizer state and place in the data stay."""
+MODEL = "model"
+"""The digest of the model that a run began with, among the settings that it is compared by."""
+_LENGTH = ("train.steps", "train.epochs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Earlier:
+    """A run as its newest checkpoint knows it.
+
+    Attributes:
+      step: that checkpoint's.
+      resume: {setting: value} that it is compared by; groups within groups are flattened.
+      steps: where it was to end; None where an earlier version did not write it down.
+      first_stage: where its first stage ends; None where it has none, or as `steps`.
+      position: its place in the data.
+      digest: of the model it began with; None where an earlier version did not write it down.
+    """
+
+    home: PurePath
+    step: int
+    resume: dict[str, Any]
+    steps: int | None
+    first_stage: int | None
+    position: dict[str, Any]
+    digest: str | None
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """Its steps and epochs, as settings."""
+        steps, epochs = (int(self.resume.get(key, 0)) for key in _LENGTH)
+        return steps, 0 if steps else epochs or 1
+
+    def changes(self, lasting: Mapping[str, Any], *, may_change: tuple[str, ...] = MAY_CHANGE) -> list[str]:
+        """What differs and may, as `setting old → new`.
+
+        Raises:
+          InputError: with every setting that differs and may not.
+        """
+        now = flat(lasting)
+        differing = [key for key in now if key in self.resume and self.resume[key] != now[key] and key != "model.path"]
+        if self.length == (now["train.steps"], 0 if now["train.steps"] else now["train.epochs"] or 1):
+            differing = [key for key in differing if key not in _LENGTH]  # said otherwise by an earlier version
+        refused = [key for key in differing if key not in may_change]
+        if refused:
+            raise InputError(
+                [
+                    f"{self.home}: was started with {key} = {self.resume[key]!r}, this run has {now[key]!r}; "
+                    f"give --config.{key}={self.resume[key]}, or take another --workdir"
+                    for key in refused
+                ]
+            )
+        return [f"{key} {self.resume[key]} → {now[key]}" for key in differing]
+
+    def check_model(self, name: str) -> None:
+        """Raises InputError where a model is there and is not the one that the run began with.
+
+        The run's own folder is taken for any, and so is a model that is gone: what is frozen is looked for elsewhere,
+        and a run that trains everything needs no other model than its checkpoint.
+        """
+        if not name or self.digest is None or not Path(name).expanduser().is_dir():
+            return
+        if Path(name).expanduser().resolve() == Path(str(self.home)).resolve():
+            return
+        if (found := open_model(name).digest()) != self.digest:
+            raise InputError(
+                f"config.model.path={name}: other weights (digest {found}) than {self.home} was started from "
+                f"({self.digest}); give that model, or --config.model.path={self.home} to go on with the run's own "
+                "weights, or take another --workdir"
+            )
+
+    def check_data(self, known_by: Mapping[str, Any], told: Mapping[str, list[str]]) -> None:
+        """Raises InputError where data differ, with what is `told` of how."""
+        faults = []
+        for key in known_by:
+            if key not in self.resume or (self.resume[key] == known_by[key] and not told.get(key)):
+                continue
+            which = "; ".join(told.get(key) or ["which records differ was not written down when it began"])
+            faults.append(
+                f"{self.home}: {key} is not what it was started with: {which}; put it back, or take another --workdir"
+            )
+        if faults:
+            raise InputError(faults)
+
+    def check_steps(self, steps: int) -> None:
+        """Raises InputError where more is done than is asked for."""
+        if self.step > steps:
+            raise InputError(
+                f"{self.home}: has done {self.step} steps, and {steps} are asked for; ask for more "
+                "(--config.train.steps or --config.train.epochs), or take another --workdir"
+            )
+
+    def change_of_stages(self, share: float, steps: int) -> int | None:
+        """Where the first stage ends in a run of so many steps; None: where it does in a fresh one.
+
+        A first stage that is behind it stays as long as it was; one that would have ended by now ends now.
+        """
+        if not share or self.steps == steps or (self.steps is None and self.first_stage is None):
+            return None
+        if self.first_stage and self.step >= self.first_stage:
+            return self.first_stage
+        return max(first_stage(share, steps), self.step)
+
+
+def read(home: PurePath, step: int) -> Earlier:
+    """Raises InputError where the folder holds no run."""
+    checkpoints = run_folder.Checkpoints(home, read_only=True)
+    try:
+        settings = checkpoints.settings(step)
+        if "resume" not in settings:
+            raise InputError(
+                f"{home}: holds a converted model, not a run; give it as config.model.path to start from it"
+            )
+        resume = flat(settings["resume"])
+        steps = settings.get("steps") or resume.get("train.steps") or None
+        stage = settings.get("first_stage")
+        if stage is None and steps and resume.get("train.first.share"):
+            stage = first_stage(resume["train.first.share"], steps)
+        digest = resume.get(MODEL) or settings.get(ADAPTER, {}).get("digest")
+        return Earlier(home, step, resume, steps, stage, checkpoints.position(step), digest)
+    finally:
+        checkpoints.close()
+
+
+def first_stage(share: float, steps: int) -> int:
+    """The steps of a first stage: each stage that is asked for has a step, however small its share."""
+    return min(max(1, round(share * steps)), steps - 1)
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their whole names: `optimizer.scales.vision` for a value in the group `optimizer.scales`."""
+    whole: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            whole |= {f"{key}.{name}": one for name, one in flat(value).items()}
+        else:
+            whole[key] = value
+    return whole
