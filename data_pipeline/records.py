@@ -363,9 +363,10 @@ def plain_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def as_written(value: Any) -> Any:
     """A number as the text it was written as, for answers; anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return value
-    return value.text if isinstance(value, WrittenFloat) else str(value)
+    if isinstance(value, float):
+        written = value.text if isinstance(value, WrittenFloat) else str(value)
+        return written if math.isfinite(value) else value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class WrittenFloat(float):

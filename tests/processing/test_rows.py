@@ -40,9 +40,9 @@ def example(chance: random.Random, grids: list[tuple[int, int]], merge: int = 2)
         ids += [IMAGE] * (rows * columns)
     ids += [chance.randint(10, 99) for _ in range(chance.randint(1, 12))]
     tokens = np.asarray(ids, np.int32)
-    supervised = np.asarray([token != IMAGE and chance.random() < 0.4 for token in ids], np.float32)
+    weights = np.asarray([token != IMAGE and chance.choice([0, 0, 0.25, 1, 1, 3]) for token in ids], np.float32)
     pictures = tuple(picture(chance, *grid, merge) for grid in grids)
-    return Example(tokens, mrope_positions(tokens, grids, IMAGE), supervised, pictures, IMAGE)
+    return Example(tokens, mrope_positions(tokens, grids, IMAGE), weights, pictures, IMAGE)
 
 
 def account(examples: list[Example], capacity: Size, merge: int) -> dict[str, list]:
@@ -91,7 +91,7 @@ def account(examples: list[Example], capacity: Size, merge: int) -> dict[str, li
             if index and each.supervised[index]:
                 row["loss_index"][targets] = at + index - 1
                 row["loss_targets"][targets] = token
-                row["loss_weights"][targets] = 1.0
+                row["loss_weights"][targets] = float(each.weights[index])
                 targets += 1
         assert not visual_slots
         at += len(each.input_ids)

@@ -45,6 +45,30 @@ def test_accumulating_equals_one_large_batch(base, batch):
         assert difference <= 1e-4 * max(np.abs(np.asarray(array)).max(), 1e-2), path
 
 
+def test_the_loss_is_the_weighted_mean_over_the_whole_batch_however_small_the_weights(base, batch):
+    """In plain NumPy from what each row loses alone; in one go, and in four parts."""
+    settings, rows = {"optimizer__learning_rate": 1e-3}, np.arange(ROWS)[:, None]
+    supervised = batch["loss_weights"]
+
+    def told(weights, **more):
+        _, (loss,), moved, *_ = run(base, {**batch, "loss_weights": weights.astype(np.float32)}, 1, **settings, **more)
+        return loss, moved
+
+    alone = np.array([told(np.where(rows == row, supervised, 0))[0] for row in range(ROWS)])
+    weights = np.array([1, 0, 0.5, 3, 0, 0.25, 1, 2]) * supervised.sum(axis=1)
+    expected = (weights * alone).sum() / weights.sum()
+    assert abs(expected - alone.mean()) > 1e-3
+    each = weights[:, None] * supervised / supervised.sum(axis=1, keepdims=True)
+    loss, moved = told(each)
+    small, same = told(each / 1024)
+    assert (each / 1024).sum() < 1
+    parts, _ = told(each, batch__accumulate=4)
+    few, _ = told(each / 1024, batch__accumulate=4)
+    np.testing.assert_allclose([loss, small, parts, few], expected, rtol=1e-5)
+    for path, array in moved.items():
+        np.testing.assert_allclose(np.asarray(same[path]), np.asarray(array), atol=1e-5, err_msg=path)
+
+
 def test_dropout_is_drawn_anew_for_each_step_and_the_same_for_a_seed(base, batch):
     """Before its first step an adapter adds nothing, whatever is dropped; its first gradient shows the mask."""
     settings = {"lora__rank": 4, "lora__dropout": 0.5, "lora__targets": "attention"}

@@ -7,7 +7,6 @@ whose value is empty (None, "", [], [None]) is not there: Arrow gives every mess
 Reasons here name no place; the caller puts it before them.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -136,8 +135,5 @@ def turn_weight(message: Mapping[str, Any]) -> int | float:
 
 
 def _is_weight(value: Any) -> bool:
-    if isinstance(value, bool):
-        return True
-    return (
-        isinstance(value, (int, float)) and math.isfinite(value) and (value == 0 or WEIGHTS[0] <= value <= WEIGHTS[1])
-    )
+    # NaN lies between no two numbers.
+    return isinstance(value, (int, float)) and (value == 0 or WEIGHTS[0] <= value <= WEIGHTS[1])
