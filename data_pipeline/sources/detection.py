@@ -80,7 +80,7 @@ def _candidates(entry: Mapping[str, Any], entries: Entries) -> list[str]:
         found.append("query_response")
     if entry.keys() >= {"instruction", "output"}:
         found.append("alpaca")
-    if "prompt" in entry and ("completion" in entry or "chosen" in entry):
+    if "prompt" in entry and "messages" not in entry and ("completion" in entry or "chosen" in entry):
         found.append("prompt_completion")
     if "image_path" in entry and any(question in entry for question, _, _ in mpa.KINDS.values()):
         found.append("mpa")

@@ -116,12 +116,14 @@ def test_and_from_parquet_with_the_pictures_in_it(tmp_path, name):
 
 
 def test_history_and_system_come_before_the_last_question(tmp_path):
+    history, system = [["<image>A?", "a"], ["B?", 2]], {"system": "Be brief."}
+    later = [*messages("B?", 2), *messages("C?", "c")]
     entries = [
-        {"system": "Be brief.", "query": "C?", "response": "c", "history": [["<image>A?", "a"], ["B?", 2]], "images": "x.png"},
-        {"system": "Be brief.", "instruction": "C?", "output": "c", "history": [["<image>A?", "a"], ["B?", 2]], "images": ["x.png"]},
-        {"system_prompt": "Be brief.", "messages": messages("<image>A?", "a") + messages("B?", 2) + messages("C?", "c"), "images": ["x.png"]},
-        {"system": "Be brief.", "messages": [*messages("A?", "a", "x.png"), *messages("B?", 2), *messages("C?", "c")]},
-    ]  # fmt: skip
+        {**system, "query": "C?", "response": "c", "history": history, "images": "x.png"},
+        {**system, "instruction": "C?", "output": "c", "history": history, "images": ["x.png"]},
+        {"system_prompt": "Be brief.", "messages": [*messages("<image>A?", "a"), *later], "images": ["x.png"]},
+        {**system, "messages": [*messages("A?", "a", "x.png"), *later]},
+    ]
     for number, entry in enumerate(entries):
         ((record,), faults) = sources.read(write_lines(tmp_path / f"{number}.jsonl", [entry]))
         assert faults == [] and len(images_of(record)) == 1
@@ -183,6 +185,26 @@ def test_pictures_beside_messages_are_not_passed_over(tmp_path):
         )
     alone = write_lines(tmp_path / "b.jsonl", [{"messages": messages("<image>Who?"), "image": "a.jpg"}])
     assert sources.open_source(alone).format == "sharegpt"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_pair_beside_messages_is_refused_and_no_matter_of_format(tmp_path, kind):
+    entry = {"prompt": "Who?", "messages": messages(), "chosen": messages(), "rejected": messages(answer="No")}
+    write = write_lines if kind == "jsonl" else write_parquet
+    assert "has 'chosen' and 'rejected', a pair of a better and a worse" in fault_of(
+        write(tmp_path / f"a.{kind}", [entry])
+    )
+    pair = {"prompt": messages()[:1], "chosen": messages()[1:], "rejected": messages(answer="No")[1:]}
+    assert "has 'chosen' and 'rejected', a pair of a" in faults_of(write(tmp_path / f"b.{kind}", [pair]))[0]
+
+
+def test_structures_of_nothing_are_nothing(tmp_path):
+    """As `datasets` writes parts of several kinds: the objects of the others are there, with nothing in them."""
+    empty = {"image_url": {"url": None, "detail": None}, "min_pixels": None}
+    asked = {"role": "user", "content": [{**TEXT, **empty}], "tool_calls": [{"function": {"name": None}}]}
+    entry = {"messages": [asked, *ANSWER], "objects": {"ref": [], "bbox": [[]]}}
+    ((record,), faults) = sources.read(write_lines(tmp_path / "a.jsonl", [entry]))
+    assert faults == [] and record.messages[0]["content"] == [TEXT]
 
 
 # --- what is content elsewhere ----------------------------------------------------------------------------------------
@@ -287,10 +309,8 @@ TOOLS = {
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_turns_of_tools_are_refused_by_name_and_nothing_else_is_said_of_them(tmp_path, name):
-    for path in (
-        write_lines(tmp_path / "a.jsonl", [TOOLS[name]]),
-        write_parquet(tmp_path / "a.parquet", [TOOLS[name]]),
-    ):
+    entry = as_arrow(TOOLS[name])
+    for path in (write_lines(tmp_path / "a.jsonl", [entry]), write_parquet(tmp_path / "a.parquet", [entry])):
         for fault in faults_of(path):
             assert "tool" in fault and "tool calls are not supported: remove the record, or leave such records" in fault
 

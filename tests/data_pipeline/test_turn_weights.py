@@ -7,6 +7,7 @@ import pytest
 
 from data_pipeline import loader, sources
 from data_pipeline.ledger import Ledger
+from data_pipeline.questions import questions_of
 from data_pipeline.records import Record, from_json, to_json
 from tests.data_pipeline.source_files import fault_of, faults_of, write_lines, write_parquet
 from tests.tiny_models import save_tiny
@@ -162,6 +163,16 @@ def test_a_batch_holds_the_weights_of_its_turns_and_no_position_for_a_weight_of_
     np.testing.assert_array_equal(
         np.sort(made["tokens"][made["tokens"] > 0]), np.sort(plain["tokens"][plain["tokens"] > 0])
     )
+
+
+def test_an_evaluation_does_not_ask_what_an_answer_of_weight_0_answers(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", [{"messages": turns()}, {"messages": turns(values=[0])}])
+    records, _ = sources.read(path, training=False)
+    faults: list[str] = []
+    asked = [question for record in records for question in questions_of(record, faults)]
+    assert [question.answers for question in asked] == [["Answer 1"], ["Answer 2"]]
+    assert [len(question.messages) for question in asked] == [3, 5]  # it stays in the context
+    assert len(faults) == 1 and "has neither answers nor an assistant's turn to compare with" in faults[0]
 
 
 def test_text_is_not_cut_so_far_that_only_what_is_not_learned_is_left(model):

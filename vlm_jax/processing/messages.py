@@ -50,12 +50,12 @@ _SIZE_ADVICE = (
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a value says that there is nothing: None, a blank text, a list or an object without content."""
+    """Whether a value says that there is nothing: None, a blank text, a list or an object of nothing else."""
     if isinstance(value, str):
         return value.strip() in ("", "[]", "{}")
     if isinstance(value, (list, tuple)):
         return all(map(is_empty, value))
-    return value is None or (isinstance(value, Mapping) and not value)
+    return value is None or (isinstance(value, Mapping) and all(map(is_empty, value.values())))
 
 
 def tool_keys(message: Mapping[str, Any]) -> list[str]:
