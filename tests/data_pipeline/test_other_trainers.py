@@ -358,6 +358,8 @@ def test_repeated_ids_of_other_formats_are_made_unique_in_order_and_counted(proc
     assert ledger.reasons(5) == [
         f"{path}: 2 records have ids that an earlier record has; they are told apart by their order"
     ]
+    _, faults, ledger = opened(processor, path, share=0.8)  # four of the five, found through a chain of files
+    assert faults == [] and "repaired (repeated id)" in ledger.summary()
 
 
 @pytest.mark.parametrize("format", ["openai", "sharegpt", "query_response", "alpaca", "prompt_completion", "table"])
