@@ -8,7 +8,7 @@ silent change. In which order examples come is `mixture`'s, which of them share 
 import dataclasses
 import hashlib
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -20,7 +20,7 @@ from data_pipeline.ledger import DROPPED, REPAIRED, Ledger
 from data_pipeline.packing import as_array, bucket_of
 from data_pipeline.pictures import Pictures
 from data_pipeline.records import Record, images_of
-from data_pipeline.sources import Chain
+from data_pipeline.sources import Chain, Source, repeated_ids
 from vlm_jax.errors import InputError
 from vlm_jax.processing.processor import Grid, Processor, Text
 from vlm_jax.processing.rows import Example, Size
@@ -88,6 +88,7 @@ class Examples:
         # Ids are compared only where all are read, in the order of the files: which of two is the second would
         # otherwise depend on where a run was gone on with.
         self._ids: set[tuple[int, int, str]] | None = None
+        self._repeated: Counter[str] = Counter()  # by file, where that is no fault
         self.faults: list[str] = []
         """Of what was measured so far, as far as they stop the run."""
 
@@ -145,6 +146,8 @@ class Examples:
         chunks = [places[start : start + 1024] for start in range(0, len(places), 1024)]
         for chunk in progress(chunks, total=len(chunks)):
             self.measure(chunk)
+        for name, count in self._repeated.items():
+            self._ledger.note(name, REPAIRED, "repeated id", repeated_ids(name, count), count=count)
 
     def set_buckets(self, limits: Sequence[Size]) -> None:
         """From now on examples are made to fit one of these rows, as `too_large` says."""
@@ -195,7 +198,7 @@ class Examples:
             try:
                 record = self.parts[part].source[index]
                 if self._ids is not None and (part, self._file(part, index), record.id) in self._ids:
-                    raise InputError(f"{record.where}: the id {record.id!r} is an earlier record's; give each its own")
+                    self._note_repeated(part, index, record)
             except InputError as error:
                 self._refuse(self.where(part, index), "record", error.faults)
                 if self._on_error == "stop" and (named := self._images_of_refused(part, index)):
@@ -300,6 +303,18 @@ class Examples:
         counts = [self.parts[part].processor.images.tokens(grid) for grid in grids]
         self.visual[part][index] = sum(counts)
         self._seen |= dict(zip(map(_key, images_of(record)), counts, strict=True))
+
+    def _note_repeated(self, part: int, index: int, record: Record) -> None:
+        """Counts an id that an earlier record has.
+
+        Raises:
+          InputError: the source insists that ids are unique.
+        """
+        source = self.parts[part].source
+        source = source.source_of(index) if isinstance(source, Chain) else source
+        if not isinstance(source, Source) or source.insists_on_ids:
+            raise InputError(f"{record.where}: the id {record.id!r} is an earlier record's; give each its own")
+        self._repeated[source.name] += 1
 
     def _file(self, part: int, index: int) -> int:
         source = self.parts[part].source

@@ -35,19 +35,20 @@ class Ledger:
                     continue  # the last line of a run that was killed while writing it
             self._write([line for key, line in self._noted.items() if key not in self._on_disk])
 
-    def note(self, where: str, action: str, kind: str, reason: str) -> None:
+    def note(self, where: str, action: str, kind: str, reason: str, *, count: int = 1) -> None:
         """
         Args:
           where: the record, as fault lines name it.
           action: DROPPED or REPAIRED.
           kind: the reason in a word or two, which counts are by; `reason` is the whole line.
+          count: of the records that the line is about.
         """
         with self._lock:
             if (where, kind) in self._noted:
                 return
             entry = {"where": where, "action": action, "kind": kind, "reason": reason}
             self._noted[where, kind] = json.dumps(entry, ensure_ascii=False) + "\n"
-            self.counts[action, kind] += 1
+            self.counts[action, kind] += count
             if (where, kind) not in self._on_disk:
                 self._write([self._noted[where, kind]])
 

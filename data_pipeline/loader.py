@@ -300,6 +300,9 @@ def fingerprint(dataset: Dataset) -> str:
             except InputError:
                 continue
             digest.update(repr((record.id, [_words(message) for message in record.messages])).encode())
+            weights = [(turn, one["weight"]) for turn, one in enumerate(record.messages) if "weight" in one]
+            if weights:
+                digest.update(repr(weights).encode())
     return digest.hexdigest()[:16]
 
 

@@ -8,6 +8,7 @@ Reading files and their formats is `data_pipeline.sources`; whether an image exi
 import base64
 import binascii
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,18 +19,30 @@ from urllib.parse import unquote, urlsplit
 
 from vlm_jax import locations
 from vlm_jax.errors import InputError
+from vlm_jax.processing.messages import (
+    ROLES,
+    TOOL_ROLES,
+    address_of,
+    tool_keys,
+    turn_weight,
+    unread_keys,
+    unread_part_keys,
+)
 
 # Tokens that open or close a turn, or that stand for an image. Inside a message they would be tokenised as the real
 # thing and forge turns or images. Tokens that people write on purpose (`<|box_start|>` of grounding data) may stay.
 _RESERVED_TOKEN = re.compile(r"<\|(?:im_start|im_end|endoftext|(?:image|video|vision)_pad|vision_(?:start|end))\|>")
 _IMAGE_MARK = "<image>"
+_OTHER_MARKS = ("<video>", "<audio>")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half a character; tokenisers and files cannot
 _NOT_IN_PATHS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # would also break up a fault line
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
-_ROLES = ("system", "user", "assistant")
 TEXT_FIELDS = ("task", "fact_id", "split", "context", "reasoning")
 _UNSUPPORTED_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio")
+_TOOL_PARTS = ("tool_call", "tool_calls", "tools", "tool_use", "tool_result", "function_call")
+LEAVE_OUT = "remove the record, or leave such records out by data.on_error=drop"
+"""The advice for what cannot be trained on at all."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,8 @@ class Record:
       id: unique within its file.
       messages: `{"role", "content"}` each, where content is a string or a list of `{"type": "text", "text": str}` and
         `{"type": "image", "image": str | bytes}`; a string is an absolute path (or a `gs://`
-        address, below an image root in a store), bytes are an encoded image file.
+        address, below an image root in a store), bytes are an encoded image file. An answer whose tokens weigh other
+        than 1 in the loss has a `weight` too.
       answers: accepted answers, where a benchmark gives several or keeps them out of the conversation.
       where: file and entry the record came from, for fault lines. Neither written to disk nor compared.
     """
@@ -101,6 +115,8 @@ def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, t
     parser = _Parser(where, locations.absolute(image_root))
     messages = parser.messages(entry.get("messages"), training)
     answers = entry.get("answers")
+    if isinstance(answers, list):
+        answers = list(map(as_written, answers))
     if answers is not None and not (isinstance(answers, list) and all(isinstance(a, str) for a in answers)):
         parser.fault("'answers' must be a list of strings")
     elif any(_SURROGATE.search(answer) for answer in answers or ()):
@@ -131,8 +147,7 @@ def to_json(record: Record, relative_to: str | Path) -> dict[str, Any]:
     folder = locations.absolute(relative_to)
     result: dict[str, Any] = {"id": record.id}
     result["messages"] = [
-        {"role": message["role"], "content": _content_to_json(message["content"], folder)}
-        for message in record.messages
+        {**message, "content": _content_to_json(message["content"], folder)} for message in record.messages
     ]
     for name in ("answers", *TEXT_FIELDS, "provenance"):
         if (value := getattr(record, name)) is not None:
@@ -201,6 +216,9 @@ class _Parser:
                 f"{name} contains '{_IMAGE_MARK}', which is a mark of the LLaVA format only; remove it and "
                 "give the image itself"
             )
+        for mark in _OTHER_MARKS:
+            if mark in value:
+                self.fault(f"{name} contains '{mark}', and only text and images can be trained on: {LEAVE_OUT}")
         if _SURROGATE.search(value):
             self.fault(f"{name} contains half of a surrogate pair (a broken \\u escape); rewrite that character")
         return value
@@ -213,6 +231,9 @@ class _Parser:
         # Order is only worth checking once every role is known.
         if all(message is not None for message in messages):
             self.order([message["role"] for message in messages], training)
+            weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
+            if training and weights and not any(weights):
+                self.fault("every answer has the weight 0, so there is nothing to learn; remove the record")
         return [message for message in messages if message is not None]
 
     def message(self, raw: Any, name: str) -> dict[str, Any] | None:
@@ -220,18 +241,30 @@ class _Parser:
             self.fault(f"{name} must be an object with 'role' and 'content', not {json_type(raw)}")
             return None
         role = raw.get("role")
-        if role not in _ROLES:
+        if role in TOOL_ROLES:
+            self.fault(f"{name} is a tool's (role {role!r}), and tool calls are not supported: {LEAVE_OUT}")
+            return None
+        if role not in ROLES:
             self.fault(f"{name} has the role {role!r}; the roles are system, user and assistant")
             return None
-        if raw.get("weight") not in (None, 1):  # OpenAI's mark of an answer that is not trained on
+        if tools := tool_keys(raw):
             self.fault(
-                f"{name} has the weight {raw['weight']!r}; every answer is trained on: end the conversation before"
+                f"{name} calls a tool ({', '.join(map(repr, tools))}), and tool calls are not supported: {LEAVE_OUT}"
             )
+            return None
+        for reason in unread_keys(raw):
+            self.fault(f"{name} {reason}")
+        weight: int | float = 1
+        try:
+            weight = turn_weight(raw)
+        except InputError as error:
+            self.fault(f"{name} {error}")
         before = len(self.faults)
-        content = self.content(raw.get("content"), name)
+        content = self.content(as_written(raw.get("content")) if role == "assistant" else raw.get("content"), name)
         if len(self.faults) == before:  # what could not be read is not also called empty
             self.content_suits_role(content, role, name)
-        return {"role": role, "content": content}
+        weighted = {"weight": weight} if role == "assistant" and weight != 1 else {}
+        return {"role": role, "content": content, **weighted}
 
     def content(self, raw: Any, name: str) -> str | list[dict[str, Any]]:
         if isinstance(raw, str):
@@ -243,16 +276,17 @@ class _Parser:
 
     def part(self, raw: Any, name: str) -> dict[str, Any]:
         kind = raw.get("type") if isinstance(raw, Mapping) else None
-        if kind == "text":
-            return {"type": "text", "text": self.text(raw.get("text"), name)}
-        if kind == "image":
-            given = next((raw[key] for key in ("image", "url", "path") if raw.get(key) is not None), None)
-            return {"type": "image", "image": self.image(given, name)}
-        if kind == "image_url":
-            link = raw.get("image_url")
-            return {"type": "image", "image": self.image(link.get("url") if isinstance(link, Mapping) else link, name)}
+        if kind in ("text", "image", "image_url"):
+            raw = plain_part(raw)
+            for reason in unread_part_keys(raw):
+                self.fault(f"{name} {reason}")
+            if kind == "text":
+                return {"type": "text", "text": self.text(raw.get("text"), name)}
+            return {"type": "image", "image": self.image(address_of(raw), name)}
         if kind in _UNSUPPORTED_PARTS:
-            self.fault(f"{name} is of type '{kind}'; only text and images can be trained on: remove it")
+            self.fault(f"{name} is of type '{kind}', and only text and images can be trained on: {LEAVE_OUT}")
+        elif kind in _TOOL_PARTS:
+            self.fault(f"{name} is of type '{kind}', and tool calls are not supported: {LEAVE_OUT}")
         else:
             found = f"of type {kind!r}" if isinstance(raw, Mapping) else json_type(raw)
             self.fault(f"{name} is {found}; a part is an object of type 'text', 'image' or 'image_url'")
@@ -317,6 +351,31 @@ class _Parser:
             self.fault("the conversation is a system message only; add a question and an answer")
         elif training and roles[-1] != "assistant":
             self.fault("the last message is not an answer of the assistant, so there is nothing to learn; add it")
+
+
+def plain_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part with its content under the name of its type; LLaMA-Factory's stands under `value`."""
+    kind = part["type"]
+    if part.get("value") is None or part.get(kind) is not None:
+        return part
+    return {**{key: value for key, value in part.items() if key != "value"}, kind: part["value"]}
+
+
+def as_written(value: Any) -> Any:
+    """A number as the text it was written as, for answers; anything else as it is."""
+    if isinstance(value, float):
+        written = value.text if isinstance(value, WrittenFloat) else str(value)
+        return written if math.isfinite(value) else value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class WrittenFloat(float):
+    """A number of a text file that remembers how it was written: 3.10 is not 3.1 where it is an answer."""
+
+    def __new__(cls, text: str | float):
+        number = super().__new__(cls, text)
+        number.text = str(text)
+        return number
 
 
 def json_type(value: Any) -> str:

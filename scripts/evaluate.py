@@ -111,10 +111,11 @@ def read_questions(files: list[str]) -> list:
         faults.append(f"--metric={given.metric}: known are {', '.join(METRICS)}")
     if given.pictures not in CONTROLS:
         faults.append(f"--pictures={given.pictures}: known are {', '.join(CONTROLS)}")
-    records = []
+    records, notes = [], []
     for name in files:
         with gathered(faults):
-            more, wrong = sources.read(name.strip(), format=given.format, image_root=given.image_root, training=False)
+            how = {"format": given.format, "image_root": given.image_root, "training": False, "notes": notes}
+            more, wrong = sources.read(name.strip(), **how)
             records += more
             faults += wrong
     faults += sources.doubled_ids(records)
@@ -126,6 +127,8 @@ def read_questions(files: list[str]) -> list:
         faults.append(f"{given.benchmark}: holds no questions")
     if faults:
         raise InputError(faults)
+    for note in notes:
+        print(note, file=sys.stderr)
     return questions
 
 

@@ -7,8 +7,10 @@ module for each form). The rules of a conversation are `data_pipeline.records`';
 `data_pipeline.check`'s.
 """
 
+import dataclasses
 import difflib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from vlm_jax import locations
 from vlm_jax.errors import InputError
 
 __all__ = ["ANSWERS", "FORMATS", "WRITTEN", "Chain", "Source", "doubled_ids", "open_source", "read", "scan", "write"]
+
+_OWN_ID = "give each record its own, or name the format if these are not this project's records"
 
 FORMATS = ("auto", *FORMS, *KINDS)
 
@@ -72,15 +76,22 @@ def open_source(
     return Source(entries, FORMS[form](entries, options), form, options)
 
 
-def scan(source: Source, faults: list[str], refused: list[Record] | None = None) -> Iterator[tuple[int, Record]]:
+def scan(
+    source: Source, faults: list[str], refused: list[Record] | None = None, notes: list[str] | None = None
+) -> Iterator[tuple[int, Record]]:
     """The records of a source that are in order, one after the other, each with its number.
 
+    An id that an earlier record has is a fault of this project's own records; in other programs' files it gets a number
+    in brackets, which follows from the order of the file.
+
     Args:
-      faults: takes one line for each fault of the others, an id given twice included.
+      faults: takes one line for each fault of the others.
       refused: takes, for each entry that is not among the records, a record with nothing but the images it names, so
         that `data_pipeline.check` can tell their faults in the same run.
+      notes: takes one line on how many ids were made unique, if any were.
     """
     first: dict[str, int] = {}
+    times: Counter[str] = Counter()
     for index in range(len(source)):
         record, wrong = None, []
         try:
@@ -90,8 +101,10 @@ def scan(source: Source, faults: list[str], refused: list[Record] | None = None)
             wrong += error.faults
             identifier, where = source.identify(index)
         if identifier is not None and (earlier := first.setdefault(identifier, index)) != index:
-            doubled = f"the id {identifier!r} is already that of {source.place(earlier)}; give each record its own"
-            wrong.append(f"{where}: {doubled}")
+            if source.insists_on_ids:
+                wrong.append(f"{where}: the id {identifier!r} is already that of {source.place(earlier)}; {_OWN_ID}")
+            elif record is not None:
+                record = dataclasses.replace(record, id=_free_id(identifier, times, first, index))
         if not wrong and record is not None:
             yield index, record
             continue
@@ -99,6 +112,23 @@ def scan(source: Source, faults: list[str], refused: list[Record] | None = None)
         if refused is not None and (images := source.images(index)):
             parts = [{"type": "image", "image": image} for image in images]
             refused.append(Record("", [{"role": "user", "content": parts}], where=where))
+    if times and notes is not None:
+        notes.append(repeated_ids(source.name, times.total()))
+
+
+def repeated_ids(name: str, count: int) -> str:
+    """The line on ids of a file that are not unique."""
+    are = "1 record has an id" if count == 1 else f"{count:,} records have ids"
+    return f"{name}: {are} that an earlier record has; they are told apart by their order"
+
+
+def _free_id(identifier: str, times: Counter[str], taken: dict[str, int], index: int) -> str:
+    """The next id after one that is taken, which it takes."""
+    while True:
+        times[identifier] += 1
+        free = f"{identifier} ({times[identifier] + 1})"
+        if taken.setdefault(free, index) == index:
+            return free
 
 
 def read(
@@ -110,10 +140,11 @@ def read(
     answer: str = "majority",
     seed: int = 0,
     refused: list[Record] | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[list[Record], list[str]]:
     """Reads a data set whole.
 
-    Args and errors are those of `open_source`; `refused` is that of `scan`.
+    Args and errors are those of `open_source`; `refused` and `notes` are those of `scan`.
 
     Returns:
       The records that are in order, and one line for each fault of the others: where it is and what to do. Images are
@@ -121,7 +152,7 @@ def read(
     """
     source = open_source(path, format=format, image_root=image_root, training=training, answer=answer, seed=seed)
     faults: list[str] = []
-    return [record for _, record in scan(source, faults, refused)], faults
+    return [record for _, record in scan(source, faults, refused, notes)], faults
 
 
 def doubled_ids(records: Iterable[Record]) -> list[str]:

@@ -40,6 +40,10 @@ class Chain:
         """Which of the sources an entry is of: ids are unique within one."""
         return self._inside(index)[0]
 
+    def source_of(self, index: int) -> Source:
+        """The source that an entry is of."""
+        return self._record(index)[0]
+
     def _record(self, index: int) -> tuple[Source, int]:
         number, inside = self._inside(index)
         return self._held[number], inside

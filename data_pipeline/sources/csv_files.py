@@ -13,6 +13,9 @@ from vlm_jax.errors import InputError
 
 SUFFIXES = (".csv",)
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what decoding leaves of such bytes
+_LARGEST_CELL = 2**31 - 1
+"""Characters: the whole file is in memory already, and 131,072, as Python has it, is less than an embedded picture."""
+
 _ADVICE = "put cells with commas, quotes or line breaks in quotes, and double the quotes inside"
 
 
@@ -32,6 +35,7 @@ def open_rows(path: str) -> Entries:
             consumed += len(line.encode("utf-8", "surrogateescape"))
             yield line
 
+    csv.field_size_limit(_LARGEST_CELL)
     reader = csv.reader(counted(), strict=True)
     while True:
         start, line = consumed, reader.line_num + 1  # where the row starts: a quoted cell can hold line breaks
@@ -85,5 +89,6 @@ def _header(path: str, cells: list[str]) -> tuple[str, ...]:
 
 
 def _parse_row(header: tuple[str, ...], text: str) -> dict[str, str]:
+    csv.field_size_limit(_LARGEST_CELL)  # of the process, which may be a worker
     (cells,) = csv.reader(io.StringIO(text, newline=""), strict=True)
     return dict(zip(header, cells, strict=True))

@@ -9,11 +9,13 @@ from typing import Any
 from data_pipeline.sources import csv_files, mpa, table
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, keys_of
+from data_pipeline.sources.instructions import Alpaca, PromptCompletion, QueryResponse
 from data_pipeline.sources.llava import Llava
 from data_pipeline.sources.openai import OpenAI, Records
 from data_pipeline.sources.sharegpt import ShareGPT
 from data_pipeline.sources.vqa import ChartQa, OkVqa, StVqa, TextVqa, VizWiz, VqaV2, is_okvqa
 from vlm_jax.errors import InputError
+from vlm_jax.processing.messages import is_empty
 
 FORMS: Mapping[str, type[Form]] = {
     "llava": Llava,
@@ -28,6 +30,9 @@ FORMS: Mapping[str, type[Form]] = {
     "vqav2": VqaV2,
     "okvqa": OkVqa,
     "mpa": mpa.Mpa,
+    "query_response": QueryResponse,
+    "alpaca": Alpaca,
+    "prompt_completion": PromptCompletion,
 }
 
 
@@ -63,11 +68,20 @@ def _candidates(entry: Mapping[str, Any], entries: Entries) -> list[str]:
     found = []
     if "conversations" in entry:
         found.append("sharegpt" if "images" in entry else "llava")
+    if "conversation" in entry:
+        found.append("sharegpt")
     if "messages" in entry:
         speaks_from = isinstance(entry["messages"], list) and any(
             isinstance(message, Mapping) and "from" in message for message in entry["messages"]
         )
-        found.append("sharegpt" if "images" in entry or speaks_from else "records")
+        beside = "images" in entry or not is_empty(entry.get("image"))
+        found.append("sharegpt" if beside or speaks_from else "records")
+    if entry.keys() >= {"query", "response"}:
+        found.append("query_response")
+    if entry.keys() >= {"instruction", "output"}:
+        found.append("alpaca")
+    if "prompt" in entry and "messages" not in entry and ("completion" in entry or "chosen" in entry):
+        found.append("prompt_completion")
     if "image_path" in entry and any(question in entry for question, _, _ in mpa.KINDS.values()):
         found.append("mpa")
     if entry.keys() >= {"imgname", "query", "label"}:

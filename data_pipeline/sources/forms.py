@@ -1,7 +1,7 @@
 """What a form of entries is: the settings that every form is given, and the faults they word alike.
 
 A form turns one entry into what `data_pipeline.records.from_json` reads. The forms themselves are `llava`, `sharegpt`,
-`openai`, `table`, `vqa` and `mpa`; which one a file is in is decided by `detection`.
+`openai`, `instructions`, `table`, `vqa` and `mpa`; which one a file is in is decided by `detection`.
 """
 
 import contextlib
@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipeline.records import TEXT_FIELDS, json_type
+from data_pipeline.records import TEXT_FIELDS, as_written, json_type
+from data_pipeline.sources import content_keys
 from data_pipeline.sources.containers import Entries
 from vlm_jax import locations
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, gathered
 
 ANSWERS = ("majority", "first", "sampled")
 """How the answer to train on is picked where several are given."""
@@ -56,8 +57,24 @@ class Form:
         """
         self.options = options
 
+    conversational = False
+    """Whether entries hold turns, beside which other trainers look for more (`content_keys`)."""
+
     def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         """The entry as `from_json` reads it, its id left out.
+
+        Raises:
+          InputError: with faults that name no place.
+        """
+        faults = content_keys.unread(entry, self.conversational)
+        with gathered(faults):
+            converted = self.convert(entry)
+        if faults:
+            raise InputError(faults)
+        return converted
+
+    def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`__call__` of an entry without columns that cannot be read.
 
         Raises:
           InputError: with faults that name no place.
@@ -96,6 +113,7 @@ def other_fields(entry: Mapping[str, Any]) -> dict[str, Any]:
     """
     fields = {name: entry[name] for name in TEXT_FIELDS if isinstance(entry.get(name), str) and entry[name]}
     answers, provenance = (_from_cell(entry.get(name)) for name in ("answers", "provenance"))
+    answers = list(map(as_written, answers)) if isinstance(answers, list) else answers
     if isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers):
         fields["answers"] = answers
     if isinstance(provenance, Mapping):
@@ -112,7 +130,7 @@ def _from_cell(value: Any) -> Any:
 
 def text_of(entry: Mapping[str, Any], key: str, name: str, faults: list[str]) -> str:
     """A text that must be there and not be blank, without the blanks around it; else a fault and ""."""
-    value = entry.get(key)
+    value = as_written(entry.get(key)) if name == "answer" else entry.get(key)
     if key not in entry or value is None:
         faults.append(f"has no {key!r}; give the {name}")
     elif not isinstance(value, str):

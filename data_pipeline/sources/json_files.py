@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.records import json_type
+from data_pipeline.records import WrittenFloat, json_type
 from data_pipeline.sources.containers import Entries, SpanEntries, as_spans, not_utf8, opening, read_text
 from vlm_jax import locations
 from vlm_jax.errors import InputError
@@ -92,7 +92,7 @@ def parse(text: str) -> Any:
       InputError: broken JSON, with the place of the mistake.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=WrittenFloat)
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, column {error.colno}" if "\n" in text.rstrip() else f"column {error.colno}"
         raise InputError(f"broken JSON at {at}: {error.msg}") from None

@@ -38,7 +38,7 @@ class Mpa(Form):
             require(entries, ("image_path",), "mpa")
             require(entries, [question for question, _, _ in KINDS.values()], "mpa")
 
-    def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         if self._llava is not None:
             image = entry.get("image")
             found = {"image": self._find(image)} if isinstance(image, str) and image else {}

@@ -14,28 +14,58 @@ import PIL.Image
 from data_pipeline.records import Record
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
+from data_pipeline.sources.turns import pictures_beside, with_system
+from vlm_jax.errors import InputError
 
 
 class Records(Form):
     """This project's own form."""
 
+    conversational = True
+
     def __init__(self, entries: Entries, options: Options):
         super().__init__(entries, options)
         require(entries, ("messages",), "records")
 
-    def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        return entry
+    def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**entry, "messages": _messages(entry)}
 
 
 class OpenAI(Form):
     """`{"messages": […]}`, one conversation an entry."""
 
+    conversational = True
+
     def __init__(self, entries: Entries, options: Options):
         super().__init__(entries, options)
         require(entries, ("messages",), "openai")
 
-    def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {**other_fields(entry), "messages": entry.get("messages")}
+    def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**other_fields(entry), "messages": _messages(entry)}
+
+
+def _messages(entry: Mapping[str, Any]) -> Any:
+    """The messages after the system message that a column of its own gives.
+
+    Raises:
+      InputError: pictures stand beside them.
+    """
+    faults: list[str] = []
+    key, images = pictures_beside(entry, ("images", "image"), faults)
+    if images:
+        faults.append(
+            f"has pictures under {key!r} beside its messages, which is the format 'sharegpt'; name it "
+            "(config.data.format), or remove the column"
+        )
+    messages = entry.get("messages")
+    messages = with_system(entry, messages, faults) if _are_objects(messages) else messages
+    if faults:
+        raise InputError(faults)
+    return messages
+
+
+def _are_objects(messages: Any) -> bool:
+    return isinstance(messages, list) and all(isinstance(message, Mapping) for message in messages)
 
 
 def to_entry(record: Record) -> dict[str, Any]:
@@ -48,7 +78,7 @@ def to_entry(record: Record) -> dict[str, Any]:
                 {"type": "image_url", "image_url": {"url": _url(part["image"])}} if part["type"] == "image" else part
                 for part in content
             ]
-        messages.append({"role": message["role"], "content": content})
+        messages.append({**message, "content": content})
     return {"id": record.id, "messages": messages}
 
 

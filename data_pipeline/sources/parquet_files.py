@@ -124,7 +124,7 @@ class ParquetWriter:
 
         text = pyarrow.string()
         part = pyarrow.struct([("type", text), ("text", text)])
-        message = pyarrow.struct([("role", text), ("content", pyarrow.list_(part))])
+        message = pyarrow.struct([("role", text), ("content", pyarrow.list_(part)), ("weight", pyarrow.float64())])
         picture = pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)])
         self._schema = pyarrow.schema(
             [
@@ -168,6 +168,7 @@ def to_row(record: Record) -> dict[str, Any]:
             {
                 "role": message["role"],
                 "content": [{"type": part["type"], "text": part.get("text")} for part in parts],
+                "weight": message.get("weight"),
             }
         )
     return {

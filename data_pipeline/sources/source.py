@@ -32,6 +32,11 @@ class Source:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def insists_on_ids(self) -> bool:
+        """Whether an id given twice is a fault: in this project's own records. Other programs' files hold many."""
+        return self.format == "records"
+
     def __getitem__(self, index: SupportsIndex) -> Record:
         """The record of an entry; images are not opened.
 

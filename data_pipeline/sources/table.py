@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipeline.records import Record, json_type
+from data_pipeline.records import Record, as_written, json_type
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, pick_answer, question_and_answer
 from vlm_jax.errors import InputError
@@ -39,12 +39,12 @@ class Table(Form):
                 + (f"; is {' and '.join(map(repr, near))} meant?" if near else "")
             )
 
-    def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         """Blanks around a cell are not part of it."""
         faults: list[str] = []
         cells: dict[str, str] = {}
         for name in COLUMNS:
-            value = entry.get(name)
+            value = as_written(entry.get(name)) if name == "answer" else entry.get(name)
             picture = name == "image" and isinstance(value, bytes)
             if value is not None and not isinstance(value, str) and not picture:
                 faults.append(f"the {name} is {json_type(value)}; it must be a text")
@@ -76,6 +76,11 @@ def to_row(record: Record) -> dict[str, Any]:
         raise InputError(
             f"has the turns {', '.join(roles)}; a row holds one question and one answer: write it as 'records', "
             "'llava', 'sharegpt' or 'openai'"
+        )
+    if any("weight" in message for message in record.messages):
+        raise InputError(
+            "has an answer with a weight in the loss, which a row cannot hold; write it as 'records', 'llava', "
+            "'sharegpt' or 'openai'"
         )
     parts, *rest = (_parts(message["content"]) for message in record.messages)
     kinds = [part["type"] for part in parts]

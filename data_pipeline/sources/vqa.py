@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from data_pipeline.records import json_type
+from data_pipeline.records import as_written, json_type
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import (
     Form,
@@ -63,7 +63,7 @@ class Vqa(Form):
         """The path of the picture, relative to the image root."""
         raise NotImplementedError
 
-    def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         faults: list[str] = []
         question = text_of(entry, self.question_key, "question", faults)
         picture = entry["image"] if isinstance(entry.get("image"), bytes) else self.picture_of(entry, faults)
@@ -231,7 +231,9 @@ def answers_in(given: Any, faults: list[str]) -> list[str] | None:
     if given is None or given == []:
         return None
     answers = (
-        [one.get("answer") if isinstance(one, Mapping) else one for one in given] if isinstance(given, list) else []
+        [as_written(one.get("answer") if isinstance(one, Mapping) else one) for one in given]
+        if isinstance(given, list)
+        else []
     )
     wrong = [answer for answer in answers if not isinstance(answer, str)]
     if not answers or wrong:

@@ -252,5 +252,5 @@ def _comparable(name: str, record: Record, how: _Format) -> Any:
                 parts[-1] = ("text", parts[-1][1] + part["text"])
             elif part["text"]:
                 parts.append(("text", part["text"]))
-        turns.append((message["role"], parts))
+        turns.append((message["role"], parts, message.get("weight", 1)))
     return turns

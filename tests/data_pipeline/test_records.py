@@ -82,7 +82,8 @@ def test_an_image_that_is_not_local_is_refused(image, fault):
 
 def test_video_is_refused():
     (line,) = faults_of({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, ANSWER)
-    assert line == "message 1, part 1 is of type 'video'; only text and images can be trained on: remove it"
+    told = "message 1, part 1 is of type 'video', and only text and images can be trained on: remove the record"
+    assert line.startswith(told)
 
 
 @pytest.mark.parametrize("part", [{"type": "table"}, {}, "text", 3, None])
@@ -116,7 +117,10 @@ def test_only_the_user_shows_images():
         ([QUESTION, {"role": "system", "content": "x"}, ANSWER], "message 2 is from the system"),
         ([{"role": "system", "content": "x"}], "a system message only"),
         ([QUESTION], "the last message is not an answer of the assistant"),
-        ([{"role": "tool", "content": "x"}], "message 1 has the role 'tool'; the roles are system, user and assistant"),
+        (
+            [{"role": "tool", "content": "x"}],
+            "message 1 is a tool's (role 'tool'), and tool calls are not supported",
+        ),
         (["Who?"], "message 1 must be an object with 'role' and 'content', not a text"),
         ([{"role": "user"}, ANSWER], "message 1 must have a text or a list of parts as 'content', not nothing"),
         ([], "'messages' must be a list of at least one message"),

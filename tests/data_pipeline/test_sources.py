@@ -119,11 +119,14 @@ def test_marks_and_images_must_be_equal_in_number(write, value, image, fault):
         (llava("Who?", answer="  "), "message 2 is an empty answer"),
         (llava("Who? <|im_end|>"), "contains the special token '<|im_end|>'"),
         (llava("<image>", "http://a.org/b.jpg"), "is the remote image 'http://a.org/b.jpg'"),
-        (llava("Who?", video="a.mp4"), "has a video"),
+        (llava("Who?", video="a.mp4"), "has 'video', and only text and images"),
         (llava("Who?", 3), "'image' must be a path or a list of paths"),
-        (llava(None), "turn 1 has nothing as its 'value'"),
+        (llava(None), "turn 1 has nothing as its text"),
         (llava("Who?", id=[1]), "the id is a list; it must be a text or a whole number"),
-        ({"conversations": [{"from": "bing", "value": "x"}]}, "turn 1 is from 'bing'; turns are from 'human', 'gpt'"),
+        (
+            {"conversations": [{"from": "bing", "value": "x"}]},
+            "turn 1 is from 'bing'; turns are from 'human'",
+        ),
         ({"conversations": [["human", "x"]]}, "turn 1 is a list where an object"),
         ({"conversations": []}, "'conversations' must be a list of at least one turn"),
         ({"id": "x"}, "'conversations' must be a list"),
@@ -146,7 +149,8 @@ def test_all_faults_of_a_file_are_returned_in_its_order(write):
     assert faults == [
         f"{path}, line 2: broken JSON at column 2: Expecting property name enclosed in double quotes",
         f"{path}, line 3: 'messages' must be a list of at least one message",
-        f"{path}, line 4 (id 'a'): the id 'a' is already that of line 1; give each record its own",
+        f"{path}, line 4 (id 'a'): the id 'a' is already that of line 1; give each record its own, or "
+        "name the format if these are not this project's records",
         f"{path}, line 5: is a number where an object is expected",
     ]
 
@@ -224,8 +228,7 @@ def test_a_table_in_json_lines_is_read(write):
 def test_an_id_column_names_the_rows(write):
     path = write("t.csv", "Id, Image ,Question,Answer\nx,,Who?,I\nx,,Why?,So\n,,When?,Now\n")
     records, faults = read(path)
-    assert [record.id for record in records] == ["x", "t-3"]
-    assert faults == [f"{path}, line 3 (id 'x'): the id 'x' is already that of line 2; give each record its own"]
+    assert [record.id for record in records] == ["x", "x (2)", "t-3"] and faults == []
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,9 @@ def example(chance: random.Random, grids: list[tuple[int, int]], merge: int = 2)
         ids += [IMAGE] * (rows * columns)
     ids += [chance.randint(10, 99) for _ in range(chance.randint(1, 12))]
     tokens = np.asarray(ids, np.int32)
-    supervised = np.asarray([token != IMAGE and chance.random() < 0.4 for token in ids])
+    weights = np.asarray([token != IMAGE and chance.choice([0, 0, 0.25, 1, 1, 3]) for token in ids], np.float32)
     pictures = tuple(picture(chance, *grid, merge) for grid in grids)
-    return Example(tokens, mrope_positions(tokens, grids, IMAGE), supervised, pictures, IMAGE)
+    return Example(tokens, mrope_positions(tokens, grids, IMAGE), weights, pictures, IMAGE)
 
 
 def account(examples: list[Example], capacity: Size, merge: int) -> dict[str, list]:
@@ -91,7 +91,7 @@ def account(examples: list[Example], capacity: Size, merge: int) -> dict[str, li
             if index and each.supervised[index]:
                 row["loss_index"][targets] = at + index - 1
                 row["loss_targets"][targets] = token
-                row["loss_weights"][targets] = 1.0
+                row["loss_weights"][targets] = float(each.weights[index])
                 targets += 1
         assert not visual_slots
         at += len(each.input_ids)
@@ -148,7 +148,7 @@ def test_an_empty_row_is_all_padding():
 
 def test_the_first_token_of_an_example_is_never_predicted_from_its_neighbour():
     tokens = np.asarray([11, 12], np.int32)
-    every = Example(tokens, mrope_positions(tokens, [], IMAGE), np.array([True, True]), (), IMAGE)
+    every = Example(tokens, mrope_positions(tokens, [], IMAGE), np.ones(2, np.float32), (), IMAGE)
     row = assemble([every, every], Size(6, 0, 5), patch_values=VALUES, merge_unit=4)
     assert row["loss_index"].tolist() == [0, 2, 0, 0, 0]
     assert row["loss_targets"].tolist() == [12, 12, 0, 0, 0]

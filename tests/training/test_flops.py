@@ -38,7 +38,7 @@ def example(words: int, grids, supervised: int) -> Example:
         Picture(np.zeros((rows * columns, 4, 588), np.uint8), (rows, columns), vision_layout(rows, columns, 4, 2))
         for rows, columns in grids
     )
-    said = np.arange(len(ids)) >= len(ids) - supervised
+    said = (np.arange(len(ids)) >= len(ids) - supervised).astype(np.float32)
     return Example(ids, mrope_positions(ids, list(grids), IMAGE), said, pictures, IMAGE)
 
 

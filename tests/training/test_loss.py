@@ -45,6 +45,18 @@ def test_chunked_loss_and_its_gradient_equal_the_plain_formula(supervised):
         np.testing.assert_allclose(mine, theirs, atol=1e-4)
 
 
+def test_weights_make_a_weighted_sum_beside_the_sum_of_the_weights():
+    """In plain NumPy; the step divides the one by the other."""
+    hidden, kernel, batch = case(7)
+    weights = np.random.default_rng(1).choice([0, 0.001, 0.3, 1, 2.5, 1000], (2, 7)).astype(np.float32)
+    logits = np.asarray(hidden, np.float64) @ np.asarray(kernel, np.float64)
+    targets = np.asarray(batch["loss_targets"])[..., None]
+    losses = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, targets, axis=-1)[..., 0]
+    total, weight = cross_entropy(lambda x: x @ kernel, hidden, {**batch, "loss_weights": jnp.asarray(weights)})
+    np.testing.assert_allclose(total, (weights * losses).sum(), rtol=1e-5)
+    np.testing.assert_allclose(weight, weights.sum(dtype=np.float64), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("differentiated", "expected"), [((0, 1), 3), ((0,), 2), ((), 1)])
 def test_logits_are_taken_once_and_nothing_is_multiplied_for_what_is_frozen(differentiated, expected):
     hidden, kernel, batch = case(300)

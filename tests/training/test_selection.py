@@ -42,6 +42,31 @@ def test_accumulating_equals_one_large_batch(base, batch):
     same_moves(four, one)
 
 
+def test_the_loss_is_the_weighted_mean_over_the_whole_batch_however_small_the_weights(base, batch):
+    """In plain NumPy from what each row loses alone; in one go, and in four parts."""
+    settings, rows = {"optimizer__learning_rate": 1e-3}, np.arange(ROWS)[:, None]
+    supervised = batch["loss_weights"]
+
+    def told(weights, **more):
+        _, (loss,), moved, *_ = run(base, {**batch, "loss_weights": weights.astype(np.float32)}, 1, **settings, **more)
+        return loss, moved
+
+    given = np.array([1, 0, 0.25, 0, 0, 0, 0, 3])
+    alone = {row: told(np.where(rows == row, supervised, 0))[0] for row in np.flatnonzero(given)}
+    weights = given * supervised.sum(axis=1)
+    expected = sum(weights[row] * alone[row] for row in alone) / weights.sum()
+    assert abs(expected - np.mean(list(alone.values()))) > 1e-3
+    each = given[:, None] * supervised
+    loss, moved = told(each)
+    small, same = told(each / 1024)
+    assert (each / 1024).sum() < 1
+    parts, _ = told(each, batch__accumulate=4)
+    few, _ = told(each / 1024, batch__accumulate=4)
+    np.testing.assert_allclose([loss, small, parts, few], expected, rtol=1e-5)
+    for path, array in moved.items():
+        np.testing.assert_allclose(np.asarray(same[path]), np.asarray(array), atol=1e-5, err_msg=path)
+
+
 def test_dropout_is_drawn_anew_for_each_step_and_the_same_for_a_seed(base, batch):
     """Before its first step an adapter adds nothing, whatever is dropped; its first gradient shows the mask."""
     settings = {"lora__rank": 4, "lora__dropout": 0.5, "lora__targets": "attention"}

@@ -225,7 +225,7 @@ class LoadedModel:
                 example,
                 input_ids=ids[shared:],
                 positions=example.positions[:, shared:],
-                supervised=example.supervised[shared:],
+                weights=example.weights[shared:],
                 pictures=example.pictures[known:],
             )
             batch, _ = self._packed([rest], 1, smallest=16)

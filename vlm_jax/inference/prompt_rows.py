@@ -29,7 +29,7 @@ def packed(
             places[:, index] = number, start, sizes[index].tokens
             start += sizes[index].tokens
     # Nothing is trained on here; a length that follows the answers would compile anew for each.
-    plain = [dataclasses.replace(one, supervised=np.zeros_like(one.supervised)) for one in examples]
+    plain = [dataclasses.replace(one, weights=np.zeros_like(one.weights)) for one in examples]
     slots = max(sum(sizes[index].patches for index in row) for row in rows)
     # Whole windows, and no fewer than 64 slots: few shapes to compile.
     capacity = Size(tokens, bucket(slots, -(-64 // vision.block_slots) * vision.block_slots, steps=8), 1)

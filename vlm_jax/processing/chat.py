@@ -1,17 +1,25 @@
-"""Conversations as token ids, and which of them the assistant said.
+"""Conversations as token ids, and what each weighs in the loss: which of them the assistant said.
 
 Text is rendered by the tokenizer's own chat template and tokenised as a whole, so that ids equal transformers' (one
 exception: an answer whose first line break would melt into the prompt's last, see `_ids_and_starts`). What the
 assistant said is found by rendering the conversation up to each of their turns; templates need no marks for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Float32, Int
 
 from vlm_jax.errors import InputError
+from vlm_jax.processing.messages import (
+    ROLES,
+    address_of,
+    tool_keys,
+    turn_weight,
+    unread_keys,
+    unread_part_keys,
+)
 
 Message = dict[str, Any]
 
@@ -29,37 +37,53 @@ def image_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def image_source(part: dict[str, Any]):
     """What a picture part points at: a path, bytes, a PIL image or a data URI."""
-    if part["type"] == "image_url":
-        address = part.get("image_url")
-        address = address.get("url") if isinstance(address, dict) else address
-    else:
-        address = next((part[key] for key in ("image", "path", "url") if part.get(key) is not None), None)
+    address = address_of(part)
     if address is None:
         raise InputError(f"a picture part without a picture: {sorted(part)}; give {{'type': 'image', 'image': path}}")
     return address
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """Raises InputError unless `messages` is a conversation in the form of the chat APIs."""
+    """Raises InputError, with all faults, unless `messages` is a conversation in the form of the chat APIs."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise InputError("messages must be a non-empty list like [{'role': 'user', 'content': 'Hello'}]")
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, dict) or not {"role", "content"} <= set(message):
-            raise InputError(f"message {number}: must be a dictionary with 'role' and 'content'")
-        if message["role"] not in ("system", "user", "assistant"):
-            raise InputError(f"message {number}: role {message['role']!r}; known: system, user, assistant")
-        if isinstance(message["content"], str):
-            continue
-        if not isinstance(message["content"], Sequence):
-            raise InputError(f"message {number}: content must be text or a list of parts")
-        for part in message["content"]:
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind in ("video", "video_url"):
-                raise InputError(f"message {number}: videos are not read; give single frames as pictures")
+    faults = [
+        f"message {number}{fault}" for number, message in enumerate(messages, start=1) for fault in _faults(message)
+    ]
+    if faults:
+        raise InputError(faults)
+
+
+def _faults(message: Any) -> Iterator[str]:
+    """What is wrong with a message, each to be read after its number."""
+    if not isinstance(message, dict) or not {"role", "content"} <= set(message):
+        yield ": must be a dictionary with 'role' and 'content'"
+        return
+    if message["role"] not in ROLES:
+        yield f": role {message['role']!r}; known: {', '.join(ROLES)}"
+        return
+    if tools := tool_keys(message):
+        yield f" calls a tool ({', '.join(map(repr, tools))}), and tool calls are not supported"
+    yield from (f" {reason}" for reason in unread_keys(message))
+    try:
+        turn_weight(message)
+    except InputError as error:
+        yield f" {error}"
+    if isinstance(message["content"], str):
+        return
+    if not isinstance(message["content"], Sequence):
+        yield ": content must be text or a list of parts"
+        return
+    for place, part in enumerate(message["content"], start=1):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in ("video", "video_url"):
+            yield ": videos are not read; give single frames as pictures"
+        elif kind not in ("text", "image", "image_url"):
+            yield f": part of type {kind!r}; known: text, image, image_url"
+        else:
             if kind == "text" and not isinstance(part.get("text"), str):
-                raise InputError(f"message {number}: a text part without 'text'")
-            if kind not in ("text", "image", "image_url"):
-                raise InputError(f"message {number}: part of type {kind!r}; known: text, image, image_url")
+                yield ": a text part without 'text'"
+            yield from (f", part {place} {reason}" for reason in unread_part_keys(part))
 
 
 def render(tokenizer, template: str | None, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
@@ -92,8 +116,12 @@ def _is_text(message: Message) -> bool:
 
 def tokenize(
     tokenizer, template: str | None, messages: Sequence[Message], *, generation_prompt: bool = False
-) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Token ids with one placeholder a picture, and which tokens the assistant said (their end of turn included)."""
+) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """Token ids with one placeholder a picture, and what each weighs in the loss.
+
+    A token that the assistant said (their end of turn included) weighs what its turn does, 1 where nothing is said of
+    it (`messages.turn_weight`); all others weigh 0.
+    """
     text = render(tokenizer, template, messages, generation_prompt=generation_prompt)
     spans = []
     for index, message in enumerate(messages):
@@ -106,13 +134,13 @@ def tokenize(
                 "the chat template rewrites earlier turns, so the assistant's words cannot be told from the prompt"
             )
         # The template's line break after the end of turn is not something the assistant says.
-        spans.append((len(before), len(through.rstrip())))
-    ids, starts = _ids_and_starts(tokenizer, text, [start for start, _ in spans])
-    said = np.zeros(len(ids), bool)
-    for span in spans:
-        first, last = np.searchsorted(starts, span)
-        said[first:last] = True
-    return ids, said
+        spans.append((len(before), len(through.rstrip()), turn_weight(message)))
+    ids, starts = _ids_and_starts(tokenizer, text, [start for start, _, _ in spans])
+    weights = np.zeros(len(ids), np.float32)
+    for start, end, weight in spans:
+        first, last = np.searchsorted(starts, (start, end))
+        weights[first:last] = weight
+    return ids, weights
 
 
 def _ids_and_starts(tokenizer, text: str, cuts: Sequence[int]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -138,8 +166,8 @@ def _ids_and_starts(tokenizer, text: str, cuts: Sequence[int]) -> tuple[Int[np.n
 
 
 def expand_pictures(
-    ids: Int[np.ndarray, " n"], said: Bool[np.ndarray, " n"], counts: Sequence[int], image_token: int
-) -> tuple[Int[np.ndarray, " m"], Bool[np.ndarray, " m"]]:
+    ids: Int[np.ndarray, " n"], weights: Float32[np.ndarray, " n"], counts: Sequence[int], image_token: int
+) -> tuple[Int[np.ndarray, " m"], Float32[np.ndarray, " m"]]:
     """Repeats each picture's placeholder for each of its visual tokens.
 
     Raises:
@@ -150,4 +178,4 @@ def expand_pictures(
         raise InputError(f"{len(places)} picture placeholders in the text for {len(counts)} pictures")
     repeats = np.ones(len(ids), np.int64)
     repeats[places] = counts
-    return np.repeat(ids, repeats), np.repeat(said, repeats)
+    return np.repeat(ids, repeats), np.repeat(weights, repeats)

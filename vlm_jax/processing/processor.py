@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Float32, Int, UInt8
 
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing import chat, image_processor_file
@@ -101,10 +101,10 @@ Pictures = ImageSettings | ViewSettings
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Text:
-    """A conversation's words: token ids with one placeholder a picture, and which of them the assistant said."""
+    """A conversation's words: token ids with one placeholder a picture, and what each weighs in the loss."""
 
     ids: Int[np.ndarray, " n"]
-    said: Bool[np.ndarray, " n"]
+    weights: Float32[np.ndarray, " n"]
 
 
 class Processor:
@@ -145,8 +145,8 @@ class Processor:
           InputError: not a conversation, or one that the template cannot render.
         """
         chat.check_messages(messages)
-        ids, said = chat.tokenize(self.tokenizer, self.template, messages, generation_prompt=generation_prompt)
-        return Text(ids, said)
+        ids, weights = chat.tokenize(self.tokenizer, self.template, messages, generation_prompt=generation_prompt)
+        return Text(ids, weights)
 
     def lay_out(self, text: "Text", pictures: Sequence[Picture], *, longest: int | None = None) -> Example:
         """Words and pictures as one example; of one that is longer, the first `longest` tokens.
@@ -155,26 +155,26 @@ class Processor:
           InputError: placeholders and pictures differ in number, or the cut would go through a picture.
         """
         grids = [picture.grid for picture in pictures]
-        ids, said = self._expanded(text, grids, longest)
+        ids, weights = self._expanded(text, grids, longest)
         positions = self.images.positions(ids, grids, self.image_token)
-        return Example(ids, positions, said, tuple(pictures), self.image_token)
+        return Example(ids, positions, weights, tuple(pictures), self.image_token)
 
     def size(self, text: "Text", grids: Sequence[Grid], *, longest: int | None = None) -> Size:
         """What `lay_out` would take of a row, from the grids of the pictures alone: nothing is decoded."""
-        ids, said = self._expanded(text, grids, longest)
+        ids, weights = self._expanded(text, grids, longest)
         slots = sum(len(self._layout(grid).units) for grid in grids)
-        return Size(len(ids), slots * self.images.merge_size**2, int(said.sum()))
+        return Size(len(ids), slots * self.images.merge_size**2, int(np.count_nonzero(weights)))
 
     def _expanded(self, text: "Text", grids: Sequence[Grid], longest: int | None):
         counts = [self.images.tokens(grid) for grid in grids]
-        ids, said = chat.expand_pictures(text.ids, text.said, counts, self.image_token)
+        ids, weights = chat.expand_pictures(text.ids, text.weights, counts, self.image_token)
         if longest is not None and len(ids) > longest:
             if (ids[longest:] == self.image_token).any():
                 raise InputError(f"cut to {longest} tokens it would lose a part of a picture")
-            if not said[:longest].any():
+            if not weights[:longest].any():
                 raise InputError(f"cut to {longest} tokens nothing would be left to learn")
-            ids, said = ids[:longest], said[:longest]
-        return ids, said
+            ids, weights = ids[:longest], weights[:longest]
+        return ids, weights
 
     def with_budget(self, visual_tokens: tuple[int, int]) -> "Processor":
         """The same words, pictures between so many visual tokens."""

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
 
 from vlm_jax.processing.vision_layout import VisionLayout
 
@@ -36,16 +36,22 @@ class Example:
 
     input_ids: Int[np.ndarray, " n"]
     positions: Int[np.ndarray, "3 n"]
-    supervised: Bool[np.ndarray, " n"]
-    """Tokens to be predicted in training: the assistant's words and the end of their turn."""
+    weights: Float32[np.ndarray, " n"]
+    """What each token weighs in the loss: those of the assistant's words and the end of their turn 1, or what their
+    turn was given; all others 0."""
     pictures: tuple[Picture, ...]
     image_token: int
+
+    @property
+    def supervised(self) -> Bool[np.ndarray, " n"]:
+        """Tokens to be predicted in training."""
+        return self.weights > 0
 
     @property
     def size(self) -> "Size":
         merge_unit = self.pictures[0].patches.shape[1] if self.pictures else 0
         slots = sum(len(picture.layout.units) for picture in self.pictures)
-        return Size(len(self.input_ids), slots * merge_unit, int(self.supervised.sum()))
+        return Size(len(self.input_ids), slots * merge_unit, int(np.count_nonzero(self.weights)))
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -107,7 +113,7 @@ def assemble(
         there = slice(target, target + len(places))
         row["loss_index"][there] = token + places
         row["loss_targets"][there] = example.input_ids[places + 1]
-        row["loss_weights"][there] = 1.0
+        row["loss_weights"][there] = example.weights[places + 1]
 
         visual = token + np.flatnonzero(example.input_ids == example.image_token)
         for picture in example.pictures:

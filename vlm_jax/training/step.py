@@ -27,7 +27,11 @@ def make_loss(
     unroll: bool = False,
     attach: Sequence[Callable] = (),
 ) -> Callable[..., tuple]:
-    """`loss(trainable, frozen, batch) -> (mean loss per supervised token, supervised tokens)`.
+    """`loss(trainable, frozen, batch) -> (mean loss per supervised token, weight of the supervised tokens)`.
+
+    The mean is weighted: Σ weight · −log p / Σ weight, over all rows of the batch together, as transformers divides by
+    the labels of a batch and LLaMA-Factory by their weights. Tokens weigh 1 unless their turn was given a weight; a
+    turn of weight 0 is as if its tokens were a prompt, and a weight that all turns have changes nothing.
 
     Args:
       attach: what gives the model the layers that its parameters have beside a plain one's (`selection.Selection`);
@@ -40,7 +44,7 @@ def make_loss(
         how = {"dtype": dtype, "implementation": implementation, "remat": remat, "unroll": unroll}
         hidden = model(batch, at=batch["loss_index"], **how)
         total, weight = cross_entropy(model.logits, hidden, batch)
-        return total / jnp.maximum(weight, 1.0), weight
+        return total / _or_one(weight), weight
 
     return loss
 
@@ -62,11 +66,11 @@ def make_step(
       optimizer: takes `sound` (`optimizer.make_optimizer`).
       draw: what a step draws at random (`adapters.lora.seeds`), from a key.
       accumulate: so many parts of the rows go through the model one after another; the gradient is that of the whole
-        batch, every supervised token counting the same.
+        batch, every supervised token counting what it weighs.
     """
 
     def gradients_of(trainable: Flat, frozen: Flat, batch: Batch, key):
-        """(mean loss, supervised tokens), and the gradient of the mean."""
+        """(mean loss, weight of the supervised tokens), and the gradient of the mean."""
         if accumulate == 1:
             return jax.value_and_grad(loss, has_aux=True)(trainable, {**frozen, **draw(key)}, batch)
 
@@ -82,7 +86,7 @@ def make_step(
         zero = ((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, trainable))
         parts = jax.tree.map(lambda rows: _parts(rows, accumulate), batch)
         ((value, weight), gradients), _ = jax.lax.scan(part, zero, (parts, jnp.arange(accumulate)))
-        share = 1 / jnp.maximum(weight, 1.0)
+        share = 1 / _or_one(weight)
         return (value * share, weight), jax.tree.map(lambda leaf: leaf * share, gradients)
 
     def step(trainable: Flat, moments, frozen: Flat, batch: Batch, number):
@@ -98,7 +102,7 @@ def make_step(
             "loss": value,
             "tokens": jnp.sum(batch["segment_ids"] > 0),
             "visual_tokens": jnp.sum(batch["visual_index"] >= 0),
-            "supervised_tokens": weight,
+            "supervised_tokens": jnp.sum(batch["loss_weights"] > 0),
             "padding": jnp.mean(batch["segment_ids"] == 0),
             "patch_padding": jnp.mean(batch["image_ids"] == 0),
             "gradient_norm": norm,
@@ -107,6 +111,11 @@ def make_step(
         return trainable, moments, metrics
 
     return step
+
+
+def _or_one(weight: Array) -> Array:
+    """What a sum is divided by for a mean: where nothing is supervised, the sum is 0 and so is the mean."""
+    return jnp.where(weight > 0, weight, 1.0)
 
 
 def _parts(rows: Array, count: int) -> Array:

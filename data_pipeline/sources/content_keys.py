@@ -1,0 +1,64 @@
+"""Columns beside a conversation that would be content to other trainers, and are not trained on here.
+
+Any file may have columns of its own (a source, a licence, a score), so those that are not known are passed over: they
+cannot change what is learned. These can: an entry that has one, and something in it, is refused by name. What is
+read besides the conversation (`system`, `images`, `history`) is the forms' own.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipeline.records import LEAVE_OUT
+from vlm_jax.processing.messages import WEIGHT_KEYS, is_empty
+
+_MEDIA = tuple(
+    f"{medium}{end}"
+    for medium in ("video", "audio")
+    for end in ("", "s", "_path", "_paths", "_url", "_urls", "_file", "_files", "_list")
+)
+_TOOLS = ("tools", "functions", "tool_calls", "function_call")
+_PAIRS = (
+    "chosen", "rejected", "rejected_response", "rejected_messages", "rejected_images", "chosen_response",
+    "preferred_output", "non_preferred_output",
+)  # fmt: skip
+_TOKENS = ("input_ids", "completion_mask", "assistant_masks")
+_LIKED = ("label", "kto_tag")
+_TEMPLATE = ("chat_template", "chat_template_kwargs")
+
+
+def unread(entry: Mapping[str, Any], conversational: bool) -> list[str]:
+    """A fault, without a place, for each column of an entry that is content and cannot be read.
+
+    Args:
+      conversational: the form is one of conversations, in which trainers look for more than pictures and words.
+    """
+    held = {str(key): value for key, value in entry.items() if not is_empty(value)}
+    faults = [f"has {key!r}, and only text and images can be trained on: {LEAVE_OUT}" for key in _MEDIA if key in held]
+    if not conversational:
+        return faults
+    faults += [f"has {key!r}, and tool calls are not supported: {LEAVE_OUT}" for key in _TOOLS if key in held]
+    if pairs := [key for key in _PAIRS if key in held]:
+        faults.append(
+            f"has {' and '.join(map(repr, pairs))}, a pair of a better and a worse answer, and only single answers are "
+            "trained on; keep the better one as the answer and remove the rest"
+        )
+    faults += [
+        f"has {key!r} {held[key]!r}, which marks a good or a bad answer, and every answer is trained on; remove the "
+        "column, and the records of bad answers"
+        for key in _LIKED
+        if isinstance(held.get(key), bool)
+    ]
+    if tokens := [key for key in _TOKENS if isinstance(held.get(key), list)]:
+        faults.append(f"is tokenised already ({', '.join(map(repr, tokens))}); give the conversation alone")
+    if "objects" in held:
+        faults.append(
+            "has 'objects', boxes that are not written into the text here; write them into it as the model reads them, "
+            "and remove the column"
+        )
+    faults += [f"has {key!r}, and the template is the model's; remove the column" for key in _TEMPLATE if key in held]
+    faults += [
+        f"has {key!r} {held[key]!r} beside its turns, but only a turn has a weight in the loss; give it to the turns"
+        for key in WEIGHT_KEYS
+        if isinstance(held.get(key), (bool, int, float, list)) and held[key] not in (True, 1)
+    ]
+    return faults

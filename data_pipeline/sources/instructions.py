@@ -1,0 +1,111 @@
+"""Forms that give the last question and its answer in columns of their own: what other trainers' text data looks like.
+
+ms-swift's `query`, `response` and `history`; Alpaca's `instruction`, `input` and `output`, as LLaMA-Factory reads it;
+TRL's conversational `prompt` and `completion`. Pictures stand in `images` beside them, and take the places of `<image>`
+marks or of parts `{"type": "image"}`; where there is no place at all they come before the first question, as TRL and
+ms-swift have it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipeline.records import as_written, json_type
+from data_pipeline.sources.containers import Entries
+from data_pipeline.sources.forms import Form, Options, other_fields, require
+from data_pipeline.sources.turns import fill, pictures_beside, places_first, read_turns, with_system
+from vlm_jax.errors import InputError
+from vlm_jax.processing.messages import is_empty
+
+
+class _Instructions(Form):
+    conversational = True
+    name = ""
+    key = ""
+    """Is in some entry, or the file is of another form."""
+
+    def __init__(self, entries: Entries, options: Options):
+        super().__init__(entries, options)
+        require(entries, (self.key,), self.name)
+
+    def messages_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        faults: list[str] = []
+        where, images = pictures_beside(entry, ("images", "image"), faults)
+        messages = with_system(entry, self.messages_of(entry, faults), faults)
+        messages = fill(places_first(messages, len(images)), images, where, faults)
+        if faults:
+            raise InputError(faults)
+        return {**other_fields(entry), "messages": messages}
+
+    def asked_and_answered(
+        self, question: Any, answer_key: str, entry: Mapping[str, Any], faults: list[str]
+    ) -> list[dict[str, Any]]:
+        """The turns of `history`, then the question and its answer."""
+        messages = history_of(entry.get("history"), faults) + [{"role": "user", "content": question}]
+        answer = as_written(entry.get(answer_key))
+        if isinstance(answer, str) and answer.strip():
+            messages.append({"role": "assistant", "content": answer})
+        elif self.options.training or not is_empty(answer):
+            found = "empty" if is_empty(answer) else json_type(answer)
+            faults.append(f"the answer ({answer_key!r}) is {found}; it must be a text")
+        return messages
+
+
+class QueryResponse(_Instructions):
+    """`{"query", "response", "history": [[query, response], …], "system", "images"}`."""
+
+    name, key = "query_response", "query"
+
+    def messages_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[dict[str, Any]]:
+        query = entry.get("query")
+        if not isinstance(query, str):
+            faults.append(f"'query' is {json_type(query)}; it must be a text")
+        return self.asked_and_answered(query, "response", entry, faults)
+
+
+class Alpaca(_Instructions):
+    """`{"instruction", "input", "output", "history", "system", "images"}`; `input` is the instruction's next line."""
+
+    name, key = "alpaca", "instruction"
+
+    def messages_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[dict[str, Any]]:
+        texts = [entry.get(key) for key in ("instruction", "input") if not is_empty(entry.get(key))]
+        if not all(isinstance(text, str) for text in texts):
+            faults.append("'instruction' and 'input' must be texts")
+            texts = []
+        return self.asked_and_answered("\n".join(texts), "output", entry, faults)
+
+
+class PromptCompletion(_Instructions):
+    """`{"prompt": [messages], "completion": [messages], "images"}`."""
+
+    name, key = "prompt_completion", "prompt"
+
+    def messages_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[dict[str, Any]]:
+        messages = []
+        for key in ("prompt", "completion"):
+            given = entry.get(key)
+            if isinstance(given, str):
+                faults.append(
+                    f"{key!r} is a text, which TRL trains on without a chat form; give it as a list of messages, or "
+                    "name the columns query and response"
+                )
+            elif key == "prompt" or self.options.training or not is_empty(given):
+                messages += read_turns(given, key, faults)
+        return messages
+
+
+def history_of(history: Any, faults: list[str]) -> list[dict[str, Any]]:
+    """The turns of earlier questions and answers, `[[question, answer], …]`. All the answers are trained on."""
+    if is_empty(history):
+        return []
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        faults.append("'history' must be a list of pairs of a question and its answer")
+        return []
+    return [
+        {"role": role, "content": text}
+        for question, answer in history
+        for role, text in (("user", question), ("assistant", as_written(answer)))
+    ]

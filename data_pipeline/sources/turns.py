@@ -1,0 +1,223 @@
+"""Turns as the conversation forms write them, and the pictures that stand beside them, brought into messages.
+
+`conversations` of `from` and `value`, `messages` of `role` and `content`, ms-swift's `conversation` of `human` and
+`assistant`: a turn becomes a message with a role that is known and all its other keys, which `data_pipeline.records`
+reads or refuses. Pictures of a list take the places of `<image>` marks, or of parts that name none, in order.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from data_pipeline.records import LEAVE_OUT, as_written, json_type, plain_part
+from vlm_jax.processing.messages import TOOL_ROLES, address_of, is_empty, tool_keys
+
+MARK = "<image>"
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "bot": "assistant",
+    "system": "system",
+}
+"""Speakers as they are written."""
+
+_SPEAKER, _WORDS = ("from", "role"), ("value", "content")
+_SYSTEM = ("system", "system_prompt")
+
+
+def read_turns(given: Any, key: str, faults: list[str]) -> list[dict[str, Any]]:
+    """The messages of a list of turns, as far as they can be read."""
+    if not isinstance(given, list) or not given:
+        faults.append(f"{key!r} must be a list of at least one turn")
+        return []
+    messages = []
+    for number, turn in enumerate(given, 1):
+        if not isinstance(turn, Mapping):
+            faults.append(f"turn {number} is {json_type(turn)} where an object is expected")
+            continue
+        if pair := _as_pair(turn):
+            messages += pair
+            continue
+        speaker, content = (_first(turn, keys) for keys in (_SPEAKER, _WORDS))
+        if speaker in TOOL_ROLES or tool_keys(turn):
+            faults.append(f"turn {number} calls a tool or is one's, and tool calls are not supported: {LEAVE_OUT}")
+            continue
+        role = ROLES.get(speaker) if isinstance(speaker, str) else None
+        content = as_written(content) if role == "assistant" else content
+        if role is None:
+            faults.append(f"turn {number} is from {speaker!r}; turns are from {', '.join(map(repr, ROLES))}")
+        elif not isinstance(content, (str, list)):
+            faults.append(f"turn {number} has {json_type(content)} as its text; it must be a text or a list of parts")
+        else:
+            others = {name: value for name, value in turn.items() if name not in (*_SPEAKER, *_WORDS)}
+            messages.append({**others, "role": role, "content": content})
+    return messages
+
+
+def with_system(entry: Mapping[str, Any], messages: list[dict[str, Any]], faults: list[str]) -> list[dict[str, Any]]:
+    """The messages after the system message that a column of its own gives."""
+    given = [key for key in _SYSTEM if not is_empty(entry.get(key))]
+    if not given:
+        return messages
+    text = entry[given[0]]
+    if not isinstance(text, str):
+        faults.append(f"{given[0]!r} is {json_type(text)}; it must be a text")
+        return messages
+    if messages and messages[0].get("role") == "system":
+        if messages[0].get("content") != text:
+            faults.append(f"has a system message and {given[0]!r} that differs from it; keep one")
+        return messages
+    return [{"role": "system", "content": text}, *messages]
+
+
+def pictures_beside(entry: Mapping[str, Any], keys: Sequence[str], faults: list[str]) -> tuple[str, list[str | bytes]]:
+    """The pictures beside a conversation, and the key they stand under: the first of `keys` where there are none."""
+    given = {key: images_under(entry, key, faults) for key in keys}
+    held = [key for key in keys if given[key]]
+    if len(held) > 1 and given[held[0]] != given[held[1]]:
+        faults.append(f"has pictures under {' and '.join(map(repr, held))}; keep one of them")
+    return (held[0], given[held[0]]) if held else (next((key for key in keys if key in entry), keys[0]), [])
+
+
+def images_under(entry: Mapping[str, Any], key: str, faults: list[str]) -> list[str | bytes]:
+    """The pictures of a column: a path or a list of them; nothing, "", [] and [None] are none."""
+    given = entry.get(key)
+    if is_empty(given):
+        return []
+    images = [_address(image) for image in (given if isinstance(given, list) else [given])]
+    if not all(isinstance(image, (str, bytes)) and image for image in images):
+        faults.append(f"'{key}' must be a path or a list of paths")
+        return []
+    return images
+
+
+def fill(
+    messages: Sequence[dict[str, Any]], images: Sequence[str | bytes], key: str, faults: list[str]
+) -> list[dict[str, Any]]:
+    """The messages with their pictures in place. There must be as many places as pictures, unless there are faults."""
+    places = sum(_places(message["content"]) for message in messages)
+    if not faults and places != len(images):
+        faults.append(
+            f"{_count(places, f'{MARK} mark')} in the text but {_count(len(images), 'image')} under '{key}'; "
+            "there must be one mark for each image"
+        )
+    if faults:
+        return []
+    remaining = iter(enumerate(images))
+    return [{**message, "content": _filled(message["content"], remaining, faults)} for message in messages]
+
+
+def places_first(messages: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The messages with places for so many pictures before the user's first words, if they have none at all.
+
+    TRL and ms-swift put the pictures of such conversations there.
+    """
+    first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)
+    if first is None or any(_places(message["content"]) for message in messages):
+        return messages
+    content = messages[first]["content"]
+    words = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not isinstance(words, list):
+        return messages
+    places = [{"type": "image"} for _ in range(count)]
+    return [*messages[:first], {**messages[first], "content": [*places, *words]}, *messages[first + 1 :]]
+
+
+def content_of(text: str, images: Iterator[str | bytes]) -> str | list[dict[str, Any]]:
+    """A turn's text cut at its marks, each replaced by the next image.
+
+    The line break that sets a mark off at the start or the end of a turn belongs to the mark: it is how LLaVA writes
+    the image before or after the text. Between texts it is text, and stays.
+    """
+    if MARK not in text:
+        return text
+    pieces = text.replace("\r\n", "\n").split(MARK)
+    if not pieces[0].strip():
+        pieces[0] = ""
+        for index in range(1, len(pieces)):  # several marks at the start are set off one by one
+            pieces[index] = pieces[index].removeprefix("\n")
+            if pieces[index]:
+                break
+    if not pieces[-1].strip():
+        pieces[-1] = ""
+        for index in reversed(range(len(pieces) - 1)):
+            pieces[index] = pieces[index].removesuffix("\n")
+            if pieces[index]:
+                break
+    parts: list[dict[str, Any]] = []
+    for index, piece in enumerate(pieces):
+        if index:
+            parts.append({"type": "image", "image": next(images)})
+        if piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def _first(turn: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((turn[key] for key in keys if turn.get(key) is not None), None)
+
+
+def _as_pair(turn: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The two messages of ms-swift's `{"human": …, "assistant": …}`; none of another turn."""
+    if any(key in turn for key in (*_SPEAKER, *_WORDS)) or "assistant" not in turn:
+        return []
+    asked = "human" if "human" in turn else "user"
+    others = {key: value for key, value in turn.items() if key not in (asked, "assistant")}
+    return [
+        {"role": "user", "content": turn.get(asked)},
+        {**others, "role": "assistant", "content": as_written(turn["assistant"])},
+    ]
+
+
+def _address(image: Any) -> Any:
+    """A picture's path or bytes; as `datasets` writes them, they stand in an object."""
+    if isinstance(image, Mapping) and image.keys() <= {"bytes", "path"}:
+        return image.get("bytes") or image.get("path")
+    return image
+
+
+def _is_place(part: Any) -> bool:
+    """Whether a part says that a picture stands here without saying which."""
+    return (
+        isinstance(part, Mapping)
+        and part.get("type") in ("image", "image_url")
+        and is_empty(address_of(plain_part(part)))
+    )
+
+
+def _places(content: Any) -> int:
+    if isinstance(content, str):
+        return content.count(MARK)
+    return sum(map(_is_place, content)) if isinstance(content, list) else 0
+
+
+def _filled(content: Any, images: Iterator[tuple[int, str | bytes]], faults: list[str]) -> Any:
+    if isinstance(content, str):
+        return content_of(content, (image for _, image in images))
+    if not isinstance(content, list):
+        return content
+    if all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        texts = [plain_part(part) for part in content]
+        if all(isinstance(part.get("text"), str) and _is_plain(part) for part in texts):
+            return "".join(part["text"] for part in texts)
+    return [_with_picture(part, *next(images), faults) if _is_place(part) else part for part in content]
+
+
+def _is_plain(part: Mapping[str, Any]) -> bool:
+    return all(key in ("type", "text") or is_empty(value) for key, value in part.items())
+
+
+def _with_picture(part: Mapping[str, Any], number: int, image: str | bytes, faults: list[str]) -> dict[str, Any]:
+    index = part.get("index")  # which picture of the list, as some data sets of the hub have it
+    if index is not None and index != number:
+        faults.append(
+            f"a place for a picture has the index {index!r} where picture {number} of the list comes next; list the "
+            "pictures in the order they are shown"
+        )
+    others = {key: value for key, value in part.items() if key not in ("type", "image", "image_url", "path", "url")}
+    return {**others, "type": "image", "image": image}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,428 @@
+"""Files as TRL, ms-swift, LLaMA-Factory and OpenAI write them: read alike from JSON and Parquet, or refused by name."""
+
+import copy
+import csv
+import json
+
+import pytest
+
+from data_pipeline import loader, sources
+from data_pipeline.ledger import Ledger
+from data_pipeline.records import images_of
+from tests.data_pipeline.source_files import fault_of, faults_of, messages, png, write_lines, write_parquet
+from vlm_jax.checkpoint import description
+from vlm_jax.training.config import default_config
+
+TEXT, PLACE = {"type": "text", "text": "Which?"}, {"type": "image"}
+V1_TEXT = {"type": "text", "value": "Which?"}
+SYSTEM = {"role": "system", "content": "B"}
+ANSWER = [{"role": "assistant", "content": "Both"}]
+ASKED = [{"role": "user", "content": [PLACE, PLACE, TEXT]}]
+MARKED = "<image><image>Which?"
+TWO = ["a.jpg", "b.jpg"]
+READ = {
+    "TRL, places": ("prompt_completion", {"prompt": ASKED, "completion": ANSWER, "images": TWO}),
+    "TRL, texts": ("prompt_completion", {"prompt": messages("Which?")[:1], "completion": ANSWER, "images": TWO}),
+    "TRL, messages": ("sharegpt", {"messages": ASKED + ANSWER, "images": TWO}),
+    "ms-swift, query": ("query_response", {"query": MARKED, "response": "Both", "images": TWO}),
+    "ms-swift, query without marks": ("query_response", {"query": "Which?", "response": "Both", "images": TWO}),
+    "ms-swift, messages": ("sharegpt", {"messages": messages(MARKED, "Both"), "images": TWO}),
+    "ms-swift, pairs": ("sharegpt", {"conversation": [{"human": MARKED, "assistant": "Both"}], "images": TWO}),
+    "ms-swift, objects": (
+        "query_response",
+        {"query": MARKED, "response": "Both", "images": [{"path": p} for p in TWO]},
+    ),
+    "LLaMA-Factory, alpaca": (
+        "alpaca",
+        {"instruction": MARKED, "input": "", "output": "Both", "images": TWO},
+    ),
+    "LLaMA-Factory, sharegpt": (
+        "sharegpt",
+        {
+            "conversations": [{"from": "human", "value": MARKED}, {"from": "gpt", "value": "Both"}],
+            "images": TWO,
+            "tools": "",
+            "videos": [],
+        },
+    ),
+    "LLaMA-Factory v1": (
+        "records",
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "value": path} for path in TWO] + [V1_TEXT],
+                    "loss_weight": 0.0,
+                },
+                {"role": "assistant", "content": [{"type": "text", "value": "Both"}], "loss_weight": 1.0},
+            ]
+        },
+    ),
+    "the hub, places with an index": (
+        "sharegpt",
+        {
+            "messages": [
+                {"role": "user", "content": [{"index": n, "type": "image", "text": None} for n in (0, 1)] + [TEXT]},
+                *ANSWER,
+            ],
+            "images": TWO,
+        },
+    ),
+}
+
+
+def shown(record):
+    """Who says what, texts joined."""
+    turns = []
+    for message in record.messages:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        turns.append((message["role"], [part["type"] for part in parts], "".join(p.get("text", "") for p in parts)))
+    return turns
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_trainers_file_is_read_with_its_pictures_in_place(tmp_path, name):
+    format, entry = READ[name]
+    source = sources.open_source(write_lines(tmp_path / "a.jsonl", [entry]))
+    assert source.format == format
+    record = source[0]
+    assert images_of(record) == [str(tmp_path / path) for path in TWO]
+    assert shown(record) == [("user", ["image", "image", "text"], "Which?"), ("assistant", ["text"], "Both")]
+    assert all(message.keys() == {"role", "content"} for message in record.messages)
+
+
+def as_arrow(entry):
+    """An entry whose contents are all lists, where one is: Arrow has one type for all."""
+    entry = copy.deepcopy(entry)
+    turns = [turn for value in entry.values() if isinstance(value, list) for turn in value if isinstance(turn, dict)]
+    if any(isinstance(turn.get("content"), list) for turn in turns):
+        for turn in turns:
+            if isinstance(turn["content"], str):
+                turn["content"] = [{"type": "text", "text": turn["content"]}]
+    return entry
+
+
+@pytest.mark.parametrize("name", [name for name, (_, entry) in READ.items() if "images" in entry])
+def test_and_from_parquet_with_the_pictures_in_it(tmp_path, name):
+    """Arrow gives every message and part the keys of all, null where they are not."""
+    format, entry = READ[name]
+    entry = as_arrow(entry)
+    pictures = [{"bytes": png(shade), "path": None} for shade in (1, 2)]
+    path = write_parquet(tmp_path / "a.parquet", [{**entry, "images": pictures, "note": None}] * 2)
+    source = sources.open_source(path)
+    assert source.format == format and images_of(source[1]) == [png(1), png(2)]
+    assert shown(source[1]) == [("user", ["image", "image", "text"], "Which?"), ("assistant", ["text"], "Both")]
+
+
+def test_history_and_system_come_before_the_last_question(tmp_path):
+    history, system = [["<image>A?", "a"], ["B?", 2]], {"system": "Be brief."}
+    later = [*messages("B?", 2), *messages("C?", "c")]
+    entries = [
+        {**system, "query": "C?", "response": "c", "history": history, "images": "x.png"},
+        {**system, "instruction": "C?", "output": "c", "history": history, "images": ["x.png"]},
+        {"system_prompt": "Be brief.", "messages": [*messages("<image>A?", "a"), *later], "images": ["x.png"]},
+        {**system, "messages": [*messages("A?", "a", "x.png"), *later]},
+    ]
+    for number, entry in enumerate(entries):
+        ((record,), faults) = sources.read(write_lines(tmp_path / f"{number}.jsonl", [entry]))
+        assert faults == [] and len(images_of(record)) == 1
+        spoken = [(role, text) for role, _, text in shown(record)]
+        assert spoken[0] == ("system", "Be brief.") and [text for _, text in spoken[1:]] == [
+            "A?",
+            "a",
+            "B?",
+            "2",
+            "C?",
+            "c",
+        ]
+
+
+def test_alpacas_input_is_the_next_line_of_its_instruction(tmp_path):
+    entries = [{"instruction": "Name it.", "input": given, "output": "Eileen"} for given in ("In Thai.", "", None)]
+    records, faults = sources.read(write_lines(tmp_path / "a.jsonl", entries))
+    assert faults == []
+    assert [record.messages[0]["content"] for record in records] == ["Name it.\nIn Thai.", "Name it.", "Name it."]
+
+
+@pytest.mark.parametrize("images", [[], ["a.jpg"], [*TWO, "c.jpg"], None])
+@pytest.mark.parametrize("name", ["TRL, places", "ms-swift, query", "ms-swift, pairs", "LLaMA-Factory, alpaca"])
+def test_as_many_places_as_pictures_are_wanted(tmp_path, name, images):
+    _, entry = READ[name]
+    fault = fault_of(write_lines(tmp_path / "a.jsonl", [{**entry, "images": images}]))
+    assert f"2 <image> marks in the text but {len(images or [])} image" in fault
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ({"query": 5, "response": "x"}, "'query' is a number; it must be a text"),
+        ({"query": "Who?", "response": ""}, "the answer ('response') is empty; it must be a text"),
+        ({"query": "Who?", "response": ["x", "y"]}, "the answer ('response') is a list; it must be a text"),
+        ({"query": "Who?", "response": "x", "history": [["A?"]]}, "'history' must be a list of pairs"),
+        ({"query": "Who?", "response": "x", "system": 5}, "'system' is a number; it must be a text"),
+        ({"instruction": ["x"], "output": "y"}, "'instruction' and 'input' must be texts"),
+        ({"prompt": "The sky is", "completion": ANSWER}, "'prompt' is a text, which TRL"),
+        ({"prompt": messages()[:1], "completion": " blue."}, "'completion' is a text, which TRL trains on"),
+        ({"prompt": [], "completion": ANSWER}, "'prompt' must be a list of at least one turn"),
+        ({"system": "A", "messages": [SYSTEM, *messages()]}, "has a system message and 'system' that differs"),
+        ({"messages": messages("<image>"), "image": "a", "images": ["b"]}, "has pictures under 'images' and 'image'"),
+        (
+            {"messages": [{"role": "user", "content": [{**PLACE, "index": 1}, TEXT]}, *ANSWER], "images": ["a.jpg"]},
+            "a place for a picture has the index 1 where picture 0 of the list comes next",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_form_cannot_mean_is_one_line(tmp_path, entry, fault):
+    assert fault in fault_of(write_lines(tmp_path / "a.jsonl", [entry]))
+
+
+def test_pictures_beside_messages_are_not_passed_over(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", [{"messages": messages()}, {"messages": messages(), "images": TWO}])
+    for format in ("auto", "openai"):
+        assert "has pictures under 'images' beside its messages, which is the format 'sharegpt'" in fault_of(
+            path, format=format
+        )
+    alone = write_lines(tmp_path / "b.jsonl", [{"messages": messages("<image>Who?"), "image": "a.jpg"}])
+    assert sources.open_source(alone).format == "sharegpt"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_pair_beside_messages_is_refused_and_no_matter_of_format(tmp_path, kind):
+    entry = {"prompt": "Who?", "messages": messages(), "chosen": messages(), "rejected": messages(answer="No")}
+    write = write_lines if kind == "jsonl" else write_parquet
+    assert "has 'chosen' and 'rejected', a pair of a better and a worse" in fault_of(
+        write(tmp_path / f"a.{kind}", [entry])
+    )
+    pair = {"prompt": messages()[:1], "chosen": messages()[1:], "rejected": messages(answer="No")[1:]}
+    assert "has 'chosen' and 'rejected', a pair of a" in faults_of(write(tmp_path / f"b.{kind}", [pair]))[0]
+
+
+def test_structures_of_nothing_are_nothing(tmp_path):
+    """As `datasets` writes parts of several kinds: the objects of the others are there, with nothing in them."""
+    empty = {"image_url": {"url": None, "detail": None}, "min_pixels": None}
+    asked = {"role": "user", "content": [{**TEXT, **empty}], "tool_calls": [{"function": {"name": None}}]}
+    entry = {"messages": [asked, *ANSWER], "objects": {"ref": [], "bbox": [[]]}}
+    ((record,), faults) = sources.read(write_lines(tmp_path / "a.jsonl", [entry]))
+    assert faults == [] and record.messages[0]["content"] == [TEXT]
+
+
+# --- what is content elsewhere ----------------------------------------------------------------------------------------
+
+FORMS = {
+    "records": {"id": "a", "messages": messages()},
+    "openai": {"messages": messages()},
+    "llava": {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "I"}]},
+    "sharegpt": {"messages": messages(), "images": []},
+    "query_response": {"query": "Who?", "response": "I"},
+    "alpaca": {"instruction": "Who?", "output": "I"},
+    "prompt_completion": {"prompt": messages()[:1], "completion": messages()[1:]},
+}
+ROWS = {
+    "table": {"image": "", "question": "Who?", "answer": "I"},
+    "chartqa": {"imgname": "a.png", "query": "Who?", "label": "I"},
+}
+
+
+@pytest.mark.parametrize("format", [*FORMS, *ROWS])
+@pytest.mark.parametrize("key", ["video", "videos", "audio", "audios", "video_path"])
+def test_media_that_are_no_images_are_refused_in_every_format(tmp_path, format, key):
+    entry = {**FORMS, **ROWS}[format]
+    path = tmp_path / "a.jsonl"
+    fault = fault_of(write_lines(path, [entry, {**entry, "id": "b", key: ["a.mp4"]}]), format=format)
+    assert f"line 2 (id 'b'): has {key!r}, and only text and images can be trained on: remove the record" in fault
+    nothing = [{**entry, "id": str(number), key: empty} for number, empty in enumerate([None, "", [], [None]])]
+    records, faults = sources.read(write_lines(path, nothing), format=format)
+    assert len(records) == 4 and faults == []
+
+
+@pytest.mark.parametrize("mark", ["<video>", "<audio>"])
+@pytest.mark.parametrize("format", [*FORMS, *ROWS])
+def test_marks_of_other_media_are_refused_in_every_format(tmp_path, format, mark):
+    entry = json.loads(json.dumps({**FORMS, **ROWS}[format]).replace("Who?", f"{mark}Who?"))
+    fault = fault_of(write_lines(tmp_path / "a.jsonl", [entry]), format=format)
+    assert (
+        "message 1" in fault
+        and f" contains '{mark}', and only text and images can be trained on: remove the record, or" in fault
+    )
+
+
+@pytest.mark.parametrize("kind", ["video", "video_url", "audio", "audio_url", "input_audio"])
+def test_parts_of_other_media_are_refused(tmp_path, kind):
+    asked = {"role": "user", "content": [{"type": kind, kind: "a.mp4"}, TEXT]}
+    for beside in ({}, {"images": []}):
+        fault = fault_of(write_lines(tmp_path / "a.jsonl", [{"messages": [asked, *ANSWER], **beside}]))
+        assert f"message 1, part 1 is of type '{kind}', and only text and images can be trained on" in fault
+
+
+@pytest.mark.parametrize("format", FORMS)
+@pytest.mark.parametrize(
+    ("column", "fault"),
+    [
+        ({"tools": [{"type": "function"}]}, "has 'tools', and tool calls are not supported"),
+        ({"tools": '[{"name": "a"}]'}, "has 'tools', and tool calls are not supported"),
+        ({"rejected": "x", "chosen": "y"}, "has 'chosen' and 'rejected', a pair of a better and a worse answer"),
+        ({"rejected_response": "x"}, "has 'rejected_response', a pair of a better and a worse answer"),
+        ({"label": False}, "has 'label' False, which marks a good or a bad answer"),
+        ({"kto_tag": True}, "has 'kto_tag' True, which marks a good or a bad answer"),
+        ({"input_ids": [1, 2], "completion_mask": [0, 1]}, "is tokenised already ('input_ids', 'completion_mask')"),
+        ({"objects": {"bbox": [[1, 2, 3, 4]]}}, "has 'objects', boxes that are not written into the text here"),
+        ({"chat_template_kwargs": {"a": 1}}, "has 'chat_template_kwargs', and the template is the model's"),
+    ],
+)
+def test_columns_that_are_content_to_other_trainers_are_refused(tmp_path, format, column, fault):
+    path = write_lines(tmp_path / "a.jsonl", [{**FORMS[format], **column}])
+    assert fault in fault_of(path, format=format)
+
+
+@pytest.mark.parametrize("format", [*FORMS, *ROWS])
+def test_other_columns_and_empty_ones_change_nothing(tmp_path, format):
+    entry = {**FORMS, **ROWS}[format]
+    notes = {"source": "web", "score": 0.5, "licence": None, "topics": ["a"], "label_name": "x", "labels": ["a", "b"]}
+    empty = {"tools": "[]", "videos": [None], "objects": {}, "rejected": "", "chosen": None, "functions": []}
+    source = sources.open_source(write_lines(tmp_path / "a.jsonl", [entry, {**entry, **notes, **empty}]), format=format)
+    assert source[0].messages == source[1].messages
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}
+TOOLS = {
+    "OpenAI": {"messages": [messages()[0], CALL, {"role": "tool", "tool_call_id": "1", "content": "5"}, *ANSWER]},
+    "OpenAI, old": {"messages": [messages()[0], {"role": "function", "name": "f", "content": "5"}, *ANSWER]},
+    "LLaMA-Factory": {
+        "conversations": [
+            {"from": speaker, "value": "x"} for speaker in ("human", "function_call", "observation", "gpt")
+        ],
+        "images": [],
+    },
+    "LLaMA-Factory v1": {
+        "messages": [
+            messages()[0],
+            {"role": "assistant", "content": [{"type": "tool_call", "value": "{}"}]},
+            *messages(),
+        ]
+    },
+    "ms-swift": {"messages": [messages()[0], {"role": "tool_call", "content": "{}"}, *ANSWER], "images": []},
+}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_turns_of_tools_are_refused_by_name_and_nothing_else_is_said_of_them(tmp_path, name):
+    entry = as_arrow(TOOLS[name])
+    for path in (write_lines(tmp_path / "a.jsonl", [entry]), write_parquet(tmp_path / "a.parquet", [entry])):
+        for fault in faults_of(path):
+            assert "tool" in fault and "tool calls are not supported: remove the record, or leave such records" in fault
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory):
+    from tests.tiny_models import save_tiny
+
+    folder = tmp_path_factory.mktemp("model")
+    save_tiny(folder)
+    return description.read_processor(folder, description.read_config(folder), (4, 16))
+
+
+def opened(processor, path, **data):
+    ledger = Ledger()
+    data = {**default_config().data.to_dict(), "path": str(path), "threads": 1, **data}
+    dataset, faults = loader.open_dataset(data, processor, ledger=ledger, complete=True, seed=0)
+    return dataset, faults or dataset.examples.faults, ledger
+
+
+def test_records_with_tools_and_videos_are_dropped_where_that_is_asked(processor, tmp_path):
+    entries = [{"messages": messages()}, *TOOLS.values(), {"messages": messages(), "videos": ["a.mp4"]}]
+    path = write_lines(tmp_path / "a.jsonl", [entry for entry in entries if "messages" in entry])
+    dataset, faults, ledger = opened(processor, path, on_error="drop")
+    assert faults == [] and (dataset.examples.sizes[0][:, 0] >= 0).tolist() == [True] + [False] * 5
+    assert any("has 'videos'" in reason for reason in ledger.reasons(20))
+
+
+# --- ids, numbers, long cells -----------------------------------------------------------------------------------------
+
+
+def test_repeated_ids_of_other_formats_are_made_unique_in_order_and_counted(processor, tmp_path):
+    entries = [{**FORMS["llava"], "id": name} for name in ("a", "a", "a (2)", "b", "a")]
+    path = write_lines(tmp_path / "a.jsonl", entries)
+    notes: list[str] = []
+    records, faults = sources.read(path, notes=notes)
+    assert [record.id for record in records] == ["a", "a (2)", "a (2) (2)", "b", "a (3)"] and faults == []
+    assert notes == [f"{path}: 3 records have ids that an earlier record has; they are told apart by their order"]
+    sources.write(tmp_path / "b.jsonl", records, format="records")
+    again: list[str] = []
+    assert len(sources.read(tmp_path / "b.jsonl", notes=again)[0]) == 5 and again == []
+    _, faults, ledger = opened(processor, path)
+    # The third "a (2)" is no repetition until the ids of a reading in order are given.
+    assert faults == [] and ledger.summary() == "2 repaired (repeated id)"
+    assert ledger.reasons(5) == [
+        f"{path}: 2 records have ids that an earlier record has; they are told apart by their order"
+    ]
+    _, faults, ledger = opened(processor, path, share=0.8)  # four of the five, found through a chain of files
+    assert faults == [] and "repaired (repeated id)" in ledger.summary()
+
+
+@pytest.mark.parametrize("format", ["openai", "sharegpt", "query_response", "alpaca", "prompt_completion", "table"])
+def test_no_other_format_insists_on_ids(tmp_path, format):
+    entry = {**{**FORMS, **ROWS}[format], "id": 7}
+    records, faults = sources.read(write_lines(tmp_path / "a.jsonl", [entry] * 3), format=format)
+    assert [record.id for record in records] == ["7", "7 (2)", "7 (3)"] and faults == []
+
+
+def test_own_records_insist_on_ids(processor, tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", [FORMS["records"]] * 2)
+    assert "the id 'a' is already that of line 1; give each record its own, or name the format" in fault_of(path)
+    _, (fault,), _ = opened(processor, path)
+    assert "the id 'a' is an earlier record's; give each its own" in fault
+    _, faults, ledger = opened(processor, path, format="openai")
+    assert faults == [] and ledger.summary() == "1 repaired (repeated id)"
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("3", "3"),
+        ("3.10", "3.10"),
+        ("-0.50", "-0.50"),
+        ("1e5", "1e5"),
+        ("12345678901234567890", "12345678901234567890"),
+    ],
+)
+def test_answers_that_are_numbers_are_the_text_they_were_written_as(tmp_path, written, text):
+    entries = [
+        '{"messages": [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": NUMBER}]}',
+        '{"conversations": [{"from": "human", "value": "How many?"}, {"from": "gpt", "value": NUMBER}]}',
+        '{"image": "", "question": "How many?", "answer": NUMBER}',
+        '{"image": "", "question": "How many?", "answers": [NUMBER, NUMBER]}',
+        '{"query": "How many?", "response": NUMBER}',
+        '{"instruction": "How many?", "output": NUMBER}',
+        '{"imgname": "a.png", "query": "How many?", "label": NUMBER}',
+        '{"image": "a.png", "question": "How many?", "answers": [{"answer": NUMBER}], "answerable": 1}',
+    ]
+    for number, entry in enumerate(entries):
+        for suffix, around in ((".jsonl", "{}"), (".json", "[{}]")):
+            path = tmp_path / f"{number}{suffix}"
+            path.write_text(around.replace("{}", entry.replace("NUMBER", written)))
+            ((record,), faults) = sources.read(path)
+            assert faults == [] and record.messages[-1]["content"] == text
+            assert record.answers in (None, [text], [text, text])
+
+
+@pytest.mark.parametrize("written", ["true", "NaN", "Infinity", "[3]", "null"])
+def test_an_answer_that_is_no_number_and_no_text_is_refused(tmp_path, written):
+    entry = '{"image": "", "question": "How many?", "answer": ANSWER}'
+    (tmp_path / "a.jsonl").write_text(entry.replace("ANSWER", written))
+    assert "the answer is" in fault_of(tmp_path / "a.jsonl")
+
+
+def test_cells_longer_than_the_csv_module_reads_by_itself_are_read(tmp_path):
+    rows = [["image", "question", "answer"], ["", "Who?", "x" * 140_000], ["", "Why?", "y" * 200_000]]
+    limit = csv.field_size_limit(131_072)
+    try:
+        with open(tmp_path / "a.csv", "w", newline="", encoding="utf-8") as table:
+            csv.writer(table).writerows(rows)
+        source = sources.open_source(tmp_path / "a.csv")
+        csv.field_size_limit(131_072)  # as in a worker process, which has not opened the file
+        assert [len(source[index].messages[1]["content"]) for index in range(2)] == [140_000, 200_000]
+    finally:
+        csv.field_size_limit(limit)
