@@ -16,7 +16,7 @@ import numpy as np
 
 from data_pipeline import sources
 from data_pipeline.buckets import Costs, choose_buckets
-from data_pipeline.examples import Examples, Part
+from data_pipeline.examples import UNKNOWN, Examples, Part
 from data_pipeline.ledger import Ledger
 from data_pipeline.mixture import Mixture
 from data_pipeline.mixture import Part as Share
@@ -194,7 +194,7 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
     """
     sizes = measured_sizes(dataset)
     if not len(sizes):
-        raise InputError(f"{', '.join(part.name for part in dataset.examples.parts)}: no example can be trained on")
+        raise InputError(_nothing_left(dataset, "can be trained on"))
     buckets = choose_buckets(
         sizes,
         rows=batch["rows"],
@@ -226,13 +226,24 @@ def fit(dataset: Dataset, buckets: Sequence[Bucket]) -> None:
     if dataset.examples.faults:
         raise InputError(dataset.examples.faults)
     if not len(_usable(np.concatenate(dataset.examples.sizes))):
-        names = ", ".join(part.name for part in dataset.examples.parts)
-        raise InputError(
-            [
-                f"{names}: no example fits a row (data.too_large is {dataset.examples.too_large!r})",
-                *dataset.ledger.reasons(5),
-            ]
-        )
+        how = f"fits a row (data.too_large is {dataset.examples.too_large!r})"
+        raise InputError(_nothing_left(dataset, how))
+
+
+def _nothing_left(dataset: Dataset, what: str) -> list[str]:
+    """The fault lines of a data set without a usable example: how many were left out of which kind, and each reason."""
+    names = ", ".join(part.name for part in dataset.examples.parts)
+    looked_at = sum(int((sizes[:, 0] != UNKNOWN).sum()) for sizes in dataset.examples.sizes)
+    counts = dataset.ledger.summary() or "see the faults"
+    return [f"{names}: no example {what}; of {looked_at:,} looked at: {counts}", *dataset.ledger.reasons()]
+
+
+def remedy(count: int) -> str:
+    """What may be done about records that cannot be used, instead of mending them."""
+    return (
+        f"or train without {'this record' if count == 1 else 'such records'}: --config.data.on_error=drop leaves out "
+        "what cannot be used, and notes each with its reason in the run's ledger.jsonl"
+    )
 
 
 def _usable(sizes: np.ndarray) -> np.ndarray:
@@ -356,7 +367,7 @@ def make_loader(
             raise InputError(
                 [
                     f"nothing of {lost} batches in a row can be read; is the disk still there?",
-                    *dataset.ledger.reasons(3),
+                    *dataset.ledger.reasons(),
                 ]
             )
         following = iter(loaded)

@@ -31,6 +31,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError
+from vlm_jax.fault_list import printable
 
 FLAGS = flags.FLAGS
 
@@ -77,7 +78,7 @@ def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:
     except _UsageError as error:
         return _fail(f"{error} (--help lists the flags)", status=2)
     except InputError as error:
-        return _fail(*error.faults)
+        return _fail(*printable(error.faults))
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
     except OSError as error:

@@ -95,7 +95,7 @@ def main(config: ConfigDict) -> None:
             seed=config.train.seed,
             progress=measuring,
         )
-        faults += wrong
+        faults += [*wrong, loader.remedy(len(wrong))] if wrong else []
     if dataset is not None and mesh is not None:
         ways = meshes.row_shards(mesh) * batch.accumulate
         with gathered(faults):
@@ -112,7 +112,7 @@ def main(config: ConfigDict) -> None:
     )
     steps = len(plan)
     if not steps:
-        raise InputError("no batches: nothing of the data can be used")
+        raise InputError(["no batches: nothing of the data can be used", *dataset.ledger.reasons()])
     say(inspection.summary(dataset, plan, steps))
     told = dataset.ledger.summary()
     trainer = Trainer(config, model, mesh, steps)
