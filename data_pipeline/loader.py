@@ -22,6 +22,7 @@ from data_pipeline.mixture import Mixture
 from data_pipeline.mixture import Part as Share
 from data_pipeline.packing import WINDOW, Bucket, Plan
 from data_pipeline.pictures import Pictures
+from data_pipeline.sources.columns import faults_of as columns_faults
 from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import VLMConfig
@@ -36,7 +37,7 @@ _SAMPLED_WINDOWS = 4  # that row sizes are chosen from, where not everything is 
 
 PART = {"path": "", "weight": 1.0, "seed": 0, "max_visual_tokens": 0}
 """What a part of a mixture may say, beside `SHARED`; 0 visual tokens: the model's."""
-SHARED = ("format", "image_root", "answer", "share")
+SHARED = ("format", "image_root", "answer", "share", "columns", "question")
 """Settings of all data that a part may have otherwise."""
 
 
@@ -86,6 +87,10 @@ def _checked_part(name: str, given: Any, faults: list[str]) -> dict[str, Any]:
     want("format", lambda value: value in sources.FORMATS, f"one of {', '.join(sources.FORMATS)}")
     want("image_root", lambda value: isinstance(value, str), "a folder")
     want("answer", lambda value: value in sources.ANSWERS, f"one of {', '.join(sources.ANSWERS)}")
+    if "columns" in sound and (wrong := columns_faults(sound["columns"], f"{place}.columns")):
+        faults += wrong
+        del sound["columns"]
+    want("question", lambda value: isinstance(value, str), "a text")
     want("share", lambda value: isinstance(value, int | float) and 0 < value <= 1, "a share above 0, up to 1")
     return sound
 
@@ -100,7 +105,10 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> t
       InputError: with the faults of all parts.
     """
     named = dict(data["mixture"]) or {"data": {"path": data["path"]}}
-    parts, shares, faults = [], [], []
+    parts, shares = [], []
+    faults = columns_faults(data["columns"], "config.data.columns")
+    if faults:
+        raise InputError(faults)
     images = processor.images
     for name, given in named.items():
         defaults = {**PART, **{key: data[key] for key in SHARED}}
@@ -117,6 +125,8 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> t
                         image_root=settings["image_root"] or None,
                         answer=settings["answer"],
                         seed=settings["seed"],
+                        columns=settings["columns"],
+                        question=settings["question"],
                     )
                 )
         if held:

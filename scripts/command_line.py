@@ -309,6 +309,13 @@ def _override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> No
             except ValueError as error:
                 shown = "" if text is None else f", not {text!r}"
                 faults.append(f"--{key}: needs {error}{shown}")
+        elif (mapping := _empty_group(config, key)) is not None:
+            value = _literal(text or "")
+            if isinstance(value, dict):
+                with mapping.unlocked():
+                    mapping.update(value)
+            else:
+                faults.append(f"--{key}: needs a mapping such as {{'image': 'img_path'}}, not {text!r}")
         elif members := [other for other in settings if other.startswith(f"{key}.")]:
             faults.append(f"--{key}: is a group of settings; set one of them: {', '.join(members)}")
         else:
@@ -316,6 +323,14 @@ def _override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> No
             faults.append(f"--{key}: no such setting" + (f"; did you mean {near}?" if near else ""))
     if faults:
         raise InputError(faults)
+
+
+def _empty_group(config: ConfigDict, key: str) -> ConfigDict | None:
+    """The group of that name, `config.a.b`, where it holds nothing: its keys are for the person to choose."""
+    group = config
+    for name in key.split(".")[1:]:
+        group = group.get(name) if isinstance(group, ConfigDict) else None
+    return group if isinstance(group, ConfigDict) and not len(group) else None
 
 
 def _likeness(key: str, other: str) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data_pipeline.records import TEXT_FIELDS
+from data_pipeline.sources import csv_files
 from data_pipeline.sources.containers import Entries, Entry
 from data_pipeline.sources.forms import keys_of
 from vlm_jax.errors import InputError
@@ -20,8 +21,6 @@ READ = (
 )
 """What an entry's parts may be called by a mapping: the keys that forms read."""
 _ASKS = ("messages", "conversations", "prompt", "query")
-_LOOKED_AT = 1000
-"""Entries that are looked at for a column before it counts as one that no entry has."""
 
 
 def faults_of(columns: Any, place: str) -> list[str]:
@@ -54,7 +53,10 @@ class RenamedEntries(Entries):
         if faults := faults_of(columns, f"{entries.path}: columns"):
             raise InputError(faults)
         self.path, self.key, self.header, self.lists = entries.path, entries.key, entries.header, entries.lists
+        if entries.path.lower().endswith(csv_files.SUFFIXES):  # whose names are read without regard to case
+            columns = {ours: theirs.strip().lower() for ours, theirs in columns.items()}
         self._entries, self._columns, self._question = entries, dict(columns), question
+        self._named = {*self._columns, *self._columns.values()}
         self._check_columns()
 
     def __len__(self) -> int:
@@ -88,12 +90,12 @@ class RenamedEntries(Entries):
     def _check_columns(self) -> None:
         missing = dict(self._columns)
         found: dict[str, None] = {}
-        for number, value in enumerate(self._entries.objects()):
+        for value in self._entries.objects():
             found.update(dict.fromkeys(map(str, value)))
             missing = {ours: theirs for ours, theirs in missing.items() if theirs not in value}
-            if not missing or number == _LOOKED_AT:
-                break
-        if not missing or not found:
+            if not missing:
+                return
+        if not found:
             return
         faults = []
         for ours, theirs in missing.items():

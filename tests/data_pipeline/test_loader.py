@@ -414,9 +414,8 @@ def test_a_long_answer_is_cut_to_the_supervised_positions_of_a_row(model, tmp_pa
     ],
 )
 @pytest.mark.parametrize("steps", [0, 4])
-def test_where_everything_is_left_out_the_reasons_are_told_with_their_counts(
-    model, tmp_path, rows, kind, reason, steps
-):
+def test_where_everything_is_left_out_the_reasons_are_told(model, tmp_path, monkeypatch, rows, kind, reason, steps):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "t.csv").write_text("image,question,answer\n" + "\n".join(rows) + "\n")
     with pytest.raises(InputError) as caught:
         Run(model, data={"path": str(tmp_path / "t.csv"), "on_error": "drop"}, steps=steps)
@@ -425,3 +424,18 @@ def test_where_everything_is_left_out_the_reasons_are_told_with_their_counts(
     assert len(reasons) == 30 and all(reason in line for line in reasons)
     shown = printable(caught.value.faults)
     assert len(shown) == 13 and shown[11].startswith("and 20 more like the last of these: ")
+
+
+def test_parts_of_a_mixture_have_columns_of_their_own(model, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"q": "Who?", "a": "I.", "img": ""}))
+    (tmp_path / "b.csv").write_text("image,question,answer\n,What?,It.\n")
+    columns = {"image": "img", "question": "q", "answer": "a"}
+    mixture = {
+        "a": {"path": str(tmp_path / "a.jsonl"), "columns": columns},
+        "b": {"path": str(tmp_path / "b.csv")},
+    }
+    assert len(Run(model, data={"path": "", "mixture": mixture}, epochs=1).dataset.examples) == 2
+    for wrong in ({"columns": {"imge": "img"}}, {"question": 3}):
+        mixture["a"].update(wrong)
+        with pytest.raises(InputError, match="config.data.mixture.a.*(nothing called 'imge' is read|question is 3)"):
+            Run(model, data={"path": "", "mixture": mixture})
