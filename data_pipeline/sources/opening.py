@@ -19,13 +19,15 @@ from data_pipeline.sources.parquet_files import SUFFIXES as PARQUET_SUFFIXES
 from data_pipeline.sources.parquet_files import ParquetEntries
 from data_pipeline.sources.tfds_folders import MARK as TFDS_MARK
 from data_pipeline.sources.tfds_folders import TfdsEntries
+from data_pipeline.sources.webdataset_files import SUFFIXES as TAR_SUFFIXES
+from data_pipeline.sources.webdataset_files import WebDatasetEntries, expanded
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 
-KINDS = ("imagefolder", "parquet", "arrayrecord", "tfds", "arrow")
+KINDS = ("imagefolder", "parquet", "arrayrecord", "tfds", "arrow", "webdataset")
 """Kinds of file that may be asked for by name; JSON and CSV follow from the form that is asked for."""
 LINE_SUFFIXES = (".jsonl", ".ndjson")
-SUFFIXES = (".json", *LINE_SUFFIXES, *csv_files.SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES, MARKS[0])
+SUFFIXES = (".json", *LINE_SUFFIXES, *csv_files.SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES, *TAR_SUFFIXES, MARKS[0])
 _BEGINNINGS = {
     b"PAR1": ("a Parquet file", "correct its extension"),
     b"PK\x03\x04": ("a zip archive or an Excel sheet", "unpack it, or save the sheet as CSV"),
@@ -58,6 +60,10 @@ def open_entries(path: str, kind: str = "auto", question: str = "") -> Entries:
         return ImageFolderEntries(path)
     if kind == "tfds":
         return TfdsEntries(path)
+    if kind == "webdataset":
+        if "{" in path and not locations.is_file(path):
+            return WebDatasetEntries(path, expanded(path))
+        return WebDatasetEntries(path, _shards(path, TAR_SUFFIXES, together=True))
     if kind == "arrow":
         return ArrowEntries(path)
     if kind == "parquet":
@@ -83,6 +89,7 @@ def _kind(path: str) -> str:
             "imagefolder": any(file in names for file in METADATA),
             "tfds": TFDS_MARK in names and not is_saved(path),
             "arrow": is_saved(path),
+            "webdataset": any(_is_one(file, TAR_SUFFIXES) for file in names),
             "parquet": any(_is_one(file, PARQUET_SUFFIXES) for file in names),
             "arrayrecord": TFDS_MARK not in names and any(_is_one(file, MARKS) for file in names),
         }
@@ -101,6 +108,8 @@ def _kind(path: str) -> str:
         name = found[0]
     if _is_one(name, PARQUET_SUFFIXES):
         return "parquet"
+    if _is_one(name, TAR_SUFFIXES):
+        return "webdataset"
     if _is_one(name, ARROW_SUFFIXES):
         return "arrow"
     return "arrayrecord" if _is_one(name, MARKS) else "text"
@@ -142,8 +151,11 @@ def _is_one(name: str, marks: tuple[str, ...]) -> bool:
     return _SHARD.sub("", name.lower()).endswith(marks)
 
 
-def _shards(path: str, marks: tuple[str, ...]) -> list[str]:
+def _shards(path: str, marks: tuple[str, ...], *, together: bool = False) -> list[str]:
     """The files of a path: itself, those in the folder, or those that fit the pattern.
+
+    Args:
+      together: the files of a folder are one set whatever they are called.
 
     Raises:
       InputError: there are none, or those of several sets.
@@ -158,7 +170,7 @@ def _shards(path: str, marks: tuple[str, ...]) -> list[str]:
     if not names:
         raise InputError(f"{path}: no file with {' or '.join(marks)} is there")
     sets = list(dict.fromkeys(_SHARD.sub("", name) for name in names))
-    if len(sets) > 1 and pattern == "*":
+    if len(sets) > 1 and pattern == "*" and not together:
         raise InputError(
             f"{path}: holds several sets ({', '.join(sets[:8])}); name one, or the files of one by a pattern with *"
         )
