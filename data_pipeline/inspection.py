@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 
 from data_pipeline import loader
 from data_pipeline.examples import UNKNOWN
+from data_pipeline.ledger import DROPPED, UNUSABLE
 from data_pipeline.packing import Bucket, Plan, Planned, unused_shares
+from vlm_jax.fault_list import shortened
 
 _BAR = 40  # characters of the longest bar
 
@@ -74,7 +76,9 @@ def report(dataset: loader.Dataset, buckets: Sequence[Bucket], config: ConfigDic
     lines += _batches(dataset, buckets, planned)
     lines.append(f"  {_epoch(dataset, planned)}")
     lines += ["", f"left out or changed: {dataset.ledger.summary() or 'nothing'}"]
-    lines += [f"  {reason}" for reason in dataset.ledger.reasons(10)]
+    lines += [f"  {reason}" for reason in shortened(dataset.ledger.reasons(), shown=3)]
+    if (dropped := sum(dataset.ledger.counts[DROPPED, kind] for kind in UNUSABLE)) and config.data.on_error == "stop":
+        lines.append(f"  {loader.remedy(dropped)}")
     if dataset.ledger.summary() and (config.data.too_large == "error" or config.data.on_error == "stop"):
         lines.append(
             f"with data.on_error={config.data.on_error} and data.too_large={config.data.too_large}, training stops at "

@@ -3,13 +3,14 @@
 One JSON line each in `ledger.jsonl` beside the run, and counts for the console. Deciding is `examples`'.
 """
 
-import itertools
 import json
 import threading
 from collections import Counter
 from pathlib import Path
 
 DROPPED, REPAIRED = "dropped", "repaired"
+UNUSABLE = ("record", "picture", "conversation", "unreadable")
+"""Kinds of reason for which a record is left out whatever the sizes of rows are."""
 
 
 class Ledger:
@@ -56,11 +57,9 @@ class Ledger:
         """The counts in a line; empty where every record is used as it stands."""
         return ", ".join(f"{count:,} {action} ({kind})" for (action, kind), count in sorted(self.counts.items()))
 
-    def reasons(self, most: int) -> list[str]:
-        """The first so many reasons, and how many more there are."""
-        lines = [json.loads(line)["reason"] for line in itertools.islice(self._noted.values(), most)]
-        rest = len(self._noted) - len(lines)
-        return [*lines, f"and {rest:,} more"] if rest > 0 else lines
+    def reasons(self) -> list[str]:
+        """The reason of everything that was noted, each a line; `vlm_jax.fault_list` makes many of them readable."""
+        return [json.loads(line)["reason"] for line in self._noted.values()]
 
     def _write(self, lines: list[str]) -> None:
         if self._path is not None and lines:

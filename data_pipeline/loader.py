@@ -16,12 +16,13 @@ import numpy as np
 
 from data_pipeline import identity, run_length, sources
 from data_pipeline.buckets import Costs, choose_buckets
-from data_pipeline.examples import Examples, Part
+from data_pipeline.examples import UNKNOWN, Examples, Part
 from data_pipeline.ledger import Ledger
 from data_pipeline.mixture import Mixture
 from data_pipeline.mixture import Part as Share
 from data_pipeline.packing import WINDOW, Bucket, Course, Plan
 from data_pipeline.pictures import Pictures
+from data_pipeline.sources.columns import faults_of as columns_faults
 from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import VLMConfig
@@ -36,7 +37,7 @@ _SAMPLED_WINDOWS = 4  # that row sizes are chosen from, where not everything is 
 
 PART = {"path": "", "weight": 1.0, "seed": 0, "max_visual_tokens": 0}
 """What a part of a mixture may say, beside `SHARED`; 0 visual tokens: the model's."""
-SHARED = ("format", "image_root", "answer", "share")
+SHARED = ("format", "image_root", "answer", "share", "columns", "question")
 """Settings of all data that a part may have otherwise."""
 
 
@@ -86,6 +87,10 @@ def _checked_part(name: str, given: Any, faults: list[str]) -> dict[str, Any]:
     want("format", lambda value: value in sources.FORMATS, f"one of {', '.join(sources.FORMATS)}")
     want("image_root", lambda value: isinstance(value, str), "a folder")
     want("answer", lambda value: value in sources.ANSWERS, f"one of {', '.join(sources.ANSWERS)}")
+    if "columns" in sound and (wrong := columns_faults(sound["columns"], f"{place}.columns")):
+        faults += wrong
+        del sound["columns"]
+    want("question", lambda value: isinstance(value, str), "a text")
     want("share", lambda value: isinstance(value, int | float) and 0 < value <= 1, "a share above 0, up to 1")
     return sound
 
@@ -100,7 +105,10 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> t
       InputError: with the faults of all parts.
     """
     named = dict(data["mixture"]) or {"data": {"path": data["path"]}}
-    parts, shares, faults = [], [], []
+    parts, shares = [], []
+    faults = columns_faults(data["columns"], "config.data.columns")
+    if faults:
+        raise InputError(faults)
     images = processor.images
     for name, given in named.items():
         defaults = {**PART, **{key: data[key] for key in SHARED}}
@@ -117,6 +125,8 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> t
                         image_root=settings["image_root"] or None,
                         answer=settings["answer"],
                         seed=settings["seed"],
+                        columns=settings["columns"],
+                        question=settings["question"],
                     )
                 )
         if held:
@@ -194,7 +204,7 @@ def row_buckets(dataset: Dataset, batch: Mapping[str, int], model: VLMConfig, *,
     """
     sizes = measured_sizes(dataset)
     if not len(sizes):
-        raise InputError(f"{', '.join(part.name for part in dataset.examples.parts)}: no example can be trained on")
+        raise InputError(_nothing_left(dataset, "can be trained on"))
     buckets = choose_buckets(
         sizes,
         rows=batch["rows"],
@@ -226,13 +236,24 @@ def fit(dataset: Dataset, buckets: Sequence[Bucket]) -> None:
     if dataset.examples.faults:
         raise InputError(dataset.examples.faults)
     if not len(_usable(np.concatenate(dataset.examples.sizes))):
-        names = ", ".join(part.name for part in dataset.examples.parts)
-        raise InputError(
-            [
-                f"{names}: no example fits a row (data.too_large is {dataset.examples.too_large!r})",
-                *dataset.ledger.reasons(5),
-            ]
-        )
+        how = f"fits a row (data.too_large is {dataset.examples.too_large!r})"
+        raise InputError(_nothing_left(dataset, how))
+
+
+def _nothing_left(dataset: Dataset, what: str) -> list[str]:
+    """The fault lines of a data set without a usable example: how many were left out of which kind, and each reason."""
+    names = ", ".join(part.name for part in dataset.examples.parts)
+    looked_at = sum(int((sizes[:, 0] != UNKNOWN).sum()) for sizes in dataset.examples.sizes)
+    counts = dataset.ledger.summary() or "see the faults"
+    return [f"{names}: no example {what}; of {looked_at:,} looked at: {counts}", *dataset.ledger.reasons()]
+
+
+def remedy(count: int) -> str:
+    """What may be done about records that cannot be used, instead of mending them."""
+    return (
+        f"or train without {'this record' if count == 1 else 'such records'}: --config.data.on_error=drop leaves out "
+        "what cannot be used, and notes each with its reason in the run's ledger.jsonl"
+    )
 
 
 def _usable(sizes: np.ndarray) -> np.ndarray:
@@ -410,7 +431,7 @@ def make_loader(
             raise InputError(
                 [
                     f"nothing of {lost} batches in a row can be read; is the disk still there?",
-                    *dataset.ledger.reasons(3),
+                    *dataset.ledger.reasons(),
                 ]
             )
         following = iter(loaded)

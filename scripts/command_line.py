@@ -32,6 +32,7 @@ from ml_collections import ConfigDict
 from setting_comments import comments_of
 from setting_words import nearest
 from vlm_jax.errors import InputError
+from vlm_jax.fault_list import printable
 from vlm_jax.parallel.starting import tpu_is_absent
 
 FLAGS = flags.FLAGS
@@ -82,7 +83,7 @@ def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:
     except _UsageError as error:
         return _fail(f"{error} (--help lists the flags)", status=2)
     except InputError as error:
-        return _fail(*error.faults)
+        return _fail(*printable(error.faults))
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
     except OSError as error:
@@ -325,6 +326,13 @@ def _override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> No
             except ValueError as error:
                 shown = "" if text is None else f", not {text!r}"
                 faults.append(f"--{key}: needs {error}{shown}")
+        elif (mapping := _empty_group(config, key)) is not None:
+            value = _literal(text or "")
+            if isinstance(value, dict):
+                with mapping.unlocked():
+                    mapping.update(value)
+            else:
+                faults.append(f"--{key}: needs a mapping such as {{'image': 'img_path'}}, not {text!r}")
         elif members := [other for other in settings if other.startswith(f"{key}.")]:
             faults.append(f"--{key}: is a group of settings; set one of them: {', '.join(members)}")
         else:
@@ -351,6 +359,14 @@ def _choose_alternative(
             for group, name in (place for key, place in held.items() if key not in chosen):
                 group[name] = 0
     return faults
+
+
+def _empty_group(config: ConfigDict, key: str) -> ConfigDict | None:
+    """The group of that name, `config.a.b`, where it holds nothing: its keys are for the person to choose."""
+    group = config
+    for name in key.split(".")[1:]:
+        group = group.get(name) if isinstance(group, ConfigDict) else None
+    return group if isinstance(group, ConfigDict) and not len(group) else None
 
 
 def _value(group: ConfigDict, name: str, text: str | None, optional: bool) -> Any:

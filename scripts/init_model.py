@@ -13,11 +13,21 @@ from pathlib import Path
 from absl import flags
 
 import command_line
+from data_pipeline import sources
+from data_pipeline.sources.containers import opening
 from vlm_jax.errors import InputError
+
+PLAIN = (".txt", ".md")
+"""Extensions of files whose lines are texts as they are."""
 
 flags.DEFINE_string("output", None, "folder to write", required=True)
 flags.DEFINE_string("preset", "tiny", "size: tiny or small (or a published size: 3b, 7b, 32b, 72b)")
-flags.DEFINE_multi_string("text", None, "text, CSV or JSON files the tokenizer is trained on", required=True)
+flags.DEFINE_multi_string(
+    "text",
+    None,
+    "what the tokenizer is trained on: data of any format that training reads, or .txt and .md",
+    required=True,
+)
 flags.DEFINE_integer("vocab", 1024, "tokens of the tokenizer, at most")
 flags.DEFINE_integer("max_visual_tokens", 256, "visual tokens a picture takes by default, at most")
 flags.DEFINE_integer("seed", 0, "seed of the weights")
@@ -36,7 +46,7 @@ def main() -> None:
     least = 256 + len(SPECIAL_TOKENS)
     if given.vocab < least:
         raise InputError(f"--vocab={given.vocab}: at least {least}, for all bytes and the special tokens")
-    texts = [text for path in given.text for text in lines(Path(path))]
+    texts = [text for path in given.text for text in lines(path)]
 
     import jax
     import jax.numpy as jnp
@@ -78,16 +88,26 @@ def main() -> None:
     print(f"{target}: {count:,} parameters, {vocab} tokens, random weights")
 
 
-def lines(path: Path) -> list[str]:
-    """Text to train a tokenizer on; JSON's escapes are undone, so that any script is seen as it is written."""
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix not in (".json", ".jsonl"):
-        return text.splitlines()
-    try:
-        parts = [text] if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
-        return [json.dumps(json.loads(part), ensure_ascii=False) for part in parts]
-    except ValueError as error:
-        raise InputError(f"--text={path}: broken JSON ({error})") from None
+def lines(path: str) -> list[str]:
+    """Text to train a tokenizer on: the lines of a plain text file, or every text of a data set in any format.
+
+    Raises:
+      InputError: what training would refuse; every fault.
+    """
+    if Path(path).suffix.lower() in PLAIN and Path(path).is_file():
+        with opening(path):
+            return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    records, faults = sources.read(path, training=False)
+    if faults:
+        raise InputError(faults)
+    texts = []
+    for record in records:
+        for message in record.messages:
+            content = message["content"]
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            texts += [line for part in parts if part["type"] == "text" for line in part["text"].splitlines()]
+        texts += record.answers or []
+    return texts
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
             seed=config.train.seed,
             progress=measuring,
         )
-        faults += wrong
+        faults += [*wrong, loader.remedy(len(wrong))] if wrong else []
     if dataset is not None and mesh is not None:
         ways = meshes.row_shards(mesh) * batch.accumulate
         with gathered(faults):
@@ -130,7 +130,7 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
     if earlier is not None:
         earlier.check_steps(steps)
     if not steps:
-        raise InputError("no batches: nothing of the data can be used")
+        raise InputError(["no batches: nothing of the data can be used", *dataset.ledger.reasons()])
     say(inspection.summary(dataset, plan, steps))
     told = dataset.ledger.summary()
     change = earlier and earlier.change_of_stages(config.train.first.share, steps)

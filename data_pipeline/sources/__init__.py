@@ -11,12 +11,13 @@ import dataclasses
 import difflib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_pipeline.records import Record
 from data_pipeline.sources import containers
 from data_pipeline.sources.chain import Chain
+from data_pipeline.sources.columns import RenamedEntries
 from data_pipeline.sources.detection import FORMS, detect
 from data_pipeline.sources.forms import ANSWERS, Options
 from data_pipeline.sources.opening import KINDS, folder_of, open_entries
@@ -40,6 +41,8 @@ def open_source(
     training: bool = True,
     answer: str = "majority",
     seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+    question: str = "",
 ) -> Source:
     """Opens a data set without reading its records.
 
@@ -52,10 +55,13 @@ def open_source(
       training: every conversation must end with an answer. An evaluation set may end with the question.
       answer: where several answers are given, the one to train on: the `majority`'s, the `first`, or one `sampled`.
       seed: of the sampled answers.
+      columns: our name to the column or key of the data that holds it, `{"image": "img_path"}`.
+      question: asked by entries that ask nothing themselves: captions, and pictures in folders by class.
 
     Raises:
       InputError: the file cannot be read at all: missing, empty, not UTF-8, broken JSON, of an unknown or ambiguous
-        format, without the keys of its format, without answers to train on, or an image root that is not a folder.
+        format, without the keys of its format or a column that is named, without answers to train on, or an image root
+        that is not a folder.
     """
     name = os.fspath(path)
     if format not in FORMATS:
@@ -67,10 +73,12 @@ def open_source(
     if answer not in ANSWERS:
         raise InputError(f"unknown answer {answer!r} for {name}; the answer to train on is one of {', '.join(ANSWERS)}")
     with containers.opening(name):
-        entries = open_entries(name, format if format in KINDS else "auto")
+        entries = open_entries(name, format if format in KINDS else "auto", question)
         root = folder_of(entries.path) if image_root is None else os.fspath(image_root)
     if image_root is not None and not locations.is_folder(root):
         raise InputError(f"{root}: the image root of {name} is not a folder{containers.did_you_mean(root)}")
+    if columns or question:
+        entries = RenamedEntries(entries, columns or {}, question)
     options = Options(name, locations.absolute(root), image_root is not None, training, answer, seed)
     form = format if format in FORMS else detect(entries)
     return Source(entries, FORMS[form](entries, options), form, options)
@@ -139,6 +147,8 @@ def read(
     training: bool = True,
     answer: str = "majority",
     seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+    question: str = "",
     refused: list[Record] | None = None,
     notes: list[str] | None = None,
 ) -> tuple[list[Record], list[str]]:
@@ -150,7 +160,16 @@ def read(
       The records that are in order, and one line for each fault of the others: where it is and what to do. Images are
       not opened.
     """
-    source = open_source(path, format=format, image_root=image_root, training=training, answer=answer, seed=seed)
+    source = open_source(
+        path,
+        format=format,
+        image_root=image_root,
+        training=training,
+        answer=answer,
+        seed=seed,
+        columns=columns,
+        question=question,
+    )
     faults: list[str] = []
     return [record for _, record in scan(source, faults, refused, notes)], faults
 

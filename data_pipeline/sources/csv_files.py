@@ -1,5 +1,6 @@
 """CSV files taken apart into rows: where each begins and ends is noted, its cells are read when it is asked for."""
 
+import contextlib
 import csv
 import functools
 import io
@@ -11,21 +12,27 @@ import numpy as np
 from data_pipeline.sources.containers import Entries, SpanEntries, as_spans, not_utf8, read_whole
 from vlm_jax.errors import InputError
 
-SUFFIXES = (".csv",)
+SUFFIXES = (".csv", ".tsv")
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_HEADER = 2**20  # characters that hold the header
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what decoding leaves of such bytes
 _LARGEST_CELL = 2**31 - 1
 """Characters: the whole file is in memory already, and 131,072, as Python has it, is less than an embedded picture."""
 
-_ADVICE = "put cells with commas, quotes or line breaks in quotes, and double the quotes inside"
+_ADVICE = "put cells with {}, quotes or line breaks in quotes, and double the quotes inside"
 
 
 def open_rows(path: str) -> Entries:
     """Rows as objects, their keys the header's names in lower case. A broken row is a fault of its entry.
 
+    Cells are separated by what separates the names of the header: commas, semicolons or tabs.
+
     Raises:
       InputError: the file cannot be read, its header is broken or names a column twice, or no row follows it.
     """
     text, consumed = _text(path)
+    delimiter = _delimiter(path, text)
+    between = _DELIMITERS[delimiter]
     header: tuple[str, ...] | None = None
     spans, lines, faults = [], [], {}
 
@@ -36,7 +43,7 @@ def open_rows(path: str) -> Entries:
             yield line
 
     csv.field_size_limit(_LARGEST_CELL)
-    reader = csv.reader(counted(), strict=True)
+    reader = csv.reader(counted(), delimiter=delimiter, strict=True)
     while True:
         start, line = consumed, reader.line_num + 1  # where the row starts: a quoted cell can hold line breaks
         fault = None
@@ -46,7 +53,7 @@ def open_rows(path: str) -> Entries:
             break
         except csv.Error as error:
             reason = "a quoted cell is never closed" if "end of data" in str(error) else str(error)
-            fault = f"broken CSV: {reason}; {_ADVICE}"
+            fault = f"broken CSV: {reason}; {_ADVICE.format(between)}"
             if header is None:
                 raise InputError(f"{path}, line {line}: {fault}") from None
         else:
@@ -58,14 +65,14 @@ def open_rows(path: str) -> Entries:
             if any(map(_NOT_UTF8.search, cells)):
                 fault = "holds bytes that are not UTF-8; save the file as UTF-8"
             elif len(cells) != len(header):
-                fault = f"has {len(cells)} cells where the header has {len(header)}; put cells with commas in quotes"
+                fault = f"has {len(cells)} cells where the header has {len(header)}; put cells with {between} in quotes"
         if fault is not None:
             faults[len(spans)] = fault
         spans.append((start, consumed))
         lines.append(line)
     if not spans:
         raise InputError(f"{path}: holds no entries")
-    parse = functools.partial(_parse_row, header)
+    parse = functools.partial(_parse_row, header, delimiter)
     return SpanEntries(path, as_spans(spans), parse, lines=np.asarray(lines, np.int64), faults=faults)
 
 
@@ -88,7 +95,31 @@ def _header(path: str, cells: list[str]) -> tuple[str, ...]:
     return names
 
 
-def _parse_row(header: tuple[str, ...], text: str) -> dict[str, str]:
+def _delimiter(path: str, text: str) -> str:
+    """What separates the names in the header: whatever gives the most of them.
+
+    Raises:
+      InputError: several do alike.
+    """
+    counts = {}
+    for delimiter in _DELIMITERS:
+        rows = csv.reader(io.StringIO(text[:_HEADER], newline=""), delimiter=delimiter, strict=True)
+        with contextlib.suppress(csv.Error):  # a broken header is told when it is read
+            counts[delimiter] = len(next((cells for cells in rows if any(cell.strip() for cell in cells)), ()))
+    most = max(counts.values(), default=0)
+    found = [delimiter for delimiter, count in counts.items() if count == most]
+    if most > 1 and len(found) > 1:
+        either = " or ".join(_DELIMITERS[one] for one in found)
+        raise InputError(
+            f"{path}: cannot tell what separates its cells, {either}: put names of the header that hold such a "
+            "character in quotes"
+        )
+    if most > 1:
+        return found[0]
+    return "\t" if path.lower().endswith(".tsv") else ","
+
+
+def _parse_row(header: tuple[str, ...], delimiter: str, text: str) -> dict[str, str]:
     csv.field_size_limit(_LARGEST_CELL)  # of the process, which may be a worker
-    (cells,) = csv.reader(io.StringIO(text, newline=""), strict=True)
+    (cells,) = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     return dict(zip(header, cells, strict=True))

@@ -5,7 +5,7 @@ The other columns may be any of the forms: a table's question and answer, or a c
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipeline.records import Record, json_type
@@ -17,6 +17,8 @@ from data_pipeline.sources.text_writers import Lines
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+"""Extensions of pictures in folders by class."""
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 
@@ -61,6 +63,64 @@ class ImageFolderEntries(Entries):
 
     def place(self, index: int) -> str:
         return self._entries.place(index)
+
+
+def classes_in(folder: str) -> list[str]:
+    """The folders in a folder that hold pictures and no folders: classes, as torchvision and Hugging Face read them."""
+    if locations.is_remote(folder):
+        return []
+    names = [name for name in locations.names_in(folder) if not name.startswith(".")]
+    below = [name for name in names if os.path.isdir(os.path.join(folder, name))]
+    return [name for name in below if _pictures_in(os.path.join(folder, name))]
+
+
+def _pictures_in(folder: str) -> list[str]:
+    return [name for name in sorted(os.listdir(folder)) if name.lower().endswith(PICTURES) and name[0] != "."]
+
+
+class ClassFolderEntries(Entries):
+    """Pictures in a folder for each class: the question is the person's, the answer is the folder's name."""
+
+    def __init__(self, folder: str, classes: Sequence[str], question: str):
+        """
+        Raises:
+          InputError: no question is given, or something other than classes and pictures is there.
+        """
+        self.path = folder
+        if not question:
+            raise InputError(
+                f"{folder}: holds pictures in folders by class ({', '.join(classes[:8])}) and no "
+                f"{' or '.join(METADATA)}; "
+                "say what is asked of each, as data.question='What is this?': the answer is the folder's name"
+            )
+        self._names: list[tuple[str, str]] = []
+        faults = []
+        for name in locations.names_in(folder):
+            inside = os.path.join(folder, name)
+            if name.startswith("."):
+                continue
+            if name not in classes:
+                faults.append(f"{inside}: is no folder of pictures, where the others are classes; move it elsewhere")
+                continue
+            for picture in sorted(os.listdir(inside)):
+                if picture.startswith("."):
+                    continue
+                if not picture.lower().endswith(PICTURES):
+                    faults.append(f"{os.path.join(inside, picture)}: is no picture; move it out of the class's folder")
+                self._names.append((name, picture))
+        if faults:
+            raise InputError(faults)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Entry:
+        name, picture = self._names[index]
+        value = {"id": f"{name}/{picture}", "image": f"{name}/{picture}", "answer": name}
+        return Entry(index + 1, self.place(index), value)
+
+    def place(self, index: int) -> str:
+        return f"entry {'/'.join(self._names[index])!r}"
 
 
 class ImageFolderWriter:

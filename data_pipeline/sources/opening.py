@@ -11,19 +11,23 @@ from pathlib import Path
 
 from data_pipeline.sources import csv_files, json_files, vqa
 from data_pipeline.sources.arrayrecord_files import MARKS, ArrayRecordEntries
+from data_pipeline.sources.arrow_files import SUFFIXES as ARROW_SUFFIXES
+from data_pipeline.sources.arrow_files import ArrowEntries, is_saved
 from data_pipeline.sources.containers import Entries, did_you_mean, opening
-from data_pipeline.sources.imagefolder import METADATA, ImageFolderEntries
+from data_pipeline.sources.imagefolder import METADATA, ClassFolderEntries, ImageFolderEntries, classes_in
 from data_pipeline.sources.parquet_files import SUFFIXES as PARQUET_SUFFIXES
 from data_pipeline.sources.parquet_files import ParquetEntries
 from data_pipeline.sources.tfds_folders import MARK as TFDS_MARK
 from data_pipeline.sources.tfds_folders import TfdsEntries
+from data_pipeline.sources.webdataset_files import SUFFIXES as TAR_SUFFIXES
+from data_pipeline.sources.webdataset_files import WebDatasetEntries, expanded
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 
-KINDS = ("imagefolder", "parquet", "arrayrecord", "tfds")
+KINDS = ("imagefolder", "parquet", "arrayrecord", "tfds", "arrow", "webdataset")
 """Kinds of file that may be asked for by name; JSON and CSV follow from the form that is asked for."""
 LINE_SUFFIXES = (".jsonl", ".ndjson")
-SUFFIXES = (".json", *LINE_SUFFIXES, *csv_files.SUFFIXES, *PARQUET_SUFFIXES, MARKS[0])
+SUFFIXES = (".json", *LINE_SUFFIXES, *csv_files.SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES, *TAR_SUFFIXES, MARKS[0])
 _BEGINNINGS = {
     b"PAR1": ("a Parquet file", "correct its extension"),
     b"PK\x03\x04": ("a zip archive or an Excel sheet", "unpack it, or save the sheet as CSV"),
@@ -34,13 +38,14 @@ _BEGINNINGS = {
 _SHARD = re.compile(r"[-.]\d{5}-of-\d{5}")
 
 
-def open_entries(path: str, kind: str = "auto") -> Entries:
+def open_entries(path: str, kind: str = "auto", question: str = "") -> Entries:
     """Opens a file or folder of any kind.
 
     Args:
       path: also `questions.json+annotations.json`, a TFDS folder with `#split`, or several shards by a pattern
         (`train-*.parquet`).
       kind: one of `KINDS`, or anything else for what the path says.
+      question: what is asked of pictures that lie in folders by class; "" for nothing.
 
     Raises:
       InputError: it is not there, empty, of no known kind, or not what its name says.
@@ -50,9 +55,17 @@ def open_entries(path: str, kind: str = "auto") -> Entries:
     if kind == "imagefolder":
         if not locations.is_folder(path):
             raise InputError(f"{path}: an ImageFolder is a folder with {' or '.join(METADATA)}{did_you_mean(path)}")
+        if not any(name in locations.names_in(path) for name in METADATA) and (classes := classes_in(path)):
+            return ClassFolderEntries(path, classes, question)
         return ImageFolderEntries(path)
     if kind == "tfds":
         return TfdsEntries(path)
+    if kind == "webdataset":
+        if "{" in path and not locations.is_file(path):
+            return WebDatasetEntries(path, expanded(path))
+        return WebDatasetEntries(path, _shards(path, TAR_SUFFIXES, together=True))
+    if kind == "arrow":
+        return ArrowEntries(path)
     if kind == "parquet":
         return ParquetEntries(path, _shards(path, PARQUET_SUFFIXES))
     if kind == "arrayrecord":
@@ -69,18 +82,22 @@ def folder_of(path: str) -> str:
 def _kind(path: str) -> str:
     name = path.rstrip("/").rpartition("/")[2]
     if "#" in name and not os.path.exists(path) and not locations.is_remote(path):
-        return "tfds"
+        return "arrow" if is_saved(path.rpartition("#")[0]) else "tfds"
     if locations.is_folder(path):
         names = locations.names_in(path)
         fits = {
             "imagefolder": any(file in names for file in METADATA),
-            "tfds": TFDS_MARK in names,
+            "tfds": TFDS_MARK in names and not is_saved(path),
+            "arrow": is_saved(path),
+            "webdataset": any(_is_one(file, TAR_SUFFIXES) for file in names),
             "parquet": any(_is_one(file, PARQUET_SUFFIXES) for file in names),
             "arrayrecord": TFDS_MARK not in names and any(_is_one(file, MARKS) for file in names),
         }
         found = [kind for kind, fit in fits.items() if fit]
         if len(found) > 1:
             raise InputError(f"{path}: is a folder that fits {' and '.join(found)}; give the format")
+        if not found and classes_in(path):
+            return "imagefolder"
         if not found:
             raise InputError(f"{path}: is a folder; name the data file in it")
         return found[0]
@@ -91,6 +108,10 @@ def _kind(path: str) -> str:
         name = found[0]
     if _is_one(name, PARQUET_SUFFIXES):
         return "parquet"
+    if _is_one(name, TAR_SUFFIXES):
+        return "webdataset"
+    if _is_one(name, ARROW_SUFFIXES):
+        return "arrow"
     return "arrayrecord" if _is_one(name, MARKS) else "text"
 
 
@@ -130,8 +151,11 @@ def _is_one(name: str, marks: tuple[str, ...]) -> bool:
     return _SHARD.sub("", name.lower()).endswith(marks)
 
 
-def _shards(path: str, marks: tuple[str, ...]) -> list[str]:
+def _shards(path: str, marks: tuple[str, ...], *, together: bool = False) -> list[str]:
     """The files of a path: itself, those in the folder, or those that fit the pattern.
+
+    Args:
+      together: the files of a folder are one set whatever they are called.
 
     Raises:
       InputError: there are none, or those of several sets.
@@ -146,7 +170,7 @@ def _shards(path: str, marks: tuple[str, ...]) -> list[str]:
     if not names:
         raise InputError(f"{path}: no file with {' or '.join(marks)} is there")
     sets = list(dict.fromkeys(_SHARD.sub("", name) for name in names))
-    if len(sets) > 1 and pattern == "*":
+    if len(sets) > 1 and pattern == "*" and not together:
         raise InputError(
             f"{path}: holds several sets ({', '.join(sets[:8])}); name one, or the files of one by a pattern with *"
         )

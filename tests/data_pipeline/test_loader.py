@@ -15,6 +15,7 @@ from data_pipeline.records import Record
 from tests.tiny_models import PHOTOS, save_tiny
 from vlm_jax.checkpoint import description
 from vlm_jax.errors import InputError
+from vlm_jax.fault_list import printable
 from vlm_jax.processing.rows import Size
 from vlm_jax.training.config import default_config
 
@@ -364,7 +365,7 @@ def test_embedded_pictures_are_not_held_and_their_faults_are_told(model, tmp_pat
     contents = {"still": still.getvalue(), "moving": moving.getvalue(), "cut": still.getvalue()[:60]}
     sources.write(path, [record(*item) for item in contents.items()], format="arrayrecord")
     run = Run(model, data={"path": str(path), "on_error": "drop"}, epochs=1, batch={"rows": 2})
-    told = " ".join(run.ledger.reasons(9))
+    told = " ".join(run.ledger.reasons())
     assert "2 frames" in told and run.ledger.counts["dropped", "picture"] == 2
     assert all(isinstance(key, str) and len(key) < 60 for key in run.dataset.examples.picture_sizes)
 
@@ -402,3 +403,39 @@ def test_a_long_answer_is_cut_to_the_supervised_positions_of_a_row(model, tmp_pa
     assert run.ledger.counts["repaired", "text cut"] == 1
     assert run.dataset.examples.sizes[0][0, 2] == 32
     assert sum(int((batch["loss_weights"] > 0).sum()) for batch in run) == run.dataset.examples.sizes[0][:, 2].sum()
+
+
+@pytest.mark.parametrize(
+    "rows, kind, reason",
+    [
+        (["gone.png,What?,It."] * 30, "picture", "gone.png: no such image"),
+        ([f",What {n}?, " for n in range(30)], "record", "the answer is empty"),
+        ([",<|im_end|>,It."] * 30, "record", "special token '<|im_end|>'"),
+    ],
+)
+@pytest.mark.parametrize("steps", [0, 4])
+def test_where_everything_is_left_out_the_reasons_are_told(model, tmp_path, monkeypatch, rows, kind, reason, steps):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "t.csv").write_text("image,question,answer\n" + "\n".join(rows) + "\n")
+    with pytest.raises(InputError) as caught:
+        Run(model, data={"path": str(tmp_path / "t.csv"), "on_error": "drop"}, steps=steps)
+    first, *reasons = caught.value.faults
+    assert first.endswith(f"no example can be trained on; of 30 looked at: 30 dropped ({kind})")
+    assert len(reasons) == 30 and all(reason in line for line in reasons)
+    shown = printable(caught.value.faults)
+    assert len(shown) == 13 and shown[11].startswith("and 20 more like the last of these: ")
+
+
+def test_parts_of_a_mixture_have_columns_of_their_own(model, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"q": "Who?", "a": "I.", "img": ""}))
+    (tmp_path / "b.csv").write_text("image,question,answer\n,What?,It.\n")
+    columns = {"image": "img", "question": "q", "answer": "a"}
+    mixture = {
+        "a": {"path": str(tmp_path / "a.jsonl"), "columns": columns},
+        "b": {"path": str(tmp_path / "b.csv")},
+    }
+    assert len(Run(model, data={"path": "", "mixture": mixture}, epochs=1).dataset.examples) == 2
+    for wrong in ({"columns": {"imge": "img"}}, {"question": 3}):
+        mixture["a"].update(wrong)
+        with pytest.raises(InputError, match="config.data.mixture.a.*(nothing called 'imge' is read|question is 3)"):
+            Run(model, data={"path": "", "mixture": mixture})

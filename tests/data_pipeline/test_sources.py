@@ -316,7 +316,7 @@ def test_a_folder_or_a_wrong_format_is_refused_by_name(write, tmp_path):
     assert error_of(tmp_path) == f"{tmp_path}: is a folder; name the data file in it"
     fault = error_of(path, format="lava")
     assert fault.startswith(f"unknown format 'lava' for {path}; the formats are auto, llava, records, table, ")
-    assert fault.endswith("tfds. Is 'llava' meant?")
+    assert fault.endswith("webdataset. Is 'llava' meant?")
     assert error_of(path, format="llava") == (
         f"{path}: no entry has 'conversations', so it is not in the format 'llava'; the first entry has 'messages'"
     )

@@ -55,10 +55,14 @@ def default_config() -> ConfigDict:
             "data": {
                 # A file or folder in any format that is known (docs/data.md), or several with commas between. Instead
                 # of it, parts that are mixed: config.data.mixture = {"mine": {"path": "a.jsonl", "weight": 2.0}, …},
-                # each with weight, seed, max_visual_tokens, format, image_root, share and answer of its own if need be.
+                # each with weight, seed, max_visual_tokens and, if need be, a format, image_root, share, answer,
+                # columns and question of its own.
                 "path": "",
                 "mixture": {},  # parts that are mixed, instead of path
                 "format": "auto",  # auto | records | llava | sharegpt | openai | table | parquet | … (docs/data.md)
+                # Our names to those of the data: {"image": "img_path", "question": "q", "answer": "a"}.
+                "columns": {},
+                "question": "",  # asked where the data has no question: captions, pictures in folders by class
                 "image_root": "",  # what relative picture paths start from; empty: the file's own folder
                 "share": 1.0,  # of the records, chosen by their ids and train.seed; smaller ones lie within larger ones
                 "answer": "majority",  # majority | first | sampled: what is trained on where several are given
@@ -234,6 +238,8 @@ def lasting_settings(config: ConfigDict) -> dict[str, Any]:
         "data.share",
         "data.shuffle",
         "data.answer",
+        "data.columns",
+        "data.question",
         "data.on_error",
         "data.too_large",
     ]
