@@ -19,7 +19,7 @@ import numpy as np
 from vlm_jax import locations
 from vlm_jax.adapters import lora as adapters
 from vlm_jax.adapters.lora import Lora
-from vlm_jax.checkpoint import description, hf_folder, peft_folder, pth, run_folder, tied_head, weight_files
+from vlm_jax.checkpoint import description, hf_folder, own_text, peft_folder, pth, run_folder, tied_head, weight_files
 from vlm_jax.checkpoint.files import read_json
 from vlm_jax.checkpoint.names import hub_name
 from vlm_jax.checkpoint.source import resolve
@@ -217,7 +217,8 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         settings = peft_folder.read_settings(folder)
         below = _base(path_or_id, base or settings.base)
         config, images = _own_pictures(folder, below)
-        return ModelSource(path_or_id, below.assets, config, images, folder, below, settings.lora)
+        assets = own_text.assets_with(folder, below.assets)
+        return ModelSource(path_or_id, assets, config, images, folder, below, settings.lora)
     config = description.read_config(folder)
     found = tied_head.of_folder(folder, config)
     assets = folder if found == config else tied_head.assets_saying(folder, found.decoder.tied)
@@ -242,7 +243,7 @@ def _of_state_dict(name: str, file: Path, base: str | None) -> ModelSource:
             )
     config, images = _own_pictures(file.parent, below)
     found = tied_head.of_tensors({hub_name(key): tensor for key, tensor in tensors.items()}, config)
-    assets = below.assets
+    assets = own_text.assets_with(file.parent, below.assets)
     if found != config:
         assets = tied_head.assets_saying(assets, found.decoder.tied)
     return ModelSource(name, assets, found, images, file, below, lora)

@@ -289,6 +289,8 @@ class Checkpoints:
         """The position in the data of a step; empty where a checkpoint holds parameters alone."""
         if not (self.path / str(step) / DATA).exists():
             return {}
+        import orbax.checkpoint as ocp
+
         with self._telling(step):
             return self._manager.restore(step, args=ocp.args.Composite(**{DATA: ocp.args.JsonRestore()}))[DATA]
 
