@@ -84,7 +84,7 @@ class SpanEntries(Entries):
         spans: Int[np.ndarray, "n 2"],
         parse: Callable[[str], Any],
         *,
-        lines: Int[np.ndarray, "n"] | None = None,
+        lines: Int[np.ndarray, " n"] | None = None,
         faults: Mapping[int, str] | None = None,
     ):
         """

@@ -221,7 +221,7 @@ class _Annotations:
         return answers_in(self._entries[place].value.get("answers"), faults)
 
 
-def _sorted(ids: Int[np.ndarray, "n"]) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+def _sorted(ids: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     order = np.argsort(ids, kind="stable")
     return ids[order], order
 

@@ -17,7 +17,7 @@ ROW_AXES = ("data", "fsdp")
 """Axes of the mesh that the rows of a batch are divided over."""
 
 
-def rows_apart(x: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
+def rows_apart(x: Float[Array, " b *rest"]) -> Float[Array, " b *rest"]:
     """The same values, each row whole on the devices whose row it is; without a mesh (`jax.set_mesh`) nothing is done.
 
     The compiler works out the rest from this. Left to itself it gave every device a slice of the width of all rows of
