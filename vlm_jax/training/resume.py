@@ -10,7 +10,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from vlm_jax.checkpoint import run_folder
+from vlm_jax.checkpoint.files import read_json
 from vlm_jax.checkpoint.model_source import ADAPTER, open_model
+from vlm_jax.checkpoint.parts import PARTS
 from vlm_jax.errors import InputError
 
 MAY_CHANGE = (
@@ -29,6 +31,7 @@ MAY_CHANGE = (
 MODEL = "model"
 """The digest of the model that a run began with, among the settings that it is compared by."""
 _LENGTH = ("train.steps", "train.epochs")
+_PLACES = ("assemble.encoder", "assemble.decoder", "assemble.connector_weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Earlier:
         """
         now = flat(lasting)
         differing = [key for key in now if key in self.resume and self.resume[key] != now[key] and key != "model.path"]
+        differing = [key for key in differing if key not in _PLACES or not self._same_place(key, now[key])]
         if self.length == (now["train.steps"], 0 if now["train.steps"] else now["train.epochs"] or 1):
             differing = [key for key in differing if key not in _LENGTH]  # said otherwise by an earlier version
         refused = [key for key in differing if key not in may_change]
@@ -78,6 +82,14 @@ class Earlier:
                 ]
             )
         return [f"{key} {self.resume[key]} → {now[key]}" for key in differing]
+
+    def _same_place(self, key: str, path: str) -> bool:
+        """Whether a part of an assembled model is the one that the run began with, spelt otherwise."""
+        places = {Path(self.resume[key]).expanduser().resolve()}
+        assembly = self.home / "model" / PARTS
+        if isinstance(assembly, Path) and assembly.is_file():  # which has whole paths, wherever this starts from
+            places.add(Path(read_json(assembly).get(key.rpartition(".")[2]) or self.resume[key]))
+        return bool(path) and Path(path).expanduser().resolve() in places
 
     def check_model(self, name: str) -> None:
         """Raises InputError where a model is there and is not the one that the run began with.
