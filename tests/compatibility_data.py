@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_pipeline import sources
+from tests.data_pipeline.source_files import png
+from tests.data_pipeline.test_sources_folders import save
+from tests.data_pipeline.test_sources_webdataset import write_tar
 from tests.tiny_models import PHOTOS
 from vlm_jax.errors import InputError
 
@@ -19,6 +22,41 @@ def data_of(*entries: dict, name: str = "data.jsonl") -> Callable[[Path, Path], 
         return lambda: read_data(path)
 
     return make
+
+
+def written(write: Callable[[Path], Path]) -> Callable[[Path, Path], Reader]:
+    """Data that are more than lines of JSON."""
+
+    def make(base: Path, folder: Path) -> Reader:
+        path = write(folder)
+        return lambda: read_data(path)
+
+    return make
+
+
+def saved_to_disk(folder: Path) -> Path:
+    rows = [{"image": {"bytes": png(), "path": None}, "question": "What?", "answer": "A cat"}]
+    return save(folder / "saved", rows)
+
+
+def by_class(folder: Path) -> Path:
+    for name in ("cat", "dog"):
+        (folder / "classes" / name).mkdir(parents=True)
+        (folder / "classes" / name / "1.png").write_bytes(png())
+    return folder / "classes"
+
+
+def shard(folder: Path) -> Path:
+    return write_tar(folder / "part-000.tar", {"1.jpg": png(), "1.json": {"conversations": [HUMAN, GPT]}})
+
+
+def spreadsheet(separator: str, name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        rows = [("image", "question", "answer"), ("chelsea.jpg", "What, please?", "A cat")]
+        (folder / name).write_text("".join(separator.join(row) + "\n" for row in rows))
+        return folder / name
+
+    return write
 
 
 def read_data(path: Path) -> None:
@@ -154,4 +192,9 @@ DATA = [
         ),
     ),
     ("qwen-vl-utils", "`max_pixels` of one image", data_of({"messages": [BOUNDED, SAY]})),
+    ("datasets", "`save_to_disk`", written(saved_to_disk)),
+    ("datasets", "images in folders by class, no `data.question`", written(by_class)),
+    ("webdataset", "a shard of images and JSON", written(shard)),
+    ("spreadsheets", "CSV with semicolons", written(spreadsheet(";", "data.csv"))),
+    ("spreadsheets", "TSV", written(spreadsheet("\t", "data.tsv"))),
 ]
