@@ -314,6 +314,7 @@ def fingerprint(dataset: Dataset) -> str:
     budgets = [part.processor.images.identity for part in dataset.examples.parts]
     digest = hashlib.sha256(repr((dataset.mixture.parts, budgets)).encode())
     for part in dataset.examples.parts:
+        digest.update("".join(part.source.contents).encode())  # of the hub's: all that the files hold
         count = len(part.source)
         for index in np.unique(np.linspace(0, count - 1, min(count, 256)).astype(int)).tolist():
             try:

@@ -49,7 +49,7 @@ def open_source(
     Args:
       path: a file or folder, here or in a store (`gs://`). Also: VQAv2's `questions.json+annotations.json` (found
         beside the questions if they have their published names), a TFDS folder with `#split`, shards by a pattern
-        with `*`.
+        with `*`, a data set on the hub (`hub.FORM`), which is downloaded.
       format: one of `FORMATS`, a form of entries or a kind of file; `auto` tells both from the extension and the keys.
       image_root: the folder that relative image paths start from; by default the file's own.
       training: every conversation must end with an answer. An evaluation set may end with the question.
@@ -74,7 +74,7 @@ def open_source(
         raise InputError(f"unknown answer {answer!r} for {name}; the answer to train on is one of {', '.join(ANSWERS)}")
     with containers.opening(name):
         entries = open_entries(name, format if format in KINDS else "auto", question)
-        root = folder_of(entries.path) if image_root is None else os.fspath(image_root)
+        root = entries.folder or folder_of(entries.path) if image_root is None else os.fspath(image_root)
     if image_root is not None and not locations.is_folder(root):
         raise InputError(f"{root}: the image root of {name} is not a folder{containers.did_you_mean(root)}")
     if columns or question:

@@ -28,6 +28,11 @@ class Chain:
         source, inside = self._record(index)
         return source[inside]
 
+    @property
+    def contents(self) -> list[str]:
+        """`Entries.content` of those sources that have one."""
+        return [source.content for source in self._held if source.content]
+
     def identify(self, index: int) -> tuple[str | None, str]:
         source, inside = self._record(index)
         return source.identify(inside)

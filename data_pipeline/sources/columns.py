@@ -53,6 +53,7 @@ class RenamedEntries(Entries):
         if faults := faults_of(columns, f"{entries.path}: columns"):
             raise InputError(faults)
         self.path, self.key, self.header, self.lists = entries.path, entries.key, entries.header, entries.lists
+        self.content = entries.content
         if entries.path.lower().endswith(csv_files.SUFFIXES):  # whose names are read without regard to case
             columns = {ours: theirs.strip().lower() for ours, theirs in columns.items()}
         self._entries, self._columns, self._question = entries, dict(columns), question

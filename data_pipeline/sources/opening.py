@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from data_pipeline.sources import csv_files, json_files, vqa
+from data_pipeline.sources import csv_files, hub, hub_splits, json_files, vqa
 from data_pipeline.sources.arrayrecord_files import MARKS, ArrayRecordEntries
 from data_pipeline.sources.arrow_files import SUFFIXES as ARROW_SUFFIXES
 from data_pipeline.sources.arrow_files import ArrowEntries, is_saved
@@ -43,15 +43,19 @@ def open_entries(path: str, kind: str = "auto", question: str = "") -> Entries:
 
     Args:
       path: also `questions.json+annotations.json`, a TFDS folder with `#split`, or several shards by a pattern
-        (`train-*.parquet`).
+        (`train-*.parquet`); or a data set on the hub (`hub.FORM`).
       kind: one of `KINDS`, or anything else for what the path says.
       question: what is asked of pictures that lie in folders by class; "" for nothing.
 
     Raises:
       InputError: it is not there, empty, of no known kind, or not what its name says.
     """
+    if hub.is_address(path):
+        return _open_hub(path, kind)
     if kind == "auto":
         kind = _kind(path)
+    if kind == "text" and not locations.is_remote(path) and not os.path.exists(path) and (hint := hub.hint(path)):
+        raise InputError(f"{path}: no such file{did_you_mean(path)}{hint}")
     if kind == "imagefolder":
         if not locations.is_folder(path):
             raise InputError(f"{path}: an ImageFolder is a folder with {' or '.join(METADATA)}{did_you_mean(path)}")
@@ -113,6 +117,19 @@ def _kind(path: str) -> str:
     if _is_one(name, ARROW_SUFFIXES):
         return "arrow"
     return "arrayrecord" if _is_one(name, MARKS) else "text"
+
+
+def _open_hub(path: str, kind: str) -> Entries:
+    if kind in KINDS and kind not in hub_splits.KINDS:
+        raise InputError(f"{path}: the format {kind!r} is read from a disk; {hub_splits.ON_DISK}")
+    fetched = hub.fetch(path)
+    if kind in KINDS and kind != fetched.kind:
+        raise InputError(f"{path}: its files are {fetched.kind}, not {kind!r}; leave the format out")
+    if fetched.kind == "parquet":
+        return hub.HubEntries(fetched, [ParquetEntries(fetched.path, fetched.files)])
+    if fetched.kind == "webdataset":
+        return hub.HubEntries(fetched, [WebDatasetEntries(fetched.path, fetched.files)])
+    return hub.HubEntries(fetched, [_open_text(file) for file in fetched.files])
 
 
 def _open_text(path: str) -> Entries:

@@ -19,10 +19,12 @@ class Source:
     Attributes:
       name: the path as it was given.
       format: the form of its entries.
+      content: `Entries.content`.
     """
 
     def __init__(self, entries: Entries, form: Form, format: str, options: Options):
         self.name, self.format = options.path, format
+        self.content = entries.content
         self._entries, self._form, self._options = entries, form, options
 
     def __repr__(self) -> str:

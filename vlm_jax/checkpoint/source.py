@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path, PurePath
 
-from vlm_jax import locations
+from vlm_jax import hub, locations
 from vlm_jax.checkpoint.files import ASSETS
 from vlm_jax.errors import InputError
 
@@ -74,52 +74,17 @@ def _near(folder: Path) -> str:
 def _download(repo: str, revision: str | None, near: str) -> Path:
     # Loaded here: half a second that nobody with a local folder should wait for.
     import huggingface_hub
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants
 
     name = f"{repo}@{revision}" if revision else repo
-    hub = constants.ENDPOINT
-    try:
+    with hub.answering(name, repo, revision, near=near):
         folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(NEEDED)))
         fetched = ["*.safetensors"]
         for others in WITHOUT_SAFETENSORS:
             if not any(any(folder.glob(pattern)) for pattern in fetched):
                 huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(others))
                 fetched += others
-    except errors.GatedRepoError as error:
-        raise InputError(
-            f"{name}: access must be asked for at {hub}/{repo}; then log in with `hf auth login` or set HF_TOKEN"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise InputError(
-            f"{name}: neither a folder here{near} nor a model on {hub}; check the spelling; for a private model log in "
-            "with `hf auth login` or set HF_TOKEN"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise InputError(
-            f"{name}: {repo} has no revision {revision or 'main'!r}; its branches and tags are listed at "
-            f"{hub}/{repo}/tree/main"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        if constants.HF_HUB_OFFLINE:
-            raise InputError(
-                f"{name}: neither a folder here{near} nor complete in the cache {constants.HF_HUB_CACHE}, and "
-                "HF_HUB_OFFLINE forbids the download; unset it, or give a folder"
-            ) from error
-        raise InputError(
-            f"{name}: neither a folder here{near} nor complete in the cache, and {hub} gives no answer "
-            f"({_reason(error.__cause__ or error)}); check the network and HF_ENDPOINT, or give a folder"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise InputError(f"{name}: {hub} answers {_reason(error)}; try again, or check HF_TOKEN") from error
-    except OSError:  # the disk, not the hub
-        raise
-    except Exception as error:  # transport errors have no class that the hub's client promises
-        raise InputError(f"{name}: the download from {hub} failed ({_reason(error)}); try again") from error
     if not any((folder / config).is_file() for config in ("config.json", "adapter_config.json")):
-        raise InputError(f"{name}: has no config.json, so it is no model that can be read; see {hub}/{repo}")
+        page = f"{constants.ENDPOINT}/{repo}"
+        raise InputError(f"{name}: has no config.json, so it is no model that can be read; see {page}")
     return folder
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
