@@ -2,26 +2,21 @@
 
 import importlib
 import json
-import sys
 
 import pytest
 
 from data_pipeline import sources
 from tests.data_pipeline.source_files import messages, write_lines, write_parquet
-from tests.tiny_models import PHOTOS
 from vlm_jax.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def init_model():
-    from absl import flags
-
-    sys.path.insert(0, str(PHOTOS.parents[2] / "scripts"))
-    known = set(flags.FLAGS)
+    flags = importlib.import_module("command_line").FLAGS
+    known = set(flags)
     yield importlib.import_module("init_model")
-    sys.path.pop(0)
-    for name in set(flags.FLAGS) - known:
-        delattr(flags.FLAGS, name)
+    for name in set(flags) - known:
+        delattr(flags, name)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "arrayrecord", "txt", "md"])
