@@ -212,7 +212,9 @@ def run_cells(folders: Sequence[Folder], lock: int, asked: list[int], write: Cal
         try:
             run_cell(folder, lock, asked)
         except Failed as error:
-            failed[folder.cell.name] = str(error).splitlines()[-1]
+            lines = str(error).splitlines()
+            # Where there are several faults, the last line counts them: the first says more.
+            failed[folder.cell.name] = next((line for line in lines if line.startswith("error: ")), lines[-1])
             say(f"{title}: FAILED\n" + "\n".join(f"    {line}" for line in str(error).splitlines()))
         if asked:
             break

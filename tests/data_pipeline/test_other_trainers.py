@@ -336,7 +336,7 @@ def test_records_with_tools_and_videos_are_dropped_where_that_is_asked(processor
     path = write_lines(tmp_path / "a.jsonl", [entry for entry in entries if "messages" in entry])
     dataset, faults, ledger = opened(processor, path, on_error="drop")
     assert faults == [] and (dataset.examples.sizes[0][:, 0] >= 0).tolist() == [True] + [False] * 5
-    assert any("has 'videos'" in reason for reason in ledger.reasons(20))
+    assert any("has 'videos'" in reason for reason in ledger.reasons())
 
 
 # --- ids, numbers, long cells -----------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_repeated_ids_of_other_formats_are_made_unique_in_order_and_counted(proc
     _, faults, ledger = opened(processor, path)
     # The third "a (2)" is no repetition until the ids of a reading in order are given.
     assert faults == [] and ledger.summary() == "2 repaired (repeated id)"
-    assert ledger.reasons(5) == [
+    assert ledger.reasons() == [
         f"{path}: 2 records have ids that an earlier record has; they are told apart by their order"
     ]
     _, faults, ledger = opened(processor, path, share=0.8)  # four of the five, found through a chain of files

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -198,7 +199,7 @@ def test_all_faults_of_the_data_are_told_in_one_run(base, tmp_path):
         )
     )
     lines = faults(base, tmp_path / "run", data=data)
-    assert len(lines) == 7
+    assert len(lines) == 8 and sum("data.on_error=drop" in line for line in lines) == 1
     for name, words in {
         "'silent-too'": ("empty",),
         "gone.jpg": ("no such image", "silent-too"),
@@ -213,7 +214,11 @@ def test_all_faults_of_the_data_are_told_in_one_run(base, tmp_path):
 
 def test_examples_that_do_not_fit_a_row_are_listed_with_their_sizes(base, tmp_path):
     lines = faults(base, tmp_path / "run", "--config.batch.tokens=64")
-    assert any("two-images-0" in line and "raise batch.tokens" in line for line in lines)
+    assert sum("raise batch.tokens" in line for line in lines) == 11  # ten, and how many more there are
+    (path,) = re.findall(r"every line is in (\S+)$", lines[-1])
+    everything = Path(path).read_text()
+    assert re.search(r"two-images-0.*raise batch.tokens", everything)
+    Path(path).unlink()
 
 
 def test_settings_out_of_range_are_told_together(base, tmp_path):

@@ -13,6 +13,7 @@ import binascii
 import io
 import math
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -28,7 +29,7 @@ MAX_ASPECT = 200
 Source = str | Path | bytes | PIL.Image.Image | np.ndarray
 
 
-def open_image(source: Source) -> PIL.Image.Image:
+def open_image(source: Source | Any) -> PIL.Image.Image:
     """Opens and fully decodes a picture. Returns upright RGB.
 
     Args:
@@ -86,7 +87,7 @@ def refuse_animation(image: PIL.Image.Image) -> None:
         raise ValueError(f"it has {frames} frames or pages; save the one that is meant as a picture")
 
 
-def describe(source: Source) -> str:
+def describe(source: Source | Any) -> str:
     """How an error message names a picture."""
     if isinstance(source, bytes):
         return f"picture of {len(source)} bytes"
