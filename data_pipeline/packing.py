@@ -245,8 +245,8 @@ class Plan:
 
     def reach(self, number: int) -> int:
         """Of how many examples the batches before this number were planned."""
-        if not number:
-            return 0
+        if number <= self._origin["batches"]:  # it begins here, and holds none of them
+            return self._origin["start"]
         self[number - 1]
         with self._lock:
             return next((start for batches, start in self._reached if batches >= number), self._start)

@@ -80,7 +80,15 @@ def nearest(key: str, settings: dict[str, Any]) -> str | None:
     if (known := f"config.{meant(own)}") in settings:
         return known
     ours = f"config.{in_our_sections(own)}"
-    return ours if ours in settings else max(settings, key=lambda other: _likeness(ours, other), default=None)
+    if ours in settings:
+        return ours
+    best = max(settings, key=lambda other: _likeness(ours, other), default=None)
+    # Keys that share little but their section would send a person to something else.
+    return best if best is not None and _likeness(ours, best) >= _ALIKE else None
+
+
+_ALIKE = 1.2
+"""Of 2, where both the key and its last word are equal."""
 
 
 def _likeness(key: str, other: str) -> float:

@@ -34,6 +34,12 @@ def unread(entry: Mapping[str, Any], conversational: bool) -> list[str]:
     """
     held = {str(key): value for key, value in entry.items() if not is_empty(value)}
     faults = [f"has {key!r}, and only text and images can be trained on: {LEAVE_OUT}" for key in _MEDIA if key in held]
+    faults += [
+        f"has {key!r} {held[key]!r} beside its words, but only a turn has a weight in the loss; give it to the turns "
+        "of messages, or rename the column if it says something else"
+        for key in (*WEIGHT_KEYS, "weights")
+        if _weighs(held.get(key))
+    ]
     if not conversational:
         return faults
     faults += [f"has {key!r}, and tool calls are not supported: {LEAVE_OUT}" for key in _TOOLS if key in held]
@@ -56,9 +62,14 @@ def unread(entry: Mapping[str, Any], conversational: bool) -> list[str]:
             "and remove the column"
         )
     faults += [f"has {key!r}, and the template is the model's; remove the column" for key in _TEMPLATE if key in held]
-    faults += [
-        f"has {key!r} {held[key]!r} beside its turns, but only a turn has a weight in the loss; give it to the turns"
-        for key in WEIGHT_KEYS
-        if isinstance(held.get(key), (bool, int, float, list)) and held[key] not in (True, 1)
-    ]
     return faults
+
+
+def _weighs(value: Any) -> bool:
+    """Whether a value says of how much an entry is learned that it is other than all of it; other texts do not."""
+    if isinstance(value, str):
+        try:
+            return value.strip().lower() in ("false", "no") or float(value) != 1
+        except ValueError:
+            return False
+    return isinstance(value, (bool, int, float, list)) and value not in (True, 1)

@@ -142,11 +142,11 @@ def text_of(entry: Mapping[str, Any], key: str, name: str, faults: list[str]) ->
     return ""
 
 
-def question_and_answer(question: str, image: str | bytes | None, answer: str | None) -> list[dict[str, Any]]:
-    """The messages of one question about at most one picture."""
+def question_and_answer(question: str, images: Sequence[str | bytes], answer: str | None) -> list[dict[str, Any]]:
+    """The messages of one question about the pictures before it."""
     content: str | list[dict[str, Any]] = question
-    if image:
-        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+    if images:
+        content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": question}]
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if answer is not None:
         messages.append({"role": "assistant", "content": answer})

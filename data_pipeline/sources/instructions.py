@@ -14,7 +14,7 @@ from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
 from data_pipeline.sources.turns import fill, pictures_beside, places_first, read_turns, with_system
 from vlm_jax.errors import InputError
-from vlm_jax.processing.messages import is_empty
+from vlm_jax.processing.messages import WEIGHT_KEYS, is_empty
 
 
 class _Instructions(Form):
@@ -79,7 +79,7 @@ class Alpaca(_Instructions):
 
 
 class PromptCompletion(_Instructions):
-    """`{"prompt": [messages], "completion": [messages], "images"}`."""
+    """`{"prompt": [messages], "completion": [messages], "images"}`. As TRL does, the completion alone is learned."""
 
     name, key = "prompt_completion", "prompt"
 
@@ -93,8 +93,14 @@ class PromptCompletion(_Instructions):
                     "name the columns query and response"
                 )
             elif key == "prompt" or self.options.training or not is_empty(given):
-                messages += read_turns(given, key, faults)
+                messages += [_not_learned(turn) if key == "prompt" else turn for turn in read_turns(given, key, faults)]
         return messages
+
+
+def _not_learned(turn: dict[str, Any]) -> dict[str, Any]:
+    """An answer of the prompt; what says how much of it is learned stays."""
+    said = turn["role"] != "assistant" or any(turn.get(key) is not None for key in WEIGHT_KEYS)
+    return turn if said else {**turn, "weight": 0}
 
 
 def history_of(history: Any, faults: list[str]) -> list[dict[str, Any]]:

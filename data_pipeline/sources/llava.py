@@ -10,7 +10,7 @@ from typing import Any
 from data_pipeline.records import Record
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
-from data_pipeline.sources.turns import MARK, fill, pictures_beside, read_turns, with_system
+from data_pipeline.sources.turns import MARK, fill, pictures_beside, places_first, read_turns, with_system
 from vlm_jax.errors import InputError
 
 
@@ -23,6 +23,8 @@ class Conversations(Form):
     """Where the turns may stand."""
 
     picture_keys: tuple[str, ...] = ("image", "images")
+    pictures_first: tuple[str, ...] = ()
+    """Under which keys pictures without any place come before the first question."""
 
     def __init__(self, entries: Entries, options: Options):
         super().__init__(entries, options)
@@ -33,6 +35,8 @@ class Conversations(Form):
         key = next((key for key in self.keys if entry.get(key) is not None), self.keys[0])
         where, images = pictures_beside(entry, self.picture_keys, faults)
         turns = read_turns(entry.get(key), key, faults)
+        if key in self.pictures_first:
+            turns = places_first(turns, len(images))
         messages = fill(with_system(entry, turns, faults), images, where, faults)
         if faults:
             # The record goes no further, so what would be found there is told here.

@@ -51,7 +51,7 @@ class Mpa(Form):
         if faults:
             raise InputError(faults)
         kept = {key: entry[key] for key in kind[2] if key in entry}
-        messages = question_and_answer(question, self._find(picture), answer if self.options.training else None)
+        messages = question_and_answer(question, [self._find(picture)], answer if self.options.training else None)
         return {"answers": [answer], "task": "mpa", "provenance": kept, "messages": messages}
 
     def _find(self, path: str) -> str:

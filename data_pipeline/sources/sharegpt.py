@@ -17,6 +17,7 @@ class ShareGPT(Conversations):
     name = "sharegpt"
     keys = ("conversations", "messages", "conversation")
     picture_keys = ("images", "image")
+    pictures_first = ("messages", "conversation")  # as TRL and ms-swift have it; LLaMA-Factory refuses `conversations`
 
 
 def to_entry(record: Record) -> dict[str, Any]:

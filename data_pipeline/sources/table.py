@@ -11,6 +11,7 @@ from typing import Any
 from data_pipeline.records import Record, as_written, json_type
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, pick_answer, question_and_answer
+from data_pipeline.sources.turns import pictures_beside, with_system
 from vlm_jax.errors import InputError
 
 COLUMNS = ("image", "question", "answer")
@@ -28,6 +29,7 @@ class Table(Form):
         for row in entries.objects():
             found.update(dict.fromkeys(row))
             wanted -= {"answer", *row} if "answers" in row else set(row)
+            wanted -= {"image"} if "images" in row else set()
             if not wanted:
                 return
         if found:
@@ -43,12 +45,13 @@ class Table(Form):
         """Blanks around a cell are not part of it."""
         faults: list[str] = []
         cells: dict[str, str] = {}
-        for name in COLUMNS:
+        for name in COLUMNS[1:]:
             value = as_written(entry.get(name)) if name == "answer" else entry.get(name)
-            picture = name == "image" and isinstance(value, bytes)
-            if value is not None and not isinstance(value, str) and not picture:
+            if value is not None and not isinstance(value, str):
                 faults.append(f"the {name} is {json_type(value)}; it must be a text")
             cells[name] = value.strip() if isinstance(value, str) else ""
+        _, images = pictures_beside(entry, ("image", "images"), faults)
+        images = [image.strip() if isinstance(image, str) else image for image in images]
         fields = other_fields(entry)
         if isinstance(entry.get("answers"), list) and entry["answers"] and "answers" not in fields:
             faults.append("'answers' must be a list of texts")
@@ -61,8 +64,10 @@ class Table(Form):
             faults.append("the answer is empty; write it or remove the row")
         if faults:
             raise InputError(faults)
-        image = entry["image"] if isinstance(entry.get("image"), bytes) else cells["image"]
-        return {**fields, "messages": question_and_answer(cells["question"], image, cells["answer"] or None)}
+        messages = with_system(entry, question_and_answer(cells["question"], images, cells["answer"] or None), faults)
+        if faults:
+            raise InputError(faults)
+        return {**fields, "messages": messages}
 
 
 def to_row(record: Record) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Vqa(Form):
             given = next((entry[key] for key in self.id_keys if entry.get(key) is not None), question)
             answer = pick_answer(answers, self.options, str(given))
         fields = {} if answers is None else {"answers": answers}
-        messages = question_and_answer(question, picture, answer)
+        messages = question_and_answer(question, [picture] if picture else [], answer)
         return {**fields, "task": self.task, "messages": messages}
 
 

@@ -99,6 +99,14 @@ def test_the_tokenizers_template_counts_where_the_processor_has_none(folder):
     assert read(folder) == WORDS
 
 
+@pytest.mark.parametrize("content", ["", " \n"])
+def test_an_empty_template_is_refused(folder, content):
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": content}))
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(InputError, match="chat template"):
+        read(folder)
+
+
 @pytest.mark.parametrize("template", [7, {"default": 7}, {"default": {}}])
 def test_a_template_that_is_no_text_is_refused(folder, template):
     place(folder, "chat_template.json", template)

@@ -126,3 +126,24 @@ def test_a_position_of_an_earlier_version_is_lengthened_too():
     again = plan(course, 32)
     again.restore(position)
     assert counted([*given, *taken(again, total, len(again))]) == dict.fromkeys(range(COUNT), 2)
+
+
+@pytest.mark.parametrize("window", [64, 128])
+def test_a_run_that_stopped_where_a_window_begins_is_lengthened_too(window):
+    """Of what came before such a place nothing is planned again."""
+    lengths = [Size(20 + n % 9, 64, 2) for n in range(600)]
+
+    def long(course):
+        return plan_of(lengths, window=window, examples=course.examples, steps=course.steps, ends=course.ends)
+
+    before, after = (run_length.course_of(600, steps=0, epochs=epochs) for epochs in (1, 2))
+    finished = long(before)
+    boundaries = [number for number in range(1, finished.finish()) if finished.state(number)["batches"] == number]
+    assert len(boundaries) > 1
+    for number in boundaries:
+        position = json.loads(json.dumps(finished.state(number)))
+        again = long(run_length.changed_course(long, before, after, position, number))
+        again.restore(position)
+        rest = taken(again, number, len(again))
+        walked = long(before)
+        assert set(counted([*taken(walked, 0, number), *rest]).values()) == {2}

@@ -193,7 +193,6 @@ def test_nothing_and_nan_are_named_as_what_they_are(tmp_path):
     ]
     path = write_lines(tmp_path / "a.jsonl", rows)
     assert faults_of(path) == [
-        f"{path}, line 2: the image is NaN (a missing value); it must be a text",
         f"{path}, line 2: the question is NaN (a missing value); it must be a text",
         f"{path}, line 3: the answer is empty; write it or remove the row",
         f"{path}, line 4: the answer is empty; write it or remove the row",

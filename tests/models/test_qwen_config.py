@@ -131,6 +131,11 @@ BASE = {"model_type": "qwen2_vl", "vision_config": {}, **DECODER, "rope_scaling"
             {"layer_types": ["full_attention", "sliding_attention"]},
             "layer_types has sliding_attention; only",
         ),
+        ({"rms_norm_eps": None}, "rms_norm_eps is None; wanted a number above 0"),
+        (
+            {"use_sliding_window": True, "max_window_layers": 21},
+            "use_sliding_window is true; sliding-window",
+        ),
         ({"head_dim": 64}, "head_dim is 64; Qwen2's decoder uses hidden_size over the heads, 128"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config is there (awq); quantised weights"),
         ({"quantization_config": {"load_in_4bit": True}}, "quantization_config is there (unknown); quantised weights"),
@@ -152,5 +157,7 @@ def test_what_would_be_another_model_is_refused_by_name(change, line):
 
 def test_settings_that_change_nothing_are_no_reason_to_refuse():
     rope = ROPE | {"partial_rotary_factor": 1.0, "mrope_interleaved": False, "factor": 1.0, "beta": None}
+    windows = {"use_sliding_window": True, "max_window_layers": 28}  # from a layer on that is not there
+    assert from_hf(BASE | windows) == from_hf(BASE)
     more = {"layer_types": ["full_attention"] * 28, "head_dim": 128, "quantization_config": None, "unsloth_fixed": True}
     assert from_hf(BASE | {"rope_scaling": rope} | more) == from_hf(BASE)

@@ -81,6 +81,7 @@ def test_every_setting_that_changes_pixels_is_honoured(tmp_path, settings):
         ({"image_mean": ["a", 1, 1]}, "image_mean is ['a', 1, 1]; wanted three numbers"),
         ({"temporal_patch_size": 1}, "temporal_patch_size is 1; wanted 2"),
         ({"size": {"shortest_edge": 3136}}, "wanted shortest_edge and longest_edge, in pixels of area"),
+        ({"size": 224}, "size is 224; wanted shortest_edge and longest_edge, in pixels of area"),
         ({"size": {"height": 28, "width": 28}}, "wanted shortest_edge and longest_edge, in pixels of area"),
     ],
     ids=str,
@@ -161,6 +162,10 @@ def test_an_encoders_processor_has_the_defaults_of_its_class(tmp_path, settings)
         ({"do_normalize": False}, "do_normalize is false"),
         ({"do_rescale": None}, "do_rescale is null"),
         ({"rescale_factor": 1.0}, "rescale_factor 1.0 is not 1/255"),
+        (
+            {"image_processor_type": "LlavaImageProcessor", "do_pad": True},
+            "size 40 differs from the crop of 28, and padded pictures are not cropped",
+        ),
         ({"do_pad": True}, "do_pad is True, which is not a known setting of this image processor"),
         ({"image_grid_pinpoints": [[56, 56]]}, "image_grid_pinpoints is [[56, 56]], which is not a known setting"),
         ({"do_thumbnail": True}, "do_thumbnail is True, which is not a known setting of this image processor"),

@@ -28,7 +28,7 @@ ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 CONNECTOR = "final_connector.pth"
 _OTHERS = ("non_lora_state_dict.bin", "non_lora_trainables.bin")
 _PROJECTOR = "mm_projector.bin"
-_TO_GO_ON = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)")
+_TO_GO_ON = re.compile(r"(training_args|(optimizer|scheduler|scaler)(_\d+)?|rng_state.*)\.(bin|pt|pth)")
 _PREFIX = "base_model.model."
 
 

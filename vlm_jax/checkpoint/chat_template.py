@@ -73,6 +73,7 @@ def _default(where: Path, template: Any) -> str:
         if template is None:
             names = ", ".join(map(str, named)) or "none"
             raise InputError(f"{where}: has chat templates by the names {names}, and none is 'default'; name one so")
-    if not isinstance(template, str):
-        raise InputError(f"{where}: the chat template is no text; copy the file again")
+    if not isinstance(template, str) or not template.strip():
+        found = "empty" if isinstance(template, str) else "no text"
+        raise InputError(f"{where}: the chat template is {found}; copy the file again")
     return template

@@ -102,7 +102,7 @@ def read_settings(folder: Path) -> AdapterSettings:
     for key, kind in (("r", int), ("lora_alpha", (int, float))):
         value = settings.get(key)
         if not isinstance(value, kind) or isinstance(value, bool) or value <= 0:
-            faults.append(f"{path}: {key} is {value!r}; wanted a number above 0")
+            faults.append(f"{path}: {key} is {value!r}; wanted a {'whole ' * (kind is int)}number above 0")
     rslora = settings.get("use_rslora") or False
     if not isinstance(rslora, bool):
         faults.append(f"{path}: use_rslora is {rslora!r}; wanted true or false")

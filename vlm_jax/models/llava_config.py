@@ -53,6 +53,7 @@ _QWEN2_DEFAULTS = {
     "vocab_size": 151936,
     "rms_norm_eps": 1e-6,
     "rope_theta": 10_000.0,
+    "max_window_layers": 28,
 }
 ACTIVATIONS = ("gelu", "quick_gelu", "gelu_pytorch_tanh")
 CONNECTORS = ("mlp", "linear")

@@ -236,7 +236,7 @@ def read_decoder(text: Mapping[str, Any], where: str, *, tied: bool = False) -> 
         vocab=text["vocab_size"],
         # transformers' class default, which applies where a file leaves the key out
         norm_eps=text.get("rms_norm_eps", 1e-5),
-        rope_theta=rope.get("rope_theta", text.get("rope_theta", 1_000_000.0)),
+        rope_theta=_theta(text, rope),
         mrope_sections=tuple(rope.get("mrope_section", plain)),
         tied=tied or bool(text.get("tie_word_embeddings", False)),
     )
@@ -245,6 +245,10 @@ def read_decoder(text: Mapping[str, Any], where: str, *, tied: bool = False) -> 
 _ROPE = ("rope_type", "type", "rope_theta", "mrope_section")
 """The keys of `rope_parameters` that are computed; others only at values that change nothing."""
 _ROPE_WITHOUT_EFFECT = {"partial_rotary_factor": 1, "factor": 1, "mrope_interleaved": False}
+
+
+def _theta(text: Mapping[str, Any], rope: Mapping[str, Any]) -> Any:
+    return rope.get("rope_theta", text.get("rope_theta", 1_000_000.0))
 
 
 def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any]) -> list[str]:
@@ -259,12 +263,17 @@ def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any]) -> l
             for key, value in rope.items()
             if key not in _ROPE and value is not None and _ROPE_WITHOUT_EFFECT.get(key, ...) != value
         ]
-    if text.get("use_sliding_window"):
+    # transformers has a sliding window from layer max_window_layers on, which published folders set to all layers.
+    windows_from, layers = text.get("max_window_layers", 80), text["num_hidden_layers"]
+    if text.get("use_sliding_window") and not (isinstance(windows_from, int) and windows_from >= layers):
         faults.append("use_sliding_window is true; sliding-window layers are not implemented")
     elif odd := sorted({str(kind) for kind in text.get("layer_types") or ()} - {"full_attention"}):
         faults.append(f"layer_types has {', '.join(odd)}; only full_attention is implemented")
     if (activation := text.get("hidden_act", "silu")) != "silu":
         faults.append(f"hidden_act is {activation!r}; Qwen2's decoder uses 'silu'")
+    for key, value in (("rms_norm_eps", text.get("rms_norm_eps", 1e-6)), ("rope_theta", _theta(text, rope))):
+        if type(value) not in (int, float) or not 0 < value < float("inf"):
+            faults.append(f"{key} is {value!r}; wanted a number above 0")
     width = text["hidden_size"] // text["num_attention_heads"]
     if text.get("head_dim") not in (None, width):
         faults.append(f"head_dim is {text['head_dim']!r}; Qwen2's decoder uses hidden_size over the heads, {width}")

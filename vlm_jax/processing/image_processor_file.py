@@ -28,7 +28,12 @@ WITHOUT_EFFECT = frozenset(
         "feature_extractor_type",
         "image_processor_type",
         "input_data_format",
+        "fps",  # of videos, as are the next ones
+        "max_frames",
+        "min_frames",
         "model_input_names",
+        "num_frames",
+        "padding_side",
         "processor_class",
         "return_tensors",
         "use_fast",

@@ -50,11 +50,13 @@ _SIZE_ADVICE = (
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a value says that there is nothing: None, a blank text, a list or an object of nothing else."""
+    """Whether a value says that there is nothing: None, NaN (pandas' empty cell), a blank text, or only such things."""
     if isinstance(value, str):
         return value.strip() in ("", "[]", "{}")
     if isinstance(value, (list, tuple)):
         return all(map(is_empty, value))
+    if isinstance(value, float):
+        return value != value
     return value is None or (isinstance(value, Mapping) and all(map(is_empty, value.values())))
 
 

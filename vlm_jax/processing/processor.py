@@ -279,6 +279,8 @@ def _pixel_bounds(settings: Mapping[str, Any]) -> tuple[int, int]:
     size, default = settings.get("size"), ImageSettings()
     if size is None:
         size = {"shortest_edge": default.min_pixels, "longest_edge": default.max_pixels}
+    if not isinstance(size, Mapping):
+        raise ValueError(f"size is {size!r}; wanted shortest_edge and longest_edge, in pixels of area")
     spellings = (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels"))
     odd = [key for key, value in size.items() if value is not None and key not in (*spellings[0], *spellings[1])]
     bounds = [

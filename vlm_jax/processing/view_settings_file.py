@@ -113,6 +113,8 @@ def _settings(
             raise ValueError(f"size {edge} differs from the view's {image_size}")
         return dataclasses.replace(settings, mode="anyres", pinpoints=pinpoints)
     if kind == "Llava" and processor.get("do_pad", False):
+        if edge not in (None, image_size):
+            raise ValueError(f"size {edge} differs from the crop of {image_size}, and padded pictures are not cropped")
         colour = tuple(processor.get("background") or settings.mean_colour)
         return dataclasses.replace(settings, mode="letterbox", background=colour)
     if cropped and edge:
