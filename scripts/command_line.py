@@ -37,6 +37,10 @@ from vlm_jax.parallel.starting import tpu_is_absent
 
 FLAGS = flags.FLAGS
 
+_FREE = ("data.columns", "data.mixture")
+"""Groups of settings whose keys are for the person to choose."""
+_FREE_TEXTS = ("data.columns",)
+"""Those of them that hold texts alone, so that `--config.data.columns.image=img_path` can only mean one thing."""
 _TRUE = ("true", "t", "yes", "1")
 _FALSE = ("false", "f", "no", "0")
 _ALTERNATIVES = (("train.steps", "train.epochs"),)
@@ -326,10 +330,14 @@ def _override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> No
             except ValueError as error:
                 shown = "" if text is None else f", not {text!r}"
                 faults.append(f"--{key}: needs {error}{shown}")
-        elif (mapping := _empty_group(config, key)) is not None:
-            value = _literal(text or "")
-            if isinstance(value, dict):
+        elif (place := _free_mapping(config, key)) is not None:
+            mapping, name = place
+            value = {name: text} if name else _literal(text or "")
+            if isinstance(value, dict) and (name or all(isinstance(one, str) for one in value)):
                 with mapping.unlocked():
+                    if not name:  # a whole mapping stands for the one before
+                        for old in list(mapping):
+                            del mapping[old]
                     mapping.update(value)
             else:
                 faults.append(f"--{key}: needs a mapping such as {{'image': 'img_path'}}, not {text!r}")
@@ -361,12 +369,15 @@ def _choose_alternative(
     return faults
 
 
-def _empty_group(config: ConfigDict, key: str) -> ConfigDict | None:
-    """The group of that name, `config.a.b`, where it holds nothing: its keys are for the person to choose."""
-    group = config
-    for name in key.split(".")[1:]:
-        group = group.get(name) if isinstance(group, ConfigDict) else None
-    return group if isinstance(group, ConfigDict) and not len(group) else None
+def _free_mapping(config: ConfigDict, key: str) -> tuple[ConfigDict, str] | None:
+    """A group whose keys are for the person to choose, and the one that `key` names in it ("": the whole of it)."""
+    for free in _FREE:
+        if key == f"config.{free}" or (free in _FREE_TEXTS and key.startswith(f"config.{free}.")):
+            group = config
+            for name in free.split("."):
+                group = group.get(name) if isinstance(group, ConfigDict) else None
+            return (group, key.removeprefix(f"config.{free}").removeprefix(".")) if group is not None else None
+    return None
 
 
 def _value(group: ConfigDict, name: str, text: str | None, optional: bool) -> Any:
