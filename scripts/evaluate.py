@@ -106,6 +106,7 @@ def read_questions(files: list[str]) -> list:
     from vlm_jax.errors import InputError
     from vlm_jax.evaluation.controls import CONTROLS
     from vlm_jax.evaluation.metrics import METRICS
+    from vlm_jax.locations import absolute
 
     given = flags.FLAGS
     faults = []
@@ -113,9 +114,18 @@ def read_questions(files: list[str]) -> list:
         faults.append(f"--metric={given.metric}: known are {', '.join(METRICS)}")
     if given.pictures not in CONTROLS:
         faults.append(f"--pictures={given.pictures}: known are {', '.join(CONTROLS)}")
+    names = [name.strip() for name in files]
+    times = Counter(map(absolute, names))
+    faults += [
+        f"{name}: is named {count} times in --benchmark; name it once" for name, count in times.items() if count > 1
+    ]
     notes: list[str] = []
     records, wrong = sources.read_several(
-        [name.strip() for name in files], notes, format=given.format, image_root=given.image_root, training=False
+        dict(zip(map(absolute, names), names, strict=True)).values(),
+        notes,
+        format=given.format,
+        image_root=given.image_root,
+        training=False,
     )
     faults += wrong
     questions = [question for record in records for question in questions_of(record, faults)]

@@ -89,6 +89,16 @@ def test_own_records_insist_on_their_ids_and_keep_them_beside_others(evaluate, t
     assert f"the id '2' is already that of {ours}, line 2" in refused.value.faults[1]
 
 
+@pytest.mark.parametrize("make", [llava, records])
+def test_a_file_that_is_named_twice_is_refused_by_its_name(make, evaluate, tmp_path, monkeypatch):
+    path = make(tmp_path / "a.json", "1", "2")
+    monkeypatch.chdir(tmp_path)
+    for again in (path, "a.json", f"{tmp_path}/./a.json", " a.json"):
+        with pytest.raises(InputError) as refused:
+            evaluate.read_questions([path, again])
+        assert refused.value.faults == [f"{path}: is named 2 times in --benchmark; name it once"]
+
+
 def answered(folder, questions, pictures="given"):
     """A folder as an evaluation leaves it."""
     folder.mkdir()
