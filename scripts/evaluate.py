@@ -3,7 +3,8 @@
     .venv/bin/python scripts/evaluate.py --model=runs/photos --benchmark=questions.csv --output=runs/photos/evaluation
 
 Writes predictions.jsonl, report.json and report.html. An interrupted evaluation goes on with the same command; with
-another --metric its answers are scored anew, and nothing is asked again.
+another --metric its answers are scored anew, and nothing is asked again. Where rows were added or exchanged meanwhile,
+what is another question now (other words anywhere in the conversation, or pictures of other content) is asked again.
 --baseline=DIR sets an earlier evaluation of the same questions beside it: what was learned, what was lost.
 --pictures=swapped or blank shows other pictures: a model that keeps its score does not look.
 """
@@ -68,6 +69,7 @@ def main() -> None:
             lambda conversations: model.generate(conversations, max_new_tokens=given.max_new_tokens),
             output / "predictions.jsonl",
             metric=given.metric,
+            note=lambda line: print(line, file=sys.stderr),
         )
         predictions = list(progress(answers, len(questions)))
         summary = report.summarise(predictions, baseline)
@@ -101,9 +103,10 @@ def read_questions(files: list[str]) -> list:
     """The questions of all files, or every fault of the files and of the flags about them."""
     from data_pipeline import sources
     from data_pipeline.questions import questions_of
-    from vlm_jax.errors import InputError, gathered
+    from vlm_jax.errors import InputError
     from vlm_jax.evaluation.controls import CONTROLS
     from vlm_jax.evaluation.metrics import METRICS
+    from vlm_jax.locations import absolute
 
     given = flags.FLAGS
     faults = []
@@ -111,14 +114,20 @@ def read_questions(files: list[str]) -> list:
         faults.append(f"--metric={given.metric}: known are {', '.join(METRICS)}")
     if given.pictures not in CONTROLS:
         faults.append(f"--pictures={given.pictures}: known are {', '.join(CONTROLS)}")
-    records, notes = [], []
-    for name in files:
-        with gathered(faults):
-            how = {"format": given.format, "image_root": given.image_root, "training": False, "notes": notes}
-            more, wrong = sources.read(name.strip(), **how)
-            records += more
-            faults += wrong
-    faults += sources.doubled_ids(records)
+    names = [name.strip() for name in files]
+    times = Counter(map(absolute, names))
+    faults += [
+        f"{name}: is named {count} times in --benchmark; name it once" for name, count in times.items() if count > 1
+    ]
+    notes: list[str] = []
+    records, wrong = sources.read_several(
+        dict(zip(map(absolute, names), names, strict=True)).values(),
+        notes,
+        format=given.format,
+        image_root=given.image_root,
+        training=False,
+    )
+    faults += wrong
     questions = [question for record in records for question in questions_of(record, faults)]
     doubled = [id for id, count in Counter(question.id for question in questions).items() if count > 1]
     if doubled and not faults:
@@ -152,20 +161,36 @@ def begin(output: Path, settings: dict) -> None:
 
 
 def read_baseline(folder: str, questions: list) -> dict:
-    """The predictions of an earlier evaluation, which must have been asked these questions, scored by this metric."""
+    """The predictions of an earlier evaluation, which must have been asked these questions, scored by this metric.
+
+    Args:
+      questions: with the pictures that the benchmark gives them.
+    """
+    from vlm_jax.checkpoint.files import read_json
     from vlm_jax.errors import InputError
-    from vlm_jax.evaluation.runner import read_predictions, rescored
+    from vlm_jax.evaluation.question_digest import QuestionDigests
+    from vlm_jax.evaluation.runner import answers_this, read_predictions, rescored
 
     baseline = read_predictions(Path(folder) / "predictions.jsonl")
     if not baseline:
         raise InputError(f"{folder}: holds no predictions.jsonl of an earlier evaluation")
-    asked = {question.id: question.text for question in questions}
+    asked = {question.id: question for question in questions}
     both = [one for id, one in baseline.items() if id in asked]
     if not both:
         raise InputError(f"--baseline={folder}: answered none of these questions")
+    settings = Path(folder) / "settings.json"
+    # Swapped and blank pictures differ from the benchmark's on purpose.
+    changed = settings.is_file() and read_json(settings).get("pictures", "given") != "given"
+    digests = QuestionDigests()
     for one in both:
-        if one.question != asked[one.id]:
+        if not answers_this(one, asked[one.id], digests, words_alone=True):
             raise InputError(f"--baseline={folder}: was asked something else at {one.id!r}")
+        # What could not be asked was given no picture that could be another.
+        if not (changed or one.fault or answers_this(one, asked[one.id], digests)):
+            raise InputError(
+                f"--baseline={folder}: was asked something else at {one.id!r}: its pictures are others, or cannot be "
+                "read here"
+            )
     return {id: rescored(one, flags.FLAGS.metric, one.answers, one.groups) for id, one in baseline.items()}
 
 

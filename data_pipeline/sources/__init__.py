@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.records import Record
 from data_pipeline.sources import containers
@@ -24,9 +25,9 @@ from data_pipeline.sources.opening import KINDS, folder_of, open_entries
 from data_pipeline.sources.source import Source
 from data_pipeline.sources.writing import WRITTEN, write
 from vlm_jax import locations
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, gathered
 
-__all__ = ["ANSWERS", "FORMATS", "WRITTEN", "Chain", "Source", "doubled_ids", "open_source", "read", "scan", "write"]
+__all__ = ["ANSWERS", "FORMATS", "WRITTEN", "Chain", "Source", "open_source", "read", "read_several", "scan", "write"]
 
 _OWN_ID = "give each record its own, or name the format if these are not this project's records"
 
@@ -124,10 +125,10 @@ def scan(
         notes.append(repeated_ids(source.name, times.total()))
 
 
-def repeated_ids(name: str, count: int) -> str:
+def repeated_ids(name: str, count: int, other: str = "an earlier record") -> str:
     """The line on ids of a file that are not unique."""
     are = "1 record has an id" if count == 1 else f"{count:,} records have ids"
-    return f"{name}: {are} that an earlier record has; they are told apart by their order"
+    return f"{name}: {are} that {other} has; they are told apart by their order"
 
 
 def _free_id(identifier: str, times: Counter[str], taken: dict[str, int], index: int) -> str:
@@ -174,11 +175,42 @@ def read(
     return [record for _, record in scan(source, faults, refused, notes)], faults
 
 
-def doubled_ids(records: Iterable[Record]) -> list[str]:
-    """A fault line for each record of several files whose id an earlier one has."""
-    first: dict[str, Record] = {}
-    return [
-        f"{record.where}: the id {record.id!r} is already that of {first[record.id].where}"
-        for record in records
-        if first.setdefault(record.id, record) is not record
-    ]
+def read_several(names: Iterable[str | Path], notes: list[str], **options: Any) -> tuple[list[Record], list[str]]:
+    """Reads several data sets whole, as one in which every id is unique.
+
+    As within one file, an id that is given twice is a fault of this project's own records alone; records of other
+    programs' files get a number in brackets. Ours keep their ids wherever their file stands among the others.
+
+    Args:
+      notes: takes one line for each file on how many ids were made unique, if any were.
+      options: the other arguments of `open_source`, for every data set.
+
+    Returns:
+      The records that are in order, in the order of the files, and one line for each fault of the others and of the
+      data sets that cannot be read at all.
+    """
+    faults: list[str] = []
+    parts: list[tuple[Source, list[Record]]] = []
+    for name in names:
+        with gathered(faults):
+            source = open_source(name, **options)
+            parts.append((source, [record for _, record in scan(source, faults, notes=notes)]))
+    taken: dict[str, int] = {}
+    own = [record for source, part in parts if source.insists_on_ids for record in part]
+    for number, record in enumerate(own):
+        if (earlier := taken.setdefault(record.id, number)) != number:
+            faults.append(f"{record.where}: the id {record.id!r} is already that of {own[earlier].where}; {_OWN_ID}")
+    times: Counter[str] = Counter()
+    number = len(own)
+    for source, part in parts:
+        if source.insists_on_ids:
+            continue
+        repeated = 0
+        for place, record in enumerate(part):
+            number += 1
+            if taken.setdefault(record.id, number) != number:
+                part[place] = dataclasses.replace(record, id=_free_id(record.id, times, taken, number))
+                repeated += 1
+        if repeated:
+            notes.append(repeated_ids(source.name, repeated, "a record of another file"))
+    return [record for _, part in parts for record in part], faults

@@ -13,6 +13,7 @@ from typing import Any
 
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation.metrics import score
+from vlm_jax.evaluation.question_digest import QuestionDigests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +50,29 @@ class Prediction:
     groups: dict[str, str]
     fault: str | None = None
     """Why there is no answer (an unreadable picture, say); such questions count as wrong."""
+    words: str | None = None
+    """Digest of all turns that were shown (`QuestionDigests`); None of answers from before it was written down."""
+    pictures: str | None = None
+    """Digest of the pictures that were shown, in order."""
 
 
 Answer = Callable[[list[list[dict[str, Any]]]], list[str]]
 
 
 def predict(
-    questions: Sequence[Question], answer: Answer, path: Path, *, metric: str, batch: int = 16
+    questions: Sequence[Question],
+    answer: Answer,
+    path: Path,
+    *,
+    metric: str,
+    batch: int = 16,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Prediction]:
     """Yields a prediction for every question, in order; those that `path` already holds are not asked again.
+
+    An answer that was given to other pictures or another conversation under the same id is asked for again, and `note`
+    is called with one line on how many there are. Answers from before digests were written down are known by id and
+    last turn alone.
 
     A question that cannot be asked is scored 0 and carries the reason; the others of its batch are asked without it.
     It is asked again when the evaluation is gone on with, and held answers are scored anew where the accepted ones or
@@ -66,10 +81,17 @@ def predict(
     _drop_cut_line(path)
     written = read_predictions(path)
     asked = {question.id: question for question in questions}
-    stale = [id for id, one in written.items() if id not in asked or one.question != asked[id].text]
+    stale = [
+        id for id, one in written.items() if id not in asked or (one.words is None and one.question != asked[id].text)
+    ]
     if stale:
         raise InputError(f"{path}: holds answers to other questions ({stale[0]!r}, say); take another output folder")
-    held = {id: one for id, one in written.items() if not one.fault}
+    digests = QuestionDigests()
+    answered = {id: one for id, one in written.items() if not one.fault}
+    held = {id: one for id, one in answered.items() if answers_this(one, asked[id], digests)}
+    if differing := len(answered) - len(held):
+        were = "1 answer was" if differing == 1 else f"{differing:,} answers were"
+        note(f"{path}: {were} given to other pictures or another conversation; asked again")
     with path.open("ab") as file:
 
         def write(one: Prediction) -> None:
@@ -83,14 +105,28 @@ def predict(
             part = questions[start : start + batch]
             new = [question for question in part if question.id not in held]
             for question, (said, fault) in zip(new, _answers(new, answer), strict=True):
-                value = 0.0 if fault else score(metric, said, question.answers)
-                write(
-                    Prediction(
-                        question.id, question.text, said, question.answers, value, metric, question.groups, fault
-                    )
-                )
+                write(_prediction(question, said, fault, metric, digests))
             file.flush()
             yield from (held[question.id] for question in part)
+
+
+def answers_this(one: Prediction, question: Question, digests: QuestionDigests, *, words_alone: bool = False) -> bool:
+    """Whether a stored answer was given to what this question shows, or to its words where those alone count.
+
+    An answer without digests is known by the last turn's text.
+    """
+    if one.words is None:
+        return one.question == question.text
+    words, pictures = digests(question.messages)
+    return one.words == words and (words_alone or one.pictures == pictures)
+
+
+def _prediction(question: Question, said: str, fault: str | None, metric: str, digests: QuestionDigests) -> Prediction:
+    value = 0.0 if fault else score(metric, said, question.answers)
+    words, pictures = digests(question.messages)
+    return Prediction(
+        question.id, question.text, said, question.answers, value, metric, question.groups, fault, words, pictures
+    )
 
 
 def rescored(one: Prediction, metric: str, answers: list[str], groups: dict[str, str]) -> Prediction:

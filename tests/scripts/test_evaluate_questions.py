@@ -1,0 +1,181 @@
+"""What scripts/evaluate.py asks of several files, and which earlier answers it sets beside its own."""
+
+import dataclasses
+import importlib
+import json
+import shutil
+import sys
+from types import SimpleNamespace
+
+import PIL.Image
+import pytest
+
+from data_pipeline import sources
+from data_pipeline.questions import questions_of
+from vlm_jax.errors import InputError
+from vlm_jax.evaluation import controls, runner
+
+
+@pytest.fixture(scope="module")
+def module():
+    known_flags = importlib.import_module("command_line").FLAGS
+    known = set(known_flags)
+    yield importlib.import_module("evaluate")
+    sys.modules.pop("evaluate")
+    for name in set(known_flags) - known:
+        delattr(known_flags, name)
+
+
+@pytest.fixture
+def evaluate(module, monkeypatch):
+    chosen = SimpleNamespace(metric="exact", pictures="given", format="auto", image_root=None, benchmark="b")
+    monkeypatch.setattr(module.flags, "FLAGS", chosen)
+    return module
+
+
+def table(path, *rows):
+    path.write_text("".join(f"{row}\n" for row in rows))
+    return str(path)
+
+
+def llava(path, *ids):
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": path.stem}]
+    path.write_text(json.dumps([{"id": id, "conversations": turns} for id in ids]))
+    return str(path)
+
+
+def records(path, *ids):
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": path.stem}]
+    path.write_text("".join(json.dumps({"id": id, "messages": turns}) + "\n" for id in ids))
+    return str(path)
+
+
+def test_files_of_other_programs_may_share_ids(evaluate, tmp_path, capsys):
+    files = [llava(tmp_path / "a.json", "1", "2"), llava(tmp_path / "b.json", "2", "3", "1")]
+    questions = evaluate.read_questions(files)
+    assert [one.id for one in questions] == ["1", "2", "2 (2)", "3", "1 (2)"]
+    assert [one.answers for one in questions] == [["a"], ["a"], ["b"], ["b"], ["b"]]
+    said = "2 records have ids that a record of another file has; they are told apart by their order"
+    assert capsys.readouterr().err == f"{files[1]}: {said}\n"
+
+
+def test_ids_that_already_have_a_number_stay_unique_and_are_counted_once(evaluate, tmp_path, capsys):
+    files = [llava(tmp_path / "a.json", "1", "1 (2)"), llava(tmp_path / "b.json", "1"), llava(tmp_path / "c.json", "1")]
+    assert [one.id for one in evaluate.read_questions(files)] == ["1", "1 (2)", "1 (3)", "1 (4)"]
+    assert capsys.readouterr().err.count(": 1 record has an id that a record of another file has") == 2
+
+
+def test_tables_without_ids_in_two_folders_of_one_name_are_read(evaluate, tmp_path):
+    files = []
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        files.append(table(tmp_path / folder / "t.csv", "image,question,answer", f",What?,{folder}", f",Who?,{folder}"))
+    questions = evaluate.read_questions(files)
+    assert len({one.id for one in questions}) == 4
+    assert [one.answers for one in questions] == [["x"], ["x"], ["y"], ["y"]]
+
+
+def test_own_records_insist_on_their_ids_and_keep_them_beside_others(evaluate, tmp_path):
+    ours, theirs = records(tmp_path / "r.jsonl", "1", "2"), llava(tmp_path / "a.json", "1", "2")
+    both = {
+        tuple(files): [one.id for one in evaluate.read_questions(files)] for files in ([ours, theirs], [theirs, ours])
+    }
+    assert list(both.values()) == [["1", "2", "1 (2)", "2 (2)"], ["1 (2)", "2 (2)", "1", "2"]]
+    more = records(tmp_path / "s.jsonl", "2", "3")
+    with pytest.raises(InputError) as refused:
+        evaluate.read_questions([ours, theirs, more, str(tmp_path / "none.json")])
+    assert len(refused.value.faults) == 2
+    assert "none.json" in refused.value.faults[0]
+    assert f"the id '2' is already that of {ours}, line 2" in refused.value.faults[1]
+
+
+@pytest.mark.parametrize("make", [llava, records])
+def test_a_file_that_is_named_twice_is_refused_by_its_name(make, evaluate, tmp_path, monkeypatch):
+    path = make(tmp_path / "a.json", "1", "2")
+    monkeypatch.chdir(tmp_path)
+    for again in (path, "a.json", f"{tmp_path}/./a.json", " a.json"):
+        with pytest.raises(InputError) as refused:
+            evaluate.read_questions([path, again])
+        assert refused.value.faults == [f"{path}: is named 2 times in --benchmark; name it once"]
+
+
+def answered(folder, questions, pictures="given"):
+    """A folder as an evaluation leaves it."""
+    folder.mkdir()
+    (folder / "settings.json").write_text(json.dumps({"pictures": pictures}))
+    shown = controls.CONTROLS[pictures](questions)
+    list(runner.predict(shown, lambda asked: ["x"] * len(asked), folder / "predictions.jsonl", metric="exact"))
+    return str(folder)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    (tmp_path / "data").mkdir()
+    for colour in ("red", "green", "blue"):
+        PIL.Image.new("RGB", (8, 8), colour).save(tmp_path / "data" / f"{colour}.png")
+
+    def read(*colours, folder="data", name="t.csv"):
+        path = tmp_path / folder / name
+        return sources.read(table(path, "image,question,answer", *(f"{colour}.png,What?,x" for colour in colours)))[0]
+
+    return lambda *colours, **more: [
+        question for record in read(*colours, **more) for question in questions_of(record, [])
+    ]
+
+
+@pytest.mark.parametrize("rows", [("green", "red"), ("blue", "red", "green"), ("red", "blue"), ("green",)])
+def test_a_baseline_that_was_shown_other_pictures_is_refused(rows, evaluate, photos, tmp_path):
+    base = answered(tmp_path / "base", photos("red", "green"))
+    assert len(evaluate.read_baseline(base, photos("red", "green", "blue"))) == 2
+    with pytest.raises(InputError, match="something else at 't-.': its pictures are others, or"):
+        evaluate.read_baseline(base, photos(*rows))
+
+
+def test_a_baseline_that_had_another_conversation_is_refused(evaluate, photos, tmp_path):
+    questions = photos("red", "green")
+    base = answered(tmp_path / "base", questions)
+    for extra in ("system", "user"):
+        before = [{"role": extra, "content": "Be brief."}]
+        others = [questions[0], dataclasses.replace(questions[1], messages=before + questions[1].messages)]
+        with pytest.raises(InputError, match="something else at 't-"):
+            evaluate.read_baseline(base, others)
+
+
+def test_a_baseline_without_digests_or_of_a_folder_that_moved_is_compared(evaluate, photos, tmp_path):
+    questions = photos("red", "green")
+    base = answered(tmp_path / "base", questions)
+    shutil.move(tmp_path / "data", tmp_path / "moved")
+    assert len(evaluate.read_baseline(base, photos("red", "green", folder="moved"))) == 2
+    path = tmp_path / "base" / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: line[k] for k in list(line)[:8]}) + "\n" for line in lines))
+    assert len(evaluate.read_baseline(base, photos("green", "red", folder="moved"))) == 2
+    other = [dataclasses.replace(one, messages=[{"role": "user", "content": "Who?"}]) for one in questions]
+    with pytest.raises(InputError, match="something else"):
+        evaluate.read_baseline(base, other)
+
+
+@pytest.mark.parametrize("pictures", ["blank", "swapped"])
+def test_a_baseline_with_other_pictures_on_purpose_is_compared_by_its_words(pictures, evaluate, photos, tmp_path):
+    questions = photos("red", "green")
+    base = answered(tmp_path / "base", questions, pictures)
+    assert len(evaluate.read_baseline(base, questions)) == 2
+    other = [
+        dataclasses.replace(one, messages=[{"role": "system", "content": "No."}, *one.messages]) for one in questions
+    ]
+    with pytest.raises(InputError, match="something else"):
+        evaluate.read_baseline(base, other)
+
+
+def test_what_a_baseline_could_not_be_asked_may_have_its_picture_by_now(evaluate, photos, tmp_path):
+    def broken(conversations):
+        raise InputError("red.png: not a picture")
+
+    (tmp_path / "base").mkdir()
+    (tmp_path / "data" / "red.png").rename(tmp_path / "red.png")
+    path = tmp_path / "base" / "predictions.jsonl"
+    assert [one.fault for one in runner.predict(photos("red"), broken, path, metric="exact")] == [
+        "red.png: not a picture"
+    ]
+    (tmp_path / "red.png").rename(tmp_path / "data" / "red.png")
+    assert [one.score for one in evaluate.read_baseline(str(tmp_path / "base"), photos("red")).values()] == [0.0]
