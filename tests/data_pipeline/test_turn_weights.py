@@ -103,7 +103,7 @@ def test_parts_of_an_answer_that_are_left_out_are_refused_by_name(tmp_path):
 def test_a_weight_beside_the_turns_is_refused(tmp_path, key, value):
     for entry in ({"messages": turns()}, {"query": "Who?", "response": "I"}):
         fault = fault_of(write_lines(tmp_path / "a.jsonl", [{**entry, key: value}]))
-        assert f"has {key!r} {value!r} beside its turns, but only a turn has a weight in the loss" in fault
+        assert f"has {key!r} {value!r} beside its words, but only a turn has a weight in the loss" in fault
 
 
 @pytest.mark.parametrize("format", ["records", "openai", "llava", "sharegpt", "parquet", "arrayrecord"])
