@@ -12,15 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
 import vlm_jax
-from tests.tiny_models import VOCAB
+from tests.tiny_models import VOCAB, reference_inputs
 from vlm_jax.models.qwen_config import to_qwen
-from vlm_jax.processing.chat import image_parts, image_source
 from vlm_jax.processing.new_tokenizer import write_tokenizer
 
 FORMS = ("as published", "saved by transformers 4.4x", "saved by transformers 5")
@@ -139,19 +137,7 @@ def reference(folder: Path, messages, *, generation_prompt: bool = False) -> dic
     """What transformers' processor of a folder feeds its model: its template, its image processor, its tokenizer."""
     template = ProcessorMixin.get_processor_dict(folder)[0].get("chat_template")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    text = tokenizer.apply_chat_template(
-        messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
-    )
-    images = [Image.open(image_source(part)) for part in image_parts(messages)]
-    inputs = {}
-    if images:
-        inputs = dict(Qwen2VLImageProcessorPil.from_pretrained(folder)(images, return_tensors="pt"))
-        for count in (inputs["image_grid_thw"].prod(-1) // 4).tolist():
-            text = text.replace("<|image_pad|>", "<|placeholder|>" * count, 1)
-        text = text.replace("<|placeholder|>", "<|image_pad|>")
-    tokens = tokenizer([text], return_tensors="pt")["input_ids"]
-    is_image = (tokens == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
-    return {"input_ids": tokens, "mm_token_type_ids": is_image, **inputs}
+    return reference_inputs(folder, tokenizer, messages, template=template, generation_prompt=generation_prompt)
 
 
 @dataclasses.dataclass

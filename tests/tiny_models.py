@@ -98,9 +98,13 @@ def save_tiny(
     return model
 
 
-def reference_inputs(folder: Path, tokenizer, messages, *, generation_prompt: bool = False) -> dict[str, torch.Tensor]:
+def reference_inputs(
+    folder: Path, tokenizer, messages, *, template: str | None = None, generation_prompt: bool = False
+) -> dict[str, torch.Tensor]:
     """What transformers' own processing feeds its model. (Its joint processor wants torchvision for videos.)"""
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
+    text = tokenizer.apply_chat_template(
+        messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
+    )
     pictures = [Image.open(image_source(part)) for part in image_parts(messages)]
     inputs = {}
     if pictures:
