@@ -31,6 +31,8 @@ flags.DEFINE_string("metric", "normalised", "exact, normalised or contains")
 flags.DEFINE_string("baseline", None, "folder of an earlier evaluation to compare with")
 flags.DEFINE_string("format", "auto", "of the benchmark: records, table, llava, vqav2, parquet, … (docs/data.md)")
 flags.DEFINE_string("image_root", None, "what relative picture paths start from")
+flags.DEFINE_multi_string("column", [], "our name = the benchmark's, as --column=image=img_path; once for each name")
+flags.DEFINE_string("question", "", "asked by rows that ask nothing themselves: captions, pictures in class folders")
 flags.DEFINE_integer("max_new_tokens", 64, "tokens an answer may have", lower_bound=1)
 
 SECONDS_A_LINE = 60
@@ -99,6 +101,21 @@ def progress(answers: Iterable, total: int) -> Iterator:
         yield answer
 
 
+def columns(written: list[str], faults: list[str]) -> dict[str, str]:
+    """The columns of a benchmark by our names, as `sources.open_source` takes them."""
+    from data_pipeline.sources.columns import faults_of
+
+    named: dict[str, str] = {}
+    for pair in written:
+        ours, _, theirs = pair.partition("=")
+        if ours in named:
+            faults.append(f"--column={pair}: {ours} is named already, as {named[ours]}; name it once")
+        named[ours] = theirs
+    wrong = faults_of(named, "--column")
+    faults += wrong
+    return {} if wrong else named
+
+
 def read_questions(files: list[str]) -> list:
     """The questions of all files, or every fault of the files and of the flags about them."""
     from data_pipeline import sources
@@ -126,6 +143,8 @@ def read_questions(files: list[str]) -> list:
         format=given.format,
         image_root=given.image_root,
         training=False,
+        columns=columns(given.column, faults),
+        question=given.question,
     )
     faults += wrong
     questions = [question for record in records for question in questions_of(record, faults)]

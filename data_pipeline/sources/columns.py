@@ -102,7 +102,7 @@ class RenamedEntries(Entries):
         for ours, theirs in missing.items():
             nearest = difflib.get_close_matches(theirs, found, n=1)
             faults.append(
-                f"{self.path}: no entry has {theirs!r}, which data.columns names for {ours!r}; the columns found are "
+                f"{self.path}: no entry has {theirs!r}, which is named for {ours!r}; the columns found are "
                 + keys_of(found)
                 + (f". Is {nearest[0]!r} meant?" if nearest else "")
             )

@@ -26,11 +26,12 @@ _LIKED = ("label", "kto_tag")
 _TEMPLATE = ("chat_template", "chat_template_kwargs")
 
 
-def unread(entry: Mapping[str, Any], conversational: bool) -> list[str]:
+def unread(entry: Mapping[str, Any], conversational: bool, *, history: bool) -> list[str]:
     """A fault, without a place, for each column of an entry that is content and cannot be read.
 
     Args:
       conversational: the form is one of conversations, in which trainers look for more than pictures and words.
+      history: the form reads the earlier turns that `history` has.
     """
     held = {str(key): value for key, value in entry.items() if not is_empty(value)}
     faults = [f"has {key!r}, and only text and images can be trained on: {LEAVE_OUT}" for key in _MEDIA if key in held]
@@ -52,8 +53,10 @@ def unread(entry: Mapping[str, Any], conversational: bool) -> list[str]:
         f"has {key!r} {held[key]!r}, which marks a good or a bad answer, and every answer is trained on; remove the "
         "column, and the records of bad answers"
         for key in _LIKED
-        if isinstance(held.get(key), bool)
+        if isinstance(held.get(key), bool) or (key == "kto_tag" and key in held)
     ]
+    if "history" in held and not history:
+        faults.append("has 'history' beside its turns, which is not read there; put its turns before the others")
     if tokens := [key for key in _TOKENS if isinstance(held.get(key), list)]:
         faults.append(f"is tokenised already ({', '.join(map(repr, tokens))}); give the conversation alone")
     if "objects" in held:

@@ -60,13 +60,16 @@ class Form:
     conversational = False
     """Whether entries hold turns, beside which other trainers look for more (`content_keys`)."""
 
+    history = False
+    """Whether the earlier turns that `history` has are read."""
+
     def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         """The entry as `from_json` reads it, its id left out.
 
         Raises:
           InputError: with faults that name no place.
         """
-        faults = content_keys.unread(entry, self.conversational)
+        faults = content_keys.unread(entry, self.conversational, history=self.history)
         with gathered(faults):
             converted = self.convert(entry)
         if faults:

@@ -56,7 +56,7 @@ class _Instructions(Form):
 class QueryResponse(_Instructions):
     """`{"query", "response", "history": [[query, response], …], "system", "images"}`."""
 
-    name, key = "query_response", "query"
+    name, key, history = "query_response", "query", True
 
     def messages_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[dict[str, Any]]:
         query = entry.get("query")
@@ -68,7 +68,7 @@ class QueryResponse(_Instructions):
 class Alpaca(_Instructions):
     """`{"instruction", "input", "output", "history", "system", "images"}`; `input` is the instruction's next line."""
 
-    name, key = "alpaca", "instruction"
+    name, key, history = "alpaca", "instruction", True
 
     def messages_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[dict[str, Any]]:
         texts = [entry.get(key) for key in ("instruction", "input") if not is_empty(entry.get(key))]

@@ -12,6 +12,7 @@ from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
 from data_pipeline.sources.turns import MARK, fill, pictures_beside, places_first, read_turns, with_system
 from vlm_jax.errors import InputError
+from vlm_jax.processing.messages import is_empty
 
 
 class Conversations(Form):
@@ -32,7 +33,10 @@ class Conversations(Form):
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         faults: list[str] = []
-        key = next((key for key in self.keys if entry.get(key) is not None), self.keys[0])
+        held = [key for key in self.keys if not is_empty(entry.get(key))]
+        if len(held) > 1:
+            faults.append(f"has turns under {' and '.join(map(repr, held))}; keep one of them")
+        key = next(iter(held), next((key for key in self.keys if key in entry), self.keys[0]))
         where, images = pictures_beside(entry, self.picture_keys, faults)
         turns = read_turns(entry.get(key), key, faults)
         if key in self.pictures_first:

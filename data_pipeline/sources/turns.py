@@ -39,7 +39,10 @@ def read_turns(given: Any, key: str, faults: list[str]) -> list[dict[str, Any]]:
         if pair := _as_pair(turn):
             messages += pair
             continue
-        speaker, content = (_first(turn, keys) for keys in (_SPEAKER, _WORDS))
+        speaker, content = (_given(turn, keys) for keys in (_SPEAKER, _WORDS))
+        if twice := _contradictions(turn, speaker, content):
+            faults.append(f"turn {number} has {twice}; keep one of them")
+            continue
         if speaker in TOOL_ROLES or tool_keys(turn):
             faults.append(f"turn {number} calls a tool or is one's, and tool calls are not supported: {LEAVE_OUT}")
             continue
@@ -154,8 +157,24 @@ def content_of(text: str, images: Iterator[str | bytes]) -> str | list[dict[str,
     return parts
 
 
-def _first(turn: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    return next((turn[key] for key in keys if turn.get(key) is not None), None)
+def _given(turn: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """What stands under the first key that has something; where none has, what is there at all."""
+    written = sorted((turn[key] for key in keys if turn.get(key) is not None), key=is_empty)
+    return next(iter(written), None)
+
+
+def _contradictions(turn: Mapping[str, Any], speaker: Any, content: Any) -> str:
+    """The keys of one meaning that say different things, as a part of a fault."""
+    said = [
+        " and ".join(f"{key!r} {turn[key]!r}" for key in keys)
+        for keys, taken, name in ((_SPEAKER, speaker, _role), (_WORDS, content, lambda words: words))
+        if any(not is_empty(turn.get(key)) and name(turn[key]) != name(taken) for key in keys)
+    ]
+    return ", ".join(said)
+
+
+def _role(speaker: Any) -> Any:
+    return ROLES.get(speaker, speaker) if isinstance(speaker, str) else speaker
 
 
 def _as_pair(turn: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Adapters go to PEFT folders and come from them: peft, in PyTorch, computes the same logits."""
 
 import json
+import re
 
 import numpy as np
 import peft
@@ -145,6 +146,63 @@ def test_faults_of_an_adapter_are_told_together(base, loaded, tmp_path):
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
     with pytest.raises(InputError, match="only LORA"):
         peft_folder.read(folder, loaded.config)
+
+
+@pytest.fixture
+def cut(base, tmp_path):
+    """Writes an adapter with peft, and then without the tensors whose names match; gives its folder."""
+
+    def write(pattern, **settings):
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+        folder = tmp_path / "adapter"
+        peft.get_peft_model(model, peft.LoraConfig(r=2, **settings)).save_pretrained(folder)
+        held = load_file(folder / "adapter_model.safetensors")
+        kept = {name: tensor for name, tensor in held.items() if not re.search(pattern, name)}
+        assert pattern == "^$" or len(kept) < len(held)
+        save_file(kept, folder / "adapter_model.safetensors")
+        return folder
+
+    return write
+
+
+NAMES = ["q_proj", "v_proj"]
+ONE = r"language_model\.layers\.1\.self_attn\.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "settings", "fault"),
+    [
+        (ONE, {"target_modules": NAMES}, r"covers .*layers\.1\.self_attn\.q_proj, and there are no tensors for it;"),
+        (r"layers\.0\.", {"target_modules": NAMES}, r"covers .*layers\.0\.self_attn\.\w_proj, .*no tensors for them;"),
+        (ONE, {"target_modules": r".*language_model.*\.[qv]_proj"}, r"covers .*layers\.1\.self_attn\.q_proj"),
+        (ONE, {"target_modules": "all-linear"}, r"covers .*layers\.1\.self_attn\.q_proj"),
+        (r"\.q_proj", {"target_modules": NAMES}, r"names q_proj, of which there are no tensors"),
+        (
+            r"\.0\.mlp\.up",
+            {"target_modules": ["up_proj"], "layers_to_transform": [0, 1]},
+            r"covers .*\.0\.mlp\.up_proj",
+        ),
+    ],
+)
+def test_covered_layers_without_tensors_are_refused(cut, loaded, pattern, settings, fault):
+    with pytest.raises(InputError, match=fault) as caught:
+        peft_folder.read(cut(pattern, **settings), loaded.config)
+    assert len(caught.value.faults) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["up_proj"], "layers_to_transform": [1]},
+        {"target_modules": ["up_proj"], "layers_to_transform": 0, "layers_pattern": "layers"},
+        {"target_modules": ["qkv", "q_proj"], "layers_to_transform": [1], "layers_pattern": ["blocks"]},
+        {"target_modules": r".*layers\.1\..*up_proj"},
+        {"target_modules": ["up_proj", "wq"], "exclude_modules": r".*layers\.0\..*"},
+        {"target_modules": ["up_proj", "down_proj"], "exclude_modules": ["down_proj"]},
+    ],
+)
+def test_layers_that_settings_leave_out_are_not_missed(cut, loaded, settings):
+    assert peft_folder.read(cut("^$", **settings), loaded.config)[1]
 
 
 def test_targets_that_match_nothing_are_an_error_with_the_numbers(loaded):

@@ -157,3 +157,20 @@ def test_the_revision_of_a_base_on_the_hub_is_kept(adapter, base, revision, expe
 def test_the_revision_of_a_base_that_is_a_folder_says_nothing(adapter, tmp_path):
     settings = read_settings(adapter(base_model_name_or_path=str(tmp_path), revision="main"))
     assert settings.base == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("target_modules", 5, "a list of names of modules"),
+        ("target_modules", [1], "a list of names of modules"),
+        ("target_modules", "(q_proj", "no regular expression"),
+        ("exclude_modules", {"a": 1}, "a list of names of modules"),
+        ("layers_to_transform", ["1"], "a list of numbers of layers"),
+        ("layers_to_transform", True, "a list of numbers of layers"),
+        ("layers_pattern", [3], "a list of names of lists of layers"),
+    ],
+)
+def test_targets_of_another_type_are_refused(adapter, key, value, wanted):
+    (fault,) = faults(adapter(**{key: value}))
+    assert f"{key} is {value!r}" in fault and wanted in fault

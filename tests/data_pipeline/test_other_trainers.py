@@ -265,6 +265,7 @@ def test_parts_of_other_media_are_refused(tmp_path, kind):
         ({"rejected_response": "x"}, "has 'rejected_response', a pair of a better and a worse answer"),
         ({"label": False}, "has 'label' False, which marks a good or a bad answer"),
         ({"kto_tag": True}, "has 'kto_tag' True, which marks a good or a bad answer"),
+        ({"kto_tag": 0}, "has 'kto_tag' 0, which marks a good or a bad answer"),
         ({"input_ids": [1, 2], "completion_mask": [0, 1]}, "is tokenised already ('input_ids', 'completion_mask')"),
         ({"objects": {"bbox": [[1, 2, 3, 4]]}}, "has 'objects', boxes that are not written into the text here"),
         ({"chat_template_kwargs": {"a": 1}}, "has 'chat_template_kwargs', and the template is the model's"),
@@ -282,6 +283,48 @@ def test_other_columns_and_empty_ones_change_nothing(tmp_path, format):
     empty = {"tools": "[]", "videos": [None], "objects": {}, "rejected": "", "chosen": None, "functions": []}
     source = sources.open_source(write_lines(tmp_path / "a.jsonl", [entry, {**entry, **notes, **empty}]), format=format)
     assert source[0].messages == source[1].messages
+
+
+@pytest.mark.parametrize("format", [name for name in FORMS if name not in ("query_response", "alpaca")])
+def test_history_is_refused_where_it_is_not_read(tmp_path, format):
+    path = write_lines(tmp_path / "a.jsonl", [{**FORMS[format], "history": [["Before?", "Yes"]]}])
+    assert "has 'history' beside its turns, which is not read there" in fault_of(path, format=format)
+
+
+HUMAN = {"from": "human", "value": "Who?"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ({"from": "gpt", "value": "I", "content": "You"}, "'value' 'I' and 'content' 'You'"),
+        ({"from": "gpt", "role": "user", "value": "I"}, "'from' 'gpt' and 'role' 'user'"),
+        ({"from": "gpt", "role": "user", "value": "I", "content": "You"}, "'from' 'gpt' and 'role' 'user', 'value'"),
+    ],
+)
+def test_a_turn_that_says_two_things_is_refused(tmp_path, answer, fault):
+    path = write_lines(tmp_path / "a.jsonl", [{"conversations": [HUMAN, answer]}])
+    assert f"turn 2 has {fault}" in fault_of(path, format="llava")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"from": "gpt", "role": "assistant", "value": "I", "content": "I"},
+        {"from": "gpt", "role": None, "value": "", "content": "I"},
+        {"from": "", "role": "assistant", "value": None, "content": "I"},
+    ],
+)
+def test_a_turn_that_says_one_thing_twice_is_read(tmp_path, answer):
+    ((record,), faults) = sources.read(write_lines(tmp_path / "a.jsonl", [{"conversations": [HUMAN, answer]}]))
+    assert faults == [] and record.messages == messages("Who?", "I")
+
+
+def test_turns_in_two_columns_are_refused(tmp_path):
+    entry = {"conversations": [HUMAN, {"from": "gpt", "value": "I"}], "messages": messages(), "images": []}
+    assert "has turns under 'conversations' and 'messages'; keep one" in fault_of(
+        write_lines(tmp_path / "a.jsonl", [entry]), format="sharegpt"
+    )
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_conversations_under_another_name_are_read(tmp_path):
 @pytest.mark.parametrize(
     "columns, words",
     [
-        ({**THEIRS, "image": "img_pth"}, "no entry has 'img_pth', which data.columns names for 'image'; the columns"),
+        ({**THEIRS, "image": "img_pth"}, "no entry has 'img_pth', which is named for 'image'; the columns"),
         ({"imag": "img_path"}, "nothing called 'imag' is read; is 'image' meant?"),
         ({"image": ""}, "image is ''; wanted the name of a column"),
     ],

@@ -28,7 +28,9 @@ def module():
 
 @pytest.fixture
 def evaluate(module, monkeypatch):
-    chosen = SimpleNamespace(metric="exact", pictures="given", format="auto", image_root=None, benchmark="b")
+    chosen = SimpleNamespace(
+        metric="exact", pictures="given", format="auto", image_root=None, benchmark="b", column=[], question=""
+    )
     monkeypatch.setattr(module.flags, "FLAGS", chosen)
     return module
 
@@ -48,6 +50,34 @@ def records(path, *ids):
     turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": path.stem}]
     path.write_text("".join(json.dumps({"id": id, "messages": turns}) + "\n" for id in ids))
     return str(path)
+
+
+def test_columns_of_a_benchmark_are_mapped_as_in_training(evaluate, tmp_path):
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    file = table(tmp_path / "a.csv", "img,q,truth", "a.png,What?,A dot")
+    evaluate.flags.FLAGS.column = ["image=img", "question=q", "answer=truth"]
+    (question,) = evaluate.read_questions([file])
+    assert question.answers == ["A dot"] and controls.images_of(question) == [str(tmp_path / "a.png")]
+    evaluate.flags.FLAGS.column, evaluate.flags.FLAGS.question = ["image=img", "answer=truth"], "Which?"
+    (question,) = evaluate.read_questions([file])
+    assert question.text == "Which?"
+
+
+@pytest.mark.parametrize(
+    ("column", "fault"),
+    [
+        (["image"], "--column.image is ''; wanted the name of a column"),
+        (["imag=img"], "--column: nothing called 'imag' is read; is 'image' meant?"),
+        (["image=img", "image=file"], "--column=image=file: image is named already, as img"),
+        (["image=imgg", "question=q", "answer=truth"], "no entry has 'imgg', which is named for 'image'; the columns"),
+    ],
+)
+def test_a_mapping_that_cannot_be_followed_is_refused(evaluate, tmp_path, column, fault):
+    file = table(tmp_path / "a.csv", "img,q,truth", "a.png,What?,A dot")
+    evaluate.flags.FLAGS.column = column
+    with pytest.raises(InputError) as caught:
+        evaluate.read_questions([file])
+    assert any(fault in line for line in caught.value.faults)
 
 
 def test_files_of_other_programs_may_share_ids(evaluate, tmp_path, capsys):

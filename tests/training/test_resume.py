@@ -67,6 +67,20 @@ def test_what_decides_what_is_learned_is_refused_with_both_values_and_the_remedy
     assert caught.value.faults == [f"{tmp_path}: was started with {key} = {before!r}, this run has {value!r}; {remedy}"]
 
 
+@pytest.mark.parametrize("before", [{}, {"question": "ask"}, {"image": "file"}])
+@pytest.mark.parametrize("now", [{}, {"question": "text"}])
+def test_columns_are_compared_as_one_value(tmp_path, before, now):
+    begun = earlier(tmp_path, data__columns=before)
+    if before == now:
+        assert begun.changes(settings(data__columns=now)) == []
+        return
+    with pytest.raises(InputError) as caught:
+        begun.changes(settings(data__columns=now))
+    (fault,) = caught.value.faults
+    flags = " ".join(f"--config.data.columns.{name}={one}" for name, one in before.items()) or "no data.columns"
+    assert f"data.columns = {before!r}, this run has {now!r}; give {flags}, or take another" in fault
+
+
 def test_the_model_may_be_spelt_otherwise(tmp_path):
     assert earlier(tmp_path).changes(settings(model__path="/elsewhere/model")) == []
 

@@ -15,11 +15,12 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from vlm_jax.adapters.lora import Lora
-from vlm_jax.checkpoint import beside_adapters, pth, weight_files
+from vlm_jax.checkpoint import beside_adapters, peft_targets, pth, weight_files
 from vlm_jax.checkpoint.beside_adapters import CONNECTOR
 from vlm_jax.checkpoint.files import check_target, write_json, written_whole
 from vlm_jax.checkpoint.names import Entry, hub_name, memory_name, name_table
 from vlm_jax.checkpoint.peft_settings import MERGE, SETTINGS, read_settings
+from vlm_jax.checkpoint.peft_targets import Targets
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
@@ -121,7 +122,7 @@ def read(folder: Path, config: VLMConfig) -> tuple[Lora, Flat]:
     """The kind of an adapter, with the targets that its tensors have, and its parameters, float32 on the host.
 
     What was trained as a whole beside the adapters, in their file or in one of its own, is among the parameters. A
-    layer of a stack that the adapter leaves out gets zeros, which change nothing.
+    layer of a stack that the settings leave out gets zeros, which change nothing.
 
     Raises:
       InputError: another kind of adapter, missing, misshapen or unknown tensors: all of them listed.
@@ -132,7 +133,7 @@ def read(folder: Path, config: VLMConfig) -> tuple[Lora, Flat]:
     saved = {name: tensor for name, tensor in tensors.items() if _is_saved(name, settings.modules_to_save)}
     with gathered(faults):
         low_rank = {name: tensor for name, tensor in tensors.items() if name not in saved}
-        lora, flat = from_tensors(low_rank, config, lora, where=str(path))
+        lora, flat = from_tensors(low_rank, config, lora, where=str(path), targets=settings.targets)
     with gathered(faults):
         beside = _saved_modules(saved, config, settings.modules_to_save, where=str(path))
     with gathered(faults):
@@ -199,8 +200,10 @@ def _saved_modules(
     return flat
 
 
-def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lora, *, where: str) -> tuple[Lora, Flat]:
-    """As `read`, from tensors by their names in a PEFT state dict."""
+def from_tensors(
+    tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lora, *, where: str, targets: Targets | None = None
+) -> tuple[Lora, Flat]:
+    """As `read`, from tensors by their names in a PEFT state dict; all that the targets cover must be there."""
     shapes = abstract_parameters(config)
     wanted: dict[str, tuple[Entry, int | None]] = {}
     for entry in _kernels(config):
@@ -208,6 +211,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lor
             wanted[tensor.removesuffix(".weight")] = (entry, None if entry.layers is None else index)
     flat: dict[str, np.ndarray] = {}
     seen: set[tuple[str, int | None]] = set()
+    modules: dict[tuple[str, int | None], str] = {}
     faults = []
     for name, tensor in tensors.items():
         match = re.fullmatch(r"(?:base_model\.model\.)?(.*)\.lora_([AB])(?:\.[^.]+)?\.weight", name)
@@ -222,6 +226,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lor
         if (key, index) in seen:
             faults.append(f"{where}: tensor {name} stands there twice")
         seen.add((key, index))
+        modules[entry.path, index] = match[1]
         if tensor.shape != shape:
             faults.append(
                 f"{where}: tensor {name} has shape {tensor.shape}; this base and rank {lora.rank} imply {shape}; was "
@@ -236,6 +241,8 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, lora: Lor
     ]
     if not flat and not faults:
         faults.append(f"{where}: holds no LoRA tensors")
+    elif targets and not faults:
+        faults += [f"{where}: {fault}" for fault in peft_targets.left_out(targets, modules, config)]
     if faults:
         raise InputError(faults[:20])
     places = sorted({key.rpartition("/adapter/")[0] for key in flat})

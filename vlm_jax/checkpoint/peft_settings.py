@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.adapters.lora import Lora
+from vlm_jax.checkpoint import peft_targets
 from vlm_jax.checkpoint.files import read_json
+from vlm_jax.checkpoint.peft_targets import Targets
 from vlm_jax.errors import InputError
 
 SETTINGS = "adapter_config.json"
@@ -25,16 +27,13 @@ _READ = {
     "init_lora_weights",
     "task_type",
     "modules_to_save",
+    *peft_targets.KEYS,
 }
-# How the adapter was made, trained or saved; which layers have it, its tensors say.
+# How the adapter was made, trained or saved.
 _WITHOUT_EFFECT = {
     "auto_mapping",
     "peft_version",
     "inference_mode",
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-    "layers_pattern",
     "lora_dropout",
     "megatron_core",
     "runtime_config",
@@ -76,9 +75,11 @@ _CHANGED_BASE = ("pissa", "corda", "olora", "lora_ga")
 
 @dataclasses.dataclass(frozen=True)
 class AdapterSettings:
-    """What `adapter_config.json` says, but for the targets.
+    """What `adapter_config.json` says.
 
     Attributes:
+      lora: but for the targets, which its tensors say.
+      targets: the layers that must have tensors.
       base: the name or path of the model it was trained on, `org/name@revision` where it names a revision; "" for none.
       modules_to_save: ends of the names of modules that were trained as a whole beside the adapters.
     """
@@ -86,6 +87,7 @@ class AdapterSettings:
     lora: Lora
     base: str
     modules_to_save: tuple[str, ...]
+    targets: Targets
 
 
 def read_settings(folder: Path) -> AdapterSettings:
@@ -114,13 +116,15 @@ def read_settings(folder: Path) -> AdapterSettings:
     for key in ("base_model_name_or_path", "revision"):
         if not isinstance(settings.get(key) or "", str):
             faults.append(f"{path}: {key} is {settings[key]!r}; wanted text")
+    targets = peft_targets.of_settings(settings, path, faults)
     faults += _of_changed_base(path, settings.get("init_lora_weights", True))
     if faults:
         raise InputError(faults)
     base, revision = settings.get("base_model_name_or_path") or "", settings.get("revision")
     if revision and base and "@" not in base and not Path(base).expanduser().is_dir():
         base = f"{base}@{revision}"
-    return AdapterSettings(Lora(settings["r"], float(settings["lora_alpha"]), rslora=rslora), base, tuple(modules))
+    lora = Lora(settings["r"], float(settings["lora_alpha"]), rslora=rslora)
+    return AdapterSettings(lora, base, tuple(modules), targets)
 
 
 def _refused(path: Path, key: str, value: Any) -> str | None:

@@ -31,6 +31,8 @@ MAY_CHANGE = (
 MODEL = "model"
 """The digest of the model that a run began with, among the settings that it is compared by."""
 _LENGTH = ("train.steps", "train.epochs")
+_WHOLE = ("data.columns",)
+"""Mappings whose keys are a person's: one value, not a group of settings."""
 _PLACES = ("assemble.encoder", "assemble.decoder", "assemble.connector_weights")
 
 
@@ -77,7 +79,7 @@ class Earlier:
             raise InputError(
                 [
                     f"{self.home}: was started with {key} = {self.resume[key]!r}, this run has {now[key]!r}; "
-                    f"give --config.{key}={self.resume[key]}, or take another --workdir"
+                    f"give {_again(key, self.resume[key])}, or take another --workdir"
                     for key in refused
                 ]
             )
@@ -141,6 +143,13 @@ class Earlier:
         return max(first_stage(share, steps), self.step)
 
 
+def _again(key: str, value: Any) -> str:
+    """The flags that set a setting to a value."""
+    if key not in _WHOLE:
+        return f"--config.{key}={value}"
+    return " ".join(f"--config.{key}.{name}={one}" for name, one in value.items()) or f"no {key}"
+
+
 def read(home: PurePath, step: int) -> Earlier:
     """Raises InputError where the folder holds no run."""
     checkpoints = run_folder.Checkpoints(home, read_only=True)
@@ -170,7 +179,7 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their whole names: `optimizer.scales.vision` for a value in the group `optimizer.scales`."""
     whole: dict[str, Any] = {}
     for key, value in settings.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key not in _WHOLE:
             whole |= {f"{key}.{name}": one for name, one in flat(value).items()}
         else:
             whole[key] = value
