@@ -1,11 +1,27 @@
-"""The tiny model and batch of `tiny_run`, made once for a file."""
+"""The batch of `tiny_run`, made once for a file."""
 
 import pytest
 
-from tests.training import tiny_run
+from tests.tiny_models import PHOTOS, assistant, user
+from tests.training.tiny_run import CAPACITY, ROWS
+from vlm_jax.inference.loading import load
+from vlm_jax.processing.rows import assemble, stack
 
 
 @pytest.fixture(scope="module")
 def batch(base):
     """Eight rows of unequal lengths, with unequal numbers of supervised tokens."""
-    return tiny_run.make_batch(base)
+    model = load(base, dtype="float32", visual_tokens=16)
+    rows = []
+    for number in range(ROWS):
+        words = " ".join(["one two three"] * (1 + 3 * (number % 4)))
+        shown = [str(PHOTOS / "chelsea.jpg")] if number % 3 else []
+        rows.append(
+            assemble(
+                [model.encode([user(f"What is number {number}?", *shown), assistant(words)])],
+                CAPACITY,
+                patch_values=588,
+                merge_unit=4,
+            )
+        )
+    return stack(rows)

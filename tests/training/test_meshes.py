@@ -1,4 +1,4 @@
-"""Twenty steps are the same steps on one device, on meshes of eight, and on two processes of four devices each."""
+"""Eight steps are the same steps on one device, on meshes of eight, and on two processes of four devices each."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ from vlm_jax.parallel import hosts
 from vlm_jax.parallel import mesh as meshes
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 20
+STEPS = 8
 SETTINGS = PROPORTIONAL
 
 

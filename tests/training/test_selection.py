@@ -17,7 +17,7 @@ from vlm_jax.processing.rows import batch_shapes
 
 def test_adapters_learn_while_the_base_stays_bit_for_bit(base, batch):
     _, told, trainable, moments, (before, after), _ = run(
-        base, batch, 50, lora__rank=4, lora__targets="attention+mlp+vision+connector", model__quantise="nf4"
+        base, batch, 6, lora__rank=4, lora__targets="attention+mlp+vision+connector", model__quantise="nf4"
     )
     assert told[-1] < 0.5 * told[0]
     assert all(path.endswith(("/adapter/a", "/adapter/b")) for path in trainable)
@@ -36,8 +36,8 @@ def test_adapters_learn_while_the_base_stays_bit_for_bit(base, batch):
 
 
 def test_accumulating_equals_one_large_batch(base, batch):
-    _, whole, *_, one = run(base, batch, 5, **PROPORTIONAL)
-    _, parts, *_, four = run(base, batch, 5, batch__accumulate=4, **PROPORTIONAL)
+    _, whole, *_, one = run(base, batch, 3, **PROPORTIONAL)
+    _, parts, *_, four = run(base, batch, 3, batch__accumulate=4, **PROPORTIONAL)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
     same_moves(four, one)
 
@@ -70,8 +70,8 @@ def test_the_loss_is_the_weighted_mean_over_the_whole_batch_however_small_the_we
 def test_dropout_is_drawn_anew_for_each_step_and_the_same_for_a_seed(base, batch):
     """Before its first step an adapter adds nothing, whatever is dropped; its first gradient shows the mask."""
     settings = {"lora__rank": 4, "lora__dropout": 0.5, "lora__targets": "attention"}
-    _, told, *_ = run(base, batch, 4, **settings)
-    _, again, *_ = run(base, batch, 4, **settings)
+    _, told, *_ = run(base, batch, 2, **settings)
+    _, again, *_ = run(base, batch, 2, **settings)
     assert told == again
     trainer, step = compiled(base, 1, (-1, 1, 1), tuple(sorted(settings.items())))
     norms = []
@@ -84,8 +84,8 @@ def test_dropout_is_drawn_anew_for_each_step_and_the_same_for_a_seed(base, batch
 
 def test_adapters_on_eight_devices_learn_what_they_learn_on_one(base, batch):
     settings = {"lora__rank": 4, "model__quantise": "nf4", "lora__targets": "attention+mlp+connector"}
-    _, one, *_, single = run(base, batch, 6, **settings, **PROPORTIONAL)
-    _, many, *_, sharded = run(base, batch, 6, devices=8, mesh=(2, 2, 2), **settings, **PROPORTIONAL)
+    _, one, *_, single = run(base, batch, 3, **settings, **PROPORTIONAL)
+    _, many, *_, sharded = run(base, batch, 3, devices=8, mesh=(2, 2, 2), **settings, **PROPORTIONAL)
     np.testing.assert_allclose(many, one, atol=1e-4)
     same_moves(sharded, single)
 

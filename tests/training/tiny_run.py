@@ -1,15 +1,16 @@
-"""A tiny model and eight ragged rows, and steps on them: what tests of the step share."""
+"""Steps of a tiny model on eight ragged rows: what tests of the step share, and what processes they start load.
+
+Nothing here loads PyTorch, which takes longer than the steps.
+"""
 
 import functools
 
 import jax
 import numpy as np
 
-from tests.tiny_models import PHOTOS, assistant, user
 from vlm_jax.checkpoint.model_source import open_model
-from vlm_jax.inference.loading import load
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import Size, assemble, batch_shapes, stack
+from vlm_jax.processing.rows import Size, batch_shapes
 from vlm_jax.training.config import default_config
 from vlm_jax.training.trainer import Trainer
 
@@ -18,24 +19,6 @@ ROWS = 8
 PROPORTIONAL = {"optimizer__learning_rate": 1.0, "optimizer__eps": 1.0}
 """AdamW whose updates are in proportion to gradients. As it ships, a gradient that is zero but for rounding moves its
 parameter by the whole learning rate, up or down as this processor's or that program's rounding has it."""
-
-
-def make_batch(base):
-    """Eight rows of unequal lengths, with unequal numbers of supervised tokens."""
-    model = load(base, dtype="float32", visual_tokens=16)
-    rows = []
-    for number in range(ROWS):
-        words = " ".join(["one two three"] * (1 + 3 * (number % 4)))
-        shown = [str(PHOTOS / "chelsea.jpg")] if number % 3 else []
-        rows.append(
-            assemble(
-                [model.encode([user(f"What is number {number}?", *shown), assistant(words)])],
-                CAPACITY,
-                patch_values=588,
-                merge_unit=4,
-            )
-        )
-    return stack(rows)
 
 
 def make_trainer(base, devices, mesh, settings):
