@@ -39,7 +39,7 @@ def anew(folder, messages, questions, **how):
     return said, model.pictures_encoded
 
 
-@pytest.mark.parametrize("how", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 3}, {"repetition_penalty": 1.5}])
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 3, "repetition_penalty": 1.5}])
 def test_five_turns_about_one_picture_encode_it_once(made, how):
     folder, _ = made
     model = vlm_jax.load(folder)
