@@ -278,7 +278,7 @@ def test_a_template_that_looks_at_parts_alone_still_says_every_word(tmp_path):
     [
         ({"do_normalize": False}, "do_normalize is false"),
         ({"do_resize": False}, "do_resize is false"),
-        ({"do_center_crop": False}, "do_center_crop is false, so pictures would not be square"),
+        ({"do_center_crop": False}, "nothing is cropped, so pictures would not be square"),
         ({"size": {"height": 40, "width": 40}}, "is not the crop's"),
         ({"image_processor_type": "FuyuImageProcessor"}, "image_processor_type is 'FuyuImageProcessor'"),
     ],

@@ -168,6 +168,11 @@ def test_an_encoders_processor_has_the_defaults_of_its_class(tmp_path, settings)
         ),
         ({"do_pad": True}, "do_pad is True, which is not a known setting of this image processor"),
         ({"image_grid_pinpoints": [[56, 56]]}, "image_grid_pinpoints is [[56, 56]], which is not a known setting"),
+        ({"crop_size": None}, "views are 224 × 224 pixels, config.json has image_size 28"),  # the class's own
+        (
+            {"image_processor_type": "SiglipImageProcessor", "crop_size": None, "size": {"shortest_edge": 28}},
+            "size is {'shortest_edge': 28} and nothing is cropped, so pictures would not be square",
+        ),
         ({"do_thumbnail": True}, "do_thumbnail is True, which is not a known setting of this image processor"),
     ],
     ids=str,

@@ -13,6 +13,8 @@ from vlm_jax.processing.views import ViewSettings
 # Means and deviations that transformers' classes have where a file names none.
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_CROP = 224
+"""Likewise the `crop_size` of those that crop."""
 
 
 def read_view_settings(
@@ -84,13 +86,15 @@ def _settings(
         size = {"shortest_edge": size} if cropped else {"height": size, "width": size}
     edge = size.get("shortest_edge")
     if cropped:
-        crop = crop or {"height": edge, "width": edge}
+        crop = crop or _CROP
         view = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
         if not edge and (size["height"], size["width"]) != view:
             raise ValueError(f"size {dict(size)} is not the crop's; wanted a shortest_edge, or the size of a view")
     else:
-        if edge and kind in ("CLIP", "Llava") and not processor.get("do_pad"):
-            raise ValueError("do_center_crop is false, so pictures would not be square")
+        if edge and kind != "LlavaNext" and not processor.get("do_pad"):
+            raise ValueError(
+                f"size is {dict(size)} and nothing is cropped, so pictures would not be square; wanted height and width"
+            )
         view = (edge, edge) if edge else (size["height"], size["width"])
     if view != (image_size, image_size):
         raise ValueError(f"views are {view[0]} × {view[1]} pixels, config.json has image_size {image_size}")
