@@ -127,7 +127,8 @@ def test_weights_keep_their_dtype_unless_another_is_asked_for(made, dtype):
     source = made(dtype=dtype)
     kept = {str(array.dtype) for array in read(source).values()}
     assert kept == {str(dtype).removeprefix("torch.")}
-    exact = read(source)["decoder/norm/scale"].astype(jnp.float32)
+    # In NumPy: XLA has no conversion from float16 for processors without F16C.
+    exact = np.asarray(read(source)["decoder/norm/scale"]).astype(np.float32)
     assert np.array_equal(exact, tensors(source)["model.norm.weight"].float().numpy())
     assert {str(array.dtype) for array in read(source, dtype=jnp.float32).values()} == {"float32"}
 
