@@ -82,8 +82,15 @@ SLOW = (
     "test_train_adapters.py",
     "scripts",
     "training",
+    "test_corpus.py",
+    "test_resaved.py",
+    "test_streaming.py",
+    "test_quantised_tables.py",
+    "test_starting.py",
+    "test_buckets.py",
+    "test_loader.py",
 )
-"""Files and folders that take long, the longest first."""
+"""Files and folders that take long, the longest first. `make test-fast` leaves them out."""
 
 
 def pytest_collection_modifyitems(items):
@@ -94,3 +101,6 @@ def pytest_collection_modifyitems(items):
         return min((SLOW.index(name) for name in names if name in SLOW), default=len(SLOW))
 
     items.sort(key=place)
+    for item in items:
+        if place(item) < len(SLOW):
+            item.add_marker(pytest.mark.slow)
