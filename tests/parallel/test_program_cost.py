@@ -132,14 +132,11 @@ def test_a_small_step_is_compiled_for_a_slice_of_tpus_with_splash_attention():
         "--topology=v5e:2x2",
         "--config.batch.rows=4",
         "--config.batch.tokens=256",
-        "--config.batch.buckets=2",
-        "--config.batch.context=384",
         "--config.mesh.fsdp=4",
         "--json",
     )
-    found, longer = map(json.loads, ran.stdout.splitlines())
-    assert (found["rows"], found["size"][0]) == (4, 256) and (longer["rows"], longer["size"][0]) == (4, 384)
-    assert longer["memory"]["temporaries"] > found["memory"]["temporaries"]
+    (found,) = map(json.loads, ran.stdout.splitlines())
+    assert (found["rows"], found["size"][0]) == (4, 256)
     assert ran.returncode == 0 and found["fits"] and found["devices"] == 4
     assert any("splash" in name and "dkv" in name for name in found["kernels"])
     assert found["collectives"]["all-gather"][0] > 0

@@ -51,7 +51,7 @@ def get_config():
     )
 '''
 AXES = {
-    "amount": {"half": {"data.share": 0.5}, "all": {"data.share": 1.0}},
+    "amount": {"half": {"data.share": 0.5}},
     "rate": {"0.02": {"optimizer.learning_rate": 2e-2}},
 }
 
@@ -68,7 +68,7 @@ def material(tmp_path_factory):
     return folder
 
 
-def page(material, path, axes=AXES, seeds=(0, 1), **more):
+def page(material, path, axes=AXES, seeds=(0, 1, 2), **more):
     held = {
         "train": str(ROOT / "configs" / "photos.py"),
         "model": str(material / "base"),
@@ -110,7 +110,7 @@ def times(folder):
 
 @pytest.fixture(scope="module")
 def finished(material, tmp_path_factory):
-    """A 2 × 1 × 2 sweep: stopped by Ctrl-C in its first cell, killed in its second, then let run to its end."""
+    """A sweep of three seeds: stopped by Ctrl-C in its first cell, killed in its second, then let run to its end."""
     folder = tmp_path_factory.mktemp("sweep")
     config, output = page(material, folder / "page.py"), folder / "out"
     cells = output / "cells"
@@ -146,9 +146,9 @@ def finished(material, tmp_path_factory):
 
 def test_the_same_command_goes_on_and_runs_nothing_twice(finished):
     _, output, (first, second, *_), done = finished
-    assert "1 of 4 cells are finished already" in done.stderr
-    assert "[1/4]" not in done.stderr and "[2/4] amount all, rate 0.02, seed 0: begun" in done.stderr
-    assert re.search(r"\[3/4\] .*% of 4, in 0:00:\d\d; about 0:00:\d\d left", done.stderr)
+    assert "1 of 3 cells are finished already" in done.stderr
+    assert "[1/3]" not in done.stderr and "[2/3] amount half, rate 0.02, seed 1: begun" in done.stderr
+    assert re.search(r"\[[23]/3\] .*% of 4, in 0:00:\d\d; about 0:00:\d\d left", done.stderr)
     for name in (first, second):
         assert "going on from step" in (output / "cells" / name / "cell.log").read_text()
 
@@ -156,7 +156,7 @@ def test_the_same_command_goes_on_and_runs_nothing_twice(finished):
 def test_an_interrupted_cell_comes_to_what_an_uninterrupted_one_does(finished, tmp_path):
     config, output, (_, second, *_), _ = finished
     told = sweep(config, output, "--dry_run").stdout
-    (cell,) = re.findall(r"^amount all, rate 0.02, seed 0 \(finished\)\n  (.*)$", told, re.M)
+    (cell,) = re.findall(r"^amount half, rate 0.02, seed 1 \(finished\)\n  (.*)$", told, re.M)
     words = [word.replace(str(output / "cells" / second), str(tmp_path)) for word in shlex.split(cell)]
     done = run(words, cwd=ROOT, env=environment())
     assert done.returncode == 0, done.stderr
@@ -188,18 +188,18 @@ def test_everything_ends_in_one_table_and_one_plot(finished):
     table = (output / "table.md").read_text()
     assert done.stdout == table
     rows = [[part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")][2:]
-    assert [row[:3] for row in rows] == [[a, "0.02", "2"] for a in ("half", "all")]
+    assert [row[:3] for row in rows] == [["half", "0.02", "3"]]
     for row in rows:
         low, high = (float(part.rstrip("%")) for part in row[4].split(" – "))
         assert low <= float(row[3].rstrip("%")) <= high and low < high
-        assert row[5] in ("seeds", "questions") and len(row[6].split(", ")) == 2 and row[7] == "4"
+        assert row[5] in ("seeds", "questions") and len(row[6].split(", ")) == 3 and row[7] == "4"
     results = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
     assert [result["cell"] for result in results] == names
     assert {result["steps"] for result in results} == {STEPS}
     held = list(csv.DictReader((output / "table.csv").open()))
     for row, (amount, rate) in zip(held, [(a, r) for a in AXES["amount"] for r in AXES["rate"]], strict=True):
         scores = [r["mean"] for r in results if r["axes"] == {"amount": amount, "rate": rate}]
-        assert float(row["mean"]) == sum(scores) / 2 and int(row["seeds"]) == 2
+        assert float(row["mean"]) == sum(scores) / 3 and int(row["seeds"]) == 3
     assert (output / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -208,12 +208,12 @@ def test_a_finished_sweep_runs_nothing_and_other_settings_are_refused(finished, 
     cells = times(output / "cells")
     again = sweep(config, output)
     assert again.returncode == 0 and again.stdout == done.stdout
-    assert again.stderr == "4 of 4 cells are finished already\n"
+    assert again.stderr == "3 of 3 cells are finished already\n"
 
-    other = sweep(config, output, "--config.set.optimizer.weight_decay=0.5", "--config.seeds=0,1,2")
+    other = sweep(config, output, "--config.set.optimizer.weight_decay=0.5", "--config.seeds=0,1,2,3")
     assert other.returncode == 1
     assert other.stderr == (
-        f"error: {output}: 4 cells were made with other settings: amount-half_rate-0.02_seed-0 with "
+        f"error: {output}: 3 cells were made with other settings: amount-half_rate-0.02_seed-0 with "
         "optimizer.weight_decay = 0.0, which is now 0.5. Give those settings again, or take another --output\n"
     )
     asked = (material / "asked.csv").read_text()
@@ -265,7 +265,7 @@ def test_a_dry_run_prints_cells_and_commands_and_makes_nothing(material, tmp_pat
     done = sweep(page(material, tmp_path / "page.py"), tmp_path / "out", "--dry_run")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 8 and lines[2] == "amount all, rate 0.02, seed 0 (new)"
+    assert len(lines) == 6 and lines[2] == "amount half, rate 0.02, seed 1 (new)"
     assert "scripts/train_and_evaluate.py" in lines[1] and "--config.data.share=0.5" in lines[1]
     assert not (tmp_path / "out").exists()
 

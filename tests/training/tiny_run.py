@@ -14,7 +14,7 @@ from vlm_jax.processing.rows import Size, batch_shapes
 from vlm_jax.training.config import default_config
 from vlm_jax.training.trainer import Trainer
 
-CAPACITY = Size(160, 128, 96)
+CAPACITY = Size(144, 64, 96)
 ROWS = 8
 PROPORTIONAL = {"optimizer__learning_rate": 1.0, "optimizer__eps": 1.0}
 """AdamW whose updates are in proportion to gradients. As it ships, a gradient that is zero but for rounding moves its
