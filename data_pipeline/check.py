@@ -9,7 +9,6 @@ import stat
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 
 import PIL.Image
 from PIL.ExifTags import Base as ExifTag
@@ -18,7 +17,7 @@ from data_pipeline.records import Record, images_of
 from data_pipeline.sources.containers import did_you_mean
 from vlm_jax import locations
 from vlm_jax.errors import InputError
-from vlm_jax.processing.images import MAX_ASPECT, describe, open_image, refuse_animation
+from vlm_jax.processing.images import MAX_ASPECT, describe, header, refuse_animation, with_image
 
 _NAMED_RECORDS = 3
 _SUGGESTIONS = 20  # looking for the nearest name is slow, and with a wrong image root every image is missing
@@ -68,7 +67,7 @@ def _check(image: str | bytes, decode: bool) -> tuple[int, int] | str:
         if isinstance(image, str) and (reason := _not_a_file(image)):
             return f"{name}: {reason}"
         content = locations.read_bytes(image) if isinstance(image, str) and locations.is_remote(image) else image
-        width, height = open_image(content).size if decode else _header_size(content)
+        width, height = with_image(content, lambda image: image.size) if decode else _header_size(content)
     except InputError as error:
         return f"{name}: {error.faults[0].removeprefix(describe(image) + ': ')}"
     except PIL.UnidentifiedImageError:
@@ -106,7 +105,7 @@ def _not_a_file(path: str) -> str | None:
 
 
 def _header_size(image: str | bytes) -> tuple[int, int]:
-    with PIL.Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
+    with header(image) as opened:
         refuse_animation(opened)
         width, height = opened.size
         turned = opened.getexif().get(ExifTag.Orientation) in _QUARTER_TURNS

@@ -15,7 +15,7 @@ import numpy as np
 
 from vlm_jax import locations
 from vlm_jax.errors import InputError
-from vlm_jax.processing.images import open_image
+from vlm_jax.processing.images import with_image
 from vlm_jax.processing.processor import Grid
 from vlm_jax.processing.processor import Pictures as PictureRules
 
@@ -98,7 +98,7 @@ def decode(source: str | bytes, grid: Grid, images: PictureRules) -> np.ndarray 
     """A picture's patches, or its fault, which is returned so that it crosses processes as it is."""
     try:
         content = locations.read_bytes(source) if isinstance(source, str) and locations.is_remote(source) else source
-        return images.cut(open_image(content), grid)
+        return with_image(content, lambda image: images.cut(image, grid))
     except InputError as error:
         return error
     except OSError as error:  # a store that does not answer

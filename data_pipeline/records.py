@@ -307,7 +307,11 @@ class _Parser:
         if given[:5].lower() == "data:":
             return self.embedded(given, name)
         if given[:7].lower() == "file://":
-            given = unquote(urlsplit(given).path)
+            try:
+                given = unquote(urlsplit(given).path)
+            except ValueError as error:
+                self.fault(f"{name} is {_shortened(given)}, which is no address ({error}); give the path")
+                return ""
         elif _SCHEME.match(given):
             self.fault(
                 f"{name} is the remote image {_shortened(given)}; addresses in data are not fetched: "

@@ -10,6 +10,8 @@ earlier training (--connector_weights=final_connector.pth). Encoders are ViT, CL
 Qwen2.5 text models. scripts/train.py does the same by itself where config.assemble names both.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 from pathlib import Path
 
 from absl import flags

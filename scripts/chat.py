@@ -7,6 +7,8 @@ Without --question it reads questions line by line; the conversation and its pic
 picture, /clear begins anew, /help lists the commands; /exit, an empty line or Ctrl-D ends it, Ctrl-C an answer.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from absl import flags
 
 import command_line
+from vlm_jax import terminal
 
 flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
 flags.DEFINE_string(
@@ -73,11 +76,12 @@ def lines() -> Iterator[str]:
 
 
 def write(piece: str) -> None:
-    print(piece, end="", flush=True)
+    # What goes to another program or a file is the answer as it is.
+    print(terminal.safe(piece) if sys.stdout.isatty() else piece, end="", flush=True)
 
 
 def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(terminal.safe(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

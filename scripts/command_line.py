@@ -10,6 +10,8 @@ ml_collections' own config flag is not used: it stops at the first wrong overrid
 nearest key. Its ConfigDict, with its types and its locking, is.
 """
 
+import interrupts
+
 import ast
 import difflib
 import errno
@@ -31,6 +33,7 @@ from ml_collections import ConfigDict
 
 from setting_comments import comments_of
 from setting_words import nearest
+from vlm_jax import terminal
 from vlm_jax.errors import InputError
 from vlm_jax.fault_list import printable
 from vlm_jax.parallel.starting import tpu_is_absent
@@ -60,7 +63,7 @@ def run(main: Callable[..., Any], *, config: bool = False) -> None:
     sys.modules.setdefault("torch", None)
     if tpu_is_absent():  # in the environment, so that JAX is not loaded for it
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    sys.exit(_status(main, config, sys.argv))
+    interrupts.leave(_status(main, config, sys.argv))
 
 
 def program(name: str) -> str:
@@ -74,6 +77,7 @@ def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:
     if config:
         flags.DEFINE_string("config", None, "the settings: FILE.py or FILE.py:ARGUMENT", required=True)
     try:
+        interrupts.begin()
         if _asks_help(argv):
             _print_help(argv, config)
             sys.stdout.flush()
@@ -89,7 +93,7 @@ def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:
     except InputError as error:
         return _fail(*printable(error.faults))
     except KeyboardInterrupt:
-        return _fail("interrupted", status=130)
+        return _fail("interrupted", status=interrupts.STATUS)
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return 128 + signal.SIGPIPE
@@ -118,7 +122,7 @@ def _fail(*faults: str, status: int = 1) -> int:
     if FLAGS["debug"].value:
         traceback.print_exc()
     for fault in faults:
-        print(f"error: {_one_line(fault)}", file=sys.stderr)
+        print(f"error: {terminal.line(fault)}", file=sys.stderr)
     return status
 
 

@@ -13,6 +13,8 @@ for 4 tokens (an eighth of them for windows that do not fill their block; of an 
 half a row, one at least), and a supervised position for 4 tokens.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 import json
 import sys
 import time

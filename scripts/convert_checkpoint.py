@@ -7,6 +7,8 @@ hf: a folder in the hub's layout, which transformers, vLLM and others open. orba
 starts from and scripts/chat.py talks to. The target must not exist, or be an empty folder.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 from absl import flags
 
 import command_line

@@ -9,6 +9,8 @@ what is another question now (other words anywhere in the conversation, or pictu
 --pictures=swapped or blank shows other pictures: a model that keeps its score does not look.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 import os
 import sys
 import time
@@ -19,6 +21,7 @@ from pathlib import Path
 from absl import flags
 
 import command_line
+from vlm_jax import terminal
 
 flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
 flags.DEFINE_string(
@@ -71,7 +74,7 @@ def main() -> None:
             lambda conversations: model.generate(conversations, max_new_tokens=given.max_new_tokens),
             output / "predictions.jsonl",
             metric=given.metric,
-            note=lambda line: print(line, file=sys.stderr),
+            note=lambda line: print(terminal.line(line), file=sys.stderr),
         )
         predictions = list(progress(answers, len(questions)))
         summary = report.summarise(predictions, baseline)
@@ -80,7 +83,7 @@ def main() -> None:
         title = f"{given.model} on {', '.join(Path(name).name for name in files)}"
         page = report.page(predictions, summary, pictures.__getitem__, title=title, baseline=baseline)
         write_text(output / "report.html", page)
-    print(report.table(summary))
+    print(terminal.safe(report.table(summary)))
     print(f"report: {output / 'report.html'}")
 
 
@@ -156,7 +159,7 @@ def read_questions(files: list[str]) -> list:
     if faults:
         raise InputError(faults)
     for note in notes:
-        print(note, file=sys.stderr)
+        print(terminal.line(note), file=sys.stderr)
     return questions
 
 

@@ -6,6 +6,8 @@ Writes images/ and one records file a split. The same command again finishes wha
 where all is done.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 import sys
 from pathlib import Path
 

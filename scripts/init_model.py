@@ -6,6 +6,8 @@ It knows nothing; it is for trying the whole path on a small machine, and for mo
 published model, give its folder or hub id to scripts/train.py instead.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 import json
 import tempfile
 from pathlib import Path

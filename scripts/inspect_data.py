@@ -5,6 +5,8 @@
 Takes the settings of scripts/train.py and prints what training would see; nothing is trained and nothing written.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +16,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import command_line
+from vlm_jax import terminal
 
 flags.DEFINE_integer("sample", 0, "look at so many examples only, drawn as training would; 0: at all of them")
 
@@ -60,7 +63,7 @@ def main(config: ConfigDict) -> None:
     )
     with gathered(faults):
         buckets = loader.row_buckets(dataset, config.batch.to_dict(), model, rows_multiple=1)
-        print(inspection.report(dataset, buckets, config))
+        print(terminal.safe(inspection.report(dataset, buckets, config)))
     if faults:
         raise InputError(faults)
 

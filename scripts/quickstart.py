@@ -6,6 +6,8 @@ Every stage is one of the other scripts, printed as it is run, and left out once
 after an interruption, and done twice it changes nothing. --output is the folder of it all.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 import dataclasses
 import hashlib
 import json
@@ -21,6 +23,7 @@ from pathlib import Path
 from absl import flags
 
 import command_line
+from vlm_jax import terminal
 
 flags.DEFINE_string("output", "runs/quickstart", "folder of all that is made")
 flags.DEFINE_multi_string("objects", [], "a setting of the corpus, as --objects=factor=5")
@@ -282,7 +285,7 @@ Train on your own pictures (a table with the columns image, question, answer):
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(terminal.safe(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

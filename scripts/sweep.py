@@ -9,6 +9,8 @@ goes on: what is finished is not run again. A cell that fails is told with the e
 Seeds and labels may be added later; cells that were made with other settings are refused.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 import dataclasses
 import hashlib
 import json
@@ -28,6 +30,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 import command_line
+from vlm_jax import terminal
 from vlm_jax.checkpoint.files import alone, read_json, write_json, write_text
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.evaluation import sweep, sweep_report
@@ -90,7 +93,7 @@ def main(config: ConfigDict) -> None:
     if stopped:
         say("stopped; the same command goes on from here")
         sys.exit(130)
-    print((output / "table.md").read_text(encoding="utf-8"), end="")
+    print(terminal.safe((output / "table.md").read_text(encoding="utf-8")), end="")
     if failed:
         count = f"{len(failed)} of {len(folders)} cells failed; the same command tries them again"
         raise InputError([count, *(f"{name}: {reason}" for name, reason in failed.items())])
@@ -323,7 +326,7 @@ def write_report(config: ConfigDict, folders: Sequence[Folder], output: Path) ->
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(terminal.safe(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ Any setting is overridden as --config.section.name=value:
         --config.model.path=Qwen/Qwen2.5-VL-3B-Instruct --config.data.path=mine.csv
 """
 
+import interrupts  # noqa: F401 - first of all
+
 import json
 import os
 import sys
@@ -66,7 +68,9 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
         say(f"WARNING: JAX runs on the CPU although {advice}")
 
     workdir = open_workdir(flags.FLAGS.workdir)
+    workdir.check_free()
     done = run_folder.latest_step(workdir.home)
+    run_folder.check_newer(workdir.home, done)
     hosts.agree(done, f"--workdir={workdir}, its newest checkpoint")
     source = opened(config, workdir, done)
     model = source.config
@@ -90,6 +94,7 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
                 earlier.check_model(config.model.path)
             changes = earlier.changes(lasting, may_change=resume.MAY_CHANGE if may_change is None else may_change)
         if not faults and not changes and earlier.steps == done:
+            run_folder.check_present(workdir.home, done)
             say(f"finished: all {done} steps of {workdir} are done; ask for more with --config.train.steps or "
                 "--config.train.epochs")  # fmt: skip
             say(asking(workdir))

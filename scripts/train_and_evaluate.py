@@ -7,6 +7,8 @@ The same as scripts/train.py and then scripts/evaluate.py, whose flags it takes;
 taken once. Interrupted, the same command goes on, in the training or in the evaluation.
 """
 
+import interrupts  # noqa: F401 - first of all
+
 import gc
 
 from ml_collections import ConfigDict

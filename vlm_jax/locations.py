@@ -11,12 +11,14 @@ import contextlib
 import io
 import os
 import posixpath
+import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 from vlm_jax.errors import InputError
 
+_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 STORES = {"gs": "gcsfs", "memory": "fsspec"}
 """Scheme to the package that fsspec needs for it."""
 
@@ -62,9 +64,21 @@ def open_binary(path: str | Path) -> io.IOBase:
       InputError: the package for the store is not installed.
     """
     if not is_remote(path):
+        check_ends(path)
         return open(path, "rb")
     system, inside = _store(str(path))
     return system.open(inside, "rb")
+
+
+def check_ends(path: str | Path) -> None:
+    """Raises InputError for what is neither a file nor a folder: reading a pipe waits for ever, a device never ends.
+
+    Raises:
+      FileNotFoundError, OSError: as for a file that is opened.
+    """
+    kind = stat.S_IFMT(os.stat(path).st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        raise InputError(f"{path}: is {_KINDS.get(kind, 'a device')}, where a file is expected; copy what it gives")
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -15,6 +15,7 @@ from data_pipeline.records import WrittenFloat, json_type
 from data_pipeline.sources.containers import Entries, SpanEntries, as_spans, not_utf8, opening, read_text
 from vlm_jax import locations
 from vlm_jax.errors import InputError
+from vlm_jax.json_objects import object_of
 
 LISTS = ("data", "questions")
 """Where a document that is an object may hold its entries: TextVQA and ST-VQA; VQAv2 and OK-VQA."""
@@ -92,7 +93,9 @@ def parse(text: str) -> Any:
       InputError: broken JSON, with the place of the mistake.
     """
     try:
-        return json.loads(text, parse_float=WrittenFloat)
+        return json.loads(text, parse_float=WrittenFloat, object_pairs_hook=object_of)
+    except InputError:
+        raise
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, column {error.colno}" if "\n" in text.rstrip() else f"column {error.colno}"
         raise InputError(f"broken JSON at {at}: {error.msg}") from None

@@ -5,7 +5,6 @@ own records are read here as well, being the same with more fields.
 """
 
 import base64
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
 from data_pipeline.sources.turns import pictures_beside, with_system
 from vlm_jax.errors import InputError
+from vlm_jax.processing.images import header
 
 
 class Records(Form):
@@ -96,7 +96,7 @@ def data_uri(image: bytes) -> str:
 def image_format(image: bytes) -> str:
     """Pillow's name for the format of an encoded image file, or "" for bytes it does not know."""
     try:
-        with PIL.Image.open(io.BytesIO(image)) as opened:
+        with header(image) as opened:
             return opened.format or ""
     except Exception:  # a broken picture is told by the image check, not here
         return ""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from data_pipeline.sources import tfds_features
 from data_pipeline.sources.containers import Entries, Entry, did_you_mean
 from vlm_jax import locations
 from vlm_jax.errors import InputError
@@ -36,6 +37,7 @@ class TfdsEntries(Entries):
                 f"{self._folder}: is no prepared TFDS data set (it has no {MARK})"
                 + (f"; name one of its versions: {', '.join(below)}" if below else "; name the folder of its version")
             )
+        tfds_features.check_features(self._folder)
         info = self._builder().info
         splits = [name for name in info.splits if info.splits[name].num_examples]
         if not splits:
@@ -46,6 +48,10 @@ class TfdsEntries(Entries):
         if split and any(part.strip().partition("[")[0] not in splits for part in split.split("+")):
             raise InputError(f"{path}: has no split {named!r}; the splits are {', '.join(splits)}")
         self._split = split or splits[0]
+        if info.file_format is not None and info.file_format.value == "array_record":
+            for name in splits:
+                if not named or name in split:
+                    tfds_features.check_counts(self._folder, info.splits[name], name)
         self.__setstate__({})
         self._count = len(self._opened())
         if not self._count:

@@ -189,23 +189,29 @@ class OkVqa(VqaV2):
     task = "okvqa"
 
 
+def _is_id(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
 class _Annotations:
     """The annotations of VQAv2's form, found by question; only the ids are held in memory."""
 
     def __init__(self, entries: Entries):
         values = (entries[index].value for index in range(len(entries)))
         ids = [value.get("question_id") if isinstance(value, Mapping) else None for value in values]
-        wrong = [index for index, id in enumerate(ids) if isinstance(id, bool) or not isinstance(id, int)]
+        wrong = [index for index, id in enumerate(ids) if not _is_id(id)]
         if wrong:
+            found = ids[wrong[0]]
+            found = "of more than 64 bits" if type(found) is int else json_type(found)
             raise InputError(
-                f"{entries.path}, annotation {wrong[0] + 1}: 'question_id' is {json_type(ids[wrong[0]])}; it must be "
+                f"{entries.path}, annotation {wrong[0] + 1}: 'question_id' is {found}; it must be "
                 f"a whole number{f' (and so in {len(wrong) - 1} more)' if wrong[1:] else ''}"
             )
         self._entries = entries
         self._ids, self._places = _sorted(np.asarray(ids, np.int64))
 
     def _find(self, question: Any) -> int | None:
-        if isinstance(question, bool) or not isinstance(question, int):
+        if not _is_id(question):
             return None
         at = int(np.searchsorted(self._ids, question))
         return int(self._places[at]) if at < len(self._ids) and self._ids[at] == question else None

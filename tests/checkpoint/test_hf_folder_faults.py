@@ -209,10 +209,33 @@ def test_shapes_that_cannot_be_are_listed_together(folder):
 
     change_json(folder / "config.json", spoil)
     assert faults(folder) == [
-        f"{folder}/config.json: vision heads is 0; wanted a whole number above 0",
-        f"{folder}/config.json: decoder layers is 0; wanted a whole number above 0",
-        f"{folder}/config.json: decoder kv_heads is -2; wanted a whole number above 0",
+        f"{folder}/config.json: text_config.num_hidden_layers is 0; wanted a whole number from 1 to 4,096",
+        f"{folder}/config.json: text_config.num_key_value_heads is -2; wanted a whole number from 1 to 4,096",
+        f"{folder}/config.json: vision_config.num_heads is 0; wanted a whole number from 1 to 4,096",
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; wanted a whole number from 1 to 4,096"),
+        ({"num_hidden_layers": 2.0}, "num_hidden_layers is 2.0; wanted a whole number"),
+        ({"num_hidden_layers": True}, "num_hidden_layers is True; wanted a whole number"),
+        ({"vocab_size": "640"}, "vocab_size is '640'; wanted a whole number"),
+        ({"initializer_range": "relu"}, "initializer_range is 'relu'; wanted a number above 0"),
+        ({"rope_theta": float("nan")}, "rope_theta is nan; wanted a number above 0"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps is inf; wanted a number above 0"),
+        ({"image_token_id": -1}, "image_token_id is -1; wanted the id of a token"),
+        ({"vision_config": {"fullatt_block_indexes": [[0], 3]}}, "vision_config.fullatt_block_indexes is [[0], 3]"),
+        ({"rope_scaling": {"mrope_section": "16"}}, "rope_scaling.mrope_section is '16'; wanted a list of whole"),
+        ({"rope_scaling": [1]}, "rope_scaling is [1]; wanted a JSON object"),
+        ({"text_config": "x" * 10**6}, "wanted a JSON object"),
+    ],
+)
+def test_settings_of_another_type_are_told_by_their_keys(folder, change, fault):
+    change_json(folder / "config.json", lambda held: held.update(change))
+    told = faults(folder)
+    assert len(told) == 1 and fault in told[0] and len(told[0]) < 400
 
 
 def test_shapes_that_contradict_each_other_are_listed_together(folder):

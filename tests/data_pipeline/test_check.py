@@ -46,8 +46,8 @@ def test_the_photographs_are_in_order(decode):
 
 def test_each_image_is_opened_once(monkeypatch):
     opened = []
-    original = check.open_image
-    monkeypatch.setattr(check, "open_image", lambda source: opened.append(source) or original(source))
+    original = check.with_image
+    monkeypatch.setattr(check, "with_image", lambda source, then: opened.append(source) or original(source, then))
     image = str(PHOTOS / "coins.png")
     check_images([record_with(image, image), record_with(image)])
     assert opened == [image]
@@ -135,10 +135,10 @@ def test_a_name_that_no_file_can_have_is_a_fault(tmp_path, name):
 def test_an_error_of_a_decoder_does_not_hide_other_faults(tmp_path, monkeypatch):
     NOISE.save(tmp_path / "a.png")
 
-    def broken(source):
+    def broken(source, then):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(check, "open_image", broken)
+    monkeypatch.setattr(check, "with_image", broken)
     sizes, faults = check_images([record_with(tmp_path / "a.png", tmp_path / "b.png")])
     assert sizes == {} and len(faults) == 2
     assert faults[0].startswith(f"{tmp_path / 'a.png'}: cannot be opened as an image (ZeroDivisionError)")

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -236,4 +237,31 @@ def test_a_faulty_tfds_folder_is_told(prepared, tmp_path):
     cut.mkdir()
     for path in prepared.iterdir():
         (cut / path.name).write_bytes(path.read_bytes()[:200] if "train" in path.name else path.read_bytes())
-    assert all("#train" in fault for fault in faults_of(f"{cut}#train"))
+    assert all("train.array_record-00000-of-00001" in fault for fault in faults_of(f"{cut}#train"))
+
+
+@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_tfds_features_name_no_class_but_tfds_own(prepared, tmp_path, monkeypatch, key, inside):
+    """TFDS would import the module of any class that is named."""
+    folder = tmp_path / "tiny_vqa" / "1.0.0"
+    shutil.copytree(prepared, folder)
+    (tmp_path / "evil_of_data.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Foo: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    held = json.loads((folder / "features.json").read_text())
+    held["more"] = {"content": json.dumps({key: "evil_of_data.Foo"})} if inside else {key: "evil_of_data.Foo"}
+    (folder / "features.json").write_text(json.dumps(held))
+    assert "names the class 'evil_of_data.Foo', which is not one of TFDS's own" in fault_of(f"{folder}#train")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("claimed", ["1000000000000", "11", "0"])
+def test_tfds_shards_hold_what_is_said_of_them(prepared, tmp_path, claimed):
+    folder = tmp_path / "tiny_vqa" / "1.0.0"
+    shutil.copytree(prepared, folder)
+    held = json.loads((folder / "dataset_info.json").read_text())
+    train = next(split for split in held["splits"] if split["name"] == "train")
+    train["shardLengths"] = [claimed]
+    (folder / "dataset_info.json").write_text(json.dumps(held))
+    fault = fault_of(f"{folder}#train")
+    assert "holds 12 examples, and" in fault or (claimed == "0" and "has no split 'train'" in fault)

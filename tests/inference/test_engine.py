@@ -4,6 +4,7 @@ import base64
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -128,3 +129,19 @@ def test_a_folder_that_is_no_model_is_told(tmp_path):
         vlm_jax.load(tmp_path)
     with pytest.raises(vlm_jax.InputError, match="dtype 'int4': known are auto, float32, bfloat16"):
         vlm_jax.load(tmp_path, dtype="int4")
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.0, "top_p": 0.9}, {"repetition_penalty": 1.5}])
+def test_weights_that_are_no_numbers_are_told_by_name(base, how):
+    model = vlm_jax.load(base)
+    kernel = np.array(model.parameters["decoder/norm/scale"])
+    kernel[3] = np.nan
+    model.parameters = {**model.parameters, "decoder/norm/scale": jnp.asarray(kernel)}
+    told = "the model computes NaN: decoder/norm/scale hold NaN or infinity"
+    question = [user("What is it?")]
+    with pytest.raises(InputError, match=told):
+        model.generate(question, max_new_tokens=4, **how)
+    with pytest.raises(InputError, match=told):
+        model.generate([question, [user("And what is this?")]], max_new_tokens=4, **how)
+    with pytest.raises(InputError, match=told):
+        list(model.stream(question, max_new_tokens=4, **how))

@@ -2,9 +2,13 @@
 
 import base64
 import io
+import os
 import random
 import shutil
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +19,13 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as reference_resize
 
 from vlm_jax.errors import InputError
+from vlm_jax.processing import images
 from vlm_jax.processing.images import open_image, patchify, smart_resize
 
 FOLDER = Path(__file__).parents[1] / "data" / "photos"
 PHOTOS = sorted(path for path in FOLDER.iterdir() if path.suffix in (".jpg", ".png"))
 PATCH, MERGE = 14, 2
+NO_PICTURE = f"not a picture of a format that is read ({', '.join(images.FORMATS)})"
 UNIT = PATCH * MERGE
 # Small bounds keep the suite quick; both sides of every comparison get the same.
 LOW, HIGH = 4 * UNIT**2, 256 * UNIT**2
@@ -263,8 +269,8 @@ def test_a_folder_is_no_picture(tmp_path):
 def test_a_file_that_is_no_picture_is_one_line(held, tmp_path):
     path = tmp_path / "cat.jpg"
     path.write_bytes(held)
-    assert fault(path) == f"{path}: not a picture that Pillow can read"
-    assert fault(held) == f"picture of {len(held)} bytes: not a picture that Pillow can read"
+    assert fault(path) == f"{path}: {NO_PICTURE}"
+    assert fault(held) == f"picture of {len(held)} bytes: {NO_PICTURE}"
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
@@ -289,10 +295,10 @@ def test_a_remote_picture_is_refused_and_not_fetched(address, monkeypatch):
         ("data:image/png;base64", "a data URI must read data:image/…;base64,…"),
         ("data:image/png,abc", "a data URI must read data:image/…;base64,…"),
         ("data:image/svg+xml;utf8,<svg/>", "a data URI must read data:image/…;base64,…"),
-        ("data:image/png;base64,", "not a picture that Pillow can read"),
-        ("data:image/png;base64,????", "not a picture that Pillow can read"),
-        ("data:image/png;base64,abc", "not a picture that Pillow can read"),
-        ("data:image/png;base64,aGVsbG8=", "not a picture that Pillow can read"),
+        ("data:image/png;base64,", NO_PICTURE),
+        ("data:image/png;base64,????", NO_PICTURE),
+        ("data:image/png;base64,abc", NO_PICTURE),
+        ("data:image/png;base64,aGVsbG8=", NO_PICTURE),
     ],
 )
 def test_a_broken_data_uri_is_one_line(uri, reason):
@@ -301,8 +307,8 @@ def test_a_broken_data_uri_is_one_line(uri, reason):
 
 def test_a_long_data_uri_is_not_printed_whole():
     line = fault("data:image/png;base64," + "A" * 10_000)
-    assert line.endswith("…: not a picture that Pillow can read")
-    assert len(line) < 120
+    assert line.endswith(f"…: {NO_PICTURE}")
+    assert len(line) < 200
 
 
 def test_a_picture_larger_than_pillows_limit_is_refused(tmp_path, monkeypatch):
@@ -366,3 +372,81 @@ def test_a_decoder_that_fails_in_an_unforeseen_way_is_one_line(monkeypatch):
 
     monkeypatch.setattr(PIL.ImageOps, "exif_transpose", fails)
     assert fault(encoded(PIL.Image.new("L", (9, 9)), "PNG")).endswith("bytes: unreadable (two lines)")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("give", ["path", "bytes", "uri", "header"])
+def test_postscript_is_no_picture_under_any_name(give, tmp_path, monkeypatch):
+    """Pillow would have Ghostscript run it."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/called\nexit 1\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "evil.jpg").write_bytes(EPS)
+    uri = f"data:image/jpeg;base64,{base64.b64encode(EPS).decode()}"
+    source = {"path": tmp_path / "evil.jpg", "bytes": EPS, "uri": uri, "header": tmp_path / "evil.jpg"}[give]
+    if give == "header":
+        with pytest.raises(PIL.UnidentifiedImageError):
+            images.header(source)
+    else:
+        with pytest.raises(InputError, match="not a picture of a format that is read"):
+            open_image(source)
+    assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("kind", ["ICNS", "TGA", "PCX", "IM", "SGI", "DDS"])
+def test_formats_that_are_not_named_are_refused(kind, tmp_path):
+    held = io.BytesIO()
+    PIL.Image.new("RGB", (32, 32)).save(held, kind)
+    with pytest.raises(InputError, match="JPEG, PNG, WEBP"):
+        open_image(held.getvalue())
+
+
+@pytest.mark.parametrize("kind", images.FORMATS)
+def test_formats_that_are_named_are_read(kind):
+    held = io.BytesIO()
+    PIL.Image.new("RGB", (32, 16), (10, 20, 30)).save(held, kind)
+    assert open_image(held.getvalue()).size == (32, 16)
+
+
+def test_a_pipe_is_no_picture(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(InputError, match="is a named pipe, where a file is expected"):
+        open_image(tmp_path / "a.png")
+
+
+def test_no_more_pixels_are_decoded_at_once_than_is_said(monkeypatch):
+    """Twelve threads with pictures of 100 pixels, where 250 may be: two at a time; and one of 400, alone."""
+    monkeypatch.setattr(images, "_turns", images._Turns(250))
+    now, most, lock = set(), [], threading.Lock()
+
+    def use(image):
+        with lock:
+            now.add(id(image))
+            most.append((len(now), image.size))
+        time.sleep(0.01)
+        with lock:
+            now.discard(id(image))
+
+    sizes = [(10, 10)] * 11 + [(20, 20)]
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda size: images.with_image(PIL.Image.new("RGB", size), use), sizes))
+    assert len(most) == 12 and max(count for count, _ in most) == 2
+    assert all(count == 1 for count, size in most if size == (20, 20))
+
+
+def test_what_fails_gives_its_turn_back(monkeypatch):
+    monkeypatch.setattr(images, "_turns", images._Turns(250))
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            images.with_image(PIL.Image.new("RGB", (20, 20)), lambda image: 1 / 0)
+    assert open_image(PIL.Image.new("RGB", (20, 20))).size == (20, 20)
+
+
+def test_white_below_a_tall_picture_is_laid_in_strips(monkeypatch):
+    monkeypatch.setattr(images, "_STRIP", 50)
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 7, 4), dtype=np.uint8)
+    picture = PIL.Image.fromarray(pixels, "RGBA")
+    whole = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, (255,) * 4), picture).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(open_image(picture)), np.asarray(whole))

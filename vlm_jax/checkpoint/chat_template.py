@@ -76,4 +76,6 @@ def _default(where: Path, template: Any) -> str:
     if not isinstance(template, str) or not template.strip():
         found = "empty" if isinstance(template, str) else "no text"
         raise InputError(f"{where}: the chat template is {found}; copy the file again")
+    if any("\ud800" <= letter <= "\udfff" for letter in template):
+        raise InputError(f"{where}: the chat template has half a surrogate pair, which is no text; copy the file again")
     return template

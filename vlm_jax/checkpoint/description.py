@@ -74,6 +74,12 @@ def read_tokenizer(folder: Path):
     # transformers makes an empty tokenizer of a folder without these, and says nothing.
     if not _holds_tokenizer(folder):
         raise InputError(f"{folder}: no tokenizer.json (or vocab.json and merges.txt); copy the tokenizer's files too")
+    if (folder / "tokenizer_config.json").is_file():
+        longest = read_json(folder / "tokenizer_config.json").get("model_max_length")
+        if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int | float)):
+            raise InputError(
+                f"{folder / 'tokenizer_config.json'}: model_max_length is {longest!r}; wanted a number of tokens"
+            )
     with _quiet_transformers():
         reader = tokenizer_class(folder)
         try:

@@ -1,8 +1,10 @@
 """The small files of a model folder, and folders and files that appear whole or not at all."""
 
 import contextlib
+import errno
 import fcntl
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.json_objects import object_of
+from vlm_jax.locations import check_ends
 
 ASSETS = (
     "config.json",
@@ -53,9 +57,10 @@ def written_whole(target: Path) -> Iterator[Path]:
     try:
         unfinished.chmod(0o755)
         yield unfinished
-        if target.exists():
-            target.rmdir()
-        unfinished.rename(target)
+        with _of_one_writer(target):
+            if target.exists():
+                target.rmdir()
+            unfinished.rename(target)
     except BaseException:
         for _ in range(20):  # a thread that still writes may make files while others are removed
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -67,15 +72,46 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def file_written_whole(target: Path) -> Iterator[Path]:
-    """As `written_whole`, a file."""
+    """As `written_whole`, a file that is not there yet."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
+    number, name = tempfile.mkstemp(prefix=f".{target.name}.unfinished-", dir=target.parent)
+    os.close(number)
+    unfinished = Path(name)
     try:
+        unfinished.chmod(0o644)
         yield unfinished
-        unfinished.replace(target)
+        with _of_one_writer(target):
+            _name(unfinished, target)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _name(unfinished: Path, target: Path) -> None:
+    """Renames a file; what has the name already keeps it."""
+    try:
+        os.link(unfinished, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK) or target.exists():
+            raise
+        unfinished.rename(target)  # a disk without hard links
+    else:
+        unfinished.unlink()
+
+
+@contextlib.contextmanager
+def _of_one_writer(target: Path) -> Iterator[None]:
+    """While a target gets its name: of two that write it, the first has it, and the other is told.
+
+    Raises:
+      InputError: it is there already, with something in it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise InputError(f"{target}: another process wrote it meanwhile; that is left as it is") from None
 
 
 def check_room(target: Path, size: int) -> None:
@@ -103,6 +139,13 @@ def alone(folder: Path, doing: str) -> Iterator[int]:
         yield lock.fileno()
 
 
+def check_free(folder: Path, doing: str) -> None:
+    """Raises InputError where another process holds a folder now (`alone`). Makes nothing."""
+    if (folder / ".lock").is_file():
+        with alone(folder, doing):
+            pass
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a small file, whole or not at all."""
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -118,7 +161,10 @@ def write_json(path: Path, held: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Raises InputError when the file is missing or no JSON object."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        check_ends(path)
+        held = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=object_of)
+    except RecursionError:
+        raise InputError(f"{path}: unreadable JSON (it is nested too deeply)") from None
     except FileNotFoundError:
         raise InputError(f"{path}: missing; a model folder holds config.json, weights and tokenizer files") from None
     except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ not in use.
 """
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def read_settings(folder: Path) -> AdapterSettings:
     faults = [fault for key, value in settings.items() if (fault := _refused(path, key, value))]
     for key, kind in (("r", int), ("lora_alpha", (int, float))):
         value = settings.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool) or value <= 0:
+        if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value < math.inf:
             faults.append(f"{path}: {key} is {value!r}; wanted a {'whole ' * (kind is int)}number above 0")
     rslora = settings.get("use_rslora") or False
     if not isinstance(rslora, bool):

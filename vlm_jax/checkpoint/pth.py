@@ -7,6 +7,7 @@ is `names`' and `peft_folder`'s.
 
 import collections
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -34,6 +35,10 @@ _DTYPES = {
 }
 _STORAGES = {dtype: name for name, dtype in _DTYPES.items()}
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+_WRAPPED = 4
+"""How deep a state dict may lie in wrappers; one that holds itself would have no end."""
+_PICKLE = 64 << 20
+"""The most bytes of a pickle, which names tensors and does not hold them: some hundred a tensor."""
 _PREFIXES = ("module.", "_orig_mod.")
 # What bitsandbytes leaves beside a 4- or 8-bit weight.
 _BITSANDBYTES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".SCB", ".weight_format")
@@ -72,10 +77,9 @@ def read(path: Path, *, may_be_empty: bool = False) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path}: damaged or cut short ({type(error).__name__}: {' '.join(str(error).split())})"
         ) from None
-    while isinstance(held, Mapping) and (
-        inner := next((key for key in _WRAPPERS if isinstance(held.get(key), Mapping)), None)
-    ):
-        held = held[inner]
+    for _ in range(_WRAPPED):
+        keys = _WRAPPERS if isinstance(held, Mapping) else ()
+        held = next((held[key] for key in keys if isinstance(held.get(key), Mapping)), held)
     if not isinstance(held, Mapping) or not (held or may_be_empty):
         raise InputError(f"{path}: holds no state dict")
     odd = [str(name) for name, value in held.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))]
@@ -107,6 +111,8 @@ class _Tensors(pickle.Unpickler):
     """Reads a pickle that may hold tensors, containers and plain values."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str, path: Path):
+        if archive.getinfo(f"{root}data.pkl").file_size > _PICKLE:
+            raise InputError(f"{path}: more than {_PICKLE >> 20} MB beside its tensors; save the state dict alone")
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
         self._archive, self._root, self._path = archive, root, path
         byteorder = f"{root}byteorder"
@@ -131,10 +137,12 @@ class _Tensors(pickle.Unpickler):
         if kind != "storage" or not isinstance(storage, _Storage):
             raise InputError(f"{self._path}: holds a tensor of a kind that is not read")
         entry = self._archive.getinfo(f"{self._root}data/{key}")
-        if entry.file_size < count * storage.dtype.itemsize:
+        if type(count) is not int or count < 0 or entry.file_size < count * storage.dtype.itemsize:
             raise ValueError("a storage is shorter than its tensors")
-        if not count or entry.compress_type != zipfile.ZIP_STORED:
-            return np.frombuffer(self._archive.read(entry), storage.dtype, count)
+        if not count:
+            return np.empty(0, storage.dtype)
+        if entry.compress_type != zipfile.ZIP_STORED:  # a kilobyte of it may be gigabytes; torch.save writes none
+            raise InputError(f"{self._path}: holds a compressed storage; save it again with torch.save")
         # As torch.save writes it: the bytes stay in the file until they are asked for.
         with self._path.open("rb") as file:
             file.seek(entry.header_offset + 26)
@@ -153,6 +161,8 @@ def _rebuild(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: A
         return np.empty(size, storage.dtype)
     if offset < 0 or min(stride) < 0 or reach > storage.size:
         raise ValueError("a tensor reaches beyond its storage")
+    if math.prod(size) > storage.size:  # strides of 0 make gigabytes of a kilobyte; a weight has its own values
+        raise ValueError("a tensor is larger than its storage")
     strides = tuple(step * storage.itemsize for step in stride)
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False))
 

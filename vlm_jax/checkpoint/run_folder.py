@@ -14,6 +14,8 @@ Orbax is loaded where a checkpoint is met: most models lie in other folders, and
 import contextlib
 import dataclasses
 import functools
+import json
+import logging
 import math
 import shutil
 import tempfile
@@ -26,6 +28,7 @@ import jax
 import numpy as np
 
 from vlm_jax import locations
+from vlm_jax.checkpoint import digests
 from vlm_jax.checkpoint.files import copy_assets, written_whole
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
@@ -95,6 +98,45 @@ def latest_step(workdir: PurePath) -> int | None:
         checkpoints.close()
 
 
+def check_newer(workdir: PurePath, step: int | None) -> None:
+    """Raises InputError where a checkpoint is not whole that is newer than the newest whole one.
+
+    A run that went on from `step` would come to it again, and could not save there.
+    """
+    broken = {number: missing for number, missing in unfinished(workdir).items() if step is None or number > step}
+    if broken:
+        then = "begin anew" if step is None else f"go on from step {step}"
+        raise InputError(
+            [
+                f"{workdir / 'checkpoints' / str(number)}: is no whole checkpoint ({', '.join(missing)} missing); "
+                f"remove it to {then}"
+                for number, missing in sorted(broken.items())
+            ]
+        )
+
+
+def check_present(workdir: PurePath, step: int) -> None:
+    """Raises InputError where a file of a checkpoint is gone or cut short, which is seen without reading any."""
+    if isinstance(workdir, Path):
+        digests.check_lengths(workdir / "checkpoints" / str(step))
+
+
+def unfinished(workdir: PurePath) -> dict[int, list[str]]:
+    """{step: what is missing} of the checkpoints of a run folder that are not whole."""
+    place = workdir / "checkpoints"
+    with locations.answering(workdir):
+        steps = [path for path in place.iterdir() if path.name.isdecimal()] if place.is_dir() else []
+        missing = {int(path.name): _missing(path) for path in steps}
+    return {step: parts for step, parts in missing.items() if parts}
+
+
+def _missing(checkpoint: PurePath) -> list[str]:
+    parts = ["_CHECKPOINT_METADATA", PARAMETERS, SETTINGS]
+    if not isinstance(checkpoint, Path):
+        parts.append("commit_success.txt")
+    return [part for part in parts if not (checkpoint / part).exists()]
+
+
 def write_assets(workdir: Path, source: Path) -> None:
     """Copies the small files of a model folder into `workdir/assets`, whole or not at all.
 
@@ -130,8 +172,10 @@ class Checkpoints:
         from vlm_jax.checkpoint import deferred_orbax
 
         self._deferred = deferred
+        self._saving: int | None = None
+        self._sound: set[tuple[int, str]] = set()
         self.path = (workdir.absolute() if isinstance(workdir, Path) else workdir) / "checkpoints"
-        with _quiet_absl(), locations.answering(self.path):  # it warns of what read_only says itself
+        with self._reading_losses(), _quiet_absl(), locations.answering(self.path):  # it warns of read_only
             policies = ocp.checkpoint_managers.preservation_policy
             kept = [
                 policies.LatestN(keep),
@@ -143,9 +187,26 @@ class Checkpoints:
                 best_mode="max",
                 create=not read_only,
                 read_only=read_only,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
             )
             handlers = deferred_orbax.handlers(PARAMETERS) if deferred else None
             self._manager = ocp.CheckpointManager(self.path, options=options, handler_registry=handlers)
+
+    @contextlib.contextmanager
+    def _reading_losses(self) -> Iterator[None]:
+        """Names the checkpoint whose loss cannot be read: the manager reads all of them when it is made."""
+        try:
+            yield
+        except ValueError as error:
+            for path in sorted(self.path.glob("*/metrics/metrics")):
+                try:
+                    json.loads(path.read_text())
+                except (OSError, ValueError):
+                    raise InputError(
+                        f"{path}: is cut short or damaged; remove {path.parent}, and the checkpoint is kept as one "
+                        "whose loss was not measured"
+                    ) from error
+            raise
 
     def latest(self) -> int | None:
         """The newest whole checkpoint, None where there is none; a copy that was cut short is passed over."""
@@ -153,10 +214,7 @@ class Checkpoints:
 
     def holds(self, step: int) -> bool:
         """Whether a checkpoint is there and whole."""
-        parts = ["_CHECKPOINT_METADATA", PARAMETERS, SETTINGS]
-        if not isinstance(self.path, Path):
-            parts.append("commit_success.txt")
-        return all((self.path / str(step) / part).exists() for part in parts)
+        return not _missing(self.path / str(step))
 
     def save(
         self,
@@ -199,8 +257,23 @@ class Checkpoints:
                 "free some room, and the same command goes on from the last checkpoint"
             )
         with self._telling(step), _quiet_absl():  # it warns of a loss that is not told
+            self._manager.wait_until_finished()  # the one before: `_saving` is its, until it has its name
+            self._saving = step
             metrics = None if loss is None else {"loss": loss}
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+
+    def _write_digests(self) -> None:
+        """Called by Orbax when all of a checkpoint is written, by one host, before the folder gets its name."""
+        if isinstance(self.path, Path):
+            for folder in self.path.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+                digests.write(folder)
+
+    def _check(self, step: int, *items: str) -> None:
+        """Raises InputError where a file of these items is not what was written. On one host: all read the same."""
+        wanted = [item for item in items if (step, item) not in self._sound]
+        if wanted and isinstance(self.path, Path) and jax.process_index() == 0:
+            digests.check(self.path / str(step), wanted)
+            self._sound |= {(step, item) for item in wanted}
 
     def restore_training(self, step: int, parameters: Flat, optimizer) -> tuple[Flat, Any, dict[str, Any]]:
         """Parameters, optimizer and the position in the data of a step.
@@ -216,6 +289,7 @@ class Checkpoints:
             DATA: ocp.args.JsonRestore(),
         }
         with self._telling(step):
+            self._check(step, *items)
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return unnest(restored[PARAMETERS]), restored[OPTIMIZER], restored[DATA]
 
@@ -264,6 +338,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         with self._telling(step):
+            self._check(step, PARAMETERS)
             held = unnest(ocp.StandardCheckpointHandler().metadata(self.path / str(step) / PARAMETERS).tree)
         if wanted is not None and {path: leaf.shape for path, leaf in held.items()} != {
             path: leaf.shape for path, leaf in wanted.items()
@@ -283,6 +358,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         with self._telling(step):
+            self._check(step, SETTINGS)
             return self._manager.restore(step, args=ocp.args.Composite(**{SETTINGS: ocp.args.JsonRestore()}))[SETTINGS]
 
     def position(self, step: int) -> dict[str, Any]:
@@ -292,6 +368,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         with self._telling(step):
+            self._check(step, DATA)
             return self._manager.restore(step, args=ocp.args.Composite(**{DATA: ocp.args.JsonRestore()}))[DATA]
 
     def best(self) -> tuple[int, float] | None:
@@ -371,6 +448,10 @@ def newest(path: PurePath) -> Iterator[tuple[Checkpoints, int]]:
     checkpoints = Checkpoints(workdir, read_only=True)
     try:
         step = checkpoints.latest() if wanted is None else wanted
+        newer = [number for number in unfinished(workdir) if wanted is None and step is not None and number > step]
+        if newer:
+            said = ", ".join(map(str, sorted(newer)))
+            logging.getLogger("vlm_jax").warning("%s: checkpoint %s is not whole; %d is read", path, said, step)
         if step is None:
             raise InputError(f"{path}: a run folder without a finished checkpoint; train on, or remove it")
         if wanted is not None and not checkpoints.holds(step):

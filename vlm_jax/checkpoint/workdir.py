@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 
 from vlm_jax import locations
 from vlm_jax.checkpoint import run_folder
-from vlm_jax.checkpoint.files import alone
+from vlm_jax.checkpoint.files import alone, check_free
 from vlm_jax.errors import InputError
 
 EVERY = 60.0
@@ -59,6 +59,10 @@ class Workdir:
         with alone(self.folder, "training"):
             self._check_newest(done)
             yield
+
+    def check_free(self) -> None:
+        """Raises InputError where another process trains in it now: its files come and go, and are not to be judged."""
+        check_free(self.folder, "training")
 
     def _check_newest(self, done: int | None) -> None:
         """What was decided from the newest checkpoint must not be of one that is not the newest any more."""
@@ -112,6 +116,9 @@ class StoreWorkdir(Workdir):
                 raise
             self._end(ended, sender)
             self.sync()
+
+    def check_free(self) -> None:
+        """A store has no lock; who began last writes."""
 
     def write_assets(self, source: Path) -> None:
         super().write_assets(source)

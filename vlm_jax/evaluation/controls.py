@@ -13,7 +13,7 @@ import PIL.Image
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation.runner import Question
 from vlm_jax.processing.chat import image_parts, image_source
-from vlm_jax.processing.images import open_image
+from vlm_jax.processing.images import with_image
 
 
 def images_of(question: Question) -> list:
@@ -59,7 +59,7 @@ def blank(questions: Sequence[Question]) -> list[Question]:
 
     def grey(image):
         try:
-            size = open_image(image).size
+            size = with_image(image, lambda shown: shown.size)
         except InputError:
             return image
         return by_size.setdefault(size, PIL.Image.new("RGB", size, (128, 128, 128)))

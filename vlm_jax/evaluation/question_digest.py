@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import PIL.Image
 
+from vlm_jax.locations import open_binary
 from vlm_jax.processing.messages import address_of
 
 _BYTES = 8  # of a digest: 16 characters of hexadecimal
@@ -52,9 +53,9 @@ def _of_address(name: str) -> str:
     """Of the content of a file. What is no readable file here has its address: it cannot have been shown as it is."""
     if name.lower().startswith("data:"):
         return _short(name.encode("utf-8", "backslashreplace"))
-    path = unquote(urlsplit(name).path) if name.lower().startswith("file://") else name
     try:
-        with open(path, "rb") as file:
+        path = unquote(urlsplit(name).path) if name.lower().startswith("file://") else name
+        with open_binary(path) as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_BYTES)).hexdigest()
     except (OSError, ValueError):
         return f"unreadable {name}"

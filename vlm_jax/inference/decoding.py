@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Int
 
-from vlm_jax.inference.sampling import Mode, choose
+from vlm_jax.inference.sampling import NO_TOKEN, Mode, choose
 from vlm_jax.models import attention
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Cache
@@ -174,7 +174,7 @@ class Decoder:
     def _begun(self, model, cache, lengths, position, last, seen, numbers, keys, room, mode) -> Decoding:
         first = choose(model.logits(last), numbers, keys, 0, seen, mode)
         answer = jnp.zeros((first.shape[0], room), jnp.int32).at[:, 0].set(first)
-        done = jnp.isin(first, self._stop) | (lengths == 0)
+        done = jnp.isin(first, self._stop) | (first == NO_TOKEN) | (lengths == 0)
         return Decoding(cache, lengths, position, first, done, answer, jnp.int32(1), seen)
 
     def _decode(
@@ -204,7 +204,7 @@ class Decoder:
                 state.lengths + on,
                 state.position + on,
                 token,
-                state.done | jnp.isin(token, self._stop),
+                state.done | jnp.isin(token, self._stop) | (token == NO_TOKEN),
                 state.answer.at[:, state.count].set(token),
                 state.count + 1,
                 seen,

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from vlm_jax.errors import InputError
 from vlm_jax.inference.decoding import Decoder, Decoding, Places, bucket
 from vlm_jax.inference.prompt_rows import packed
-from vlm_jax.inference.sampling import Sampling
+from vlm_jax.inference.sampling import NO_TOKEN, Sampling
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.chat import Message
@@ -310,8 +310,19 @@ class LoadedModel:
         return _row_keys(np.int64(seed).astype(np.int32), np.asarray(rows, np.int32))
 
     def _before_stop(self, tokens: np.ndarray) -> np.ndarray:
+        if (tokens == NO_TOKEN).any():
+            raise InputError(self._no_numbers())
         stops = np.flatnonzero(np.isin(tokens, self.stop_tokens))
         return tokens[: stops[0]] if len(stops) else tokens
+
+    def _no_numbers(self) -> str:
+        """Why a model computes NaN, as far as its weights tell."""
+        floating = {path: leaf for path, leaf in self.parameters.items() if jnp.issubdtype(leaf.dtype, jnp.floating)}
+        odd = [path for path, leaf in floating.items() if not bool(jnp.isfinite(leaf).all())]
+        if not odd:
+            return "the model computes NaN, of weights that are all numbers; load it in float32 (dtype='float32')"
+        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        return f"the model computes NaN: {', '.join(odd[:3])}{more} hold NaN or infinity; copy or train it again"
 
 
 @jax.jit

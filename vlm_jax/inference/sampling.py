@@ -74,6 +74,10 @@ class Mode:
     penalised: bool
 
 
+NO_TOKEN = -1
+"""Stands for a token where a model computes NaN: there is none to choose."""
+
+
 def choose(
     logits: Float[Array, "b v"],
     numbers: dict[str, Array | np.ndarray],
@@ -82,22 +86,23 @@ def choose(
     seen: Bool[Array, "b v"] | None,
     mode: Mode,
 ) -> Int[Array, " b"]:
-    """The next token of each row; a row draws from its own stream of keys.
+    """The next token of each row; a row draws from its own stream of keys. `NO_TOKEN` where logits are no numbers.
 
     Args:
       count: how many tokens the answers have: which draw of the stream this is.
       seen: the tokens of each conversation so far; None where nothing is penalised.
     """
+    sound = ~jnp.isnan(jnp.max(logits, axis=-1))
     if mode.penalised:
         penalty = numbers["penalty"]
         logits = jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
     if not mode.drawn:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return jnp.where(sound, jnp.argmax(logits, axis=-1).astype(jnp.int32), NO_TOKEN)
     logits = logits / numbers["temperature"]
     if mode.cut:
         logits = cut(logits, numbers["top_k"], numbers["top_p"])
     draw = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, count), row))
-    return draw(keys, logits).astype(jnp.int32)
+    return jnp.where(sound, draw(keys, logits).astype(jnp.int32), NO_TOKEN)
 
 
 def cut(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.models import config_types
 from vlm_jax.models.config import VisionConfig, VLMConfig
 from vlm_jax.models.llava_config import LLAVA, from_llava, to_llava
 from vlm_jax.models.qwen_config import QWEN, from_qwen, to_qwen
@@ -24,9 +25,11 @@ def from_hf(
         names the file in the message.
     """
     family = config.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         known = ", ".join(f"{key!r} ({name})" for key, name in FAMILIES.items())
         raise InputError(f"{where}: model_type is {family!r}; this version reads {known}")
+    if faults := config_types.faults(config):
+        raise InputError([f"{where}: {fault}" for fault in faults])
     return (from_llava if family in LLAVA else from_qwen)(config, pixel_mean, pixel_std, where)
 
 

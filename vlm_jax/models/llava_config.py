@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.models import config_types
 from vlm_jax.models.config import DecoderConfig, EncoderConfig, VLMConfig, inconsistencies, not_counts
 from vlm_jax.models.qwen_config import read_decoder
 
@@ -78,7 +79,9 @@ def read_encoder(
     Raises:
       InputError: another architecture, or a setting this implementation does not compute.
     """
-    kind = vision.get("model_type")
+    if faults := config_types.faults(vision):
+        raise InputError([f"{where}: {fault}" for fault in faults])
+    kind = str(vision.get("model_type"))
     family = _ENCODER_TYPES.get(kind)
     if family is None:
         raise InputError(f"{where}: the encoder's model_type is {kind!r}; known are {', '.join(_ENCODER_TYPES)}")

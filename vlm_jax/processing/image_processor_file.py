@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.json_objects import object_of
+from vlm_jax.locations import check_ends
 
 NESTED, FLAT = "processor_config.json", "preprocessor_config.json"
 WITHOUT_EFFECT = frozenset(
@@ -78,7 +80,10 @@ def read(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        check_ends(path)
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=object_of)
+    except RecursionError:
+        raise InputError(f"{path}: unreadable (it is nested too deeply)") from None
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: unreadable ({error})") from None
     if not isinstance(content, dict):

@@ -5,15 +5,19 @@ transformers' Pillow processor. Normalisation happens on the device (`vlm_jax.mo
 
 EXIF orientation is applied (as a person sees the picture), transparency is laid on white (as transformers' processor
 does). Grey of 16 bits keeps its high byte, as viewers show it; transformers would clip it to white. Remote addresses
-are never fetched: what a record or a visitor names may be anything.
+are never fetched: what a record or a visitor names may be anything. For the same reason only `FORMATS` are tried:
+Pillow knows others, some of which it has another program read (PostScript), and what a name ends in is not looked at.
 """
 
 import base64
 import binascii
+import contextlib
 import io
 import math
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -21,11 +25,22 @@ import PIL.Image
 import PIL.ImageOps
 from jaxtyping import UInt8
 
+from vlm_jax import locations
 from vlm_jax.errors import InputError
 
 MAX_ASPECT = 200
 """Qwen2-VL refuses pictures more elongated than this."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""Pillow's names of what is read: rasters that it decodes by itself. MPO, of phones, is among JPEG."""
+
+AT_ONCE = 128 << 20
+"""Pixels that a process decodes at once, all its threads together: some 2 GB while they are made upright and RGB."""
+
+_STRIP = 1 << 22
+"""Pixels of a picture that are laid on white at once."""
+
+Result = TypeVar("Result")
 Source = str | Path | bytes | PIL.Image.Image | np.ndarray
 
 
@@ -37,8 +52,16 @@ def open_image(source: Source | Any) -> PIL.Image.Image:
         [height, width] of grey.
 
     Raises:
-      InputError: missing, unreadable, truncated, of several frames or pages, larger than Pillow's decompression-bomb
-        limit, a remote address, or an array of another shape or type.
+      InputError: missing, unreadable, truncated, of none of `FORMATS`, of several frames or pages, larger than Pillow's
+        decompression-bomb limit, a remote address, or an array of another shape or type.
+    """
+    return with_image(source, lambda image: image)
+
+
+def with_image(source: Source | Any, then: Callable[[PIL.Image.Image], Result]) -> Result:
+    """`then(open_image(source))`, the picture decoded and used while no more than `AT_ONCE` pixels are.
+
+    A larger picture than that is decoded alone. Errors are those of `open_image` and of `then`.
     """
     name = describe(source)
     if isinstance(source, np.ndarray):
@@ -47,27 +70,49 @@ def open_image(source: Source | Any) -> PIL.Image.Image:
         raise InputError(
             f"{name}: no picture; give a path, encoded bytes, a data URI, a PIL image or a uint8 NumPy array"
         )
+    with contextlib.ExitStack() as held:
+        with _told(name):
+            image = source if isinstance(source, PIL.Image.Image) else header(source)
+            # Pillow only warns above its limit, and a warnings filter is not a thread's own: the limit is held here.
+            if PIL.Image.MAX_IMAGE_PIXELS and math.prod(image.size) > PIL.Image.MAX_IMAGE_PIXELS:
+                raise PIL.Image.DecompressionBombError
+            held.enter_context(_turns.of(math.prod(image.size)))
+            if image is source:
+                upright = _to_rgb(PIL.ImageOps.exif_transpose(image))  # a copy: the caller's picture stays as it is
+            else:
+                refuse_animation(image)
+                image.load()
+                PIL.ImageOps.exif_transpose(image, in_place=True)
+                upright = _to_rgb(image)
+            del image
+        return then(upright)
+
+
+def header(source: str | Path | bytes) -> PIL.Image.Image:
+    """A picture of which the size is known, and which is decoded when it is used.
+
+    Raises:
+      InputError: a remote address, a data URI of another kind, a pipe or a device.
+      PIL.UnidentifiedImageError, OSError and others: what Pillow and the disk have to say.
+    """
     if isinstance(source, str) and source.lower().startswith("file://"):
         source = unquote(urlsplit(source).path)
     if isinstance(source, str) and "://" in source[:16] and not source.lower().startswith("data:"):
-        raise InputError(f"{name}: remote pictures are not fetched; download it and give its path")
+        raise InputError(f"{describe(source)}: remote pictures are not fetched; download it and give its path")
+    return PIL.Image.open(_stream(source), formats=FORMATS)
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Puts what is wrong with a picture into a line that begins with its name."""
     try:
-        image = source if isinstance(source, PIL.Image.Image) else PIL.Image.open(_stream(source))
-        # Pillow only warns above its limit, and a warnings filter is not a thread's own: the limit is held here.
-        if PIL.Image.MAX_IMAGE_PIXELS and math.prod(image.size) > PIL.Image.MAX_IMAGE_PIXELS:
-            raise PIL.Image.DecompressionBombError
-        if image is source:
-            return _to_rgb(PIL.ImageOps.exif_transpose(image))  # a copy: the caller's picture stays as it is
-        refuse_animation(image)
-        image.load()
-        PIL.ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
+        yield
     except FileNotFoundError:
         raise InputError(f"{name}: no such picture") from None
     except IsADirectoryError:
         raise InputError(f"{name}: is a folder, not a picture") from None
     except (PIL.UnidentifiedImageError, binascii.Error):
-        raise InputError(f"{name}: not a picture that Pillow can read") from None
+        raise InputError(f"{name}: not a picture of a format that is read ({', '.join(FORMATS)})") from None
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         raise InputError(
             f"{name}: more than {PIL.Image.MAX_IMAGE_PIXELS // 10**6} million pixels; scale it down first"
@@ -76,6 +121,28 @@ def open_image(source: Source | Any) -> PIL.Image.Image:
         raise
     except Exception as error:  # what a broken file makes a decoder raise is not a fixed list
         raise InputError(f"{name}: unreadable ({' '.join(str(error).split())})") from None
+
+
+class _Turns:
+    """Has threads wait while the pixels that others decode, together with theirs, would be too many."""
+
+    def __init__(self, most: int):
+        self._most, self._taken, self._changed = most, 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._most)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_turns = _Turns(AT_ONCE)
 
 
 def refuse_animation(image: PIL.Image.Image) -> None:
@@ -146,6 +213,7 @@ def _stream(source: str | Path | bytes):
         if not comma or not header.endswith(";base64"):
             raise InputError(f"{describe(source)}: a data URI must read data:image/…;base64,…")
         return io.BytesIO(base64.b64decode("".join(payload.split()), validate=True))
+    locations.check_ends(source)
     return str(source)
 
 
@@ -169,6 +237,17 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
                 f"its values run from {low:g} to {high:g}, which no rule maps to grey; save it with 8 bits a channel"
             )
     if "A" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+        return _on_white(image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
+    """RGBA laid on white, some rows at a time: whole, the white and what is made of it are two more pictures."""
+    width, height = image.size
+    rows = max(1, _STRIP // width)
+    laid = PIL.Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        white = PIL.Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        laid.paste(PIL.Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return laid

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int, UInt8
 
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing import chat, image_processor_file
-from vlm_jax.processing.images import describe, open_image, patchify, smart_resize
+from vlm_jax.processing.images import describe, patchify, smart_resize, with_image
 from vlm_jax.processing.positions import mrope_positions
 from vlm_jax.processing.rows import Example, Picture, Size
 from vlm_jax.processing.views import ViewSettings
@@ -183,12 +183,14 @@ class Processor:
         return other
 
     def picture(self, source) -> Picture:
-        image = open_image(source)
-        try:
-            grid = self.grid(*image.size)
-        except InputError as error:
-            raise InputError(f"{describe(source)}: {error}") from None
-        return self.picture_of(self.images.cut(image, grid), grid)
+        def cut(image: PIL.Image.Image) -> Picture:
+            try:
+                grid = self.grid(*image.size)
+            except InputError as error:
+                raise InputError(f"{describe(source)}: {error}") from None
+            return self.picture_of(self.images.cut(image, grid), grid)
+
+        return with_image(source, cut)
 
     def picture_of(self, patches: UInt8[np.ndarray, "units merge_unit values"], grid: Grid) -> Picture:
         return Picture(patches, grid, self._layout(grid))

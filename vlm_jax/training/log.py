@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from vlm_jax import terminal
 from vlm_jax.errors import InputError
 
 CURVES = (
@@ -47,6 +48,7 @@ class Console:
         """A line for the person, above the bar."""
         if self.silent:
             return
+        line = terminal.safe(line)
         if self.bar is not None:
             self.bar.write(line, file=sys.stderr)
         else:
