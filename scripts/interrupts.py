@@ -48,8 +48,9 @@ def leave(status: int) -> None:
             stream.flush()
         except (OSError, ValueError):  # nobody reads any more
             pass
-    if "multiprocessing.util" in sys.modules:
-        sys.modules["multiprocessing.util"]._exit_function()  # ends the workers
+    if "multiprocessing" in sys.modules:
+        for worker in sys.modules["multiprocessing"].active_children():
+            worker.terminate()
     os._exit(status)
 
 

@@ -165,7 +165,7 @@ def test_the_shipped_base_is_small_and_an_ordinary_folder():
 def test_a_missing_base_is_told_with_what_to_do(tmp_path):
     copy = tmp_path / "scripts_copy"
     copy.mkdir()
-    for name in ("quickstart.py", "command_line.py", "setting_comments.py", "setting_words.py"):
+    for name in ("quickstart.py", "command_line.py", "interrupts.py", "setting_comments.py", "setting_words.py"):
         (copy / name).write_text((ROOT / "scripts" / name).read_text(encoding="utf-8"), encoding="utf-8")
     done = run([sys.executable, copy / "quickstart.py", f"--output={tmp_path / 'out'}"], env=environment())
     assert done.returncode == 1 and "the base model is missing" in done.stderr and len(done.stderr.splitlines()) == 1

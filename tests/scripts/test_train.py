@@ -282,7 +282,7 @@ def test_damaged_and_cut_short_checkpoints_are_told_or_passed_over(base, unstopp
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError) as error:
         open_model(str(workdir)).read()
-    assert f"checkpoints/{STEPS}: damaged or unreadable checkpoint" in str(error.value)
+    assert f"checkpoints/{STEPS}: damaged: parameters/d/" in str(error.value)
     assert "\n" not in str(error.value)
 
 

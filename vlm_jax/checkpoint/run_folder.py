@@ -122,7 +122,12 @@ def check_present(workdir: PurePath, step: int) -> None:
 
 
 def unfinished(workdir: PurePath) -> dict[int, list[str]]:
-    """{step: what is missing} of the checkpoints of a run folder that are not whole."""
+    """{step: what is missing} of the checkpoints of a run folder on a disk that are not whole.
+
+    In a store that is what a run leaves that was killed while it saved, and Orbax writes over it.
+    """
+    if not isinstance(workdir, Path):
+        return {}
     place = workdir / "checkpoints"
     with locations.answering(workdir):
         steps = [path for path in place.iterdir() if path.name.isdecimal()] if place.is_dir() else []
