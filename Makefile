@@ -52,7 +52,7 @@ export CHECK_PYTHON
 help:
 	@echo "make setup [ACCEL=cpu|cuda|tpu] [PYTHON=python3]   make .venv/ with what running needs"
 	@echo "make test  [ARGS=\"-k name\"]                        add the test extra to .venv/ and run the tests"
-	@echo "make test-fast                                     the tests that take seconds: three minutes in all"
+	@echo "make test-fast                                     the tests that take seconds"
 	@echo "make quickstart                                    teach a tiny model invented objects, before your eyes"
 	@echo "make tiny_base                                     train the tiny model that quickstart starts from (hours)"
 	@echo "make lint                                          check the style with ruff"

@@ -103,9 +103,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         maker.join()
     data = {path.name: path for path in (made / "data").iterdir()}
     found = [Kind(name, path, [""], read_data) for name, path in sorted(data.items())]
-    found += [
-        Kind(path.name, path, [""], lambda path: open_image(path)) for path in sorted((made / "pictures").iterdir())
-    ]
+    found += [Kind(path.name, path, [""], open_image) for path in sorted((made / "pictures").iterdir())]
     model = made / "model"
     found += [
         Kind("config.json", model, ["config.json"], description.read_config),
@@ -118,7 +116,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     ]  # fmt: skip
     run = made / "run"
     files = [path.relative_to(run).as_posix() for path in sorted(run.rglob("*")) if path.is_file()]
-    held = [name for name in files if name.startswith("checkpoints/") and "metrics" not in name]
+    held = [name for name in files if name.startswith("checkpoints/")]
     found.append(Kind("checkpoint", run, held, weights, equal=True))
     return {kind.name: kind for kind in found}
 

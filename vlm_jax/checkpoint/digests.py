@@ -6,6 +6,7 @@ read. They tell of accidents, not of what somebody changed on purpose. A store h
 them.
 """
 
+import functools
 import json
 import os
 import zlib
@@ -83,10 +84,17 @@ _ADVICE = "copy it again, or remove that folder to go on from the checkpoint bef
 def _of(paths: Collection[Path]) -> dict[Path, tuple[int, int]]:
     """{file: (bytes, CRC-32)}, by several threads: reading and summing let go of the interpreter."""
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        return dict(zip(paths, pool.map(_digest, paths), strict=True))
+        return dict(zip(paths, pool.map(_of_file, paths), strict=True))
 
 
-def _digest(path: Path) -> tuple[int, int]:
+def _of_file(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return _digest(path, (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _digest(path: Path, _state: tuple[int, ...]) -> tuple[int, int]:
+    """Each file once a process, while it is not written again: a model that is loaded opens its run several times."""
     size = crc = 0
     block = memoryview(bytearray(_BLOCK))
     with path.open("rb", buffering=0) as file:

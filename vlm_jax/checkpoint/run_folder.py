@@ -3,7 +3,7 @@
     workdir/
       config.json              the run's settings as resolved (written by the training script)
       assets/                  config.json, tokenizer, template, processor files of the model it started from
-      checkpoints/<step>/      parameters; while training also optimizer, data iterator, settings
+      checkpoints/<step>/      parameters; while training also optimizer, data iterator, settings; digests.json of all
 
 Orbax writes a checkpoint beside its place and renames it, so what has a step's name is whole. In a store, which cannot
 rename, it writes in place and `commit_success.txt` last. Paths are those of `locations.folder`: of a disk or a store.
@@ -178,7 +178,6 @@ class Checkpoints:
 
         self._deferred = deferred
         self._saving: int | None = None
-        self._sound: set[tuple[int, str]] = set()
         self.path = (workdir.absolute() if isinstance(workdir, Path) else workdir) / "checkpoints"
         with self._reading_losses(), _quiet_absl(), locations.answering(self.path):  # it warns of read_only
             policies = ocp.checkpoint_managers.preservation_policy
@@ -275,10 +274,8 @@ class Checkpoints:
 
     def _check(self, step: int, *items: str) -> None:
         """Raises InputError where a file of these items is not what was written. On one host: all read the same."""
-        wanted = [item for item in items if (step, item) not in self._sound]
-        if wanted and isinstance(self.path, Path) and jax.process_index() == 0:
-            digests.check(self.path / str(step), wanted)
-            self._sound |= {(step, item) for item in wanted}
+        if isinstance(self.path, Path) and jax.process_index() == 0:
+            digests.check(self.path / str(step), items)
 
     def restore_training(self, step: int, parameters: Flat, optimizer) -> tuple[Flat, Any, dict[str, Any]]:
         """Parameters, optimizer and the position in the data of a step.

@@ -35,7 +35,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 """Pillow's names of what is read: rasters that it decodes by itself. MPO, of phones, is among JPEG."""
 
 AT_ONCE = 128 << 20
-"""Pixels that a process decodes at once, all its threads together: some 2 GB while they are made upright and RGB."""
+"""Pixels that a process decodes at once, all its threads together: 2 GB at 16 bytes each, which is an estimate."""
 
 _STRIP = 1 << 22
 """Pixels of a picture that are laid on white at once."""
