@@ -1,13 +1,14 @@
-"""Kills a training run again and again, at random moments and in the middle of saves, and goes on each time.
+"""Stops a training run again and again, from its first millisecond to its last, and goes on each time.
 
-    .venv/bin/python benchmarks/kills.py --output=runs/kills --rounds=20
+    .venv/bin/python benchmarks/kills.py --output=runs/kills --rounds=40
 
-A run of the model that ships, on the photographs of the tests, is taken to its end once without a kill. Then every
-round takes another from its start to its end: it is stopped (in turns SIGKILL at a random moment, SIGTERM at a random
-moment, SIGKILL in the middle of a save, SIGTERM in the middle of a save) and started again with the same command until
-it ends. Prints a line a round: where it was stopped, from which step it went on, and whether every loss and every
-weight is that of the first run, bit for bit. Exit status 1 where one is not, or where it went on from another step than
-its newest whole checkpoint.
+A run of the model that ships, on the photographs of the tests, is taken to its end once without being stopped. Then
+every round takes another from its start to its end: it is stopped (SIGKILL, SIGTERM and SIGINT in turns; at any moment
+of the whole program, while it starts, or in the middle of a save, in turns) and started again with the same command
+until it ends. Prints a line a round: where it was stopped, with which status, from which step it went on, and whether
+every loss and every weight is that of the first run, bit for bit. Exit status 1 where one is not, where it went on from
+another step than its newest whole checkpoint, or where a signal ended it with a traceback or another status than it
+should.
 """
 
 import argparse
@@ -25,7 +26,10 @@ import numpy as np
 from vlm_jax.checkpoint import run_folder
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ("SIGKILL", "SIGTERM", "SIGKILL in a save", "SIGTERM in a save")
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
+MOMENTS = ("at any moment", "while it starts", "in a save")
+STATUS = {"SIGKILL": (-9,), "SIGTERM": (-15, 130), "SIGINT": (130,)}
+"""Of the program: of SIGTERM before it trains the system's own; both save and stop a run that trains."""
 
 
 def command(workdir: Path, steps: int) -> list[str]:
@@ -54,24 +58,16 @@ def steps_told(workdir: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.is_file() else 0
 
 
-def stop(process: subprocess.Popen, workdir: Path, kind: str, after: float, seconds: float = 300) -> str | None:
-    """Stops a run as `kind` says; what it was doing, or None where it ended before.
-
-    Args:
-      after: seconds from its first step of this start, before which it is left alone.
-    """
-    before, deadline = steps_told(workdir), time.monotonic() + seconds
-    stepping = None
-    while process.poll() is None and time.monotonic() < deadline:
-        if stepping is None and steps_told(workdir) > before:
-            stepping = time.monotonic()
-        late = stepping is not None and time.monotonic() - stepping >= after
-        if late and ("save" not in kind or is_saving(workdir)):
-            process.send_signal(getattr(signal, kind.split()[0]))
+def stop(process: subprocess.Popen, workdir: Path, name: str, moment: str, after: float, seconds: float = 300) -> bool:
+    """Sends a signal `after` seconds, and then as soon as `moment` says; False where the program ended before."""
+    begun = time.monotonic()
+    while process.poll() is None and time.monotonic() < begun + seconds:
+        if time.monotonic() >= begun + after and (moment != "in a save" or is_saving(workdir)):
+            process.send_signal(getattr(signal, name))
             process.wait()
-            return f"step {steps_told(workdir)}"
-        time.sleep(0.001)
-    return None
+            return True
+        time.sleep(0.0005)
+    return False
 
 
 def outcome(workdir: Path) -> tuple[list, dict[str, np.ndarray]]:
@@ -90,52 +86,61 @@ def run(workdir: Path, steps: int) -> subprocess.Popen:
     return subprocess.Popen(command(workdir, steps), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def round_of(workdir: Path, steps: int, kind: str, after: float, wanted) -> tuple[str, bool] | None:
+def round_of(workdir: Path, steps: int, name: str, moment: str, after: float, wanted) -> tuple[str, bool] | None:
     """Takes a run to its end through one stop; what happened, and whether it came out as `wanted`.
 
     None where it ended before it could be stopped.
     """
     process = run(workdir, steps)
-    where = stop(process, workdir, kind, after)
-    process.communicate()
-    if where is None:
+    stopped = stop(process, workdir, name, moment, after)
+    said = process.communicate()[1].decode()
+    if not stopped or process.returncode == 0:
         return None
+    where = f"step {steps_told(workdir)}, status {process.returncode}"
+    if process.returncode not in STATUS[name] or "Traceback" in said:
+        return f"{where}: {said.strip()[-300:]}", False
     held = run_folder.latest_step(workdir)
     again = run(workdir, steps)
     said = again.communicate()[1].decode()
     if again.returncode:
         return f"{where}: did not go on: {said.strip().splitlines()[-1]}", False
     went_on = f"going on from step {held}" in said if held else "going on" not in said
+    if held == steps:
+        went_on = "finished: all" in said
     good = went_on and same(outcome(workdir), wanted)
-    return f"stopped at {where}, went on from step {held or 0}", good
+    return f"stopped after {after:.3f} s at {where}, went on from step {held or 0}", good
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder to work in; it is emptied")
-    parser.add_argument("--rounds", type=int, default=20, help="runs that are stopped (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=40, help="runs that are stopped (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=40, help="of each run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: %(default)s)")
     given = parser.parse_args()
     shutil.rmtree(given.output, ignore_errors=True)
     given.output.mkdir(parents=True)
-    whole = given.output / "whole"
-    process = run(whole, given.steps)
-    told = process.communicate()[1].decode()
-    if process.returncode:
-        sys.exit(told)
-    wanted, rng, bad = outcome(whole), random.Random(given.seed), 0
+    whole, rng, bad = given.output / "whole", random.Random(given.seed), 0
+    for name in ("compiling", "whole"):  # the second start is what every other is like
+        begun = time.monotonic()
+        process = run(given.output / name, given.steps)
+        told = process.communicate()[1].decode()
+        if process.returncode:
+            sys.exit(told)
+        length = time.monotonic() - begun
+    wanted = outcome(whole)
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    length = sum(line["seconds"] for line in lines)
+    starting = length - sum(line["seconds"] for line in lines)
     for number in range(given.rounds):
-        kind = KINDS[number % len(KINDS)]
+        name, moment = SIGNALS[number % 3], MOMENTS[number // 3 % 3]
         workdir = given.output / f"round{number}"
-        while (told := round_of(workdir, given.steps, kind, rng.uniform(0, length), wanted)) is None:
-            shutil.rmtree(workdir)  # it ended before it could be stopped: another moment
+        latest = starting if moment == "while it starts" else length
+        while (told := round_of(workdir, given.steps, name, moment, rng.uniform(0, latest), wanted)) is None:
+            shutil.rmtree(workdir, ignore_errors=True)  # it ended before it could be stopped: another moment
         happened, good = told
-        print(f"{number + 1:3} {kind:18} {happened}: {'equal' if good else 'NOT EQUAL'}", flush=True)
+        print(f"{number + 1:3} {name:8} {moment:16} {happened}: {'equal' if good else 'NOT EQUAL'}", flush=True)
         bad += not good
-        shutil.rmtree(workdir)
+        shutil.rmtree(workdir, ignore_errors=True)
     print(f"{given.rounds - bad} of {given.rounds} runs of {given.steps} steps equal the one that was never stopped")
     sys.exit(bool(bad))
 

@@ -235,8 +235,10 @@ class Examples:
         size = Size(*self.sizes[part][index].tolist())
         record, text = self._record_and_text(part, index)
         where, largest = record.where, Size(*self._limits[-1].tolist())
+        most = self.parts[part].processor.most_tokens
+        least = "at least " if most is not None and size.tokens > 2 * most else ""  # more were not counted
         asked = (
-            f"{where}: takes {size.tokens} tokens, {size.patches} patch slots and {size.supervised} supervised "
+            f"{where}: takes {least}{size.tokens} tokens, {size.patches} patch slots and {size.supervised} supervised "
             f"positions; the largest row holds {largest.tokens}, {largest.patches} and {largest.supervised}"
         )
         self.sizes[part][index] = LEFT_OUT

@@ -78,6 +78,7 @@ def main(config: ConfigDict, *, may_change: tuple[str, ...] | None = None) -> No
         source.assets, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
     )
     faults, batch, mesh, earlier, changes = [], config.batch, None, None, []
+    processor.most_tokens = max(batch.tokens, batch.context)
     with gathered(faults):
         source.check()
     with gathered(faults):

@@ -22,6 +22,10 @@ SUFFIXES = (".parquet",)
 _MAGIC = b"PAR1"
 _GROUPS_KEPT = 2
 _ROWS_A_GROUP = 100
+_ROWS_A_BYTE, _ROWS_ANYWAY = 16, 10_000
+_ROWS_AT_ONCE = 32  # that are decoded before it is looked at what they take
+_ALLOWED = 256 << 20  # bytes in memory of a group however small it is in the file
+_SWELL = 32  # times its size in the file, beyond that: equal pictures in many rows are held once there
 
 
 class ParquetEntries(Entries):
@@ -41,6 +45,13 @@ class ParquetEntries(Entries):
                 about = self._file(number).metadata
             except InputError as error:
                 faults += error.faults
+                continue
+            size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+            if about.num_rows > _ROWS_A_BYTE * size + _ROWS_ANYWAY:
+                faults.append(
+                    f"{self._files[number]}: {about.num_rows:,} rows of {size:,} bytes: equal rows over and over are "
+                    "no data set; write it again with each once"
+                )
                 continue
             for group in range(about.num_row_groups):
                 self._groups.append((number, group))
@@ -67,7 +78,10 @@ class ParquetEntries(Entries):
         group = bisect.bisect_right(self._ends, index)
         within = index - (self._ends[group - 1] if group else 0)
         try:
-            (row,) = self._table(group).slice(within, 1).to_pylist()
+            table = self._table(group)
+            if isinstance(table, Exception):
+                raise table
+            (row,) = table.slice(within, 1).to_pylist()
         except Exception as error:  # pages are checked only now, and a broken one must not hide the other faults
             return Entry(index + 1, self.place(index), fault=f"cannot be read ({' '.join(str(error).split())})")
         return Entry(index + 1, self.place(index), plain_row(row))
@@ -80,14 +94,41 @@ class ParquetEntries(Entries):
         return f"{os.path.basename(self._files[number])}, row {index + 1 - max(before, default=0)}"
 
     def _table(self, group: int) -> Any:
+        """A group, or why it cannot be had: each of its rows asks, and none should decode it in vain again."""
         with self._lock:
             if group not in self._tables:
                 number, within = self._groups[group]
-                self._tables[group] = self._file(number).read_row_group(within)
+                try:
+                    self._tables[group] = self._decoded(self._file(number), within)
+                except InputError:
+                    raise
+                except Exception as error:
+                    self._tables[group] = error.with_traceback(None)
                 if len(self._tables) > _GROUPS_KEPT:
                     self._tables.popitem(last=False)
             self._tables.move_to_end(group)
             return self._tables[group]
+
+    def _decoded(self, file: Any, group: int) -> Any:
+        """A row group as a table, decoded some rows at a time: a thousand bytes can say a thousand million.
+
+        Raises:
+          ValueError: it takes out of proportion more in memory than in the file.
+        """
+        import pyarrow
+
+        about = file.metadata.row_group(group)
+        packed = sum(about.column(number).total_compressed_size for number in range(about.num_columns))
+        largest, taken, batches = max(_ALLOWED, _SWELL * packed), 0, []
+        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group]):
+            taken += sum(_bytes(column, taken == 0) for column in batch.columns)
+            if taken > largest:
+                raise ValueError(
+                    f"its group of {about.num_rows:,} rows has {packed:,} bytes in the file and more than "
+                    f"{largest >> 20:,} MB in memory; if that is meant, write the file again with fewer rows in a group"
+                )
+            batches.append(batch)
+        return pyarrow.Table.from_batches(batches, schema=file.schema_arrow)
 
     def _file(self, number: int) -> Any:
         import pyarrow
@@ -113,6 +154,15 @@ class ParquetEntries(Entries):
                     file.close()
                     raise InputError(f"{path}: is a part of a Parquet file only; copy it again") from None
         return self._open[number]
+
+
+def _bytes(column: Any, first: bool) -> int:
+    """In memory; a dictionary that columns of categories share counts with the first rows alone."""
+    import pyarrow
+
+    if isinstance(column, pyarrow.DictionaryArray):
+        return column.indices.nbytes + (column.dictionary.nbytes if first else 0)
+    return column.nbytes
 
 
 class ParquetWriter:

@@ -104,7 +104,7 @@ def test_a_run_killed_in_the_middle_of_a_save_loses_no_checkpoint(base, unstoppe
     process = subprocess.Popen(
         command(base, workdir), env=as_shipped(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    assert kills.stop(process, workdir, "SIGKILL in a save", 0.0) is not None
+    assert kills.stop(process, workdir, "SIGKILL", "in a save", 0.0)
     before = run_folder.latest_step(workdir)
     assert before is None or before < STEPS
     again = train(base, workdir, shipped=True)

@@ -85,7 +85,8 @@ def read_tokenizer(folder: Path):
         try:
             return reader.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:
-            raise InputError(f"{folder}: no readable tokenizer ({str(error).splitlines()[0]})") from error
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise InputError(f"{folder}: no readable tokenizer ({reason})") from error
 
 
 def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, int] | int | None = None) -> Processor:

@@ -10,9 +10,11 @@ import functools
 import json
 import os
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
 
 from vlm_jax.errors import InputError
 
@@ -85,6 +87,16 @@ def _of(paths: Collection[Path]) -> dict[Path, tuple[int, int]]:
     """{file: (bytes, CRC-32)}, by several threads: reading and summing let go of the interpreter."""
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         return dict(zip(paths, pool.map(_of_file, paths), strict=True))
+
+
+def of_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """{name: CRC-32 of the bytes} of arrays in memory or mapped from files."""
+
+    def of(array: np.ndarray) -> int:
+        return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        return dict(zip(arrays, pool.map(of, arrays.values()), strict=True))
 
 
 def _of_file(path: Path) -> tuple[int, int]:

@@ -19,7 +19,17 @@ import numpy as np
 from vlm_jax import locations
 from vlm_jax.adapters import lora as adapters
 from vlm_jax.adapters.lora import Lora
-from vlm_jax.checkpoint import description, hf_folder, own_text, peft_folder, pth, run_folder, tied_head, weight_files
+from vlm_jax.checkpoint import (
+    description,
+    digests,
+    hf_folder,
+    own_text,
+    peft_folder,
+    pth,
+    run_folder,
+    tied_head,
+    weight_files,
+)
 from vlm_jax.checkpoint.files import read_json
 from vlm_jax.checkpoint.names import hub_name
 from vlm_jax.checkpoint.source import resolve
@@ -44,6 +54,7 @@ class ModelSource:
       images: picture rules it was trained with, None for those of `assets`.
       base: where the weights that are not in this place are; None where all are.
       lora: the kind of its adapters, if it has any.
+      expected: of a base, the digests of its tensors when the run that names it began (`tensor_digests`).
     """
 
     name: str
@@ -53,6 +64,7 @@ class ModelSource:
     folder: PurePath
     base: "ModelSource | None" = None
     lora: Lora | None = None
+    expected: str | None = None
 
     def check(self) -> None:
         """Raises what reading would, as far as headers tell."""
@@ -71,6 +83,7 @@ class ModelSource:
             that is read when it is placed (`vlm_jax.deferred`).
           sharding: `sharding(path, shape)`, where a run's checkpoint is read to.
         """
+        self._check_tensors()
         place = place or (lambda path, array: {path: jax.device_put(array[...])})
 
         def one(path: str, array: Any) -> Flat:
@@ -129,6 +142,7 @@ class ModelSource:
 
     def _deferred(self) -> dict[str, Deferred]:
         """Without adapters."""
+        self._check_tensors()
         if self.base is None:
             if not run_folder.is_run_folder(self.folder):
                 return hf_folder.deferred(self.folder, self.config)
@@ -155,6 +169,26 @@ class ModelSource:
                 for spot in spots:
                     held.update(spot)
         return held.hexdigest()[:16]
+
+    def tensor_digests(self) -> str | None:
+        """Of every tensor of a folder of weights, in the order of their names; a run's checkpoints have their own."""
+        if run_folder.is_run_folder(self.folder) or self.base is not None:
+            return None
+        return "".join(f"{digest:08x}" for _, digest in sorted(_tensor_digests(self.folder).items()))
+
+    def _check_tensors(self) -> None:
+        """Raises InputError where a base is no longer, to the bit, what it was when the run that names it began."""
+        if self.expected is None:
+            return
+        found = sorted(_tensor_digests(self.folder).items())
+        before = [int(self.expected[at : at + 8], 16) for at in range(0, len(self.expected), 8)]
+        changed = [name for (name, digest), held in zip(found, before, strict=False) if digest != held]
+        if changed or len(found) != len(before):
+            named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+            raise InputError(
+                f"{self.folder}: damaged, or changed since the run that names it as its base began: "
+                f"{named or 'its tensors'}; copy it again"
+            )
 
     @functools.cached_property
     def _own(self) -> Flat:
@@ -206,6 +240,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
                 f"{tied_head.HEAD} of its own that differs; train it again on that base"
             )
         lora = Lora(**held["lora"]) if held["lora"] else None
+        below = dataclasses.replace(below, expected=held.get("tensors"))
         return ModelSource(path_or_id, assets, config, images, folder, below, lora)
     if not isinstance(folder, Path):
         locations.check_bucket(folder)
@@ -293,7 +328,18 @@ def adapter_settings(source: ModelSource, lora: Lora | None, run: PurePath) -> d
     if isinstance(run, Path) and Path(where).is_relative_to(run.absolute()):
         where = f"./{Path(where).relative_to(run.absolute())}"
     held = None if lora is None else dataclasses.asdict(lora.without_dropout())
-    return {ADAPTER: {"base": where, "digest": source.digest(), "lora": held}}
+    known = {"base": where, "digest": source.digest(), "tensors": source.expected or source.tensor_digests()}
+    return {ADAPTER: {**known, "lora": held}}
+
+
+def _tensor_digests(place: Path) -> dict[str, int]:
+    """{tensor: CRC-32 of its bytes} of a folder of weights or a state dict, however they are divided into files."""
+    if place.is_file():
+        return digests.of_arrays(pth.read(place))
+    found = {}
+    for path in weight_files.weight_files(place)[0]:
+        found |= digests.of_arrays(weight_files.mapped(path))
+    return found
 
 
 def _spots(place: Path) -> Iterator[tuple[str, int, list[bytes]]]:

@@ -44,7 +44,7 @@ def _ends_of_text(assets: Path, processor: Processor) -> tuple[int, ...]:
         value = read_json(path).get("eos_token_id") if path.is_file() else None
         if value is not None:
             tokens = tuple(value) if isinstance(value, list) else (value,)
-            if not all(isinstance(token, int) for token in tokens):
+            if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
                 raise InputError(f"{path}: eos_token_id must be a token id or a list of them, got {value!r}")
             return tokens
     return (processor.tokenizer.eos_token_id,)

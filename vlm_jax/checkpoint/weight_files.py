@@ -8,6 +8,7 @@ folders of an assembled model are `parts`'.
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -72,12 +73,18 @@ def _named(folder: Path) -> str | None:
     name = read_json(path).get(_NAMED) if path.is_file() else None
     if name is None:
         return None
-    plain = isinstance(name, str) and Path(name).name == name
-    if not plain or not name.endswith((".safetensors", f".safetensors{INDEX}")):
+    if not _is_plain(name) or not name.endswith((".safetensors", f".safetensors{INDEX}")):
         raise InputError(
             f"{path}: {_NAMED} is {name!r}; wanted the plain name of a .safetensors file, or of the index of several"
         )
     return name
+
+
+def _is_plain(name: Any) -> bool:
+    """Whether it is the name of a file in the folder itself, and can be one."""
+    if not isinstance(name, str) or Path(name).name != name or "\0" in name:
+        return False
+    return 0 < len(name.encode("utf-8", "replace")) <= 255
 
 
 def _shards(index: Path) -> list[Path]:
@@ -85,7 +92,7 @@ def _shards(index: Path) -> list[Path]:
     if not isinstance(weight_map, dict):
         raise InputError(f"{index}: holds no weight_map")
     for name in weight_map.values():
-        if not isinstance(name, str) or not name or Path(name).name != name:
+        if not _is_plain(name):
             raise InputError(f"{index}: shard names must be plain file names, got {name!r}")
     return [index.parent / name for name in sorted(set(weight_map.values()))]
 

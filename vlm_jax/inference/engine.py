@@ -8,6 +8,7 @@ What is compiled lies in `decoding`, how prompts share rows in `prompt_rows`, `l
 becomes arrays, in `vlm_jax.processing`.
 """
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -69,8 +70,8 @@ class LoadedModel:
           context: tokens that the model was made to read at most, prompt and answer together; None: not known.
           attach: what gives the model the layers that `parameters` has beside the base's (`vlm_jax.adapters`).
         """
-        self.config, self.processor, self.stop_tokens = config, processor, stop_tokens
-        self.context = context
+        self.config, self.processor, self.stop_tokens = config, copy.copy(processor), stop_tokens
+        self.context = self.processor.most_tokens = context
         self.pictures_encoded = 0
         """Pictures that went through the vision tower so far."""
         self._decoder = Decoder(config, stop_tokens, dtype=dtype, attach=attach)
@@ -290,10 +291,11 @@ class LoadedModel:
             raise InputError(f"max_new_tokens is {max_new_tokens}; wanted at least 1")
         example = self.processor.encode(messages, generation_prompt=True)
         if self.context is not None and len(example.input_ids) + max_new_tokens > self.context:
+            least = "at least " if len(example.input_ids) > 2 * self.context else ""  # more are not counted
             raise InputError(
-                f"the prompt takes {len(example.input_ids):,} tokens and the answer up to {max_new_tokens:,}; the "
-                f"model reads {self.context:,} at most (max_position_embeddings of config.json): give fewer or smaller "
-                "pictures (visual_tokens), less text, or lower max_new_tokens"
+                f"the prompt takes {least}{len(example.input_ids):,} tokens and the answer up to {max_new_tokens:,}; "
+                f"the model reads {self.context:,} at most (max_position_embeddings of config.json): give fewer or "
+                "smaller pictures (visual_tokens), less text, or lower max_new_tokens"
             )
         return example
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from vlm_jax.errors import InputError
+from vlm_jax.processing import template as chat_template
 from vlm_jax.processing.messages import (
     ROLES,
     address_of,
@@ -22,6 +23,7 @@ from vlm_jax.processing.messages import (
 )
 
 Message = dict[str, Any]
+_LETTERS_A_TOKEN = 16  # that no language has on the average: most texts are tokenised once
 
 
 def image_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -89,11 +91,12 @@ def _faults(message: Any) -> Iterator[str]:
 def render(tokenizer, template: str | None, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
     """The conversation as text; pictures are one placeholder each, as the template writes them."""
 
+    wanted = template or tokenizer.get_chat_template()
+
     def rendered(given: Sequence[Message]) -> str:
         try:
-            return tokenizer.apply_chat_template(
-                list(given), chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
-            )
+            more = tokenizer.special_tokens_map
+            return chat_template.render(wanted, given, generation_prompt=generation_prompt, **more)
         except Exception as error:  # jinja's errors, and what a template raises itself
             reason = " ".join(str(error).split())
             raise InputError(f"the chat template cannot render this conversation: {reason}") from error
@@ -115,12 +118,23 @@ def _is_text(message: Message) -> bool:
 
 
 def tokenize(
-    tokenizer, template: str | None, messages: Sequence[Message], *, generation_prompt: bool = False
+    tokenizer,
+    template: str | None,
+    messages: Sequence[Message],
+    *,
+    generation_prompt: bool = False,
+    most: int | None = None,
+    image_token: int | None = None,
 ) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
     """Token ids with one placeholder a picture, and what each weighs in the loss.
 
     A token that the assistant said (their end of turn included) weighs what its turn does, 1 where nothing is said of
     it (`messages.turn_weight`); all others weigh 0.
+
+    Args:
+      most: tokens that are of use to anybody. Of a text that has more than twice as many (a tokenizer takes hundreds of
+        bytes a letter) only the beginning is tokenised, some more than `most`, and the placeholders behind it.
+      image_token: the placeholder.
     """
     text = render(tokenizer, template, messages, generation_prompt=generation_prompt)
     spans = []
@@ -135,12 +149,30 @@ def tokenize(
             )
         # The template's line break after the end of turn is not something the assistant says.
         spans.append((len(before), len(through.rstrip()), turn_weight(message)))
-    ids, starts = _ids_and_starts(tokenizer, text, [start for start, _, _ in spans])
+    cuts = [start for start, _, _ in spans]
+    end = None if most is None else _long_enough(tokenizer, text, most)
+    if end is None:
+        ids, starts = _ids_and_starts(tokenizer, text, cuts)
+    else:
+        ids, starts = _ids_and_starts(tokenizer, text[:end], [cut for cut in cuts if cut < end])
+        behind = text[end:].count(tokenizer.convert_ids_to_tokens(image_token))
+        ids = np.append(ids, np.full(behind, image_token, ids.dtype))
+        starts = np.append(starts, np.full(behind, len(text), starts.dtype))
     weights = np.zeros(len(ids), np.float32)
     for start, end, weight in spans:
         first, last = np.searchsorted(starts, (start, end))
         weights[first:last] = weight
     return ids, weights
+
+
+def _long_enough(tokenizer, text: str, most: int) -> int | None:
+    """Where a text may end that has more than twice `most` tokens; None where it has not."""
+    end = _LETTERS_A_TOKEN * most
+    while end < len(text):
+        if len(tokenizer(text[:end], add_special_tokens=False)["input_ids"]) > 2 * most:
+            return end
+        end *= 4
+    return None
 
 
 def _ids_and_starts(tokenizer, text: str, cuts: Sequence[int]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:

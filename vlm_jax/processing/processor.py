@@ -119,9 +119,14 @@ class Processor:
         window_units: int,
         template: str | None = None,
     ):
-        """`window_units` is the side of a vision attention window, in merged units."""
+        """
+        Args:
+          window_units: side of a vision attention window, in merged units.
+        """
         self.tokenizer, self.images, self.template = tokenizer, images, template
         self.image_token, self.window_units = image_token, window_units
+        self.most_tokens: int | None = None
+        """That are of use: of a text of more than twice as many, only the beginning is tokenised."""
 
     def encode(self, messages: Sequence[chat.Message], *, generation_prompt: bool = False) -> Example:
         """Processes a conversation.
@@ -145,7 +150,14 @@ class Processor:
           InputError: not a conversation, or one that the template cannot render.
         """
         chat.check_messages(messages)
-        ids, weights = chat.tokenize(self.tokenizer, self.template, messages, generation_prompt=generation_prompt)
+        ids, weights = chat.tokenize(
+            self.tokenizer,
+            self.template,
+            messages,
+            generation_prompt=generation_prompt,
+            most=self.most_tokens,
+            image_token=self.image_token,
+        )
         return Text(ids, weights)
 
     def lay_out(self, text: "Text", pictures: Sequence[Picture], *, longest: int | None = None) -> Example:

@@ -5,6 +5,7 @@ run killed at any moment goes on from its last checkpoint with the same losses a
 """
 
 import contextlib
+import copy
 import math
 import signal
 import threading
@@ -25,6 +26,7 @@ from vlm_jax.parallel.mesh import to_devices
 from vlm_jax.training import compile_report
 from vlm_jax.training.flops import peak_flops, step_flops
 from vlm_jax.training.log import Console, RunLog
+from vlm_jax.training.optimizer import set_back
 from vlm_jax.training.trainer import Shapes, Stage, State, Trainer
 
 PROFILED = 3
@@ -79,6 +81,10 @@ def run(
     ).to_the_end()
 
 
+class _NotFinite(InputError):
+    """Steps whose loss or gradient is not finite, too many in a row."""
+
+
 class _Run:
     def __init__(
         self,
@@ -110,61 +116,101 @@ class _Run:
         self.owed = False  # whether a checkpoint was due at a step that was skipped
         self.compiles = 0
         self.profiled_from: int | None = None  # the step, counted from 0, at which a trace under way began
+        self.pending: tuple | None = None  # a step whose metrics were not read yet
+        self.noted = done
+        self.sound = done  # the last step whose loss was finite: what came after it changed no weights
+        self.positions: dict[int, dict] = {}  # in the data, after that step and those since
         devices = trainer.mesh.local_devices
         self.peak = peak_flops(devices[0].device_kind)
         self.devices = devices
 
     def to_the_end(self) -> int:
-        together = hosts.StopTogether(self.trainer.mesh)
         with _asked_to_stop(self.log.say) as asked, contextlib.closing(self.log), contextlib.ExitStack() as at_end:
             at_end.callback(self.checkpoints.wait)  # a save under way is finished, whatever stops the run
-            step, stage, compiled = self.done, None, {}
-            programs = self._compile_all(step)
-            pending = None  # metrics of the step before, read while the devices work on this one
-            while step < self.steps and not together.now(bool(asked)):
-                if stage is not self.trainer.stage(step):
-                    if pending is not None:
-                        self._note(*pending)
-                        pending = None
-                    entered, stage = stage is not None, self.trainer.stage(step)
-                    compiled = programs[stage.start]
-                    self._enter(stage, entered)
-                    self.clock = time.perf_counter()
-                with self._profile(step):
-                    asking = time.perf_counter()
-                    host = next(self.batches)
-                    waited = time.perf_counter() - asking
-                    batch = to_devices(host, self.trainer.mesh)
-                    take_step = compiled[_key({name: array.shape for name, array in batch.items()})]
-                    self.trainable, self.moments, metrics = take_step(
-                        self.trainable, self.moments, self.frozen, batch, np.int32(step)
-                    )
-                    step += 1
-                    if pending is not None:
-                        self._note(*pending)
-                    told = {"data_wait": waited, "flops": self.flops.of_batch(host)}
-                    if self.epochs is not None:
-                        told["epoch"] = self.epochs()
-                    pending = (step, metrics, told)
-                    due = {section for section in ("checkpoint", "held_out", "samples") if self._due(section, step)}
-                    if self.owed:
-                        due.add("checkpoint")
-                    if due:
-                        self._note(*pending)  # nothing is saved before its loss was looked at
-                        pending = None
-                        self._pause(step, due)
+            try:
+                step, failed = self._take_steps(asked)
+            except _NotFinite:
+                self._save_sound()
+                raise
             self._end_profile()
-            if pending is not None:
-                self._note(*pending)
             if self.sample is not None and step == self.steps > self.done:
                 self.sample(step, self._parameters())
             if step > self.done or self.saved is None:
                 # One who asks a run to stop does not wait for all held-out examples.
                 self._save(step, measured=step == self.steps)
             self.checkpoints.wait()
+            if failed is not None:
+                self.log.say(f"saved at step {step} of {self.steps}; the same command goes on from there")
+                raise failed
             if step < self.steps:
                 self.log.say(f"stopped at step {step} of {self.steps}; the same command goes on from there")
         return step
+
+    def _take_steps(self, asked: list[int]) -> tuple[int, InputError | None]:
+        """Trains until the end, or until a person asks or the data cannot be read: the steps done, and that fault."""
+        together = hosts.StopTogether(self.trainer.mesh)
+        step, stage, compiled, failed = self.done, None, {}, None
+        programs = self._compile_all(step)
+        while step < self.steps:
+            self.positions[step] = copy.deepcopy(self.batches.get_state())
+            host, waited, failed = self._next_batch()
+            if together.now(bool(asked)) or failed is not None:
+                break
+            if stage is not self.trainer.stage(step):
+                self._note_pending()
+                entered, stage = stage is not None, self.trainer.stage(step)
+                compiled = programs[stage.start]
+                self._enter(stage, entered)
+                self.clock = time.perf_counter()
+            with self._profile(step):
+                batch = to_devices(host, self.trainer.mesh)
+                take_step = compiled[_key({name: array.shape for name, array in batch.items()})]
+                self.trainable, self.moments, metrics = take_step(
+                    self.trainable, self.moments, self.frozen, batch, np.int32(step)
+                )
+                step += 1
+                told = {"data_wait": waited, "flops": self.flops.of_batch(host)}
+                if self.epochs is not None:
+                    told["epoch"] = self.epochs()
+                self._note_pending((step, metrics, told))
+                due = {section for section in ("checkpoint", "held_out", "samples") if self._due(section, step)}
+                if self.owed:
+                    due.add("checkpoint")
+                if due:
+                    self._note_pending()  # nothing is saved before its loss was looked at
+                    self._pause(step, due)
+        self._note_pending()
+        return step, failed
+
+    def _next_batch(self) -> tuple[dict[str, np.ndarray] | None, float, InputError | None]:
+        """(batch, seconds waited for, None), or the fault in the data that stops the run once it is saved.
+
+        Of several hosts one alone cannot save: there the fault ends the program at once.
+        """
+        asking = time.perf_counter()
+        try:
+            return next(self.batches), time.perf_counter() - asking, None
+        except InputError as error:
+            if jax.process_count() > 1:
+                raise
+            return None, 0.0, error
+
+    def _note_pending(self, following: tuple | None = None) -> None:
+        """Notes the step before, whose metrics are read while the devices work on `following`."""
+        before, self.pending = self.pending, following
+        if before is not None:
+            self._note(*before)
+
+    def _save_sound(self) -> None:
+        """Saves the last step whose loss was finite: what was tried after it changed no weights."""
+        with contextlib.suppress(_NotFinite):
+            self._note_pending()  # a step that was taken meanwhile
+        self.moments = set_back(self.moments, self.noted - self.sound)
+        # Where it ended the stage before, its moments are no longer there.
+        if self.sound > max(self.saved or 0, self.done) and self.trainer.stage(self.sound - 1) is self.stage:
+            self._save(self.sound, measured=False)
+            self.checkpoints.wait()
+            self.log.say(f"saved at step {self.sound} of {self.steps}, the last whose loss was finite")
 
     def _due(self, section: str, step: int) -> bool:
         """Whether something is to be done after a step that is not the last."""
@@ -207,6 +253,7 @@ class _Run:
         """Makes the state ready for a stage; where another one was before, its parameters go on in it."""
         if entered:
             self.trainable, self.moments, self.frozen = self.trainer.enter(stage, self._parameters())
+        self.stage = stage
         self.flops = step_flops(self.trainer.model, stage.trainable, self.trainer.selection.attach)
 
     def _parameters(self) -> Flat:
@@ -238,7 +285,7 @@ class _Run:
             self.trainer.saved(self._parameters()),
             {**self.settings, "step": step, "steps": self.steps, "first_stage": self._first_stage()},
             optimizer=self.moments,
-            data=self.batches.get_state(),
+            data=self.positions.get(step) or self.batches.get_state(),  # of a step before: a batch more was read
             loss=loss,
         )
         self.saved, self.losses = step, []
@@ -252,11 +299,14 @@ class _Run:
 
     def _note(self, step: int, metrics: dict[str, jax.Array], told: dict[str, float]) -> None:
         """Writes a step down, and stops the run where too many in a row were not finite."""
+        self.noted = step
         values: dict[str, Any] = {name: float(value) for name, value in metrics.items()}
         sound = math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])
         self.skipped = 0 if sound else self.skipped + 1
         if sound:
             self.losses.append(values["loss"])
+            self.sound = step
+            self.positions = {at: held for at, held in self.positions.items() if at >= step}
         else:
             self.log.skipped(step, self.name_batch(step - 1))
         now = time.perf_counter()
@@ -279,11 +329,11 @@ class _Run:
             values |= {"loss": None, "gradient_norm": None, "skipped": True}
         self.log.step(step, values)
         if self.skipped >= self.config.train.skip_at_most:
-            raise InputError(
+            raise _NotFinite(
                 f"step {step}: the loss is {told_loss[0]}, its gradient norm {told_loss[1]}, and so it was for "
                 f"{self.skipped} step(s) in a row; nothing of them is saved. Look at the records in "
-                f"{self.workdir.home / 'skipped.jsonl'}, or start another --workdir from this one's last checkpoint "
-                f"(--config.model.path={self.workdir}) with a lower optimizer.learning_rate"
+                f"{self.workdir.home / 'skipped.jsonl'}, go on with a lower --config.optimizer.learning_rate, or start "
+                f"another --workdir from this one's last checkpoint (--config.model.path={self.workdir})"
             )
 
     @contextlib.contextmanager

@@ -99,6 +99,16 @@ def _if_sound(sound, new, old):
     return jax.tree.map(chosen, new, old, is_leaf=lambda leaf: isinstance(leaf, optax.ScaleByScheduleState))
 
 
+def set_back(moments, steps: int):
+    """The state before the last steps, of which none was sound: they moved the place in the schedule alone."""
+
+    def earlier(state):
+        scheduled = isinstance(state, optax.ScaleByScheduleState)
+        return optax.ScaleByScheduleState(state.count - steps) if scheduled else state
+
+    return jax.tree.map(earlier, moments, is_leaf=lambda leaf: isinstance(leaf, optax.ScaleByScheduleState))
+
+
 def _adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
     """`optax.scale_by_adam`, held, whose updates are taken from the moments that are kept.
 
