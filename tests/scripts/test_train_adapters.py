@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tests.checkpoint.folders import change_tensors
 from tests.scripts.test_train import STEPS, losses, train
 from tests.started import ROOT, environment, run
 from tests.tiny_models import PHOTOS, assistant, save_tiny, user
+from vlm_jax.checkpoint import safetensors_file
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 
@@ -169,3 +171,38 @@ def test_adapters_are_trained_on_a_connector_that_has_a_base_and_go_with_it_into
     np.testing.assert_allclose(vlm_jax.load(tmp_path / "hf").logits(QUESTION), expected, atol=1e-5)
     with pytest.raises(InputError, match="has no adapters"):
         vlm_jax.export(aligned, tmp_path / "none", "peft")
+
+
+def flipped(path, name, place):
+    """Turns one bit of a tensor over, `place` of the way to its end."""
+    held, start = safetensors_file.header(path)
+    first, last = held[name]["data_offsets"]
+    whole = bytearray(path.read_bytes())
+    whole[start + first + int((last - first) * place)] ^= 16
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("place", [0.2, 0.45, 0.98])
+def test_a_bit_that_is_another_in_a_base_since_the_run_began_is_noticed(base, trained, tmp_path, place):
+    copy = Path(shutil.copytree(base, tmp_path / "copy"))
+    flipped(copy / "model.safetensors", "model.embed_tokens.weight", place)
+    assert open_model(str(copy)).digest() == open_model(str(base)).digest()  # is at no spot that is looked at
+    for read in (lambda: vlm_jax.load(copy, adapter=trained),
+                 lambda: vlm_jax.export(trained, tmp_path / "hf", "hf", base=str(copy)),
+                 lambda: open_model(str(trained), base=str(copy)).deferred()):  # fmt: skip
+        with pytest.raises(InputError, match=f"{copy}: damaged, or changed since the run .* began: .*embed_tokens"):
+            read()
+    assert not (tmp_path / "hf").exists()
+
+
+def test_a_base_in_other_files_is_the_same_base(base, trained, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(base)
+    copy = Path(shutil.copytree(base, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors")))
+    model.save_pretrained(tmp_path / "saved", max_shard_size="100KB")
+    for path in (tmp_path / "saved").glob("model*"):
+        shutil.copy(path, copy)
+    assert len(list(copy.glob("*.safetensors"))) > 1
+    assert open_model(str(copy)).digest() != open_model(str(base)).digest()  # which goes by files
+    expected = vlm_jax.load(trained).logits(QUESTION)
+    np.testing.assert_array_equal(vlm_jax.load(copy, adapter=trained).logits(QUESTION), expected)

@@ -229,7 +229,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         if named.startswith("./"):
             named = str(run_folder.located(folder)[0] / named)
         below = _base(path_or_id, base or named)
-        if below.digest() != held["digest"]:
+        if below.digest() != held["digest"] and (below.tensor_digests() or "") != held.get("tensors"):
             raise InputError(
                 f"{path_or_id}: was trained on other weights than those of {below.name} "
                 f"(digest {held['digest']}, there {below.digest()}); give the base it was trained on"

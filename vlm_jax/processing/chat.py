@@ -168,9 +168,15 @@ def tokenize(
 def _long_enough(tokenizer, text: str, most: int) -> int | None:
     """Where a text may end that has more than twice `most` tokens; None where it has not."""
     end = _LETTERS_A_TOKEN * most
+    if end >= len(text):
+        return None
+    longest = max(map(len, tokenizer.get_vocab()))
+    end += longest
     while end < len(text):
-        if len(tokenizer(text[:end], add_special_tokens=False)["input_ids"]) > 2 * most:
-            return end
+        encoded = tokenizer(text[:end], add_special_tokens=False, return_offsets_mapping=True)
+        # What the cut went through may be one token.
+        if sum(stop <= end - longest for _, stop in encoded["offset_mapping"]) > 2 * most:
+            return end - longest
         end *= 4
     return None
 

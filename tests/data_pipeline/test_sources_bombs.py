@@ -1,0 +1,64 @@
+"""Small files that say much: what would fill the memory or never end is refused in a line, and soon."""
+
+import time
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from data_pipeline import sources
+from data_pipeline.sources import parquet_files
+from tests.data_pipeline.source_files import faults_of, png, write_parquet
+from vlm_jax.errors import InputError
+
+
+def bomb(path, *, rows, letters, group=None):
+    """Equal texts: a dictionary of one, and runs of its number."""
+    text = pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(rows, np.int32)), pyarrow.array(["a" * letters]))
+    words = text.cast(pyarrow.string())
+    columns = {"image": pyarrow.nulls(rows, pyarrow.string()), "question": words, "answer": words}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=group or rows, compression="zstd")
+    return path
+
+
+@pytest.mark.parametrize(("rows", "letters"), [(2_000, 200_000), (5_000, 60_000)])
+def test_a_row_group_that_swells_is_refused_before_it_does(tmp_path, rows, letters):
+    path = bomb(tmp_path / "a.parquet", rows=rows, letters=letters)
+    assert path.stat().st_size < 50_000
+    before, began = pyarrow.total_allocated_bytes(), time.monotonic()
+    pool = pyarrow.default_memory_pool()
+    faults = faults_of(path)
+    assert time.monotonic() - began < 60
+    assert pool.max_memory() is None or pool.max_memory() - before < 3 * parquet_files._ALLOWED
+    assert len(faults) == rows and all("MB in memory; if that is meant, write the file again" in one for one in faults)
+    assert "row 1: cannot be read (its group of" in faults[0] and "bytes in the file" in faults[0]
+
+
+def test_rows_beyond_counting_are_refused_when_the_file_is_opened(tmp_path):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"question": pyarrow.nulls(100_000_000, pyarrow.string())}), path)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(InputError, match="100,000,000 rows of .* bytes: equal rows over and over are no data set"):
+        sources.open_source(path)
+
+
+def test_equal_pictures_in_many_rows_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_files, "_ALLOWED", 1 << 16)  # as if each were of many megabytes
+    pixels = png() + np.random.default_rng(0).bytes(10_000)
+    rows = [{"image": {"bytes": pixels, "path": None}, "question": f"Who {n}?", "answer": "I"} for n in range(20)]
+    records, faults = sources.read(write_parquet(tmp_path / "a.parquet", rows, group=20))
+    assert len(records) == 20 and not faults
+    swollen = write_parquet(tmp_path / "b.parquet", rows * 10, group=200)
+    assert len(faults_of(swollen)) == 200
+
+
+def test_categories_count_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_files, "_ALLOWED", 1 << 16)
+    words = pyarrow.array([f"{n} " + "word " * 400 for n in range(20)])
+    many = pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.arange(2_000, dtype=np.int32) % 20), words)
+    blank = pyarrow.nulls(2_000, pyarrow.string())
+    table = pyarrow.table({"image": blank, "question": many, "answer": pyarrow.array([str(n) for n in range(2_000)])})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    records, faults = sources.read(tmp_path / "a.parquet")
+    assert len(records) == 2_000 and not faults
