@@ -67,18 +67,24 @@ def mutated(whole: bytes, drawn: random.Random) -> bytes:
     return bytes(held)
 
 
+class _TooLong(BaseException):
+    """Nothing that is read takes it for an error of the file."""
+
+
 def _too_long(number, frame) -> None:
-    raise TimeoutError
+    raise _TooLong
 
 
 def outcome(kind: Kind, path: Path, expected: object, seconds: float) -> str:
     signal.signal(signal.SIGALRM, _too_long)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         found = kind.read(path)
     except InputError as error:
         wrong = [fault for fault in error.faults if "\n" in fault or not fault]
         return f"a fault that is no line: {wrong[0][:200]!r}" if wrong else "refused"
+    except _TooLong:
+        return f"took more than {seconds} s"
     except BaseException as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     finally:
@@ -158,7 +164,10 @@ def run(folder: str, names: list[str], given: argparse.Namespace) -> dict[str, c
             process = FORK.Process(target=some, args=(folder, name, seeds, given.seconds, str(told)))
             process.start()
             at_work.append((process, name, seeds, told))
-        multiprocessing.connection.wait([process.sentinel for process, *_ in at_work])
+        multiprocessing.connection.wait([process.sentinel for process, *_ in at_work], timeout=given.seconds)
+        for process, _, _, told in at_work:
+            if told.is_file() and time.time() - told.stat().st_mtime > 60 + 3 * given.seconds:
+                process.kill()  # where Python is never come back to, no signal is heard
         for entry in [entry for entry in at_work if not entry[0].is_alive()]:
             at_work.remove(entry)
             process, name, seeds, told = entry

@@ -222,6 +222,7 @@ def make_tfds(folder: Path) -> None:
     Small.__module__ = "__main__"  # for a class of a package TFDS asks for importlib_resources
     with tempfile.TemporaryDirectory() as place:
         builder = Small(data_dir=place, file_format="array_record")
+        tfds.disable_progress_bar()
         builder.download_and_prepare()
         shutil.copytree(builder.data_dir, folder / "tfds")
 

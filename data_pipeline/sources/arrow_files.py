@@ -14,7 +14,7 @@ from typing import Any
 
 from data_pipeline.sources.containers import Entries, Entry, did_you_mean
 from data_pipeline.sources.parquet_files import plain_row
-from vlm_jax import locations
+from vlm_jax import json_objects, locations
 from vlm_jax.errors import InputError
 
 SUFFIXES = (".arrow",)
@@ -73,7 +73,9 @@ class ArrowEntries(Entries):
     def __getitem__(self, index: int) -> Entry:
         number, within = self._where(index)
         try:
-            (row,) = self._table(self._files[number]).slice(within, 1).to_pylist()
+            rows = self._table(self._files[number]).slice(within, 1)
+            rows.validate(full=True)  # offsets of a broken file lead out of what is mapped
+            (row,) = rows.to_pylist()
         except Exception as error:  # a broken column must not hide the faults of the others
             return Entry(index + 1, self.place(index), fault=f"cannot be read ({' '.join(str(error).split())})")
         row = {name: self._named(name, value) for name, value in row.items()}
@@ -107,7 +109,8 @@ class ArrowEntries(Entries):
                     whole = mapped.read(6) == b"ARROW1"
                     mapped.seek(0)
                     table = (pyarrow.ipc.open_file if whole else pyarrow.ipc.open_stream)(mapped).read_all()
-                except (pyarrow.ArrowInvalid, OSError) as error:
+                    table.validate()
+                except (pyarrow.ArrowException, OSError, ValueError) as error:
                     reason = " ".join(str(error).split())[:200]
                     raise InputError(f"{file}: is no Arrow file, or a part of one; copy it again ({reason})") from None
                 self._open[file] = table if self._columns is None else table.select(self._columns)
@@ -143,7 +146,7 @@ def _described(folder: str) -> tuple[list[str], list[str] | None, dict[str, list
         )
     listed = state.get("_data_files")
     names = [one.get("filename") for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    if not names or not all(isinstance(name, str) and name == os.path.basename(name) for name in names):
+    if not names or not all(isinstance(name, str) and name and name == os.path.basename(name) for name in names):
         raise InputError(f"{os.path.join(folder, STATE)}: '_data_files' names no files of this folder; save it again")
     about = _json(os.path.join(folder, ABOUT)) if os.path.isfile(os.path.join(folder, ABOUT)) else {}
     features = about.get("features")
@@ -159,10 +162,10 @@ def _described(folder: str) -> tuple[list[str], list[str] | None, dict[str, list
 def _json(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
-            value = json.load(file)
+            value = json.load(file, object_pairs_hook=json_objects.object_of)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; copy the folder again") from None
-    except (OSError, ValueError) as error:
+    except (InputError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); copy the folder again") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: is no JSON object; copy the folder again")

@@ -68,6 +68,7 @@ class ParquetEntries(Entries):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open: dict[int, Any] = {}
+        self._lengths: dict[int, int] = {}  # bytes of the files that are open
         self._tables: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -99,7 +100,7 @@ class ParquetEntries(Entries):
             if group not in self._tables:
                 number, within = self._groups[group]
                 try:
-                    self._tables[group] = self._decoded(self._file(number), within)
+                    self._tables[group] = self._decoded(self._file(number), within, self._lengths[number])
                 except InputError:
                     raise
                 except Exception as error:
@@ -109,7 +110,7 @@ class ParquetEntries(Entries):
             self._tables.move_to_end(group)
             return self._tables[group]
 
-    def _decoded(self, file: Any, group: int) -> Any:
+    def _decoded(self, file: Any, group: int, length: int) -> Any:
         """A row group as a table, decoded some rows at a time: a thousand bytes can say a thousand million.
 
         Raises:
@@ -118,7 +119,7 @@ class ParquetEntries(Entries):
         import pyarrow
 
         about = file.metadata.row_group(group)
-        packed = sum(about.column(number).total_compressed_size for number in range(about.num_columns))
+        packed = min(about.total_byte_size, length)  # of what a broken file says of its columns, Arrow ends the program
         largest, taken, batches = max(_ALLOWED, _SWELL * packed), 0, []
         for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group]):
             taken += sum(_bytes(column, taken == 0) for column in batch.columns)
@@ -140,17 +141,17 @@ class ParquetEntries(Entries):
                 if not locations.is_remote(path) and not os.path.isfile(path):
                     raise InputError(f"{path}: no such file{did_you_mean(path)}")
                 file = locations.open_binary(path)
-                if file.read(4) != _MAGIC:
-                    length = file.seek(0, 2)
+                magic, self._lengths[number] = file.read(4), file.seek(0, 2)
+                if magic != _MAGIC:
                     file.close()
                     raise InputError(
                         f"{path}: is empty (0 bytes); copy it again"
-                        if not length
+                        if not self._lengths[number]
                         else f"{path}: is no Parquet file (it does not begin with PAR1); correct its extension"
                     )
                 try:
                     self._open[number] = pyarrow.parquet.ParquetFile(file)
-                except pyarrow.ArrowInvalid:
+                except (pyarrow.ArrowException, ValueError):
                     file.close()
                     raise InputError(f"{path}: is a part of a Parquet file only; copy it again") from None
         return self._open[number]

@@ -4,9 +4,10 @@ A path is the folder of a version, with the split after `#` where it has several
 stay encoded; features that are texts are decoded.
 """
 
+import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data_pipeline.sources import tfds_features
@@ -38,7 +39,23 @@ class TfdsEntries(Entries):
                 + (f"; name one of its versions: {', '.join(below)}" if below else "; name the folder of its version")
             )
         tfds_features.check_features(self._folder)
-        info = self._builder().info
+        self._split = ""
+        with self._described():
+            self._open_split(split)
+
+    @contextlib.contextmanager
+    def _described(self) -> Iterator[None]:
+        """Raises InputError for what TFDS raises of what the folder says of itself."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"{self._folder}: cannot be opened as a TFDS data set ({reason})") from None
+
+    def _open_split(self, split: str) -> None:
+        path, info = self.path, self._builder().info
         splits = [name for name in info.splits if info.splits[name].num_examples]
         if not splits:
             raise InputError(f"{path}: holds no entries")
@@ -84,11 +101,8 @@ class TfdsEntries(Entries):
     def _builder(self) -> Any:
         import tensorflow_datasets
 
-        try:
+        with self._described():
             return tensorflow_datasets.builder_from_directory(self._folder)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(f"{self._folder}: cannot be opened as a TFDS data set ({reason})") from None
 
     def _opened(self) -> Any:
         import tensorflow_datasets as tfds
