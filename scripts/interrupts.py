@@ -14,6 +14,9 @@ import threading
 STATUS = 130
 """Of a process that Ctrl-C ended, as shells have it."""
 _AGAIN = 0.05
+_ENDED = "Event loop is closed"
+"""What threads of TensorStore print for each write of a save that failed. Why it failed, on a full disk say, is raised
+where the save is waited for."""
 
 
 _begun = False
@@ -59,7 +62,7 @@ def _not_raised(unraisable, /) -> None:
         again = threading.Timer(_AGAIN, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         again.daemon = True
         again.start()
-    else:
+    elif not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == _ENDED):
         _print(unraisable)
 
 

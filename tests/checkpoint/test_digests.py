@@ -95,3 +95,17 @@ def test_names_that_lead_elsewhere_are_not_followed(tmp_path):
     (step / digests.FILE).write_text(json.dumps({"../outside": [1, 1], "/etc/passwd": [1, 1]}))
     assert digests.check(step, ["..", "", "etc"])
     digests.check_lengths(step)
+
+
+@pytest.mark.parametrize("missing", [["_CHECKPOINT_METADATA"], ["parameters"], ["settings", "parameters"]])
+def test_a_newer_checkpoint_that_is_not_whole_is_told_before_a_run_comes_to_it(tmp_path, missing):
+    for step in (3, 6):
+        for part in {"_CHECKPOINT_METADATA", "parameters", "settings"} - (set(missing) if step == 6 else set()):
+            (tmp_path / "checkpoints" / str(step) / part).mkdir(parents=True)
+    run_folder.check_newer(tmp_path, 6)
+    for step, then in ((3, "go on from step 3"), (None, "begin anew")):
+        with pytest.raises(InputError) as caught:
+            run_folder.check_newer(tmp_path, step)
+        (fault,) = caught.value.faults
+        assert fault.startswith(f"{tmp_path}/checkpoints/6: is no whole checkpoint") and then in fault
+        assert all(part in fault for part in missing)

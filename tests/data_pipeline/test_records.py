@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.check import check_images
 from data_pipeline.records import Record, from_json, images_of, to_json, write_records
 from data_pipeline.sources import read
 from vlm_jax.errors import InputError
@@ -225,3 +226,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_records(path, failing())
     assert json.loads(path.read_text())["id"] == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("address", ["file://[", "file://[::1", "FILE://[a]b/c", "file://\\[/a.png"])
+def test_addresses_of_files_that_are_none_are_told(tmp_path, address):
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image", "image": address}]},
+                    {"role": "assistant", "content": "I"},
+                ]
+            }
+        )  # fmt: skip
+    )
+    records, faults = read(tmp_path / "a.jsonl")
+    faults += check_images(records)[1]
+    assert faults and all("\n" not in fault for fault in faults), faults

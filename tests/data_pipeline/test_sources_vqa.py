@@ -341,3 +341,20 @@ def test_an_id_with_a_broken_character_is_a_fault(write):
     path = write("a.json", textvqa(question_id="\ud800"))
     ((fault,), records) = sources.read(path, answer="sampled")[::-1]
     assert records == [] and "'id' contains half of a surrogate pair" in fault and fault.isprintable()
+
+
+@pytest.mark.parametrize("identifier", [2**63, -(2**63) - 1, 10**30])
+@pytest.mark.parametrize("where", ["question", "annotation"])
+def test_ids_of_more_than_64_bits_are_told(write, tmp_path, identifier, where):
+    ids = {"question": 1, "annotation": 1} | {where: identifier}
+    picture(tmp_path / "a.jpg")
+    asked = write("v2_OpenEnded_mscoco_val2014_questions.json",
+                  {"questions": [{"question_id": ids["question"], "image": "a.jpg", "question": "Who?"}]})  # fmt: skip
+    write("v2_mscoco_val2014_annotations.json",
+          {"annotations": [{"question_id": ids["annotation"], "multiple_choice_answer": "I"}]})  # fmt: skip
+    try:
+        _, faults = sources.read(asked)
+    except InputError as error:
+        faults = error.faults
+    assert faults and all("\n" not in fault for fault in faults)
+    assert any("64 bits" in fault or "question_id" in fault for fault in faults), faults

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -263,7 +264,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(base, tmp_path
     done = train(base, workdir, "--config.optimizer.learning_rate=1e30", "--config.checkpoint.every=1")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert "nothing of them is saved. Look at the records" in last and "lower optimizer.learning_rate" in last
+    assert (
+        "nothing of them is saved. Look at the records" in last and "a lower --config.optimizer.learning_rate" in last
+    )
     told = losses(workdir)
     assert told[-3:] == [None] * 3 and all(np.isfinite(loss) for loss in told[:-3])
     # What was saved before the loss broke can be read; the steps it broke at were not saved.
@@ -284,6 +287,23 @@ def test_damaged_and_cut_short_checkpoints_are_told_or_passed_over(base, unstopp
         open_model(str(workdir)).read()
     assert f"checkpoints/{STEPS}: damaged: parameters/d/" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_run_goes_on_later(base, unstopped, tmp_path):
+    workdir = tmp_path / "run"
+
+    def no_large_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+
+    full = subprocess.run(command(base, workdir), env=as_shipped(), capture_output=True, text=True, timeout=280,
+                          preexec_fn=no_large_files)  # fmt: skip
+    said = full.stderr.splitlines()
+    assert full.returncode == 1 and "Traceback" not in full.stderr, full.stderr
+    assert said[-1].startswith(f"error: {workdir}/checkpoints") and "goes on from the last" in said[-1]
+    assert "ERROR" not in full.stderr and len(said) < 20
+    again = train(base, workdir, shipped=True)
+    assert again.returncode == 0, again.stderr
+    assert losses(workdir) == losses(unstopped[0])
 
 
 def test_a_converted_model_is_started_from_and_not_gone_on_with(base, tmp_path):

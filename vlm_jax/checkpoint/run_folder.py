@@ -176,6 +176,7 @@ class Checkpoints:
 
         from vlm_jax.checkpoint import deferred_orbax
 
+        _quiet_threads()
         self._deferred = deferred
         self._saving: int | None = None
         self.path = (workdir.absolute() if isinstance(workdir, Path) else workdir) / "checkpoints"
@@ -260,7 +261,7 @@ class Checkpoints:
                 f"{self.path}: a checkpoint takes {wanted / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left; "
                 "free some room, and the same command goes on from the last checkpoint"
             )
-        with self._telling(step), _quiet_absl():  # it warns of a loss that is not told
+        with self._telling(step, writing=True), _quiet_absl():  # it warns of a loss that is not told
             self._manager.wait_until_finished()  # the one before: `_saving` is its, until it has its name
             self._saving = step
             metrics = None if loss is None else {"loss": loss}
@@ -381,11 +382,11 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything started is on disk."""
-        with self._telling(None):
+        with self._telling(None, writing=True):
             self._manager.wait_until_finished()
 
     @contextlib.contextmanager
-    def _telling(self, step: int | None):
+    def _telling(self, step: int | None, *, writing: bool = False):
         """Puts what Orbax and TensorStore raise (any of several types, many lines) into one line with the place."""
         place = self.path if step is None else self.path / str(step)
         try:
@@ -399,6 +400,11 @@ class Checkpoints:
                 raise InputError(f"{place}: {advice}") from error
             if not isinstance(place, Path) and (advice := locations.refusal(place, error)):
                 raise InputError(f"{place}: {advice}") from error
+            if writing:
+                raise InputError(
+                    f"{place}: a checkpoint cannot be written ({type(error).__name__}: {text[:160]}); the same command "
+                    "goes on from the last one"
+                ) from error
             raise InputError(
                 f"{place}: damaged or unreadable checkpoint ({type(error).__name__}: {text[:160]}); "
                 "remove that folder to go on from the one before"
@@ -478,6 +484,19 @@ def write_run_folder(target: Path, assets: Path, parameters: dict[str, Deferred]
                 checkpoints.close()  # what it writes in the background ends before the folder is removed
             text = " ".join(str(error).split())[:160]
             raise InputError(f"{target}: cannot be written ({type(error).__name__}: {text})") from error
+
+
+def _is_told_otherwise(record: logging.LogRecord) -> bool:
+    """Whether a line of a log is Orbax's on an error that it raises as well, in a thread or a task of its own."""
+    said = f"{record.pathname} {record.getMessage()}"
+    return record.levelno >= logging.ERROR and "orbax" in said
+
+
+@functools.cache
+def _quiet_threads() -> None:
+    """Keeps tracebacks of a save that fails off the console: `Checkpoints` says why, in one line."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(lambda record: not _is_told_otherwise(record))
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ def _named(folder: Path) -> str | None:
 
 def _is_plain(name: Any) -> bool:
     """Whether it is the name of a file in the folder itself, and can be one."""
-    if not isinstance(name, str) or Path(name).name != name or "\0" in name:
+    if not isinstance(name, str) or Path(name).name != name or name == ".." or "\0" in name:
         return False
     return 0 < len(name.encode("utf-8", "replace")) <= 255
 

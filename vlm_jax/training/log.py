@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from vlm_jax import terminal
 from vlm_jax.errors import InputError
+from vlm_jax.training.events import Events
 
 CURVES = (
     "loss",
@@ -158,14 +159,14 @@ class RunLog:
 
     def _draw(self, step: int, metrics: dict[str, float | None]) -> None:
         if self._events is None:
-            # Loaded at the first step: it takes a moment, and a run that is refused leaves no empty file behind.
-            from tensorboardX import SummaryWriter
-
-            # What a killed run drew beyond its checkpoint is taken back by the reader.
-            self._events = SummaryWriter(str(self._events_folder), purge_step=step, flush_secs=30)
-        for name, value in metrics.items():
-            if value is not None and (name in CURVES or name.startswith("learning_rate/")):
-                self._events.add_scalar(name, value, step)
+            # At the first step: loading takes a moment, and a run that is refused leaves no empty file behind.
+            self._events = Events(self._events_folder, purge_from=step, say=self.say)
+        drawn = {
+            name: value
+            for name, value in metrics.items()
+            if value is not None and (name in CURVES or name.startswith("learning_rate/"))
+        }
+        self._events.scalars(step, drawn)
 
     def say(self, line: str) -> None:
         """A line for the person, above the bar."""
@@ -190,7 +191,7 @@ class RunLog:
 
     def close(self) -> None:
         self._console.bar = None
-        for held in (self._file, self._held_out, self._bar, self._events):
+        for held in (self._bar, self._events, self._file, self._held_out):
             if held is not None:
                 held.close()
 
