@@ -3,7 +3,8 @@
 Measuring is `examples`', shapes and plans of batches are `packing`'s.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -13,8 +14,10 @@ from data_pipeline.examples import UNKNOWN
 from data_pipeline.ledger import DROPPED, UNUSABLE
 from data_pipeline.packing import Bucket, Plan, Planned, unused_shares
 from vlm_jax.fault_list import shortened
+from vlm_jax.processing import images
 
 _BAR = 40  # characters of the longest bar
+_LARGE = 50_000_000  # pixels, from which on a picture's memory is told
 
 
 def summary(dataset: loader.Dataset, plan: Plan, steps: int) -> str:
@@ -33,6 +36,7 @@ def summary(dataset: loader.Dataset, plan: Plan, steps: int) -> str:
         lines.append(f"  visual tokens     {_spark(visual[visual > 0])}")
         given, seen, smaller = _resolution(dataset)
         lines.append(f"  pictures of {given} pixels a side are seen at {seen} (medians); {smaller:.0%} are scaled down")
+        lines += _large(examples.picture_sizes.values())
     lines += _batches(dataset, plan.buckets, planned[:steps])
     if len(planned) < steps:
         lines[-1] += f" (of the first {len(planned):,} batches)"
@@ -40,6 +44,18 @@ def summary(dataset: loader.Dataset, plan: Plan, steps: int) -> str:
     if told := dataset.ledger.summary():
         lines.append(f"  left out or changed: {told}")
     return "\n".join(lines)
+
+
+def _large(sizes: Iterable[tuple[int, int]]) -> list[str]:
+    """A line on what pictures take while they are decoded, where that is felt."""
+    width, height = max(sizes, key=math.prod)
+    if width * height < _LARGE:
+        return []
+    memory = images.BYTES_A_PIXEL * width * height / 1e9
+    together = max(1, images.AT_ONCE // (width * height))
+    return [
+        f"  the largest picture is {width:,} × {height:,}: {memory:.1f} GB while it is decoded, {together} at a time"
+    ]
 
 
 def report(dataset: loader.Dataset, buckets: Sequence[Bucket], config: ConfigDict) -> str:

@@ -34,6 +34,8 @@ MAX_ASPECT = 200
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """Pillow's names of what is read: rasters that it decodes by itself. MPO, of phones, is among JPEG."""
 
+BYTES_A_PIXEL = 16
+"""Of memory while a picture is decoded, turned and resized, about: 1.3 GB were seen for 88 million pixels."""
 AT_ONCE = 128 << 20
 """Pixels that a process decodes at once, all its threads together: 2 GB at 16 bytes each, which is an estimate."""
 
