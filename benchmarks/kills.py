@@ -13,6 +13,7 @@ should.
 
 import argparse
 import json
+import os
 import random
 import shutil
 import signal
@@ -20,6 +21,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
 
@@ -104,11 +107,12 @@ def round_of(workdir: Path, steps: int, name: str, moment: str, after: float, wa
     said = again.communicate()[1].decode()
     if again.returncode:
         return f"{where}: did not go on: {said.strip().splitlines()[-1]}", False
-    went_on = f"going on from step {held}" in said if held else "going on" not in said
+    went_on = "going on" not in said if held is None else f"going on from step {held}" in said
     if held == steps:
         went_on = "finished: all" in said
     good = went_on and same(outcome(workdir), wanted)
-    return f"stopped after {after:.3f} s at {where}, went on from step {held or 0}", good
+    begun = "began anew" if held is None else f"went on from step {held}"
+    return f"stopped after {after:.3f} s at {where}, {begun}", good
 
 
 def main() -> None:
