@@ -90,10 +90,13 @@ def test_parquet_rows_may_be_any_form(tmp_path):
 def test_parquet_reads_a_row_group_once_for_rows_in_order(tmp_path, monkeypatch):
     rows = [{"image": None, "question": f"Q{n}?", "answer": "A"} for n in range(20)]
     path, reads = write_parquet(tmp_path / "a.parquet", rows, group=5), []
-    original = pyarrow.parquet.ParquetFile.read_row_group
-    monkeypatch.setattr(
-        pyarrow.parquet.ParquetFile, "read_row_group", lambda self, g: reads.append(g) or original(self, g)
-    )
+    original = pyarrow.parquet.ParquetFile.iter_batches
+
+    def read(self, rows, row_groups):
+        reads.extend(row_groups)
+        return original(self, rows, row_groups=row_groups)
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", read)
     source = sources.open_source(path)
     assert [source[n].messages[0]["content"] for n in range(20)] == [f"Q{n}?" for n in range(20)]
     assert reads == [0, 1, 2, 3]
