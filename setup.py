@@ -18,6 +18,8 @@ RUNNING = [
     "fsspec>=2024.6",
     "grain>=0.2.15",
     "huggingface_hub>=2.4",
+    # CRC-32 of checkpoints, at a quarter of zlib's cost.
+    "isal>=1.6",
     "jax>=0.10",
     "jaxtyping>=0.3",
     "jinja2>=3.1",

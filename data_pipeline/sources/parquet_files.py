@@ -24,7 +24,7 @@ _GROUPS_KEPT = 2
 _ROWS_A_GROUP = 100
 _ROWS_A_BYTE, _ROWS_ANYWAY = 16, 10_000
 _ROWS_AT_ONCE = 32  # that are decoded before it is looked at what they take
-_ALLOWED = 256 << 20  # bytes in memory of a group however small it is in the file
+_ALLOWED = 1 << 30  # bytes in memory of a group however small it is in the file
 _SWELL = 32  # times its size in the file, beyond that: equal pictures in many rows are held once there
 
 
@@ -121,7 +121,9 @@ class ParquetEntries(Entries):
         about = file.metadata.row_group(group)
         packed = min(about.total_byte_size, length)  # of what a broken file says of its columns, Arrow ends the program
         largest, taken, batches = max(_ALLOWED, _SWELL * packed), 0, []
-        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group]):
+        largest_value = max(1, about.total_byte_size)
+        at_once = min(_ROWS_AT_ONCE, max(1, _ALLOWED // 4 // largest_value))
+        for batch in file.iter_batches(at_once, row_groups=[group]):
             taken += sum(_bytes(column, taken == 0) for column in batch.columns)
             if taken > largest:
                 raise ValueError(
@@ -129,7 +131,11 @@ class ParquetEntries(Entries):
                     f"{largest >> 20:,} MB in memory; if that is meant, write the file again with fewer rows in a group"
                 )
             batches.append(batch)
-        return pyarrow.Table.from_batches(batches, schema=file.schema_arrow)
+        table = pyarrow.Table.from_batches(batches, schema=file.schema_arrow)
+        for place, field in enumerate(table.schema):
+            if pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns":  # which Python has no type for
+                table = table.set_column(place, field.name, table.column(place).cast(pyarrow.string()))
+        return table
 
     def _file(self, number: int) -> Any:
         import pyarrow
@@ -161,8 +167,13 @@ def _bytes(column: Any, first: bool) -> int:
     """In memory; a dictionary that columns of categories share counts with the first rows alone."""
     import pyarrow
 
-    if isinstance(column, pyarrow.DictionaryArray):
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind):
         return column.indices.nbytes + (column.dictionary.nbytes if first else 0)
+    if pyarrow.types.is_struct(kind):
+        return sum(_bytes(inner, first) for inner in column.flatten())
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+        return 8 * len(column) + _bytes(column.flatten(), first)
     return column.nbytes
 
 

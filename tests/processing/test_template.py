@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from vlm_jax.errors import InputError
-from vlm_jax.processing import chat, template
+from vlm_jax.processing import chat, template, template_bounds
 
 MESSAGES = [
     {"role": "system", "content": "  Be brief.\n"},
@@ -48,6 +48,11 @@ SAME = {
     "{% with a = 1 %}{{ a }}{% endwith %}{% raw %}{{ kept }}{% endraw %}",
     "pictures": "{% for m in messages if m.content is not string %}{% for p in m.content %}{% if p.type == 'image' or "
     "'image' in p %}<|image_pad|>{% else %}{{ p.text }}{% endif %}{{ p }}{% endfor %}{% endfor %}",
+    "iterators": "{% set it = messages|map(attribute='role') %}{{ it|first }}{{ it|list }}{{ it|list }}",
+    "slices and comparisons": "{{ messages[1:]|length }}{{ messages[-1].role == 'user' }}{{ 'user' in messages[0].role }}"
+    "{{ messages[0] == messages[0] }}{{ [1, 2] < [1, 3] }}{{ 'x' is in ['x'] }}{{ {'a': 1, 2: 3}[2] }}{{ messages[0]['role'][::-1] }}"
+    "{{ 7 - 2.5 }}{{ 7 / 2 }}{{ [3, 1]|max }}{{ [[1], [2]]|sum(start=[]) }}{{ 2.345|round(2) }}{{ ['b', 'b']|unique|list }}",
+    "fromkeys": "{{ dict.fromkeys(['a', 'b'], 1) }}",
     "dict": "{% set d = dict(messages[0], more=1) %}{{ d }}{{ d.get('more') }}{{ d.keys()|list }}",
 }
 ENDLESS = {
@@ -79,6 +84,33 @@ ENDLESS = {
     "a width in braces": "{{ '{:>9999999999}'.format(1) }}",
     "an indent": "{{ messages|tojson(indent=1000000000) }}",
     "an indent of lines": "{{ ('\n' * 99999)|indent(99999) }}",
+    "shared lists compared": "{% set n = namespace(a=[1], b=[1]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}"
+    "{% endfor %}{{ n.a == n.b }}",
+    "shared lists looked for": "{% set n = namespace(a=[1], b=[1]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}"
+    "{% endfor %}{{ n.a in [n.b] }}",
+    "shared tuples hashed": "{% set n = namespace(a=(1,)) %}{% for i in range(40) %}{% set n.a = (n.a, n.a) %}{% endfor %}{{ {n.a: 1}|length }}",
+    "shared tuples unique": "{% set n = namespace(a=(1,)) %}{% for i in range(40) %}{% set n.a = (n.a, n.a) %}{% endfor %}{{ [n.a]|unique|list }}",
+    "shared tuples sorted": "{% set n = namespace(a=(1,)) %}{% for i in range(60) %}{% set n.a = (n.a, n.a) %}{% endfor %}{{ [n.a, n.a]|sort }}",
+    "shared tuples as keys": "{% set n = namespace(a=(1,)) %}{% for i in range(40) %}{% set n.a = (n.a, n.a) %}{% endfor %}{{ {}[n.a] }}{{ {}.get(n.a) }}",
+    "shared lists tested": "{% set n = namespace(a=[1], b=[1]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}"
+    "{% endfor %}{{ n.a is eq(n.b) }}",
+    "slices": "{% set a = 'xxxxxxxxxx' * 60000 %}{% for i in range(90000) %}{% set b = a[1:] %}{% set b = a[2:] %}{% endfor %}",
+    "slices that are kept": "{% set a = 'xxxxxxxxxx' * 60000 %}{% set n = namespace(l=[]) %}{% for i in range(9000) %}{% set n.l = [n.l, a[1:]] %}{% endfor %}",
+    "pieces that are kept": "{% set a = 'xxxxxxxx x' * 60000 %}{% set n = namespace(l=[]) %}{% for i in range(9000) %}{% set n.l = [n.l, a.split(' ')] %}{% endfor %}",
+    "lists looked in": "{% set a = range(100000)|list %}{% for i in range(100000) %}{% if -1 in a %}{% endif %}{% endfor %}",
+    "texts compared": "{% set a = 'xxxxxxxxxx' * 60000 %}{% set b = a ~ 'x' %}{% for i in range(90000) %}{% if a == b %}{% endif %}{% endfor %}",
+    "texts looked in": "{% set a = 'xxxxxxxxxx' * 60000 %}{% set b = a[:99999] ~ 'b' %}{% for i in range(90000) %}{% if b in a %}{% endif %}{% endfor %}",
+    "rounding": "{{ 5|round(-999999999) }}",
+    "large numbers": "{{ ('fffffffff' * 60000)|int(base=16) // 3 }}",
+    "sums of lists": "{% set l = range(99999)|list %}{% set n = namespace(q=[l]) %}{% for i in range(14) %}{% set n.q = n.q + n.q %}{% endfor %}{{ n.q|sum(start=[])|length }}",
+    "long literals": "{% for i in range(90000) %}{% set q = [" + "x," * 10000 + "] %}{% endfor %}",
+    "long literals in macros": "{% macro f() %}{% set q = ["
+    + "x," * 10000
+    + "] %}{% endmacro %}{% for i in range(90000) %}{% set q = f() %}{% endfor %}",
+    "long chains": "{% for i in range(99999) %}{% set q = i.real" + ".real" * 101 + " %}{% endfor %}",
+    "translations": "{{ ('xxxxxxxxxx' * 30000).translate({120: 'bbbbbbbbbbbbbbbbbbbb' * 3000})|length }}",
+    "joined bytes": "{{ ('xxxxxxxxxxxxxxxxxxxx' * 3000).encode().join([''.encode()] * 60000)|length }}",
+    "formatted bytes": "{{ '%999999999d'.encode() % 1 }}",
     "bytes": "{{ (1).to_bytes(10000000000, 'big') }}",
     "many words": "{{ lipsum(n=100000) }}",
     "a form over and over": "{{ ('{0:>{1}}' * 9999).format('a', 99999) }}",
@@ -112,7 +144,9 @@ def test_pictures_in_memory_are_names_of_their_types_as_in_transformers(tokenize
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_templates_without_an_end_are_refused_soon(tokenizer, name, monkeypatch):
-    monkeypatch.setattr(template, "WORK", template.WORK // 25)  # some seconds otherwise, and as many more for each test
+    monkeypatch.setattr(
+        template_bounds, "WORK", template_bounds.WORK // 25
+    )  # some seconds otherwise, and as many more for each test
     began = time.monotonic()
     with pytest.raises(InputError) as caught:
         chat.render(tokenizer, ENDLESS[name], MESSAGES)

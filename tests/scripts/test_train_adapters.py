@@ -1,5 +1,6 @@
 """scripts/train.py with adapters: small checkpoints, exact resume, merged and PEFT exports, clear errors."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -206,3 +207,31 @@ def test_a_base_in_other_files_is_the_same_base(base, trained, tmp_path):
     assert open_model(str(copy)).digest() != open_model(str(base)).digest()  # which goes by files
     expected = vlm_jax.load(trained).logits(QUESTION)
     np.testing.assert_array_equal(vlm_jax.load(copy, adapter=trained).logits(QUESTION), expected)
+
+
+DAMAGED = {
+    "is no object": lambda held: [1],
+    "base": lambda held: {**held, "base": 5},
+    "no digest": lambda held: {"base": held["base"], "lora": held["lora"]},
+    "digits": lambda held: {**held, "tensors": "zzzzzzzz"},
+    "half a digest": lambda held: {**held, "tensors": held["tensors"][:-1]},
+    "no digests": lambda held: {**held, "tensors": ""},
+    "a number": lambda held: {**held, "tensors": 5},
+    "rank": lambda held: {**held, "lora": {**held["lora"], "rank": "a"}},
+    "no rank": lambda held: {**held, "lora": {"x": 1}},
+    "alpha": lambda held: {**held, "lora": {**held["lora"], "alpha": float("nan")}},
+    "a truth": lambda held: {**held, "lora": {**held["lora"], "rslora": "false"}},
+    "unknown": lambda held: {**held, "lora": {**held["lora"], "more": 1}},
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_what_a_checkpoint_says_of_its_base_is_checked(trained, tmp_path, how):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    step = run / "checkpoints" / str(STEPS)
+    (path,) = [path for path in (step / "settings").iterdir() if path.is_file() and "adapter" in path.read_text()]
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps(held | {"adapter": DAMAGED[how](held["adapter"])}))
+    (step / "digests.json").unlink()  # as somebody would who means it
+    with pytest.raises(InputError, match=f"checkpoint {STEPS}: what its settings say of the base and the adapters"):
+        open_model(str(run))

@@ -50,7 +50,7 @@ class Run:
         self.trainer = make_trainer(base, 1, (-1, 1, 1), {"train__skip_at_most": 2, **settings})
         self.trainer.steps = STEPS
 
-    def train(self, **faulty):
+    def train(self, *, measure=None, sample=None, **faulty):
         batches, done = Steps(self.batch, **faulty), latest_step(self.folder)
         workdir = open_workdir(str(self.folder))
         with workdir.held(first=True, done=done):
@@ -70,6 +70,8 @@ class Run:
                     checkpoints=checkpoints,
                     settings={"images": {}},
                     done=done or 0,
+                    measure=measure,
+                    sample=sample,
                 )
             finally:
                 checkpoints.close()
@@ -104,7 +106,7 @@ def test_what_cannot_be_read_any_more_stops_a_run_that_is_saved_first(base, batc
     run = Run(base, batch, tmp_path / "run")
     with pytest.raises(InputError, match="entry 3: a.png: no such image"):
         run.train(unreadable=[step])
-    assert latest_step(run.folder) == step - 1
+    assert latest_step(run.folder) == (step - 1 or None)
     same(run.train(), unstopped)  # put back, it goes on
 
 
@@ -135,3 +137,29 @@ def test_checkpoints_that_are_kept_are_not_written_twice(base, batch, tmp_path):
     with pytest.raises(InputError):
         run.train(not_finite=[4, 5, 6])
     assert latest_step(run.folder) == 3
+
+
+@pytest.mark.parametrize(("every", "saved"), [(4, 4), (0, STEPS)])
+def test_held_out_examples_that_cannot_be_read_any_more_lose_no_step(base, batch, unstopped, tmp_path, every, saved):
+    def gone(parameters):
+        raise InputError("held_out.json, entry 1: a.png: no such picture")
+
+    run = Run(base, batch, tmp_path / "run", held_out__every=every)
+    with pytest.raises(InputError, match=r"held_out.json, entry 1"):
+        run.train(measure=gone)
+    assert latest_step(run.folder) == saved
+    if saved < STEPS:
+        same(run.train(measure=lambda parameters: 1.0), unstopped)
+    else:
+        assert run.losses == unstopped.losses
+
+
+def test_a_sample_that_cannot_be_written_loses_no_step(base, batch, unstopped, tmp_path):
+    def broken(step, parameters):
+        raise InputError("samples: cannot be written")
+
+    run = Run(base, batch, tmp_path / "run", samples__every=4)
+    with pytest.raises(InputError, match="samples: cannot"):
+        run.train(sample=broken)
+    assert latest_step(run.folder) == 4
+    same(run.train(), unstopped)

@@ -8,6 +8,8 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
+import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
@@ -225,6 +227,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         images, held = run_folder.image_settings(settings), settings.get(ADAPTER)
         if held is None:
             return ModelSource(path_or_id, assets, config, images, folder)
+        _check_adapter(held, f"{path_or_id}, checkpoint {step}")
         named = held["base"]
         if named.startswith("./"):
             named = str(run_folder.located(folder)[0] / named)
@@ -239,7 +242,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
                 f"{path_or_id}: was trained with the output layer tied to the embeddings, and {below.name} has an "
                 f"{tied_head.HEAD} of its own that differs; train it again on that base"
             )
-        lora = Lora(**held["lora"]) if held["lora"] else None
+        lora = Lora(**held["lora"]) if held.get("lora") else None
         below = dataclasses.replace(below, expected=held.get("tensors"))
         return ModelSource(path_or_id, assets, config, images, folder, below, lora)
     if not isinstance(folder, Path):
@@ -258,6 +261,35 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
     found = tied_head.of_folder(folder, config)
     assets = folder if found == config else tied_head.assets_saying(folder, found.decoder.tied)
     return ModelSource(path_or_id, assets, found, None, folder)
+
+
+def _check_adapter(held: Any, where: str) -> None:
+    """Raises InputError where what a checkpoint says of its base and its adapters is not what training writes."""
+    kinds = {"rank": (int,), "alpha": (int, float), "targets": (str,), "rslora": (bool,), "dropout": (int, float)}
+
+    def is_lora(lora: Any) -> bool:
+        return (
+            isinstance(lora, dict)
+            and {"rank", "alpha"} <= lora.keys() <= kinds.keys()
+            and all(type(value) in kinds[name] for name, value in lora.items())
+            and lora["rank"] > 0
+            and all(math.isfinite(lora.get(name, 0)) for name in ("alpha", "dropout"))
+        )
+
+    def is_digests(tensors: Any) -> bool:
+        return isinstance(tensors, str) and re.fullmatch("([0-9a-f]{8})+", tensors) is not None
+
+    sound = (
+        isinstance(held, dict)
+        and all(isinstance(held.get(key), str) for key in ("base", "digest"))
+        and (held.get("tensors") is None or is_digests(held["tensors"]))
+        and (held.get("lora") is None or is_lora(held["lora"]))
+    )
+    if not sound:
+        raise InputError(
+            f"{where}: what its settings say of the base and the adapters is damaged; copy the checkpoint again, or "
+            "remove its folder to go on from the one before"
+        )
 
 
 def _of_state_dict(name: str, file: Path, base: str | None) -> ModelSource:

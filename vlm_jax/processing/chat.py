@@ -154,8 +154,11 @@ def tokenize(
     if end is None:
         ids, starts = _ids_and_starts(tokenizer, text, cuts)
     else:
+        placeholder = tokenizer.convert_ids_to_tokens(image_token)
+        through = text.find(placeholder, max(0, end - len(placeholder) + 1), end + len(placeholder) - 1)
+        end = end if through < 0 else through
         ids, starts = _ids_and_starts(tokenizer, text[:end], [cut for cut in cuts if cut < end])
-        behind = text[end:].count(tokenizer.convert_ids_to_tokens(image_token))
+        behind = text[end:].count(placeholder)
         ids = np.append(ids, np.full(behind, image_token, ids.dtype))
         starts = np.append(starts, np.full(behind, len(text), starts.dtype))
     weights = np.zeros(len(ids), np.float32)

@@ -1,18 +1,13 @@
-"""Chat templates of strangers, rendered as transformers does, within bounds of work and of memory.
+"""Chat templates of strangers, rendered as transformers does, within the bounds of `template_bounds`.
 
-Jinja's sandbox keeps a template from the machine, but not from looping for hours or from filling the memory. So every
-loop, call, operator and output is counted here while a conversation is rendered, and values are weighed before they
-grow. What counts is the same on every machine, unlike a limit of seconds.
-
-The environment is transformers' (`utils/chat_template_utils.py`): the same options, filters and functions.
+The environment is transformers' (`utils/chat_template_utils.py`): the same options, filters and functions. Every loop,
+call, comparison, operator and output of a template is made to pass a counter while a conversation is rendered.
 """
 
 import datetime
 import functools
 import json
-import re
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -21,101 +16,29 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-LETTERS = 1_000_000
-"""That a template may have, and that a value may have beyond `GROWTH` times the conversation's."""
-GROWTH = 16
-WORK = 100_000_000
-"""Letters and elements handled in a rendering, an iteration or a call counting `_STEP`: some seconds."""
-_STEP = 400
-_BITS = 4096
-_WIDEST = 1_000_000
-_DEEPEST = 64  # indentation of JSON
-_TO_TEXT = ("string", "tojson", "pprint", "join", "format", "format_map", "%", "xmlattr", "urlize", "e", "escape")
-"""What writes out all that a value holds; other functions handle references to it."""
-_SIZED = ("center", "ljust", "rjust", "zfill", "expandtabs", "indent", "wordwrap", "truncate", "batch", "slice")
+from vlm_jax.processing.template_bounds import (
+    BITS,
+    DEEP,
+    LETTERS,
+    NODE,
+    STEP,
+    TooMuch,
+    bounds,
+    charge_made,
+    check_growth,
+    length,
+    weigh,
+    weight,
+)
 
-
-class TooMuch(Exception):
-    """A template asks for more work or memory than a conversation takes."""
-
-
-class _Bounds(threading.local):
-    """Of the rendering that a thread is in."""
-
-    largest, left = LETTERS, 0
-
-    def begin(self, letters: int) -> None:
-        self.largest, self.left = LETTERS + GROWTH * letters, WORK + GROWTH * letters
-
-    def charge(self, work: int) -> None:
-        self.left -= work
-        if self.left < 0:
-            raise TooMuch("it loops for longer than any conversation takes")
-
-    def check_size(self, size: int) -> None:
-        if size > self.largest:
-            raise TooMuch(f"it makes a value of {size:,} letters of a conversation that may give {self.largest:,}")
-
-
-_bounds = _Bounds()
-
-
-def _weight(value: Any) -> int:
-    """Letters of a value as text, about: references that are held twice count twice."""
-    waiting, total = [value], 0
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, str | bytes | range):
-            total += len(one)
-        elif isinstance(one, Mapping):
-            waiting += [*one.keys(), *one.values()]
-        elif isinstance(one, list | tuple | set | frozenset):
-            waiting += one
-        elif isinstance(one, int):
-            total += one.bit_length() // 3
-        total += 4
-        if total > _bounds.largest:
-            break
-    return total
-
-
-def _weigh(*values: Any) -> int:
-    found = sum(map(_weight, values))
-    _bounds.check_size(found)
-    _bounds.charge(found)
-    return found
-
-
-def _length(value: Any) -> int:
-    """Of a value's outermost layer, or of a result."""
-    size = len(value) if isinstance(value, str | bytes | range | list | tuple | Mapping | set) else 1
-    _bounds.check_size(size)
-    return size
-
-
-def _check_growth(name: str, held: Sequence[Any]) -> None:
-    """Raises TooMuch where a function, given these, could make more than a value may have."""
-    texts = [one for one in held if isinstance(one, str)]
-    total = _weigh(*held) if name in _TO_TEXT else sum(map(_length, held))
-    _bounds.charge(total)
-    numbers = [abs(one) for one in held if isinstance(one, int) and not isinstance(one, bool)]
-    text = texts[0] if texts else ""
-    if name in _SIZED:
-        if max(numbers, default=0) > _WIDEST:
-            raise TooMuch(f"it asks {name} for {max(numbers):,}")
-        lines = text.count("\n") + text.count("\t") + 1
-        total += lines * (sum(numbers) + sum(map(len, texts[1:])) + 8)
-    elif name == "tojson" and max(numbers[-1:], default=0) > _DEEPEST and len(held) > 1:
-        raise TooMuch(f"it asks for JSON with {numbers[-1]:,} spaces before each line")
-    elif name == "join":
-        pieces = next((one for one in held if isinstance(one, Sized) and not isinstance(one, str)), text)
-        total += len(pieces) * sum(len(one) for one in texts if one is not pieces)
-    elif name == "replace" and len(texts) > 2:
-        total += (text.count(texts[1]) if texts[1] else len(text) + 1) * len(texts[2])
-    elif name in ("%", "format", "format_map"):
-        wide = sum(int(run[:12]) for run in re.findall(r"[0-9]+", text)) + sum(numbers)
-        total += (text.count("%") + text.count("{")) * (total + wide)
-    _bounds.check_size(total)
+TAKE_ALL = (*DEEP, "list", "batch", "slice")
+"""Filters that take all there is of what is made while it is looked at."""
+_TEXT_METHODS = frozenset(
+    "capitalize casefold center count endswith expandtabs find format format_map index isalnum isalpha isascii "
+    "isdecimal isdigit isidentifier islower isnumeric isprintable isspace istitle isupper join ljust lower lstrip "
+    "partition removeprefix removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines "
+    "startswith strip swapcase title upper zfill".split()
+)
 
 
 def _materialised(value: Any) -> Any:
@@ -125,24 +48,43 @@ def _materialised(value: Any) -> Any:
     return value
 
 
+def _lazily(value: Any) -> Any:
+    return _counted(None, value) if isinstance(value, Iterator) else value
+
+
 @jinja2.pass_context
-def _counted(context: Any, value: Any) -> Iterator[Any]:
+def _counted(context: Any, value: Any, nodes_within: int = 0) -> Iterator[Any]:
     for one in value:
-        _bounds.charge(_STEP)
+        bounds.charge(STEP + nodes_within)
         yield one
 
 
 @jinja2.pass_context
+def _compared(context: Any, value: Any) -> Any:
+    """What is compared, looked for, looked in or hashed: all of it may be looked at."""
+    if not isinstance(value, Mapping):
+        weigh(value)
+    return value
+
+
+@jinja2.pass_context
+def _taken(context: Any, value: Any) -> Any:
+    """A slice: a copy."""
+    charge_made(value)
+    return value
+
+
+@jinja2.pass_context
 def _written(context: Any, value: Any, literal: int = 0) -> Any:
-    _weigh(value)
-    _bounds.charge(literal + 1)
+    weigh(value)
+    bounds.charge(literal + 1)
     return value
 
 
 @jinja2.pass_context
 def _joined(context: Any, values: Sequence[Any]) -> str:
     held = [_materialised(one) for one in values]
-    _weigh(*held)
+    weigh(*held)
     return "".join(map(str, held))
 
 
@@ -154,13 +96,27 @@ def _bounded_filter(name: str, function: Callable) -> Callable:
     @jinja2.pass_context
     @functools.wraps(function, assigned=("__name__", "__doc__"), updated=())
     def bounded(context, *args, **kwargs):
-        _bounds.charge(_STEP)
-        args = [_materialised(one) for one in args]
-        _check_growth(name, [*args, *kwargs.values()])
+        bounds.charge(STEP)
+        args = [_materialised(one) if name in TAKE_ALL else _lazily(one) for one in args]
+        check_growth(name, [*args, *kwargs.values()])
         first = {"context": context, "eval_context": context.eval_ctx, "environment": context.environment}
         result = function(*([first[given]] if given else []), *args, **kwargs)
-        _bounds.charge(_length(result))
+        charge_made(result)
         return result
+
+    return bounded
+
+
+def _bounded_test(function: Callable) -> Callable:
+    """A test that is counted: what it compares is weighed. Those that ask the environment look at names alone."""
+    if getattr(function, "jinja_pass_arg", None) is not None:
+        return function
+
+    def bounded(*args):
+        bounds.charge(STEP)
+        if len(args) > 1:
+            weigh(*(one for one in args if not isinstance(one, Mapping)))
+        return function(*args)
 
     return bounded
 
@@ -169,8 +125,36 @@ class _Counting(NodeTransformer):
     """Puts counters where a template loops, writes and joins."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:
+        within = _constant(node, NODE * sum(1 for body in (*node.body, *node.else_) for _ in body.find_all(nodes.Node)))
         self.generic_visit(node)
-        node.iter = _filter("__counted", node.iter)
+        node.iter = _filter("__counted", node.iter, within)
+        return node
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:
+        within = _constant(node, NODE * sum(1 for body in node.body for _ in body.find_all(nodes.Node)))
+        self.generic_visit(node)
+        output = nodes.Output([_filter("__written", _constant(node, ""), within)], lineno=node.lineno)
+        output.set_environment(node.environment)
+        node.body.insert(0, output)
+        return node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:
+        self.generic_visit(node)
+        node.expr = _unless_constant("__compared", node.expr)
+        for operand in node.ops:
+            operand.expr = _unless_constant("__compared", operand.expr)
+        return node
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Pair:
+        self.generic_visit(node)
+        node.key = _unless_constant("__compared", node.key)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
+        self.generic_visit(node)
+        if isinstance(node.arg, nodes.Slice):
+            return _filter("__taken", node) if node.ctx == "load" else node
+        node.arg = _unless_constant("__compared", node.arg)
         return node
 
     def visit_Output(self, node: nodes.Output) -> nodes.Output:
@@ -178,9 +162,7 @@ class _Counting(NodeTransformer):
         literal = sum(len(one.data) for one in node.nodes if isinstance(one, nodes.TemplateData))
         node.nodes = [one if isinstance(one, nodes.TemplateData) else _filter("__written", one) for one in node.nodes]
         if literal:
-            empty = nodes.Const("", lineno=node.lineno, environment=node.environment)
-            length = nodes.Const(literal, lineno=node.lineno, environment=node.environment)
-            node.nodes.append(_filter("__written", empty, length))
+            node.nodes.append(_filter("__written", _constant(node, ""), _constant(node, literal)))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:
@@ -191,6 +173,14 @@ class _Counting(NodeTransformer):
 
 def _filter(name: str, of: nodes.Expr, *more: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(of, name, list(more), [], None, None, lineno=of.lineno, environment=of.environment)
+
+
+def _unless_constant(name: str, of: nodes.Expr) -> nodes.Expr:
+    return of if isinstance(of, nodes.Const) else _filter(name, of)
+
+
+def _constant(beside: nodes.Node, value: Any) -> nodes.Const:
+    return nodes.Const(value, lineno=beside.lineno, environment=beside.environment)
 
 
 class _Generation(jinja2.ext.Extension):
@@ -208,38 +198,41 @@ class _Generation(jinja2.ext.Extension):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset(["+", "*", "**", "%"])
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "**", "%"])
 
     def call_binop(self, context, operator, left, right):
-        _bounds.charge(_STEP)
+        bounds.charge(STEP)
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if operator == "**" and numbers and isinstance(left, int) and isinstance(right, int):
-            if left.bit_length() * abs(right) > _BITS:
+            if left.bit_length() * abs(right) > BITS:
                 raise TooMuch("it makes a number of thousands of digits")
         elif operator == "*" and isinstance(left, int) and isinstance(right, int):
-            if left.bit_length() + right.bit_length() > _BITS:
+            if left.bit_length() + right.bit_length() > BITS:
                 raise TooMuch("it makes a number of thousands of digits")
         elif operator == "*" and not numbers:
             held, times = (right, left) if isinstance(left, int) else (left, right)
             if isinstance(times, int):
-                _bounds.check_size(_weight(held) * max(times, 0))
+                bounds.check_size(weight(held) * max(times, 0))
         elif operator == "%" and isinstance(left, str):
-            _check_growth("%", [left, *(right if isinstance(right, tuple) else [right])])
+            check_growth("%", [left, *(right if isinstance(right, tuple) else [right])])
         elif not numbers:
-            _bounds.charge(_length(left) + _length(right))
-        return super().call_binop(context, operator, left, right)
+            bounds.charge(length(left) + length(right))
+        result = super().call_binop(context, operator, left, right)
+        bounds.charge(length(result))
+        return result
 
     def call(self, context, obj, /, *args, **kwargs):
-        _bounds.charge(_STEP)
+        bounds.charge(STEP)
         method = getattr(obj, "__wrapped__", obj)  # the sandbox wraps str.format
         name, held = getattr(method, "__name__", ""), getattr(method, "__self__", None)
         args = tuple(_materialised(one) for one in args)
         given = [*([held] if isinstance(held, str) else []), *args, *kwargs.values()]
-        if isinstance(held, int | float | bytes) and any(isinstance(one, int) and one > _WIDEST for one in given):
-            raise TooMuch(f"it asks {name} for more than {_WIDEST:,}")
-        _check_growth(name if isinstance(name, str) else "", given)
+        if isinstance(held, bytes | int | float) or isinstance(held, str) and name not in _TEXT_METHODS:
+            raise TooMuch(f"it calls {type(held).__name__}.{name}, of which no chat template has need")
+        weigh(*(one for one in args if isinstance(one, tuple)))  # may be hashed
+        check_growth(name if isinstance(name, str) else "", given)
         result = super().call(context, obj, *args, **kwargs)
-        _bounds.charge(_length(result))
+        charge_made(result)
         return result
 
 
@@ -275,8 +268,14 @@ def _check_name(name: Any) -> None:
         raise jinja2.exceptions.SecurityError(f"a chat template stores {name!r}, which begins with an underscore")
 
 
-def _dict(*args, **kwargs):
-    return dict(*args, **kwargs)
+class _Dict:
+    """`dict` and `dict.fromkeys`, and nothing else of the type."""
+
+    def __call__(self, *args, **kwargs):
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args, **kwargs):
+        return dict.fromkeys(*args, **kwargs)
 
 
 @functools.lru_cache(maxsize=16)
@@ -288,8 +287,11 @@ def _compiled(text: str) -> jinja2.Template:
     )
     environment.filters["tojson"] = _tojson
     environment.filters = {name: _bounded_filter(name, one) for name, one in environment.filters.items()}
-    environment.filters |= {"__counted": _counted, "__written": _written, "__joined": _joined}
-    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "dict": _dict}
+    environment.tests = {name: _bounded_test(one) for name, one in environment.tests.items()}
+    environment.filters |= {
+        "__counted": _counted, "__written": _written, "__joined": _joined, "__compared": _compared, "__taken": _taken
+    }  # fmt: skip
+    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "dict": _Dict()}
     environment.globals["namespace"] = _Namespace
     del environment.globals["lipsum"]  # random words, as many as are asked for
     return environment.from_string(_Counting().visit(environment.parse(text)))
@@ -324,14 +326,14 @@ def render(text: str, messages: Sequence[Mapping[str, Any]], *, generation_promp
     if not messages:
         raise ValueError("there are no messages")
     held = [{key: plain(value) for key, value in one.items() if value is not None} for one in messages]
-    _bounds.begin(_letters(held))
+    bounds.begin(_letters(held), len(held))
     template = _compiled(text)
     pieces, letters = [], 0
     for piece in template.generate(
         messages=held, tools=None, documents=None, add_generation_prompt=generation_prompt, **more
     ):
         letters += len(piece)
-        _bounds.check_size(letters)
+        bounds.check_size(letters)
         pieces.append(piece)
     return "".join(pieces)
 

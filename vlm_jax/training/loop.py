@@ -128,34 +128,34 @@ class _Run:
         with _asked_to_stop(self.log.say) as asked, contextlib.closing(self.log), contextlib.ExitStack() as at_end:
             at_end.callback(self.checkpoints.wait)  # a save under way is finished, whatever stops the run
             try:
-                step, failed = self._take_steps(asked)
-            except _NotFinite:
-                self._save_sound()
+                step = self._take_steps(asked)
+                self._end_profile()
+                if step > self.done or self.saved is None:
+                    # One who asks a run to stop does not wait for all held-out examples.
+                    self._save(step, measured=step == self.steps)
+                if self.sample is not None and step == self.steps > self.done:
+                    self.sample(step, self._parameters())
+                self.checkpoints.wait()
+            except InputError as error:
+                if jax.process_count() == 1 or isinstance(error, _NotFinite):  # of several hosts one alone cannot save
+                    self._save_sound()
                 raise
-            self._end_profile()
-            if self.sample is not None and step == self.steps > self.done:
-                self.sample(step, self._parameters())
-            if step > self.done or self.saved is None:
-                # One who asks a run to stop does not wait for all held-out examples.
-                self._save(step, measured=step == self.steps)
-            self.checkpoints.wait()
-            if failed is not None:
-                self.log.say(f"saved at step {step} of {self.steps}; the same command goes on from there")
-                raise failed
             if step < self.steps:
                 self.log.say(f"stopped at step {step} of {self.steps}; the same command goes on from there")
         return step
 
-    def _take_steps(self, asked: list[int]) -> tuple[int, InputError | None]:
-        """Trains until the end, or until a person asks or the data cannot be read: the steps done, and that fault."""
+    def _take_steps(self, asked: list[int]) -> int:
+        """Trains until the end, or until a person asks. Returns the steps that are done."""
         together = hosts.StopTogether(self.trainer.mesh)
-        step, stage, compiled, failed = self.done, None, {}, None
+        step, stage, compiled = self.done, None, {}
         programs = self._compile_all(step)
         while step < self.steps:
             self.positions[step] = copy.deepcopy(self.batches.get_state())
-            host, waited, failed = self._next_batch()
-            if together.now(bool(asked)) or failed is not None:
+            if together.now(bool(asked)):
                 break
+            asking = time.perf_counter()
+            host = next(self.batches)
+            waited = time.perf_counter() - asking
             if stage is not self.trainer.stage(step):
                 self._note_pending()
                 entered, stage = stage is not None, self.trainer.stage(step)
@@ -180,20 +180,7 @@ class _Run:
                     self._note_pending()  # nothing is saved before its loss was looked at
                     self._pause(step, due)
         self._note_pending()
-        return step, failed
-
-    def _next_batch(self) -> tuple[dict[str, np.ndarray] | None, float, InputError | None]:
-        """(batch, seconds waited for, None), or the fault in the data that stops the run once it is saved.
-
-        Of several hosts one alone cannot save: there the fault ends the program at once.
-        """
-        asking = time.perf_counter()
-        try:
-            return next(self.batches), time.perf_counter() - asking, None
-        except InputError as error:
-            if jax.process_count() > 1:
-                raise
-            return None, 0.0, error
+        return step
 
     def _note_pending(self, following: tuple | None = None) -> None:
         """Notes the step before, whose metrics are read while the devices work on `following`."""
@@ -202,7 +189,7 @@ class _Run:
             self._note(*before)
 
     def _save_sound(self) -> None:
-        """Saves the last step whose loss was finite: what was tried after it changed no weights."""
+        """Saves the last step whose loss was finite, before a fault ends the run: what followed changed no weights."""
         with contextlib.suppress(_NotFinite):
             self._note_pending()  # a step that was taken meanwhile
         self.moments = set_back(self.moments, self.noted - self.sound)
@@ -210,7 +197,7 @@ class _Run:
         if self.sound > max(self.saved or 0, self.done) and self.trainer.stage(self.sound - 1) is self.stage:
             self._save(self.sound, measured=False)
             self.checkpoints.wait()
-            self.log.say(f"saved at step {self.sound} of {self.steps}, the last whose loss was finite")
+            self.log.say(f"saved at step {self.sound} of {self.steps}; the same command goes on from there")
 
     def _due(self, section: str, step: int) -> bool:
         """Whether something is to be done after a step that is not the last."""
