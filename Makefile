@@ -55,7 +55,7 @@ help:
 	@echo "make test-fast                                     the tests that take seconds"
 	@echo "make quickstart                                    teach a tiny model invented objects, before your eyes"
 	@echo "make tiny_base                                     train the tiny model that quickstart starts from (hours)"
-	@echo "make lint                                          check the style with ruff"
+	@echo "make lint                                          check style, format and types"
 
 setup: $(STAMP_SETUP)
 
@@ -85,6 +85,8 @@ test-fast: $(STAMP_TEST)
 
 lint: $(STAMP_TEST)
 	$(IN_VENV) -m ruff check .
+	$(IN_VENV) -m ruff format --check -q .
+	$(IN_VENV) -m mypy
 
 quickstart: $(STAMP_SETUP)
 	@$(IN_VENV) scripts/quickstart.py $(ARGS)
@@ -99,6 +101,6 @@ tiny_base: $(STAMP_SETUP)
 	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py:drill --workdir=runs/tiny_base/drill
 	test -d runs/tiny_base/hf || $(IN_VENV) scripts/convert_checkpoint.py --source=runs/tiny_base/drill \
 		--target=runs/tiny_base/hf --format=hf --dtype=bfloat16
-	for split in held_out finding; do for pictures in given blank; do \
+	for split in held_out finding; do for images in given blank; do \
 		$(IN_VENV) scripts/evaluate.py --model=runs/tiny_base/hf --benchmark=runs/tiny_base/scenes/$$split.jsonl \
-		--output=runs/tiny_base/$$split-$$pictures --pictures=$$pictures --max_new_tokens=16 || exit 1; done; done
+		--output=runs/tiny_base/$$split-$$images --images=$$images --max_new_tokens=16 || exit 1; done; done

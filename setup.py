@@ -43,7 +43,7 @@ RUNNING = [
 EXTRAS = {
     "cuda": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
-    # Data, pictures and work folders at gs:// addresses.
+    # Data, images and work folders at gs:// addresses.
     "gs": ["gcsfs>=2024.6"],
     # google-genai 3 makes the resolver fall back to a google-cloud-aiplatform of years ago.
     "corpus": ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3"],
@@ -55,6 +55,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         # Its libtpu: training steps are compiled for a TPU that is not there.
         "jax[tpu]; platform_system == 'Linux' and platform_machine == 'x86_64'",
+        "mypy>=1.15",
         "peft>=0.18",
         "psutil>=6.0",
         "pytest>=8.0",
@@ -62,7 +63,7 @@ EXTRAS = {
         "pytest-xdist>=3.6",
         "ruff>=0.12",
         "torch>=2.8",
-        "transformers>=5.23",  # the tests' picture of it; for running it may be older
+        "transformers>=5.23",  # what the tests hold it to; for running it may be older
     ],
 }
 

@@ -1,8 +1,8 @@
-"""Training on pictures of hundreds of different sizes: how often the step compiles, and how much of a batch is unused.
+"""Training on images of hundreds of different sizes: how often the step compiles, and how much of a batch is unused.
 
     .venv/bin/python benchmarks/any_size.py
 
-Draws the pictures into a temporary folder, trains a small model on them for --batches batches in several shapes, and
+Draws the images into a temporary folder, trains a small model on them for --batches batches in several shapes, and
 counts compilations by JAX's own events. Prints a table; the exit status is 1 where a shape was compiled twice.
 """
 
@@ -20,13 +20,12 @@ import jax
 import numpy as np
 import PIL.Image
 
-from data_pipeline import loader
-from data_pipeline.ledger import Ledger
+from data_pipeline.dataset import open_dataset
 from vlm_jax.checkpoint import description, hf_folder
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import multiplications
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import Size, batch_shapes
+from vlm_jax.processing.rows import Size
 from vlm_jax.training.config import default_config
 from vlm_jax.training.trainer import Trainer
 
@@ -37,20 +36,20 @@ BASE = Path(__file__).resolve().parents[1] / "vlm_jax" / "assets" / "tiny_base"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, default=500, help="batches to train on (default: %(default)s)")
-    parser.add_argument("--pictures", type=int, default=500, help="pictures, each of another size")
+    parser.add_argument("--images", type=int, default=500, help="images, each of another size")
     parser.add_argument("--tokens", type=int, default=1024, help="tokens a row (default: %(default)s)")
     parser.add_argument("--context", type=int, default=2048, help="tokens of the longest example")
     parser.add_argument("--buckets", type=int, default=3, help="shapes of batch at most (default: %(default)s)")
-    parser.add_argument("--visual_tokens", type=int, default=1024, help="of a picture at most (default: %(default)s)")
+    parser.add_argument("--visual_tokens", type=int, default=1024, help="of an image at most (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = draw(Path(folder), given.pictures)
+        path = draw(Path(folder), given.images)
         measure(path, given)
 
 
 def draw(folder: Path, count: int) -> Path:
-    """A table of so many pictures, sides of 60 to 1,400 pixels, no two of one size, with questions of all lengths."""
+    """A table of so many images, sides of 60 to 1,400 pixels, no two of one size, with questions of all lengths."""
     rng, chooser = np.random.default_rng(0), random.Random(0)
     sizes: set[tuple[int, int]] = set()
     while len(sizes) < count:
@@ -59,8 +58,8 @@ def draw(folder: Path, count: int) -> Path:
     lines = []
     for number, (width, height) in enumerate(sorted(sizes, key=lambda size: chooser.random())):
         coarse = rng.integers(0, 256, (6, 6, 3)).astype(np.uint8)
-        picture = PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)
-        picture.save(folder / f"{number}.jpg", quality=80)
+        image = PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)
+        image.save(folder / f"{number}.jpg", quality=80)
         words = " ".join(
             chooser.choices(("red", "blue", "green", "large", "small", "near", "far"), k=chooser.randint(1, 90))
         )
@@ -73,16 +72,15 @@ def measure(path: Path, given: argparse.Namespace) -> None:
     config = default_config()
     config.model.path, config.model.max_visual_tokens = str(BASE), given.visual_tokens
     config.data.path, config.data.workers, config.data.cache_mb = str(path), given.workers, 64
-    config.batch.update(rows=2, tokens=given.tokens, context=given.context, buckets=given.buckets)
+    config.batch.update(rows=2, sequence_length=given.tokens, max_sequence_length=given.context, buckets=given.buckets)
     config.train.steps, config.train.remat = given.batches, "none"
     model: VLMConfig = description.read_config(BASE)
     processor = description.read_processor(BASE, model, (4, config.model.max_visual_tokens))
-    data, faults = loader.open_dataset(config.data.to_dict(), processor, ledger=Ledger(), complete=True, seed=0)
-    assert not faults, faults
-    buckets = loader.row_buckets(data, config.batch.to_dict(), model, rows_multiple=1)
-    plan = loader.plan_run(data, buckets, steps=given.batches, epochs=0, seed=0, shuffle=True)
-    shape = {"patch_values": model.vision.patch_values, "merge_unit": processor.images.merge_size**2}
-    batches = loader.make_loader(data, plan, given.batches, **shape, threads=2)
+    data = open_dataset(config.data.to_dict(), processor, seed=0)
+    assert not data.faults, data.faults
+    buckets = data.choose_buckets(config.batch.to_dict(), model, rows_multiple=1)
+    plan = data.plan(steps=given.batches, epochs=0)
+    batches = data.batches(plan, threads=2)
     trainer = Trainer(config, model, meshes.make_mesh(meshes.MeshShape(), jax.devices()[:1]), given.batches)
     place = trainer.place
     state = trainer.start(hf_folder.read_parameters(BASE, model, place=place))
@@ -92,20 +90,19 @@ def measure(path: Path, given: argparse.Namespace) -> None:
         lambda event, seconds, **_: compiled.append(seconds) if event.endswith("backend_compile_duration") else None
     )
     steps = {}
-    for bucket in buckets:
-        shapes = batch_shapes(bucket.rows, bucket.size, **shape)
+    for bucket, shapes in zip(buckets, data.batch_shapes(), strict=True):
         steps[bucket.rows, bucket.size] = trainer.compile(shapes)
     at_first, seen, used = len(compiled), Counter(), Counter()
-    trainable, moments, frozen = state
+    trainable, optimizer_state, frozen = state
     begun = time.perf_counter()
     for number, host in enumerate(batches):
         key = key_of(host)
         seen[key] += 1
-        used[key, "tokens"] += int((host["segment_ids"] > 0).sum())
-        used[key, "patches"] += int((host["image_ids"] > 0).sum())
-        used[key, "supervised"] += int((host["loss_weights"] > 0).sum())
+        used[key, "tokens"] += int((host.segment_ids > 0).sum())
+        used[key, "patches"] += int((host.image_ids > 0).sum())
+        used[key, "supervised"] += int((host.loss_weights > 0).sum())
         batch = meshes.to_devices(host, trainer.mesh)
-        trainable, moments, metrics = steps[key](trainable, moments, frozen, batch, np.int32(number))
+        trainable, optimizer_state, metrics = steps[key](trainable, optimizer_state, frozen, batch, np.int32(number))
         if sys.stderr.isatty():
             print(f"\r{number + 1}/{given.batches}", end="", file=sys.stderr)
     loss = float(metrics["loss"])
@@ -113,7 +110,7 @@ def measure(path: Path, given: argparse.Namespace) -> None:
     after = len(compiled) - at_first
 
     weights = np.array(multiplications(model))
-    lines = [f"{given.batches} batches of {given.pictures} sizes, {seconds:.0f} s, last loss {loss:.2f}"]
+    lines = [f"{given.batches} batches of {given.images} sizes, {seconds:.0f} s, last loss {loss:.2f}"]
     lines.append(f"compiled {at_first} times for {len(buckets)} shapes, {after} times more in {given.batches} batches")
     room, filled = np.zeros(3), np.zeros(3)
     for bucket in buckets:
@@ -129,8 +126,8 @@ def measure(path: Path, given: argparse.Namespace) -> None:
 
 
 def key_of(batch: dict[str, np.ndarray]) -> tuple[int, Size]:
-    rows, tokens = batch["tokens"].shape
-    return rows, Size(tokens, batch["patches"].shape[1], batch["loss_index"].shape[1])
+    rows, tokens = batch.tokens.shape
+    return rows, Size(tokens, batch.patches.shape[1], batch.loss_index.shape[1])
 
 
 def unused(room: np.ndarray, filled: np.ndarray) -> str:

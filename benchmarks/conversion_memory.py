@@ -45,8 +45,8 @@ def make_checkpoint(folder: Path, preset: str) -> int:
     from vlm_jax.models.hf_config import to_hf
     from vlm_jax.models.parameters import abstract_parameters
     from vlm_jax.models.presets import PRESETS
+    from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
     from vlm_jax.processing.new_tokenizer import write_tokenizer
-    from vlm_jax.processing.processor import ImageSettings, image_settings_json
 
     folder.mkdir(parents=True)
     ids = write_tokenizer(folder, ["a few words to merge, a few words more"] * 3, 512)
@@ -59,7 +59,7 @@ def make_checkpoint(folder: Path, preset: str) -> int:
     )
     held = to_hf(config, "bfloat16") | {"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]}
     (folder / "config.json").write_text(json.dumps(held, indent=2))
-    (folder / "preprocessor_config.json").write_text(json.dumps(image_settings_json(ImageSettings())))
+    (folder / "preprocessor_config.json").write_text(json.dumps(DynamicResolution().to_json("Qwen2_5_VLProcessor")))
     dtype, shards, sizes = safetensors_file.DTYPES["BF16"], [{}], [0]
     for entry in name_table(config):
         shape = abstract_parameters(config)[entry.path].shape

@@ -28,7 +28,7 @@ import numpy as np
 from vlm_jax.checkpoint import digests, run_folder
 from vlm_jax.models.parameters import abstract_parameters
 from vlm_jax.models.presets import PRESETS
-from vlm_jax.processing.processor import ImageSettings
+from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 
 LIMIT = 0.10
 
@@ -53,7 +53,7 @@ def save(folder: Path, held: dict[str, jax.Array]) -> float:
     os.sync()
     begun = time.perf_counter()
     checkpoints = run_folder.Checkpoints(folder)
-    checkpoints.save(0, held, run_folder.settings_json(ImageSettings()))
+    checkpoints.save(0, held, run_folder.settings_json(DynamicResolution()))
     checkpoints.wait()
     seconds = time.perf_counter() - begun
     checkpoints.close()

@@ -94,7 +94,7 @@ def outcome(kind: Kind, path: Path, expected: object, seconds: float) -> str:
 
 def some(folder: str, name: str, seeds: range, seconds: float, told: str) -> None:
     """Writes what the mutations of some seeds come to, a line each, before the next is tried."""
-    warnings.filterwarnings("ignore")  # of broken pictures and numbers, of which there are thousands
+    warnings.filterwarnings("ignore")  # of broken images and numbers, of which there are thousands
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.disable(logging.CRITICAL)
     kind = kinds(Path(folder))[name]

@@ -33,13 +33,13 @@ from vlm_jax.models.hf_config import to_hf
 from vlm_jax.models.parameters import abstract_parameters
 from vlm_jax.models.presets import PRESETS
 from vlm_jax.processing import chat
-from vlm_jax.processing.image_processor_file import read as read_image_processor
+from vlm_jax.processing.image_processors.file import read as read_image_processor
 from vlm_jax.processing.images import FORMATS, open_image
 
 BASE = Path(__file__).resolve().parents[1] / "vlm_jax" / "assets" / "tiny_base"
 
 
-def picture(kind: str) -> bytes:
+def image(kind: str) -> bytes:
     folder = Path(tempfile.mkdtemp())
     pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
     PIL.Image.fromarray(pixels).save(folder / "a", kind)
@@ -50,7 +50,7 @@ def picture(kind: str) -> bytes:
 
 def records() -> list[Record]:
     def turns(number: int) -> list[dict]:
-        part = {"type": "image", "image": picture("PNG")}
+        part = {"type": "image", "image": image("PNG")}
         asked = [part, {"type": "text", "text": f"What is {number}?"}]
         return [{"role": "user", "content": asked}, {"role": "assistant", "content": "A thing."}]
 
@@ -91,7 +91,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     found = [
         Kind(path.suffix[1:] or path.name, path, _files(path), read_data) for path in sorted((made / "data").iterdir())
     ]
-    found += [Kind(path.name, path, [""], open_image) for path in sorted((made / "pictures").iterdir())]
+    found += [Kind(path.name, path, [""], open_image) for path in sorted((made / "images").iterdir())]
     model, adapter, run = made / "model", made / "adapter", made / "run"
     found += [
         Kind("config.json", model, ["config.json"], description.read_config),
@@ -151,9 +151,9 @@ def read_adapter(path: Path) -> object:
 
 def make(folder: Path) -> None:
     make_data(folder / "data")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for kind in FORMATS:
-        (folder / "pictures" / kind.lower()).write_bytes(picture(kind))
+        (folder / "images" / kind.lower()).write_bytes(image(kind))
     make_model(folder / "model")
     make_model(folder / "sharded", shard_bytes=20_000)
     make_adapter(folder / "adapter", json.loads((folder / "model" / "config.json").read_text())["hidden_size"])
@@ -174,7 +174,7 @@ def make_data(folder: Path) -> None:
     samples.mkdir()
     with tarfile.open(folder / "samples.tar", "w") as tar:
         for number, row in enumerate(rows):
-            (samples / f"{number}.png").write_bytes(picture("PNG"))
+            (samples / f"{number}.png").write_bytes(image("PNG"))
             (samples / f"{number}.json").write_text(json.dumps({"conversations": row["conversations"]}))
             for suffix in ("png", "json"):
                 tar.add(samples / f"{number}.{suffix}", f"{number}.{suffix}")
@@ -188,9 +188,7 @@ def make_saved_to_disk(folder: Path) -> None:
     import pyarrow
 
     folder.mkdir()
-    rows = [
-        {"image": {"bytes": picture("PNG"), "path": None}, "question": f"Who {n}?", "answer": "I"} for n in range(3)
-    ]
+    rows = [{"image": {"bytes": image("PNG"), "path": None}, "question": f"Who {n}?", "answer": "I"} for n in range(3)]
     table = pyarrow.Table.from_pylist(rows)
     with pyarrow.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file:
         with pyarrow.ipc.new_stream(file, table.schema) as writer:
@@ -217,7 +215,7 @@ def make_tfds(folder: Path) -> None:
 
         def _generate_examples(self):
             for n in range(3):
-                yield n, {"image": io.BytesIO(picture("PNG")), "question": f"Q{n}?", "answer": "A"}
+                yield n, {"image": io.BytesIO(image("PNG")), "question": f"Q{n}?", "answer": "A"}
 
     Small.__module__ = "__main__"  # for a class of a package TFDS asks for importlib_resources
     with tempfile.TemporaryDirectory() as place:

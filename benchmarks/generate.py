@@ -1,9 +1,9 @@
-"""Answers beside transformers' `generate`: the same weights, the same conversations with pictures, greedy.
+"""Answers beside transformers' `generate`: the same weights, the same conversations with images, greedy.
 
     .venv/bin/python benchmarks/generate.py                  # about 100 M parameters, float32, on this machine's CPU
     .venv/bin/python benchmarks/generate.py --device=gpu     # 3B shapes, bfloat16, on one NVIDIA GPU
 
-Times run from messages to token ids, pictures and words processed on both sides, every answer to its full length. The
+Times run from messages to token ids, images and words processed on both sides, every answer to its full length. The
 first token's time is that of answers of one token. Each side runs in a process of its own; they take turns. In float32
 the answers must be the same, token for token, but for near ties of random weights: below nine tenths of equal tokens
 the exit status is 1. In bfloat16 both sides round in ways of their own, so there the share is told and not judged.
@@ -39,7 +39,7 @@ class Settings:
 
 
 def prompts(settings: Settings) -> list[list[dict]]:
-    """Conversations of unequal lengths: a question with no picture, one or two, and as many words as an answer has in
+    """Conversations of unequal lengths: a question with no image, one or two, and as many words as an answer has in
     `train_step_data`, so that lengths are as ragged as those of training data."""
     data = Data(
         preset=settings.preset,
@@ -56,9 +56,9 @@ def prompts(settings: Settings) -> list[list[dict]]:
     )
     found = []
     for question, answer in conversations(data):
-        *pictures, text = question["content"]
+        *images, text = question["content"]
         words = {"type": "text", "text": f"{text['text']}: {answer['content']}"}
-        found.append([{"role": "user", "content": [*pictures, words]}])
+        found.append([{"role": "user", "content": [*images, words]}])
     return found
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--batches", default="16,1", help="conversations at a time (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="each side is measured (default: %(default)s)")
-    parser.add_argument("--visual_tokens", type=int, default=256, help="of a picture at most (default: %(default)s)")
+    parser.add_argument("--visual_tokens", type=int, default=256, help="of an image at most (default: %(default)s)")
     given = parser.parse_args()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = given.device == "gpu"
@@ -81,7 +81,7 @@ def main() -> None:
     sound = True
     with tempfile.TemporaryDirectory() as folder:
         write(folder, preset, dtype)
-        for path in BASE.iterdir():  # its tokenizer and the rules for pictures
+        for path in BASE.iterdir():  # its tokenizer and the rules for images
             if path.suffix in (".json", ".jinja", ".txt") and not (Path(folder) / path.name).exists():
                 shutil.copy(path, folder)
         settings = Settings(folder, preset, max(counts), given.visual_tokens, threads, given.device, dtype)

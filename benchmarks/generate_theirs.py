@@ -28,19 +28,19 @@ class Side:
         self.model.set_attn_implementation("sdpa")
 
     def _inputs(self, count: int) -> dict[str, torch.Tensor]:
-        texts, pictures = [], []
+        texts, images = [], []
         for messages in self.prompts[:count]:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             for part in messages[0]["content"]:
                 if part["type"] == "image":
                     one = self.processor(images=[part["image"]], return_tensors="pt")
-                    pictures.append(one)
+                    images.append(one)
                     units = int(one["image_grid_thw"].prod()) // 4
                     text = text.replace("<|image_pad|>", "<|placeholder|>" * units, 1)
             texts.append(text.replace("<|placeholder|>", "<|image_pad|>"))
         inputs = dict(self.tokenizer(texts, return_tensors="pt", padding=True))
-        if pictures:
-            inputs |= {name: torch.cat([one[name] for one in pictures]) for name in pictures[0]}
+        if images:
+            inputs |= {name: torch.cat([one[name] for one in images]) for name in images[0]}
         is_image = inputs["input_ids"] == self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         inputs |= {"mm_token_type_ids": is_image.int()}
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}

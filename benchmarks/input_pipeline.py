@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/input_pipeline.py
 
-Both decode the same pictures to the same pixels (checked bit by bit) with as many worker processes, in turns. Wants
-PyTorch, which `make test` installs. Prints pictures a second of each turn, medians, and their ratio; the time until
+Both decode the same images to the same pixels (checked bit by bit) with as many worker processes, in turns. Wants
+PyTorch, which `make test` installs. Prints images a second of each turn, medians, and their ratio; the time until
 the first batch, which starts the workers, is shown apart.
 """
 
@@ -20,8 +20,7 @@ import torch
 from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from data_pipeline import loader
-from data_pipeline.ledger import Ledger
+from data_pipeline.dataset import open_dataset
 from vlm_jax.checkpoint import description
 from vlm_jax.training.config import default_config
 
@@ -31,7 +30,7 @@ BATCH = 8
 
 
 def draw(folder: Path, count: int) -> Path:
-    """Pictures of photographs' sizes with detail at every scale, and a table that asks about them."""
+    """Images of photographs' sizes with detail at every scale, and a table that asks about them."""
     rng = np.random.default_rng(0)
     lines = []
     for number in range(count):
@@ -40,9 +39,9 @@ def draw(folder: Path, count: int) -> Path:
             PIL.Image.fromarray(rng.integers(0, 256, (cells, cells, 3)).astype(np.uint8)).resize((width, height))
             for cells in (4, 24, 160)
         ]
-        picture = PIL.Image.blend(PIL.Image.blend(layers[0], layers[1], 0.4), layers[2], 0.15)
-        picture.save(folder / f"{number}.jpg", quality=88)
-        lines.append(json.dumps({"image": f"{number}.jpg", "question": "What is it?", "answer": f"Picture {number}."}))
+        image = PIL.Image.blend(PIL.Image.blend(layers[0], layers[1], 0.4), layers[2], 0.15)
+        image.save(folder / f"{number}.jpg", quality=88)
+        lines.append(json.dumps({"image": f"{number}.jpg", "question": "What is it?", "answer": f"Image {number}."}))
     (folder / "table.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return folder / "table.jsonl"
 
@@ -64,7 +63,7 @@ class Reference(torch.utils.data.Dataset):
         grid = seen["image_grid_thw"][0]
         messages = [
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
-            {"role": "assistant", "content": f"Picture {number}."},
+            {"role": "assistant", "content": f"Image {number}."},
         ]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False)
         text = text.replace("<|image_pad|>", "<|image_pad|>" * int(grid.prod() // 4))
@@ -78,7 +77,7 @@ def together(examples):
 
 
 def reference(folder: Path, count: int, workers: int, most: int) -> tuple[float, float]:
-    """(seconds to the first batch, pictures a second after it)."""
+    """(seconds to the first batch, images a second after it)."""
     begun = time.perf_counter()
     data = torch.utils.data.DataLoader(
         Reference(folder, count, most),
@@ -102,27 +101,32 @@ def ours(path: Path, count: int, workers: int, most: int, threads: int) -> tuple
     processor = description.read_processor(BASE, model, (4, most))
     data = default_config().data.to_dict()
     data |= {"path": str(path), "workers": workers, "cache_mb": 0, "on_error": "drop", "shuffle": False}
-    data["decode_check"] = False
-    dataset, _ = loader.open_dataset(data, processor, ledger=Ledger(), complete=False, seed=0)
+    data["decode_check_up_to"] = 0
+    dataset = open_dataset(data, processor, complete=False, seed=0)
     # A row for each example, as the reference has it, padded to the longest.
-    batch = {"rows": BATCH, "tokens": most + 64, "context": 0, "buckets": 1, "patches": 4 * most, "supervised": 0}
-    buckets = loader.row_buckets(dataset, batch, model, rows_multiple=1)
-    plan = loader.plan_run(dataset, buckets, steps=0, epochs=1, seed=0, shuffle=False)
-    shape = {"patch_values": model.vision.patch_values, "merge_unit": 4}
-    batches = loader.make_loader(dataset, plan, len(plan), threads=threads, **shape)
+    batch = {
+        "rows": BATCH,
+        "sequence_length": most + 64,
+        "max_sequence_length": 0,
+        "buckets": 1,
+        "patches": 4 * most,
+        "supervised": 0,
+    }
+    dataset.choose_buckets(batch, model, rows_multiple=1)
+    batches = dataset.batches(dataset.plan(steps=0, epochs=1), threads=threads)
     seen = 0
     for number, one in enumerate(batches):
         if number == 0:
             first = time.perf_counter()
         else:
-            seen += int(one["segment_ids"].max(axis=1).sum())
+            seen += int(one.segment_ids.max(axis=1).sum())
     rate = seen / (time.perf_counter() - first)
-    dataset.pictures.close()
+    dataset.close()
     return first - begun, rate
 
 
 def same_pixels(folder: Path, count: int, most: int) -> int:
-    """How many pictures were compared, value by value, with the reference's."""
+    """How many images were compared, value by value, with the reference's."""
     model = description.read_config(BASE)
     processor = description.read_processor(BASE, model, (4, most))
     held = Reference(folder, count, most)
@@ -131,33 +135,33 @@ def same_pixels(folder: Path, count: int, most: int) -> int:
         _, pixels, _ = held[number]
         wanted = pixels.numpy().reshape(-1, 4, 3, 2, 14, 14)[:, :, :, 0]
         raw = np.rint((wanted * std[:, None, None] + mean[:, None, None]) * 255)
-        mine = processor.picture(str(folder / f"{number}.jpg")).patches.reshape(raw.shape)
-        assert np.array_equal(raw.astype(np.uint8), mine), f"picture {number} differs"
+        mine = processor.prepare_image(str(folder / f"{number}.jpg")).patches.reshape(raw.shape)
+        assert np.array_equal(raw.astype(np.uint8), mine), f"image {number} differs"
     return len(range(0, count, max(1, count // 12)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=400, help="pictures (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=400, help="images (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of both (default: %(default)s)")
-    parser.add_argument("--visual_tokens", type=int, default=256, help="most a picture takes (default: %(default)s)")
+    parser.add_argument("--visual_tokens", type=int, default=256, help="most an image takes (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="times each is measured (default: %(default)s)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path = draw(folder, given.pictures)
-        print(f"{same_pixels(folder, given.pictures, given.visual_tokens)} pictures compared: pixels are equal")
+        path = draw(folder, given.images)
+        print(f"{same_pixels(folder, given.images, given.visual_tokens)} images compared: pixels are equal")
         rates: dict[str, list[float]] = {}
         for _ in range(given.turns):
             for who, (first, rate) in (
-                ("transformers", reference(folder, given.pictures, given.workers, given.visual_tokens)),
-                ("vlm_jax", ours(path, given.pictures, given.workers, given.visual_tokens, 2)),
+                ("transformers", reference(folder, given.images, given.workers, given.visual_tokens)),
+                ("vlm_jax", ours(path, given.images, given.workers, given.visual_tokens, 2)),
             ):
                 rates.setdefault(who, []).append(rate)
-                print(f"{who:12} {rate:7.1f} pictures/s after the first batch, which took {first:.1f} s", flush=True)
+                print(f"{who:12} {rate:7.1f} images/s after the first batch, which took {first:.1f} s", flush=True)
     medians = {who: statistics.median(values) for who, values in rates.items()}
     print(
-        f"medians: transformers {medians['transformers']:.1f}, vlm_jax {medians['vlm_jax']:.1f} pictures/s, "
+        f"medians: transformers {medians['transformers']:.1f}, vlm_jax {medians['vlm_jax']:.1f} images/s, "
         f"ratio {medians['vlm_jax'] / medians['transformers']:.2f} ({given.workers} workers each)"
     )
 

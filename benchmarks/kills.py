@@ -44,7 +44,7 @@ def command(workdir: Path, steps: int) -> list[str]:
         f"--config.model.path={ROOT / 'vlm_jax' / 'assets' / 'tiny_base'}",
         f"--config.data.path={ROOT / 'tests' / 'data' / 'photos' / 'photos.json'}",
         "--config.model.max_visual_tokens=16",
-        "--config.batch.tokens=256",
+        "--config.batch.sequence_length=256",
         f"--config.train.steps={steps}",
         "--config.checkpoint.every=3",
     ]
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to work in; it is emptied")
     parser.add_argument("--rounds", type=int, default=40, help="runs that are stopped (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=40, help="of each run (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random optimizer_state (default: %(default)s)")
     given = parser.parse_args()
     shutil.rmtree(given.output, ignore_errors=True)
     given.output.mkdir(parents=True)

@@ -20,7 +20,7 @@ import PIL.Image
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "vlm_jax" / "assets" / "tiny_base"
-PICTURES = 2000
+IMAGES = 2000
 
 
 def main() -> None:
@@ -43,20 +43,20 @@ def main() -> None:
 
 
 def write(folder: Path, count: int) -> None:
-    """Half of the records as JSON lines, 3 in 10 as ArrayRecord with the pictures in it, 2 in 10 as a table."""
+    """Half of the records as JSON lines, 3 in 10 as ArrayRecord with the images in it, 2 in 10 as a table."""
     from data_pipeline import sources
     from data_pipeline.records import Record
 
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         side = rng.integers(80, 400, 2)
         small = PIL.Image.fromarray(rng.integers(0, 256, (5, 5, 3)).astype(np.uint8))
         small.resize((int(side[0]), int(side[1]))).save(folder / "images" / f"{number}.jpg")
 
     def record(number: int) -> Record:
-        picture = str((folder / "images" / f"{number % PICTURES}.jpg").absolute())
-        parts = [{"type": "image", "image": picture}, {"type": "text", "text": f"What is number {number}?"}]
+        image = str((folder / "images" / f"{number % IMAGES}.jpg").absolute())
+        parts = [{"type": "image", "image": image}, {"type": "text", "text": f"What is number {number}?"}]
         answer = " ".join(["It", "is", "a", "thing"] * (1 + number % 9))
         return Record(str(number), [{"role": "user", "content": parts}, {"role": "assistant", "content": answer}])
 
@@ -67,33 +67,30 @@ def write(folder: Path, count: int) -> None:
     table = csv.writer(text)
     table.writerow(("image", "question", "answer"))
     for number in range(count - lines - arrays):
-        table.writerow((f"images/{number % PICTURES}.jpg", f"What is it, {number}?", "A thing."))
+        table.writerow((f"images/{number % IMAGES}.jpg", f"What is it, {number}?", "A thing."))
     (folder / "c.csv").write_text(text.getvalue(), encoding="utf-8")
 
 
 def deliver(folder: Path, workers: int, count: int) -> None:
     begun = time.perf_counter()
-    from data_pipeline import loader
-    from data_pipeline.ledger import Ledger
+    from data_pipeline.dataset import open_dataset
     from vlm_jax.checkpoint import description
     from vlm_jax.training.config import default_config
 
     model = description.read_config(BASE)
     processor = description.read_processor(BASE, model, (4, 64))
     data = default_config().data.to_dict()
-    data |= {"workers": workers, "on_error": "drop", "decode_check": False, "cache_mb": 64, "too_large": "drop"}
+    data |= {"workers": workers, "on_error": "drop", "decode_check_up_to": 0, "cache_mb": 64, "too_large": "drop"}
     data["mixture"] = {
         "lines": {"path": str(folder / "a.jsonl"), "weight": 5.0},
         "arrays": {"path": str(folder / "b.array_record"), "weight": 3.0},
         "table": {"path": str(folder / "c.csv"), "weight": 2.0},
     }
-    dataset, faults = loader.open_dataset(data, processor, ledger=Ledger(), complete=False, seed=0)
-    assert not faults, faults
-    batch = {"rows": 8, "tokens": 1024, "context": 0, "buckets": 1, "patches": 0, "supervised": 0}
-    buckets = loader.row_buckets(dataset, batch, model, rows_multiple=1)
-    plan = loader.plan_run(dataset, buckets, steps=count, epochs=0, seed=0, shuffle=True)
-    shape = {"patch_values": model.vision.patch_values, "merge_unit": 4}
-    batches = loader.make_loader(dataset, plan, count, threads=2, **shape)
+    dataset = open_dataset(data, processor, complete=False, seed=0)
+    assert not dataset.faults, dataset.faults
+    batch = {"rows": 8, "sequence_length": 1024, "max_sequence_length": 0, "buckets": 1, "patches": 0, "supervised": 0}
+    dataset.choose_buckets(batch, model, rows_multiple=1)
+    batches = dataset.batches(dataset.plan(steps=count, epochs=0), threads=2)
     next(batches)
     first = time.perf_counter() - begun
     for _ in batches:
@@ -102,9 +99,9 @@ def deliver(folder: Path, workers: int, count: int) -> None:
     print(f"{len(dataset.examples):,} records of {len(data['mixture'])} sources: first batch after {first:.1f} s")
     print(f"{count - 1} more batches in {seconds:.1f} s")
     print(f"memory: main process {resident('self') / 2**20:,.0f} MB")
-    for process in dataset.pictures.processes():
+    for process in dataset.images.processes():
         print(f"        worker {resident(process) / 2**20:,.0f} MB")
-    dataset.pictures.close()
+    dataset.close()
 
 
 def resident(process: int | str) -> int:

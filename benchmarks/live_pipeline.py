@@ -2,7 +2,7 @@
 
     make quickstart && .venv/bin/python benchmarks/live_pipeline.py
 
-Trains the quickstart's model on the quickstart's corpus in turns: --steps steps whose pictures are read, decoded, laid
+Trains the quickstart's model on the quickstart's corpus in turns: --steps steps whose images are read, decoded, laid
 out and sent while training runs, none of them seen before, then as many on batches that were loaded before the clock
 started. Prints steps a second of each turn, medians, and their ratio.
 """
@@ -20,11 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from configs.quickstart import get_config  # noqa: E402
-from data_pipeline import loader  # noqa: E402
-from data_pipeline.ledger import Ledger  # noqa: E402
+from data_pipeline.dataset import open_dataset  # noqa: E402
 from vlm_jax.checkpoint import description, hf_folder  # noqa: E402
 from vlm_jax.parallel import mesh as meshes  # noqa: E402
-from vlm_jax.processing.rows import batch_shapes  # noqa: E402
 from vlm_jax.training.trainer import Trainer  # noqa: E402
 
 
@@ -35,36 +33,35 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default: threads)")
     given = parser.parse_args()
     config = get_config()
-    config.data.workers, config.data.cache_mb = given.workers, 0  # nothing is kept: every picture is decoded anew
+    config.data.workers, config.data.cache_mb = given.workers, 0  # nothing is kept: every image is decoded anew
     base = Path(config.model.path)
     model = description.read_config(base)
     processor = description.read_processor(
         base, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
     )
-    data, faults = loader.open_dataset(config.data.to_dict(), processor, ledger=Ledger(), complete=True, seed=0)
-    if faults:
-        sys.exit("\n".join(faults))
-    (bucket,) = loader.row_buckets(data, config.batch.to_dict(), model, rows_multiple=1)
+    data = open_dataset(config.data.to_dict(), processor, seed=0)
+    if data.faults:
+        sys.exit("\n".join(data.faults))
+    (bucket,) = data.choose_buckets(config.batch.to_dict(), model, rows_multiple=1)
     count = given.turns * given.steps
-    plan = loader.plan_run(data, [bucket], steps=2 * count, epochs=0, seed=0, shuffle=True)
-    shape = {"patch_values": model.vision.patch_values, "merge_unit": processor.images.merge_size**2}
-    live = loader.make_loader(data, plan, 2 * count, **shape, threads=config.data.threads)
+    plan = data.plan(steps=2 * count, epochs=0)
+    live = data.batches(plan, threads=config.data.threads)
     trainer = Trainer(config, model, meshes.make_mesh(meshes.MeshShape(), jax.devices()[:1]), 2 * count)
-    step = trainer.compile(batch_shapes(bucket.rows, bucket.size, **shape))
+    step = trainer.compile(data.batch_shapes()[0])
     state = trainer.start(hf_folder.read_parameters(base, model, place=trainer.place))
 
     def turn(batches, state):
         """Steps a second, and the state after them; as the training loop, one step is under way while one is read."""
-        trainable, moments, frozen = state
+        trainable, optimizer_state, frozen = state
         begun, pending = time.perf_counter(), None
         for host in batches:
             batch = meshes.to_devices(host, trainer.mesh)
-            trainable, moments, metrics = step(trainable, moments, frozen, batch, np.int32(0))
+            trainable, optimizer_state, metrics = step(trainable, optimizer_state, frozen, batch, np.int32(0))
             if pending is not None:
                 float(pending["loss"])
             pending = metrics
         float(pending["loss"])
-        return len(batches) / (time.perf_counter() - begun), (trainable, moments, frozen)
+        return len(batches) / (time.perf_counter() - begun), (trainable, optimizer_state, frozen)
 
     class Taking:
         """The next batches of the live pipeline, one by one."""
@@ -84,7 +81,7 @@ def main() -> None:
         rate, state = turn(held, state)
         rates["held"].append(rate)
         print(f"turn {number + 1}: live {rates['live'][-1]:.2f}, held {rate:.2f} steps/s", flush=True)
-    data.pictures.close()
+    data.images.close()
     live, held = (statistics.median(rates[name]) for name in ("live", "held"))
     print(f"medians: live {live:.2f}, held in memory {held:.2f} steps/s, ratio {live / held:.3f}")
 

@@ -1,4 +1,4 @@
-"""The quickstart with several seeds: other pictures, another order of training, one table.
+"""The quickstart with several seeds: other images, another order of training, one table.
 
     .venv/bin/python benchmarks/quickstart_seeds.py --seeds=0,1,2
 
@@ -33,11 +33,11 @@ def main() -> None:
             part = after["by"]["split"][split]
             rows.setdefault(name, []).append((part["baseline"]["mean"], part["mean"]))
             sizes[name] = part["n"]
-        rows.setdefault("wrong pictures", []).append((swapped["majority"], swapped["mean"]))
-        sizes["wrong pictures"] = swapped["n"]
+        rows.setdefault("wrong images", []).append((swapped["majority"], swapped["mean"]))
+        sizes["wrong images"] = swapped["n"]
     print(f"seeds {given.seeds}; share of right answers before → after, each seed, then the mean after")
     for name, pairs in rows.items():
-        first = "blind" if name == "wrong pictures" else "before"
+        first = "blind" if name == "wrong images" else "before"
         each = "   ".join(f"{before:.1%} → {after:.1%}" for before, after in pairs)
         mean = statistics.mean(after for _, after in pairs)
         print(f"{name:15} n {sizes[name]:4}   {first:6} {each}   mean {mean:.1%}")

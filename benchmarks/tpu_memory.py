@@ -4,7 +4,7 @@
 
 Each line is one call of `scripts/compile_check.py`; it takes minutes, and lines that are in the output folder are not
 compiled again. The rows are 2,048 tokens and 4,608 patch slots (1,152 image tokens); bfloat16, float32 masters and
-moments of what trains. Sizes are GiB (2³⁰ bytes) a chip.
+optimizer state of what trains. Sizes are GiB (2³⁰ bytes) a chip.
 """
 
 import argparse

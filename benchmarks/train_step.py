@@ -1,9 +1,9 @@
-"""A training step against transformers (and peft) in PyTorch: the same weights, the same conversations and pictures.
+"""A training step against transformers (and peft) in PyTorch: the same weights, the same conversations and images.
 
     .venv/bin/python benchmarks/train_step.py                  # 5 M and 100 M parameters on the CPU
     .venv/bin/python benchmarks/train_step.py --device=gpu     # 3 B: full, LoRA and QLoRA, on one NVIDIA GPU
 
-A step is forward, backward, clipping and AdamW. Pictures are processed and batches laid out before the clock runs, on
+A step is forward, backward, clipping and AdamW. Images are processed and batches laid out before the clock runs, on
 both sides; moving a batch to the device is timed. transformers gets what its processor makes with padding (on a GPU
 also all samples in one row, if it can), under whichever of its attentions is fastest; vlm_jax gets packed rows, as many
 batches. Both checkpoint every layer, or neither. Each side runs in a process of its own, and alone: the other's is
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="a turn (default: 4; on a GPU 8)")
     parser.add_argument("--rounds", type=int, default=3, help="the sides alternate on a CPU (default: %(default)s)")
     parser.add_argument("--turns", type=int, help="through the data, in a round (default: 2; on a GPU 5)")
-    parser.add_argument("--visual_tokens", type=int, help="of a picture at most (default: 256; on a GPU 1024)")
+    parser.add_argument("--visual_tokens", type=int, help="of an image at most (default: 256; on a GPU 1024)")
     parser.add_argument("--remat", choices=("none", "full"), help="of both sides (default: none; on a GPU full)")
     parser.add_argument("--allocators", help="on a CPU, with commas between (default: all that are installed)")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What both sides of `train_step.py` are given: shapes of models, conversations with pictures, and the settings.
+"""What both sides of `train_step.py` are given: shapes of models, conversations with images, and the settings.
 
 Needs neither JAX's devices nor PyTorch, so that each side's process loads only its own.
 """
@@ -19,7 +19,7 @@ from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.rows import Example
 
 BASE = Path(__file__).resolve().parents[1] / "vlm_jax" / "assets" / "tiny_base"
-"""Lends its tokenizer and the rules for pictures; its weights are not used."""
+"""Lends its tokenizer and the rules for images; its weights are not used."""
 
 LEARNING_RATE, BETAS, EPSILON, CLIP_NORM = 1e-4, (0.9, 0.95), 1e-8, 1.0
 """AdamW without weight decay at a constant rate, behind a clip of the global norm."""
@@ -27,7 +27,7 @@ LORA_RANK, LORA_ALPHA = 16, 32.0
 """Adapters on every linear layer of the decoder, without dropout."""
 
 WORDS = ("red", "blue", "green", "large", "small", "near", "far", "round", "left", "right")
-QUESTION = "Look at the picture and describe in your own words what there is to see"
+QUESTION = "Look at the image and describe in your own words what there is to see"
 _NORMAL = statistics.NormalDist()
 
 
@@ -129,29 +129,29 @@ def processor_of(settings: Settings) -> Processor:
 
 
 def conversations(settings: Settings) -> Iterator[list[dict]]:
-    """The data: one turn each, with pictures as they come out of a camera or a screenshot.
+    """The data: one turn each, with images as they come out of a camera or a screenshot.
 
-    ragged: one sample in ten has no picture, one in twenty two, the others one. Sides follow an area between 80² and
+    ragged: one sample in ten has no image, one in twenty two, the others one. Sides follow an area between 80² and
     1,000² pixels (log-uniform) and a log-normal aspect ratio; answers are log-normal, from a word to some hundred
     (median 30, sigma 1.2), as in instruction data that mixes short answers to questions with descriptions.
     mixed: in about the proportions of LLaVA-1.5's mixture: two thirds short answers (1 to 5 words) and a quarter
-    descriptions (60 to 250) about a picture as above, the rest long texts without one (300 to 1,000 words).
-    equal: a picture of 336 × 336 pixels and an answer of 40 words in each.
+    descriptions (60 to 250) about an image as above, the rest long texts without one (300 to 1,000 words).
+    equal: an image of 336 × 336 pixels and an answer of 40 words in each.
 
     Everything is drawn from equal parts of its distribution, so that few samples are spread as many would be.
     """
     rng, chooser = np.random.default_rng(0), random.Random(0)
     count = settings.samples * settings.steps
     drawn = {"equal": _equal, "mixed": _mixed, "ragged": _ragged}[settings.lengths]
-    pictures, words = zip(*map(drawn, _shares(rng, count), _shares(rng, count)), strict=True)
-    sides = map(_sides, _shares(rng, sum(pictures)), _shares(rng, sum(pictures)))
-    for shown, length in zip(pictures, words, strict=True):
+    images, words = zip(*map(drawn, _shares(rng, count), _shares(rng, count)), strict=True)
+    sides = map(_sides, _shares(rng, sum(images)), _shares(rng, sum(images)))
+    for shown, length in zip(images, words, strict=True):
         held = [(336, 336) if settings.lengths == "equal" else next(sides) for _ in range(shown)]
         yield [
             {
                 "role": "user",
                 "content": [
-                    *({"type": "image", "image": _picture(rng, side)} for side in held),
+                    *({"type": "image", "image": _image(rng, side)} for side in held),
                     {"type": "text", "text": QUESTION},
                 ],
             },
@@ -166,7 +166,7 @@ def _shares(rng: np.random.Generator, count: int) -> list[float]:
 
 
 def _ragged(kind: float, length: float) -> tuple[int, int]:
-    """Pictures and words of a sample, from shares of their distributions."""
+    """Images and words of a sample, from shares of their distributions."""
     words = round(30 * np.exp(1.2 * _NORMAL.inv_cdf(length)))
     return 0 if kind < 0.1 else 1 if kind < 0.95 else 2, min(max(1, words), 400)
 
@@ -187,12 +187,12 @@ def _some(chooser: random.Random, count: int) -> list[str]:
 
 
 def _sides(area: float, ratio: float) -> tuple[int, int]:
-    """Of a picture, from shares of the two distributions."""
+    """Of an image, from shares of the two distributions."""
     pixels, aspect = 80**2 * (1000 / 80) ** (2 * area), np.exp(0.4 * _NORMAL.inv_cdf(ratio))
     return max(60, int((pixels * aspect) ** 0.5)), max(60, int((pixels / aspect) ** 0.5))
 
 
-def _picture(rng: np.random.Generator, sides: tuple[int, int]) -> PIL.Image.Image:
+def _image(rng: np.random.Generator, sides: tuple[int, int]) -> PIL.Image.Image:
     coarse = PIL.Image.fromarray(rng.integers(0, 256, (12, 12, 3)).astype(np.uint8))
     return coarse.resize(sides, PIL.Image.Resampling.BICUBIC)
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipeline.mixture import Mixture, Part
+from data_pipeline.mixture import Mixture, Share
 from data_pipeline.packing import Bucket, Plan, as_array
 from train_step_data import (
     BETAS,
@@ -27,10 +27,10 @@ from vlm_jax.checkpoint import hf_folder
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import abstract_parameters, multiplications
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import Example, Size, assemble, stack
+from vlm_jax.processing.rows import Batch, Example, RowSpec, Size, assemble, stack
 from vlm_jax.training.config import default_config
 from vlm_jax.training.flops import peak_flops, step_flops
-from vlm_jax.training.trainer import Trainer, written_out
+from vlm_jax.training.trainer import Trainer, unrolled
 
 
 class Side:
@@ -62,7 +62,7 @@ class Side:
         config = default_config()
         config.model.path, config.data.path = "benchmark", "benchmark"
         config.train.remat = remat(settings)
-        config.optimizer.update(learning_rate=LEARNING_RATE, warmup=0.0, final=1.0, weight_decay=0.0)
+        config.optimizer.update(learning_rate=LEARNING_RATE, warmup_fraction=0.0, end_lr_fraction=1.0, weight_decay=0.0)
         config.optimizer.update(b1=BETAS[0], b2=BETAS[1], eps=EPSILON, clip_norm=CLIP_NORM)
         if settings.mode != "full":
             config.lora.update(rank=LORA_RANK, alpha=LORA_ALPHA)
@@ -71,15 +71,14 @@ class Side:
         mesh = meshes.make_mesh(meshes.MeshShape(fsdp=-1, data=1), devices)
         self.trainer = Trainer(config, self.model, mesh, len(self.batches))
         self.state = self.trainer.start(self._parameters(settings))
-        shapes = {name: (array.shape, array.dtype) for name, array in self.batches[0].items()}
         begun = time.perf_counter()
-        self.step = self.trainer.compile(shapes)
+        self.step = self.trainer.compile(self.batches[0])
         self.compiling = time.perf_counter() - begun
 
-    def _batch(self, rows: list[list[Example]]) -> dict[str, np.ndarray]:
+    def _batch(self, rows: list[list[Example]]) -> Batch:
         vision = self.model.vision
-        shape = {"patch_values": vision.patch_values, "merge_unit": vision.merge_unit}
-        return stack([assemble(row, self.bucket.size, **shape) for row in rows])
+        spec = RowSpec(self.bucket.size, vision.patch_dim, vision.patches_per_token)
+        return stack([assemble(row, spec) for row in rows])
 
     def _parameters(self, settings: Settings) -> dict[str, jax.Array]:
         place = self.trainer.place
@@ -99,10 +98,10 @@ class Side:
         return self.orders[0], [float(loss) for loss in found]
 
     def _one(self, number: int) -> dict[str, jax.Array]:
-        trainable, moments, frozen = self.state
+        trainable, optimizer_state, frozen = self.state
         batch = meshes.to_devices(self.batches[number], self.trainer.mesh)
-        trainable, moments, metrics = self.step(trainable, moments, frozen, batch, np.int32(number))
-        self.state = trainable, moments, frozen
+        trainable, optimizer_state, metrics = self.step(trainable, optimizer_state, frozen, batch, np.int32(number))
+        self.state = trainable, optimizer_state, frozen
         return metrics
 
     def turn(self) -> float:
@@ -117,8 +116,8 @@ class Side:
         selection, trainer = self.trainer.selection, self.trainer
         flops = step_flops(self.model, selection.trainable, selection.attach)
         rows, size = self.bucket.rows, self.bucket.size
-        tokens = sum(int((batch["segment_ids"] > 0).sum()) for batch in self.batches)
-        patches = sum(int((batch["image_ids"] > 0).sum()) for batch in self.batches)
+        tokens = sum(int((batch.segment_ids > 0).sum()) for batch in self.batches)
+        patches = sum(int((batch.image_ids > 0).sum()) for batch in self.batches)
         room = len(self.batches) * rows
         device = jax.devices()[0]
         memory = device.memory_stats() or {}
@@ -152,7 +151,7 @@ def remat(settings: Settings) -> str:
 def slot_costs(settings: Settings, model: VLMConfig) -> tuple[float, float, float]:
     """Multiplications of the forward pass for a token, a patch and a supervised position, without attention's."""
     token, patch, supervised = multiplications(model)
-    if written_out(remat(settings), model, settings.device):  # the last MLP answers where something is supervised alone
+    if unrolled(remat(settings), model, settings.device):  # the last MLP answers where something is supervised alone
         mlp = 3 * model.decoder.hidden * model.decoder.mlp
         token, supervised = token - mlp, supervised + mlp
     return token, patch, supervised
@@ -189,7 +188,7 @@ def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: 
     def planned(tokens: int, patches: int, supervised: int) -> list | None:
         bucket = Bucket(rows, Size(tokens, patches, supervised))
         plan = Plan(
-            Mixture([Part("all", len(held))], seed=0).take,
+            Mixture([Share("all", len(held))], seed=0).take,
             lambda places: sizes[places[:, 1]],
             [bucket],
             seed=0,

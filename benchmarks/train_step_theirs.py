@@ -76,13 +76,13 @@ class Side:
         ]
 
     def _images(self) -> list[dict[str, torch.Tensor]]:
-        """Pictures of each sample as transformers' own processor makes them."""
+        """Images of each sample as transformers' own processor makes them."""
         pixels = 28 * 28
         make = Qwen2VLImageProcessorPil(min_pixels=4 * pixels, max_pixels=self.settings.visual_tokens * pixels)
         found = []
         for messages in conversations(self.settings):
-            pictures = [part["image"] for part in messages[0]["content"] if part["type"] == "image"]
-            found.append(dict(make(images=pictures, return_tensors="pt")) if pictures else {})
+            images = [part["image"] for part in messages[0]["content"] if part["type"] == "image"]
+            found.append(dict(make(images=images, return_tensors="pt")) if images else {})
         return found
 
     def _model(self):
@@ -131,9 +131,9 @@ class Side:
             # transformers tells packed samples apart by the first of four rows of positions.
             batch["position_ids"] = torch.cat([text[None], axes])[:, None]
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).int()
-        pictures = [self.images[number] for number in numbers if self.images[number]]
-        if pictures:
-            batch |= {name: torch.cat([one[name] for one in pictures]) for name in pictures[0]}
+        images = [self.images[number] for number in numbers if self.images[number]]
+        if images:
+            batch |= {name: torch.cat([one[name] for one in images]) for name in images[0]}
         return batch
 
     def _fastest(self) -> str:

@@ -18,13 +18,13 @@ def get_config():
     config.data.path = "runs/quickstart/objects/train.jsonl,runs/quickstart/scenes/drill.jsonl"
     # Small batches: what is short here is steps, and each token costs the same.
     config.batch.rows = 6
-    config.batch.tokens = 256
+    config.batch.sequence_length = 256
     config.batch.patches = 256
     config.train.epochs = 1
     config.train.remat = "none"
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 1.7e-3
     config.optimizer.weight_decay = 0.01
-    config.optimizer.warmup = 0.05
+    config.optimizer.warmup_fraction = 0.05
     config.checkpoint.every = 100
     return config

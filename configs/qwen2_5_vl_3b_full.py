@@ -15,10 +15,10 @@ def get_config():
     config.model.path = "Qwen/Qwen2.5-VL-3B-Instruct"
     config.model.max_visual_tokens = 1024
     config.batch.rows = 8
-    config.batch.tokens = 2048
+    config.batch.sequence_length = 2048
     config.train.epochs = 1
     config.mesh.data = 1
     config.mesh.fsdp = -1
     config.optimizer.learning_rate = 1e-5
-    config.optimizer.warmup = 0.03
+    config.optimizer.warmup_fraction = 0.03
     return config

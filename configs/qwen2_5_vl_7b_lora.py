@@ -14,11 +14,11 @@ def get_config():
     config = default_config()
     config.model.path = "Qwen/Qwen2.5-VL-7B-Instruct"
     config.model.max_visual_tokens = 1024
-    config.batch.tokens = 2048
+    config.batch.sequence_length = 2048
     config.train.epochs = 1
     config.lora.rank = 16
     config.lora.alpha = 32.0
     config.lora.dropout = 0.05
     config.optimizer.learning_rate = 1e-4
-    config.optimizer.warmup = 0.03
+    config.optimizer.warmup_fraction = 0.03
     return config

@@ -4,8 +4,8 @@
         --config.data.path=llava_instruct_150k.json --config.data.image_root=coco/train2017
 
 LLaVA's two stages in one run: for a fifth of the steps the connector alone learns at 1e-3 (LLaVA-1.5's rate), then
-adapters on all of the decoder's layers learn with it. A picture is up to four tiles of 729 patches beside the whole of
-it, so rows are long; `config.assemble.pictures=squash` takes 729 tokens a picture instead.
+adapters on all of the decoder's layers learn with it. An image is up to four tiles of 729 patches beside the whole of
+it, so rows are long; `config.assemble.image_mode=squash` takes 729 tokens an image instead.
 """
 
 from vlm_jax.training.config import default_config
@@ -15,18 +15,18 @@ def get_config():
     config = default_config()
     config.assemble.encoder = "google/siglip-so400m-patch14-384"
     config.assemble.decoder = "Qwen/Qwen2.5-3B-Instruct"
-    config.assemble.pictures = "anyres"
+    config.assemble.image_mode = "anyres"
     config.assemble.tiles = 4
     config.model.max_visual_tokens = 4096
-    config.batch.tokens = 8192
+    config.batch.sequence_length = 8192
     config.lora.rank = 64
     config.lora.alpha = 128.0
     config.lora.targets = "attention+mlp"
     config.lora.dropout = 0.05
     config.train.first.share = 0.2
-    config.train.first.what = "connector"
+    config.train.first.trainable = "connector"
     config.train.first.learning_rate = 1e-3
-    config.train.what = "adapter+connector"
+    config.train.trainable = "adapter+connector"
     config.train.epochs = 1
     config.optimizer.learning_rate = 1e-4
     return config

@@ -76,7 +76,7 @@ def choose_buckets(
     fit = lengths[-1]
     trial = _Trial(sizes[sizes[:, 0] <= fit], every[every[:, 0] <= fit], block_slots, costs, (patches, supervised))
     chosen, cost = trial.sizes(lengths)
-    while len(lengths) < count and trial.pictures:
+    while len(lengths) < count and trial.images:
         lengths = [tokens, *lengths]
         more, lower = trial.sizes(lengths)
         if lower > _WORTH * cost:
@@ -107,7 +107,7 @@ class _Trial:
         self._sample = sizes[:: max(1, -(-len(sizes) // _TRIED))]
         self._block, self._given = block_slots, given
         self._costs = np.array(dataclasses.astuple(costs))
-        self.pictures = bool(len(every)) and bool(every[:, 1].any())
+        self.images = bool(len(every)) and bool(every[:, 1].any())
 
     def sizes(self, lengths: Sequence[int]) -> tuple[list[Size], float]:
         """Rows of these lengths, shortest first, and the cost of the sample in them."""
@@ -122,7 +122,7 @@ class _Trial:
         if not held or len(slots) > 1:
             slots[-1] = max(slots[0], slots[-1], self._blocks(float(largest[1])))
         best = self._cost(lengths, slots)
-        for _ in range(_ROUNDS if self.pictures else 0):
+        for _ in range(_ROUNDS if self.images else 0):
             before = best
             for number, length in reversed(list(enumerate(lengths))):
                 if held and number == 0:

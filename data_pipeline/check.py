@@ -1,15 +1,18 @@
-"""Every image of a data set opened once before the first step, so that all faults are known together.
+"""Every image of a data set looked at once before the first step, so that all faults are known together.
 
-Returns the sizes that packing is planned with. Opening itself is `vlm_jax.processing.images.open_image`, the same
-function that training uses; the records come from `data_pipeline.sources`.
+Returns the sizes that packing is planned with. Opening itself is `vlm_jax.processing.images.with_image`, the same
+function that training uses; the records come from `data_pipeline.sources`. What was found out is kept in an
+`ImageCache`, and the hosts of a pod divide the images among them.
 """
 
+import dataclasses
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import PIL.Image
 from PIL.ExifTags import Base as ExifTag
 
@@ -17,6 +20,7 @@ from data_pipeline.records import Record, images_of
 from data_pipeline.sources.containers import did_you_mean
 from vlm_jax import locations
 from vlm_jax.errors import InputError
+from vlm_jax.processing.image_cache import NO_CACHE, ImageCache, ImageFacts, key_of, settled
 from vlm_jax.processing.images import MAX_ASPECT, describe, header, refuse_animation, with_image
 
 _NAMED_RECORDS = 3
@@ -25,8 +29,30 @@ _MISSING = "no such image; correct the path or the image root"
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """How processes divide work that all of them need the result of.
+
+    Attributes:
+      total: adds up arrays of one shape over all processes; called by all of them, in the same order.
+    """
+
+    index: int = 0
+    count: int = 1
+    total: Callable[[np.ndarray], np.ndarray] = lambda array: array
+
+
+ALONE = Division()
+"""Of a process that does all of it."""
+
+
 def check_images(
-    records: Iterable[Record], *, decode: bool = True, threads: int = min(16, os.cpu_count() or 1)
+    records: Iterable[Record],
+    *,
+    decode: bool = True,
+    threads: int = min(16, os.cpu_count() or 1),
+    cache: ImageCache = NO_CACHE,
+    division: Division = ALONE,
 ) -> tuple[dict[str | bytes, tuple[int, int]], list[str]]:
     """Checks each distinct image once: that it is there, opens, and is of a shape the model takes.
 
@@ -35,6 +61,9 @@ def check_images(
       decode: decode all pixels, which finds truncated files. Without it no more is read than the upright size needs:
         a header for most formats, all of a PNG, whose EXIF may follow the pixels.
       threads: images opened at the same time; each holds one decoded image in memory.
+      cache: an image that it knows and whose file has not changed is not opened.
+      division: of the images among processes, which must all have the same records. An image that one of them finds
+        faulty is looked at by all, so that all say the same.
 
     Returns:
       Path (or the bytes of an embedded image) to (width, height) in pixels, upright by EXIF, of the images in order;
@@ -44,28 +73,69 @@ def check_images(
     for record in records:
         for image in dict.fromkeys(images_of(record)):
             uses.setdefault(image, []).append(record.where or f"record {record.id!r}")
+    images = list(uses)
+    looked_at = _look_at(images[division.index :: division.count], decode, threads, cache)
+    found = np.zeros((len(images), 2), np.int64)
+    for place, result in zip(range(division.index, len(images), division.count), looked_at, strict=True):
+        found[place] = (0, 0) if isinstance(result, str) else result
+    found = division.total(found)
+    reasons = dict(zip(images[division.index :: division.count], looked_at, strict=True))
+    others = [image for image, size in zip(images, found, strict=True) if not size.any() and image not in reasons]
+    reasons |= dict(zip(others, _look_at(others, decode, threads, cache), strict=True))
 
     sizes: dict[str | bytes, tuple[int, int]] = {}
     faults: list[str] = []
-    # The filter is one for all threads, so it is set around them: a decompression bomb is a fault, not a warning.
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-        for image, result in zip(uses, pool.map(lambda image: _check(image, decode), uses), strict=True):
-            if isinstance(result, str):
-                if result.endswith(_MISSING) and len(faults) < _SUGGESTIONS:
-                    result += did_you_mean(image)
-                faults.append(f"{result} (used by {_some(uses[image])})")
-            else:
-                sizes[image] = result
+    for image, (width, height) in zip(images, found.tolist(), strict=True):
+        reason = reasons.get(image)
+        if width or not isinstance(reason, str):  # another process may have had trouble that this one has not
+            sizes[image] = (width, height) if width else reason
+            continue
+        if reason.endswith(_MISSING) and len(faults) < _SUGGESTIONS:
+            reason += did_you_mean(image)
+        faults.append(f"{reason} (used by {_some(uses[image])})")
     return sizes, faults
 
 
-def _check(image: str | bytes, decode: bool) -> tuple[int, int] | str:
+def _look_at(
+    images: Sequence[str | bytes], decode: bool, threads: int, cache: ImageCache
+) -> list[tuple[int, int] | str]:
+    """The upright size of each, or its fault as `file: reason`."""
+    keys = [key_of(image) for image in images]
+    known = cache.known(key for key in keys if key is not None)
+    fresh: dict[str, ImageFacts] = {}
+
+    def look(image: str | bytes, key: str | None) -> tuple[int, int] | str:
+        result = _examine(image, decode, known.get(key) if key is not None else None)
+        if isinstance(result, str):
+            return result
+        if result.facts is not None and key is not None:
+            fresh[key] = result.facts
+        return result.size
+
+    # The filter is one for all threads, so it is set around them: a decompression bomb is a fault, not a warning.
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        looked_at = list(pool.map(look, images, keys))
+    cache.keep(fresh)
+    return looked_at
+
+
+@dataclasses.dataclass(frozen=True)
+class _Examined:
+    size: tuple[int, int]
+    facts: ImageFacts | None = None
+    """To be kept; None where that is known already, or the file may still change."""
+
+
+def _examine(image: str | bytes, decode: bool, known: ImageFacts | None) -> _Examined | str:
     """The upright size, or the fault as `file: reason`."""
     name = f"embedded image of {len(image)} bytes" if isinstance(image, bytes) else image
     try:
         if isinstance(image, str) and (reason := _not_a_file(image)):
             return f"{name}: {reason}"
+        stamp, modified = locations.stamp(image) if isinstance(image, str) else ("", 0.0)
+        if known and known.size and known.stamp == stamp and (known.decoded or not decode):
+            return _Examined(known.size)
         content = locations.read_bytes(image) if isinstance(image, str) and locations.is_remote(image) else image
         width, height = with_image(content, lambda image: image.size) if decode else _header_size(content)
     except InputError as error:
@@ -78,7 +148,8 @@ def _check(image: str | bytes, decode: bool) -> tuple[int, int] | str:
         return f"{name}: cannot be opened as an image ({' '.join(reason.split())})"
     if max(width, height) > MAX_ASPECT * min(width, height):
         return f"{name}: is {width}x{height} pixels; one side may be at most {MAX_ASPECT} times the other: crop it"
-    return width, height
+    lasts = isinstance(image, bytes) or (bool(stamp) and settled(modified))
+    return _Examined((width, height), ImageFacts(stamp, (width, height), decode) if lasts else None)
 
 
 def _not_a_file(path: str) -> str | None:

@@ -1,7 +1,7 @@
 """Which records a run learns from, in little: enough to tell a person what was added, removed or changed since.
 
-At most `MOST` records are written down, each by its id and a short digest of its words and its pictures' names. Whether
-the data differ at all is for `loader.fingerprint` to say.
+At most `MOST` records are written down, each by its id and a short digest of its words and its images' names. Whether
+the data differ at all is for `dataset.Dataset.fingerprint` to say.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from data_pipeline.examples import Part
+from data_pipeline.parts import Part
 from data_pipeline.records import Record
 from vlm_jax import locations
 from vlm_jax.errors import InputError
@@ -71,7 +71,7 @@ def differences(
         told += [_named(kind, ids) for kind, ids in kinds.items() if ids]
         if not any(kinds.values()) and list(then) != list(here):
             told.append("the same records in another order")
-    return told or ["the same records; their pictures, or a part's weight, seed or visual tokens, are others"]
+    return told or ["the same records; their images, or a part's weight, seed or visual tokens, are others"]
 
 
 def _named(kind: str, ids: Sequence[str]) -> str:

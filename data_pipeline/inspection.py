@@ -1,4 +1,4 @@
-"""What a person wants to know of their data before training on it, as text: lengths, pictures, batches, what is lost.
+"""What a person wants to know of their data before training on it, as text: lengths, images, batches, what is lost.
 
 Measuring is `examples`', shapes and plans of batches are `packing`'s.
 """
@@ -9,18 +9,18 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline import loader
-from data_pipeline.examples import UNKNOWN
+from data_pipeline.dataset import Dataset, remedy
 from data_pipeline.ledger import DROPPED, UNUSABLE
+from data_pipeline.measure import UNKNOWN
 from data_pipeline.packing import Bucket, Plan, Planned, unused_shares
 from vlm_jax.fault_list import shortened
 from vlm_jax.processing import images
 
 _BAR = 40  # characters of the longest bar
-_LARGE = 50_000_000  # pixels, from which on a picture's memory is told
+_LARGE = 50_000_000  # pixels, from which on an image's memory is told
 
 
-def summary(dataset: loader.Dataset, plan: Plan, steps: int) -> str:
+def summary(dataset: Dataset, plan: Plan, steps: int) -> str:
     """The data of a run in the few lines that training begins with; where not all is measured, of what is."""
     examples = dataset.examples
     measured, used, visual = _measured(dataset)
@@ -29,14 +29,14 @@ def summary(dataset: loader.Dataset, plan: Plan, steps: int) -> str:
     lines = [
         f"{len(examples):,} examples"
         + (f" in {len(examples.parts)} parts" if len(examples.parts) > 1 else "")
-        + f", {len(examples.picture_sizes):,} pictures, {used[:, 0].sum():,} tokens{sample}; {steps:,} steps",
+        + f", {len(examples.image_sizes):,} images, {used[:, 0].sum():,} tokens{sample}; {steps:,} steps",
         f"  tokens an example {_spark(used[:, 0])}",
     ]
-    if examples.picture_sizes:
+    if examples.image_sizes:
         lines.append(f"  visual tokens     {_spark(visual[visual > 0])}")
         given, seen, smaller = _resolution(dataset)
-        lines.append(f"  pictures of {given} pixels a side are seen at {seen} (medians); {smaller:.0%} are scaled down")
-        lines += _large(examples.picture_sizes.values())
+        lines.append(f"  images of {given} pixels a side are seen at {seen} (medians); {smaller:.0%} are scaled down")
+        lines += _large(examples.image_sizes.values())
     lines += _batches(dataset, plan.buckets, planned[:steps])
     if len(planned) < steps:
         lines[-1] += f" (of the first {len(planned):,} batches)"
@@ -47,54 +47,54 @@ def summary(dataset: loader.Dataset, plan: Plan, steps: int) -> str:
 
 
 def _large(sizes: Iterable[tuple[int, int]]) -> list[str]:
-    """A line on what pictures take while they are decoded, where that is felt."""
+    """A line on what images take while they are decoded, where that is felt."""
     width, height = max(sizes, key=math.prod)
     if width * height < _LARGE:
         return []
     memory = images.BYTES_A_PIXEL * width * height / 1e9
     together = max(1, images.AT_ONCE // (width * height))
-    return [
-        f"  the largest picture is {width:,} × {height:,}: {memory:.1f} GB while it is decoded, {together} at a time"
-    ]
+    return [f"  the largest image is {width:,} × {height:,}: {memory:.1f} GB while it is decoded, {together} at a time"]
 
 
-def report(dataset: loader.Dataset, buckets: Sequence[Bucket], config: ConfigDict) -> str:
+def report(dataset: Dataset, config: ConfigDict) -> str:
     """Counts, histograms, batches and losses of a data set whose buckets are chosen."""
     examples = dataset.examples
     measured, used, visual = _measured(dataset)
     lines = [
         f"examples   {len(examples):,}" + ("" if dataset.complete else f", of which {len(measured):,} were measured"),
-        f"pictures   {len(examples.picture_sizes):,}",
+        f"images   {len(examples.image_sizes):,}",
         f"tokens     {used[:, 0].sum():,}, of which {visual.sum():,} are visual",
     ]
-    for share, part, held in zip(dataset.mixture.parts, examples.parts, examples.sizes, strict=True):
-        if len(examples.parts) > 1:
-            lines.append(f"  part {share.name}: {len(held):,} examples, weight {share.weight:g}, {part.name}")
+    if len(dataset.parts) > 1:
+        lines += [
+            f"  part {part.share.name}: {len(part.source):,} examples, weight {part.share.weight:g}, {part.name}"
+            for part in dataset.parts
+        ]
     lines += ["", "tokens an example", *histogram(used[:, 0])]
-    if examples.picture_sizes:
-        lines += ["", "visual tokens an example with pictures", *histogram(visual[visual > 0])]
+    if examples.image_sizes:
+        lines += ["", "visual tokens an example with images", *histogram(visual[visual > 0])]
         given, seen, smaller = _resolution(dataset)
         lines += [
             "",
-            f"resolution: pictures have {given} pixels a side (median, of squares of their area) and are seen at "
+            f"resolution: images have {given} pixels a side (median, of squares of their area) and are seen at "
             f"{seen}; {smaller:.0%} are scaled down by more than a tenth of their area",
         ]
     plan = Plan(
         dataset.mixture.take,
         examples.measure_or_stop,
-        buckets,
+        dataset.buckets,
         seed=config.train.seed,
         shuffle=config.data.shuffle,
         examples=dataset.mixture.examples if dataset.complete else dataset.sample,
     )
     lines += ["", "batches"]
     planned = [plan[number] for number in range(len(plan))]
-    lines += _batches(dataset, buckets, planned)
+    lines += _batches(dataset, dataset.buckets, planned)
     lines.append(f"  {_epoch(dataset, planned)}")
     lines += ["", f"left out or changed: {dataset.ledger.summary() or 'nothing'}"]
     lines += [f"  {reason}" for reason in shortened(dataset.ledger.reasons(), shown=3)]
     if (dropped := sum(dataset.ledger.counts[DROPPED, kind] for kind in UNUSABLE)) and config.data.on_error == "stop":
-        lines.append(f"  {loader.remedy(dropped)}")
+        lines.append(f"  {remedy(dropped)}")
     if dataset.ledger.summary() and (config.data.too_large == "error" or config.data.on_error == "stop"):
         lines.append(
             f"with data.on_error={config.data.on_error} and data.too_large={config.data.too_large}, training stops at "
@@ -130,7 +130,7 @@ def _spark(values: np.ndarray) -> str:
     return f"{values.min():,} {bars} {values.max():,}, median {np.median(values):,.0f}"
 
 
-def _measured(dataset: loader.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _measured(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sizes of what was measured and of what of it is used, and the visual tokens of that."""
     sizes = np.concatenate(dataset.examples.sizes)
     measured = sizes[sizes[:, 0] != UNKNOWN]
@@ -138,10 +138,10 @@ def _measured(dataset: loader.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return measured, sizes[used], np.concatenate(dataset.examples.visual)[used]
 
 
-def _resolution(dataset: loader.Dataset) -> tuple[str, str, float]:
-    """How much of the pictures' own resolution is left: sides in pixels (medians), the share that is scaled down."""
+def _resolution(dataset: Dataset) -> tuple[str, str, float]:
+    """How much of the images' own resolution is left: sides in pixels (medians), the share that is scaled down."""
     factor, tokens = dataset.examples.parts[0].processor.images.factor, dataset.examples.visual_tokens
-    sizes = dataset.examples.picture_sizes
+    sizes = dataset.examples.image_sizes
     kept = [(np.prod(sizes[key]), tokens[key] * factor**2) for key in sizes if key in tokens]
     given, seen = np.array(kept, np.float64).T
     return _side(given), _side(seen), float((seen < 0.9 * given).mean())
@@ -151,7 +151,7 @@ def _side(areas: np.ndarray) -> str:
     return f"{np.sqrt(np.median(areas)):,.0f}"
 
 
-def _epoch(dataset: loader.Dataset, planned: Sequence[Planned]) -> str:
+def _epoch(dataset: Dataset, planned: Sequence[Planned]) -> str:
     measured, used, _ = _measured(dataset)
     expected = len(dataset.examples) * len(used) / max(len(measured), 1)
     seen = sum(len(row) for batch in planned for row in batch.rows)
@@ -166,7 +166,7 @@ def _shape(bucket: Bucket) -> str:
     return f"  {bucket.rows} rows × {size.tokens:,} tokens, {size.patches:,} patches, {size.supervised:,} supervised"
 
 
-def _batches(dataset: loader.Dataset, buckets: Sequence[Bucket], planned: Sequence[Planned]) -> list[str]:
+def _batches(dataset: Dataset, buckets: Sequence[Bucket], planned: Sequence[Planned]) -> list[str]:
     counts, unused = unused_shares(buckets, planned, lambda place: dataset.examples.sizes[place[0]][place[1]])
     return [
         f"{_shape(bucket)}: {count:,} batches"

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 DROPPED, REPAIRED = "dropped", "repaired"
-UNUSABLE = ("record", "picture", "conversation", "unreadable")
+UNUSABLE = ("record", "image", "conversation", "unreadable")
 """Kinds of reason for which a record is left out whatever the sizes of rows are."""
 
 

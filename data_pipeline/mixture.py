@@ -15,8 +15,8 @@ from vlm_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """One part of a mixture.
+class Share:
+    """How much of a part is drawn, and in which order.
 
     Attributes:
       examples: how many it has.
@@ -33,41 +33,41 @@ class Part:
 class Mixture:
     """Which example stands where, endlessly: parts that end begin anew in another order."""
 
-    def __init__(self, parts: Sequence[Part], *, seed: int = 0, shuffle: bool = True):
+    def __init__(self, shares: Sequence[Share], *, seed: int = 0, shuffle: bool = True):
         """`seed` is the run's: it changes the order of all parts.
 
         Raises:
           InputError: an empty part, or a weight that is no number above 0; all such parts together.
         """
         faults = []
-        for part in parts:
-            if not part.examples:
-                faults.append(f"{part.name}: holds no examples; remove it from the mixture")
-            if not (np.isfinite(part.weight) and part.weight > 0):
-                faults.append(f"{part.name}: its weight is {part.weight}; wanted a number above 0")
-        if not parts:
+        for share in shares:
+            if not share.examples:
+                faults.append(f"{share.name}: holds no examples; remove it from the mixture")
+            if not (np.isfinite(share.weight) and share.weight > 0):
+                faults.append(f"{share.name}: its weight is {share.weight}; wanted a number above 0")
+        if not shares:
             faults.append("a mixture of no parts; name at least one")
         if faults:
             raise InputError(faults)
-        self.parts, self._seed, self._shuffle = tuple(parts), seed, shuffle
-        weights = np.array([part.weight for part in parts], np.float64)
+        self.shares, self._seed, self._shuffle = tuple(shares), seed, shuffle
+        weights = np.array([share.weight for share in shares], np.float64)
         weights /= weights.max()  # the sum of huge ones would overflow
-        self._shares = weights / weights.sum()
+        self._fractions = weights / weights.sum()
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     @property
     def examples(self) -> int:
         """How many there are in all parts together: an epoch."""
-        return sum(part.examples for part in self.parts)
+        return sum(share.examples for share in self.shares)
 
     def take(self, start: int, count: int) -> Int[np.ndarray, "count 2"]:
         """(part, index in the part) of the positions from `start`."""
         before = self._drawn(start)
         # The next draws of each part, more than can be among `count`, in the order of their turns.
-        ahead = np.ceil(count * self._shares).astype(np.int64) + len(self.parts) + 2
+        ahead = np.ceil(count * self._fractions).astype(np.int64) + len(self.shares) + 2
         part, draw = self._in_turn(before, ahead)
         chosen = np.stack([part[:count], draw[:count]], axis=1)
-        for number in range(len(self.parts)):
+        for number in range(len(self.shares)):
             mine = chosen[:, 0] == number
             chosen[mine, 1] = self._places(number, chosen[mine, 1])
         return chosen
@@ -78,38 +78,38 @@ class Mixture:
         Draw k of a part has its turn at (k + ½) / share. Whatever the start, a part is never further than its own
         number of parts away from its exact share.
         """
-        surely = np.maximum(0, np.floor((start - len(self.parts) / 2) * self._shares - 0.5)).astype(np.int64)
+        surely = np.maximum(0, np.floor((start - len(self.shares) / 2) * self._fractions - 0.5)).astype(np.int64)
         left = start - int(surely.sum())
         if left:
-            part, _ = self._in_turn(surely, np.full(len(self.parts), left))
-            surely = surely + np.bincount(part[:left], minlength=len(self.parts))
+            part, _ = self._in_turn(surely, np.full(len(self.shares), left))
+            surely = surely + np.bincount(part[:left], minlength=len(self.shares))
         return surely
 
     def _in_turn(self, before, ahead) -> tuple[np.ndarray, np.ndarray]:
-        part = np.repeat(np.arange(len(self.parts)), ahead)
+        part = np.repeat(np.arange(len(self.shares)), ahead)
         draw = np.concatenate([first + np.arange(count) for first, count in zip(before, ahead, strict=True)])
-        order = np.lexsort((part, (draw + 0.5) / self._shares[part]))
+        order = np.lexsort((part, (draw + 0.5) / self._fractions[part]))
         return part[order], draw[order]
 
     def _places(self, number: int, draws: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        part = self.parts[number]
+        share = self.shares[number]
         if not self._shuffle:
-            return draws % part.examples
-        epochs = draws // part.examples
+            return draws % share.examples
+        epochs = draws // share.examples
         places = np.empty_like(draws)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            places[here] = self._order(number, int(epoch))[draws[here] % part.examples]
+            places[here] = self._order(number, int(epoch))[draws[here] % share.examples]
         return places
 
     def _order(self, number: int, epoch: int) -> Int[np.ndarray, " n"]:
         held = self._orders.get(number)
         if held is None or held[0] != epoch:
-            part = self.parts[number]
+            share = self.shares[number]
             held = (
                 epoch,
-                np.random.default_rng((self._seed, part.seed, zlib.crc32(part.name.encode()), epoch)).permutation(
-                    part.examples
+                np.random.default_rng((self._seed, share.seed, zlib.crc32(share.name.encode()), epoch)).permutation(
+                    share.examples
                 ),
             )
             self._orders[number] = held

@@ -34,7 +34,7 @@ from vlm_jax.processing.messages import (
 _RESERVED_TOKEN = re.compile(r"<\|(?:im_start|im_end|endoftext|(?:image|video|vision)_pad|vision_(?:start|end))\|>")
 _IMAGE_MARK = "<image>"
 _OTHER_MARKS = ("<video>", "<audio>", "<speech>", "<|audio_1|>", "<|image_1|>", "<ref-object>", "<bbox>")
-_INLINE_IMAGE = re.compile(r"<img>[^<]*</img>")  # how Qwen-VL and ms-swift name a picture within a text
+_INLINE_IMAGE = re.compile(r"<img>[^<]*</img>")  # how Qwen-VL and ms-swift name an image within a text
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half a character; tokenisers and files cannot
 _NOT_IN_PATHS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # would also break up a fault line
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -222,7 +222,7 @@ class _Parser:
                 self.fault(f"{name} contains '{mark}', and only text and images can be trained on: {LEAVE_OUT}")
         if inline := _INLINE_IMAGE.search(value):
             self.fault(
-                f"{name} contains {inline[0][:80]!r}, which would be read as words; give the picture as a part of the "
+                f"{name} contains {inline[0][:80]!r}, which would be read as words; give the image as a part of the "
                 "message, or under 'images' with <image> in its place"
             )
         if _SURROGATE.search(value):

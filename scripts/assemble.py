@@ -24,10 +24,10 @@ flags.DEFINE_string("output", None, "folder to write", required=True)
 flags.DEFINE_string("connector", "mlp", "mlp: two layers with GELU between, or linear")
 flags.DEFINE_string("connector_weights", "", "a .pth with a connector that was trained before")
 flags.DEFINE_string(
-    "pictures", "", "squash, crop, letterbox or anyres (tiles beside the whole); empty: as the encoder's folder says"
+    "image_mode", "", "squash, crop, letterbox or anyres (tiles beside the whole); empty: as the encoder's folder says"
 )
-flags.DEFINE_string("background", "mean", "of letter-boxed pictures: mean (the encoder's mean colour) or black")
-flags.DEFINE_integer("tiles", 4, "tiles of a picture at most, in anyres", lower_bound=2)
+flags.DEFINE_string("background", "mean", "of letter-boxed images: mean (the encoder's mean colour) or black")
+flags.DEFINE_integer("tiles", 4, "tiles of an image at most, in anyres", lower_bound=2)
 flags.DEFINE_integer("feature_layer", -1, "whose hidden states are features: -1 the last layer's, -2 the one before …")
 flags.DEFINE_boolean("final_norm", False, "features go through the encoder's last norm")
 flags.DEFINE_boolean("keep_class", False, "the class token becomes a visual token")
@@ -42,9 +42,9 @@ def main() -> None:
     names = Assembly.__dataclass_fields__
     write(Path(given.output), Assembly(**{name: getattr(given, name) for name in names}))
     config = description.read_config(Path(given.output))
-    low, high = description.read_pictures(Path(given.output), config).budget
+    low, high = description.read_image_processor(Path(given.output), config).budget
     tokens = f"{low}" if low == high else f"{low} to {high}"
-    print(f"{given.output}: {config.vision.family} with {given.connector} connector, {tokens} visual tokens a picture")
+    print(f"{given.output}: {config.vision.family} with {given.connector} connector, {tokens} visual tokens an image")
 
 
 if __name__ == "__main__":

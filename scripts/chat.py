@@ -1,10 +1,10 @@
-"""Asks a model about pictures: one question, or a conversation in the terminal.
+"""Asks a model about images: one question, or a conversation in the terminal.
 
     .venv/bin/python scripts/chat.py --model=runs/photos --image=cat.jpg --question="What is it called?"
     .venv/bin/python scripts/chat.py --model=runs/photos --image=cat.jpg
 
-Without --question it reads questions line by line; the conversation and its pictures stay. /image PATH shows another
-picture, /clear begins anew, /help lists the commands; /exit, an empty line or Ctrl-D ends it, Ctrl-C an answer.
+Without --question it reads questions line by line; the conversation and its images stay. /image PATH shows another
+image, /clear begins anew, /help lists the commands; /exit, an empty line or Ctrl-D ends it, Ctrl-C an answer.
 """
 
 import interrupts  # noqa: F401 - first of all
@@ -22,7 +22,7 @@ flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder",
 flags.DEFINE_string(
     "base", None, "where the model lies that --model is an adapter of, or a run with adapters, if it moved"
 )
-flags.DEFINE_multi_string("image", [], "a picture to talk about; may be given several times")
+flags.DEFINE_multi_string("image", [], "an image to talk about; may be given several times")
 flags.DEFINE_string("question", None, "one question; without it, a conversation")
 flags.DEFINE_integer("max_new_tokens", 256, "tokens an answer may have", lower_bound=1)
 flags.DEFINE_float("temperature", 0.0, "0: the likeliest answer; higher: more varied", lower_bound=0.0)
@@ -41,10 +41,10 @@ def main() -> None:
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.processing.images import open_image
 
-    pictures, faults = [], []
+    images, faults = [], []
     for path in options.image:
         with gathered(faults):
-            pictures.append({"type": "image", "image": open_image(path)})
+            images.append({"type": "image", "image": open_image(path)})
     if faults:
         raise InputError(faults)
 
@@ -53,13 +53,13 @@ def main() -> None:
     held_in = {"quantise": options.quantise, "quantise_tables": options.quantise_tables}
     model = vlm_jax.load(options.base or options.model, adapter=options.model if options.base else None, **held_in)
     sampling = {name: options[name].value for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")}
-    conversation = Conversation(lambda messages: model.stream(messages, options.max_new_tokens, **sampling), pictures)
+    conversation = Conversation(lambda messages: model.stream(messages, options.max_new_tokens, **sampling), images)
     if options.question is not None:
         for piece in conversation.ask(options.question):
             write(piece)
         write("\n")
         return
-    talk(conversation, lines(), write=write, tell=tell, interactive=sys.stdin.isatty())
+    talk(conversation, lines(), write=write, tell=terminal.say, interactive=sys.stdin.isatty())
 
 
 def lines() -> Iterator[str]:
@@ -78,10 +78,6 @@ def lines() -> Iterator[str]:
 def write(piece: str) -> None:
     # What goes to another program or a file is the answer as it is.
     print(terminal.safe(piece) if sys.stdout.isatty() else piece, end="", flush=True)
-
-
-def tell(line: str) -> None:
-    print(terminal.safe(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,32 +12,32 @@ from vlm_jax.errors import InputError
 from vlm_jax.processing.images import open_image
 
 COMMANDS = {
-    "/image": "/image PATH: a picture that goes with the next question",
-    "/clear": "/clear: forget the conversation and its pictures",
+    "/image": "/image PATH: an image that goes with the next question",
+    "/clear": "/clear: forget the conversation and its images",
     "/help": "/help: these commands",
     "/exit": "/exit: end (so do an empty line and Ctrl-D; Ctrl-C ends an answer)",
 }
-WELCOME = "ask about the picture, or just ask; /help lists commands; /exit, an empty line or Ctrl-D ends"
+WELCOME = "ask about the image, or just ask; /help lists commands; /exit, an empty line or Ctrl-D ends"
 
 Answer = Callable[[list[dict[str, Any]]], Iterator[str]]
 
 
 class Conversation:
-    """What has been said, and the pictures that go with the next question."""
+    """What has been said, and the images that go with the next question."""
 
-    def __init__(self, answer: Answer, pictures: Iterable[dict[str, Any]] = ()):
+    def __init__(self, answer: Answer, images: Iterable[dict[str, Any]] = ()):
         """
         Args:
           answer: gives the answer to messages in pieces.
-          pictures: picture parts that go with the first question.
+          images: image parts that go with the first question.
         """
         self._answer = answer
         self.messages: list[dict[str, Any]] = []
-        self.pictures = list(pictures)
+        self.images = list(images)
 
     def ask(self, question: str) -> Iterator[str]:
         """The answer in pieces; a question that was refused, or left before its answer began, counts as never asked."""
-        parts = [*self.pictures, {"type": "text", "text": question}] if self.pictures else question
+        parts = [*self.images, {"type": "text", "text": question}] if self.images else question
         asked, said, finished = {"role": "user", "content": parts}, [], False
         try:
             for piece in self._answer([*self.messages, asked]):
@@ -47,20 +47,20 @@ class Conversation:
         finally:
             if said or finished:
                 self.messages += [asked, {"role": "assistant", "content": "".join(said)}]
-                self.pictures = []
+                self.images = []
 
     def obey(self, line: str) -> str | None:
         """Does what a command says; gives what to tell, None where the conversation ends.
 
         Raises:
-          InputError: no such command, or no picture that can be read.
+          InputError: no such command, or no image that can be read.
         """
         command, _, rest = line.partition(" ")
         rest = rest.strip()
         if command == "/image":
             if not rest:
-                raise InputError("/image: name the picture: /image PATH")
-            self.pictures.append({"type": "image", "image": open_image(rest.strip("'\""))})
+                raise InputError("/image: name the image: /image PATH")
+            self.images.append({"type": "image", "image": open_image(rest.strip("'\""))})
             return f"{rest}: goes with the next question"
         if command not in COMMANDS:
             near = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.4)
@@ -69,8 +69,8 @@ class Conversation:
         if rest:
             raise InputError(f"{command} takes nothing behind it, and {rest!r} was given")
         if command == "/clear":
-            self.messages, self.pictures = [], []
-            return "the conversation and its pictures are forgotten"
+            self.messages, self.images = [], []
+            return "the conversation and its images are forgotten"
         return None if command == "/exit" else "\n".join(COMMANDS.values())
 
 

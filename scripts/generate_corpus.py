@@ -1,4 +1,4 @@
-"""Makes a corpus: pictures and records that scripts/train.py trains on and scripts/evaluate.py asks.
+"""Makes a corpus: images and records that scripts/train.py trains on and scripts/evaluate.py asks.
 
     .venv/bin/python scripts/generate_corpus.py --config=configs/corpus/objects.py --output=runs/objects
 
@@ -39,8 +39,8 @@ def main(config: ConfigDict) -> None:
     if faults:
         raise InputError(faults)
 
-    def progress(pictures, total):
-        return tqdm(pictures, total=total, unit="view", disable=not sys.stderr.isatty())
+    def progress(images, total):
+        return tqdm(images, total=total, unit="view", disable=not sys.stderr.isatty())
 
     output = Path(flags.FLAGS.output)
     records, drawn = offline.make(output, kind, settings, progress=progress)

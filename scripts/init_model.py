@@ -31,7 +31,7 @@ flags.DEFINE_multi_string(
     required=True,
 )
 flags.DEFINE_integer("vocab", 1024, "tokens of the tokenizer, at most")
-flags.DEFINE_integer("max_visual_tokens", 256, "visual tokens a picture takes by default, at most")
+flags.DEFINE_integer("max_visual_tokens", 256, "visual tokens an image takes by default, at most")
 flags.DEFINE_integer("seed", 0, "seed of the weights")
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     from vlm_jax.models.parameters import flatten
     from vlm_jax.models.vlm import VLM
     from vlm_jax.parallel.compiler import options_of_what_runs_once
-    from vlm_jax.processing.processor import ImageSettings, image_settings_json
+    from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 
     with tempfile.TemporaryDirectory() as folder:
         assets = Path(folder)
@@ -66,7 +66,7 @@ def main() -> None:
         # The table of embeddings is padded to a multiple of 64, as published ones are, so that it divides over devices.
         vocab = -(-(max(ids.values()) + 1) // 64) * 64
         config = with_vocabulary(PRESETS[given.preset], vocab, ids)
-        images = ImageSettings().with_budget((4, given.max_visual_tokens))
+        images = DynamicResolution().with_budget((4, given.max_visual_tokens))
         generation = {
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
@@ -77,7 +77,7 @@ def main() -> None:
         for name, held in (
             ("config.json", to_hf(config) | ends),
             ("generation_config.json", generation),
-            ("preprocessor_config.json", image_settings_json(images)),
+            ("preprocessor_config.json", images.to_json("Qwen2_5_VLProcessor")),
         ):
             (assets / name).write_text(json.dumps(held, indent=2) + "\n")
         make = jax.jit(

@@ -7,13 +7,10 @@ Takes the settings of scripts/train.py and prints what training would see; nothi
 
 import interrupts  # noqa: F401 - first of all
 
-import sys
-import tempfile
-from pathlib import Path
+import functools
 
 from absl import flags
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 import command_line
 from vlm_jax import terminal
@@ -22,10 +19,6 @@ flags.DEFINE_integer("sample", 0, "look at so many examples only, drawn as train
 
 
 def main(config: ConfigDict) -> None:
-    from data_pipeline import inspection, loader
-    from data_pipeline.ledger import Ledger
-    from vlm_jax.checkpoint import assembly, description, run_folder
-    from vlm_jax.checkpoint.source import resolve
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.training.config import check_config
 
@@ -33,39 +26,35 @@ def main(config: ConfigDict) -> None:
     sample = flags.FLAGS.sample
     if sample < 0:
         raise InputError(f"--sample={sample}: wanted 0 or more")
-    budget = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    with tempfile.TemporaryDirectory() as folder:
-        if config.assemble.encoder:
-            source = Path(folder) / "model"
-            assembly.write(source, assembly.Assembly(**config.assemble))
-        else:
-            source = resolve(config.model.path)
-        if run_folder.is_run_folder(source):
-            source = run_folder.assets_of(source)
-        model = description.read_config(source)
-        processor = description.read_processor(source, model, budget)
+    from data_pipeline import inspection
+    from data_pipeline.dataset import open_dataset
+    from vlm_jax.checkpoint import starting_model
+    from vlm_jax.processing.image_cache import ImageCache
+    from vlm_jax.training.log import Console
 
-    def progress(chunks, total):
-        return tqdm(chunks, total=total, desc="measuring", unit="k", leave=False, disable=not sys.stderr.isatty())
-
-    # Faults are counted and shown here, whatever training would do about them.
-    data = {**config.data.to_dict(), "on_error": "drop", "workers": 0}
-    if data["too_large"] == "error":
-        data["too_large"] = "drop"
-    dataset, faults = loader.open_dataset(
-        data,
-        processor,
-        ledger=Ledger(),
-        complete=not sample,
-        seed=config.train.seed,
-        sample=sample,
-        progress=progress,
-    )
-    with gathered(faults):
-        buckets = loader.row_buckets(dataset, config.batch.to_dict(), model, rows_multiple=1)
-        print(terminal.safe(inspection.report(dataset, buckets, config)))
-    if faults:
-        raise InputError(faults)
+    console = Console()
+    visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
+    with starting_model.described(config.model.path, config.assemble.to_dict(), visual_tokens) as (model, processor):
+        # Faults are counted and shown here, whatever training would do about them.
+        data = {**config.data.to_dict(), "on_error": "drop", "workers": 0}
+        if data["too_large"] == "error":
+            data["too_large"] = "drop"
+        dataset = open_dataset(
+            data,
+            processor,
+            seed=config.train.seed,
+            complete=not sample,
+            sample=sample,
+            cache=ImageCache.of_user(say=console.say),
+            progress=functools.partial(console.progress, "measuring"),
+            say=console.say,
+        )
+        faults = list(dataset.faults)
+        with gathered(faults):
+            dataset.choose_buckets(config.batch.to_dict(), model, rows_multiple=1)
+            print(terminal.safe(inspection.report(dataset, config)))
+        if faults:
+            raise InputError(faults)
 
 
 if __name__ == "__main__":

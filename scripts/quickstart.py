@@ -23,7 +23,7 @@ from pathlib import Path
 from absl import flags
 
 import command_line
-from vlm_jax import terminal
+from vlm_jax import output_folder, terminal
 
 flags.DEFINE_string("output", "runs/quickstart", "folder of all that is made")
 flags.DEFINE_multi_string("objects", [], "a setting of the corpus, as --objects=factor=5")
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "vlm_jax" / "assets" / "tiny_base"
 SPLITS = ("synthetic", "photo")
 ALLOWED = 0.05
-"""How far swapped pictures may lie above never looking before nothing is claimed."""
+"""How far swapped images may lie above never looking before nothing is claimed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,9 @@ def main() -> None:
     from vlm_jax.errors import InputError
 
     output = Path(flags.FLAGS.output)
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output={output}: is a file; name a folder")
+    output_folder.check(
+        output, f"--output={output}", owner="a quickstart's", marks=("stages.json",), alone=("objects",)
+    )
     if not (BASE / "config.json").is_file():
         raise InputError(
             f"{BASE}: the base model is missing; check the files out again, or make it with make tiny_base"
@@ -80,37 +81,34 @@ def run_stages(output: Path, lock: int) -> None:
         title = f"[{number}/{len(stages)}] {stage.name}"
         stale = anew.intersection(stage.needs)
         if stage.name in seconds and not stale and stage.finished():
-            say(f"{title}: done before")
+            terminal.say(f"{title}: done before")
             continue
         # Only evaluations and exports need another stage: no run and no corpus is ever taken away.
         if stage.folder.exists() and (stale or stage.name == "export"):
             shutil.rmtree(stage.folder)
-        say(f"{title}: scripts/{' '.join(map(str, stage.command))}")
+        terminal.say(f"{title}: scripts/{' '.join(map(str, stage.command))}")
         begun = time.monotonic()
         write_json(output / "stages.json", state)
         run_stage(stage.command, lock)
         anew.add(stage.name)
         seconds[stage.name] = round(time.monotonic() - begun, 1)
-        say(f"{title}: {seconds[stage.name]:.0f} s")
+        terminal.say(f"{title}: {seconds[stage.name]:.0f} s")
         write_json(output / "stages.json", state)
     print(table(output))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
     memory = f"; the largest process took {peak:.1f} GB of memory" if anew else ""
-    say(f"\nall stages took {sum(seconds.values()):.0f} s on {os.cpu_count()} cores{memory}\n")
+    terminal.say(f"\nall stages took {sum(seconds.values()):.0f} s on {os.cpu_count()} cores{memory}\n")
     print(next_steps(output, output / "objects"))
 
 
 def stages_of(output: Path) -> list[Stage]:
     """The stages in order. Corpora and training go on by themselves where they were stopped, and so do evaluations."""
     objects, scenes, run = output / "objects", output / "scenes", output / "run"
-    pictured = ",".join(str(objects / f"{split}.jsonl") for split in SPLITS)
-    asked = f"{pictured},{scenes / 'held_out.jsonl'}"
+    shown = ",".join(str(objects / f"{split}.jsonl") for split in SPLITS)
+    asked = f"{shown},{scenes / 'held_out.jsonl'}"
     changed = {
         name: [f"--config.{setting}" for setting in flags.FLAGS[name].value] for name in ("objects", "scenes", "train")
     }
-
-    def config(name: str) -> str:
-        return f"--config={os.path.relpath(ROOT / 'configs' / name)}"
 
     def evaluation(model: Path, benchmark: str, name: str, *more: str) -> list[str]:
         where = [f"--model={model}", f"--benchmark={benchmark}", f"--output={output / name}"]
@@ -118,25 +116,13 @@ def stages_of(output: Path) -> list[Stage]:
 
     report = ("predictions.jsonl", "report.json", "report.html")
     corpora = ("draw the objects", "draw plain scenes")
-    plain = ["--config.seed=1", "--config.train=0", "--config.drill=800", "--config.things=0", "--config.finding=0"]
     data = f"--config.data.path={objects / 'train.jsonl'},{scenes / 'drill.jsonl'}"
     return [
-        Stage(
-            "draw the objects",
-            ["generate_corpus.py", config("corpus/objects.py"), f"--output={objects}", *changed["objects"]],
-            objects,
-            ("corpus.json", "train.jsonl", *(f"{split}.jsonl" for split in SPLITS)),
-        ),
-        Stage(
-            "draw plain scenes",
-            ["generate_corpus.py", config("corpus/scenes.py"), f"--output={scenes}", *plain, *changed["scenes"]],
-            scenes,
-            ("corpus.json", "drill.jsonl", "held_out.jsonl"),
-        ),
+        *_corpora(objects, scenes, changed),
         Stage("ask the base", evaluation(BASE, asked, "before"), output / "before", report, corpora),
         Stage(
             "train",
-            ["train.py", config("quickstart.py"), f"--workdir={run}", data, *changed["train"]],
+            ["train.py", config_flag("quickstart.py"), f"--workdir={run}", data, *changed["train"]],
             run,
             ("checkpoints/*", "metrics.jsonl"),
         ),
@@ -148,8 +134,8 @@ def stages_of(output: Path) -> list[Stage]:
             (*corpora, "ask the base", "train"),
         ),
         Stage(
-            "swap the pictures",
-            evaluation(run, pictured, "swapped", "--pictures=swapped"),
+            "swap the images",
+            evaluation(run, shown, "swapped", "--images=swapped"),
             output / "swapped",
             report,
             ("draw the objects", "train"),
@@ -160,6 +146,28 @@ def stages_of(output: Path) -> list[Stage]:
             output / "hf",
             ("config.json", "*.safetensors", "tokenizer.json"),
             ("train",),
+        ),
+    ]
+
+
+def config_flag(name: str) -> str:
+    return f"--config={os.path.relpath(ROOT / 'configs' / name)}"
+
+
+def _corpora(objects: Path, scenes: Path, changed: dict[str, list[str]]) -> list[Stage]:
+    plain = ["--config.seed=1", "--config.train=0", "--config.drill=800", "--config.things=0", "--config.finding=0"]
+    return [
+        Stage(
+            "draw the objects",
+            ["generate_corpus.py", config_flag("corpus/objects.py"), f"--output={objects}", *changed["objects"]],
+            objects,
+            ("corpus.json", "train.jsonl", *(f"{split}.jsonl" for split in SPLITS)),
+        ),
+        Stage(
+            "draw plain scenes",
+            ["generate_corpus.py", config_flag("corpus/scenes.py"), f"--output={scenes}", *plain, *changed["scenes"]],
+            scenes,
+            ("corpus.json", "drill.jsonl", "held_out.jsonl"),
         ),
     ]
 
@@ -230,12 +238,12 @@ def run_stage(command: list[str], lock: int) -> None:
         signal.signal(signal.SIGTERM, before)
     if status or interrupted:
         stopped = interrupted or status == 130
-        say("stopped; the same command goes on from here" if stopped else f"{script} failed; see above")
+        terminal.say("stopped; the same command goes on from here" if stopped else f"{script} failed; see above")
         sys.exit(130 if stopped else 1)
 
 
 def table(output: Path) -> str:
-    """Before and after, and whether the pictures were used at all."""
+    """Before and after, and whether the images were used at all."""
     after, swapped = (json.loads((output / name / "report.json").read_text()) for name in ("after", "swapped"))
     rows = {
         "objects, unseen views (synthetic)": after["by"]["split"]["synthetic"],
@@ -249,7 +257,7 @@ def table(output: Path) -> str:
             f"{part['low']:>6.1%} – {part['high']:>6.1%}  {part['n']:>5}"
         )
     lines.append(
-        f"{'objects, with the wrong pictures':38}  {'':6}  {swapped['mean']:>6.1%}   "
+        f"{'objects, with the wrong images':38}  {'':6}  {swapped['mean']:>6.1%}   "
         f"{swapped['low']:>6.1%} – {swapped['high']:>6.1%}  {swapped['n']:>5}"
     )
     lines.append(claim([after["by"]["split"][split] for split in SPLITS], swapped))
@@ -260,32 +268,28 @@ def table(output: Path) -> str:
 
 
 def claim(learned: list[dict], swapped: dict) -> str:
-    """What may be said: that pictures are used only where wrong ones do not help, and right ones do for sure."""
+    """What may be said: that images are used only where wrong ones do not help, and right ones do for sure."""
     blind = swapped["majority"]
     if swapped["mean"] > blind + ALLOWED:
-        return f"NO CLAIM: with the wrong pictures more is right than without looking ({blind:.1%})."
+        return f"NO CLAIM: with the wrong images more is right than without looking ({blind:.1%})."
     if any(part["low"] <= max(blind, swapped["mean"]) for part in learned):
         return f"NO CLAIM: no more is right than without looking ({blind:.1%}) on some of the objects' questions."
-    return f"The answers come from the pictures: without looking, {blind:.1%} would be right."
+    return f"The answers come from the images: without looking, {blind:.1%} would be right."
 
 
 def next_steps(output: Path, objects: Path) -> str:
     first = json.loads((objects / "photo.jsonl").read_text(encoding="utf-8").splitlines()[0])
     image, question = (part.get("image") or part["text"] for part in first["messages"][0]["content"])
     python = os.path.relpath(sys.executable)
-    return f"""Look at the answers with their pictures: {output / "after" / "report.html"}
+    return f"""Look at the answers with their images: {output / "after" / "report.html"}
 
 Ask one question:
   {python} scripts/chat.py --model={output / "run"} --image={objects / image} --question="{question}"
 Open it in transformers (wants PyTorch):
   {python} -c "from transformers import AutoModelForImageTextToText as M; print(M.from_pretrained('{output / "hf"}'))"
-Train on your own pictures (a table with the columns image, question, answer):
+Train on your own images (a table with the columns image, question, answer):
   {python} scripts/train.py --config=configs/quickstart.py --workdir=runs/mine \\
     --config.data.path=questions.csv --config.train.steps=150"""
-
-
-def say(line: str) -> None:
-    print(terminal.safe(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

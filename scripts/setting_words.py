@@ -6,6 +6,8 @@ Only for suggestions: such a name is refused like any other that is unknown, wit
 import difflib
 from typing import Any
 
+from vlm_jax.training.config import renamed
+
 MEANT = {
     "model.path": "model_name_or_path model_name model_id base_model pretrained_model checkpoint_path hf_model",
     "model.dtype": "bf16 fp16 torch_dtype precision mixed_precision compute_dtype",
@@ -26,34 +28,35 @@ MEANT = {
     "data.too_large": "truncation overlong",
     "batch.rows": "size batch_size per_device_train_batch_size train_batch_size bs micro_batch_size global_batch_size "
     "per_gpu_train_batch_size",
-    "batch.accumulate": "gradient_accumulation_steps grad_accum accumulation_steps gradient_accumulation accum_steps",
-    "batch.tokens": "max_length max_seq_length max_seq_len cutoff_len model_max_length seq_length sequence_length "
-    "context_length block_size",
+    "batch.gradient_accumulation": "gradient_accumulation_steps grad_accum accumulation_steps gradient_accumulation "
+    "accum_steps",
+    "batch.sequence_length": "max_length max_seq_length max_seq_len cutoff_len model_max_length seq_length "
+    "sequence_length context_length block_size",
     "batch.buckets": "group_by_length",
-    "train.what": "freeze trainable unfreeze finetuning_type tuner_type train_type freeze_vision_tower freeze_vit",
+    "train.trainable": "freeze trainable unfreeze finetuning_type tuner_type train_type freeze_vision_tower freeze_vit",
     "train.epochs": "num_epochs num_train_epochs n_epochs epoch max_epochs",
     "train.steps": "max_steps num_steps total_steps num_train_steps train_steps iterations max_iters",
     "train.seed": "data_seed random_seed random_state",
     "train.remat": "gradient_checkpointing activation_checkpointing checkpointing",
     "optimizer.name": "optim optimizer_type optimiser",
     "optimizer.learning_rate": "lr learning_rate learningrate peak_lr base_lr",
-    "optimizer.warmup": "warmup_ratio warmup_steps num_warmup_steps warmup_fraction",
-    "optimizer.final": "min_lr lr_scheduler_type min_lr_ratio end_lr final_lr lr_scheduler scheduler",
+    "optimizer.warmup_fraction": "warmup_ratio warmup_steps num_warmup_steps warmup_fraction",
+    "optimizer.end_lr_fraction": "min_lr lr_scheduler_type min_lr_ratio end_lr final_lr lr_scheduler scheduler",
     "optimizer.weight_decay": "wd decay",
     "optimizer.clip_norm": "max_grad_norm grad_clip gradient_clipping clip_grad_norm clip_grad",
     "optimizer.b1": "adam_beta1 beta1",
     "optimizer.b2": "adam_beta2 beta2",
     "optimizer.eps": "adam_epsilon epsilon",
-    "optimizer.scales.vision": "vit_lr vision_lr vision_tower_lr vision_learning_rate",
-    "optimizer.scales.connector": "aligner_lr merger_lr projector_lr mm_projector_lr",
+    "optimizer.lr_multipliers.vision": "vit_lr vision_lr vision_tower_lr vision_learning_rate",
+    "optimizer.lr_multipliers.connector": "aligner_lr merger_lr projector_lr mm_projector_lr",
     "mesh.fsdp": "fsdp_config zero deepspeed zero_stage",
     "mesh.tensor": "tensor_parallel tp tensor_parallel_size",
     "mesh.data": "dp data_parallel",
     "checkpoint.every": "save_steps save_every save_interval save_strategy",
     "checkpoint.keep": "save_total_limit keep_last max_to_keep",
     "checkpoint.best": "load_best_model_at_end save_best",
-    "held_out.path": "eval_dataset validation_file eval_file val_data val_dataset validation",
-    "held_out.every": "eval_steps eval_every eval_interval eval_strategy evaluation_strategy",
+    "validation.path": "eval_dataset validation_file eval_file val_data val_dataset validation",
+    "validation.every": "eval_steps eval_every eval_interval eval_strategy evaluation_strategy",
     "log.every": "logging_steps log_every log_interval logging_interval",
 }
 """{setting: the names that others give it}."""
@@ -68,8 +71,8 @@ _SECTIONS = {
     "adapter": "lora",
     "dataset": "data",
     "logging": "log",
-    "eval": "held_out",
-    "validation": "held_out",
+    "eval": "validation",
+    "held_out": "validation",
     "save": "checkpoint",
 }
 
@@ -77,6 +80,8 @@ _SECTIONS = {
 def nearest(key: str, settings: dict[str, Any]) -> str | None:
     """The setting that an unknown key means: in the words of other trainers, or by its letters."""
     own = key.removeprefix("config.")
+    if (now := renamed(own)) and f"config.{now}" in settings:
+        return f"config.{now}"
     if (known := f"config.{meant(own)}") in settings:
         return known
     ours = f"config.{in_our_sections(own)}"

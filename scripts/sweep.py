@@ -22,7 +22,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 import command_line
-from vlm_jax import terminal
+from vlm_jax import locations, output_folder, stop_signals, terminal
 from vlm_jax.checkpoint.files import alone, read_json, write_json, write_text
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.evaluation import sweep, sweep_report
@@ -40,6 +39,7 @@ flags.DEFINE_boolean("dry_run", False, "print the cells and their commands, and 
 
 SCRIPTS = Path(__file__).resolve().parent
 LOG = "cell.log"
+STOPPING = (*stop_signals.ASKING, signal.SIGHUP)
 TAIL = 6
 """Lines of the log of a failed cell that are shown."""
 
@@ -74,10 +74,7 @@ class Failed(Exception):
 
 def main(config: ConfigDict) -> None:
     output = Path(flags.FLAGS.output)
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output={output}: is a file; name a folder")
-    if output.is_dir() and any(output.iterdir()) and not (output / "cells").is_dir():
-        raise InputError(f"--output={output}: holds files that are not a sweep's; name a new folder")
+    output_folder.check(output, f"--output={output}", owner="a sweep's", marks=("cells",))
     folders = folders_of(config, output)
     check_finished(folders, output)
     if flags.FLAGS.dry_run:
@@ -87,11 +84,11 @@ def main(config: ConfigDict) -> None:
         return
     (output / "cells").mkdir(parents=True, exist_ok=True)
     # A cell that outlives this process holds the lock on.
-    with alone(output, "sweeping") as lock, asked_to_stop() as asked:
+    with alone(output, "sweeping") as lock, stop_signals.noted(STOPPING) as asked:
         failed = run_cells(folders, lock, asked, lambda: write_report(config, folders, output))
         stopped = bool(asked)
     if stopped:
-        say("stopped; the same command goes on from here")
+        terminal.say("stopped; the same command goes on from here")
         sys.exit(130)
     print(terminal.safe((output / "table.md").read_text(encoding="utf-8")), end="")
     if failed:
@@ -161,7 +158,7 @@ def digests(benchmark: str) -> dict[str, str | None]:
 
     faults: list[str] = []
     held = {}
-    for name in map(str.strip, files_of(benchmark)):
+    for name in locations.named_in(benchmark):
         with gathered(faults):
             sources.open_source(name, training=False)
         path = Path(name)
@@ -171,17 +168,16 @@ def digests(benchmark: str) -> dict[str, str | None]:
     return held
 
 
-def files_of(names: str) -> list[str]:
-    # A file's own name may hold commas.
-    return [names] if Path(names).exists() else names.split(",")
-
-
 def deciding(training: ConfigDict) -> dict[str, Any]:
     """The settings of a training that decide what is learned; its data by names and lengths, as they may be large."""
-    from vlm_jax.training.config import lasting_settings
+    from vlm_jax.training.config import resume_settings
 
-    data = {Path(name).name: Path(name).stat().st_size for name in files_of(training.data.path) if Path(name).is_file()}
-    return {**lasting_settings(training), "data": data, "data.mixture": training.data.mixture.to_dict()}
+    data = {
+        Path(name).name: Path(name).stat().st_size
+        for name in locations.named_in(training.data.path)
+        if Path(name).is_file()
+    }
+    return {**resume_settings(training), "data": data, "data.mixture": training.data.mixture.to_dict()}
 
 
 def check_finished(folders: Sequence[Folder], output: Path) -> None:
@@ -206,11 +202,11 @@ def run_cells(folders: Sequence[Folder], lock: int, asked: list[int], write: Cal
     took: list[float] = []
     left = [folder for folder in folders if not folder.finished]
     if len(left) < len(folders):
-        say(f"{len(folders) - len(left)} of {len(folders)} cells are finished already")
+        terminal.say(f"{len(folders) - len(left)} of {len(folders)} cells are finished already")
     write()
     for number, folder in enumerate(left, start=1):
         title = f"[{number + len(folders) - len(left)}/{len(folders)}] {folder.cell.title}"
-        say(f"{title}: begun; it tells more in {folder.path / LOG}")
+        terminal.say(f"{title}: begun; it tells more in {folder.path / LOG}")
         begun, whole = time.monotonic(), not folder.path.exists()
         try:
             run_cell(folder, lock, asked)
@@ -218,7 +214,7 @@ def run_cells(folders: Sequence[Folder], lock: int, asked: list[int], write: Cal
             lines = str(error).splitlines()
             # Where there are several faults, the last line counts them: the first says more.
             failed[folder.cell.name] = next((line for line in lines if line.startswith("error: ")), lines[-1])
-            say(f"{title}: FAILED\n" + "\n".join(f"    {line}" for line in str(error).splitlines()))
+            terminal.say(f"{title}: FAILED\n" + "\n".join(f"    {line}" for line in str(error).splitlines()))
         if asked:
             break
         if not folder.finished:
@@ -226,7 +222,9 @@ def run_cells(folders: Sequence[Folder], lock: int, asked: list[int], write: Cal
         seconds = time.monotonic() - begun
         took += [seconds] if whole else []
         ahead = f"; about {sweep_report.duration(sum(took) / len(took) * (len(left) - number))} left" if took else ""
-        say(f"{title}: {folder.state['mean']:.1%} of {folder.state['n']}, in {sweep_report.duration(seconds)}{ahead}")
+        terminal.say(
+            f"{title}: {folder.state['mean']:.1%} of {folder.state['n']}, in {sweep_report.duration(seconds)}{ahead}"
+        )
         write()
     return failed
 
@@ -268,7 +266,7 @@ def run_script(words: list[str], log: Path, lock: int, asked: list[int]) -> bool
             if len(asked) > told:
                 told += 1
                 if told == 1:
-                    say("stopping: the cell saves what it has; a second Ctrl-C ends it at once")
+                    terminal.say("stopping: the cell saves what it has; a second Ctrl-C ends it at once")
                     process.send_signal(signal.SIGINT)
                 else:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -290,19 +288,6 @@ def lines_of(log: bytes) -> Iterator[str]:
     yield from log.decode("utf-8", errors="replace").replace("\r", "\n").split("\n")
 
 
-@contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
-    """A list that takes the signals that ask to stop, which raise nothing: what runs is told, and waited for."""
-    asked: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in numbers}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def write_report(config: ConfigDict, folders: Sequence[Folder], output: Path) -> None:
     """results.jsonl, the tables and, where there is something to draw, the plot, of what is finished so far."""
     figures = ("mean", "low", "high", "n", "steps", "train_seconds")
@@ -315,7 +300,7 @@ def write_report(config: ConfigDict, folders: Sequence[Folder], output: Path) ->
     lines = [json.dumps(result, ensure_ascii=False) + "\n" for result in results.values()]
     write_text(output / "results.jsonl", "".join(lines))
     rows = sweep_report.rows_of([folder.cell for folder in folders], results)
-    benchmark = ", ".join(Path(name).name for name in files_of(config.benchmark))
+    benchmark = ", ".join(Path(name).name for name in locations.named_in(config.benchmark))
     title = f"{Path(config.train).stem} on {benchmark}, {config.metric} score"
     write_text(output / "table.md", sweep_report.table(rows, title=title))
     write_text(output / "table.csv", sweep_report.comma_separated(rows))
@@ -323,10 +308,6 @@ def write_report(config: ConfigDict, folders: Sequence[Folder], output: Path) ->
         unfinished = output / ".plot.unfinished.png"
         sweep_report.plot(rows, unfinished, x_axis=config.x_axis, title=title, score=config.metric)
         unfinished.rename(output / "plot.png")
-
-
-def say(line: str) -> None:
-    print(terminal.safe(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

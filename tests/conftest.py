@@ -4,6 +4,7 @@ Must come before anything loads JAX, which reads the environment once.
 """
 
 import os
+import signal
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +16,10 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
     if share := sorted(os.sched_getaffinity(0))[worker :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]:
         os.sched_setaffinity(0, share)
+
+# A suite in the background of a shell ignores Ctrl-C, and so would the programs that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):

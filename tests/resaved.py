@@ -18,7 +18,7 @@ from transformers.processing_utils import ProcessorMixin
 
 import vlm_jax
 from tests.tiny_models import VOCAB, reference_inputs
-from vlm_jax.models.qwen_config import to_qwen
+from vlm_jax.models.qwen_vl.config_json import to_qwen
 from vlm_jax.processing.new_tokenizer import write_tokenizer
 
 FORMS = ("as published", "saved by transformers 4.4x", "saved by transformers 5")
@@ -180,6 +180,6 @@ def compare(folder: Path, theirs, conversations: Sequence, questions: Sequence, 
 
 def pixels(settings, example) -> np.ndarray:
     """[patches, C · T · ph · pw] of an example, as transformers' processor orders them."""
-    patches = np.concatenate([one.patches.reshape(-1, 3, settings.patch_size**2) for one in example.pictures])
+    patches = np.concatenate([one.patches.reshape(-1, 3, settings.patch_size**2) for one in example.images])
     values = (patches / 255 - np.reshape(settings.mean, (3, 1))) / np.reshape(settings.std, (3, 1))
     return np.repeat(values[:, :, None], 2, axis=2).reshape(len(values), -1)

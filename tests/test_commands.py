@@ -14,7 +14,7 @@ sys.path.append(str(ROOT / "scripts"))  # where programs find the modules beside
 from command_line import _split_overrides, load_config  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "vlm_jax/assets/tiny_base/README.md"]
-PAGES = [page for page in PAGES if page.name != "decisions.md"]  # which keeps what was run at its time
+PAGES = [page for page in PAGES if page.name != "experiments.md"]  # which keeps what was run at its time
 PROGRAMS = sorted((ROOT / "scripts").glob("*.py"))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from vlm_jax.adapters import quantised
-from vlm_jax.models import attention, layers
+from vlm_jax.models import attention, stack
 from vlm_jax.models.presets import PRESETS
 from vlm_jax.training import config as settings
 from vlm_jax.training.config import check_config
@@ -39,7 +39,7 @@ def test_a_config_is_in_order(path):
 def test_the_words_of_settings_are_those_that_the_parts_know():
     assert settings.ATTENTION == attention.IMPLEMENTATIONS
     assert settings.QUANTISED == quantised.KINDS
-    assert settings.REMAT == tuple(layers.REMAT_POLICIES)
+    assert settings.REMAT == tuple(stack.REMAT_POLICIES)
 
 
 def test_settings_are_checked_and_sweeps_planned_without_loading_jax_or_transformers():

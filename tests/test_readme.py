@@ -13,7 +13,7 @@ from tests.tiny_models import PHOTOS
 from vlm_jax.inference.engine import LoadedModel
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURES = ("chelsea.jpg", "coffee.jpg", "rocket.jpg", "temple.jpg", "dahlia.jpg")
+IMAGES = ("chelsea.jpg", "coffee.jpg", "rocket.jpg", "temple.jpg", "dahlia.jpg")
 
 
 def block(heading, language):
@@ -25,15 +25,15 @@ def block(heading, language):
 
 def test_four_commands_lead_from_five_photographs_to_an_answer(tmp_path):
     (tmp_path / "photos").mkdir()
-    for name in PICTURES:
+    for name in IMAGES:
         shutil.copy(PHOTOS / name, tmp_path / "photos" / name)
-    table = block("Your own pictures", "csv")
-    assert sum(name in table for name in PICTURES) == len(PICTURES)
+    table = block("Your own images", "csv")
+    assert sum(name in table for name in IMAGES) == len(IMAGES)
     (tmp_path / "questions.csv").write_text(table, encoding="utf-8")
     for name in ("configs", "scripts"):  # the commands are given from the checkout
         (tmp_path / name).symlink_to(ROOT / name)
 
-    commands = [shlex.split(line) for line in block("Your own pictures", "bash").replace("\\\n", " ").splitlines()]
+    commands = [shlex.split(line) for line in block("Your own images", "bash").replace("\\\n", " ").splitlines()]
     assert len(commands) <= 4
     assert commands[0] == ["make", "setup"]
     for command in commands[1:]:

@@ -135,7 +135,7 @@ def save_assembled(root: Path, family: str, *, tied: bool = True, **how) -> Path
     return target
 
 
-def shapes_of_pictures() -> dict[str, Image.Image]:
+def shapes_of_images() -> dict[str, Image.Image]:
     """Noise of many ratios: wide, tall, square, smaller than a view and larger."""
     rng = np.random.default_rng(0)
     sizes = ((90, 40), (40, 90), (28, 28), (20, 13), (61, 60), (200, 33), (29, 28), (57, 113))

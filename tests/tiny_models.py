@@ -15,8 +15,8 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from vlm_jax.processing.chat import image_parts, image_source
+from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 from vlm_jax.processing.new_tokenizer import write_tokenizer
-from vlm_jax.processing.processor import ImageSettings, image_settings_json
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
 VOCAB = 640
@@ -41,17 +41,6 @@ def save_tiny(
     ids = write_tokenizer(folder, texts, VOCAB)
     hidden = heads * head_dim
     torch.manual_seed(seed)
-    tower = {
-        "qwen2_5_vl": {
-            "depth": depth,
-            "hidden_size": 32,
-            "intermediate_size": 68,
-            "num_heads": 2,
-            "out_hidden_size": hidden,
-            "fullatt_block_indexes": list(global_blocks),
-        },
-        "qwen2_vl": {"depth": depth, "embed_dim": 32, "mlp_ratio": 3, "num_heads": 2, "hidden_size": hidden},
-    }
     made_by = {
         "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration),
         "qwen2_vl": (Qwen2VLConfig, Qwen2VLForConditionalGeneration),
@@ -75,7 +64,7 @@ def save_tiny(
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
         },
-        vision_config=tower[family],
+        vision_config=_tower(depth, hidden, global_blocks)[family],
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
@@ -83,6 +72,28 @@ def save_tiny(
         tie_word_embeddings=tied,
     )
     model = make_model(config).eval()
+    _draw(model)
+    model.save_pretrained(folder)
+    settings = DynamicResolution().with_budget((4, max_visual_tokens))
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings.to_json("Qwen2_5_VLProcessor")))
+    return model
+
+
+def _tower(depth: int, hidden: int, global_blocks: tuple[int, ...]) -> dict[str, dict]:
+    return {
+        "qwen2_5_vl": {
+            "depth": depth,
+            "hidden_size": 32,
+            "intermediate_size": 68,
+            "num_heads": 2,
+            "out_hidden_size": hidden,
+            "fullatt_block_indexes": list(global_blocks),
+        },
+        "qwen2_vl": {"depth": depth, "embed_dim": 32, "mlp_ratio": 3, "num_heads": 2, "hidden_size": hidden},
+    }
+
+
+def _draw(model) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # Freshly made norms are all one and biases all zero, which would hide a swapped pair of them.
@@ -92,10 +103,6 @@ def save_tiny(
                 parameter.normal_(0.0, 0.2)
             else:
                 parameter.normal_(0.0, parameter[0].numel() ** -0.5)
-    model.save_pretrained(folder)
-    settings = ImageSettings().with_budget((4, max_visual_tokens))
-    (folder / "preprocessor_config.json").write_text(json.dumps(image_settings_json(settings)))
-    return model
 
 
 def reference_inputs(
@@ -105,10 +112,10 @@ def reference_inputs(
     text = tokenizer.apply_chat_template(
         messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
     )
-    pictures = [Image.open(image_source(part)) for part in image_parts(messages)]
+    images = [Image.open(image_source(part)) for part in image_parts(messages)]
     inputs = {}
-    if pictures:
-        inputs = dict(Qwen2VLImageProcessorPil.from_pretrained(folder)(pictures, return_tensors="pt"))
+    if images:
+        inputs = dict(Qwen2VLImageProcessorPil.from_pretrained(folder)(images, return_tensors="pt"))
         for count in (inputs["image_grid_thw"].prod(-1) // 4).tolist():
             text = text.replace("<|image_pad|>", "<|placeholder|>" * count, 1)
         text = text.replace("<|placeholder|>", "<|image_pad|>")
@@ -117,11 +124,11 @@ def reference_inputs(
     return {"input_ids": tokens, "mm_token_type_ids": is_image, **inputs}
 
 
-def user(text: str, *pictures) -> dict:
-    """A user's turn with pictures before its text."""
+def user(text: str, *images) -> dict:
+    """A user's turn with images before its text."""
     return {
         "role": "user",
-        "content": [*({"type": "image", "image": p} for p in pictures), {"type": "text", "text": text}],
+        "content": [*({"type": "image", "image": p} for p in images), {"type": "text", "text": text}],
     }
 
 
@@ -130,7 +137,7 @@ def assistant(text: str) -> dict:
 
 
 def noise(folder: Path, width: int, height: int, seed: int = 0) -> str:
-    """A picture of this size on disk."""
+    """An image of this size on disk."""
     path = folder / f"noise-{width}x{height}-{seed}.png"
     if not path.exists():
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)

@@ -33,6 +33,13 @@ def absolute(path: str | Path) -> str:
     return path.rstrip("/") if isinstance(path, str) and is_remote(path) else os.path.abspath(path)
 
 
+def named_in(text: str) -> list[str]:
+    """The paths of a text that has commas between them. A file's own name may hold commas: then it is the only one."""
+    if not is_remote(text) and os.path.exists(text):
+        return [text]
+    return [name.strip() for name in text.split(",")]
+
+
 def join(folder: str, name: str) -> str:
     """The normalised path of a name in a folder (as `absolute` gives it). An absolute name stands for itself.
 
@@ -99,6 +106,21 @@ def size(path: str | Path) -> int:
         return os.path.getsize(path)
     system, inside = _store(str(path))
     return int(system.size(inside))
+
+
+def stamp(path: str | Path) -> tuple[str, float]:
+    """What a file is known by while nobody writes to it (length and times), and when that was, in seconds since 1970.
+
+    Empty where a store tells no time or version. Errors are those of `open_binary`.
+    """
+    if not is_remote(path):
+        status = os.stat(path)
+        # The time of the last change of the inode as well: copying may keep the other, and the length be the same.
+        return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}", status.st_mtime
+    system, inside = _store(str(path))
+    told = system.info(inside)
+    version = next((told[key] for key in ("generation", "etag", "mtime", "updated", "created") if told.get(key)), None)
+    return ("", 0.0) if version is None else (f"{told.get('size')} {version}", 0.0)
 
 
 def is_file(path: str) -> bool:

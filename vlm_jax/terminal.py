@@ -5,6 +5,7 @@ sequences move the cursor, rename the window or answer as if typed; marks of dir
 that are not shown are written as Python would write them.
 """
 
+import sys
 import unicodedata
 
 LONGEST = 2000
@@ -21,6 +22,11 @@ def safe(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_written(letter) for letter in text)
+
+
+def say(text: str) -> None:
+    """A line for the person at the keyboard, on standard error: what a program answers with goes elsewhere."""
+    print(safe(text), file=sys.stderr, flush=True)
 
 
 def line(text: str, most: int = LONGEST) -> str:

@@ -22,13 +22,13 @@ def get_config():
             "model.path": "Qwen/Qwen2.5-VL-3B-Instruct",
             "data.path": "",
             "train.epochs": 1,
-            "optimizer.warmup": 0.03,
+            "optimizer.warmup_fraction": 0.03,
             "batch.rows": 8,
-            "batch.accumulate": 1,
+            "batch.gradient_accumulation": 1,
         },
         axes={
             "training": {
-                "full": {"optimizer.learning_rate": 1e-5, "optimizer.scales.vision": 0.2},
+                "full": {"optimizer.learning_rate": 1e-5, "optimizer.lr_multipliers.vision": 0.2},
                 "LoRA": {**ADAPTER, "optimizer.learning_rate": 5e-5},
                 "QLoRA": {**ADAPTER, "model.quantise": "nf4", "optimizer.learning_rate": 2e-4},
             }

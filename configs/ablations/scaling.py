@@ -23,10 +23,10 @@ def get_config():
             "train.epochs": 1,
             "train.steps": 0,
             "batch.rows": 8,
-            "batch.accumulate": 8,  # one row at a time
+            "batch.gradient_accumulation": 8,  # one row at a time
         },
         axes={"amount": {f"{times}×": {"data.share": times / 15} for times in (1, 5, 10, 15)}},
         seeds=(0, 1, 2),
-        benchmark="",  # questions on pictures that are not in the corpus
+        benchmark="",  # questions on images that are not in the corpus
         max_new_tokens=32,
     )

@@ -1,14 +1,15 @@
-"""How many visual tokens a picture, in how long a context: four budgets by four lengths of row.
+"""How many visual tokens an image, in how long a context: four budgets by four lengths of row.
 
     .venv/bin/python scripts/sweep.py --config=configs/ablations/tokens_x_context.py --output=runs/tokens_x_context \
         --config.set.data.path=mine.jsonl --config.benchmark=held_out.jsonl
 
 The grid is a published one: 25, 50, 75 and 100 % of the visual tokens, contexts of 128, 1,024, 2,048 and 4,096 tokens.
-100 % are 1,024 tokens here, as in the other configs of this model; evaluation gives a picture as many as training did.
-The context is the length of a row, `batch.tokens`, which several examples share. Rows a step are chosen so that every
-cell has as many tokens in a step. Two things are not as they were published. Where a picture does not fit its row it is
-made smaller (`shrink_images`) and no answer is cut off, which was what a context of 128 did; the four budgets come to
-nearly the same there. And a record's `context`, an article that belongs to a picture, is no part of the prompt.
+100 % are 1,024 tokens here, as in the other configs of this model; evaluation gives an image as many as training did.
+The context is the length of a row, `batch.sequence_length`, which several examples share. Rows a step are chosen so
+that every cell has as many tokens in a step. Two things are not as they were published. Where an image does not fit
+its row it is made smaller (`shrink_images`) and no answer is cut off, which was what a context of 128 did; the four
+budgets come to nearly the same there. And a record's `context`, an article that belongs to an image, is no part of
+the prompt.
 """
 
 from vlm_jax.evaluation.sweep import sweep_config
@@ -20,7 +21,8 @@ TOKENS = 16384  # of a step
 def get_config():
     budgets = {f"{share} %": {"model.max_visual_tokens": WHOLE * share // 100} for share in (25, 50, 75, 100)}
     lengths = {
-        f"{length}": {"batch.tokens": length, "batch.rows": TOKENS // length} for length in (128, 1024, 2048, 4096)
+        f"{length}": {"batch.sequence_length": length, "batch.rows": TOKENS // length}
+        for length in (128, 1024, 2048, 4096)
     }
     return sweep_config(
         train="configs/qwen2_5_vl_3b_qlora.py",
@@ -28,7 +30,7 @@ def get_config():
             "model.path": "Qwen/Qwen2.5-VL-3B-Instruct",
             "data.path": "",
             "data.too_large": "shrink_images",
-            "batch.accumulate": 4,  # 4,096 tokens at a time
+            "batch.gradient_accumulation": 4,  # 4,096 tokens at a time
         },
         axes={"visual tokens": budgets, "context": lengths},
         seeds=(0, 1, 2),

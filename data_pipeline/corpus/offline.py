@@ -19,6 +19,7 @@ import numpy as np
 from data_pipeline.corpus import known, objects, scenes, wordings
 from data_pipeline.corpus.things import Thing
 from data_pipeline.records import Record, write_records
+from vlm_jax import output_folder
 from vlm_jax.checkpoint.files import alone, read_json, write_json
 from vlm_jax.errors import InputError
 
@@ -275,10 +276,7 @@ def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callabl
             raise InputError(f"{stamp}: is damaged; remove it, and the same command draws what is missing")
         if all((folder / f"{split}.jsonl").is_file() for split in held["records"]):
             return held["records"], False
-    elif folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder")
-    elif folder.is_dir() and any(folder.iterdir()) and not mark.exists():
-        raise InputError(f"{folder}: holds files that are not a corpus; take another --output")
+    output_folder.check(folder, f"--output={folder}", owner="a corpus's", marks=(mark.name, stamp.name))
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
     with alone(folder, "drawing"):

@@ -57,7 +57,7 @@ def open_source(
       answer: where several answers are given, the one to train on: the `majority`'s, the `first`, or one `sampled`.
       seed: of the sampled answers.
       columns: our name to the column or key of the data that holds it, `{"image": "img_path"}`.
-      question: asked by entries that ask nothing themselves: captions, and pictures in folders by class.
+      question: asked by entries that ask nothing themselves: captions, and images in folders by class.
 
     Raises:
       InputError: the file cannot be read at all: missing, empty, not UTF-8, broken JSON, of an unknown or ambiguous

@@ -1,6 +1,6 @@
-"""ArrayRecord files: records with their pictures embedded, read at random by Grain's own format.
+"""ArrayRecord files: records with their images embedded, read at random by Grain's own format.
 
-An entry is a MessagePack map in this project's form, pictures as the bytes of their encoded files; JSON is read too.
+An entry is a MessagePack map in this project's form, images as the bytes of their encoded files; JSON is read too.
 Files are one record a group, so that reading one does not decompress its neighbours.
 """
 
@@ -90,7 +90,7 @@ class ArrayRecordEntries(Entries):
 
 
 class ArrayRecordWriter:
-    """Writes records into one file. Pictures are embedded as they are, never encoded anew."""
+    """Writes records into one file. Images are embedded as they are, never encoded anew."""
 
     def __init__(self, path: str):
         from array_record.python.array_record_module import ArrayRecordWriter

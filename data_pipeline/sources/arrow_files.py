@@ -1,6 +1,6 @@
 """Data sets saved by Hugging Face's `Dataset.save_to_disk`: Arrow files, mapped into memory, read a row at a time.
 
-A path is the folder, with the split after `#` where it was a `DatasetDict`, or one `.arrow` file. Pictures are
+A path is the folder, with the split after `#` where it was a `DatasetDict`, or one `.arrow` file. Images are
 `{"bytes", "path"}` as in Parquet. Features that are classes are read as their names.
 """
 

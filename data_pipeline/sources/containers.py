@@ -46,7 +46,7 @@ class Entries:
       key: what the list of entries is called in its document, if that is an object.
       header: what stands beside the list of entries in the same document, small values only.
       lists: further lists of the same document, such as the annotations beside the questions.
-      folder: where the pictures that it names lie, if not where `path` does.
+      folder: where the images that it names lie, if not where `path` does.
       content: a digest of all that the files hold, where it is known without reading them: on the hub.
     """
 

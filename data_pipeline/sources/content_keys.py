@@ -30,7 +30,7 @@ def unread(entry: Mapping[str, Any], conversational: bool, *, history: bool) -> 
     """A fault, without a place, for each column of an entry that is content and cannot be read.
 
     Args:
-      conversational: the form is one of conversations, in which trainers look for more than pictures and words.
+      conversational: the form is one of conversations, in which trainers look for more than images and words.
       history: the form reads the earlier turns that `history` has.
     """
     held = {str(key): value for key, value in entry.items() if not is_empty(value)}

@@ -17,7 +17,7 @@ _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _HEADER = 2**20  # characters that hold the header
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what decoding leaves of such bytes
 _LARGEST_CELL = 2**31 - 1
-"""Characters: the whole file is in memory already, and 131,072, as Python has it, is less than an embedded picture."""
+"""Characters: the whole file is in memory already, and 131,072, as Python has it, is less than an embedded image."""
 
 _ADVICE = "put cells with {}, quotes or line breaks in quotes, and double the quotes inside"
 

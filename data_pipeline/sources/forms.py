@@ -29,7 +29,7 @@ class Options:
 
     Attributes:
       path: the file or folder.
-      root: the folder that pictures are named from, from the root of the disk or in a store.
+      root: the folder that images are named from, from the root of the disk or in a store.
       root_given: whether a person named it; otherwise it is the folder of the file.
       training: each conversation must end with an answer.
       answer: one of `ANSWERS`.
@@ -146,7 +146,7 @@ def text_of(entry: Mapping[str, Any], key: str, name: str, faults: list[str]) ->
 
 
 def question_and_answer(question: str, images: Sequence[str | bytes], answer: str | None) -> list[dict[str, Any]]:
-    """The messages of one question about the pictures before it."""
+    """The messages of one question about the images before it."""
     content: str | list[dict[str, Any]] = question
     if images:
         content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": question}]
@@ -175,8 +175,8 @@ def pick_answer(answers: Sequence[str], options: Options, identifier: str) -> st
     return Counter(given).most_common(1)[0][0]  # equal counts stay in the order they were first met
 
 
-class PictureFolders:
-    """Where the pictures of a data set lie below the image root: looked up once a folder, not once a picture."""
+class ImageFolders:
+    """Where the images of a data set lie below the image root: looked up once a folder, not once an image."""
 
     def __init__(self, root: str):
         self._root = root

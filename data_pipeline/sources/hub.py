@@ -2,7 +2,7 @@
 
 The revision becomes a commit first, and the files of the split are downloaded into the hub's cache. They are not read
 over the network row by row: training reads in random order for many epochs, which would fetch a whole row group for
-each picture, every time. From the cache, workers and later runs read without the hub, and without any network.
+each image, every time. From the cache, workers and later runs read without the hub, and without any network.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _ID = r"(?P<repo>[A-Za-z0-9][\w.-]*/\w[\w.-]*)(?:@(?P<revision>refs/(?:convert|p
 _ADDRESS = re.compile(rf"hf://datasets/{_ID}(?:/(?P<inside>[^#]*))?(?:#(?P<split>[^#/\s]+))?")
 _BARE = re.compile(rf"{_ID}(?:/(?P<inside>[\w.-]+))?#(?P<split>[\w.-]+)")
 _VERSION = re.compile(r"\d+(\.\d+)+")
-_PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+_IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 
 
 @dataclass(frozen=True)
@@ -189,9 +189,9 @@ def _downloaded(address: Address, commit: str, tree: Mapping[str, str], split: s
 
     kind = hub_splits.kind_of(address.base, files)
     patterns = [re.sub(r"([*?\[])", r"[\1]", file) for file in files]
-    if kind not in ("parquet", "webdataset"):  # their pictures are files of their own, below the data
+    if kind not in ("parquet", "webdataset"):  # their images are files of their own, below the data
         for folder in dict.fromkeys(file.rpartition("/")[0] for file in files):
-            patterns += [f"{folder}/*.{suffix}" if folder else f"*.{suffix}" for suffix in _PICTURES]
+            patterns += [f"{folder}/*.{suffix}" if folder else f"*.{suffix}" for suffix in _IMAGES]
     snapshot = huggingface_hub.snapshot_download(
         address.repo, repo_type="dataset", revision=commit, allow_patterns=patterns
     )

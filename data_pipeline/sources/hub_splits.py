@@ -65,7 +65,7 @@ def data_files(name: str, files: Sequence[str]) -> list[str]:
     """The files that hold data, by their names.
 
     Raises:
-      InputError: they describe pictures that lie beside them.
+      InputError: they describe images that lie beside them.
     """
     shown = [file for file in files if not any(part.startswith((".", "_")) for part in file.split("/"))]
     chosen = [file for file in shown if file.lower().endswith(SUFFIXES) and file.rpartition("/")[2] not in _ABOUT]

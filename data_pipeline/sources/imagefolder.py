@@ -1,4 +1,4 @@
-"""Hugging Face's ImageFolder: pictures in a folder, and `metadata.jsonl` or `.csv` naming them in `file_name`.
+"""Hugging Face's ImageFolder: images in a folder, and `metadata.jsonl` or `.csv` naming them in `file_name`.
 
 The other columns may be any of the forms: a table's question and answer, or a conversation.
 """
@@ -17,8 +17,8 @@ from data_pipeline.sources.text_writers import Lines
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-"""Extensions of pictures in folders by class."""
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+"""Extensions of images in folders by class."""
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 
@@ -57,7 +57,7 @@ class ImageFolderEntries(Entries):
         row: dict[str, Any] = dict(entry.value)
         name = row.pop("file_name", row.pop("file_names", None))
         if not name or not isinstance(name, (str, list)):
-            fault = f"'file_name' is {json_type(name) if name != '' else 'empty'}; name the picture, from this folder"
+            fault = f"'file_name' is {json_type(name) if name != '' else 'empty'}; name the image, from this folder"
             return Entry(entry.number, entry.place, fault=fault)
         return Entry(entry.number, entry.place, {"image": name, **row})
 
@@ -66,30 +66,30 @@ class ImageFolderEntries(Entries):
 
 
 def classes_in(folder: str) -> list[str]:
-    """The folders in a folder that hold pictures and no folders: classes, as torchvision and Hugging Face read them."""
+    """The folders in a folder that hold images and no folders: classes, as torchvision and Hugging Face read them."""
     if locations.is_remote(folder):
         return []
     names = [name for name in locations.names_in(folder) if not name.startswith(".")]
     below = [name for name in names if os.path.isdir(os.path.join(folder, name))]
-    return [name for name in below if _pictures_in(os.path.join(folder, name))]
+    return [name for name in below if _images_in(os.path.join(folder, name))]
 
 
-def _pictures_in(folder: str) -> list[str]:
-    return [name for name in sorted(os.listdir(folder)) if name.lower().endswith(PICTURES) and name[0] != "."]
+def _images_in(folder: str) -> list[str]:
+    return [name for name in sorted(os.listdir(folder)) if name.lower().endswith(IMAGES) and name[0] != "."]
 
 
 class ClassFolderEntries(Entries):
-    """Pictures in a folder for each class: the question is the person's, the answer is the folder's name."""
+    """Images in a folder for each class: the question is the person's, the answer is the folder's name."""
 
     def __init__(self, folder: str, classes: Sequence[str], question: str):
         """
         Raises:
-          InputError: no question is given, or something other than classes and pictures is there.
+          InputError: no question is given, or something other than classes and images is there.
         """
         self.path = folder
         if not question:
             raise InputError(
-                f"{folder}: holds pictures in folders by class ({', '.join(classes[:8])}) and no "
+                f"{folder}: holds images in folders by class ({', '.join(classes[:8])}) and no "
                 f"{' or '.join(METADATA)}; "
                 "say what is asked of each, as data.question='What is this?': the answer is the folder's name"
             )
@@ -100,14 +100,14 @@ class ClassFolderEntries(Entries):
             if name.startswith("."):
                 continue
             if name not in classes:
-                faults.append(f"{inside}: is no folder of pictures, where the others are classes; move it elsewhere")
+                faults.append(f"{inside}: is no folder of images, where the others are classes; move it elsewhere")
                 continue
-            for picture in sorted(os.listdir(inside)):
-                if picture.startswith("."):
+            for image in sorted(os.listdir(inside)):
+                if image.startswith("."):
                     continue
-                if not picture.lower().endswith(PICTURES):
-                    faults.append(f"{os.path.join(inside, picture)}: is no picture; move it out of the class's folder")
-                self._names.append((name, picture))
+                if not image.lower().endswith(IMAGES):
+                    faults.append(f"{os.path.join(inside, image)}: is no image; move it out of the class's folder")
+                self._names.append((name, image))
         if faults:
             raise InputError(faults)
 
@@ -115,8 +115,8 @@ class ClassFolderEntries(Entries):
         return len(self._names)
 
     def __getitem__(self, index: int) -> Entry:
-        name, picture = self._names[index]
-        value = {"id": f"{name}/{picture}", "image": f"{name}/{picture}", "answer": name}
+        name, image = self._names[index]
+        value = {"id": f"{name}/{image}", "image": f"{name}/{image}", "answer": name}
         return Entry(index + 1, self.place(index), value)
 
     def place(self, index: int) -> str:
@@ -124,7 +124,7 @@ class ClassFolderEntries(Entries):
 
 
 class ImageFolderWriter:
-    """Writes rows with a picture each into a folder: `metadata.jsonl`, and `images/` named by their contents."""
+    """Writes rows with an image each into a folder: `metadata.jsonl`, and `images/` named by their contents."""
 
     def __init__(self, folder: str):
         os.makedirs(os.path.join(folder, "images"))
@@ -136,7 +136,7 @@ class ImageFolderWriter:
         suffix = {"JPEG": ".jpg", "TIFF": ".tif"}.get(image_format(image), f".{image_format(image).lower() or 'bin'}")
         name = f"images/{hashlib.sha256(image).hexdigest()[:20]}{suffix}"
         path = os.path.join(self._folder, name)
-        if not os.path.exists(path):  # pictures that several records show are there once
+        if not os.path.exists(path):  # images that several records show are there once
             with open(path, "wb") as file:
                 file.write(image)
         self._lines.write({"file_name": name, **{key: value for key, value in entry.items() if key != "image"}})
@@ -149,9 +149,9 @@ def to_row(record: Record) -> dict[str, Any]:
     """The record as a row.
 
     Raises:
-      InputError: as for a table's; or it shows no picture.
+      InputError: as for a table's; or it shows no image.
     """
     row = table.to_row(record)
     if not row["image"]:
-        raise InputError("shows no picture, and each line of an ImageFolder names one; write it as records or parquet")
+        raise InputError("shows no image, and each line of an ImageFolder names one; write it as records or parquet")
     return row

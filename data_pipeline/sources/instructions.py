@@ -1,7 +1,7 @@
 """Forms that give the last question and its answer in columns of their own: what other trainers' text data looks like.
 
 ms-swift's `query`, `response` and `history`; Alpaca's `instruction`, `input` and `output`, as LLaMA-Factory reads it;
-TRL's conversational `prompt` and `completion`. Pictures stand in `images` beside them, and take the places of `<image>`
+TRL's conversational `prompt` and `completion`. Images stand in `images` beside them, and take the places of `<image>`
 marks or of parts `{"type": "image"}`; where there is no place at all they come before the first question, as TRL and
 ms-swift have it.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from data_pipeline.records import as_written, json_type
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
-from data_pipeline.sources.turns import fill, pictures_beside, places_first, read_turns, with_system
+from data_pipeline.sources.turns import fill, images_beside, places_first, read_turns, with_system
 from vlm_jax.errors import InputError
 from vlm_jax.processing.messages import WEIGHT_KEYS, is_empty
 
@@ -32,7 +32,7 @@ class _Instructions(Form):
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         faults: list[str] = []
-        where, images = pictures_beside(entry, ("images", "image"), faults)
+        where, images = images_beside(entry, ("images", "image"), faults)
         messages = with_system(entry, self.messages_of(entry, faults), faults)
         messages = fill(places_first(messages, len(images)), images, where, faults)
         if faults:

@@ -10,22 +10,22 @@ from typing import Any
 from data_pipeline.records import Record
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
-from data_pipeline.sources.turns import MARK, fill, pictures_beside, places_first, read_turns, with_system
+from data_pipeline.sources.turns import MARK, fill, images_beside, places_first, read_turns, with_system
 from vlm_jax.errors import InputError
 from vlm_jax.processing.messages import is_empty
 
 
 class Conversations(Form):
-    """Turns in a list, the pictures in a list beside it."""
+    """Turns in a list, the images in a list beside it."""
 
     conversational = True
     name = "llava"
     keys: tuple[str, ...] = ("conversations",)
     """Where the turns may stand."""
 
-    picture_keys: tuple[str, ...] = ("image", "images")
-    pictures_first: tuple[str, ...] = ()
-    """Under which keys pictures without any place come before the first question."""
+    image_keys: tuple[str, ...] = ("image", "images")
+    images_first: tuple[str, ...] = ()
+    """Under which keys images without any place come before the first question."""
 
     def __init__(self, entries: Entries, options: Options):
         super().__init__(entries, options)
@@ -37,9 +37,9 @@ class Conversations(Form):
         if len(held) > 1:
             faults.append(f"has turns under {' and '.join(map(repr, held))}; keep one of them")
         key = next(iter(held), next((key for key in self.keys if key in entry), self.keys[0]))
-        where, images = pictures_beside(entry, self.picture_keys, faults)
+        where, images = images_beside(entry, self.image_keys, faults)
         turns = read_turns(entry.get(key), key, faults)
-        if key in self.pictures_first:
+        if key in self.images_first:
             turns = places_first(turns, len(images))
         messages = fill(with_system(entry, turns, faults), images, where, faults)
         if faults:

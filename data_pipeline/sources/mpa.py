@@ -1,6 +1,6 @@
 """The files of MPA, in which a large model writes and checks questions for a small one.
 
-Pseudo-annotations (PA), parity identification (PI), evaluations and the training files made of them. Their pictures
+Pseudo-annotations (PA), parity identification (PI), evaluations and the training files made of them. Their images
 are named by absolute paths of the machine they were made on; below an image root they are found again by the part of
 the path that still holds. The texts are taken as they are, a question mark that the publisher dropped included.
 """
@@ -47,17 +47,17 @@ class Mpa(Form):
         kind = next((names for names in KINDS.values() if names[0] in entry), KINDS["PA"])
         question = text_of(entry, kind[0], "question", faults)
         answer = text_of(entry, kind[1], "answer", faults)
-        picture = text_of(entry, "image_path", "picture's path", faults)
+        path = text_of(entry, "image_path", "image's path", faults)
         if faults:
             raise InputError(faults)
         kept = {key: entry[key] for key in kind[2] if key in entry}
-        messages = question_and_answer(question, [self._find(picture)], answer if self.options.training else None)
+        messages = question_and_answer(question, [self._find(path)], answer if self.options.training else None)
         return {"answers": [answer], "task": "mpa", "provenance": kept, "messages": messages}
 
     def _find(self, path: str) -> str:
         """The longest end of the path that exists below the image root, or its last name if none does.
 
-        Which folders exist is looked up once for each folder that the data names, not once for each picture.
+        Which folders exist is looked up once for each folder that the data names, not once for each image.
         """
         if self._root is None:
             return path

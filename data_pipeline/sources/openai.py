@@ -1,4 +1,4 @@
-"""OpenAI's chat form, as its fine-tuning files have it: `messages`, pictures as `image_url` with a path or a data URI.
+"""OpenAI's chat form, as its fine-tuning files have it: `messages`, images as `image_url` with a path or a data URI.
 
 The parts themselves are read by `data_pipeline.records`, which knows both OpenAI's and Hugging Face's; this project's
 own records are read here as well, being the same with more fields.
@@ -13,7 +13,7 @@ import PIL.Image
 from data_pipeline.records import Record
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
-from data_pipeline.sources.turns import pictures_beside, with_system
+from data_pipeline.sources.turns import images_beside, with_system
 from vlm_jax.errors import InputError
 from vlm_jax.processing.images import header
 
@@ -48,13 +48,13 @@ def _messages(entry: Mapping[str, Any]) -> Any:
     """The messages after the system message that a column of its own gives.
 
     Raises:
-      InputError: pictures stand beside them.
+      InputError: images stand beside them.
     """
     faults: list[str] = []
-    key, images = pictures_beside(entry, ("images", "image"), faults)
+    key, images = images_beside(entry, ("images", "image"), faults)
     if images:
         faults.append(
-            f"has pictures under {key!r} beside its messages, which is the format 'sharegpt'; name it "
+            f"has images under {key!r} beside its messages, which is the format 'sharegpt'; name it "
             "(config.data.format), or remove the column"
         )
     messages = entry.get("messages")
@@ -98,5 +98,5 @@ def image_format(image: bytes) -> str:
     try:
         with header(image) as opened:
             return opened.format or ""
-    except Exception:  # a broken picture is told by the image check, not here
+    except Exception:  # a broken image is told by the image check, not here
         return ""

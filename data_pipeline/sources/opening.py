@@ -32,8 +32,8 @@ _BEGINNINGS = {
     b"PAR1": ("a Parquet file", "correct its extension"),
     b"PK\x03\x04": ("a zip archive or an Excel sheet", "unpack it, or save the sheet as CSV"),
     b"\x1f\x8b": ("compressed with gzip", "unpack it"),
-    b"\x89PNG": ("a picture", "name the file that describes the pictures"),
-    b"\xff\xd8\xff": ("a picture", "name the file that describes the pictures"),
+    b"\x89PNG": ("an image", "name the file that describes the images"),
+    b"\xff\xd8\xff": ("an image", "name the file that describes the images"),
 }
 _SHARD = re.compile(r"[-.]\d{5}-of-\d{5}")
 
@@ -45,7 +45,7 @@ def open_entries(path: str, kind: str = "auto", question: str = "") -> Entries:
       path: also `questions.json+annotations.json`, a TFDS folder with `#split`, or several shards by a pattern
         (`train-*.parquet`); or a data set on the hub (`hub.FORM`).
       kind: one of `KINDS`, or anything else for what the path says.
-      question: what is asked of pictures that lie in folders by class; "" for nothing.
+      question: what is asked of images that lie in folders by class; "" for nothing.
 
     Raises:
       InputError: it is not there, empty, of no known kind, or not what its name says.

@@ -1,6 +1,6 @@
-"""Parquet files with pictures in them, as Hugging Face publishes data sets: read a row group at a time.
+"""Parquet files with images in them, as Hugging Face publishes data sets: read a row group at a time.
 
-A picture is `{"bytes", "path"}`: its bytes, or the path where there are none. Reading one row reads its whole group,
+An image is `{"bytes", "path"}`: its bytes, or the path where there are none. Reading one row reads its whole group,
 so a few groups are kept; a set that is read in random order for many epochs is better written as ArrayRecord once.
 """
 
@@ -25,7 +25,7 @@ _ROWS_A_GROUP = 100
 _ROWS_A_BYTE, _ROWS_ANYWAY = 16, 10_000
 _ROWS_AT_ONCE = 32  # that are decoded before it is looked at what they take
 _ALLOWED = 1 << 30  # bytes in memory of a group however small it is in the file
-_SWELL = 32  # times its size in the file, beyond that: equal pictures in many rows are held once there
+_SWELL = 32  # times its size in the file, beyond that: equal images in many rows are held once there
 
 
 class ParquetEntries(Entries):
@@ -187,11 +187,11 @@ class ParquetWriter:
         text = pyarrow.string()
         part = pyarrow.struct([("type", text), ("text", text)])
         message = pyarrow.struct([("role", text), ("content", pyarrow.list_(part)), ("weight", pyarrow.float64())])
-        picture = pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)])
+        image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)])
         self._schema = pyarrow.schema(
             [
                 ("id", text),
-                ("images", pyarrow.list_(picture)),
+                ("images", pyarrow.list_(image)),
                 ("messages", pyarrow.list_(message)),
                 ("answers", pyarrow.list_(text)),
                 *((name, text) for name in TEXT_FIELDS),
@@ -221,7 +221,7 @@ class ParquetWriter:
 
 
 def to_row(record: Record) -> dict[str, Any]:
-    """The record as a row, its embedded pictures taken out of the messages."""
+    """The record as a row, its embedded images taken out of the messages."""
     messages = []
     for message in record.messages:
         content = message["content"]
@@ -246,7 +246,7 @@ def plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A cell with its pictures as bytes or paths, wherever they stand in it."""
+    """A cell with its images as bytes or paths, wherever they stand in it."""
     if isinstance(value, dict):
         if value.keys() == {"bytes", "path"}:
             return value["bytes"] if value["bytes"] is not None else value["path"]

@@ -1,7 +1,7 @@
 """ShareGPT's form and its relatives: LLaVA's with other names for roles and images.
 
 `conversations` of `from` and `value`, `messages` of `role` and `content`, or ms-swift's `conversation` of `human` and
-`assistant`; pictures under `images`, in the order of the `<image>` marks or, where content is a list, of its parts
+`assistant`; images under `images`, in the order of the `<image>` marks or, where content is a list, of its parts
 `{"type": "image"}`. A `system` column is read too. Rows of Parquet files have this form.
 """
 
@@ -12,12 +12,12 @@ from data_pipeline.sources.llava import Conversations, value_of, weight_of
 
 
 class ShareGPT(Conversations):
-    """Conversations under `conversations` or `messages`, pictures under `images`."""
+    """Conversations under `conversations` or `messages`, images under `images`."""
 
     name = "sharegpt"
     keys = ("conversations", "messages", "conversation")
-    picture_keys = ("images", "image")
-    pictures_first = ("messages", "conversation")  # as TRL and ms-swift have it; LLaMA-Factory refuses `conversations`
+    image_keys = ("images", "image")
+    images_first = ("messages", "conversation")  # as TRL and ms-swift have it; LLaMA-Factory refuses `conversations`
 
 
 def to_entry(record: Record) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from data_pipeline.records import Record, as_written, json_type
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, pick_answer, question_and_answer
-from data_pipeline.sources.turns import pictures_beside, with_system
+from data_pipeline.sources.turns import images_beside, with_system
 from vlm_jax.errors import InputError
 
 COLUMNS = ("image", "question", "answer")
@@ -50,7 +50,7 @@ class Table(Form):
             if value is not None and not isinstance(value, str):
                 faults.append(f"the {name} is {json_type(value)}; it must be a text")
             cells[name] = value.strip() if isinstance(value, str) else ""
-        _, images = pictures_beside(entry, ("image", "images"), faults)
+        _, images = images_beside(entry, ("image", "images"), faults)
         images = [image.strip() if isinstance(image, str) else image for image in images]
         fields = other_fields(entry)
         if isinstance(entry.get("answers"), list) and entry["answers"] and "answers" not in fields:
@@ -74,7 +74,7 @@ def to_row(record: Record) -> dict[str, Any]:
     """The record as a row.
 
     Raises:
-      InputError: it is more than one question about at most one picture, shown before it, and one answer.
+      InputError: it is more than one question about at most one image, shown before it, and one answer.
     """
     roles = [message["role"] for message in record.messages]
     if roles not in (["user", "assistant"], ["user"]):
@@ -90,10 +90,10 @@ def to_row(record: Record) -> dict[str, Any]:
     parts, *rest = (_parts(message["content"]) for message in record.messages)
     kinds = [part["type"] for part in parts]
     if kinds.count("image") > 1 or "image" in kinds[1:]:
-        raise InputError("has more than one picture, or text before it; a row holds one picture, then the question")
+        raise InputError("has more than one image, or text before it; a row holds one image, then the question")
     question = "".join(part["text"] for part in parts if part["type"] == "text")
     if not question.strip():
-        raise InputError("asks nothing in words; a row holds a picture and a question")
+        raise InputError("asks nothing in words; a row holds an image and a question")
     return {
         "id": record.id,
         "image": parts[0]["image"] if kinds[:1] == ["image"] else "",

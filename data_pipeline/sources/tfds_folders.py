@@ -1,6 +1,6 @@
 """Data sets prepared by TensorFlow Datasets as ArrayRecord, read without TensorFlow through `as_data_source`.
 
-A path is the folder of a version, with the split after `#` where it has several: `vqa/1.0.0#train[:90%]`. Pictures
+A path is the folder of a version, with the split after `#` where it has several: `vqa/1.0.0#train[:90%]`. Images
 stay encoded; features that are texts are decoded.
 """
 
@@ -110,13 +110,13 @@ class TfdsEntries(Entries):
         with self._lock:
             if self._source is None:
                 builder = self._builder()
-                pictures = {
+                images = {
                     name: tfds.decode.SkipDecoding()
                     for name, feature in builder.info.features.items()
                     if isinstance(feature, tfds.features.Image)
                 }
                 try:
-                    self._source = builder.as_data_source(self._split, decoders=pictures or None)
+                    self._source = builder.as_data_source(self._split, decoders=images or None)
                 except Exception as error:
                     reason = " ".join(str(error).split())[:300]
                     raise InputError(
@@ -127,7 +127,7 @@ class TfdsEntries(Entries):
 
 
 def _plain(value: Any, feature: Any) -> Any:
-    """An example as JSON has it: texts decoded, numbers and lists of Python; pictures stay bytes."""
+    """An example as JSON has it: texts decoded, numbers and lists of Python; images stay bytes."""
     import numpy as np
     import tensorflow_datasets as tfds
 

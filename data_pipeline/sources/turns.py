@@ -1,8 +1,8 @@
-"""Turns as the conversation forms write them, and the pictures that stand beside them, brought into messages.
+"""Turns as the conversation forms write them, and the images that stand beside them, brought into messages.
 
 `conversations` of `from` and `value`, `messages` of `role` and `content`, ms-swift's `conversation` of `human` and
 `assistant`: a turn becomes a message with a role that is known and all its other keys, which `data_pipeline.records`
-reads or refuses. Pictures of a list take the places of `<image>` marks, or of parts that name none, in order.
+reads or refuses. Images of a list take the places of `<image>` marks, or of parts that name none, in order.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,17 +74,17 @@ def with_system(entry: Mapping[str, Any], messages: list[dict[str, Any]], faults
     return [{"role": "system", "content": text}, *messages]
 
 
-def pictures_beside(entry: Mapping[str, Any], keys: Sequence[str], faults: list[str]) -> tuple[str, list[str | bytes]]:
-    """The pictures beside a conversation, and the key they stand under: the first of `keys` where there are none."""
+def images_beside(entry: Mapping[str, Any], keys: Sequence[str], faults: list[str]) -> tuple[str, list[str | bytes]]:
+    """The images beside a conversation, and the key they stand under: the first of `keys` where there are none."""
     given = {key: images_under(entry, key, faults) for key in keys}
     held = [key for key in keys if given[key]]
     if len(held) > 1 and given[held[0]] != given[held[1]]:
-        faults.append(f"has pictures under {' and '.join(map(repr, held))}; keep one of them")
+        faults.append(f"has images under {' and '.join(map(repr, held))}; keep one of them")
     return (held[0], given[held[0]]) if held else (next((key for key in keys if key in entry), keys[0]), [])
 
 
 def images_under(entry: Mapping[str, Any], key: str, faults: list[str]) -> list[str | bytes]:
-    """The pictures of a column: a path or a list of them; nothing, "", [] and [None] are none."""
+    """The images of a column: a path or a list of them; nothing, "", [] and [None] are none."""
     given = entry.get(key)
     if is_empty(given):
         return []
@@ -98,7 +98,7 @@ def images_under(entry: Mapping[str, Any], key: str, faults: list[str]) -> list[
 def fill(
     messages: Sequence[dict[str, Any]], images: Sequence[str | bytes], key: str, faults: list[str]
 ) -> list[dict[str, Any]]:
-    """The messages with their pictures in place. There must be as many places as pictures, unless there are faults."""
+    """The messages with their images in place. There must be as many places as images, unless there are faults."""
     places = sum(_places(message["content"]) for message in messages)
     if not faults and places != len(images):
         faults.append(
@@ -112,9 +112,9 @@ def fill(
 
 
 def places_first(messages: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The messages with places for so many pictures before the user's first words, if they have none at all.
+    """The messages with places for so many images before the user's first words, if they have none at all.
 
-    TRL and ms-swift put the pictures of such conversations there.
+    TRL and ms-swift put the images of such conversations there.
     """
     first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)
     if first is None or any(_places(message["content"]) for message in messages):
@@ -190,14 +190,14 @@ def _as_pair(turn: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _address(image: Any) -> Any:
-    """A picture's path or bytes; as `datasets` writes them, they stand in an object."""
+    """An image's path or bytes; as `datasets` writes them, they stand in an object."""
     if isinstance(image, Mapping) and image.keys() <= {"bytes", "path"}:
         return image.get("bytes") or image.get("path")
     return image
 
 
 def _is_place(part: Any) -> bool:
-    """Whether a part says that a picture stands here without saying which."""
+    """Whether a part says that an image stands here without saying which."""
     return (
         isinstance(part, Mapping)
         and part.get("type") in ("image", "image_url")
@@ -220,19 +220,19 @@ def _filled(content: Any, images: Iterator[tuple[int, str | bytes]], faults: lis
         texts = [plain_part(part) for part in content]
         if all(isinstance(part.get("text"), str) and _is_plain(part) for part in texts):
             return "".join(part["text"] for part in texts)
-    return [_with_picture(part, *next(images), faults) if _is_place(part) else part for part in content]
+    return [_with_image(part, *next(images), faults) if _is_place(part) else part for part in content]
 
 
 def _is_plain(part: Mapping[str, Any]) -> bool:
     return all(key in ("type", "text") or is_empty(value) for key, value in part.items())
 
 
-def _with_picture(part: Mapping[str, Any], number: int, image: str | bytes, faults: list[str]) -> dict[str, Any]:
-    index = part.get("index")  # which picture of the list, as some data sets of the hub have it
+def _with_image(part: Mapping[str, Any], number: int, image: str | bytes, faults: list[str]) -> dict[str, Any]:
+    index = part.get("index")  # which image of the list, as some data sets of the hub have it
     if index is not None and index != number:
         faults.append(
-            f"a place for a picture has the index {index!r} where picture {number} of the list comes next; list the "
-            "pictures in the order they are shown"
+            f"a place for an image has the index {index!r} where image {number} of the list comes next; list the "
+            "images in the order they are shown"
         )
     others = {key: value for key, value in part.items() if key not in ("type", "image", "image_url", "path", "url")}
     return {**others, "type": "image", "image": image}

@@ -1,8 +1,8 @@
 """The official files of the VQA family: TextVQA, ST-VQA, ChartQA, VizWiz, VQAv2 and OK-VQA.
 
-Each gives one question about one picture and up to ten people's answers. All of the answers are kept, for the metrics;
+Each gives one question about one image and up to ten people's answers. All of the answers are kept, for the metrics;
 the one to train on is picked by `forms.pick_answer`. "unanswerable" and "unsuitable" are answers like others. Where
-the pictures lie below the image root is known for each data set as it is published.
+the images lie below the image root is known for each data set as it is published.
 """
 
 import re
@@ -16,8 +16,8 @@ from data_pipeline.records import as_written, json_type
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import (
     Form,
+    ImageFolders,
     Options,
-    PictureFolders,
     pick_answer,
     question_and_answer,
     require,
@@ -29,7 +29,7 @@ _SPLIT = re.compile(r"(?<![a-z])(train|val|test(?:-dev|-std)?)(20\d\d)?(?![a-z])
 
 
 class Vqa(Form):
-    """What the data sets have in common; a subclass says where its question, picture and answers stand."""
+    """What the data sets have in common; a subclass says where its question, image and answers stand."""
 
     id_keys = ("question_id", "id")
     task = ""
@@ -44,7 +44,7 @@ class Vqa(Form):
         super().__init__(entries, options)
         for key in self.keys:
             require(entries, (key,), self.task)
-        self.folders = PictureFolders(options.root)
+        self.folders = ImageFolders(options.root)
         self.split = split_of(entries)
         if options.training and not self.has_answers(entries):
             raise InputError(
@@ -59,14 +59,14 @@ class Vqa(Form):
         """All answers given, or None where the entry has none."""
         return answers_in(entry.get("answers"), faults)
 
-    def picture_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
-        """The path of the picture, relative to the image root."""
+    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
+        """The path of the image, relative to the image root."""
         raise NotImplementedError
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         faults: list[str] = []
         question = text_of(entry, self.question_key, "question", faults)
-        picture = entry["image"] if isinstance(entry.get("image"), bytes) else self.picture_of(entry, faults)
+        image = entry["image"] if isinstance(entry.get("image"), bytes) else self.image_of(entry, faults)
         answers = self.answers_of(entry, faults)
         if not faults and answers is None and self.options.training:
             faults.append("has no answers, so there is nothing to learn; remove the entry")
@@ -77,7 +77,7 @@ class Vqa(Form):
             given = next((entry[key] for key in self.id_keys if entry.get(key) is not None), question)
             answer = pick_answer(answers, self.options, str(given))
         fields = {} if answers is None else {"answers": answers}
-        messages = question_and_answer(question, [picture] if picture else [], answer)
+        messages = question_and_answer(question, [image] if image else [], answer)
         return {**fields, "task": self.task, "messages": messages}
 
 
@@ -87,10 +87,10 @@ class TextVqa(Vqa):
     task = "textvqa"
     keys = ("question", "question_id", "image_id")
 
-    def picture_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
-        name = text_of(entry, "image_id", "picture's id", faults)
+    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
+        name = text_of(entry, "image_id", "image's id", faults)
         split = entry.get("set_name") or self.split
-        # The validation split's pictures are published among the training ones.
+        # The validation split's images are published among the training ones.
         return self.folders.path_of(f"{name}.jpg", "test_images" if split == "test" else "train_images")
 
 
@@ -100,12 +100,12 @@ class StVqa(Vqa):
     task = "stvqa"
     keys = ("question", "question_id", "file_path")
 
-    def picture_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
-        return text_of(entry, "file_path", "picture's path", faults)
+    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
+        return text_of(entry, "file_path", "image's path", faults)
 
 
 class ChartQa(Vqa):
-    """ChartQA: `[{"imgname", "query", "label"}]`, one answer; pictures in `{split}/png`."""
+    """ChartQA: `[{"imgname", "query", "label"}]`, one answer; images in `{split}/png`."""
 
     task = "chartqa"
     question_key = "query"
@@ -117,9 +117,9 @@ class ChartQa(Vqa):
     def answers_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[str] | None:
         return [text_of(entry, "label", "answer", faults)] if "label" in entry else None
 
-    def picture_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
+    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
         folders = (f"{self.split}/png", "png") if self.split else ("png",)
-        return self.folders.path_of(text_of(entry, "imgname", "picture's name", faults), *folders)
+        return self.folders.path_of(text_of(entry, "imgname", "image's name", faults), *folders)
 
 
 class VizWiz(Vqa):
@@ -128,15 +128,15 @@ class VizWiz(Vqa):
     task = "vizwiz"
     keys = ("image", "question")
 
-    def picture_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
-        name = text_of(entry, "image", "picture's name", faults)
+    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
+        name = text_of(entry, "image", "image's name", faults)
         return self.folders.path_of(name, *([self.split] if self.split else []))
 
 
 class VqaV2(Vqa):
     """VQAv2: questions, and annotations matched by `question_id`; or one list that has `answers` already.
 
-    Pictures are `COCO_{split}_{image_id of 12 digits}.jpg`, in the image root or in a folder named like the split.
+    Images are `COCO_{split}_{image_id of 12 digits}.jpg`, in the image root or in a folder named like the split.
     """
 
     task = "vqav2"
@@ -153,7 +153,7 @@ class VqaV2(Vqa):
             self.split += "2015" if self.split == "test" else "2014"
         if not self.split and not any("image" in value for value in entries.objects()):
             raise InputError(
-                f"{entries.path}: neither 'data_subtype' nor the file's name says which pictures these are; "
+                f"{entries.path}: neither 'data_subtype' nor the file's name says which images these are; "
                 "name the file after its split, such as train2014_questions.json"
             )
         if self.annotations is not None and not any(
@@ -172,13 +172,13 @@ class VqaV2(Vqa):
             return super().answers_of(entry, faults)
         return self.annotations.answers(entry.get("question_id"), faults)
 
-    def picture_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
+    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
         if isinstance(entry.get("image"), str) and entry["image"]:
             return entry["image"]
         number = entry.get("image_id")
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             found = f"is {json_type(number)}" if number is None or not isinstance(number, int) else "is negative"
-            faults.append(f"'image_id' {found}; it must be the number of a COCO picture")
+            faults.append(f"'image_id' {found}; it must be the number of a COCO image")
             return ""
         return self.folders.path_of(f"COCO_{self.split}_{number:012d}.jpg", self.split)
 

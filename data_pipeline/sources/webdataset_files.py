@@ -1,7 +1,7 @@
 """WebDataset shards: tar files whose members are samples, those of one basename together, read without unpacking.
 
 An index of where each member lies is made once from the tar's headers; a sample is then a few reads at random. Of a
-sample, `.json` gives the keys, pictures become `image` (or `images`, where the JSON has that key), `.txt` and `.cls`
+sample, `.json` gives the keys, images become `image` (or `images`, where the JSON has that key), `.txt` and `.cls`
 are columns of these names, and `question.txt` is the column `question`. Data is never written to disk.
 """
 
@@ -19,7 +19,7 @@ from vlm_jax import locations
 from vlm_jax.errors import InputError
 
 SUFFIXES = (".tar",)
-PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 TEXTS = ("txt", "cls")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
@@ -120,11 +120,11 @@ def _samples_of(file: str) -> list[tuple[str, tuple[Member, ...]]]:
 def _value(key: str, members: Sequence[Member], ranges: ByteRanges) -> dict[str, Any]:
     """A sample as the forms read it."""
     value: dict[str, Any] = {}
-    texts, pictures = {}, []
+    texts, images = {}, []
     for extension, start, end in members:
         column, _, kind = extension.rpartition(".")
-        if kind in PICTURES:
-            pictures.append(ranges.read(start, end))
+        if kind in IMAGES:
+            images.append(ranges.read(start, end))
         elif extension == "json":
             value = _json(ranges.read(start, end))
         elif kind in TEXTS:
@@ -134,19 +134,19 @@ def _value(key: str, members: Sequence[Member], ranges: ByteRanges) -> dict[str,
                 raise InputError(f"its .{extension} is not UTF-8; save it as UTF-8") from None
         else:
             raise InputError(
-                f"holds a .{extension}; of a sample {', '.join(('json', *TEXTS, *PICTURES))} are read: leave it out"
+                f"holds a .{extension}; of a sample {', '.join(('json', *TEXTS, *IMAGES))} are read: leave it out"
             )
     doubled = [name for name in texts if name in value]
     if doubled:
         raise InputError(f"has {', '.join(map(repr, doubled))} in its .json and as a file; keep one")
     value = {"id": key, **value, **texts}
-    if pictures:
+    if images:
         where = "images" if "images" in value else "image"
         named = value.get(where)
-        count = len(named) if isinstance(named, list) else len(pictures) if named in (None, "") else 1
-        if count != len(pictures):
-            raise InputError(f"names {count} pictures in its .json and holds {len(pictures)}; they must be the same")
-        value[where] = pictures if where == "images" or len(pictures) > 1 else pictures[0]
+        count = len(named) if isinstance(named, list) else len(images) if named in (None, "") else 1
+        if count != len(images):
+            raise InputError(f"names {count} images in its .json and holds {len(images)}; they must be the same")
+        value[where] = images if where == "images" or len(images) > 1 else images[0]
     return value
 
 

@@ -41,7 +41,7 @@ class _Format:
       to_entry: the entry of a record, its images as they are in the record.
       writer: takes the path and is given entries, then closed.
       form: what reads the entries.
-      pictures: "inside" where the file holds them, "named" where it only names them, "either" as is asked for.
+      images: "inside" where the file holds them, "named" where it only names them, "either" as is asked for.
       hint: what the format loses.
     """
 
@@ -49,7 +49,7 @@ class _Format:
     to_entry: Callable[[Record], dict[str, Any]]
     writer: Callable[[str], Any]
     form: str
-    pictures: str
+    images: str
     hint: str = ""
     read_entry: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
 
@@ -58,7 +58,7 @@ def _messages(record: Record) -> dict[str, Any]:
     return {"id": record.id, "messages": record.messages}
 
 
-_MARKS = "blanks and line breaks beside a picture, and lists of texts, are not kept"
+_MARKS = "blanks and line breaks beside an image, and lists of texts, are not kept"
 _CELLS = "blanks at the ends of a cell are not kept"
 _FORMATS = {
     "records": _Format(".jsonl", _messages, text_writers.Lines, "records", "either"),
@@ -84,18 +84,18 @@ WRITTEN = tuple(_FORMATS)
 def write(path: str | Path, records: Iterable[Record], *, format: str, embed: bool = False) -> None:
     """Writes records, one after the other: they may come from a generator.
 
-    Pictures below the file's folder are named relative to it, others by their whole path; encoded files that are
+    Images below the file's folder are named relative to it, others by their whole path; encoded files that are
     embedded stay as they are. Texts that follow each other in one message may come back as one.
 
     Args:
       path: the file, with the extension of its format; a folder for `imagefolder`. An older file is replaced, a folder
         must be empty or new.
       format: one of `WRITTEN`.
-      embed: `records` and `openai` only: pictures go into the file, as data URIs. `parquet`, `arrayrecord` and
-        `imagefolder` always hold the pictures.
+      embed: `records` and `openai` only: images go into the file, as data URIs. `parquet`, `arrayrecord` and
+        `imagefolder` always hold the images.
 
     Raises:
-      InputError: with a fault for each record that the format cannot hold or whose picture cannot be read; an id that
+      InputError: with a fault for each record that the format cannot hold or whose image cannot be read; an id that
         is there twice; no records; an extension that would not be read again. Then nothing is written.
       OSError: the folder cannot be made or written.
     """
@@ -149,8 +149,8 @@ def _format(name: str, format: str, embed: bool) -> _Format:
         raise InputError(f"{name}: records are written to a disk only; write them there and copy the file")
     if how.suffix and Path(name).suffix != how.suffix:
         raise InputError(f"{name}: {format} is written to a file that ends in {how.suffix}; name it so")
-    if embed and how.pictures == "named":
-        raise InputError(f"{name}: {format} names pictures by their paths; only records and openai can embed them")
+    if embed and how.images == "named":
+        raise InputError(f"{name}: {format} names images by their paths; only records and openai can embed them")
     if how.suffix == "" and os.path.isdir(name) and os.listdir(name):
         raise InputError(f"{name}: the folder is not empty; remove it or name another")
     if how.suffix == "" and os.path.isfile(name) or how.suffix and os.path.isdir(name):
@@ -159,12 +159,12 @@ def _format(name: str, format: str, embed: bool) -> _Format:
 
 
 def _entry(record: Record, how: _Format, folder: str, embed: bool) -> dict[str, Any]:
-    if how.pictures == "named" and any(isinstance(image, bytes) for image in images_of(record)):
+    if how.images == "named" and any(isinstance(image, bytes) for image in images_of(record)):
         raise InputError(
-            "shows an embedded picture, and this format names pictures by their paths; write it as records, openai, "
+            "shows an embedded image, and this format names images by their paths; write it as records, openai, "
             "parquet, arrayrecord or imagefolder"
         )
-    inside = how.pictures == "inside" or embed
+    inside = how.images == "inside" or embed
     shown = _with_images(record, _embedded if inside else lambda image: _relative(image, folder))
     fields = {name: getattr(record, name) for name in ("answers", *TEXT_FIELDS, "provenance")}
     return {**how.to_entry(shown), **{name: value for name, value in fields.items() if value is not None}}
@@ -193,7 +193,7 @@ def _embedded(image: str | bytes) -> bytes:
         raise
     except Exception as error:  # a store's client raises what it likes
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(f"the picture {describe(image)} cannot be read ({reason})") from None
+        raise InputError(f"the image {describe(image)} cannot be read ({reason})") from None
 
 
 class _ReadBack:
@@ -247,7 +247,7 @@ def _comparable(name: str, record: Record, how: _Format) -> Any:
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             if part["type"] == "image":
                 # What is embedded comes back as bytes; that they are those of the file needs no second reading.
-                parts.append(("image", None if how.pictures != "named" else part["image"]))
+                parts.append(("image", None if how.images != "named" else part["image"]))
             elif parts and parts[-1][0] == "text":
                 parts[-1] = ("text", parts[-1][1] + part["text"])
             elif part["text"]:

@@ -286,7 +286,7 @@ def test_a_connector_with_adapters_and_trained_whole_is_refused_for_peft(base, a
 
 
 @pytest.mark.parametrize("where", ["adapter", "state dict"])
-def test_picture_limits_beside_trained_weights_count(base, adapter, tmp_path, where):
+def test_image_limits_beside_trained_weights_count(base, adapter, tmp_path, where):
     limits = {"min_pixels": 4 * 28 * 28, "max_pixels": 9 * 28 * 28}
     rules = json.loads((base / "preprocessor_config.json").read_text())
     (adapter / "preprocessor_config.json").write_text(json.dumps(rules | limits))

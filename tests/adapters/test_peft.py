@@ -42,7 +42,7 @@ def loaded(base):
 
 @pytest.fixture(scope="module")
 def question(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     return [user("What is it?", str(PHOTOS / "chelsea.jpg"), noise(folder, 84, 56)), assistant("A cat.")]
 
 

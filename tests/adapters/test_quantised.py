@@ -48,7 +48,7 @@ def test_codes_scales_and_values_equal_the_reference(kind, shape):
         np.testing.assert_allclose(scales, expected[1], rtol=2e-7)
         np.testing.assert_allclose(quantised.dequantise(codes, scales, kind, shape[0]), expected[2], rtol=2e-7)
     assert codes.dtype == (jnp.uint8 if kind == "nf4" else jnp.int8)
-    assert (codes.shape, scales.shape) == quantised.packed_shapes(shape, kind)
+    assert (codes.shape, scales.shape) == quantised.quantised_shapes(shape, kind)
 
 
 @pytest.mark.parametrize("kind", quantised.KINDS)

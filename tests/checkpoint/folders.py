@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vlm_jax.checkpoint import description, hf_folder
+from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 from vlm_jax.processing.new_tokenizer import write_tokenizer
-from vlm_jax.processing.processor import ImageSettings, image_settings_json
 
 VOCAB = 320
 SHARD = "20KB"
 """For folders of many files."""
-IMAGES = ImageSettings().with_budget((4, 64))
+IMAGES = DynamicResolution().with_budget((4, 64))
 # No two sides that meet are equal, so that a tensor read the wrong way round has another shape.
 TEXT = {
     "hidden_size": 32,
@@ -63,7 +63,7 @@ def save_folder(
         for parameter in model.parameters():  # norms are made all ones and biases all zeros, alike in every layer
             parameter.normal_()
     model.save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
-    (folder / "preprocessor_config.json").write_text(json.dumps(image_settings_json(IMAGES)))
+    (folder / "preprocessor_config.json").write_text(json.dumps(IMAGES.to_json("Qwen2_5_VLProcessor")))
     return tensors(folder)
 
 

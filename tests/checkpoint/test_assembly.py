@@ -10,7 +10,7 @@ from transformers import Qwen2ForCausalLM, ViTModel
 
 import vlm_jax
 from tests.checkpoint.folders import change_json, change_tensors
-from tests.tiny_assembled import SIZE, save_assembled, save_encoder, save_text_model, shapes_of_pictures
+from tests.tiny_assembled import SIZE, save_assembled, save_encoder, save_text_model, shapes_of_images
 from tests.tiny_models import assistant, user
 from vlm_jax.adapters import quantised
 from vlm_jax.checkpoint import beside_adapters, description, peft_folder
@@ -18,9 +18,9 @@ from vlm_jax.checkpoint.assembly import Assembly, write
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 from vlm_jax.models.presets import assembled
-from vlm_jax.processing.views import padded_square
+from vlm_jax.processing.image_processors.tiles import padded_square
 
-MESSAGES = [user("What is it?", shapes_of_pictures()["90x40"]), assistant("Noise")]
+MESSAGES = [user("What is it?", shapes_of_images()["90x40"]), assistant("Noise")]
 
 
 @pytest.fixture
@@ -43,15 +43,15 @@ def earlier(tmp_path):
 @pytest.mark.parametrize("beside", [False, True], ids=["given by name", "beside the adapters"])
 def test_a_connector_and_adapters_of_an_earlier_project_give_its_logits(earlier, tmp_path, beside):
     encoder, text, connector, decoder = earlier
-    how = {"pictures": "letterbox", "background": "black", "final_norm": True, "keep_class": True}
+    how = {"image_mode": "letterbox", "background": "black", "final_norm": True, "keep_class": True}
     if beside:
         (tmp_path / "final_connector.pth").rename(tmp_path / "peft" / "final_connector.pth")
     else:
         how["connector_weights"] = str(tmp_path / "final_connector.pth")
     write(tmp_path / "model", Assembly(str(encoder), str(text), **how))
     ours = vlm_jax.load(tmp_path / "model", dtype="float32", adapter=tmp_path / "peft")
-    picture = padded_square(MESSAGES[0]["content"][0]["image"], (0, 0, 0)).resize((SIZE, SIZE), 2)
-    pixels = (np.asarray(picture, np.float32).transpose(2, 0, 1)[None] / 255 - 0.5) / 0.5
+    image = padded_square(MESSAGES[0]["content"][0]["image"], (0, 0, 0)).resize((SIZE, SIZE), 2)
+    pixels = (np.asarray(image, np.float32).transpose(2, 0, 1)[None] / 255 - 0.5) / 0.5
     tokens = torch.tensor(ours.encode(MESSAGES).input_ids)[None].long()
     with torch.no_grad():
         features = connector(ViTModel.from_pretrained(encoder)(torch.tensor(pixels)).last_hidden_state)
@@ -115,8 +115,8 @@ def parts(tmp_path_factory):
         ({"encoder": "nowhere"}, "nowhere: no such folder"),
         ({"decoder": "vit"}, "model_type is 'vit'; decoders of assembled models are 'qwen2'"),
         ({"encoder": "text"}, "encoder's model_type is 'qwen2'; known are clip_vision_model"),
-        ({"pictures": "anyres", "keep_class": True}, "tiles leave no place for class tokens"),
-        ({"pictures": "stretch"}, "pictures is 'stretch'; known are squash, crop, letterbox, anyres"),
+        ({"image_mode": "anyres", "keep_class": True}, "tiles leave no place for class tokens"),
+        ({"image_mode": "stretch"}, "image_mode is 'stretch'; known are squash, crop, letterbox, anyres"),
         ({"feature_layer": -9}, "vision_feature_layer is -9; wanted one of -3 to -1 or 1 to 3"),
         ({"feature_layer": -2, "final_norm": True}, "final_norm belongs to the last layer; feature_layer is -2"),
         ({"connector_weights": "nowhere.pth"}, "nowhere.pth: no state dict of PyTorch"),
@@ -139,15 +139,15 @@ def test_a_budget_below_a_view_names_what_it_takes(parts, tmp_path):
 
 
 def test_tiles_are_kept_within_a_budget(parts, tmp_path):
-    write(tmp_path / "model", Assembly(parts["vit"], parts["text"], pictures="anyres", tiles=6))
+    write(tmp_path / "model", Assembly(parts["vit"], parts["text"], image_mode="anyres", tiles=6))
     config = description.read_config(tmp_path / "model")
     whole = description.read_processor(tmp_path / "model", config)
     least, most = whole.images.budget
     fewer = whole.with_budget((1, (least + most) // 2))
     counts = [
-        len(one.encode([user("What?", picture)]).pictures[0].layout.slot_of_token)
+        len(one.encode([user("What?", image)]).images[0].layout.slot_of_token)
         for one in (whole, fewer)
-        for picture in shapes_of_pictures().values()
+        for image in shapes_of_images().values()
     ]
     half = len(counts) // 2
     assert max(counts[half:]) <= (least + most) // 2 < max(counts[:half]) <= most
@@ -161,7 +161,7 @@ def test_a_folder_is_never_left_half_assembled(tmp_path):
     assert not (tmp_path / "model").exists() and not list(tmp_path.glob(".model*"))
 
 
-def test_a_text_model_without_picture_tokens_or_template_is_refused_in_one_go(tmp_path):
+def test_a_text_model_without_image_tokens_or_template_is_refused_in_one_go(tmp_path):
     encoder, text = save_encoder(tmp_path / "clip", "clip"), save_text_model(tmp_path / "text")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         held = (text / name).read_text().replace("<|image_pad|>", "<|other|>")
@@ -250,12 +250,12 @@ def test_a_head_is_tied_where_either_part_of_the_config_says_so(tmp_path):
     assert description.read_config(folder) == config
 
 
-def test_another_special_token_is_no_placeholder_of_pictures(tmp_path):
+def test_another_special_token_is_no_placeholder_of_images(tmp_path):
     folder = save_assembled(tmp_path, "clip")
     tokenizer = description.read_tokenizer(folder)
     wrong = tokenizer.convert_tokens_to_ids("<|vision_end|>")
     change_json(folder / "config.json", lambda held: held.update(image_token_index=wrong))
-    with pytest.raises(InputError, match="which is '<|vision_end|>' to the tokenizer and no placeholder of pictures"):
+    with pytest.raises(InputError, match="which is '<|vision_end|>' to the tokenizer and no placeholder of images"):
         vlm_jax.load(folder)
 
 
@@ -278,12 +278,12 @@ def test_a_template_that_looks_at_parts_alone_still_says_every_word(tmp_path):
     [
         ({"do_normalize": False}, "do_normalize is false"),
         ({"do_resize": False}, "do_resize is false"),
-        ({"do_center_crop": False}, "nothing is cropped, so pictures would not be square"),
+        ({"do_center_crop": False}, "nothing is cropped, so images would not be square"),
         ({"size": {"height": 40, "width": 40}}, "is not the crop's"),
         ({"image_processor_type": "FuyuImageProcessor"}, "image_processor_type is 'FuyuImageProcessor'"),
     ],
 )
-def test_rules_for_pictures_that_are_not_computed_are_refused(tmp_path, settings, fault):
+def test_rules_for_images_that_are_not_computed_are_refused(tmp_path, settings, fault):
     encoder, text = save_encoder(tmp_path / "clip", "clip"), save_text_model(tmp_path / "text")
     change_json(encoder / "preprocessor_config.json", lambda held: held.update(settings))
     with pytest.raises(InputError, match=fault):
@@ -303,8 +303,8 @@ def test_faults_of_weights_and_settings_name_the_part(tmp_path):
         write(tmp_path / "model", Assembly(str(encoder), str(text)))
 
 
-def test_elongated_pictures_are_refused_before_they_take_memory(parts, tmp_path):
-    write(tmp_path / "model", Assembly(parts["vit"], parts["text"], pictures="letterbox"))
+def test_elongated_images_are_refused_before_they_take_memory(parts, tmp_path):
+    write(tmp_path / "model", Assembly(parts["vit"], parts["text"], image_mode="letterbox"))
     processor = description.read_processor(tmp_path / "model", description.read_config(tmp_path / "model"))
     with pytest.raises(InputError, match="aspect ratio 500 is above 200"):
         processor.grid(5000, 10)

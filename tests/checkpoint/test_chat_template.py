@@ -18,11 +18,11 @@ IMAGES = [user("What is it?", str(PHOTOS / "coffee.jpg"))]
 
 @pytest.fixture
 def folder(base, tmp_path):
-    """A model whose tokenizer has a template for words alone; what it had is `folder.pictures`."""
+    """A model whose tokenizer has a template for words alone; what it had is `folder.images`."""
     copy = tmp_path / "model"
     shutil.copytree(base, copy)
     settings = json.loads((copy / "tokenizer_config.json").read_text())
-    (tmp_path / "pictures").write_text(settings["chat_template"])
+    (tmp_path / "images").write_text(settings["chat_template"])
     (copy / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": WORDS}))
     return copy
 
@@ -47,9 +47,9 @@ PLACES = ("processor_config.json", "chat_template.json", "chat_template.jinja")
 
 @pytest.mark.parametrize("where", PLACES)
 def test_the_processors_template_counts_before_the_tokenizers(folder, where):
-    pictures = (folder.parent / "pictures").read_text()
-    place(folder, where, pictures)
-    assert read(folder) == ProcessorMixin.get_processor_dict(folder)[0]["chat_template"] == pictures
+    images = (folder.parent / "images").read_text()
+    place(folder, where, images)
+    assert read(folder) == ProcessorMixin.get_processor_dict(folder)[0]["chat_template"] == images
     processor = description.read_processor(folder, description.read_config(folder))
     assert (processor.encode(IMAGES).input_ids == processor.image_token).sum() > 4
 
@@ -115,7 +115,7 @@ def test_a_template_that_is_no_text_is_refused(folder, template):
 
 
 def test_runs_and_exports_carry_the_template_that_counts(folder, tmp_path):
-    place(folder, "chat_template.jinja", (tmp_path / "pictures").read_text())
+    place(folder, "chat_template.jinja", (tmp_path / "images").read_text())
     place(folder, "additional_chat_templates/tools.jinja", WORDS)
     vlm_jax.export(folder, tmp_path / "run", "orbax")
     vlm_jax.export(tmp_path / "run", tmp_path / "hf")

@@ -12,7 +12,7 @@ from vlm_jax.checkpoint import description, hf_folder, run_folder, safetensors_f
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.deferred import Deferred, copy_into
 from vlm_jax.models.parameters import unnest
-from vlm_jax.processing.processor import read_image_settings
+from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 
 KEYS = [
     (),
@@ -111,7 +111,7 @@ def base(tmp_path_factory):
 def test_a_deferred_checkpoint_is_one_that_orbax_restores_by_itself(base, tmp_path):
     config = description.read_config(base)
     run_folder.write_run_folder(
-        tmp_path / "run", base, hf_folder.deferred(base, config), description.read_pictures(base, config)
+        tmp_path / "run", base, hf_folder.deferred(base, config), description.read_image_processor(base, config)
     )
     held = unnest(ocp.StandardCheckpointer().restore(tmp_path / "run" / "checkpoints" / "0" / "parameters"))
     for path, array in hf_folder.read_parameters(base, config).items():
@@ -123,7 +123,11 @@ def test_a_checkpoint_of_arrays_whose_chunks_hold_several_layers_is_converted_as
     config = description.read_config(base)
     run_folder.write_assets(tmp_path / "run", base)
     checkpoints = run_folder.Checkpoints(tmp_path / "run")
-    checkpoints.save(0, hf_folder.read_parameters(base, config), run_folder.settings_json(read_image_settings(base)))
+    checkpoints.save(
+        0,
+        hf_folder.read_parameters(base, config),
+        run_folder.settings_json(description.read_image_settings(base, DynamicResolution.from_json)),
+    )
     checkpoints.close()
     source = open_model(str(tmp_path / "run"))
     hf_folder.write_folder(tmp_path / "back", config, source.deferred(), base)
@@ -136,7 +140,7 @@ def test_a_checkpoint_of_arrays_whose_chunks_hold_several_layers_is_converted_as
 def test_a_checkpoint_that_breaks_while_it_is_read_is_named(base, tmp_path):
     config = description.read_config(base)
     run_folder.write_run_folder(
-        tmp_path / "run", base, hf_folder.deferred(base, config), description.read_pictures(base, config)
+        tmp_path / "run", base, hf_folder.deferred(base, config), description.read_image_processor(base, config)
     )
     deferred = open_model(str(tmp_path / "run")).deferred()
     for path in (tmp_path / "run" / "checkpoints" / "0" / "parameters").rglob("d/*"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.tiny_models import save_tiny
-from vlm_jax.checkpoint import digests, export, run_folder
+from vlm_jax.checkpoint import checkpoints, digests, export, run_folder
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 
@@ -33,7 +33,7 @@ def test_a_checkpoint_has_the_digests_of_all_its_files(converted):
     files = {path.relative_to(step).as_posix() for path in step.rglob("*") if path.is_file()}
     held = json.loads((step / digests.FILE).read_text())
     assert held.keys() == {name for name in files if "/" in name}
-    assert digests.check(step, [run_folder.PARAMETERS, run_folder.SETTINGS])
+    assert digests.check(step, [checkpoints.PARAMETERS, checkpoints.SETTINGS])
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -26,7 +26,7 @@ from vlm_jax.checkpoint import description, hf_folder, safetensors_file
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models.hf_config import from_hf, to_hf
-from vlm_jax.processing.processor import image_settings_json, read_image_settings
+from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 
 QUESTION = [{"role": "user", "content": "a few words"}]
 
@@ -168,11 +168,11 @@ def test_the_pixels_are_normalised_as_the_image_processor_says(folder):
     ],
 )
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
-def test_picture_bounds_are_read_in_every_spelling(tmp_path, held, name):
+def test_image_bounds_are_read_in_every_spelling(tmp_path, held, name):
     held = {"image_processor_type": "Qwen2VLImageProcessorFast", "patch_size": 14, "merge_size": 2, **held}
     nested = {"processor_class": "Qwen2_5_VLProcessor", "image_processor": held}
     (tmp_path / name).write_text(json.dumps(nested if name.startswith("processor") else held))
-    settings = read_image_settings(tmp_path)
+    settings = description.read_image_settings(tmp_path, DynamicResolution.from_json)
     assert (settings.min_pixels, settings.max_pixels) == (3136, 50176) == (IMAGES.min_pixels, IMAGES.max_pixels)
 
 
@@ -276,7 +276,7 @@ def test_the_budget_a_model_was_trained_with_is_what_transformers_will_use(folde
         (folder / "preprocessor_config.json").unlink()
     trained = IMAGES.with_budget((2, 30))
     hf_folder.write_folder(tmp_path / "out", description.read_config(folder), read(folder), folder, images=trained)
-    assert read_image_settings(tmp_path / "out") == trained
+    assert description.read_image_settings(tmp_path / "out", DynamicResolution.from_json) == trained
     theirs = Qwen2VLImageProcessorPil.from_pretrained(tmp_path / "out")
     assert dict(theirs.size) == {"shortest_edge": 2 * 28 * 28, "longest_edge": 30 * 28 * 28}
     assert (theirs.patch_size, theirs.merge_size) == (14, 2)
@@ -284,7 +284,7 @@ def test_the_budget_a_model_was_trained_with_is_what_transformers_will_use(folde
 
 
 def test_an_unchanged_budget_leaves_the_image_processor_as_it_was(folder, tmp_path):
-    settings = image_settings_json(IMAGES) | {"processor_class": "Qwen2VLProcessor"}
+    settings = IMAGES.to_json("Qwen2_5_VLProcessor") | {"processor_class": "Qwen2VLProcessor"}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     hf_folder.write_folder(tmp_path / "out", description.read_config(folder), read(folder), folder, images=IMAGES)
     carried = (tmp_path / "out" / "preprocessor_config.json").read_bytes()

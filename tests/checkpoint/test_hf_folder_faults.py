@@ -281,7 +281,7 @@ def test_a_config_of_another_size_than_the_weights_is_told_by_shapes(folder):
     ]
 
 
-# --- tokenizer and picture rules --------------------------------------------------------------------------------------
+# --- tokenizer and image settings -------------------------------------------------------------------------------------
 
 
 def test_a_tokenizer_without_a_chat_template_is_named(folder):
@@ -346,16 +346,16 @@ def test_an_image_processor_of_another_kind_is_named(folder, change, line):
     assert faults(folder) == [line.format(folder)]
 
 
-def test_missing_picture_rules_are_named(folder):
+def test_missing_image_rules_are_named(folder):
     (folder / "preprocessor_config.json").unlink()
-    line = f"{folder}: no preprocessor_config.json (or processor_config.json) that describes the pictures"
+    line = f"{folder}: no preprocessor_config.json (or processor_config.json) that describes the images"
     assert faults(folder) == [line]
     (folder / "processor_config.json").write_text('{"processor_class": "Qwen2_5_VLProcessor"}')
     assert faults(folder) == [line]
 
 
 @pytest.mark.parametrize("held", ["{", "[]", '"text"', '{"image_processor": [1]}'])
-def test_broken_picture_rules_are_named(folder, held):
+def test_broken_image_rules_are_named(folder, held):
     path = folder / "preprocessor_config.json"
     path.write_text(held)
     (line,) = faults(folder)

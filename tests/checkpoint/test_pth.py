@@ -104,7 +104,7 @@ def test_adapters_in_a_state_dict_are_those_of_their_folder(base, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", None])
-def test_picture_limits_of_the_folder_of_a_state_dict_count_before_the_bases(base, tmp_path, name):
+def test_image_limits_of_the_folder_of_a_state_dict_count_before_the_bases(base, tmp_path, name):
     folder, model = base
     own = tmp_path / "trained"
     own.mkdir()

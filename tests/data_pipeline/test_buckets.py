@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.buckets import Costs, choose_buckets
-from data_pipeline.mixture import Mixture, Part
+from data_pipeline.mixture import Mixture, Share
 from data_pipeline.packing import Plan, as_array, bucket_of, unused_shares
 from vlm_jax.errors import InputError
 from vlm_jax.processing.rows import Size
@@ -14,8 +14,8 @@ from vlm_jax.processing.rows import Size
 COSTS = Costs(1.0, 0.2, 0.1)
 
 
-def pictures_of_any_size(count=1000, visual_tokens=1024, blocks=4):
-    """Sizes of questions of all lengths about pictures of all sizes, some of which nearly fill a row."""
+def images_of_any_size(count=1000, visual_tokens=1024, blocks=4):
+    """Sizes of questions of all lengths about images of all sizes, some of which nearly fill a row."""
     rng = np.random.default_rng(0)
     visual = np.minimum(np.exp(rng.uniform(np.log(9), np.log(1300), count)), visual_tokens).astype(int)
     words = rng.integers(2, 180, count)
@@ -25,7 +25,7 @@ def pictures_of_any_size(count=1000, visual_tokens=1024, blocks=4):
 
 def unused(lengths, buckets, examples):
     """Shares of token slots and patch slots that stay unused in a run, and of all slots by what they cost."""
-    order = Mixture([Part("all", len(lengths))])
+    order = Mixture([Share("all", len(lengths))])
     plan = Plan(order.take, lambda places: lengths[places[:, 1]], buckets, seed=0, examples=examples)
     batches = [plan[number] for number in range(len(plan))]
     counts, shares = unused_shares(buckets, batches, lambda place: lengths[place[1]])
@@ -36,8 +36,8 @@ def unused(lengths, buckets, examples):
 
 
 @pytest.mark.parametrize("tokens, context, count", [(1024, 2048, 3), (2048, 0, 1), (4096, 0, 1)])
-def test_pictures_of_any_size_waste_little(tokens, context, count):
-    lengths = pictures_of_any_size()
+def test_images_of_any_size_waste_little(tokens, context, count):
+    lengths = images_of_any_size()
     context = max(context, tokens)
     buckets = choose_buckets(lengths, rows=2, tokens=tokens, context=context, count=count, block_slots=64, costs=COSTS)
     assert (bucket_of(lengths, as_array([bucket.size for bucket in buckets])) >= 0).all()
@@ -45,8 +45,8 @@ def test_pictures_of_any_size_waste_little(tokens, context, count):
     assert min(tokens, patches) < 0.05 and weighted < 0.08
 
 
-def test_a_row_that_must_hold_the_largest_picture_is_not_every_row():
-    """One picture in fifty takes as many patch slots as four rows of the others: it gets rows of its own."""
+def test_a_row_that_must_hold_the_largest_image_is_not_every_row():
+    """One image in fifty takes as many patch slots as four rows of the others: it gets rows of its own."""
     lengths = as_array([Size(900, 3584, 10) if n % 50 == 0 else Size(100, 64 + n % 2 * 64, 10) for n in range(1000)])
     one, two = (
         choose_buckets(lengths, rows=4, tokens=1024, context=1024, count=count, block_slots=64, costs=COSTS)
@@ -80,7 +80,7 @@ def test_one_bucket_is_enough_where_all_examples_fit_a_row():
 
 
 def test_what_the_settings_give_is_kept():
-    lengths = pictures_of_any_size(200)
+    lengths = images_of_any_size(200)
     (bucket,) = choose_buckets(
         lengths, rows=4, tokens=2048, context=2048, count=1, block_slots=64, patches=4224, supervised=96
     )

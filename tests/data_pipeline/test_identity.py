@@ -11,9 +11,9 @@ def test_added_removed_and_changed_records_are_counted_and_a_few_named():
     assert differences(BEFORE, {"0": {**BEFORE["0"], "c": "9"}}) == ["1 changed (c)"]
 
 
-def test_another_order_or_other_pictures_are_told_as_such():
+def test_another_order_or_other_images_are_told_as_such():
     assert differences(BEFORE, {"0": dict(reversed(BEFORE["0"].items()))}) == ["the same records in another order"]
-    assert "pictures" in differences(BEFORE, BEFORE)[0]
+    assert "images" in differences(BEFORE, BEFORE)[0]
 
 
 def test_a_run_that_wrote_nothing_down_tells_nothing():

@@ -14,5 +14,5 @@ from data_pipeline import inspection
         ([(13000, 13000)], ["13,000 × 13,000: 2.7 GB while it is decoded, 1 at a time"]),
     ],
 )
-def test_pictures_whose_memory_is_felt_are_announced(sizes, told):
+def test_images_whose_memory_is_felt_are_announced(sizes, told):
     assert [line.split(" is ", 1)[1] for line in inspection._large(sizes)] == told

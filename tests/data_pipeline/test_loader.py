@@ -1,5 +1,6 @@
 """The Grain pipeline: the same batches for any threads, workers, cache and host split, and from any saved position."""
 
+import dataclasses
 import io
 import json
 
@@ -7,16 +8,18 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from data_pipeline import loader, sources
+from data_pipeline import sources
+from data_pipeline.dataset import open_dataset
 from data_pipeline.ledger import Ledger
-from data_pipeline.mixture import Mixture, Part
+from data_pipeline.loader import Shard
+from data_pipeline.mixture import Mixture, Share
 from data_pipeline.packing import Bucket, Plan
 from data_pipeline.records import Record
 from tests.tiny_models import PHOTOS, save_tiny
 from vlm_jax.checkpoint import description
 from vlm_jax.errors import InputError
 from vlm_jax.fault_list import printable
-from vlm_jax.processing.rows import Size
+from vlm_jax.processing.rows import Batch, Size
 from vlm_jax.training.config import default_config
 
 DATA = {
@@ -24,8 +27,8 @@ DATA = {
     "path": str(PHOTOS / "photos.json"),
     "threads": 2,
 }
-ALONE = loader.Shard()
-BATCH = {"rows": 4, "tokens": 256, "context": 0, "buckets": 1, "patches": 0, "supervised": 0}
+ALONE = Shard()
+BATCH = {"rows": 4, "sequence_length": 256, "max_sequence_length": 0, "buckets": 1, "patches": 0, "supervised": 0}
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +45,29 @@ class Run:
     def __init__(self, model, *, data=None, batch=None, steps=0, epochs=2, seed=0, threads=2, shard=ALONE):
         config, processor = model
         self.ledger = Ledger()
-        self.dataset, faults = loader.open_dataset(
+        self.dataset = open_dataset(
             {**DATA, **(data or {})}, processor, ledger=self.ledger, complete=steps == 0, seed=seed
         )
-        if faults:
-            raise InputError(faults)
-        self.buckets = loader.row_buckets(self.dataset, {**BATCH, **(batch or {})}, config, rows_multiple=2)
-        self.plan = loader.plan_run(self.dataset, self.buckets, steps=steps, epochs=epochs, seed=seed, shuffle=True)
+        if self.dataset.faults:
+            raise InputError(self.dataset.faults)
+        self.buckets = self.dataset.choose_buckets({**BATCH, **(batch or {})}, config, rows_multiple=2)
+        self.plan = self.dataset.plan(steps=steps, epochs=epochs)
         self.steps = len(self.plan)
-        self.batches = loader.make_loader(
-            self.dataset, self.plan, self.steps, patch_values=588, merge_unit=4, threads=threads, shard=shard
-        )
+        self.batches = self.dataset.batches(self.plan, threads=threads, shard=shard)
 
     def __iter__(self):
         return self.batches
 
 
 def equal(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    for (name, array), (_, again) in zip(one.items(), other.items(), strict=True):
+        np.testing.assert_array_equal(array, again, err_msg=name)
+
+
+def together(*parts):
+    """A batch of the rows of several hosts."""
+    fields = dataclasses.fields(Batch)
+    return Batch(**{field.name: np.concatenate([getattr(one, field.name) for one in parts]) for field in fields})
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +87,18 @@ def test_worker_processes_change_nothing(model, whole):
         run = Run(model, data={"workers": workers})
         for one, other in zip(whole, run, strict=True):
             equal(one, other)
-        run.dataset.pictures.close()
+        run.dataset.close()
 
 
 def test_every_supervised_token_of_an_epoch_is_seen(model, whole):
     sizes = Run(model).dataset.examples.sizes[0]
-    assert sum(batch["loss_weights"].sum() for batch in whole) == 2 * sizes[:, 2].sum()
+    assert sum(batch.loss_weights.sum() for batch in whole) == 2 * sizes[:, 2].sum()
 
 
 def test_two_hosts_share_the_batches_of_one(model, whole):
-    halves = [list(Run(model, shard=loader.Shard(index, 2))) for index in range(2)]
+    halves = [list(Run(model, shard=Shard(index, 2))) for index in range(2)]
     for batch, first, second in zip(whole, *halves, strict=True):
-        equal(batch, {name: np.concatenate([first[name], second[name]]) for name in batch})
+        equal(batch, together(first, second))
 
 
 @pytest.mark.parametrize("steps, workers", [(0, 0), (12, 2)])
@@ -107,17 +113,17 @@ def test_a_saved_position_goes_on_with_the_next_batch_whatever_the_workers(model
     again.batches.set_state(state)
     for one, other in zip(rest, again, strict=True):
         equal(one, other)
-    again.dataset.pictures.close()
-    halves = [Run(model, steps=steps, shard=loader.Shard(index, 2)) for index in range(2)]  # and of the hosts
+    again.dataset.close()
+    halves = [Run(model, steps=steps, shard=Shard(index, 2)) for index in range(2)]  # and of the hosts
     for half in halves:
         half.batches.set_state(state)
     for one, first, second in zip(rest, *halves, strict=True):
-        equal(one, {name: np.concatenate([first[name], second[name]]) for name in one})
+        equal(one, together(first, second))
 
 
 def test_several_files_train_together(model):
     both = Run(model, data={"path": f"{PHOTOS / 'photos.json'}, {PHOTOS / 'same_question.json'}"})
-    assert len(both.dataset.examples) == 50 and len(both.dataset.examples.picture_sizes) == 11
+    assert len(both.dataset.examples) == 50 and len(both.dataset.examples.image_sizes) == 11
 
 
 def test_parts_are_mixed_by_weight_each_with_visual_tokens_of_its_own(model):
@@ -131,7 +137,7 @@ def test_parts_are_mixed_by_weight_each_with_visual_tokens_of_its_own(model):
     assert len(list(run)) == 20
     order = run.dataset.mixture.take(0, 400)[:, 0]
     assert (order == 0).sum() == 300
-    few, many = run.dataset.examples.parts
+    few, many = run.dataset.parts
     assert max(np.prod(few.processor.grid(width, height)) for width, height in [(640, 480), (50, 90)]) <= 4
     assert np.prod(many.processor.grid(640, 480)) > 4
 
@@ -148,15 +154,15 @@ def test_a_misspelt_setting_of_a_part_and_parts_that_are_missing_are_told_togeth
 
 
 def test_long_examples_have_a_bucket_of_their_own(model):
-    run = Run(model, batch={"tokens": 64, "context": 256, "buckets": 3, "rows": 8})
+    run = Run(model, batch={"sequence_length": 64, "max_sequence_length": 256, "buckets": 3, "rows": 8})
     assert 1 < len(run.buckets) <= 3
     shapes = [(bucket.rows, bucket.size.tokens) for bucket in run.buckets]
-    seen = [batch["tokens"].shape for batch in run]
+    seen = [batch.tokens.shape for batch in run]
     assert set(seen) <= set(shapes) and len(set(seen)) > 1
 
 
 def long_table(folder):
-    """Five rows that fit 64 tokens with one picture, one whose words do not, one whose picture does not."""
+    """Five rows that fit 64 tokens with one image, one whose words do not, one whose image does not."""
     folder.mkdir()
     PIL.Image.new("RGB", (112, 112)).save(folder / "a.png")
     PIL.Image.new("RGB", (3000, 30)).save(folder / "wide.png")
@@ -169,22 +175,22 @@ def long_table(folder):
 
 def test_what_fits_no_row_is_an_error_that_says_what_to_do(model, tmp_path):
     with pytest.raises(InputError) as caught:
-        Run(model, data=long_table(tmp_path / "d"), batch={"tokens": 80, "rows": 2})
+        Run(model, data=long_table(tmp_path / "d"), batch={"sequence_length": 80, "rows": 2})
     assert len(caught.value.faults) >= 1
     assert "t.jsonl, line 6: takes" in caught.value.faults[0] and "data.too_large" in caught.value.faults[0]
     # Leaving out what cannot be read is not leaving out what does not fit, planned ahead or on the way.
     for steps in (0, 5):
         with pytest.raises(InputError, match="line 6: takes"):
             data = {"path": str(tmp_path / "d" / "t.jsonl"), "on_error": "drop"}
-            Run(model, data=data, batch={"tokens": 80, "rows": 2}, steps=steps)
+            Run(model, data=data, batch={"sequence_length": 80, "rows": 2}, steps=steps)
 
 
-def test_text_is_cut_and_pictures_are_shrunk_only_where_asked_and_both_are_noted(model, tmp_path):
+def test_text_is_cut_and_images_are_shrunk_only_where_asked_and_both_are_noted(model, tmp_path):
     data = long_table(tmp_path / "d")
-    cut = Run(model, data={**data, "too_large": "truncate_text"}, batch={"tokens": 80, "rows": 2}, epochs=1)
+    cut = Run(model, data={**data, "too_large": "truncate_text"}, batch={"sequence_length": 80, "rows": 2}, epochs=1)
     assert cut.ledger.counts["repaired", "text cut"] == 1
     assert cut.dataset.examples.sizes[0][5, 0] == 80
-    seen = sum(batch["loss_weights"].sum() for batch in cut)
+    seen = sum(batch.loss_weights.sum() for batch in cut)
     sizes = cut.dataset.examples.sizes[0]
     assert seen == sizes[(sizes >= 0).all(axis=1), 2].sum()
 
@@ -192,19 +198,19 @@ def test_text_is_cut_and_pictures_are_shrunk_only_where_asked_and_both_are_noted
     (tmp_path / "d" / "wide.csv").write_text("image,question,answer\nwide.png,What?,Black.\na.png,What?,Black.\n")
     config, processor = model
     wide = (config, processor.with_budget((4, 64)))
-    shrunk = Run(wide, data={**data, "too_large": "shrink_images"}, batch={"tokens": 104, "rows": 2}, epochs=1)
-    assert shrunk.ledger.counts["repaired", "pictures shrunk"] == 1
+    shrunk = Run(wide, data={**data, "too_large": "shrink_images"}, batch={"sequence_length": 104, "rows": 2}, epochs=1)
+    assert shrunk.ledger.counts["repaired", "images shrunk"] == 1
     (batch,) = list(shrunk)
-    visual = (batch["visual_index"] >= 0).sum(axis=1)
+    visual = (batch.visual_index >= 0).sum(axis=1)
     assert sorted(visual)[0] == 16 and 16 < sorted(visual)[1] < 64
-    dropped = Run(wide, data={**data, "too_large": "drop"}, batch={"tokens": 104, "rows": 2}, epochs=1)
+    dropped = Run(wide, data={**data, "too_large": "drop"}, batch={"sequence_length": 104, "rows": 2}, epochs=1)
     assert dropped.ledger.counts["dropped", "too large"] == 1
 
 
 def faulty(folder):
     folder.mkdir()
     PIL.Image.new("RGB", (112, 112)).save(folder / "a.png")
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     rows = [("a.png", "What?", f"{n}.") for n in range(12)]
     rows[3], rows[7], rows[9] = ("broken.jpg", "What?", "1."), ("a.png", "", "1."), ("gone.png", "What?", "2.")
     lines = [json.dumps(dict(zip(("image", "question", "answer"), row, strict=True))) for row in rows]
@@ -228,11 +234,11 @@ def test_or_faulty_records_are_left_out_each_in_the_ledger_once(model, tmp_path)
         assert sorted(index for _, index in places) == [0, 1, 2, 4, 5, 6, 8, 10, 11]
     entries = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     assert [entry["action"] for entry in entries] == ["dropped"] * 3
-    assert sorted(entry["kind"] for entry in entries) == ["picture", "picture", "record"]
-    assert "3 dropped" not in run.ledger.summary() and "2 dropped (picture)" in run.ledger.summary()
+    assert sorted(entry["kind"] for entry in entries) == ["image", "image", "record"]
+    assert "3 dropped" not in run.ledger.summary() and "2 dropped (image)" in run.ledger.summary()
 
 
-def test_a_picture_that_vanishes_during_a_run_is_a_clear_line_or_leaves_its_place_empty(model, tmp_path):
+def test_an_image_that_vanishes_during_a_run_is_a_clear_line_or_leaves_its_place_empty(model, tmp_path):
     for on_error in ("stop", "drop"):
         folder = tmp_path / on_error
         folder.mkdir()
@@ -244,10 +250,10 @@ def test_a_picture_that_vanishes_during_a_run_is_a_clear_line_or_leaves_its_plac
         run = Run(model, data=data, epochs=1, batch={"rows": 2})
         (folder / "c.png").unlink()
         if on_error == "stop":
-            with pytest.raises(InputError, match=r"t.csv, line 4: .*c.png: no such picture"):
+            with pytest.raises(InputError, match=r"t.csv, line 4: .*c.png: no such image"):
                 list(run)
             continue
-        assert sum(batch["segment_ids"].max(axis=1).sum() for batch in run) == 5
+        assert sum(batch.segment_ids.max(axis=1).sum() for batch in run) == 5
         assert run.ledger.counts["dropped", "unreadable"] == 1
 
 
@@ -269,7 +275,7 @@ def test_a_file_that_vanishes_during_a_run_is_a_clear_line_or_leaves_its_places_
             list(run)
         assert name in str(caught.value) and "\n" not in caught.value.faults[0]
         return
-    assert sum(batch["segment_ids"].max(axis=1).sum() for batch in run) == 6
+    assert sum(batch.segment_ids.max(axis=1).sum() for batch in run) == 6
     assert run.ledger.counts["dropped", "unreadable"] == 6
 
 
@@ -296,12 +302,12 @@ def test_ids_are_compared_within_a_file(model, tmp_path):
 @pytest.mark.parametrize("steps", [0, 5])
 def test_where_nothing_fits_a_row_no_run_begins(model, steps):
     with pytest.raises(InputError, match=r"no example fits a row \(data.too_large is 'drop'\)"):
-        Run(model, data={"too_large": "drop"}, batch={"tokens": 16}, steps=steps)
+        Run(model, data={"too_large": "drop"}, batch={"sequence_length": 16}, steps=steps)
 
 
 def test_a_plan_of_examples_that_are_all_left_out_gives_up():
     plan = Plan(
-        Mixture([Part("all", 100)]).take,
+        Mixture([Share("all", 100)]).take,
         lambda places: np.full((len(places), 3), -1),
         [Bucket(1, Size(10, 64, 2))],
         seed=0,
@@ -320,7 +326,7 @@ def test_a_seldom_seen_example_fits_as_well_as_a_common_one(model, tmp_path):
         "short": {"path": str(tmp_path / "short.csv"), "weight": 5000.0},
         "long": {"path": str(tmp_path / "long.csv")},
     }
-    run = Run(model, data={"path": "", "mixture": parts}, batch={"tokens": 128})
+    run = Run(model, data={"path": "", "mixture": parts}, batch={"sequence_length": 128})
     assert run.buckets[0].size.patches >= run.dataset.examples.sizes[1][:, 1].max() > 0
 
 
@@ -345,12 +351,12 @@ def test_an_impossible_setting_of_a_part_is_named(model, part, fault):
 def test_other_visual_tokens_of_a_part_are_another_data_set(model):
     def of(tokens):
         parts = {"all": {"path": str(PHOTOS / "photos.json"), "max_visual_tokens": tokens}}
-        return loader.fingerprint(Run(model, data={"path": "", "mixture": parts}).dataset)
+        return Run(model, data={"path": "", "mixture": parts}).dataset.fingerprint()
 
     assert of(8) == of(8) != of(16)
 
 
-def test_embedded_pictures_are_not_held_and_their_faults_are_told(model, tmp_path):
+def test_embedded_images_are_not_held_and_their_faults_are_told(model, tmp_path):
     moving = io.BytesIO()
     frames = [PIL.Image.new("L", (56, 56), shade) for shade in (0, 255)]
     frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
@@ -366,8 +372,8 @@ def test_embedded_pictures_are_not_held_and_their_faults_are_told(model, tmp_pat
     sources.write(path, [record(*item) for item in contents.items()], format="arrayrecord")
     run = Run(model, data={"path": str(path), "on_error": "drop"}, epochs=1, batch={"rows": 2})
     told = " ".join(run.ledger.reasons())
-    assert "2 frames" in told and run.ledger.counts["dropped", "picture"] == 2
-    assert all(isinstance(key, str) and len(key) < 60 for key in run.dataset.examples.picture_sizes)
+    assert "2 frames" in told and run.ledger.counts["dropped", "image"] == 2
+    assert all(isinstance(key, str) and len(key) < 60 for key in run.dataset.examples.image_sizes)
 
 
 def test_data_that_grew_since_its_rows_were_planned_are_a_clear_line(model, tmp_path):
@@ -375,7 +381,7 @@ def test_data_that_grew_since_its_rows_were_planned_are_a_clear_line(model, tmp_
 
     def opened(answer):
         path.write_text("image,question,answer\n" + "".join(f",Who is {n}?,{answer}\n" for n in range(40)))
-        return Run(model, data={"path": str(path)}, steps=4, batch={"tokens": 128})
+        return Run(model, data={"path": str(path)}, steps=4, batch={"sequence_length": 128})
 
     planned = opened("I.").plan.ahead()
     grown = opened("I " * 15)
@@ -390,7 +396,7 @@ def test_a_run_of_which_nothing_can_be_read_stops(model, tmp_path):
         whole = (tmp_path / f"{name}.jpg").read_bytes()
         (tmp_path / f"{name}.jpg").write_bytes(whole[: len(whole) // 2])  # its header can be read, its pixels cannot
     (tmp_path / "t.csv").write_text("image,question,answer\n" + "".join(f"{name}.jpg,What?,It.\n" for name in "abcd"))
-    data = {"path": str(tmp_path / "t.csv"), "on_error": "drop", "decode_check": False}
+    data = {"path": str(tmp_path / "t.csv"), "on_error": "drop", "decode_check_up_to": 0}
     run = Run(model, data=data, steps=3, threads=1)
     with pytest.raises(InputError, match="nothing of 3 batches in a row can be read"):
         list(run)
@@ -402,13 +408,13 @@ def test_a_long_answer_is_cut_to_the_supervised_positions_of_a_row(model, tmp_pa
     run = Run(model, data=data, epochs=1, batch={"supervised": 32})
     assert run.ledger.counts["repaired", "text cut"] == 1
     assert run.dataset.examples.sizes[0][0, 2] == 32
-    assert sum(int((batch["loss_weights"] > 0).sum()) for batch in run) == run.dataset.examples.sizes[0][:, 2].sum()
+    assert sum(int((batch.loss_weights > 0).sum()) for batch in run) == run.dataset.examples.sizes[0][:, 2].sum()
 
 
 @pytest.mark.parametrize(
     "rows, kind, reason",
     [
-        (["gone.png,What?,It."] * 30, "picture", "gone.png: no such image"),
+        (["gone.png,What?,It."] * 30, "image", "gone.png: no such image"),
         ([f",What {n}?, " for n in range(30)], "record", "the answer is empty"),
         ([",<|im_end|>,It."] * 30, "record", "special token '<|im_end|>'"),
     ],

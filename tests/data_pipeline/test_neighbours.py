@@ -42,14 +42,14 @@ def test_what_is_no_weight_or_one_is_no_reason_to_refuse(tmp_path, value):
 
 @pytest.mark.parametrize("image", ["a.jpg", ["a.jpg"], {"path": "a.jpg", "bytes": None}, [{"path": "a.jpg"}]])
 @pytest.mark.parametrize("key", ["image", "images"])
-def test_pictures_of_a_row_are_read_as_those_beside_a_conversation(tmp_path, key, image):
+def test_images_of_a_row_are_read_as_those_beside_a_conversation(tmp_path, key, image):
     row = {"question": "Who?", "answer": "I", key: image}
     assert images_of(only(write_lines(tmp_path / "a.jsonl", [row]))) == [str(tmp_path / "a.jpg")]
 
 
-def test_pictures_of_a_row_under_two_names_are_refused_where_they_differ(tmp_path):
+def test_images_of_a_row_under_two_names_are_refused_where_they_differ(tmp_path):
     row = {**ROW, "image": "a.jpg", "images": ["b.jpg"]}
-    assert "has pictures under 'image' and 'images'; keep one of them" in fault_of(
+    assert "has images under 'image' and 'images'; keep one of them" in fault_of(
         write_lines(tmp_path / "a.jsonl", [row])
     )
 
@@ -68,7 +68,7 @@ def test_marks_of_other_trainers_are_no_words(tmp_path, mark):
 
 
 @pytest.mark.parametrize("key", ["messages", "conversation"])
-def test_pictures_without_a_place_come_before_the_first_question(tmp_path, key):
+def test_images_without_a_place_come_before_the_first_question(tmp_path, key):
     turns = messages() if key == "messages" else [{"human": "Who?", "assistant": "Eileen"}]
     record = only(write_lines(tmp_path / "a.jsonl", [{key: turns, "images": ["a.jpg", "b.jpg"]}]))
     assert [part["type"] for part in record.messages[0]["content"]] == ["image", "image", "text"]

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from data_pipeline import loader, sources
+from data_pipeline import sources
+from data_pipeline.dataset import open_dataset
 from data_pipeline.ledger import Ledger
 from data_pipeline.records import images_of
 from tests.data_pipeline.source_files import fault_of, faults_of, messages, png, write_lines, write_parquet
@@ -82,7 +83,7 @@ def shown(record):
 
 
 @pytest.mark.parametrize("name", READ)
-def test_a_trainers_file_is_read_with_its_pictures_in_place(tmp_path, name):
+def test_a_trainers_file_is_read_with_its_images_in_place(tmp_path, name):
     format, entry = READ[name]
     source = sources.open_source(write_lines(tmp_path / "a.jsonl", [entry]))
     assert source.format == format
@@ -104,12 +105,12 @@ def as_arrow(entry):
 
 
 @pytest.mark.parametrize("name", [name for name, (_, entry) in READ.items() if "images" in entry])
-def test_and_from_parquet_with_the_pictures_in_it(tmp_path, name):
+def test_and_from_parquet_with_the_images_in_it(tmp_path, name):
     """Arrow gives every message and part the keys of all, null where they are not."""
     format, entry = READ[name]
     entry = as_arrow(entry)
-    pictures = [{"bytes": png(shade), "path": None} for shade in (1, 2)]
-    path = write_parquet(tmp_path / "a.parquet", [{**entry, "images": pictures, "note": None}] * 2)
+    images = [{"bytes": png(shade), "path": None} for shade in (1, 2)]
+    path = write_parquet(tmp_path / "a.parquet", [{**entry, "images": images, "note": None}] * 2)
     source = sources.open_source(path)
     assert source.format == format and images_of(source[1]) == [png(1), png(2)]
     assert shown(source[1]) == [("user", ["image", "image", "text"], "Which?"), ("assistant", ["text"], "Both")]
@@ -147,7 +148,7 @@ def test_alpacas_input_is_the_next_line_of_its_instruction(tmp_path):
 
 @pytest.mark.parametrize("images", [[], ["a.jpg"], [*TWO, "c.jpg"], None])
 @pytest.mark.parametrize("name", ["TRL, places", "ms-swift, query", "ms-swift, pairs", "LLaMA-Factory, alpaca"])
-def test_as_many_places_as_pictures_are_wanted(tmp_path, name, images):
+def test_as_many_places_as_images_are_wanted(tmp_path, name, images):
     _, entry = READ[name]
     fault = fault_of(write_lines(tmp_path / "a.jsonl", [{**entry, "images": images}]))
     assert f"2 <image> marks in the text but {len(images or [])} image" in fault
@@ -166,10 +167,10 @@ def test_as_many_places_as_pictures_are_wanted(tmp_path, name, images):
         ({"prompt": messages()[:1], "completion": " blue."}, "'completion' is a text, which TRL trains on"),
         ({"prompt": [], "completion": ANSWER}, "'prompt' must be a list of at least one turn"),
         ({"system": "A", "messages": [SYSTEM, *messages()]}, "has a system message and 'system' that differs"),
-        ({"messages": messages("<image>"), "image": "a", "images": ["b"]}, "has pictures under 'images' and 'image'"),
+        ({"messages": messages("<image>"), "image": "a", "images": ["b"]}, "has images under 'images' and 'image'"),
         (
             {"messages": [{"role": "user", "content": [{**PLACE, "index": 1}, TEXT]}, *ANSWER], "images": ["a.jpg"]},
-            "a place for a picture has the index 1 where picture 0 of the list comes next",
+            "a place for an image has the index 1 where image 0 of the list comes next",
         ),
     ],
 )  # fmt: skip
@@ -177,10 +178,10 @@ def test_what_a_form_cannot_mean_is_one_line(tmp_path, entry, fault):
     assert fault in fault_of(write_lines(tmp_path / "a.jsonl", [entry]))
 
 
-def test_pictures_beside_messages_are_not_passed_over(tmp_path):
+def test_images_beside_messages_are_not_passed_over(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [{"messages": messages()}, {"messages": messages(), "images": TWO}])
     for format in ("auto", "openai"):
-        assert "has pictures under 'images' beside its messages, which is the format 'sharegpt'" in fault_of(
+        assert "has images under 'images' beside its messages, which is the format 'sharegpt'" in fault_of(
             path, format=format
         )
     alone = write_lines(tmp_path / "b.jsonl", [{"messages": messages("<image>Who?"), "image": "a.jpg"}])
@@ -370,8 +371,8 @@ def processor(tmp_path_factory):
 def opened(processor, path, **data):
     ledger = Ledger()
     data = {**default_config().data.to_dict(), "path": str(path), "threads": 1, **data}
-    dataset, faults = loader.open_dataset(data, processor, ledger=ledger, complete=True, seed=0)
-    return dataset, faults or dataset.examples.faults, ledger
+    dataset = open_dataset(data, processor, ledger=ledger, seed=0)
+    return dataset, dataset.faults, ledger
 
 
 def test_records_with_tools_and_videos_are_dropped_where_that_is_asked(processor, tmp_path):

@@ -2,12 +2,12 @@
 
 import pytest
 
-from data_pipeline import loader, sources
-from data_pipeline.ledger import Ledger
+from data_pipeline import sources
+from data_pipeline.dataset import open_dataset
 from tests.tiny_models import save_tiny
 from vlm_jax.checkpoint import description
 from vlm_jax.errors import InputError
-from vlm_jax.training.config import check_config, default_config, lasting_settings
+from vlm_jax.training.config import check_config, default_config, resume_settings
 
 
 def table(path, numbers):
@@ -56,7 +56,7 @@ def processor(tmp_path_factory):
 
 def opened(processor, seed=0, **data):
     settings = {**default_config().data.to_dict(), **data}
-    return loader.open_dataset(settings, processor, ledger=Ledger(), complete=True, seed=seed)[0]
+    return open_dataset(settings, processor, seed=seed)
 
 
 def test_a_run_sees_its_share_and_knows_it_again(processor, tmp_path):
@@ -65,19 +65,19 @@ def test_a_run_sees_its_share_and_knows_it_again(processor, tmp_path):
     assert len(quarter.examples) == quarter.mixture.examples == 10
     seen = {place[1] for place in quarter.mixture.take(0, 10).tolist()}
     assert seen == set(range(10))
-    marks = [loader.fingerprint(opened(processor, seed, path=path, share=0.25)) for seed in (0, 0, 1)]
+    marks = [opened(processor, seed, path=path, share=0.25).fingerprint() for seed in (0, 0, 1)]
     assert marks[0] == marks[1] != marks[2]
 
     parts = {"a": {"path": path, "share": 0.5}, "b": {"path": path}}
     mixed = opened(processor, mixture=parts, share=0.1)
-    assert [part.examples for part in mixed.mixture.parts] == [20, 4]
+    assert [share.examples for share in mixed.mixture.shares] == [20, 4]
     with pytest.raises(InputError, match="config.data.mixture.a.share is 2; wanted a share above 0, up to 1"):
         opened(processor, mixture={"a": {"path": path, "share": 2}})
 
 
 def test_a_run_goes_on_with_the_same_share_only_and_none_is_refused():
     config = default_config()
-    assert lasting_settings(config)["data.share"] == 1.0
+    assert resume_settings(config)["data.share"] == 1.0
     config.data.share = 0.0
     with pytest.raises(InputError, match="config.data.share is 0.0; wanted a share above 0, up to 1"):
         check_config(config)

@@ -182,13 +182,13 @@ def test_json_lines_under_another_name_and_lists_of_any_form_are_read(write):
 
 
 def test_relative_images_start_from_the_image_root_or_from_the_file(write, tmp_path):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     path = write("a.json", [llava("<image>", "b/c.jpg"), llava("<image>", "/d.jpg")])
     assert [images_of(record) for record in read(path)[0]] == [[str(tmp_path / "b/c.jpg")], ["/d.jpg"]]
-    records, _ = read(path, image_root=tmp_path / "pictures")
-    assert [images_of(record) for record in records] == [[str(tmp_path / "pictures/b/c.jpg")], ["/d.jpg"]]
-    assert error_of(path, image_root=tmp_path / "picture") == (
-        f"{tmp_path / 'picture'}: the image root of {path} is not a folder; did you mean {tmp_path / 'pictures'}?"
+    records, _ = read(path, image_root=tmp_path / "images")
+    assert [images_of(record) for record in records] == [[str(tmp_path / "images/b/c.jpg")], ["/d.jpg"]]
+    assert error_of(path, image_root=tmp_path / "image") == (
+        f"{tmp_path / 'image'}: the image root of {path} is not a folder; did you mean {tmp_path / 'images'}?"
     )
 
 

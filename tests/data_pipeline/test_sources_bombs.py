@@ -48,7 +48,7 @@ def test_rows_beyond_counting_are_refused_when_the_file_is_opened(tmp_path):
         sources.open_source(path)
 
 
-def test_equal_pictures_in_many_rows_are_read(tmp_path, monkeypatch):
+def test_equal_images_in_many_rows_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_files, "_ALLOWED", 1 << 16)  # as if each were of many megabytes
     pixels = png() + np.random.default_rng(0).bytes(10_000)
     rows = [{"image": {"bytes": pixels, "path": None}, "question": f"Who {n}?", "answer": "I"} for n in range(20)]

@@ -15,7 +15,7 @@ from tests.data_pipeline.source_files import (
     write_lines,
     write_parquet,
 )
-from vlm_jax.training.config import default_config, lasting_settings
+from vlm_jax.training.config import default_config, resume_settings
 
 THEIRS = {"image": "img_path", "question": "q", "answer": "a"}
 ROW = {"img_path": "a.jpg", "q": "Who?", "a": "I."}
@@ -108,4 +108,4 @@ def test_a_question_is_asked_where_the_data_has_none(tmp_path):
 def test_a_run_goes_on_with_the_same_columns_only():
     config = default_config()
     config.data.columns = THEIRS
-    assert lasting_settings(config)["data.columns"] == THEIRS != lasting_settings(default_config())["data.columns"]
+    assert resume_settings(config)["data.columns"] == THEIRS != resume_settings(default_config())["data.columns"]

@@ -28,10 +28,10 @@ from tests.data_pipeline.source_files import (
 
 
 def test_arrayrecord_entries_are_messagepack_with_bytes_or_json(tmp_path):
-    picture = png()
-    path = write_arrayrecord(tmp_path / "a.array_record", [{"id": "a", "messages": messages(image=picture)}])
+    image = png()
+    path = write_arrayrecord(tmp_path / "a.array_record", [{"id": "a", "messages": messages(image=image)}])
     source = sources.open_source(path)
-    assert source.format == "records" and images_of(source[0]) == [picture]
+    assert source.format == "records" and images_of(source[0]) == [image]
     assert source[0].where == f"{path}, entry 1 (id 'a')"
     as_json = write_arrayrecord(
         tmp_path / "b.arrayrecord", [{"id": "a", "messages": messages()}], lambda entry: json.dumps(entry).encode()
@@ -67,9 +67,9 @@ def test_a_broken_arrayrecord_entry_is_one_fault_and_the_rest_is_read(tmp_path):
 # --- Parquet
 
 
-def test_parquet_pictures_are_bytes_or_paths(tmp_path):
-    pictures = [{"bytes": png(), "path": "x.png"}, {"bytes": None, "path": "b/c.png"}]
-    rows = [{"image": picture, "question": "Who?", "answer": "I"} for picture in pictures]
+def test_parquet_images_are_bytes_or_paths(tmp_path):
+    images = [{"bytes": png(), "path": "x.png"}, {"bytes": None, "path": "b/c.png"}]
+    rows = [{"image": image, "question": "Who?", "answer": "I"} for image in images]
     source = sources.open_source(write_parquet(tmp_path / "a.parquet", rows))
     assert source.format == "table" and images_of(source[0]) == [png()]
     assert images_of(source[1]) == [str(tmp_path / "b/c.png")]
@@ -77,12 +77,12 @@ def test_parquet_pictures_are_bytes_or_paths(tmp_path):
 
 
 def test_parquet_rows_may_be_any_form(tmp_path):
-    picture = {"bytes": png(), "path": None}
-    vqa = {"image": picture, "image_id": 4, "question": "Who?", "question_id": 9, "answers": [{"answer": "I"}] * 10}
+    image = {"bytes": png(), "path": None}
+    vqa = {"image": image, "image_id": 4, "question": "Who?", "question_id": 9, "answers": [{"answer": "I"}] * 10}
     source = sources.open_source(write_parquet(tmp_path / "vqa.parquet", [vqa]))
     assert (source.format, source[0].id, source[0].answers) == ("vqav2", "9", ["I"] * 10)
     turns = [{"from": "human", "value": "<image>\nWho?"}, {"from": "gpt", "value": "I"}]
-    rows = [{"images": [picture], "conversations": turns}]
+    rows = [{"images": [image], "conversations": turns}]
     source = sources.open_source(write_parquet(tmp_path / "chat.parquet", rows), format="parquet")
     assert source.format == "sharegpt" and images_of(source[0]) == images_of(source[0]) == [png()]
 
@@ -162,8 +162,8 @@ def test_a_faulty_imagefolder_is_told(tmp_path):
     assert "Is 'file_nam' meant?" in fault_of(tmp_path / "train")
     write_lines(path, [{"file_name": "a.png", **row}, {"file_name": "", **row}, row])
     assert [re.sub(".*line ", "", fault) for fault in faults_of(tmp_path / "train")] == [
-        "2: 'file_name' is empty; name the picture, from this folder",
-        "3: 'file_name' is nothing; name the picture, from this folder",
+        "2: 'file_name' is empty; name the image, from this folder",
+        "3: 'file_name' is nothing; name the image, from this folder",
     ]
     (tmp_path / "train" / "metadata.csv").write_text("file_name\n")
     assert "holds both metadata.jsonl and metadata.csv" in fault_of(tmp_path / "train")

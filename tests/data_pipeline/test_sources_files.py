@@ -84,7 +84,7 @@ def test_a_source_pickles_into_little_even_after_reading(tmp_path, kind):
     assert len(pickle.dumps(source)) < 500 * 32 + 3000
 
 
-def test_embedded_pictures_are_not_held(tmp_path):
+def test_embedded_images_are_not_held(tmp_path):
     noise = "A" * 200_000
     entries = [{"messages": messages(image=f"data:image/png;base64,{noise}")} for _ in range(200)]
     for path in (write_lines(tmp_path / "a.jsonl", entries), tmp_path / "b.json"):

@@ -1,4 +1,4 @@
-"""Folders of other tools: `save_to_disk` of Hugging Face's datasets, and pictures in folders by class."""
+"""Folders of other tools: `save_to_disk` of Hugging Face's datasets, and images in folders by class."""
 
 import json
 import pickle
@@ -92,9 +92,9 @@ def test_folders_by_class_without_a_question_are_refused_with_the_remedy(tmp_pat
     assert "by class (cat, hot dog)" in fault and "data.question='What is this?'" in fault
 
 
-def test_what_is_no_picture_among_classes_is_refused_by_name(tmp_path):
+def test_what_is_no_image_among_classes_is_refused_by_name(tmp_path):
     class_folder(tmp_path)
     (tmp_path / "cat" / "a.mp4").write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("x")
     faults = faults_of(tmp_path, question="What?")
-    assert "a.mp4: is no picture" in faults[0] and "notes.txt: is no folder of pictures" in faults[1]
+    assert "a.mp4: is no image" in faults[0] and "notes.txt: is no folder of images" in faults[1]

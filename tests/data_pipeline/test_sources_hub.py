@@ -15,7 +15,7 @@ from tests.data_pipeline.source_files import fault_of, png
 
 
 def parquet(*numbers):
-    """A shard, with pictures in it as the hub's are."""
+    """A shard, with images in it as the hub's are."""
     rows = [
         {
             "image": {"bytes": png(number), "path": f"{number}.png"},
@@ -29,9 +29,9 @@ def parquet(*numbers):
     return file.getvalue()
 
 
-def lines(*numbers, picture=""):
+def lines(*numbers, image=""):
     return "".join(
-        json.dumps({"image": picture, "question": f"Who is {number}?", "answer": str(number)}) + "\n"
+        json.dumps({"image": image, "question": f"Who is {number}?", "answer": str(number)}) + "\n"
         for number in numbers
     )
 
@@ -73,7 +73,7 @@ SHARDS = {
 }
 
 
-def test_a_split_of_two_shards_is_read_with_its_pictures_and_pinned_to_its_commit(hub):
+def test_a_split_of_two_shards_is_read_with_its_images_and_pinned_to_its_commit(hub):
     commit = hub.commit("farm/crops", {**SHARDS, "README.md": "# Crops"})
     source = sources.open_source("hf://datasets/farm/crops#train")
     assert [source[index].messages[-1]["content"] for index in (4, 0, 3)] == ["5", "1", "4"]
@@ -125,14 +125,14 @@ def test_json_and_csv_are_read_by_the_names_of_their_files(hub, files, expected)
     assert answers("farm/crops#train") == expected
 
 
-def test_pictures_that_lie_beside_json_come_with_it(hub):
+def test_images_that_lie_beside_json_come_with_it(hub):
     hub.commit(
         "farm/crops",
-        {"data/train.jsonl": lines(1, picture="img/1.png"), "data/img/1.png": png(3), "else/2.png": png(4)},
+        {"data/train.jsonl": lines(1, image="img/1.png"), "data/img/1.png": png(3), "else/2.png": png(4)},
     )
     record = sources.open_source("hf://datasets/farm/crops")[0]
-    with open(record.messages[0]["content"][0]["image"], "rb") as picture:
-        assert picture.read() == png(3)
+    with open(record.messages[0]["content"][0]["image"], "rb") as image:
+        assert image.read() == png(3)
     assert not any("2.png" in request for request in hub.asked)
 
 
@@ -255,7 +255,7 @@ def test_a_local_folder_or_file_comes_before_a_data_set_of_the_same_name(hub, tm
     hub.commit("farm/crops", SHARDS)
     folder = tmp_path / "here" / "farm" / "crops"
     folder.mkdir(parents=True)
-    (folder / "metadata.jsonl").write_text(lines(6, picture="6.png").replace('"image"', '"file_name"'))
+    (folder / "metadata.jsonl").write_text(lines(6, image="6.png").replace('"image"', '"file_name"'))
     (tmp_path / "here" / "farm" / "plots#train").write_text("")
     assert answers("farm/crops") == ["6"]
     assert "hub" not in fault_of("farm/crops#train") and fault_of("farm/plots#train")

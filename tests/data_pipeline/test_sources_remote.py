@@ -1,4 +1,4 @@
-"""Data sets and pictures in a store (fsspec's `memory://` for `gs://`); what data names is still not fetched."""
+"""Data sets and images in a store (fsspec's `memory://` for `gs://`); what data names is still not fetched."""
 
 import io
 import json
@@ -13,12 +13,12 @@ import pytest
 
 from data_pipeline import sources
 from data_pipeline.check import check_images
-from data_pipeline.pictures import decode
+from data_pipeline.image_loader import decode
 from data_pipeline.records import images_of
 from vlm_jax import locations
 from vlm_jax.errors import InputError
+from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 from vlm_jax.processing.images import open_image
-from vlm_jax.processing.processor import ImageSettings
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def fault_of(path, **settings):
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-def test_a_data_set_in_a_store_is_read_on_demand_with_its_pictures(store, suffix):
+def test_a_data_set_in_a_store_is_read_on_demand_with_its_images(store, suffix):
     store("memory://bucket/set/images/a.png", png())
     entries = [entry(f"r{n}", "images/a.png") for n in range(20)]
     text = json.dumps(entries) if suffix == ".json" else "\n".join(map(json.dumps, entries))
@@ -82,7 +82,7 @@ def test_csv_parquet_and_imagefolder_are_read_from_a_store(store):
     assert images_of(source[0]) == ["memory://bucket/f/a.png"] and source[0].id == "f-1"
 
 
-def test_a_local_file_may_have_its_pictures_in_a_store(store, tmp_path):
+def test_a_local_file_may_have_its_images_in_a_store(store, tmp_path):
     store("memory://bucket/train_images/00a.jpg", png())
     question = {"question": "what?", "question_id": 1, "image_id": "00a", "answers": ["x"], "set_name": "train"}
     (tmp_path / "a.json").write_text(json.dumps({"data": [question]}))
@@ -112,7 +112,7 @@ def test_what_is_missing_in_a_store_is_one_line(store):
     sizes, faults = check_images(sources.read(path)[0])
     assert sizes == {} and faults[0].startswith("memory://bucket/a.png: no such image; correct the path")
     assert faults[1].startswith("memory://bucket/b.png: ") and "entry 2 (id 'b')" in faults[1]
-    missing = decode("memory://bucket/none.png", (1, 1), ImageSettings())
+    missing = decode("memory://bucket/none.png", (1, 1), DynamicResolution())
     assert isinstance(missing, InputError) and "memory://bucket/none.png: cannot be read" in str(missing)
 
 
@@ -143,12 +143,12 @@ def test_what_a_client_raises_is_one_line(monkeypatch):
     )
 
 
-def test_a_picture_in_a_store_opens_like_one_on_disk(store, tmp_path):
+def test_an_image_in_a_store_opens_like_one_on_disk(store, tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     address = store("memory://bucket/a.png", png())
-    here = decode(str(tmp_path / "a.png"), (2, 1), ImageSettings())
-    np.testing.assert_array_equal(decode(address, (2, 1), ImageSettings()), here)
-    with pytest.raises(InputError, match="remote pictures are not fetched"):  # as a visitor of a page would name it
+    here = decode(str(tmp_path / "a.png"), (2, 1), DynamicResolution())
+    np.testing.assert_array_equal(decode(address, (2, 1), DynamicResolution()), here)
+    with pytest.raises(InputError, match="remote images are not fetched"):  # as a visitor of a page would name it
         open_image(address)
 
 

@@ -1,4 +1,4 @@
-"""The official files of the VQA family and MPA's: questions, pictures, all answers, and the one to train on."""
+"""The official files of the VQA family and MPA's: questions, images, all answers, and the one to train on."""
 
 import json
 import pickle
@@ -41,7 +41,7 @@ def error_of(path, **settings):
     return line
 
 
-def picture(path):
+def image(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.new("RGB", (32, 32), "red").save(path)
     return str(path)
@@ -57,14 +57,14 @@ def textvqa(**fields):
     return {"data": [{**entry, **fields}], "dataset_version": "0.5.1"}
 
 
-def test_textvqa_gives_question_picture_and_all_ten_answers(write, tmp_path):
-    expected = picture(tmp_path / "train_images" / "00a.jpg")
+def test_textvqa_gives_question_image_and_all_ten_answers(write, tmp_path):
+    expected = image(tmp_path / "train_images" / "00a.jpg")
     (record,) = read(write("TextVQA_0.5.1_train.json", textvqa()))
     assert (record.id, record.task, record.answers) == ("7", "textvqa", TEN)
     assert turns(record) == ["what brand?", "nokia"] and images_of(record) == [expected]
     assert check_images([record]) == ({expected: (32, 32)}, [])
     (record,) = read(write("TextVQA_0.5.1_val.json", textvqa(set_name="val")))
-    assert images_of(record) == [expected]  # the validation split's pictures lie among the training ones
+    assert images_of(record) == [expected]  # the validation split's images lie among the training ones
 
 
 def test_a_test_split_is_read_for_evaluation_and_refused_for_training_in_one_line(write, tmp_path):
@@ -123,11 +123,11 @@ def test_an_entry_without_a_usable_answer_is_one_fault(write):
         "objects with 'answer'",
         "entry 5 (id '4'): 'answers' is a text; it must be a list of texts or of objects with 'answer'",
         "entry 7 (id '9'): the question is empty; write it or remove the entry",
-        "entry 7 (id '9'): the picture's id ('image_id') is a number; it must be a text",
+        "entry 7 (id '9'): the image's id ('image_id') is a number; it must be a text",
     ]
 
 
-def test_stvqa_names_its_pictures_by_path(write, tmp_path):
+def test_stvqa_names_its_images_by_path(write, tmp_path):
     entry = {"question_id": 5, "question": "Where?", "answers": ["bar", "pub"], "file_path": "coco-text/COCO_1.jpg"}
     (record,) = read(write("train_task_1.json", {"data": [{**entry, "file_name": "COCO_1.jpg", "dataset": "coco"}]}))
     assert (record.id, record.task, record.answers) == ("5", "stvqa", ["bar", "pub"])
@@ -135,8 +135,8 @@ def test_stvqa_names_its_pictures_by_path(write, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["test/png", "png", "."])
-def test_chartqa_finds_its_pictures_in_the_published_folders(tmp_path, folder):
-    expected = picture(tmp_path / folder / "multi_col_803.png")
+def test_chartqa_finds_its_images_in_the_published_folders(tmp_path, folder):
+    expected = image(tmp_path / folder / "multi_col_803.png")
     records = read(MPA / "chartqa_test_first40.json", image_root=tmp_path)
     assert len(records) == 40 and images_of(records[0]) == [expected]
     assert (records[0].id, records[0].task, records[0].answers) == ("0", "chartqa", ["47"])
@@ -153,7 +153,7 @@ def test_chartqa_as_published_has_no_ids(write):
 def test_vizwiz_keeps_unanswerable_as_an_answer(write, tmp_path):
     answers = [{"answer": text, "answer_confidence": "yes"} for text in ["unanswerable"] * 6 + ["unsuitable"] * 4]
     entry = {"image": "VizWiz_val_0.jpg", "question": "What?", "answers": answers, "answerable": 0}
-    expected = picture(tmp_path / "val" / "VizWiz_val_0.jpg")
+    expected = image(tmp_path / "val" / "VizWiz_val_0.jpg")
     path = write("val.json", [{**entry, "answer_type": "unanswerable"}])
     (record,) = read(path)
     assert sources.open_source(path).format == "vizwiz"
@@ -197,7 +197,7 @@ ANNOTATIONS = {
 def test_vqav2_finds_the_annotations_beside_the_questions(write, tmp_path, questions, annotations):
     write(annotations, ANNOTATIONS)
     path = write(questions, QUESTIONS)
-    (tmp_path / "pictures" / "train2014").mkdir(parents=True)
+    (tmp_path / "images" / "train2014").mkdir(parents=True)
     for source in (sources.open_source(path), pickle.loads(pickle.dumps(sources.open_source(path)))):
         assert source.format == "vqav2" and [turns(source[index]) for index in range(2)] == [
             ["What is it?", "food"],
@@ -205,8 +205,8 @@ def test_vqav2_finds_the_annotations_beside_the_questions(write, tmp_path, quest
         ]
         assert source[0].id == "9000" and source[0].answers == ["food"] * 10
         assert images_of(source[0]) == [str(tmp_path / "COCO_train2014_000000000009.jpg")]
-    (record, _) = read(path, image_root=tmp_path / "pictures")
-    assert images_of(record) == [str(tmp_path / "pictures" / "train2014" / "COCO_train2014_000000000009.jpg")]
+    (record, _) = read(path, image_root=tmp_path / "images")
+    assert images_of(record) == [str(tmp_path / "images" / "train2014" / "COCO_train2014_000000000009.jpg")]
 
 
 def test_vqav2_annotations_are_named_or_in_the_same_file(write):
@@ -240,24 +240,24 @@ def test_okvqa_is_told_by_its_description_or_its_name(write, tmp_path):
     described = {**QUESTIONS, **ANNOTATIONS, "info": {"description": "This is v1.0 of the OK-VQA dataset."}}
     path = write("questions.json", described)
     assert {record.task for record in read(path)} == {"okvqa"}
-    expected = picture(tmp_path / "val2014" / "COCO_val2014_000000297147.jpg")
+    expected = image(tmp_path / "val2014" / "COCO_val2014_000000297147.jpg")
     records = read(MPA / "okvqa_val_first40.json", image_root=tmp_path)
     assert len(records) == 40 and {record.task for record in records} == {"okvqa"}
     assert images_of(records[0]) == [expected] and len(records[0].answers) == 10
     assert turns(records[0]) == ["What sport can you use this for?", "race"]
 
 
-def test_a_coco_picture_needs_its_split_and_a_number(write):
+def test_a_coco_image_needs_its_split_and_a_number(write):
     nameless = {"questions": QUESTIONS["questions"], **ANNOTATIONS}
-    assert "says which pictures these are" in error_of(write("some.json", nameless))
+    assert "says which images these are" in error_of(write("some.json", nameless))
     entries = [{**QUESTIONS["questions"][0], "image_id": value} for value in ("9", None, -1, 9)]
     path = write("val.json", [{**entry, "question_id": n, "answers": TEN} for n, entry in enumerate(entries)])
     records, faults = sources.read(path, format="vqav2")
     assert [Path(images_of(record)[0]).name for record in records] == ["COCO_val2014_000000000009.jpg"]
     assert [line.partition("'image_id' ")[2] for line in faults] == [
-        "is a text; it must be the number of a COCO picture",
-        "is nothing; it must be the number of a COCO picture",
-        "is negative; it must be the number of a COCO picture",
+        "is a text; it must be the number of a COCO image",
+        "is nothing; it must be the number of a COCO image",
+        "is negative; it must be the number of a COCO image",
     ]
 
 
@@ -303,9 +303,9 @@ def test_every_file_of_mpa_is_recognised_and_read_whole(name):
 
 
 @pytest.mark.parametrize("below", ["data/TextVQA/train_images", "TextVQA/train_images", "train_images", "."])
-def test_mpas_absolute_pictures_are_found_below_the_image_root(tmp_path, below):
+def test_mpas_absolute_images_are_found_below_the_image_root(tmp_path, below):
     name = "0054c91397f2fe05.jpg"
-    expected = picture(tmp_path / below / name)
+    expected = image(tmp_path / below / name)
     (tmp_path / "train_images").mkdir(exist_ok=True)  # a shorter end of the path exists as well
     records = read(MPA / "PA_Qwen2vl7b_textVQA.json", image_root=tmp_path)
     assert images_of(records[0]) == [expected]
@@ -321,7 +321,7 @@ def test_mpas_training_files_are_moved_too_when_asked_for(tmp_path):
     assert turns(record) == ["What airline does the plane belong to", "Virgin"]
 
 
-def test_looking_for_mpas_pictures_touches_each_folder_once(tmp_path, monkeypatch):
+def test_looking_for_mpas_images_touches_each_folder_once(tmp_path, monkeypatch):
     from vlm_jax import locations
 
     asked = []
@@ -347,7 +347,7 @@ def test_an_id_with_a_broken_character_is_a_fault(write):
 @pytest.mark.parametrize("where", ["question", "annotation"])
 def test_ids_of_more_than_64_bits_are_told(write, tmp_path, identifier, where):
     ids = {"question": 1, "annotation": 1} | {where: identifier}
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     asked = write("v2_OpenEnded_mscoco_val2014_questions.json",
                   {"questions": [{"question_id": ids["question"], "image": "a.jpg", "question": "Who?"}]})  # fmt: skip
     write("v2_mscoco_val2014_annotations.json",

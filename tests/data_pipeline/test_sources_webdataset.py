@@ -60,7 +60,7 @@ def test_captions_and_classes_are_asked_the_question_that_is_set(tmp_path):
         ({"x.mp4": b"v", "x.json": TALK}, "sample 'x': holds a .mp4; of a sample json"),
         ({"x.json": b"[1]"}, "sample 'x': its .json is no object"),
         ({"x.json": b"{"}, "sample 'x': its .json is broken"),
-        ({"x.jpg": b"a", "x.png": b"b", "x.json": {**TALK, "image": "x.jpg"}}, "names 1 pictures in its .json"),
+        ({"x.jpg": b"a", "x.png": b"b", "x.json": {**TALK, "image": "x.jpg"}}, "names 1 images in its .json"),
         ({"README": b"x", "x.json": TALK}, "its member 'README' has no extension"),
     ],
 )  # fmt: skip

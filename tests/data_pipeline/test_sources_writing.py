@@ -36,7 +36,7 @@ def test_every_format_that_is_written_is_tested_here():
     assert set(SUFFIX) == set(sources.WRITTEN)
 
 
-def picture(path, shade=0, format=None):
+def image(path, shade=0, format=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.new("RGB", (32, 32), (shade, 0, 0)).save(path, format)
     return str(path)
@@ -50,7 +50,7 @@ def record(id, question, answer, *images, **fields):
 
 
 def canonical(record, embedded=False):
-    """Texts that follow each other joined; pictures by their bytes where the format embeds them."""
+    """Texts that follow each other joined; images by their bytes where the format embeds them."""
     turns = []
     for message in record.messages:
         content = message["content"]
@@ -86,11 +86,11 @@ def round_trip(folder, records, format, **fields):
 @pytest.fixture
 def simple(tmp_path):
     """Records that every format can hold."""
-    pictures = [picture(tmp_path / "pictures" / f"{n}.jpg", 80 * n) for n in range(2)]
+    images = [image(tmp_path / "images" / f"{n}.jpg", 80 * n) for n in range(2)]
     return [
-        record("a", 'Who is "this", and\nwhy?', "เชลซี, แมว", pictures[0], answers=["เชลซี", "a cat"], task="pets"),
-        record("7", "What now?", "Nothing", pictures[1], provenance={"seed": 3, "models": {"a": [1, 2.5]}}),
-        record("c", "And again?", "Still", pictures[0]),
+        record("a", 'Who is "this", and\nwhy?', "เชลซี, แมว", images[0], answers=["เชลซี", "a cat"], task="pets"),
+        record("7", "What now?", "Nothing", images[1], provenance={"seed": 3, "models": {"a": [1, 2.5]}}),
+        record("c", "And again?", "Still", images[0]),
     ]
 
 
@@ -100,7 +100,7 @@ def test_what_is_written_is_read_back_equal(tmp_path, simple, format):
 
 
 @pytest.mark.parametrize("format", [format for format in SUFFIX if format not in ("table", "imagefolder")])
-def test_conversations_of_several_turns_and_pictures_come_back(tmp_path, simple, format):
+def test_conversations_of_several_turns_and_images_come_back(tmp_path, simple, format):
     first, second = (images_of(one)[0] for one in simple[:2])
     image = {"a": {"type": "image", "image": first}, "b": {"type": "image", "image": second}}
     text = [{"type": "text", "text": text} for text in ("Is ", " or ", " older?")]
@@ -120,20 +120,20 @@ def test_conversations_of_several_turns_and_pictures_come_back(tmp_path, simple,
 
 
 @pytest.mark.parametrize("format", [format for format in SUFFIX if format != "imagefolder"])
-def test_questions_without_pictures_and_without_answers_come_back(tmp_path, format):
+def test_questions_without_images_and_without_answers_come_back(tmp_path, format):
     questions = [Record(str(n), [{"role": "user", "content": f"Q{n}?"}], answers=["x"]) for n in range(3)]
     round_trip(tmp_path, questions, format)
 
 
 @pytest.mark.parametrize("format", ["records", "openai"])
-def test_pictures_are_embedded_as_data_uris_when_asked_for(tmp_path, simple, format):
+def test_images_are_embedded_as_data_uris_when_asked_for(tmp_path, simple, format):
     back = round_trip(tmp_path, simple, format, embed=True)
     assert all(isinstance(image, bytes) for one in back for image in images_of(one))
     uris = (tmp_path / SUFFIX[format]).read_text().count("data:image/jpeg;base64,")
     assert uris == 3
 
 
-def test_embedded_pictures_stay_the_encoded_files_they_were(tmp_path, simple):
+def test_embedded_images_stay_the_encoded_files_they_were(tmp_path, simple):
     paths = [images_of(one)[0] for one in simple]
     contents = [open(path, "rb").read() for path in paths]
     for format in EMBEDDING:
@@ -141,7 +141,7 @@ def test_embedded_pictures_stay_the_encoded_files_they_were(tmp_path, simple):
         found = [image if isinstance(image, bytes) else open(image, "rb").read() for (image,) in map(images_of, back)]
         assert found == contents
     names = sorted(os.listdir(tmp_path / "imagefolder" / "folder" / "images"))
-    assert len(names) == 2 and all(name.endswith(".jpg") for name in names)  # a picture shown twice is there once
+    assert len(names) == 2 and all(name.endswith(".jpg") for name in names)  # an image shown twice is there once
 
 
 def test_what_is_embedded_goes_from_any_format_to_any_that_embeds(tmp_path, simple):
@@ -151,25 +151,25 @@ def test_what_is_embedded_goes_from_any_format_to_any_that_embeds(tmp_path, simp
             round_trip(tmp_path / start / target, back, target)
 
 
-def test_relative_pictures_move_with_the_folder(tmp_path, simple):
+def test_relative_images_move_with_the_folder(tmp_path, simple):
     for format in ("records", "openai", "llava", "sharegpt", "table"):
         sources.write(tmp_path / SUFFIX[format], simple, format=format)
         text = (tmp_path / SUFFIX[format]).read_text()
-        assert "pictures/0.jpg" in text and str(tmp_path) not in text
+        assert "images/0.jpg" in text and str(tmp_path) not in text
 
 
 def test_the_formats_look_as_others_write_them(tmp_path, simple):
     first, second = simple[:2]
     sources.write(tmp_path / "a.json", [first], format="llava")
     (entry,) = json.loads((tmp_path / "a.json").read_text())
-    assert entry["image"] == "pictures/0.jpg" and entry["conversations"][0] == {
+    assert entry["image"] == "images/0.jpg" and entry["conversations"][0] == {
         "from": "human",
         "value": '<image>\nWho is "this", and\nwhy?',
     }
     assert entry["conversations"][1] == {"from": "gpt", "value": "เชลซี, แมว"}
     sources.write(tmp_path / "b.json", [first], format="sharegpt")
     (entry,) = json.loads((tmp_path / "b.json").read_text())
-    assert entry["images"] == ["pictures/0.jpg"] and [m["role"] for m in entry["messages"]] == ["user", "assistant"]
+    assert entry["images"] == ["images/0.jpg"] and [m["role"] for m in entry["messages"]] == ["user", "assistant"]
     sources.write(tmp_path / "c.csv", [first, second], format="table")
     with open(tmp_path / "c.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -180,8 +180,8 @@ def test_the_formats_look_as_others_write_them(tmp_path, simple):
     assert part["type"] == "image_url" and header == "data:image/jpeg;base64"
     assert base64.b64decode(payload) == open(images_of(first)[0], "rb").read()
     sources.write(tmp_path / "e.parquet", simple, format="parquet")
-    (picture,) = pyarrow.parquet.read_table(tmp_path / "e.parquet").to_pylist()[0]["images"]
-    assert set(picture) == {"bytes", "path"} and PIL.Image.open(io.BytesIO(picture["bytes"])).size == (32, 32)
+    (image,) = pyarrow.parquet.read_table(tmp_path / "e.parquet").to_pylist()[0]["images"]
+    assert set(image) == {"bytes", "path"} and PIL.Image.open(io.BytesIO(image["bytes"])).size == (32, 32)
     sources.write(tmp_path / "f", [first], format="imagefolder")
     row = json.loads((tmp_path / "f" / "metadata.jsonl").read_text())
     assert (tmp_path / "f" / row["file_name"]).is_file() and row["answers"] == ["เชลซี", "a cat"]
@@ -190,7 +190,7 @@ def test_the_formats_look_as_others_write_them(tmp_path, simple):
 def test_any_vqa_file_becomes_a_training_file(tmp_path):
     entry = {"question": "what brand?", "question_id": 7, "image_id": "00a", "answers": ["a", "b", "b"]}
     (tmp_path / "textvqa.json").write_text(json.dumps({"data": [entry]}))
-    picture(tmp_path / "00a.jpg")
+    image(tmp_path / "00a.jpg")
     records, _ = sources.read(tmp_path / "textvqa.json")
     for format in SUFFIX:
         (back,) = round_trip(tmp_path, records, format)
@@ -220,16 +220,16 @@ EMBEDDED = record("inside", "What?", "This", b"\x89PNG\r\n\x1a\n")
     ("format", "wrong", "fault"),
     [
         ("table", TALK, "record 'talk': has the turns user, assistant, user, assistant; a row holds one question"),
-        ("table", record("two", "Q", "A", "/a.jpg", "/b.jpg"), "record 'two': has more than one picture, or text"),
+        ("table", record("two", "Q", "A", "/a.jpg", "/b.jpg"), "record 'two': has more than one image, or text"),
         ("table", record("blank", " Q", "A"), "table cannot hold its messages without a change (blanks at the ends"),
-        ("table", EMBEDDED, "record 'inside': shows an embedded picture, and this format names pictures by their"),
-        ("llava", EMBEDDED, "record 'inside': shows an embedded picture"),
-        ("sharegpt", EMBEDDED, "record 'inside': shows an embedded picture"),
+        ("table", EMBEDDED, "record 'inside': shows an embedded image, and this format names images by their"),
+        ("llava", EMBEDDED, "record 'inside': shows an embedded image"),
+        ("sharegpt", EMBEDDED, "record 'inside': shows an embedded image"),
         ("llava", record("line", "Q\r\nR", "A", "/a.jpg"), "llava cannot hold its messages without a change"),
         ("imagefolder", TALK, "record 'talk': has the turns"),
-        ("imagefolder", record("bare", "Q", "A"), "record 'bare': shows no picture, and each line"),
-        ("parquet", record("gone", "Q", "A", "/no/a.jpg"), "record 'gone': the picture /no/a.jpg cannot be read"),
-        ("arrayrecord", record("gone", "Q", "A", "/no/a.jpg"), "record 'gone': the picture /no/a.jpg cannot be read"),
+        ("imagefolder", record("bare", "Q", "A"), "record 'bare': shows no image, and each line"),
+        ("parquet", record("gone", "Q", "A", "/no/a.jpg"), "record 'gone': the image /no/a.jpg cannot be read"),
+        ("arrayrecord", record("gone", "Q", "A", "/no/a.jpg"), "record 'gone': the image /no/a.jpg cannot be read"),
         ("records", record("far", "Q", "A", "gs://b/a.jpg"), "is the remote image 'gs://b/a.jpg'"),
         ("llava", record("mark", "Q <image>", "A"), "1 <image> mark in the text but 0 images"),
     ],
@@ -316,14 +316,14 @@ def conversations(draw):
 @pytest.mark.parametrize("format", ["records", "openai", "parquet", "arrayrecord"])
 @given(one=conversations())
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_conversation_with_embedded_pictures_comes_back(tmp_path, format, one):
+def test_any_conversation_with_embedded_images_comes_back(tmp_path, format, one):
     round_trip(tmp_path, [Record("a", **one)], format)
 
 
 @pytest.mark.parametrize("format", ["llava", "sharegpt", "table"])
 @given(one=conversations())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_conversation_with_named_pictures_comes_back_or_is_refused(tmp_path, format, one):
+def test_any_conversation_with_named_images_comes_back_or_is_refused(tmp_path, format, one):
     for message in one["messages"]:
         for part in message["content"] if isinstance(message["content"], list) else ():
             if part["type"] == "image":

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from data_pipeline import loader, sources
-from data_pipeline.ledger import Ledger
+from data_pipeline import sources
+from data_pipeline.dataset import open_dataset
 from data_pipeline.questions import questions_of
 from data_pipeline.records import Record, from_json, to_json
 from tests.data_pipeline.source_files import fault_of, faults_of, write_lines, write_parquet
@@ -139,13 +139,12 @@ def batch_of(model, path):
     """The only batch of a file, its fingerprint, and the sizes of its examples."""
     config, processor = model
     data = {**default_config().data.to_dict(), "path": str(path), "threads": 1}
-    dataset, faults = loader.open_dataset(data, processor, ledger=Ledger(), complete=True, seed=0)
-    assert faults == []
-    batch = {"rows": 2, "tokens": 256, "context": 0, "buckets": 1, "patches": 0, "supervised": 96}
-    buckets = loader.row_buckets(dataset, batch, config, rows_multiple=1)
-    plan = loader.plan_run(dataset, buckets, steps=1, epochs=1, seed=0, shuffle=False)
-    (made,) = loader.make_loader(dataset, plan, 1, patch_values=588, merge_unit=4, threads=1, shard=loader.Shard())
-    return made, loader.fingerprint(dataset), dataset.examples.sizes[0]
+    dataset = open_dataset(data, processor, seed=0)
+    assert dataset.faults == []
+    batch = {"rows": 2, "sequence_length": 256, "max_sequence_length": 0, "buckets": 1, "patches": 0, "supervised": 96}
+    dataset.choose_buckets(batch, config, rows_multiple=1)
+    (made,) = dataset.batches(dataset.plan(steps=1, epochs=1, shuffle=False), threads=1)
+    return made, dataset.fingerprint(), dataset.examples.sizes[0]
 
 
 def test_a_batch_holds_the_weights_of_its_turns_and_no_position_for_a_weight_of_0(model, tmp_path):
@@ -153,16 +152,14 @@ def test_a_batch_holds_the_weights_of_its_turns_and_no_position_for_a_weight_of_
         model, write_lines(tmp_path / "a.jsonl", [{"messages": turns(values=[1] * 3)}])
     )
     made, print_made, sizes = batch_of(model, write_lines(tmp_path / "b.jsonl", [{"messages": turns()}]))
-    held, ones = (batch["loss_weights"][batch["loss_weights"] > 0] for batch in (made, plain))
+    held, ones = (batch.loss_weights[batch.loss_weights > 0] for batch in (made, plain))
     length = len(ones) // 3
     # Two rows hold the same record: of each the answers' tokens in order.
     assert set(ones.tolist()) == {1.0} and sizes[0, 2] < whole[0, 2]
     per_record = np.array([0.5] * (sizes[0, 2] - whole[0, 2] // 3) + [1.0] * (whole[0, 2] // 3), np.float32)
     np.testing.assert_array_equal(held, np.tile(per_record, len(held) // len(per_record)))
     assert length and print_plain != print_made
-    np.testing.assert_array_equal(
-        np.sort(made["tokens"][made["tokens"] > 0]), np.sort(plain["tokens"][plain["tokens"] > 0])
-    )
+    np.testing.assert_array_equal(np.sort(made.tokens[made.tokens > 0]), np.sort(plain.tokens[plain.tokens > 0]))
 
 
 def test_an_evaluation_does_not_ask_what_an_answer_of_weight_0_answers(tmp_path):

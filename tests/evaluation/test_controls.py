@@ -1,4 +1,4 @@
-"""Other pictures, blank pictures, and what can be had without looking."""
+"""Other images, blank images, and what can be had without looking."""
 
 import PIL.Image
 import pytest
@@ -15,7 +15,7 @@ def question(number, fact_id=None, image=None):
     return Question(f"q{number}", [{"role": "user", "content": parts}], ["a"], groups)
 
 
-def test_swapped_questions_show_the_picture_of_another_subject():
+def test_swapped_questions_show_the_image_of_another_subject():
     questions = [question(number, f"thing{number % 3}/name") for number in range(30)]
     subject = {controls.images_of(one)[0]: one.groups["fact_id"] for one in questions}
     swapped = controls.swapped(questions, seed=1)
@@ -25,7 +25,7 @@ def test_swapped_questions_show_the_picture_of_another_subject():
     assert [controls.images_of(one) for one in questions] == [[f"{number}.png"] for number in range(30)]
 
 
-def test_without_subjects_every_other_picture_will_do_and_one_alone_cannot_be_swapped():
+def test_without_subjects_every_other_image_will_do_and_one_alone_cannot_be_swapped():
     swapped = controls.swapped([question(0), question(1)])
     assert [controls.images_of(one) for one in swapped] == [["1.png"], ["0.png"]]
     with pytest.raises(InputError, match="'q0': no other subject"):
@@ -34,7 +34,7 @@ def test_without_subjects_every_other_picture_will_do_and_one_alone_cannot_be_sw
     assert controls.swapped([text_only]) == [text_only]
 
 
-def test_blank_pictures_are_grey_and_as_large(tmp_path):
+def test_blank_images_are_grey_and_as_large(tmp_path):
     PIL.Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
     (image,) = controls.images_of(controls.blank([question(0, image=str(tmp_path / "red.png"))])[0])
     assert image.size == (30, 20) and image.getcolors() == [(600, (128, 128, 128))]

@@ -46,13 +46,13 @@ def test_a_stopped_evaluation_asks_only_what_is_left(tmp_path):
 def test_a_question_that_cannot_be_asked_counts_as_wrong_and_says_why(tmp_path):
     def answer(conversations):
         if any("Is it 3?" in str(one) for one in conversations):
-            raise InputError("three.png: not a picture")
+            raise InputError("three.png: not an image")
         return says_yes(conversations)
 
     predictions = list(runner.predict(QUESTIONS, answer, tmp_path / "p.jsonl", metric="normalised", batch=4))
     assert [one.score for one in predictions] == [1, 1, 1, 0, 1, 1, 0, 0, 0, 0]
-    assert [one.fault for one in predictions if one.fault] == ["three.png: not a picture"]
-    assert report.summarise(predictions)["faults"] == [{"id": "q3", "fault": "three.png: not a picture"}]
+    assert [one.fault for one in predictions if one.fault] == ["three.png: not an image"]
+    assert report.summarise(predictions)["faults"] == [{"id": "q3", "fault": "three.png: not an image"}]
 
 
 def test_answers_to_other_questions_are_not_mixed_in(tmp_path):
@@ -90,11 +90,11 @@ def test_a_cut_within_a_character_and_odd_line_ends_do_no_harm(tmp_path):
     assert path.read_bytes() == bytes_of
 
 
-def test_corrected_answers_are_scored_anew_and_mended_pictures_asked_again(tmp_path):
+def test_corrected_answers_are_scored_anew_and_mended_images_asked_again(tmp_path):
     path = tmp_path / "p.jsonl"
 
     def broken(conversations):
-        raise InputError("q.png: not a picture")
+        raise InputError("q.png: not an image")
 
     assert [one.score for one in runner.predict(QUESTIONS[:2], broken, path, metric="normalised")] == [0, 0]
     twice = path.read_bytes()
@@ -141,5 +141,5 @@ def test_the_page_is_one_file_and_escapes_what_it_shows(tmp_path):
     )
     for raw in ("<script>", "<img src=x", "<b>", "<i>", "<t>"):
         assert raw not in page
-    assert "data:image/jpeg;base64," in page and "gone.png: no such picture" in page
+    assert "data:image/jpeg;base64," in page and "gone.png: no such image" in page
     assert "http://" not in page and "https://" not in page

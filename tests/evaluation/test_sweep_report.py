@@ -99,5 +99,5 @@ def test_a_plot_is_drawn_of_what_is_finished(tmp_path, axes, x_axis):
     given = cells(axes=axes, seeds=(0,))
     rows = sweep_report.rows_of(given, results(given, (0.5, 0.6)))
     sweep_report.plot(rows, tmp_path / "plot.png", x_axis=x_axis, title="here", score="normalised")
-    with PIL.Image.open(tmp_path / "plot.png") as picture:
-        assert min(picture.size) > 700 and len(picture.convert("L").getcolors()) > 10
+    with PIL.Image.open(tmp_path / "plot.png") as image:
+        assert min(image.size) > 700 and len(image.convert("L").getcolors()) > 10

@@ -36,36 +36,36 @@ def anew(folder, messages, questions, **how):
         model.forget()
         said.append(model.generate(messages, max_new_tokens=8, **how))
         messages.append(assistant(said[-1]))
-    return said, model.pictures_encoded
+    return said, model.images_encoded
 
 
 @pytest.mark.parametrize("how", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 3, "repetition_penalty": 1.5}])
-def test_five_turns_about_one_picture_encode_it_once(made, how):
+def test_five_turns_about_one_image_encode_it_once(made, how):
     folder, _ = made
     model = vlm_jax.load(folder)
     questions = [user(QUESTIONS[0], CAT), *QUESTIONS[1:]]
     expected, encoded = anew(folder, [], questions, **how)
     assert encoded == len(QUESTIONS)
     assert answers(model, [], questions, **how) == expected
-    assert model.pictures_encoded == 1
+    assert model.images_encoded == 1
 
 
-def test_a_later_picture_is_read_beside_the_first(made, tmp_path):
+def test_a_later_image_is_read_beside_the_first(made, tmp_path):
     folder, _ = made
     model = vlm_jax.load(folder)
     questions = [user("What?", CAT), user("And this?", noise(tmp_path, 84, 140)), "Which is larger?"]
     assert answers(model, [], questions) == anew(folder, [], questions)[0]
-    assert model.pictures_encoded == 2
+    assert model.images_encoded == 2
 
 
-def test_another_picture_in_the_same_words_is_looked_at(made, tmp_path):
+def test_another_image_in_the_same_words_is_looked_at(made, tmp_path):
     folder, _ = made
     model = vlm_jax.load(folder)
-    pictures = [noise(tmp_path, 112, 112, seed) for seed in range(2)]
-    for picture in pictures * 2:
-        kept = model.generate([user("What?", picture)], max_new_tokens=8)
-        assert [kept] == anew(folder, [], [user("What?", picture)])[0]
-    assert model.pictures_encoded == 2
+    images = [noise(tmp_path, 112, 112, seed) for seed in range(2)]
+    for image in images * 2:
+        kept = model.generate([user("What?", image)], max_new_tokens=8)
+        assert [kept] == anew(folder, [], [user("What?", image)])[0]
+    assert model.images_encoded == 2
 
 
 def test_other_weights_are_not_answered_with_what_was_read_by_the_ones_before(made, tmp_path):
@@ -87,7 +87,7 @@ def test_a_stream_that_was_left_can_be_gone_on_with(made):
     go_on = [user("Tell me", CAT), assistant(first), user("Go on")]
     model_anew = vlm_jax.load(folder)
     assert model.generate(go_on, max_new_tokens=8) == model_anew.generate(go_on, max_new_tokens=8)
-    assert model.pictures_encoded == 1
+    assert model.images_encoded == 1
 
 
 def test_a_turn_after_a_long_answer_equals_transformers(made):
@@ -101,7 +101,7 @@ def test_a_turn_after_a_long_answer_equals_transformers(made):
     expected = tokens[0, inputs["input_ids"].shape[1] :].numpy()
     (found,) = model.generate_tokens([messages], max_new_tokens=24)
     np.testing.assert_array_equal(found, expected[: len(found)])
-    assert model.pictures_encoded == 1
+    assert model.images_encoded == 1
 
 
 @pytest.mark.parametrize("kind, share", [("nf4", 0.29), ("int8", 0.52)])

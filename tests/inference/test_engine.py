@@ -13,7 +13,7 @@ import vlm_jax
 from tests.tiny_models import PHOTOS, assistant, save_tiny, user
 from vlm_jax.errors import InputError
 
-PICTURE = PHOTOS / "chelsea.jpg"
+IMAGE = PHOTOS / "chelsea.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_importing_the_package_is_quick():
 
 
 def test_one_conversation_gives_text_and_a_list_gives_a_list(model):
-    question = [user("What is it?", PICTURE)]
+    question = [user("What is it?", IMAGE)]
     answer = model.generate(question, max_new_tokens=8)
     assert isinstance(answer, str)
     assert model.generate([question], max_new_tokens=8) == [answer]
@@ -42,7 +42,7 @@ def test_one_conversation_gives_text_and_a_list_gives_a_list(model):
 
 
 def test_an_answer_does_not_depend_on_its_batch(model):
-    questions = [[user("What is it?", PICTURE)], [user("Hello")]] + [[user("word " * n)] for n in (1, 3, 60)]
+    questions = [[user("What is it?", IMAGE)], [user("Hello")]] + [[user("word " * n)] for n in (1, 3, 60)]
     together = model.generate(questions, max_new_tokens=12, temperature=0.0)
     assert together == [model.generate(question, max_new_tokens=12) for question in questions]
 
@@ -61,14 +61,14 @@ def test_a_prompt_longer_than_the_model_reads_is_refused_with_the_numbers(model)
         model.context = held
 
 
-def test_a_picture_may_be_given_in_any_form(model):
-    data = base64.b64encode(PICTURE.read_bytes()).decode()
+def test_an_image_may_be_given_in_any_form(model):
+    data = base64.b64encode(IMAGE.read_bytes()).decode()
     forms = [
-        {"type": "image", "image": str(PICTURE)},
-        {"type": "image", "image": PICTURE.read_bytes()},
-        {"type": "image", "image": Image.open(PICTURE)},
-        {"type": "image", "image": np.asarray(Image.open(PICTURE).convert("RGB"))},
-        {"type": "image_url", "image_url": {"url": str(PICTURE)}},
+        {"type": "image", "image": str(IMAGE)},
+        {"type": "image", "image": IMAGE.read_bytes()},
+        {"type": "image", "image": Image.open(IMAGE)},
+        {"type": "image", "image": np.asarray(Image.open(IMAGE).convert("RGB"))},
+        {"type": "image_url", "image_url": {"url": str(IMAGE)}},
         {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}},
     ]
     logits = [model.logits([{"role": "user", "content": [form, {"type": "text", "text": "What?"}]}]) for form in forms]
@@ -77,7 +77,7 @@ def test_a_picture_may_be_given_in_any_form(model):
 
 
 def test_logits_have_a_row_for_each_token(model):
-    messages = [user("What?", PICTURE), assistant("A cat")]
+    messages = [user("What?", IMAGE), assistant("A cat")]
     logits = model.logits(messages)
     assert logits.shape == (len(model.encode(messages).input_ids), model.config.decoder.vocab)
     assert logits.dtype == np.float32
@@ -95,14 +95,14 @@ def test_a_seed_repeats_a_varied_answer_and_another_seed_varies_it(model):
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 70])
 def test_the_pieces_of_a_stream_are_the_answer(model, limit):
-    question = [user("What is it?", PICTURE)]
+    question = [user("What is it?", IMAGE)]
     assert "".join(model.stream(question, max_new_tokens=limit)) == model.generate(question, max_new_tokens=limit)
 
 
-def test_a_token_budget_changes_how_many_visual_tokens_a_picture_takes(model, tmp_path):
+def test_a_token_budget_changes_how_many_visual_tokens_an_image_takes(model, tmp_path):
     save_tiny(tmp_path)
     small = vlm_jax.load(tmp_path, visual_tokens=9)
-    question = [user("What?", PICTURE)]
+    question = [user("What?", IMAGE)]
     image_token = model.config.image_token
     assert (small.encode(question).input_ids == image_token).sum() <= 9
     assert (model.encode(question).input_ids == image_token).sum() > 40
@@ -113,8 +113,8 @@ def test_a_token_budget_changes_how_many_visual_tokens_a_picture_takes(model, tm
     [
         (lambda m: m.generate([user("Hi")], max_new_tokens=0), "max_new_tokens is 0"),
         (lambda m: m.generate([{"role": "bot", "content": "Hi"}]), "role 'bot'; known: system, user, assistant"),
-        (lambda m: m.generate([user("Hi", "nowhere.png")]), "nowhere.png: no such picture"),
-        (lambda m: m.generate([user("Hi", "https://example.org/a.png")]), "remote pictures are not fetched"),
+        (lambda m: m.generate([user("Hi", "nowhere.png")]), "nowhere.png: no such image"),
+        (lambda m: m.generate([user("Hi", "https://example.org/a.png")]), "remote images are not fetched"),
         (lambda m: m.logits([]), "messages must be a non-empty list"),
     ],
 )

@@ -8,13 +8,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2ForCau
 
 import vlm_jax
 from tests.models.test_parity import endless
-from tests.tiny_assembled import save_assembled, shapes_of_pictures
+from tests.tiny_assembled import save_assembled, shapes_of_images
 from tests.tiny_models import PHOTOS, assistant, user
 from vlm_jax.checkpoint import description, hf_folder
 from vlm_jax.checkpoint.names import memory_name, name_table
 from vlm_jax.inference.loading import load
 from vlm_jax.models.parameters import is_unused
-from vlm_jax.processing.rows import Size, assemble, stack
+from vlm_jax.processing.rows import RowSpec, Size, assemble, stack
 from vlm_jax.training.step import make_loss
 
 VARIANTS = {
@@ -22,14 +22,14 @@ VARIANTS = {
     "siglip, untied": ("siglip", {"tied": False}),
     "vit, last norm, class token, letter-boxed": (
         "vit",
-        {"final_norm": True, "keep_class": True, "pictures": "letterbox"},
+        {"final_norm": True, "keep_class": True, "image_mode": "letterbox"},
     ),
-    "clip in tiles": ("clip", {"feature_layer": -2, "pictures": "anyres", "tied": False}),
-    "siglip in tiles": ("siglip", {"pictures": "anyres", "tiles": 6}),
+    "clip in tiles": ("clip", {"feature_layer": -2, "image_mode": "anyres", "tied": False}),
+    "siglip in tiles": ("siglip", {"image_mode": "anyres", "tiles": 6}),
 }
 WHOLE = pytest.mark.parametrize("pair", [name for name in VARIANTS if name != "siglip in tiles"], indirect=True)
 """Gradients and answers take long to compile, and the last variant adds nothing to what computes them."""
-PICTURES = shapes_of_pictures()
+IMAGES = shapes_of_images()
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -45,7 +45,7 @@ def pair(request, tmp_path_factory):
 
 
 def conversations():
-    wide, tall, small, *rest = PICTURES.values()
+    wide, tall, small, *rest = IMAGES.values()
     photo = str(PHOTOS / "chelsea.jpg")
     return {
         "text only": [user("What does VQA stand for?"), assistant("Visual question answering")],
@@ -55,20 +55,20 @@ def conversations():
             user("What?", rest[0]),
             assistant("Noise"),
         ],
-        "several pictures and turns": [
+        "several images and turns": [
             user("Which is the tallest?", wide, tall, small),
             assistant("The second"),
             user("And this?", rest[-1]),
             assistant("Taller"),
         ],
         # Whether pixels of all ratios are right is a test of its own.
-        **{name: [user("What?", PICTURES[name]), assistant("Noise")] for name in ("40x90", "57x113", "200x33")},
+        **{name: [user("What?", IMAGES[name]), assistant("Noise")] for name in ("40x90", "57x113", "200x33")},
     }
 
 
 def inputs_of(processor, messages, *, generation_prompt: bool = False):
     """What transformers' own processor makes of a conversation."""
-    pictures = [
+    images = [
         part["image"]
         for one in messages
         if not isinstance(one["content"], str)
@@ -76,7 +76,7 @@ def inputs_of(processor, messages, *, generation_prompt: bool = False):
         if "image" in part
     ]
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
-    loaded = [processor.image_processor.fetch_images(one) if isinstance(one, str) else one for one in pictures]
+    loaded = [processor.image_processor.fetch_images(one) if isinstance(one, str) else one for one in images]
     return processor(images=loaded or None, text=text, return_tensors="pt")
 
 
@@ -92,19 +92,19 @@ def test_logits_equal_those_of_transformers_reading_the_export(pair):
         assert np.abs(expected).max() > 1, f"{name}: weights too small to show a difference"
         assert np.abs(logits - expected).max() <= 1e-4, name
         seen[name] = logits[-1]
-    assert np.abs(seen["40x90"] - seen["57x113"]).max() > 1e-2, "the pictures do not show in the answer"
+    assert np.abs(seen["40x90"] - seen["57x113"]).max() > 1e-2, "the images do not show in the answer"
 
 
 def test_pixels_of_views_equal_those_of_transformers(pair):
-    """Every view of pictures of many ratios, value by value."""
+    """Every view of images of many ratios, value by value."""
     _, processor, ours = pair
     images = ours.processor.images
-    for name, picture in PICTURES.items():
-        expected = np.asarray(processor.image_processor(picture, return_tensors="np")["pixel_values"], np.float32)
+    for name, image in IMAGES.items():
+        expected = np.asarray(processor.image_processor(image, return_tensors="np")["pixel_values"], np.float32)
         expected = expected.reshape(-1, 3, images.image_size, images.image_size)
         seen = images.side * images.patch_size
         expected = expected[..., :seen, :seen]
-        patches = images.cut(picture, images.grid(*picture.size))
+        patches = images.cut(image, images.grid(*image.size))
         views = patches.reshape(-1, images.side, images.side, 3, images.patch_size, images.patch_size)
         views = views.transpose(0, 3, 1, 4, 2, 5).reshape(expected.shape).astype(np.float32)
         scaled = (views / 255 - np.reshape(images.mean, (3, 1, 1))) / np.reshape(images.std, (3, 1, 1))
@@ -118,7 +118,7 @@ def test_gradients_of_every_tensor_equal_those_of_transformers(pair):
     gradient = jax.jit(jax.grad(make, has_aux=True))
     capacity = Size(512, 32 * ours.config.vision.block_slots, 32)
     vision = ours.config.vision
-    for name in ("several pictures and turns", "a system prompt", "text only"):
+    for name in ("several images and turns", "a system prompt", "text only"):
         messages = conversations()[name]
         example = ours.encode(messages)
         inputs = inputs_of(processor, messages)
@@ -126,7 +126,7 @@ def test_gradients_of_every_tensor_equal_those_of_transformers(pair):
         theirs.zero_grad(set_to_none=True)
         theirs(**inputs, labels=labels).loss.backward()
         expected = {key: parameter.grad for key, parameter in theirs.named_parameters()}
-        row = assemble([example], capacity, patch_values=vision.patch_values, merge_unit=1)
+        row = assemble([example], RowSpec(capacity, vision.patch_dim, 1))
         found, _ = gradient(ours.parameters, {}, stack([row]))
         for entry in name_table(ours.config):
             whole = np.asarray(found[entry.path])
@@ -159,10 +159,10 @@ def test_a_linear_connector_joins_the_same_features_to_the_same_decoder(tmp_path
     """transformers has no such model: its encoder and its decoder are put together by hand."""
     folder = save_assembled(tmp_path, "vit", connector="linear", final_norm=True, keep_class=True, background="black")
     ours = load(folder, dtype="float32")
-    messages = [user("What is it?", PICTURES["90x40"]), assistant("Noise")]
+    messages = [user("What is it?", IMAGES["90x40"]), assistant("Noise")]
     example = ours.encode(messages)
     encoder, decoder = ViTModel.from_pretrained(tmp_path / "vit"), Qwen2ForCausalLM.from_pretrained(tmp_path / "text")
-    pixels = np.asarray(PICTURES["90x40"].resize((30, 30), 2), np.float32).transpose(2, 0, 1)[None] / 255
+    pixels = np.asarray(IMAGES["90x40"].resize((30, 30), 2), np.float32).transpose(2, 0, 1)[None] / 255
     kernel, bias = (torch.tensor(np.asarray(ours.parameters[f"connector/proj/{part}"])) for part in ("kernel", "bias"))
     with torch.no_grad():
         features = encoder(torch.tensor((pixels - 0.5) / 0.5)).last_hidden_state @ kernel + bias

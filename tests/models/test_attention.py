@@ -47,7 +47,7 @@ def test_gradients_equal_those_of_the_reference(implementation, causal):
     k, v = jnp.asarray(rng.normal(size=(2, 2, length, 2, 8)), jnp.float32)
     counts = ([100, 150, length - 300, 50], [350, 30, 300, length - 680])
     segments = np.stack([np.repeat([1, 2, 3, 0], count) for count in counts]).astype(np.int32)
-    segments[1, 400:410] = 0  # slots that nothing fills lie between those of pictures
+    segments[1, 400:410] = 0  # slots that nothing fills lie between those of images
     segments, real = jnp.asarray(segments), jnp.asarray(segments > 0)[..., None, None]
 
     def value(implementation):

@@ -8,7 +8,7 @@ import torch
 from tests.tiny_models import PHOTOS, assistant, noise, reference_inputs, save_tiny, user
 from vlm_jax.checkpoint.names import name_table
 from vlm_jax.inference.loading import load
-from vlm_jax.processing.rows import Size, assemble, stack
+from vlm_jax.processing.rows import RowSpec, Size, assemble, stack
 from vlm_jax.training.step import make_loss
 
 VARIANTS = {
@@ -32,10 +32,10 @@ def conversations(folder):
     odd = [noise(folder, w, h) for w, h in ((28 * 5, 28 * 3), (28 * 9, 28 * 6), (28 * 1, 28 * 2))]
     return {
         "text only": [user("What does VQA stand for?"), assistant("Visual question answering")],
-        "one picture": [user("What is the cat called?", str(PHOTOS / "chelsea.jpg")), assistant("Chelsea")],
-        "a picture smaller than a window": [user("Grey?", noise(folder, 56, 56)), assistant("No")],
+        "one image": [user("What is the cat called?", str(PHOTOS / "chelsea.jpg")), assistant("Chelsea")],
+        "an image smaller than a window": [user("Grey?", noise(folder, 56, 56)), assistant("No")],
         "whole windows": [user("What?", noise(folder, 28 * 8, 28 * 4)), assistant("Noise")],
-        "three pictures of different sizes, none a multiple of a window": [
+        "three images of different sizes, none a multiple of a window": [
             user("Which is the tallest?", *odd),
             assistant("The second"),
             user("And the smallest?"),
@@ -70,14 +70,14 @@ def test_gradients_of_every_tensor_equal_those_of_transformers(pair):
         theirs(**inputs, labels=labels).loss.backward()
         expected = {key: p.grad for key, p in theirs.named_parameters()}
 
-        row = assemble([example], CAPACITY, patch_values=588, merge_unit=4)
+        row = assemble([example], RowSpec(CAPACITY, 588, 4))
         found, _ = gradient(ours.parameters, {}, stack([row]))
         for entry in name_table(ours.config):
             whole = np.asarray(found[entry.path])
             for index, tensor in enumerate(entry.tensors()):
                 mine = entry.transform.write(whole[index] if entry.layers else whole)
                 reference = expected[in_memory(tensor)]
-                # Without a picture transformers does not run its tower: no gradient means zero.
+                # Without an image transformers does not run its tower: no gradient means zero.
                 reference = np.zeros_like(mine) if reference is None else reference.numpy()
                 size, difference = np.linalg.norm(reference), np.linalg.norm(mine - reference)
                 assert difference <= max(1e-4 * size, 1e-7), f"{name}: {tensor}: {difference} against {size}"

@@ -131,7 +131,7 @@ def test_a_small_step_is_compiled_for_a_slice_of_tpus_with_splash_attention():
         f"--config={ROOT}/configs/qwen2_5_vl_3b_lora.py",
         "--topology=v5e:2x2",
         "--config.batch.rows=4",
-        "--config.batch.tokens=256",
+        "--config.batch.sequence_length=256",
         "--config.mesh.fsdp=4",
         "--json",
     )
@@ -151,7 +151,7 @@ def test_a_step_that_does_not_fit_is_told_with_what_would_help():
     assert ran.returncode == 1
     (line,) = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert "RESOURCE_EXHAUSTED" in line
-    for setting in ("batch.accumulate=2048", "lora.rank=16", "batch.tokens=1024"):
+    for setting in ("batch.gradient_accumulation=2048", "lora.rank=16", "batch.sequence_length=1024"):
         assert f"--config.{setting}" in line
 
 

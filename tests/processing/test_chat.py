@@ -16,8 +16,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from data_pipeline.records import images_of
 from data_pipeline.sources import read
 from vlm_jax.errors import InputError
+from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 from vlm_jax.processing.new_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, write_tokenizer
-from vlm_jax.processing.processor import ImageSettings, Processor
+from vlm_jax.processing.processor import Processor
 
 from .conftest import PHOTOS, photo_texts
 
@@ -33,7 +34,7 @@ PUBLISHED_TEMPLATE = (
     "{% else %}{% for content in message['content'] %}"
     "{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}"
     "{% set image_count.value = image_count.value + 1 %}"
-    "{% if add_vision_id %}Picture {{ image_count.value }}: {% endif %}"
+    "{% if add_vision_id %}Image {{ image_count.value }}: {% endif %}"
     "<|vision_start|><|image_pad|><|vision_end|>"
     "{% elif content['type'] == 'video' or 'video' in content %}"
     "{% set video_count.value = video_count.value + 1 %}"
@@ -44,7 +45,7 @@ PUBLISHED_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-SETTINGS = ImageSettings().with_budget((4, 64))
+SETTINGS = DynamicResolution().with_budget((4, 64))
 TEXTS = [
     "What is the cat called?",
     "แมวตัวนี้ชื่ออะไร",
@@ -79,7 +80,7 @@ def photo_records():
 
 
 def user(*parts) -> dict:
-    """Texts are text, anything else a picture."""
+    """Texts are text, anything else an image."""
     made = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image", **part} for part in parts]
     return {"role": "user", "content": made}
 
@@ -88,7 +89,7 @@ def assistant(text: str) -> dict:
     return {"role": "assistant", "content": text}
 
 
-def picture(name: str) -> dict:
+def image(name: str) -> dict:
     return {"image": str(PHOTOS / name)}
 
 
@@ -122,7 +123,7 @@ def random_conversations(count: int = 50) -> list[list[dict]]:
             messages.append({"role": "system", "content": chance.choice(TEXTS)})
         for _ in range(chance.randint(1, 4)):
             parts = [chance.choice(TEXTS) for _ in range(chance.randint(0, 2))]
-            parts += [picture(chance.choice(names)) for _ in range(chance.choice([0, 0, 1, 2]))]
+            parts += [image(chance.choice(names)) for _ in range(chance.choice([0, 0, 1, 2]))]
             chance.shuffle(parts)
             plain = len(parts) == 1 and isinstance(parts[0], str)
             messages.append({"role": "user", "content": parts[0]} if plain else user(*parts))
@@ -269,7 +270,7 @@ def test_the_fixture_that_merges_line_breaks_does_merge_them(merging_tokenizer_f
 
 @pytest.mark.parametrize("answer", [*TEXTS, "What is it?", "assistant", "  lead\n", "trail \n\n", "\u00a0odd\u3000"])
 def test_the_supervised_tokens_are_the_answer_and_its_end(processor, answer):
-    messages = [user(picture("page.png"), "What is it?"), assistant(answer)]
+    messages = [user(image("page.png"), "What is it?"), assistant(answer)]
     assert said(processor, messages) == [answer + "<|im_end|>"]
 
 
@@ -288,7 +289,7 @@ def test_words_of_others_that_look_like_the_answer_are_not_supervised(processor)
 
 
 def test_visual_tokens_and_prompts_are_not_supervised(processor):
-    messages = [user(picture("moon.png"), "What?"), assistant("The moon")]
+    messages = [user(image("moon.png"), "What?"), assistant("The moon")]
     example = processor.encode(messages)
     assert not example.supervised[example.input_ids == processor.image_token].any()
     prompt = processor.encode(messages[:1], generation_prompt=True)
@@ -300,7 +301,7 @@ def test_answers_given_as_parts_are_supervised_like_plain_ones(processor):
     assert said(processor, [user("What?"), parts]) == ["The moon<|im_end|>"]
 
 
-# --- sizes and pictures -----------------------------------------------------------------------------------------------
+# --- sizes and images -----------------------------------------------------------------------------------------------
 
 
 def test_the_size_foretold_is_the_size_of_the_example(processor, photo_records):
@@ -310,17 +311,15 @@ def test_the_size_foretold_is_the_size_of_the_example(processor, photo_records):
         assert processor.size(processor.tokenize(record.messages), grids) == example.size
         assert example.size.tokens == len(example.input_ids) == example.positions.shape[1]
         assert example.size.supervised == example.supervised.sum()
-        assert example.size.patches == sum(
-            p.layout.coords.shape[0] * p.layout.coords.shape[1] for p in example.pictures
-        )
-        assert len(example.pictures) == len(grids)
+        assert example.size.patches == sum(p.layout.coords.shape[0] * p.layout.coords.shape[1] for p in example.images)
+        assert len(example.images) == len(grids)
 
 
-def test_pictures_take_as_many_tokens_as_they_have_units_in_the_order_they_are_shown(processor):
-    example = processor.encode([user(picture("page.png"), "and", picture("moon.png"))])
-    assert [p.grid for p in example.pictures] == [processor.grid(384, 191), processor.grid(512, 512)]
+def test_images_take_as_many_tokens_as_they_have_units_in_the_order_they_are_shown(processor):
+    example = processor.encode([user(image("page.png"), "and", image("moon.png"))])
+    assert [p.grid for p in example.images] == [processor.grid(384, 191), processor.grid(512, 512)]
     runs = [len(list(run)) for pad, run in itertools.groupby(example.input_ids == processor.image_token) if pad]
-    assert runs == [len(p.patches) for p in example.pictures] == [p.grid[0] * p.grid[1] for p in example.pictures]
+    assert runs == [len(p.patches) for p in example.images] == [p.grid[0] * p.grid[1] for p in example.images]
 
 
 @pytest.mark.parametrize(
@@ -335,11 +334,11 @@ def test_pictures_take_as_many_tokens_as_they_have_units_in_the_order_they_are_s
     ],
     ids=["path", "url", "image_url", "image_url of OpenAI", "bytes", "PIL image"],
 )
-def test_every_spelling_of_a_picture_part_gives_the_same_example(processor, part):
-    expected = processor.encode([user(picture("moon.png"))])
+def test_every_spelling_of_an_image_part_gives_the_same_example(processor, part):
+    expected = processor.encode([user(image("moon.png"))])
     example = processor.encode([{"role": "user", "content": [part]}])
     assert np.array_equal(example.input_ids, expected.input_ids)
-    assert np.array_equal(example.pictures[0].patches, expected.pictures[0].patches)
+    assert np.array_equal(example.images[0].patches, expected.images[0].patches)
 
 
 # --- what is no conversation ------------------------------------------------------------------------------------------
@@ -358,20 +357,20 @@ HELLO = {"role": "user", "content": "Hello"}
         ([{"role": "user", "content": 5}], "message 1: content must be text or a list of parts"),
         (
             [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}],
-            "message 1: videos are not read; give single frames as pictures",
+            "message 1: videos are not read; give single frames as images",
         ),
         ([{"role": "user", "content": ["Hello"]}], "message 1: part of type None; known: text, image, image_url"),
         ([{"role": "user", "content": [{"type": "text"}]}], "message 1: a text part without 'text'"),
         (
             [{"role": "user", "content": [{"type": "image"}]}],
-            "a picture part without a picture: ['type']; give {'type': 'image', 'image': path}",
+            "an image part without an image: ['type']; give {'type': 'image', 'image': path}",
         ),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
-            "a picture part without a picture: ['image_url', 'type']; give {'type': 'image', 'image': path}",
+            "an image part without an image: ['image_url', 'type']; give {'type': 'image', 'image': path}",
         ),
-        ([user("<|image_pad|>")], "1 picture placeholders in the text for 0 pictures"),
-        ([user("<|image_pad|> ", picture("page.png"))], "2 picture placeholders in the text for 1 pictures"),
+        ([user("<|image_pad|>")], "1 image placeholders in the text for 0 images"),
+        ([user("<|image_pad|> ", image("page.png"))], "2 image placeholders in the text for 1 images"),
     ],
 )
 def test_what_is_no_conversation_is_one_line(processor, messages, line):
@@ -380,7 +379,7 @@ def test_what_is_no_conversation_is_one_line(processor, messages, line):
     assert caught.value.faults == [line]
 
 
-def test_a_picture_too_long_for_its_width_is_named(processor, tmp_path):
+def test_an_image_too_long_for_its_width_is_named(processor, tmp_path):
     PIL.Image.new("RGB", (2010, 10)).save(tmp_path / "strip.png")
     with pytest.raises(InputError) as caught:
         processor.encode([user({"image": str(tmp_path / "strip.png")})])

@@ -1,4 +1,4 @@
-"""NumPy arrays as pictures."""
+"""NumPy arrays as images."""
 
 import numpy as np
 import PIL.Image
@@ -15,7 +15,7 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     [COLOURS, COLOURS[:, :, 0], COLOURS[::-1, ::2], COLOURS[:, :, ::-1]],
     ids=["rgb", "grey", "strided", "bgr"],
 )
-def test_an_array_is_the_picture_of_its_values(pixels):
+def test_an_array_is_the_image_of_its_values(pixels):
     expected = PIL.Image.fromarray(pixels.copy()).convert("RGB")
     opened = open_image(pixels)
     assert opened.mode == "RGB"
@@ -33,10 +33,10 @@ def test_an_array_is_the_picture_of_its_values(pixels):
         (np.zeros((6, 8, 1), np.uint8), r"\(6, 8, 1\) of uint8: an array is"),
         (COLOURS[None], r"\(1, 6, 8, 3\) of uint8: an array is"),
         (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\) of uint8: an array is"),
-        (COLOURS.tolist(), "an object of type builtins.list: no picture; give a path"),
-        (7, "an object of type builtins.int: no picture; give a path"),
+        (COLOURS.tolist(), "an object of type builtins.list: no image; give a path"),
+        (7, "an object of type builtins.int: no image; give a path"),
     ],
 )
-def test_what_could_mean_several_pictures_or_none_is_refused_with_the_reason(pixels, reason):
+def test_what_could_mean_several_images_or_none_is_refused_with_the_reason(pixels, reason):
     with pytest.raises(InputError, match=reason):
         open_image(pixels)

@@ -9,9 +9,10 @@ from transformers import CLIPImageProcessorPil
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from vlm_jax.checkpoint import description
 from vlm_jax.errors import InputError
-from vlm_jax.processing.processor import ImageSettings, image_settings_json, read_image_settings
-from vlm_jax.processing.view_settings_file import read_view_settings
+from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
+from vlm_jax.processing.image_processors.fixed_views import FixedViews
 
 SMALL = {"shortest_edge": 4 * 784, "longest_edge": 16 * 784}
 LARGER = {"shortest_edge": 4 * 784, "longest_edge": 30 * 784}
@@ -20,13 +21,13 @@ IMAGE = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (130, 190,
 
 def write(folder, **settings):
     """A folder whose image processor has these settings, and transformers' processor of it."""
-    plain = image_settings_json(ImageSettings())
+    plain = DynamicResolution().to_json("Qwen2_5_VLProcessor")
     plain = {key: value for key, value in plain.items() if key not in ("min_pixels", "max_pixels")}
     (folder / "preprocessor_config.json").write_text(json.dumps(plain | {"size": SMALL} | settings))
     return Qwen2VLImageProcessorPil.from_pretrained(folder)
 
 
-def pixels(settings: ImageSettings) -> tuple[np.ndarray, tuple[int, int]]:
+def pixels(settings: DynamicResolution) -> tuple[np.ndarray, tuple[int, int]]:
     """What a model of these settings is fed, [patches, C · T · ph · pw], and the grid in patches."""
     grid = settings.grid(*IMAGE.size)
     patches = settings.cut(IMAGE, grid).reshape(-1, 3, settings.patch_size**2).astype(np.float64)
@@ -58,7 +59,7 @@ def pixels(settings: ImageSettings) -> tuple[np.ndarray, tuple[int, int]]:
 )
 def test_every_setting_that_changes_pixels_is_honoured(tmp_path, settings):
     theirs = write(tmp_path, **settings)([IMAGE], return_tensors="np")
-    ours, grid = pixels(read_image_settings(tmp_path))
+    ours, grid = pixels(description.read_image_settings(tmp_path, DynamicResolution.from_json))
     assert (1, *grid) == tuple(theirs["image_grid_thw"][0])
     np.testing.assert_allclose(ours, theirs["pixel_values"], rtol=1e-5, atol=1e-5)
 
@@ -91,7 +92,7 @@ def test_a_setting_that_is_not_computed_is_refused_by_name(tmp_path, settings, l
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     with pytest.raises(InputError) as caught:
-        read_image_settings(tmp_path)
+        description.read_image_settings(tmp_path, DynamicResolution.from_json)
     (fault,) = caught.value.faults
     assert fault.startswith(f"{path}: ") and line in fault
 
@@ -101,7 +102,7 @@ def test_all_settings_that_are_not_computed_are_refused_together(tmp_path):
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"do_resize": False, "resample": 9, "blur": 1}))
     with pytest.raises(InputError) as caught:
-        read_image_settings(tmp_path)
+        description.read_image_settings(tmp_path, DynamicResolution.from_json)
     assert [fault.split(": ")[1].split()[0] for fault in caught.value.faults] == ["blur", "do_resize", "resample"]
 
 
@@ -122,7 +123,7 @@ def test_of_two_files_the_one_counts_that_transformers_takes(tmp_path, processor
     (tmp_path / "processor_config.json").write_text(json.dumps(processor_json))
     expected = ImageProcessingMixin.get_image_processor_dict(tmp_path)[0]["size"]
     assert expected == (LARGER if processor_json.get("image_processor") else SMALL)
-    settings = read_image_settings(tmp_path)
+    settings = description.read_image_settings(tmp_path, DynamicResolution.from_json)
     assert (settings.min_pixels, settings.max_pixels) == (expected["shortest_edge"], expected["longest_edge"])
 
 
@@ -135,7 +136,8 @@ CLIP = {
 
 def views(folder, settings):
     (folder / "preprocessor_config.json").write_text(json.dumps(CLIP | settings))
-    return read_view_settings(folder, image_size=28, patch_size=14, class_token=False, keep_class=False)
+    encoder = {"image_size": 28, "patch_size": 14, "class_token": False, "keep_class": False}
+    return description.read_image_settings(folder, lambda found: FixedViews.from_json(found, **encoder))
 
 
 @pytest.mark.parametrize(
@@ -164,14 +166,14 @@ def test_an_encoders_processor_has_the_defaults_of_its_class(tmp_path, settings)
         ({"rescale_factor": 1.0}, "rescale_factor 1.0 is not 1/255"),
         (
             {"image_processor_type": "LlavaImageProcessor", "do_pad": True},
-            "size 40 differs from the crop of 28, and padded pictures are not cropped",
+            "size 40 differs from the crop of 28, and padded images are not cropped",
         ),
         ({"do_pad": True}, "do_pad is True, which is not a known setting of this image processor"),
         ({"image_grid_pinpoints": [[56, 56]]}, "image_grid_pinpoints is [[56, 56]], which is not a known setting"),
         ({"crop_size": None}, "views are 224 × 224 pixels, config.json has image_size 28"),  # the class's own
         (
             {"image_processor_type": "SiglipImageProcessor", "crop_size": None, "size": {"shortest_edge": 28}},
-            "size is {'shortest_edge': 28} and nothing is cropped, so pictures would not be square",
+            "size is {'shortest_edge': 28} and nothing is cropped, so images would not be square",
         ),
         ({"do_thumbnail": True}, "do_thumbnail is True, which is not a known setting of this image processor"),
     ],

@@ -1,4 +1,4 @@
-"""Pictures become what transformers makes of them, bit for bit; what is no picture is refused in one line."""
+"""Images become what transformers makes of them, bit for bit; what is no image is refused in one line."""
 
 import base64
 import io
@@ -25,14 +25,14 @@ from vlm_jax.processing.images import open_image, patchify, smart_resize
 FOLDER = Path(__file__).parents[1] / "data" / "photos"
 PHOTOS = sorted(path for path in FOLDER.iterdir() if path.suffix in (".jpg", ".png"))
 PATCH, MERGE = 14, 2
-NO_PICTURE = f"not a picture of a format that is read ({', '.join(images.FORMATS)})"
+NO_IMAGE = f"not an image of a format that is read ({', '.join(images.FORMATS)})"
 UNIT = PATCH * MERGE
 # Small bounds keep the suite quick; both sides of every comparison get the same.
 LOW, HIGH = 4 * UNIT**2, 256 * UNIT**2
 
 
 def reference(image: PIL.Image.Image, low: int = LOW, high: int = HIGH) -> tuple[np.ndarray, tuple[int, int]]:
-    """transformers' pixels before normalisation as [units, merge_unit, C · ph · pw], and the grid in patches."""
+    """transformers' pixels before normalisation as [units, patches_per_token, C · ph · pw], and the grid in patches."""
     processor = Qwen2VLImageProcessorPil(size={"shortest_edge": low, "longest_edge": high})
     made = processor(images=[image], do_rescale=False, do_normalize=False, return_tensors="np")
     _, rows, columns = made["image_grid_thw"][0].tolist()
@@ -140,7 +140,7 @@ def test_patches_equal_those_of_transformers_within_any_bounds(bounds):
     same(image, image, low=bounds[0], high=bounds[1])
 
 
-def pictures_of_every_mode() -> dict[str, bytes]:
+def images_of_every_mode() -> dict[str, bytes]:
     rgba = PIL.Image.fromarray(noise(90, 70, 4))
     rgb = rgba.convert("RGB")
     palette = rgb.quantize(16)
@@ -163,9 +163,9 @@ def pictures_of_every_mode() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", pictures_of_every_mode())
-def test_pictures_of_every_mode_equal_what_transformers_makes_of_them(name):
-    file = pictures_of_every_mode()[name]
+@pytest.mark.parametrize("name", images_of_every_mode())
+def test_images_of_every_mode_equal_what_transformers_makes_of_them(name):
+    file = images_of_every_mode()[name]
     same(file, PIL.Image.open(io.BytesIO(file)))
 
 
@@ -180,7 +180,7 @@ def test_transparent_parts_are_white():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_taken_with_the_camera_turned_is_upright(orientation):
+def test_an_image_taken_with_the_camera_turned_is_upright(orientation):
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     file = encoded(PIL.Image.fromarray(noise(120, 50)), "JPEG", exif=exif)
@@ -209,7 +209,7 @@ def test_numbers_beyond_eight_bits_are_refused_rather_than_clipped(dtype, tmp_pa
     same(path, PIL.Image.open(path))
 
 
-# --- where pictures come from -----------------------------------------------------------------------------------------
+# --- where images come from -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -225,13 +225,13 @@ def test_numbers_beyond_eight_bits_are_refused_rather_than_clipped(dtype, tmp_pa
     ],
     ids=["text", "Path", "bytes", "PIL image", "data URI", "data URI without a type", "data URI with a parameter"],
 )
-def test_a_picture_is_the_same_whichever_way_it_is_given(give):
+def test_an_image_is_the_same_whichever_way_it_is_given(give):
     path = next(path for path in PHOTOS if path.name == "coins.png")
     with PIL.Image.open(path) as image:
         assert np.array_equal(np.asarray(open_image(give(path))), np.asarray(image.convert("RGB")))
 
 
-def test_a_picture_of_the_caller_is_left_as_it_was():
+def test_an_image_of_the_caller_is_left_as_it_was():
     image = PIL.Image.open(next(path for path in PHOTOS if path.suffix == ".jpg"))
     before, mode = image.size, image.mode
     opened = open_image(image)
@@ -246,7 +246,7 @@ def test_file_names_may_be_anything(name, tmp_path):
     assert open_image(str(tmp_path / name)).size == open_image(tmp_path / name).size
 
 
-# --- what is no picture -----------------------------------------------------------------------------------------------
+# --- what is no image -----------------------------------------------------------------------------------------------
 
 
 def fault(source) -> str:
@@ -257,25 +257,25 @@ def fault(source) -> str:
     return line
 
 
-def test_a_missing_picture_is_one_line(tmp_path):
-    assert fault(tmp_path / "cat.jpg") == f"{tmp_path}/cat.jpg: no such picture"
+def test_a_missing_image_is_one_line(tmp_path):
+    assert fault(tmp_path / "cat.jpg") == f"{tmp_path}/cat.jpg: no such image"
 
 
-def test_a_folder_is_no_picture(tmp_path):
-    assert fault(str(tmp_path)) == f"{tmp_path}: is a folder, not a picture"
+def test_a_folder_is_no_image(tmp_path):
+    assert fault(str(tmp_path)) == f"{tmp_path}: is a folder, not an image"
 
 
 @pytest.mark.parametrize("held", [b"", b"these are words, not pixels\n" * 40, b"\x89PNG\r\n\x1a\n"])
-def test_a_file_that_is_no_picture_is_one_line(held, tmp_path):
+def test_a_file_that_is_no_image_is_one_line(held, tmp_path):
     path = tmp_path / "cat.jpg"
     path.write_bytes(held)
-    assert fault(path) == f"{path}: {NO_PICTURE}"
-    assert fault(held) == f"picture of {len(held)} bytes: {NO_PICTURE}"
+    assert fault(path) == f"{path}: {NO_IMAGE}"
+    assert fault(held) == f"image of {len(held)} bytes: {NO_IMAGE}"
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
 @pytest.mark.parametrize("name", ["chelsea.jpg", "coins.png"])
-def test_a_picture_cut_short_is_refused(name, share, tmp_path):
+def test_an_image_cut_short_is_refused(name, share, tmp_path):
     whole = next(path for path in PHOTOS if path.name == name).read_bytes()
     path = tmp_path / name
     path.write_bytes(whole[: int(len(whole) * share)])
@@ -284,9 +284,9 @@ def test_a_picture_cut_short_is_refused(name, share, tmp_path):
 
 
 @pytest.mark.parametrize("address", ["http://h/cat.png", "https://h/cat.png", "ftp://h/cat.png", "s3://bucket/cat.png"])
-def test_a_remote_picture_is_refused_and_not_fetched(address, monkeypatch):
+def test_a_remote_image_is_refused_and_not_fetched(address, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was touched"))
-    assert fault(address) == f"{address}: remote pictures are not fetched; download it and give its path"
+    assert fault(address) == f"{address}: remote images are not fetched; download it and give its path"
 
 
 @pytest.mark.parametrize(
@@ -295,10 +295,10 @@ def test_a_remote_picture_is_refused_and_not_fetched(address, monkeypatch):
         ("data:image/png;base64", "a data URI must read data:image/…;base64,…"),
         ("data:image/png,abc", "a data URI must read data:image/…;base64,…"),
         ("data:image/svg+xml;utf8,<svg/>", "a data URI must read data:image/…;base64,…"),
-        ("data:image/png;base64,", NO_PICTURE),
-        ("data:image/png;base64,????", NO_PICTURE),
-        ("data:image/png;base64,abc", NO_PICTURE),
-        ("data:image/png;base64,aGVsbG8=", NO_PICTURE),
+        ("data:image/png;base64,", NO_IMAGE),
+        ("data:image/png;base64,????", NO_IMAGE),
+        ("data:image/png;base64,abc", NO_IMAGE),
+        ("data:image/png;base64,aGVsbG8=", NO_IMAGE),
     ],
 )
 def test_a_broken_data_uri_is_one_line(uri, reason):
@@ -307,11 +307,11 @@ def test_a_broken_data_uri_is_one_line(uri, reason):
 
 def test_a_long_data_uri_is_not_printed_whole():
     line = fault("data:image/png;base64," + "A" * 10_000)
-    assert line.endswith(f"…: {NO_PICTURE}")
+    assert line.endswith(f"…: {NO_IMAGE}")
     assert len(line) < 200
 
 
-def test_a_picture_larger_than_pillows_limit_is_refused(tmp_path, monkeypatch):
+def test_an_image_larger_than_pillows_limit_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "poster.png"
     PIL.Image.new("L", (2000, 1500)).save(path)
     opened = PIL.Image.open(path)
@@ -331,21 +331,21 @@ def test_which_frame_of_an_animation_is_meant_is_not_guessed(kind, tmp_path):
     frames = [PIL.Image.fromarray(noise(40, 30, seed=number)) for number in range(3)]
     path = tmp_path / "moving"
     frames[0].save(path, kind, save_all=True, append_images=frames[1:])
-    expected = f"{path}: unreadable (it has 3 frames or pages; save the one that is meant as a picture)"
+    expected = f"{path}: unreadable (it has 3 frames or pages; save the one that is meant as an image)"
     assert fault(path) == expected
     with PIL.Image.open(path) as opened:  # whoever opened it chose the frame
         opened.seek(1)
         assert open_image(opened).size == (40, 30)
 
 
-def test_a_photograph_with_a_second_picture_behind_it_is_a_picture(tmp_path):
+def test_a_photograph_with_a_second_image_behind_it_is_an_image(tmp_path):
     path = tmp_path / "phone.jpg"
     photo = PIL.Image.fromarray(noise(90, 60))
     photo.save(path, "MPO", save_all=True, append_images=[photo.resize((30, 20))])
     assert open_image(path).size == (90, 60)
 
 
-def test_corrupted_bytes_are_a_picture_or_a_fault_and_nothing_else():
+def test_corrupted_bytes_are_an_image_or_a_fault_and_nothing_else():
     chance = random.Random(0)
     exif = PIL.Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
@@ -378,7 +378,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
 
 
 @pytest.mark.parametrize("give", ["path", "bytes", "uri", "header"])
-def test_postscript_is_no_picture_under_any_name(give, tmp_path, monkeypatch):
+def test_postscript_is_no_image_under_any_name(give, tmp_path, monkeypatch):
     """Pillow would have Ghostscript run it."""
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/called\nexit 1\n")
     (tmp_path / "gs").chmod(0o755)
@@ -390,7 +390,7 @@ def test_postscript_is_no_picture_under_any_name(give, tmp_path, monkeypatch):
         with pytest.raises(PIL.UnidentifiedImageError):
             images.header(source)
     else:
-        with pytest.raises(InputError, match="not a picture of a format that is read"):
+        with pytest.raises(InputError, match="not an image of a format that is read"):
             open_image(source)
     assert not (tmp_path / "called").exists()
 
@@ -410,14 +410,14 @@ def test_formats_that_are_named_are_read(kind):
     assert open_image(held.getvalue()).size == (32, 16)
 
 
-def test_a_pipe_is_no_picture(tmp_path):
+def test_a_pipe_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(InputError, match="is a named pipe, where a file is expected"):
         open_image(tmp_path / "a.png")
 
 
 def test_no_more_pixels_are_decoded_at_once_than_is_said(monkeypatch):
-    """Twelve threads with pictures of 100 pixels, where 250 may be: two at a time; and one of 400, alone."""
+    """Twelve threads with images of 100 pixels, where 250 may be: two at a time; and one of 400, alone."""
     monkeypatch.setattr(images, "_turns", images._Turns(250))
     now, most, lock = set(), [], threading.Lock()
 
@@ -444,9 +444,9 @@ def test_what_fails_gives_its_turn_back(monkeypatch):
     assert open_image(PIL.Image.new("RGB", (20, 20))).size == (20, 20)
 
 
-def test_white_below_a_tall_picture_is_laid_in_strips(monkeypatch):
+def test_white_below_a_tall_image_is_laid_in_strips(monkeypatch):
     monkeypatch.setattr(images, "_STRIP", 50)
     pixels = np.random.default_rng(0).integers(0, 256, (33, 7, 4), dtype=np.uint8)
-    picture = PIL.Image.fromarray(pixels, "RGBA")
-    whole = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, (255,) * 4), picture).convert("RGB")
-    np.testing.assert_array_equal(np.asarray(open_image(picture)), np.asarray(whole))
+    image = PIL.Image.fromarray(pixels, "RGBA")
+    whole = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, (255,) * 4), image).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(open_image(image)), np.asarray(whole))

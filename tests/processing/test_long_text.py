@@ -42,10 +42,10 @@ def cut(whole):
     return other
 
 
-def user(text, pictures=0):
+def user(text, images=0):
     return {
         "role": "user",
-        "content": [{"type": "image", "image": "a.png"}] * pictures + [{"type": "text", "text": text}],
+        "content": [{"type": "image", "image": "a.png"}] * images + [{"type": "text", "text": text}],
     }
 
 
@@ -69,10 +69,10 @@ def test_only_the_beginning_of_a_long_text_is_tokenised(whole, cut, messages):
     assert count == 2 * MOST < len(found.ids)  # more than any row holds, and beyond that the same
     np.testing.assert_array_equal(found.weights[:count], expected.weights[:count])
     assert (found.ids == cut.image_token).sum() == (expected.ids == cut.image_token).sum()
-    pictures = [(2, 2)] * int((found.ids == cut.image_token).sum())
-    if not pictures and expected.weights[:MOST].any():
-        assert cut.size(found, pictures, longest=MOST) == whole.size(expected, pictures, longest=MOST)
-    assert cut.size(found, pictures).tokens > 2 * MOST
+    images = [(2, 2)] * int((found.ids == cut.image_token).sum())
+    if not images and expected.weights[:MOST].any():
+        assert cut.size(found, images, longest=MOST) == whole.size(expected, images, longest=MOST)
+    assert cut.size(found, images).tokens > 2 * MOST
 
 
 @pytest.mark.parametrize("text", ["What?", "What is the cat called? " * 3, "🚀" * 10, ""])

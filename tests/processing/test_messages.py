@@ -8,8 +8,9 @@ from transformers import AutoTokenizer
 
 from vlm_jax.errors import InputError
 from vlm_jax.processing.chat import check_messages
+from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 from vlm_jax.processing.messages import is_empty, turn_weight, unread_keys, unread_part_keys
-from vlm_jax.processing.processor import ImageSettings, Processor
+from vlm_jax.processing.processor import Processor
 
 ASKED = {"role": "user", "content": "Who?"}
 
@@ -18,7 +19,7 @@ ASKED = {"role": "user", "content": "Who?"}
 def processor(tokenizer_folder):
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    return Processor(tokenizer, ImageSettings().with_budget((4, 64)), image_token=token, window_units=4)
+    return Processor(tokenizer, DynamicResolution().with_budget((4, 64)), image_token=token, window_units=4)
 
 
 def answered(**keys):
@@ -97,9 +98,9 @@ SIZES = ["min_pixels", "max_pixels", "resized_height", "resized_width", "total_p
 
 
 @pytest.mark.parametrize("key", SIZES)
-def test_the_size_of_one_picture_is_refused_with_the_setting_for_all(key):
+def test_the_size_of_one_image_is_refused_with_the_setting_for_all(key):
     (reason,) = unread_part_keys({"type": "image", "image": "a.png", key: 784})
-    assert reason.startswith(f"sets {key!r}; a picture has no size of its own here: set the limits of all by ")
+    assert reason.startswith(f"sets {key!r}; an image has no size of its own here: set the limits of all by ")
     assert "config.model.min_visual_tokens" in reason and "visual_tokens=" in reason
 
 
@@ -122,7 +123,7 @@ def test_a_detail_besides_auto_is_refused(detail):
             "has the key 'video', which a part of type 'image' does",
         ),
         ({"type": "image_url", "image_url": {"url": "a.png", "crop": 1}}, "has the key 'crop', which a part of type"),
-        ({"type": "image", "image": "a.png", "path": "b.png"}, "names a picture under 'image' and 'path'; keep one"),
+        ({"type": "image", "image": "a.png", "path": "b.png"}, "names an image under 'image' and 'path'; keep one"),
     ],
 )
 def test_a_part_with_a_key_of_another_kind_is_refused(part, reason):
@@ -131,8 +132,8 @@ def test_a_part_with_a_key_of_another_kind_is_refused(part, reason):
 
 
 def test_all_faults_of_a_conversation_are_told_together():
-    picture = {"type": "image", "image": "a.png", "max_pixels": 5, "detail": "low"}
-    messages = [{"role": "user", "content": [picture]}, answered(weight=-1, tool_calls=[{"id": "a"}], mood="good")]
+    image = {"type": "image", "image": "a.png", "max_pixels": 5, "detail": "low"}
+    messages = [{"role": "user", "content": [image]}, answered(weight=-1, tool_calls=[{"id": "a"}], mood="good")]
     with pytest.raises(InputError) as caught:
         check_messages(messages)
     begun = [

@@ -31,7 +31,7 @@ def reference(tokens: np.ndarray, grids: list[tuple[int, int]]) -> tuple[np.ndar
 
 
 def conversation(pieces: list[int | tuple[int, int]]) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Tokens of texts of so many tokens and pictures of such grids, pictures between their two marks."""
+    """Tokens of texts of so many tokens and images of such grids, images between their two marks."""
     tokens, grids = [], []
     for piece in pieces:
         if isinstance(piece, int):
@@ -44,22 +44,22 @@ def conversation(pieces: list[int | tuple[int, int]]) -> tuple[np.ndarray, list[
 
 def test_positions_equal_those_of_transformers_in_random_conversations():
     chance = random.Random(0)
-    pictures = 0
+    images = 0
     for _ in range(300):
-        pieces: list[int | tuple[int, int]] = [chance.randint(0, 9)]  # no text: pictures first, last and side by side
+        pieces: list[int | tuple[int, int]] = [chance.randint(0, 9)]  # no text: images first, last and side by side
         for _ in range(chance.randint(0, 4)):
             pieces += [(chance.randint(1, 12), chance.randint(1, 12)), chance.choice([0, 0, 1, chance.randint(2, 30)])]
         tokens, grids = conversation(pieces)
         if not len(tokens):
             continue
-        pictures += len(grids)
+        images += len(grids)
         expected, following = reference(tokens, grids)
         positions = mrope_positions(tokens, grids, IMAGE)
         assert positions.dtype == np.int32
         assert np.array_equal(positions, expected), pieces
         # Decoding goes on where the largest position ends, not where the count of tokens does.
         assert positions.max() + 1 == following
-    assert pictures > 400
+    assert images > 400
 
 
 def test_positions_of_a_thousand_random_grids_equal_those_of_transformers():
@@ -73,8 +73,8 @@ def test_positions_of_a_thousand_random_grids_equal_those_of_transformers():
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 40), (40, 1), (3, 5), (5, 3), (16, 16)])
 def test_visual_tokens_at_the_very_start_or_end_need_no_marks_around_them(grid):
-    picture = [IMAGE] * (grid[0] * grid[1])
-    for tokens in ([7, *picture], [*picture, 7], picture, [7, *picture, 7, 7]):
+    image = [IMAGE] * (grid[0] * grid[1])
+    for tokens in ([7, *image], [*image, 7], image, [7, *image, 7, 7]):
         tokens = np.asarray(tokens, np.int32)
         expected, following = reference(tokens, [grid])
         positions = mrope_positions(tokens, [grid], IMAGE)
@@ -85,7 +85,7 @@ def test_visual_tokens_at_the_very_start_or_end_need_no_marks_around_them(grid):
 def test_positions_by_hand():
     tokens, grids = conversation([1, (2, 3), (1, 1), 2])
     assert mrope_positions(tokens, grids, IMAGE).tolist() == [
-        # text  <  a picture of 2 × 3    >  <  one unit  >  text
+        # text  <  an image of 2 × 3    >  <  one unit  >  text
         [0, 1, 2, 2, 2, 2, 2, 2, 5, 6, 7, 8, 9, 10],
         [0, 1, 2, 2, 2, 3, 3, 3, 5, 6, 7, 8, 9, 10],
         [0, 1, 2, 3, 4, 2, 3, 4, 5, 6, 7, 8, 9, 10],
@@ -97,6 +97,6 @@ def test_text_alone_counts_on():
     assert np.array_equal(positions, np.broadcast_to(np.arange(50), (3, 50)))
 
 
-def test_two_pictures_of_different_shape_and_equal_size_differ():
+def test_two_images_of_different_shape_and_equal_size_differ():
     wide, _ = conversation([2, (2, 6), 3])
     assert not np.array_equal(mrope_positions(wide, [(2, 6)], IMAGE), mrope_positions(wide, [(3, 4)], IMAGE))

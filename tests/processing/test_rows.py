@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.processing.positions import mrope_positions
-from vlm_jax.processing.rows import Example, Picture, Size, assemble, stack
+from vlm_jax.processing.rows import Example, PatchedImage, RowSpec, Size, assemble, stack
 from vlm_jax.processing.vision_layout import vision_layout
 
 ROW_ARRAYS = (
@@ -26,11 +26,11 @@ ROW_ARRAYS = (
 IMAGE, VALUES = 9, 6
 
 
-def picture(chance: random.Random, rows: int, columns: int, merge: int) -> Picture:
+def image(chance: random.Random, rows: int, columns: int, merge: int) -> PatchedImage:
     patches = np.random.default_rng(chance.randrange(10**6)).integers(
         0, 256, (rows * columns, merge**2, VALUES), np.uint8
     )
-    return Picture(patches, (rows, columns), vision_layout(rows, columns, 4, merge))
+    return PatchedImage(patches, (rows, columns), vision_layout(rows, columns, 4, merge))
 
 
 def example(chance: random.Random, grids: list[tuple[int, int]], merge: int = 2) -> Example:
@@ -41,8 +41,8 @@ def example(chance: random.Random, grids: list[tuple[int, int]], merge: int = 2)
     ids += [chance.randint(10, 99) for _ in range(chance.randint(1, 12))]
     tokens = np.asarray(ids, np.int32)
     weights = np.asarray([token != IMAGE and chance.choice([0, 0, 0.25, 1, 1, 3]) for token in ids], np.float32)
-    pictures = tuple(picture(chance, *grid, merge) for grid in grids)
-    return Example(tokens, mrope_positions(tokens, grids, IMAGE), weights, pictures, IMAGE)
+    images = tuple(image(chance, *grid, merge) for grid in grids)
+    return Example(tokens, mrope_positions(tokens, grids, IMAGE), weights, images, IMAGE)
 
 
 def account(examples: list[Example], capacity: Size, merge: int) -> dict[str, list]:
@@ -64,7 +64,7 @@ def account(examples: list[Example], capacity: Size, merge: int) -> dict[str, li
     at, targets, slot, image = 0, 0, 0, 0
     for segment, each in enumerate(examples, start=1):
         visual_slots = []  # of each visual token of this example, in order
-        for shown in each.pictures:
+        for shown in each.images:
             image += 1
             slots = {}
             for unit, window in zip(shown.layout.units.tolist(), shown.layout.window_ids.tolist(), strict=True):
@@ -103,15 +103,15 @@ def total(examples: list[Example]) -> Size:
 
 
 def check(examples: list[Example], capacity: Size, merge: int = 2) -> None:
-    row = assemble(examples, capacity, patch_values=VALUES, merge_unit=merge**2)
+    row = assemble(examples, RowSpec(capacity, VALUES, merge**2))
     expected = account(examples, capacity, merge)
-    assert tuple(row) == ROW_ARRAYS
+    assert tuple(name for name, _ in row.items()) == ROW_ARRAYS
     for name, values in expected.items():
         values = np.asarray(values)
         if name in ("patches", "patch_coords"):  # of no patches at all, a list does not say how long each would be
             values = values.reshape(capacity.patches, VALUES if name == "patches" else 2)
-        assert row[name].shape == values.shape, name
-        assert np.array_equal(row[name], values), name
+        assert getattr(row, name).shape == values.shape, name
+        assert np.array_equal(getattr(row, name), values), name
     for name, array in row.items():
         expected_dtype = {"patches": np.uint8, "loss_weights": np.float32}.get(name, np.int32)
         assert array.dtype == expected_dtype, name
@@ -133,15 +133,15 @@ def test_random_rows_hold_what_their_examples_hold(merge):
         check(examples, total(examples) + spare, merge)
 
 
-def test_a_row_of_text_alone_has_only_padding_for_pictures():
+def test_a_row_of_text_alone_has_only_padding_for_images():
     chance = random.Random(0)
-    row = assemble([example(chance, [])], Size(32, 64, 16), patch_values=VALUES, merge_unit=4)
-    assert not row["image_ids"].any() and not row["window_ids"].any() and not row["patches"].any()
-    assert (row["visual_index"] == -1).all()
+    row = assemble([example(chance, [])], RowSpec(Size(32, 64, 16), VALUES, 4))
+    assert not row.image_ids.any() and not row.window_ids.any() and not row.patches.any()
+    assert (row.visual_index == -1).all()
 
 
 def test_an_empty_row_is_all_padding():
-    row = assemble([], Size(4, 64, 3), patch_values=VALUES, merge_unit=4)
+    row = assemble([], RowSpec(Size(4, 64, 3), VALUES, 4))
     for name, array in row.items():
         assert (array == (-1 if name == "visual_index" else 0)).all(), name
 
@@ -149,10 +149,10 @@ def test_an_empty_row_is_all_padding():
 def test_the_first_token_of_an_example_is_never_predicted_from_its_neighbour():
     tokens = np.asarray([11, 12], np.int32)
     every = Example(tokens, mrope_positions(tokens, [], IMAGE), np.ones(2, np.float32), (), IMAGE)
-    row = assemble([every, every], Size(6, 0, 5), patch_values=VALUES, merge_unit=4)
-    assert row["loss_index"].tolist() == [0, 2, 0, 0, 0]
-    assert row["loss_targets"].tolist() == [12, 12, 0, 0, 0]
-    assert row["loss_weights"].tolist() == [1, 1, 0, 0, 0]
+    row = assemble([every, every], RowSpec(Size(6, 0, 5), VALUES, 4))
+    assert row.loss_index.tolist() == [0, 2, 0, 0, 0]
+    assert row.loss_targets.tolist() == [12, 12, 0, 0, 0]
+    assert row.loss_weights.tolist() == [1, 1, 0, 0, 0]
 
 
 def test_the_size_of_an_example_counts_padding_of_windows():
@@ -173,18 +173,17 @@ def test_examples_that_do_not_fit_are_refused_with_both_sizes(short):
     assert size.fits(size) and not size.fits(capacity)
     check(examples, size)
     with pytest.raises(ValueError) as caught:
-        assemble(examples, capacity, patch_values=VALUES, merge_unit=4)
+        assemble(examples, RowSpec(capacity, VALUES, 4))
     assert str(caught.value) == f"examples of {size} do not fit a row of {capacity}"
 
 
 def test_rows_of_one_shape_become_a_batch():
     chance = random.Random(0)
     rows = [
-        assemble([example(chance, grids)], Size(64, 128, 32), patch_values=VALUES, merge_unit=4)
-        for grids in ([(2, 3)], [], [(5, 5)])
+        assemble([example(chance, grids)], RowSpec(Size(64, 128, 32), VALUES, 4)) for grids in ([(2, 3)], [], [(5, 5)])
     ]
     batch = stack(rows)
-    assert tuple(batch) == ROW_ARRAYS
+    assert tuple(name for name, _ in batch.items()) == ROW_ARRAYS
     for name, array in batch.items():
-        assert array.shape == (3, *rows[0][name].shape)
-        assert all(np.array_equal(array[index], row[name]) for index, row in enumerate(rows))
+        assert array.shape == (3, *getattr(rows[0], name).shape)
+        assert all(np.array_equal(array[index], getattr(row, name)) for index, row in enumerate(rows))

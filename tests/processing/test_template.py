@@ -46,7 +46,7 @@ SAME = {
     "{% endif %}{% endfor %}",
     "filter blocks": "{% filter upper %}{% for m in messages %}{{ m.role }}{% endfor %}{% endfilter %}"
     "{% with a = 1 %}{{ a }}{% endwith %}{% raw %}{{ kept }}{% endraw %}",
-    "pictures": "{% for m in messages if m.content is not string %}{% for p in m.content %}{% if p.type == 'image' or "
+    "images": "{% for m in messages if m.content is not string %}{% for p in m.content %}{% if p.type == 'image' or "
     "'image' in p %}<|image_pad|>{% else %}{{ p.text }}{% endif %}{{ p }}{% endfor %}{% endfor %}",
     "iterators": "{% set it = messages|map(attribute='role') %}{{ it|first }}{{ it|list }}{{ it|list }}",
     "slices and comparisons": "{{ messages[1:]|length }}{{ messages[-1].role == 'user' }}{{ 'user' in messages[0].role }}"
@@ -133,7 +133,7 @@ def test_templates_render_as_transformers_renders_them(tokenizer, name, generati
     assert template.render(SAME[name], MESSAGES, **how) == expected and expected
 
 
-def test_pictures_in_memory_are_names_of_their_types_as_in_transformers(tokenizer):
+def test_images_in_memory_are_names_of_their_types_as_in_transformers(tokenizer):
     part = {"type": "image", "image": PIL.Image.new("RGB", (2, 2))}
     messages = [{"role": "user", "content": [part, {"type": "image", "image": b"bytes"}], "name": None}]
     text = "{{ messages }}{{ messages[0].content[0].image.save is defined }}"

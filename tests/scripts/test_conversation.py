@@ -23,9 +23,9 @@ class Terminal:
 
     def answer(self, messages):
         self.asked.append(messages)
-        pictures = [part for one in messages if isinstance(one["content"], list) for part in one["content"]]
+        images = [part for one in messages if isinstance(one["content"], list) for part in one["content"]]
         yield f"{len(messages)} messages, "
-        yield f"{sum(part['type'] == 'image' for part in pictures)} pictures"
+        yield f"{sum(part['type'] == 'image' for part in images)} images"
 
     def type(self, *lines, interactive=True, answer=None):
         talk = self.module.Conversation(answer or self.answer)
@@ -43,24 +43,24 @@ def terminal(monkeypatch):
 
 
 def test_a_conversation_goes_on_and_says_at_its_start_how_it_ends(terminal):
-    assert terminal.type("Hi", "And?") == ["1 messages, 0 pictures", "3 messages, 0 pictures"]
+    assert terminal.type("Hi", "And?") == ["1 messages, 0 images", "3 messages, 0 images"]
     assert "/exit" in terminal.told[0] and "Ctrl-D" in terminal.told[0] and "/help" in terminal.told[0]
 
 
-def test_a_picture_goes_with_the_next_question_and_clear_forgets_it(terminal):
-    picture = f"/image {PHOTOS / 'coffee.jpg'}"
-    said = terminal.type(picture, "What?", "And?", "/clear", "What?", picture, "/clear", "What?")
+def test_an_image_goes_with_the_next_question_and_clear_forgets_it(terminal):
+    image = f"/image {PHOTOS / 'coffee.jpg'}"
+    said = terminal.type(image, "What?", "And?", "/clear", "What?", image, "/clear", "What?")
     assert said == [
-        "1 messages, 1 pictures",
-        "3 messages, 1 pictures",
-        "1 messages, 0 pictures",
-        "1 messages, 0 pictures",
+        "1 messages, 1 images",
+        "3 messages, 1 images",
+        "1 messages, 0 images",
+        "1 messages, 0 images",
     ]
 
 
 @pytest.mark.parametrize("end", ["/exit", "", "  "])
 def test_it_ends_where_it_is_told_to(terminal, end):
-    assert terminal.type("Hi", end, "And?") == ["1 messages, 0 pictures"]
+    assert terminal.type("Hi", end, "And?") == ["1 messages, 0 images"]
 
 
 def test_help_names_every_command(terminal):
@@ -74,12 +74,12 @@ def test_help_names_every_command(terminal):
         ("/imge cat.jpg", "did you mean /image?"),
         ("/quit", "/quit: no such command"),
         ("/clear all", "/clear takes nothing behind it"),
-        ("/image", "name the picture"),
-        ("/image nowhere.jpg", "nowhere.jpg: no such picture"),
+        ("/image", "name the image"),
+        ("/image nowhere.jpg", "nowhere.jpg: no such image"),
     ],
 )
 def test_a_wrong_command_is_told_and_the_conversation_goes_on_but_a_pipe_ends(terminal, line, reason):
-    assert terminal.type("Hi", line, "And?") == ["1 messages, 0 pictures", "3 messages, 0 pictures"]
+    assert terminal.type("Hi", line, "And?") == ["1 messages, 0 images", "3 messages, 0 images"]
     assert reason in terminal.told[-1]
     with pytest.raises(InputError, match=reason.replace("?", r"\?")):
         terminal.type(line, interactive=False)

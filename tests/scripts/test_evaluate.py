@@ -42,7 +42,7 @@ def test_an_evaluation_writes_predictions_and_reports_and_twice_changes_nothing(
     assert (output / "predictions.jsonl").read_bytes() == before["predictions.jsonl"]
 
 
-def test_unreadable_pictures_count_as_wrong_and_are_listed(model, tmp_path):
+def test_unreadable_images_count_as_wrong_and_are_listed(model, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text(f"image,question,answer\nnowhere.png,What?,A cat\n{PHOTOS / 'coffee.jpg'},What?,Coffee\n")
     done = evaluate(model, table, tmp_path / "out")
@@ -62,17 +62,17 @@ def test_faults_of_the_records_and_a_wrong_metric_are_told(model, tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("error: --metric=bleu: known are")
 
 
-def test_several_files_and_other_pictures(model, tmp_path):
+def test_several_files_and_other_images(model, tmp_path):
     two = f"{PHOTOS / 'photos.json'},{PHOTOS / 'same_question.json'}"
-    done = evaluate(model, two, tmp_path / "out", "--pictures=blank")
+    done = evaluate(model, two, tmp_path / "out", "--images=blank")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["pictures"] == "blank"
-    # Answers of other pictures or other weights are not gone on with.
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["images"] == "blank"
+    # Answers of other images or other weights are not gone on with.
     again = evaluate(model, two, tmp_path / "out")
-    assert again.returncode == 1 and "holds an evaluation with another pictures" in again.stderr
+    assert again.returncode == 1 and "holds an evaluation with another images" in again.stderr
     doubled = evaluate(model, f"{PHOTOS / 'photos.json'},{PHOTOS / 'photos.json'}", tmp_path / "new")
     assert doubled.returncode == 1 and "photos.json: is named 2 times in --benchmark" in doubled.stderr
-    unknown = evaluate(model, two, tmp_path / "new", "--pictures=none", "--metric=bleu")
+    unknown = evaluate(model, two, tmp_path / "new", "--images=none", "--metric=bleu")
     assert unknown.returncode == 1 and len(unknown.stderr.splitlines()) == 2
 
 

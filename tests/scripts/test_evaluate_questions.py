@@ -5,12 +5,12 @@ import importlib
 import json
 import shutil
 import sys
-from types import SimpleNamespace
 
 import PIL.Image
 import pytest
 
-from data_pipeline import sources
+from data_pipeline import evaluation_run, sources
+from data_pipeline.evaluation_run import Evaluation
 from data_pipeline.questions import questions_of
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import controls, runner
@@ -26,13 +26,22 @@ def module():
         delattr(known_flags, name)
 
 
+class Asked:
+    """Questions and baselines as an evaluation reads them."""
+
+    @staticmethod
+    def read_questions(files, **settings):
+        return evaluation_run.read_questions(Evaluation("m", ",".join(files), "o", metric="exact", **settings))
+
+    @staticmethod
+    def read_baseline(folder, questions):
+        evaluation = Evaluation("m", "b", "o", metric="exact", baseline=folder)
+        return evaluation_run.read_baseline(evaluation, questions)
+
+
 @pytest.fixture
-def evaluate(module, monkeypatch):
-    chosen = SimpleNamespace(
-        metric="exact", pictures="given", format="auto", image_root=None, benchmark="b", column=[], question=""
-    )
-    monkeypatch.setattr(module.flags, "FLAGS", chosen)
-    return module
+def evaluate():
+    return Asked
 
 
 def table(path, *rows):
@@ -55,11 +64,9 @@ def records(path, *ids):
 def test_columns_of_a_benchmark_are_mapped_as_in_training(evaluate, tmp_path):
     PIL.Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     file = table(tmp_path / "a.csv", "img,q,truth", "a.png,What?,A dot")
-    evaluate.flags.FLAGS.column = ["image=img", "question=q", "answer=truth"]
-    (question,) = evaluate.read_questions([file])
+    (question,) = evaluate.read_questions([file], columns={"image": "img", "question": "q", "answer": "truth"})
     assert question.answers == ["A dot"] and controls.images_of(question) == [str(tmp_path / "a.png")]
-    evaluate.flags.FLAGS.column, evaluate.flags.FLAGS.question = ["image=img", "answer=truth"], "Which?"
-    (question,) = evaluate.read_questions([file])
+    (question,) = evaluate.read_questions([file], columns={"image": "img", "answer": "truth"}, question="Which?")
     assert question.text == "Which?"
 
 
@@ -72,11 +79,10 @@ def test_columns_of_a_benchmark_are_mapped_as_in_training(evaluate, tmp_path):
         (["image=imgg", "question=q", "answer=truth"], "no entry has 'imgg', which is named for 'image'; the columns"),
     ],
 )
-def test_a_mapping_that_cannot_be_followed_is_refused(evaluate, tmp_path, column, fault):
+def test_a_mapping_that_cannot_be_followed_is_refused(module, evaluate, tmp_path, column, fault):
     file = table(tmp_path / "a.csv", "img,q,truth", "a.png,What?,A dot")
-    evaluate.flags.FLAGS.column = column
     with pytest.raises(InputError) as caught:
-        evaluate.read_questions([file])
+        evaluate.read_questions([file], columns=module.columns(column))
     assert any(fault in line for line in caught.value.faults)
 
 
@@ -129,11 +135,11 @@ def test_a_file_that_is_named_twice_is_refused_by_its_name(make, evaluate, tmp_p
         assert refused.value.faults == [f"{path}: is named 2 times in --benchmark; name it once"]
 
 
-def answered(folder, questions, pictures="given"):
+def answered(folder, questions, images="given"):
     """A folder as an evaluation leaves it."""
     folder.mkdir()
-    (folder / "settings.json").write_text(json.dumps({"pictures": pictures}))
-    shown = controls.CONTROLS[pictures](questions)
+    (folder / "settings.json").write_text(json.dumps({"images": images}))
+    shown = controls.CONTROLS[images](questions)
     list(runner.predict(shown, lambda asked: ["x"] * len(asked), folder / "predictions.jsonl", metric="exact"))
     return str(folder)
 
@@ -154,10 +160,10 @@ def photos(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [("green", "red"), ("blue", "red", "green"), ("red", "blue"), ("green",)])
-def test_a_baseline_that_was_shown_other_pictures_is_refused(rows, evaluate, photos, tmp_path):
+def test_a_baseline_that_was_shown_other_images_is_refused(rows, evaluate, photos, tmp_path):
     base = answered(tmp_path / "base", photos("red", "green"))
     assert len(evaluate.read_baseline(base, photos("red", "green", "blue"))) == 2
-    with pytest.raises(InputError, match="something else at 't-.': its pictures are others, or"):
+    with pytest.raises(InputError, match="something else at 't-.': its images are others, or"):
         evaluate.read_baseline(base, photos(*rows))
 
 
@@ -185,10 +191,10 @@ def test_a_baseline_without_digests_or_of_a_folder_that_moved_is_compared(evalua
         evaluate.read_baseline(base, other)
 
 
-@pytest.mark.parametrize("pictures", ["blank", "swapped"])
-def test_a_baseline_with_other_pictures_on_purpose_is_compared_by_its_words(pictures, evaluate, photos, tmp_path):
+@pytest.mark.parametrize("images", ["blank", "swapped"])
+def test_a_baseline_with_other_images_on_purpose_is_compared_by_its_words(images, evaluate, photos, tmp_path):
     questions = photos("red", "green")
-    base = answered(tmp_path / "base", questions, pictures)
+    base = answered(tmp_path / "base", questions, images)
     assert len(evaluate.read_baseline(base, questions)) == 2
     other = [
         dataclasses.replace(one, messages=[{"role": "system", "content": "No."}, *one.messages]) for one in questions
@@ -197,15 +203,15 @@ def test_a_baseline_with_other_pictures_on_purpose_is_compared_by_its_words(pict
         evaluate.read_baseline(base, other)
 
 
-def test_what_a_baseline_could_not_be_asked_may_have_its_picture_by_now(evaluate, photos, tmp_path):
+def test_what_a_baseline_could_not_be_asked_may_have_its_image_by_now(evaluate, photos, tmp_path):
     def broken(conversations):
-        raise InputError("red.png: not a picture")
+        raise InputError("red.png: not an image")
 
     (tmp_path / "base").mkdir()
     (tmp_path / "data" / "red.png").rename(tmp_path / "red.png")
     path = tmp_path / "base" / "predictions.jsonl"
     assert [one.fault for one in runner.predict(photos("red"), broken, path, metric="exact")] == [
-        "red.png: not a picture"
+        "red.png: not an image"
     ]
     (tmp_path / "red.png").rename(tmp_path / "data" / "red.png")
     assert [one.score for one in evaluate.read_baseline(str(tmp_path / "base"), photos("red")).values()] == [0.0]

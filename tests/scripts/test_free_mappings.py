@@ -2,7 +2,7 @@
 
 import pytest
 
-import command_line
+import config_file
 from vlm_jax.errors import InputError
 from vlm_jax.training.config import default_config
 
@@ -12,7 +12,7 @@ def columns(*overrides, before=None):
     if before:
         config.data.columns = before
     config.lock()
-    command_line._override(config, list(overrides))
+    config_file.override(config, list(overrides))
     return config.data.columns.to_dict()
 
 
@@ -22,7 +22,7 @@ def test_a_column_is_named_like_any_setting(before):
     assert columns(*given, before=before) == {**(before or {}), "image": "img_path", "answer": "caption"}
 
 
-@pytest.mark.parametrize("before", [None, {"question": "q", "image": "picture"}])
+@pytest.mark.parametrize("before", [None, {"question": "q", "image": "image"}])
 def test_a_whole_mapping_stands_for_the_one_before(before):
     assert columns(("data.columns", "{'image': 'img_path'}"), before=before) == {"image": "img_path"}
 

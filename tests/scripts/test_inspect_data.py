@@ -16,7 +16,7 @@ def command(base, *more):
         f"--config.model.path={base}",
         f"--config.data.path={PHOTOS / 'photos.json'}",
         "--config.model.max_visual_tokens=16",
-        "--config.batch.tokens=256",
+        "--config.batch.sequence_length=256",
         *more,
     ]
 
@@ -28,14 +28,14 @@ def inspect(base, *more):
 def test_lengths_batches_and_an_epoch_are_told(base):
     done = subprocess.run(command(base), env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "examples   39" in done.stdout and "pictures   11" in done.stdout
+    assert "examples   39" in done.stdout and "images   11" in done.stdout
     assert "left out or changed: nothing" in done.stdout
     steps, tokens = re.search(r"an epoch is ([\d,]+) steps and ([\d,]+) tokens", done.stdout).groups()
     assert int(steps) > 1 and int(tokens.replace(",", "")) > 39 * 20
 
 
 def test_what_does_not_fit_is_counted_with_its_reason(base):
-    done = inspect(base, "--config.batch.tokens=100", "--config.data.too_large=drop")
+    done = inspect(base, "--config.batch.sequence_length=100", "--config.data.too_large=drop")
     assert done.returncode == 0, done.stderr
     assert re.search(r"left out or changed: \d+ dropped \(too large\)", done.stdout)
     assert re.search(r"photos.json, entry \d+ .*takes \d+ tokens", done.stdout)
@@ -47,11 +47,11 @@ def test_a_sample_is_enough_for_an_estimate(base):
     assert "of which 16 were measured" in done.stdout and "(by 16 that are planned)" in done.stdout
 
 
-def test_words_without_pictures_are_looked_at_too(base, tmp_path):
+def test_words_without_images_are_looked_at_too(base, tmp_path):
     (tmp_path / "t.csv").write_text("image,question,answer\n,Who?,I.\n,What?,It.\n")
     done = inspect(base, f"--config.data.path={tmp_path / 't.csv'}")
     assert done.returncode == 0, done.stderr
-    assert "pictures   0" in done.stdout and "resolution" not in done.stdout
+    assert "images   0" in done.stdout and "resolution" not in done.stdout
 
 
 def test_a_missing_file_is_one_line(base):

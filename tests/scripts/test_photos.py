@@ -62,7 +62,7 @@ def test_conversations_about_photographs_are_learned_word_for_word(trained):
     assert len(right_answers(trained, read)) >= 37
 
 
-def test_one_question_asked_of_eleven_pictures_gets_eleven_answers_from_the_pictures(trained):
+def test_one_question_asked_of_eleven_images_gets_eleven_answers_from_the_images(trained):
     read = records("same_question.json")
     questions = {
         str([part["text"] for part in record.messages[0]["content"] if part["type"] == "text"]) for record in read

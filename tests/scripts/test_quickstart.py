@@ -63,7 +63,7 @@ def test_stages_that_were_done_are_not_done_again(finished):
     assert "going on from step" in second.stderr
 
 
-def test_the_table_shows_both_splits_the_scenes_and_the_swapped_pictures(finished):
+def test_the_table_shows_both_splits_the_scenes_and_the_swapped_images(finished):
     output, second = finished
     after = json.loads((output / "after" / "report.json").read_text())
     assert {name: part["n"] for name, part in after["by"]["split"].items()} == {
@@ -71,9 +71,9 @@ def test_the_table_shows_both_splits_the_scenes_and_the_swapped_pictures(finishe
         "photo": 120,
         "held_out": 40,
     }
-    for line in ("unseen views", "on photographs", "must not be forgotten", "with the wrong pictures"):
+    for line in ("unseen views", "on photographs", "must not be forgotten", "with the wrong images"):
         assert line in second.stdout
-    assert re.search(r"The answers come from the pictures|NO CLAIM", second.stdout)
+    assert re.search(r"The answers come from the images|NO CLAIM", second.stdout)
     assert "GB of memory" in second.stderr and "all stages took" in second.stderr
     assert len(re.findall(r"^  \S*python\S* ", second.stdout, re.M)) == 3  # three commands to go on with
     page = (output / "after" / "report.html").read_text(encoding="utf-8")
@@ -111,7 +111,7 @@ def test_a_damaged_account_of_the_stages_is_told(finished, tmp_path):
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "stages.json" in done.stderr
 
 
-def test_nothing_is_claimed_without_learning_or_when_wrong_pictures_help():
+def test_nothing_is_claimed_without_learning_or_when_wrong_images_help():
     code = """
 import quickstart
 part = lambda low: {"low": low}
@@ -121,8 +121,8 @@ print(quickstart.claim([part(0.9), part(0.8)], {"mean": 0.3, "majority": 0.12}))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
     learned, nothing, blind = done.stdout.splitlines()
-    assert learned.startswith("The answers come from the pictures")
-    assert nothing.startswith("NO CLAIM: no more is right") and blind.startswith("NO CLAIM: with the wrong pictures")
+    assert learned.startswith("The answers come from the images")
+    assert nothing.startswith("NO CLAIM: no more is right") and blind.startswith("NO CLAIM: with the wrong images")
 
 
 def test_the_export_answers_as_transformers_does(finished):
@@ -165,7 +165,14 @@ def test_the_shipped_base_is_small_and_an_ordinary_folder():
 def test_a_missing_base_is_told_with_what_to_do(tmp_path):
     copy = tmp_path / "scripts_copy"
     copy.mkdir()
-    for name in ("quickstart.py", "command_line.py", "interrupts.py", "setting_comments.py", "setting_words.py"):
+    for name in (
+        "quickstart.py",
+        "command_line.py",
+        "config_file.py",
+        "interrupts.py",
+        "setting_comments.py",
+        "setting_words.py",
+    ):
         (copy / name).write_text((ROOT / "scripts" / name).read_text(encoding="utf-8"), encoding="utf-8")
     done = run([sys.executable, copy / "quickstart.py", f"--output={tmp_path / 'out'}"], env=environment())
     assert done.returncode == 1 and "the base model is missing" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "scripts"))  # where programs find the modules beside them
 
-from command_line import _settings, load_config  # noqa: E402
+from config_file import load_config, settings_of  # noqa: E402
 from setting_comments import comments, comments_of  # noqa: E402
 from setting_words import MEANT, nearest  # noqa: E402
 
@@ -39,7 +39,7 @@ def with_keywords():
 """
 
 
-def test_comments_beside_above_and_at_the_end_are_those_of_their_settings():
+def test_comments_beside_above_and_at_the_end_are_those_of_theirsettings_of():
     source = SOURCE.replace("config = ConfigDict", "return ConfigDict", 1)
     assert comments(source) == {
         "a": "beside",
@@ -56,7 +56,7 @@ def test_comments_beside_above_and_at_the_end_are_those_of_their_settings():
 )
 def test_every_setting_of_a_config_is_explained_by_itself_or_with_its_group(path):
     explained = comments_of(path)
-    keys = [key.removeprefix("config.") for key, *_ in _settings(load_config(str(path)))]
+    keys = [key.removeprefix("config.") for key, *_ in settings_of(load_config(str(path)))]
     groups = {key: [key[:end] for end, letter in enumerate(key) if letter == "." and "." in key[:end]] for key in keys}
     groups |= {key: [key.partition(".")[0]] for key in keys if key.count(".") == 1}
     assert [key for key in keys if not any(name in explained for name in (key, *groups[key]))] == []
@@ -65,7 +65,7 @@ def test_every_setting_of_a_config_is_explained_by_itself_or_with_its_group(path
 @pytest.fixture(scope="module")
 def settings():
     config = load_config(str(ROOT / "configs" / "photos.py"))
-    return {key: parent for key, parent, _ in _settings(config)}
+    return {key: parent for key, parent, _ in settings_of(config)}
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def settings():
         ("max-steps", "train.steps"),
         ("lora.r", "lora.rank"),
         ("lora.target_modules", "lora.targets"),
-        ("max_length", "batch.tokens"),
-        ("gradient_accumulation_steps", "batch.accumulate"),
-        ("warmup_ratio", "optimizer.warmup"),
+        ("max_length", "batch.sequence_length"),
+        ("gradient_accumulation_steps", "batch.gradient_accumulation"),
+        ("warmup_ratio", "optimizer.warmup_fraction"),
         ("optim.b2", "optimizer.b2"),
         ("training.seed", "train.seed"),
         ("optimizer.learning_rat", "optimizer.learning_rate"),

@@ -39,7 +39,7 @@ def get_config():
             "model.path": {model!r},
             "model.max_visual_tokens": 8,
             "data.path": {data!r},
-            "batch.tokens": 64,
+            "batch.sequence_length": 64,
             "train.steps": {steps},
             "optimizer.weight_decay": 0.0,
             "checkpoint.every": 1,
@@ -58,12 +58,12 @@ AXES = {
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
-    """A tiny model, a few records with one picture, and questions."""
+    """A tiny model, a few records with one image, and questions."""
     folder = tmp_path_factory.mktemp("material")
     save_tiny(folder / "base", layers=1, depth=1, global_blocks=(0,), max_visual_tokens=8)
-    picture = noise(folder, 56, 56)
+    image = noise(folder, 56, 56)
     for name, count in (("train.csv", 12), ("asked.csv", 4)):
-        rows = "".join(f"{name}-{n},{picture},What is {n}?,{'Yes' if n % 2 else 'No'}\n" for n in range(count))
+        rows = "".join(f"{name}-{n},{image},What is {n}?,{'Yes' if n % 2 else 'No'}\n" for n in range(count))
         (folder / name).write_text(f"id,image,question,answer\n{rows}")
     return folder
 
@@ -228,16 +228,16 @@ def test_a_finished_sweep_runs_nothing_and_other_settings_are_refused(finished, 
 
 
 def test_a_cell_that_fails_is_told_and_the_others_go_on(material, tmp_path):
-    axes = {"tokens": {"8": {"batch.tokens": 8}, "64": {"batch.tokens": 64}}}
+    axes = {"tokens": {"8": {"batch.sequence_length": 8}, "64": {"batch.sequence_length": 64}}}
     config = page(material, tmp_path / "page.py", axes=axes, seeds=(0,), steps=1)
-    config.write_text(config.read_text().replace('"batch.tokens": 64,\n            "train', '"train'))
+    config.write_text(config.read_text().replace('"batch.sequence_length": 64,\n            "train', '"train'))
     done = sweep(config, tmp_path / "out")
     assert done.returncode == 1
     assert "[1/2] tokens 8, seed 0: FAILED\n    error: " in done.stderr
     assert re.search(r"\[2/2\] tokens 64, seed 0: \d+\.\d% of 4, in ", done.stderr)
     *_, count, reason = done.stderr.splitlines()
     assert count == "error: 1 of 2 cells failed; the same command tries them again"
-    assert reason.startswith("error: tokens-8_seed-0: error: ") and "raise batch.tokens" in reason
+    assert reason.startswith("error: tokens-8_seed-0: error: ") and "raise batch.sequence_length" in reason
     assert re.search(r"\| 8 +\| 0 of 1 \| – ", done.stdout) and re.search(r"\| 64 +\| 1 +\| \d", done.stdout)
 
 
@@ -295,6 +295,6 @@ def test_each_way_of_training_trains_what_it_says():
         changed = [(key, str(value)) for key, value in cell.settings.items()]
         training = command_line.load_config(str(ROOT / config.train), changed)
         trained[cell.labels["training"]] = select(training, PRESETS["3b"], jnp.bfloat16)
-    assert not trained["full"].packed and len(trained["full"].trainable) == len(trained["full"].abstract)
+    assert not trained["full"].quantised and len(trained["full"].trainable) == len(trained["full"].abstract)
     assert len(trained["LoRA"].trainable) == len(trained["QLoRA"].trainable) == 8  # four layers, a and b
-    assert not trained["LoRA"].packed and trained["QLoRA"].packed
+    assert not trained["LoRA"].quantised and trained["QLoRA"].quantised

@@ -36,7 +36,7 @@ def command(base, workdir, *more, data=PHOTOS / "photos.json"):
         f"--config.data.path={data}",
         "--config.model.max_visual_tokens=16",
         "--config.batch.rows=2",
-        "--config.batch.tokens=256",
+        "--config.batch.sequence_length=256",
         f"--config.train.steps={STEPS}",
         "--config.checkpoint.every=3",
         "--config.train.remat=none",
@@ -139,7 +139,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(base, unstopped, tmp_path):
 def test_a_run_tells_its_device_its_data_and_what_trains(unstopped):
     _, said = unstopped
     assert "running on CPU" in said
-    assert "39 examples, 11 pictures" in said
+    assert "39 examples, 11 images" in said
     assert "padding" in said
     assert "left" in said and "tokens/s" in said
     assert "Traceback" not in said and "WARNING" not in said, said
@@ -147,7 +147,7 @@ def test_a_run_tells_its_device_its_data_and_what_trains(unstopped):
 
 def test_only_what_trains_changes(base, tmp_path):
     workdir = tmp_path / "run"
-    done = train(base, workdir, "--config.train.what=frozen_vision", "--config.train.steps=2")
+    done = train(base, workdir, "--config.train.trainable=frozen_vision", "--config.train.steps=2")
     assert done.returncode == 0, done.stderr
     after = open_model(str(workdir)).read()
     changed = {
@@ -208,25 +208,25 @@ def test_all_faults_of_the_data_are_told_in_one_run(base, tmp_path):
         "broken.jpg": ("broken",),
         "two-marks": ("2", "1"),
         "silent": ("empty",),
-        "'long'": ("raise batch.tokens",),
+        "'long'": ("raise batch.sequence_length",),
     }.items():
         assert any(name in line and all(word in line for word in words) for line in lines), (name, lines)
 
 
 def test_examples_that_do_not_fit_a_row_are_listed_with_their_sizes(base, tmp_path):
-    lines = faults(base, tmp_path / "run", "--config.batch.tokens=64")
-    assert sum("raise batch.tokens" in line for line in lines) == 11  # ten, and how many more there are
+    lines = faults(base, tmp_path / "run", "--config.batch.sequence_length=64")
+    assert sum("raise batch.sequence_length" in line for line in lines) == 11  # ten, and how many more there are
     (path,) = re.findall(r"every line is in (\S+)$", lines[-1])
     everything = Path(path).read_text()
-    assert re.search(r"two-images-0.*raise batch.tokens", everything)
+    assert re.search(r"two-images-0.*raise batch.sequence_length", everything)
     Path(path).unlink()
 
 
 def test_settings_out_of_range_are_told_together(base, tmp_path):
     lines = faults(base, tmp_path / "run", "--config.batch.rows=0", "--config.train.remat=some")
     assert lines == [
-        "error: config.train.remat is 'some'; wanted none, dots, full",
         "error: config.batch.rows is 0; wanted at least 1",
+        "error: config.train.remat is 'some'; wanted none, dots or full",
     ]
 
 
@@ -238,8 +238,8 @@ def test_a_mesh_that_does_not_fit_is_told_with_its_numbers(base, tmp_path):
 
 
 def test_an_expression_that_matches_no_parameter_is_refused(base, tmp_path):
-    (line,) = faults(base, tmp_path / "run", "--config.train.what=lora")
-    assert "train.what 'lora' matches none of the 32 parameters" in line and "frozen_vision" in line
+    (line,) = faults(base, tmp_path / "run", "--config.train.trainable=lora")
+    assert "train.trainable 'lora' matches none of the 32 parameters" in line and "frozen_vision" in line
 
 
 def test_a_folder_with_other_files_is_never_used_for_a_run(base, tmp_path):
@@ -319,9 +319,9 @@ def test_faults_of_weights_data_and_mesh_are_told_together(base, tmp_path):
     shutil.copytree(base, model)
     (model / "model.safetensors").unlink()
     two = f"{tmp_path / 'a.csv'},{tmp_path / 'b.csv'}"
-    wrong = ("--config.mesh.fsdp=3", "--config.mesh.data=1", "--config.train.what=lora")
+    wrong = ("--config.mesh.fsdp=3", "--config.mesh.data=1", "--config.train.trainable=lora")
     lines = faults(model, tmp_path / "run", *wrong, data=two)
-    for part in ("no model.safetensors", "wants 3 devices", "train.what 'lora'", "a.csv", "b.csv"):
+    for part in ("no model.safetensors", "wants 3 devices", "train.trainable 'lora'", "a.csv", "b.csv"):
         assert any(part in line for line in lines), (part, lines)
 
 

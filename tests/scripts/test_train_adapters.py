@@ -114,10 +114,10 @@ def test_a_base_that_differs_in_one_small_tensor_has_another_digest(base, tmp_pa
     "settings, fault",
     [
         (["--config.lora.rank=4", "--config.lora.targets=nothing"], "matches none of the"),
-        (["--config.lora.rank=4", "--config.train.what=connector"], "trains no adapter"),
-        (["--config.batch.accumulate=3"], "a divisor of batch.rows"),
+        (["--config.lora.rank=4", "--config.train.trainable=connector"], "trains no adapter"),
+        (["--config.batch.gradient_accumulation=3"], "a divisor of batch.rows"),
         (["--config.model.quantise=nf3"], "wanted none, nf4 or int8"),
-        (["--config.model.quantise=nf4"], "trains every kernel: nothing is left to be packed"),
+        (["--config.model.quantise=nf4"], "trains every kernel: nothing is left to be quantised"),
     ],
 )
 def test_impossible_settings_are_one_line_before_compiling(base, tmp_path, settings, fault):
@@ -135,7 +135,7 @@ def test_a_model_with_adapters_is_merged_before_it_is_trained_on(trained, tmp_pa
 @pytest.fixture(scope="module")
 def aligned(base, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "connector"
-    done = train(base, workdir, "--config.train.what=connector", "--config.checkpoint.keep=9")
+    done = train(base, workdir, "--config.train.trainable=connector", "--config.checkpoint.keep=9")
     assert done.returncode == 0, done.stderr
     return workdir
 
@@ -151,7 +151,7 @@ def test_a_connector_that_trains_alone_is_kept_alone_and_gone_on_with(base, alig
     left = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit())
     for step in left[1:]:
         shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
-    again = train(base, tmp_path / "run", "--config.train.what=connector", "--config.checkpoint.keep=9")
+    again = train(base, tmp_path / "run", "--config.train.trainable=connector", "--config.checkpoint.keep=9")
     assert again.returncode == 0 and f"going on from step {left[0]}" in again.stderr, again.stderr
     assert losses(tmp_path / "run") == losses(aligned)
     for path, array in open_model(str(tmp_path / "run")).read_beside_adapters().items():
@@ -161,7 +161,7 @@ def test_a_connector_that_trains_alone_is_kept_alone_and_gone_on_with(base, alig
 def test_adapters_are_trained_on_a_connector_that_has_a_base_and_go_with_it_into_a_folder_of_peft(
     base, aligned, tmp_path
 ):
-    more = ["--config.lora.rank=2", "--config.train.what=adapter+connector", "--config.train.steps=2"]
+    more = ["--config.lora.rank=2", "--config.train.trainable=adapter+connector", "--config.train.steps=2"]
     done = train(aligned, tmp_path / "run", *more)
     assert done.returncode == 0, done.stderr
     vlm_jax.export(tmp_path / "run", tmp_path / "peft", "peft")

@@ -13,7 +13,7 @@ from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 
 QUESTION = [user("What is it called?", str(PHOTOS / "chelsea.jpg")), assistant("Chelsea")]
-TRAINED = ["--config.lora.rank=4", "--config.train.what=adapter+connector", "--config.checkpoint.keep=9"]
+TRAINED = ["--config.lora.rank=4", "--config.train.trainable=adapter+connector", "--config.checkpoint.keep=9"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def assemble(parts, family, **how):
 @pytest.fixture(scope="module")
 def run(parts, tmp_path_factory):
     """Like `configs/vit_qwen2_5_3b_lora.py`, the connector first for a part of the steps."""
-    how = assemble(parts, "vit", pictures="letterbox", background="black", final_norm=True, keep_class=True)
+    how = assemble(parts, "vit", image_mode="letterbox", background="black", final_norm=True, keep_class=True)
     settings = [*how, *TRAINED, "--config.train.first.share=0.25", "--config.model.max_visual_tokens=64"]
     workdir = tmp_path_factory.mktemp("runs") / "vit"
     done = train("", workdir, *settings)
@@ -99,7 +99,7 @@ def test_tiles_train_in_full_and_open_in_transformers(parts, tmp_path):
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    how = assemble(parts, "clip", pictures="anyres", feature_layer=-2)
+    how = assemble(parts, "clip", image_mode="anyres", feature_layer=-2)
     done = train("", tmp_path / "run", *how, "--config.model.max_visual_tokens=100", "--config.train.steps=3")
     assert done.returncode == 0, done.stderr
     ours = vlm_jax.load(tmp_path / "run")
@@ -118,8 +118,8 @@ def test_tiles_train_in_full_and_open_in_transformers(parts, tmp_path):
     theirs = AutoModelForImageTextToText.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "hf")
     text = processor.apply_chat_template(QUESTION, tokenize=False)
-    pictures = [processor.image_processor.fetch_images(QUESTION[0]["content"][0]["image"])]
-    inputs = processor(images=pictures, text=text, return_tensors="pt")
+    images = [processor.image_processor.fetch_images(QUESTION[0]["content"][0]["image"])]
+    inputs = processor(images=images, text=text, return_tensors="pt")
     with torch.no_grad():
         expected = theirs(**inputs).logits[0].numpy()
     assert np.abs(ours.logits(QUESTION) - expected).max() <= 1e-4

@@ -30,13 +30,13 @@ def command(base, workdir, *more):
         f"--workdir={workdir}",
         f"--config.model.path={base}",
         f"--config.data.path={PHOTOS / 'photos.json'}",
-        f"--config.held_out.path={PHOTOS / 'photos.json'}",
-        "--config.held_out.every=2",
+        f"--config.validation.path={PHOTOS / 'photos.json'}",
+        "--config.validation.every=2",
         "--config.model.max_visual_tokens=16",
         "--config.batch.rows=2",
         "--config.mesh.data=1",
         "--config.mesh.fsdp=2",
-        "--config.batch.tokens=256",
+        "--config.batch.sequence_length=256",
         f"--config.train.steps={STEPS}",
         "--config.train.first.share=0.5",
         "--config.train.first.learning_rate=0.01",
@@ -84,10 +84,10 @@ def test_the_connector_trains_first_and_then_the_adapters(base, watched):
 
 def test_what_is_watched_is_written_down(watched):
     workdir, said = watched
-    held_out = lines(workdir / "held_out.jsonl")
+    held_out = lines(workdir / "validation.jsonl")
     assert [line["step"] for line in held_out] == [2, 4, 6, 8]
     assert held_out[-1]["loss"] < held_out[0]["loss"]
-    assert f"loss on held-out examples {held_out[-1]['loss']:.4f}" in said
+    assert f"validation loss {held_out[-1]['loss']:.4f}" in said
     page = (workdir / "samples" / "000004" / "report.html").read_text()
     assert "data:image" in page and len(lines(workdir / "samples" / "000004" / "predictions.jsonl")) == 2
     assert list((workdir / "profile").rglob("*.xplane.pb"))
@@ -109,13 +109,13 @@ def test_tensorboard_draws_the_curves(watched):
             data = data[16 + length :]
     told = lines(watched[0] / "metrics.jsonl")
     assert tags["loss"] == {line["step"]: pytest.approx(line["loss"]) for line in told}
-    assert {"learning_rate", "gradient_norm", "held_out_loss", "tokens_per_second"} <= tags.keys()
-    assert set(tags["held_out_loss"]) == {2, 4, 6, 8}
+    assert {"learning_rate", "gradient_norm", "validation_loss", "tokens_per_second"} <= tags.keys()
+    assert set(tags["validation_loss"]) == {2, 4, 6, 8}
 
 
 def test_the_last_and_the_best_checkpoint_are_kept_and_both_can_be_loaded(watched):
     workdir, _ = watched
-    held_out = {line["step"]: line["loss"] for line in lines(workdir / "held_out.jsonl")}
+    held_out = {line["step"]: line["loss"] for line in lines(workdir / "validation.jsonl")}
     best = min(held_out, key=held_out.get)
     steps = {int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()}
     assert steps == {STEPS, best}
@@ -141,7 +141,7 @@ def test_a_run_killed_at_the_change_of_stages_goes_on_exactly(base, watched, tmp
     # What was best is known after the kill too, and is still there.
     one, other = (run_folder.Checkpoints(place, read_only=True) for place in (workdir, watched[0]))
     assert one.best() == other.best() is not None and one.holds(one.best()[0])
-    for name in ("metrics.jsonl", "held_out.jsonl"):
+    for name in ("metrics.jsonl", "validation.jsonl"):
         assert [line["loss"] for line in lines(workdir / name)] == [line["loss"] for line in lines(watched[0] / name)]
     expected = {**open_model(str(watched[0])).read(), **open_model(str(watched[0])).read_adapters()}
     found = {**open_model(str(workdir)).read(), **open_model(str(workdir)).read_adapters()}

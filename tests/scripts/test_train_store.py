@@ -150,7 +150,7 @@ def test_two_hosts_that_share_no_disk_stop_together_and_one_goes_on_alone(store,
     ],
 )
 def test_an_address_that_runs_cannot_use_is_one_line(store, base, address, expected):
-    store.put(("bucket", "others/picture.jpg"), b"", {})
+    store.put(("bucket", "others/image.jpg"), b"", {})
     process = started(base, address, PHOTOS / "photos.json")
     said = process.communicate(timeout=100)[1]
     assert process.returncode == 1

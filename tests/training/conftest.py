@@ -5,7 +5,7 @@ import pytest
 from tests.tiny_models import PHOTOS, assistant, user
 from tests.training.tiny_run import CAPACITY, ROWS
 from vlm_jax.inference.loading import load
-from vlm_jax.processing.rows import assemble, stack
+from vlm_jax.processing.rows import RowSpec, assemble, stack
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +19,7 @@ def batch(base):
         rows.append(
             assemble(
                 [model.encode([user(f"What is number {number}?", *shown), assistant(words)])],
-                CAPACITY,
-                patch_values=588,
-                merge_unit=4,
+                RowSpec(CAPACITY, 588, 4),
             )
         )
     return stack(rows)

@@ -20,25 +20,28 @@ from tests.training.tiny_run import make_trainer  # noqa: E402
 from vlm_jax.checkpoint.model_source import open_model  # noqa: E402
 from vlm_jax.checkpoint.run_folder import Checkpoints  # noqa: E402
 from vlm_jax.parallel import mesh as meshes  # noqa: E402
+from vlm_jax.processing.rows import Batch  # noqa: E402
 
-whole = dict(np.load(folder / "batch.npz"))
-rows = len(whole["tokens"])
+whole = Batch(**np.load(folder / "batch.npz"))
+rows = len(whole.tokens)
 trainer = make_trainer(base, jax.device_count(), (1, -1, 1), settings)
 mesh = trainer.mesh
-step = trainer.compile({name: (array.shape, array.dtype) for name, array in whole.items()})
-trainable, moments, frozen = trainer.start(open_model(str(base)).read(place=trainer.place, sharding=trainer.sharding))
+step = trainer.compile(whole)
+trainable, optimizer_state, frozen = trainer.start(
+    open_model(str(base)).read(place=trainer.place, sharding=trainer.sharding)
+)
 here = rows // jax.process_count()
 mine = slice(jax.process_index() * here, (jax.process_index() + 1) * here)
 losses, together = [], hosts.StopTogether(mesh)
 for number in range(steps):
-    batch = meshes.to_devices({name: array[mine] for name, array in whole.items()}, mesh)
-    trainable, moments, metrics = step(trainable, moments, frozen, batch, np.int32(number))
+    batch = meshes.to_devices(jax.tree.map(lambda array: array[mine], whole), mesh)
+    trainable, optimizer_state, metrics = step(trainable, optimizer_state, frozen, batch, np.int32(number))
     losses.append(float(metrics["loss"]))
     # One of them is asked at step 5; both hear of it at step 6.
     heard = together.now(jax.process_index() == 1 and number == 5)
     assert heard == (number == 6), number
 checkpoints = Checkpoints(folder / "run")
-checkpoints.save(steps, {**trainable, **frozen}, {"images": {}}, optimizer=moments, data={"number": steps})
+checkpoints.save(steps, {**trainable, **frozen}, {"images": {}}, optimizer=optimizer_state, data={"number": steps})
 checkpoints.wait()
 checkpoints.close()
 print(json.dumps(losses))

@@ -1,4 +1,4 @@
-"""Pictures of any size go through programs compiled once a shape: the benchmark, in small."""
+"""Images of any size go through programs compiled once a shape: the benchmark, in small."""
 
 import re
 import sys
@@ -9,8 +9,8 @@ from tests.started import environment, run
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_no_size_of_picture_compiles_a_step_anew():
-    command = [sys.executable, str(ROOT / "benchmarks" / "any_size.py"), "--batches=14", "--pictures=120"]
+def test_no_size_of_image_compiles_a_step_anew():
+    command = [sys.executable, str(ROOT / "benchmarks" / "any_size.py"), "--batches=14", "--images=120"]
     more = ["--tokens=256", "--context=320", "--buckets=2", "--visual_tokens=128"]
     done = run([*command, *more], env=environment())
     assert done.returncode == 0, done.stdout + done.stderr

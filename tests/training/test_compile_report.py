@@ -24,11 +24,11 @@ def test_the_three_settings_that_would_help_most_are_named():
     line = told(batch__rows=16, train__remat="none")
     assert line.startswith("the run does not fit into the memory of a device (RESOURCE_EXHAUSTED: Out of memory")
     advised = [part.split("=")[0] for part in line.split("--config.")[1:] if not part.startswith("mesh.data")]
-    assert advised == ["train.remat", "batch.accumulate", "mesh.fsdp"]
+    assert advised == ["train.remat", "batch.gradient_accumulation", "mesh.fsdp"]
     assert "--config.lora.rank=16 (" in told(mesh__data=1)
-    assert "--config.lora.rank=16 --config.train.what=auto (" in told(train__what="frozen_vision")
+    assert "--config.lora.rank=16 --config.train.trainable=auto (" in told(train__trainable="frozen_vision")
     qlora = told(lora__rank=8, model__quantise="nf4", batch__rows=8)
-    assert qlora.count("--config.") == 4 and "batch.tokens=1024" in qlora  # that of mesh has two settings
+    assert qlora.count("--config.") == 4 and "batch.sequence_length=1024" in qlora  # that of mesh has two settings
 
 
 def test_other_errors_of_a_device_are_let_through():

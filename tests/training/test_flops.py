@@ -12,7 +12,7 @@ from vlm_jax.adapters.lora import Lora, is_adapter
 from vlm_jax.models.parameters import abstract_model, abstract_parameters, replace
 from vlm_jax.models.presets import PRESETS
 from vlm_jax.processing.positions import mrope_positions
-from vlm_jax.processing.rows import Example, Picture, Size, assemble, stack
+from vlm_jax.processing.rows import Example, PatchedImage, RowSpec, Size, assemble, stack
 from vlm_jax.processing.vision_layout import vision_layout
 from vlm_jax.training.flops import Work, peak_flops, step_flops, work_of
 
@@ -31,15 +31,15 @@ CHOICES = {
 
 
 def example(words: int, grids, supervised: int) -> Example:
-    """So many words around pictures of so many merged units."""
+    """So many words around images of so many merged units."""
     ids = np.full(words + sum(rows * columns for rows, columns in grids), 1, np.int32)
     ids[1 : 1 + len(ids) - words] = IMAGE
-    pictures = tuple(
-        Picture(np.zeros((rows * columns, 4, 588), np.uint8), (rows, columns), vision_layout(rows, columns, 4, 2))
+    images = tuple(
+        PatchedImage(np.zeros((rows * columns, 4, 588), np.uint8), (rows, columns), vision_layout(rows, columns, 4, 2))
         for rows, columns in grids
     )
     said = (np.arange(len(ids)) >= len(ids) - supervised).astype(np.float32)
-    return Example(ids, mrope_positions(ids, list(grids), IMAGE), said, pictures, IMAGE)
+    return Example(ids, mrope_positions(ids, list(grids), IMAGE), said, images, IMAGE)
 
 
 def products(jaxpr, times: int = 1) -> float:
@@ -61,14 +61,14 @@ def products(jaxpr, times: int = 1) -> float:
 def test_the_formula_counts_the_products_of_forward_and_backward(name):
     config, attach, trains = CHOICES[name]
     one = example(43, [(8, 4)], 12)  # whole windows, so that no slot is empty
-    batch = stack([assemble([one], one.size, patch_values=588, merge_unit=4)])
+    batch = stack([assemble([one], RowSpec(one.size, 588, 4))])
     held = abstract_parameters(config, attach=attach)
     trainable = {path: leaf for path, leaf in held.items() if trains(path)}
     graph, state = nnx.split(abstract_model(config, attach=attach))
 
     def loss(trainable, frozen, batch):
         model = nnx.merge(graph, replace(state, {**trainable, **frozen}))
-        logits = model.logits(model(batch, implementation="reference", at=batch["loss_index"]))
+        logits = model.logits(model(batch, implementation="reference", at=batch.loss_index))
         return jax.nn.logsumexp(logits, axis=-1).sum()
 
     frozen = {path: leaf for path, leaf in held.items() if path not in trainable}
@@ -82,7 +82,7 @@ def test_the_formula_counts_the_products_of_forward_and_backward(name):
 def test_lengths_of_a_packed_batch_are_those_of_its_examples():
     rows = [[example(9, [(5, 3)], 4), example(20, [(1, 2), (6, 6)], 7)], [example(30, [], 3)], []]
     capacity = Size(160, 512, 32)
-    batch = stack([assemble(row, capacity, patch_values=588, merge_unit=4) for row in rows])
+    batch = stack([assemble(row, RowSpec(capacity, 588, 4)) for row in rows])
     work = work_of(batch, 64)
     assert sorted(work.tokens) == sorted([9 + 15, 20 + 2 + 36, 30])
     assert sorted(work.images) == sorted([60, 8, 144])
@@ -90,7 +90,7 @@ def test_lengths_of_a_packed_batch_are_those_of_its_examples():
     assert sorted(work.windows) == sorted([48, 12, 8, 64, 32, 32, 16])
     assert work.supervised == 14
     flops = step_flops(TIED, set(abstract_parameters(TIED)))
-    alone = [work_of(stack([assemble([one], capacity, patch_values=588, merge_unit=4)]), 64) for one in sum(rows, [])]
+    alone = [work_of(stack([assemble([one], RowSpec(capacity, 588, 4))]), 64) for one in sum(rows, [])]
     assert flops.of_batch(batch) == pytest.approx(sum(map(flops.of, alone)))
 
 
@@ -114,7 +114,7 @@ def test_six_a_token_where_it_trains_and_four_under_adapters():
 
 def test_counting_a_row_is_cheap():
     rows = [[example(230, [(9, 15)], 60) for _ in range(5)]]
-    batch = stack([assemble(row, Size(2048, 5120, 512), patch_values=588, merge_unit=4) for row in rows])
+    batch = stack([assemble(row, RowSpec(Size(2048, 5120, 512), 588, 4)) for row in rows])
     flops = step_flops(TIED, set(abstract_parameters(TIED)))
     flops.of_batch(batch)
     taken = []

@@ -38,7 +38,7 @@ def single(base, batch):
 @pytest.mark.parametrize(
     "mesh, remat",
     [((8, 1, 1), "full"), ((1, 8, 1), "full"), ((1, 4, 2), "none")],
-    ids=["data=8", "fsdp=8", "fsdp=4,tensor=2, layers written out"],
+    ids=["data=8", "fsdp=8", "fsdp=4,tensor=2, layers unrolled"],
 )
 def test_every_mesh_takes_the_same_steps(base, batch, single, mesh, remat):
     _, losses, *_, moves = run(base, batch, STEPS, devices=8, mesh=mesh, train__remat=remat, **SETTINGS)
@@ -62,13 +62,13 @@ class Position(grain.DatasetIterator):
 
 
 def steps_from(trainer, step, state, batch, start, end):
-    trainable, moments, frozen = state
+    trainable, optimizer_state, frozen = state
     losses = []
     for number in range(start, end):
         placed = meshes.to_devices(batch, trainer.mesh)
-        trainable, moments, metrics = step(trainable, moments, frozen, placed, np.int32(number))
+        trainable, optimizer_state, metrics = step(trainable, optimizer_state, frozen, placed, np.int32(number))
         losses.append(float(metrics["loss"]))
-    return losses, (trainable, moments, frozen)
+    return losses, (trainable, optimizer_state, frozen)
 
 
 @pytest.mark.parametrize("devices, mesh", [(1, (1, 1, 1)), (8, (1, 4, 2))], ids=["one device", "fsdp=4,tensor=2"])
@@ -88,10 +88,10 @@ def saved_eight_ways(base, batch, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("eight")
     trainer, step = compiled(base, 8, (1, 8, 1), tuple(sorted(SETTINGS.items())))
     state = trainer.start(open_model(str(base)).read(place=trainer.place, sharding=trainer.sharding))
-    _, (trainable, moments, frozen) = steps_from(trainer, step, state, batch, 0, STEPS // 2)
+    _, (trainable, optimizer_state, frozen) = steps_from(trainer, step, state, batch, 0, STEPS // 2)
     checkpoints = Checkpoints(workdir)
     checkpoints.save(
-        STEPS // 2, {**trainable, **frozen}, {"images": {}}, optimizer=moments, data={"number": STEPS // 2}
+        STEPS // 2, {**trainable, **frozen}, {"images": {}}, optimizer=optimizer_state, data={"number": STEPS // 2}
     )
     checkpoints.close()
     return workdir
@@ -111,7 +111,7 @@ def environments(processes, devices):
 
 @pytest.mark.timeout(400)
 def test_two_processes_take_the_same_steps_and_save_together(base, batch, single, tmp_path):
-    np.savez(tmp_path / "batch.npz", **batch)
+    np.savez(tmp_path / "batch.npz", **dict(batch.items()))
     command = [sys.executable, "-m", "tests.training.one_of_several", str(base), str(tmp_path)]
     command += [str(STEPS), json.dumps(SETTINGS)]
     started = [

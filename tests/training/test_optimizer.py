@@ -1,4 +1,4 @@
-"""Muon against a singular value decomposition, AdamW against optax itself, and where the moments lie."""
+"""Muon against a singular value decomposition, AdamW against optax itself, and where the optimizer state lies."""
 
 import re
 
@@ -104,7 +104,7 @@ def test_what_is_not_sound_changes_nothing_but_the_place_in_the_schedule(name):
     parameters = values(0)
     _, before = optimizer.update(values(1), optimizer.init(parameters), parameters)
     broken = {path: jnp.full_like(value, jnp.nan) for path, value in values(2).items()}
-    _, after = optimizer.update(broken, before, parameters, sound=jnp.bool_(False))
+    _, after = optimizer.update(broken, before, parameters, finite=jnp.bool_(False))
 
     def is_place(leaf):
         return isinstance(leaf, optax.ScaleByScheduleState)
@@ -122,19 +122,19 @@ def test_moments_are_not_copied_before_they_are_written_over():
     """XLA copies them where new ones are computed twice, as with optax's own AdamW; ours are written in place."""
     ours, plain = make_optimizer(settings(), lambda count: 1e-2, ABSTRACT), optax.adamw(1e-2)
 
-    def mine(gradients, state, parameters, sound):
-        return ours.update(gradients, state, parameters, sound=sound)
+    def mine(gradients, state, parameters, finite):
+        return ours.update(gradients, state, parameters, finite=finite)
 
-    def usual(gradients, state, parameters, sound):
+    def usual(gradients, state, parameters, finite):
         updates, stepped = plain.update(gradients, state, parameters)
-        return updates, jax.tree.map(lambda new, old: jnp.where(sound, new, old), stepped, state)
+        return updates, jax.tree.map(lambda new, old: jnp.where(finite, new, old), stepped, state)
 
     def copies(init, update):
         def step(parameters, state, gradients):
             gradients = jax.tree.map(jnp.sin, gradients)
-            sound = jnp.isfinite(optax.tree.norm(gradients))
-            updates, state = update(gradients, state, parameters, sound)
-            moved = jax.tree.map(lambda p, u: jnp.where(sound, p + u, p), parameters, updates)
+            finite = jnp.isfinite(optax.tree.norm(gradients))
+            updates, state = update(gradients, state, parameters, finite)
+            moved = jax.tree.map(lambda p, u: jnp.where(finite, p + u, p), parameters, updates)
             return moved, state
 
         shapes = {path: jax.ShapeDtypeStruct((128, 1024), jnp.float32) for path in SHAPES}
@@ -153,8 +153,8 @@ def test_moments_lie_where_their_parameters_lie(name):
     shardings = {path: split if path == "layers/q/kernel" else NamedSharding(mesh, PartitionSpec()) for path in SHAPES}
     optimizer = make_optimizer(settings(name=name), learning_rate(settings(), 10), ABSTRACT)
     placed = optimizer_shardings(optimizer, ABSTRACT, shardings, mesh)
-    moments = jax.jit(optimizer.init, out_shardings=placed)(values(0))
-    held = [leaf for leaf in jax.tree.leaves(moments) if leaf.shape == SHAPES["layers/q/kernel"]]
+    optimizer_state = jax.jit(optimizer.init, out_shardings=placed)(values(0))
+    held = [leaf for leaf in jax.tree.leaves(optimizer_state) if leaf.shape == SHAPES["layers/q/kernel"]]
     assert len(held) == {"adamw": 2, "muon": 1}[name]
     assert all(leaf.sharding == split for leaf in held)
 
@@ -181,7 +181,7 @@ def test_a_part_of_the_model_has_a_learning_rate_of_its_own(name):
 
     def updates(**scales):
         config = settings(name=name, weight_decay=0.1)
-        config.scales.update(scales)
+        config.lr_multipliers.update(scales)
         optimizer = make_optimizer(config, lambda count: 1e-2, abstract)
         return optimizer.update(held, optimizer.init(held), held)[0]
 

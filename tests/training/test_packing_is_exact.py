@@ -7,13 +7,13 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.mixture import Mixture, Part
+from data_pipeline.mixture import Mixture, Share
 from data_pipeline.packing import Bucket, Plan, as_array
 from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
 from vlm_jax.inference.loading import load
 from vlm_jax.models.parameters import build
-from vlm_jax.processing.rows import Size, assemble, stack
-from vlm_jax.training.loss import cross_entropy
+from vlm_jax.processing.rows import RowSpec, Size, assemble, stack
+from vlm_jax.training.objectives.sft import sft
 from vlm_jax.training.step import make_loss
 
 CAPACITY = Size(512, 1536, 32)
@@ -30,7 +30,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def examples(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     conversations = [
         [user("What is the cat called?", str(PHOTOS / "chelsea.jpg")), assistant("Chelsea")],
         [user("What does VQA stand for?"), assistant("Visual question answering")],
@@ -46,7 +46,7 @@ def examples(model, tmp_path_factory):
 
 
 def row(examples, capacity=CAPACITY):
-    return stack([assemble(examples, capacity, patch_values=588, merge_unit=4)])
+    return stack([assemble(examples, RowSpec(capacity, 588, 4))])
 
 
 def test_loss_and_gradients_of_a_packed_row_equal_those_of_its_examples_alone(model, examples):
@@ -70,16 +70,16 @@ def test_changing_one_example_changes_nothing_in_its_neighbours(model, examples)
     graph, state = nnx.split(build(model.config, model.parameters))
     hidden = jax.jit(lambda batch: nnx.merge(graph, state)(batch))
     before = row(examples)
-    after = {name: array.copy() for name, array in before.items()}
-    changed = 3  # the example in the middle that holds two pictures
-    tokens = after["segment_ids"] == changed
-    words = tokens & (after["visual_index"] < 0)
-    after["tokens"][words] = (after["tokens"][words] + 7) % 256
-    units = np.unique(after["visual_index"][tokens & ~words])
+    after = jax.tree.map(np.copy, before)
+    changed = 3  # the example in the middle that holds two images
+    tokens = after.segment_ids == changed
+    words = tokens & (after.visual_index < 0)
+    after.tokens[words] = (after.tokens[words] + 7) % 256
+    units = np.unique(after.visual_index[tokens & ~words])
     patches = (units[:, None] * 4 + np.arange(4)).ravel()
-    after["patches"][:, patches] = 255 - after["patches"][:, patches]
+    after.patches[:, patches] = 255 - after.patches[:, patches]
     first, second = np.asarray(hidden(before)), np.asarray(hidden(after))
-    neighbours = (before["segment_ids"] > 0) & ~tokens
+    neighbours = (before.segment_ids > 0) & ~tokens
     assert neighbours.sum() > 100
     np.testing.assert_array_equal(first[neighbours], second[neighbours])
     assert np.abs(first[tokens] - second[tokens]).max() > 0.1
@@ -91,21 +91,21 @@ def test_hidden_states_do_not_depend_on_the_order_in_a_row(model, examples):
     forward, backward = row(examples), row(examples[::-1])
     one, other = np.asarray(hidden(forward))[0], np.asarray(hidden(backward))[0]
     for number in range(1, len(examples) + 1):
-        mine = one[forward["segment_ids"][0] == number]
-        same = other[backward["segment_ids"][0] == len(examples) + 1 - number]
+        mine = one[forward.segment_ids[0] == number]
+        same = other[backward.segment_ids[0] == len(examples) + 1 - number]
         np.testing.assert_allclose(mine, same, atol=2e-5)
 
 
 @pytest.fixture(scope="module")
 def many(model, tmp_path_factory):
-    """Examples of many shapes: no picture, one, several; narrow, wide, small; one turn or two."""
+    """Examples of many shapes: no image, one, several; narrow, wide, small; one turn or two."""
     folder = tmp_path_factory.mktemp("many")
     found = []
-    for number, (pictures, words) in enumerate(
+    for number, (images, words) in enumerate(
         [([], 3), ([], 40), ([(1, 1)], 2), ([(1, 9)], 5), ([(7, 1)], 9), ([(4, 4)], 1), ([(5, 5)], 30), ([(6, 3)], 4)]
         + [([(2, 2), (3, 3)], 6), ([(1, 5), (5, 1), (2, 3)], 2), ([(6, 6)], 12), ([(4, 7)], 3)]
     ):
-        shown = [noise(folder, 28 * columns, 28 * rows) for rows, columns in pictures]
+        shown = [noise(folder, 28 * columns, 28 * rows) for rows, columns in images]
         turns = [user(f"What is number {number}?", *shown), assistant("one two three " * words)]
         found.append(model.encode(turns + ([user("And?"), assistant("No")] if number % 3 == 0 else [])))
     return found
@@ -119,8 +119,8 @@ def answers(model):
     @jax.jit
     def run(batch):
         network = nnx.merge(graph, state)
-        hidden = network(batch, at=batch["loss_index"])
-        return network.logits(hidden), cross_entropy(network.logits, hidden, batch)[0]
+        hidden = network(batch, at=batch.loss_index)
+        return network.logits(hidden), sft(network.logits, hidden, batch)[0]
 
     return run
 
@@ -137,7 +137,7 @@ def test_however_examples_are_packed_each_has_the_logits_loss_and_positions_it_h
 ):
     lengths = as_array([many[number].size for number in chosen])
     plan = Plan(
-        Mixture([Part("all", len(chosen))], seed=seed).take,
+        Mixture([Share("all", len(chosen))], seed=seed).take,
         lambda places: lengths[places[:, 1]],
         [Bucket(1, SHARED)],
         seed=seed,
@@ -152,13 +152,13 @@ def test_however_examples_are_packed_each_has_the_logits_loss_and_positions_it_h
         start = 0
         for place, number in enumerate(members, 1):
             example = many[number]
-            mine = packed["segment_ids"][0] == place
-            np.testing.assert_array_equal(packed["positions"][0][:, mine], example.positions)
+            mine = packed.segment_ids[0] == place
+            np.testing.assert_array_equal(packed.positions[0][:, mine], example.positions)
             count = example.size.supervised
-            here = packed["loss_weights"][0, start : start + count]
+            here = packed.loss_weights[0, start : start + count]
             assert (here == 1).all()
             np.testing.assert_allclose(logits[0, start : start + count], apart[number][0][0, :count], atol=2e-5)
             start += count
-        assert packed["loss_weights"].sum() == start  # nothing else is learnt from
+        assert packed.loss_weights.sum() == start  # nothing else is learnt from
         seen += members
     assert sorted(seen) == sorted(chosen)

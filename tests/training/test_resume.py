@@ -6,7 +6,7 @@ import pytest
 
 from vlm_jax.errors import InputError
 from vlm_jax.training import resume
-from vlm_jax.training.config import default_config, lasting_settings
+from vlm_jax.training.config import default_config, resume_settings
 
 
 def settings(**changed):
@@ -18,7 +18,7 @@ def settings(**changed):
         for part in groups:
             group = group[part]
         group[name] = value
-    return lasting_settings(config)
+    return resume_settings(config)
 
 
 def earlier(tmp_path, *, step=4, first_stage=None, **changed):
@@ -34,9 +34,9 @@ def test_the_same_settings_are_no_change(tmp_path):
     [
         ("train__steps", 20, "train.steps 10 → 20"),
         ("optimizer__learning_rate", 1e-6, "optimizer.learning_rate 1e-05 → 1e-06"),
-        ("optimizer__warmup", 0.1, "optimizer.warmup 0.03 → 0.1"),
-        ("optimizer__final", 0.1, "optimizer.final 0.0 → 0.1"),
-        ("optimizer__scales__vision", 0.5, "optimizer.scales.vision 1.0 → 0.5"),
+        ("optimizer__warmup_fraction", 0.1, "optimizer.warmup_fraction 0.03 → 0.1"),
+        ("optimizer__end_lr_fraction", 0.1, "optimizer.end_lr_fraction 0.0 → 0.1"),
+        ("optimizer__lr_multipliers__vision", 0.5, "optimizer.lr_multipliers.vision 1.0 → 0.5"),
         ("train__first__learning_rate", 1e-4, "train.first.learning_rate 0.001 → 0.0001"),
     ],
 )

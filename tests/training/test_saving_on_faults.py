@@ -1,5 +1,6 @@
 """What stops a run in the middle loses nothing: its last sound step is saved, and going on from there is exact."""
 
+import dataclasses
 import json
 
 import grain
@@ -28,12 +29,10 @@ class Steps(grain.DatasetIterator):
         self.number += 1
         if self.number in self.unreadable:
             raise InputError("photos.json, entry 3: a.png: no such image")
-        weights = self.batch["loss_weights"] * (
-            1 + self.number % 3 * (np.arange(len(self.batch["tokens"])) % 2)[:, None]
-        )
+        weights = self.batch.loss_weights * (1 + self.number % 3 * (np.arange(len(self.batch.tokens)) % 2)[:, None])
         if self.number in self.not_finite:
             weights = weights * np.float32("nan")
-        return {**self.batch, "loss_weights": weights.astype(np.float32)}
+        return dataclasses.replace(self.batch, loss_weights=weights.astype(np.float32))
 
     def get_state(self):
         return {"number": self.number}
@@ -47,7 +46,7 @@ class Run:
 
     def __init__(self, base, batch, folder, **settings):
         self.base, self.batch, self.folder = base, batch, folder
-        self.trainer = make_trainer(base, 1, (-1, 1, 1), {"train__skip_at_most": 2, **settings})
+        self.trainer = make_trainer(base, 1, (-1, 1, 1), {"train__max_skipped_steps": 2, **settings})
         self.trainer.steps = STEPS
 
     def train(self, *, measure=None, sample=None, **faulty):
@@ -66,7 +65,7 @@ class Run:
                     workdir,
                     batches,
                     state,
-                    shapes=[{name: (array.shape, array.dtype) for name, array in next(Steps(self.batch)).items()}],
+                    shapes=[self.batch],
                     checkpoints=checkpoints,
                     settings={"images": {}},
                     done=done or 0,
@@ -114,7 +113,7 @@ def test_what_cannot_be_read_any_more_stops_a_run_that_is_saved_first(base, batc
 def test_losses_that_are_not_finite_stop_a_run_at_the_last_that_was(
     base, batch, unstopped, tmp_path, faulty, allowed, saved
 ):
-    run = Run(base, batch, tmp_path / "run", train__skip_at_most=allowed)
+    run = Run(base, batch, tmp_path / "run", train__max_skipped_steps=allowed)
     with pytest.raises(InputError, match="the loss is nan"):
         run.train(not_finite=faulty)
     assert latest_step(run.folder) == saved
@@ -122,7 +121,10 @@ def test_losses_that_are_not_finite_stop_a_run_at_the_last_that_was(
 
 
 def test_a_step_that_was_taken_meanwhile_is_saved_with_the_one_before_it_skipped(base, batch, tmp_path):
-    skips, stops = Run(base, batch, tmp_path / "skips"), Run(base, batch, tmp_path / "stops", train__skip_at_most=1)
+    skips, stops = (
+        Run(base, batch, tmp_path / "skips"),
+        Run(base, batch, tmp_path / "stops", train__max_skipped_steps=1),
+    )
     skips.train(not_finite=[4])
     with pytest.raises(InputError, match="step 4: the loss is nan"):
         stops.train(not_finite=[4])
@@ -131,7 +133,7 @@ def test_a_step_that_was_taken_meanwhile_is_saved_with_the_one_before_it_skipped
 
 
 def test_checkpoints_that_are_kept_are_not_written_twice(base, batch, tmp_path):
-    run = Run(base, batch, tmp_path / "run", train__skip_at_most=2, checkpoint__every=3)
+    run = Run(base, batch, tmp_path / "run", train__max_skipped_steps=2, checkpoint__every=3)
     with pytest.raises(InputError):
         run.train(not_finite=[4, 5, 6])
     with pytest.raises(InputError):
@@ -142,9 +144,9 @@ def test_checkpoints_that_are_kept_are_not_written_twice(base, batch, tmp_path):
 @pytest.mark.parametrize(("every", "saved"), [(4, 4), (0, STEPS)])
 def test_held_out_examples_that_cannot_be_read_any_more_lose_no_step(base, batch, unstopped, tmp_path, every, saved):
     def gone(parameters):
-        raise InputError("held_out.json, entry 1: a.png: no such picture")
+        raise InputError("held_out.json, entry 1: a.png: no such image")
 
-    run = Run(base, batch, tmp_path / "run", held_out__every=every)
+    run = Run(base, batch, tmp_path / "run", validation__every=every)
     with pytest.raises(InputError, match=r"held_out.json, entry 1"):
         run.train(measure=gone)
     assert latest_step(run.folder) == saved

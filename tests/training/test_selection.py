@@ -1,5 +1,7 @@
 """Adapters, quantised bases and accumulation in the step: what moves, what does not, and equal gradients."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,18 +14,18 @@ from vlm_jax.adapters import quantised
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.models.parameters import nest
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import Size, batch_shapes
+from vlm_jax.processing.rows import RowSpec, Size
 
 
 def test_adapters_learn_while_the_base_stays_bit_for_bit(base, batch):
-    _, told, trainable, moments, (before, after), _ = run(
+    _, told, trainable, optimizer_state, (before, after), _ = run(
         base, batch, 6, lora__rank=4, lora__targets="attention+mlp+vision+connector", model__quantise="nf4"
     )
     assert told[-1] < 0.5 * told[0]
     assert all(path.endswith(("/adapter/a", "/adapter/b")) for path in trainable)
     held = {
         path
-        for leaf, _ in jax.tree_util.tree_leaves_with_path(moments)
+        for leaf, _ in jax.tree_util.tree_leaves_with_path(optimizer_state)
         for path in [key.key for key in leaf if hasattr(key, "key")]
     }
     assert held <= set(trainable) and any(path.endswith("/adapter/a") for path in held)
@@ -37,7 +39,7 @@ def test_adapters_learn_while_the_base_stays_bit_for_bit(base, batch):
 
 def test_accumulating_equals_one_large_batch(base, batch):
     _, whole, *_, one = run(base, batch, 3, **PROPORTIONAL)
-    _, parts, *_, four = run(base, batch, 3, batch__accumulate=4, **PROPORTIONAL)
+    _, parts, *_, four = run(base, batch, 3, batch__gradient_accumulation=4, **PROPORTIONAL)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
     same_moves(four, one)
 
@@ -45,10 +47,11 @@ def test_accumulating_equals_one_large_batch(base, batch):
 def test_the_loss_is_the_weighted_mean_over_the_whole_batch_however_small_the_weights(base, batch):
     """In plain NumPy from what each row loses alone; in one go, and in four parts."""
     settings, rows = {"optimizer__learning_rate": 1e-3}, np.arange(ROWS)[:, None]
-    supervised = batch["loss_weights"]
+    supervised = batch.loss_weights
 
     def told(weights, **more):
-        _, (loss,), moved, *_ = run(base, {**batch, "loss_weights": weights.astype(np.float32)}, 1, **settings, **more)
+        weighted = dataclasses.replace(batch, loss_weights=weights.astype(np.float32))
+        _, (loss,), moved, *_ = run(base, weighted, 1, **settings, **more)
         return loss, moved
 
     given = np.array([1, 0, 0.25, 0, 0, 0, 0, 3])
@@ -60,8 +63,8 @@ def test_the_loss_is_the_weighted_mean_over_the_whole_batch_however_small_the_we
     loss, moved = told(each)
     small, same = told(each / 1024)
     assert (each / 1024).sum() < 1
-    parts, _ = told(each, batch__accumulate=4)
-    few, _ = told(each / 1024, batch__accumulate=4)
+    parts, _ = told(each, batch__gradient_accumulation=4)
+    few, _ = told(each / 1024, batch__gradient_accumulation=4)
     np.testing.assert_allclose([loss, small, parts, few], expected, rtol=1e-5)
     for path, array in moved.items():
         np.testing.assert_allclose(np.asarray(same[path]), np.asarray(array), atol=1e-5, err_msg=path)
@@ -76,9 +79,9 @@ def test_dropout_is_drawn_anew_for_each_step_and_the_same_for_a_seed(base, batch
     trainer, step = compiled(base, 1, (-1, 1, 1), tuple(sorted(settings.items())))
     norms = []
     for number in (0, 1):
-        trainable, moments, frozen = trainer.start(open_model(str(base)).read(place=trainer.place))
+        trainable, optimizer_state, frozen = trainer.start(open_model(str(base)).read(place=trainer.place))
         placed = meshes.to_devices(batch, trainer.mesh)
-        norms.append(float(step(trainable, moments, frozen, placed, np.int32(number))[2]["gradient_norm"]))
+        norms.append(float(step(trainable, optimizer_state, frozen, placed, np.int32(number))[2]["gradient_norm"]))
     assert abs(norms[0] - norms[1]) > 3e-5 * norms[0]
 
 
@@ -116,7 +119,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_but_the_place_in_the_sc
     trainer, step = compiled(base, 1, (-1, 1, 1), tuple(sorted(settings.items())))
     state = trainer.start(open_model(str(base)).read(place=trainer.place))
     held = jax.device_get(state[:2])
-    broken = {**batch, "loss_weights": np.where(batch["loss_weights"] > 0, np.inf, 0).astype(np.float32)}
+    broken = dataclasses.replace(batch, loss_weights=np.where(batch.loss_weights > 0, np.inf, 0).astype(np.float32))
     *after, metrics = step(*state, meshes.to_devices(broken, trainer.mesh), np.int32(0))
     assert not np.isfinite(float(metrics["loss"]))
 
@@ -157,13 +160,13 @@ def test_the_step_keeps_no_copy_of_the_base_for_its_backward_pass(base, remat, q
     whole = {leaf.shape for path, leaf in trainer.abstract.items() if path.endswith(("kernel", "nibbles"))}
     # A tower of two blocks, windowed and global: both are one slice of the loop.
     whole |= {(1, *shape) for shape in whole}
-    shapes = batch_shapes(ROWS, CAPACITY, patch_values=588, merge_unit=4)
+    shapes = RowSpec(CAPACITY, 588, 4).batch(ROWS)
     assert stacked(trainer.trace(shapes).jaxpr, whole) == []
 
 
 def test_what_is_to_be_recomputed_is_not_kept(base):
-    """A CPU's compiler keeps it where layers are written out, so that such a step must not be."""
-    shapes = batch_shapes(ROWS, Size(160, 128, 96), patch_values=588, merge_unit=4)
+    """A CPU's compiler keeps it where layers are unrolled, so that such a step must not be."""
+    shapes = RowSpec(Size(160, 128, 96), 588, 4).batch(ROWS)
     trainers = [make_trainer(base, 1, (-1, 1, 1), {"train__remat": remat}) for remat in ("none", "full")]
     kept, recomputed = (one.compile(shapes).memory_analysis().temp_size_in_bytes for one in trainers)
     assert recomputed < 0.75 * kept

@@ -10,7 +10,7 @@ import numpy as np
 
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import Size, batch_shapes
+from vlm_jax.processing.rows import RowSpec, Size
 from vlm_jax.training.config import default_config
 from vlm_jax.training.trainer import Trainer
 
@@ -27,7 +27,7 @@ def make_trainer(base, devices, mesh, settings):
     config.model.path = str(base)
     config.batch.rows, config.train.steps = ROWS, 50
     config.optimizer.learning_rate = 1e-2
-    config.optimizer.warmup = 0.0
+    config.optimizer.warmup_fraction = 0.0
     for key, value in settings.items():
         section, name = key.split("__")
         config[section][name] = value
@@ -39,7 +39,7 @@ def make_trainer(base, devices, mesh, settings):
 def compiled(base, devices, mesh, settings):
     """(trainer, its compiled step); runs with the same settings share them."""
     trainer = make_trainer(base, devices, mesh, dict(settings))
-    return trainer, trainer.compile(batch_shapes(ROWS, CAPACITY, patch_values=588, merge_unit=4))
+    return trainer, trainer.compile(RowSpec(CAPACITY, 588, 4).batch(ROWS))
 
 
 def run(base, batch, steps, *, devices=1, mesh=(-1, 1, 1), values=lambda path, array: array, **settings):
@@ -50,14 +50,14 @@ def run(base, batch, steps, *, devices=1, mesh=(-1, 1, 1), values=lambda path, a
         return trainer.place(path, values(path, array))
 
     state = trainer.start(open_model(str(base)).read(place=place, sharding=trainer.sharding))
-    trainable, moments, frozen = state
+    trainable, optimizer_state, frozen = state
     start, before = jax.device_get((trainable, frozen))
     told = []
     for number in range(steps):
         placed = meshes.to_devices(batch, trainer.mesh)
-        trainable, moments, metrics = step(trainable, moments, frozen, placed, np.int32(number))
+        trainable, optimizer_state, metrics = step(trainable, optimizer_state, frozen, placed, np.int32(number))
         told.append(float(metrics["loss"]))
-    return trainer, told, trainable, moments, (before, jax.device_get(frozen)), moved(start, trainable)
+    return trainer, told, trainable, optimizer_state, (before, jax.device_get(frozen)), moved(start, trainable)
 
 
 def moved(start, end):

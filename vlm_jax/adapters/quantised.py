@@ -59,7 +59,7 @@ class QuantisedKernel(nnx.Module):
 
     def __init__(self, shape: tuple[int, ...], kind: str):
         self.kind, self.shape = kind, shape
-        codes, scales = packed_shapes(shape, kind)
+        codes, scales = quantised_shapes(shape, kind)
         dtype = jnp.uint8 if kind == "nf4" else jnp.int8
         setattr(self, CODES[kind], nnx.Param(jax.ShapeDtypeStruct(codes, dtype)))
         self.scales = nnx.Param(jax.ShapeDtypeStruct(scales, jnp.float32))
@@ -68,7 +68,7 @@ class QuantisedKernel(nnx.Module):
         return _product(self.kind, x, getattr(self, CODES[self.kind])[...], self.scales[...])
 
 
-def packed_shapes(shape: tuple[int, ...], kind: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def quantised_shapes(shape: tuple[int, ...], kind: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of the codes and scales of a kernel."""
     *lead, features_in, features_out = shape
     if kind == "int8":
@@ -101,7 +101,7 @@ def quantise(kernel: Float[Array, "*lead i o"], kind: str) -> tuple[Array, Array
     return low | (high << 4), scales
 
 
-def packed(path: str, kernel: Any, kind: str, shardings: Mapping | None = None) -> Flat:
+def quantised(path: str, kernel: Any, kind: str, shardings: Mapping | None = None) -> Flat:
     """Codes and scales of a kernel by their paths, quantised on the device a layer at a time.
 
     Args:

@@ -51,7 +51,7 @@ def attach(model: VLM) -> None:
         model.head = QuantisedTable(model.head.get_value().shape, 1)
 
 
-def packed(path: str, table: Any) -> Flat:
+def quantised(path: str, table: Any) -> Flat:
     """Codes and scales of the table at a path of `PATHS` by their paths, quantised on the device some tokens at a time.
 
     Args:

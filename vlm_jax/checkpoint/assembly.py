@@ -16,15 +16,17 @@ from vlm_jax.checkpoint.names import name_table
 from vlm_jax.checkpoint.parts import CONNECTOR, PARTS, encoder_name
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError, gathered
-from vlm_jax.models.config import EncoderConfig, VLMConfig
+from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.hf_config import to_hf
-from vlm_jax.models.llava_config import CONNECTORS, read_encoder, read_text_model
+from vlm_jax.models.llava.config_json import CONNECTORS, read_encoder, read_text_model
+from vlm_jax.models.llava.family import LLAVA, of_encoder
+from vlm_jax.models.llava.shapes import EncoderConfig, assembled
 from vlm_jax.models.parameters import abstract_parameters
-from vlm_jax.processing.view_settings_file import view_settings_json
-from vlm_jax.processing.views import MODES, ViewSettings, tile_sizes
+from vlm_jax.processing.image_processors.fixed_views import MODES, FixedViews
+from vlm_jax.processing.image_processors.tiles import tile_sizes
 
 IMAGE_TOKEN, BEFORE, AFTER = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
-# The template of a text model takes words alone: pictures become their placeholder before it sees them.
+# The template of a text model takes words alone: images become their placeholder before it sees them.
 _PROLOGUE = (
     "{%- set flat = namespace(messages=[]) -%}"
     "{%- for message in messages -%}"
@@ -47,15 +49,15 @@ _PROLOGUE = (
 
 @dataclasses.dataclass(frozen=True)
 class Assembly:
-    """What a model is put together from. `pictures` left empty follow the encoder's folder.
+    """What a model is put together from. `image_mode` left empty follows the encoder's folder.
 
     Attributes:
       encoder, decoder: folders or hub ids: a ViT, CLIP or SigLIP, and a Qwen2.5 text model.
       connector: mlp (two layers, GELU between) or linear.
       connector_weights: a state dict (`.pth`) of a connector that was trained before; fresh where empty.
-      pictures: of `views.MODES`.
-      background: beside a letter-boxed picture: mean (the encoder's mean colour) or black.
-      tiles: the most tiles of a picture in mode anyres.
+      image_mode: of `fixed_views.MODES`.
+      background: beside a letter-boxed image: mean (the encoder's mean colour) or black.
+      tiles: the most tiles of an image in mode anyres.
       feature_layer: as transformers counts hidden states; -1 is the last layer's.
       final_norm: features go through the encoder's last norm.
       keep_class: the class token becomes a visual token.
@@ -66,7 +68,7 @@ class Assembly:
     decoder: str
     connector: str = "mlp"
     connector_weights: str = ""
-    pictures: str = ""
+    image_mode: str = ""
     background: str = "mean"
     tiles: int = 4
     feature_layer: int = -1
@@ -76,7 +78,7 @@ class Assembly:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class AssemblyPlan:
     """What an assembly comes to, before a byte is written.
 
     Attributes:
@@ -84,28 +86,28 @@ class Plan:
     """
 
     config: VLMConfig
-    images: ViewSettings
+    images: FixedViews
     encoder: Path
     decoder: Path
     text: dict[str, Any]
     template: str
 
 
-def plan(assembly: Assembly) -> Plan:
-    """The shapes and picture rules of an assembled model.
+def plan(assembly: Assembly) -> AssemblyPlan:
+    """The shapes and image settings of an assembled model.
 
     Raises:
       InputError: a part is missing, of another kind, or the parts do not go together: all faults that can be told.
     """
     faults: list[str] = []
-    encoder = decoder = tokenizer = template = None
+    encoder = decoder = template = image_token = None
     with gathered(faults):
         encoder = resolve(assembly.encoder)
     with gathered(faults):
         decoder = resolve(assembly.decoder)
     for key, value, known in (
         ("connector", assembly.connector, CONNECTORS),
-        ("pictures", assembly.pictures, ("", *MODES)),
+        ("image_mode", assembly.image_mode, ("", *MODES)),
         ("background", assembly.background, ("mean", "black")),
     ):
         if value not in known:
@@ -116,46 +118,58 @@ def plan(assembly: Assembly) -> Plan:
     text = read_json(path)
     with description.settings_of(path):
         shapes = read_text_model(text, str(path))
-    path = encoder / "config.json"
-    with description.settings_of(path):
-        vision = read_encoder(
-            read_json(path),
-            str(path),
-            out_hidden=shapes.hidden,
-            feature_layer=assembly.feature_layer,
-            final_norm=assembly.final_norm,
-            keep_class=assembly.keep_class,
-        )
-    # SigLIP's pooling is left behind; transformers makes a pooler for every ViT, so it is carried along.
-    vision = dataclasses.replace(vision, pooler=vision.family == "vit")
+    vision = _encoder(encoder, assembly, shapes.hidden)
     if vision.final_norm and vision.unused_layers:
         faults.append(f"final_norm belongs to the last layer; feature_layer is {assembly.feature_layer}")
     with gathered(faults):
-        images = pictures_of(encoder, vision, assembly)
+        images = images_of(encoder, vision, assembly)
     with gathered(faults):
-        tokenizer = description.read_tokenizer(decoder)
-        if tokenizer.chat_template:
-            template = chat_template.read(decoder, tokenizer)
-        else:
-            faults.append(f"{decoder}: the tokenizer has no chat template; take an instruction-tuned model")
-        held = tokenizer.get_added_vocab()
-        faults += [
-            f"{decoder}: its tokenizer has no token {token}; take a Qwen2.5 model"
-            for token in (IMAGE_TOKEN, BEFORE, AFTER)
-            if token not in held
-        ]
+        template, image_token = _words(decoder)
     if faults:
         raise InputError(faults)
-    config = VLMConfig.of_parts(
+    config = assembled(
         dataclasses.replace(vision, pixel_mean=images.mean, pixel_std=images.std),
         shapes,
-        image_token=held[IMAGE_TOKEN],
+        image_token=image_token,
         init_std=text.get("initializer_range", 0.02),
         connector=assembly.connector,
         newline=images.mode == "anyres",
     )
     config = tied_head.of_folder(decoder, config)
-    return Plan(config, images, encoder, decoder, text, template)
+    return AssemblyPlan(config, images, encoder, decoder, text, template)
+
+
+def _encoder(folder: Path, assembly: Assembly, width: int) -> EncoderConfig:
+    path = folder / "config.json"
+    with description.settings_of(path):
+        vision = read_encoder(
+            read_json(path),
+            str(path),
+            out_hidden=width,
+            feature_layer=assembly.feature_layer,
+            final_norm=assembly.final_norm,
+            keep_class=assembly.keep_class,
+        )
+    # SigLIP's pooling is left behind; transformers makes a pooler for every ViT, so it is carried along.
+    return dataclasses.replace(vision, pooler=vision.family == "vit")
+
+
+def _words(folder: Path) -> tuple[str, int]:
+    """The chat template of a text model, and the id of the token that will stand for an image."""
+    tokenizer, faults, template = description.read_tokenizer(folder), [], ""
+    if tokenizer.chat_template:
+        template = chat_template.read(folder, tokenizer)
+    else:
+        faults.append(f"{folder}: the tokenizer has no chat template; take an instruction-tuned model")
+    known = tokenizer.get_added_vocab()
+    faults += [
+        f"{folder}: its tokenizer has no token {token}; take a Qwen2.5 model"
+        for token in (IMAGE_TOKEN, BEFORE, AFTER)
+        if token not in known
+    ]
+    if faults:
+        raise InputError(faults)
+    return template, known[IMAGE_TOKEN]
 
 
 def write(target: Path, assembly: Assembly) -> None:
@@ -189,8 +203,8 @@ def write(target: Path, assembly: Assembly) -> None:
         described = to_hf(config, dtype)
         if text.get("max_position_embeddings") is not None:
             described["text_config"]["max_position_embeddings"] = text["max_position_embeddings"]
-        write_json(folder / "config.json", described | description.grid_pinpoints(made.images) | ends)
-        write_json(folder / "preprocessor_config.json", view_settings_json(made.images))
+        write_json(folder / "config.json", described | LLAVA.image_settings(made.images) | ends)
+        write_json(folder / "preprocessor_config.json", made.images.to_json())
         write_json(folder / "processor_config.json", _processor_json(config))
         _write_template(folder, made.template)
         write_json(folder / PARTS, {"encoder": _named(assembly.encoder), "decoder": _named(assembly.decoder)})
@@ -202,7 +216,7 @@ def write(target: Path, assembly: Assembly) -> None:
             raise InputError([_of_part(fault, folder, made, assembly) for fault in error.faults]) from None
 
 
-def _of_part(fault: str, folder: Path, made: Plan, assembly: Assembly) -> str:
+def _of_part(fault: str, folder: Path, made: AssemblyPlan, assembly: Assembly) -> str:
     """A fault of the weights, by the name of the part they come from."""
     parts = {
         "vision_tower.": made.encoder,
@@ -221,10 +235,10 @@ def _named(given: str) -> str:
     return str(path.absolute()) if path.is_dir() else given
 
 
-def pictures_of(encoder: Path, vision: EncoderConfig, assembly: Assembly) -> ViewSettings:
-    """Picture rules of the encoder's folder, with what the assembly says otherwise."""
-    images = description.read_views(encoder, vision)
-    mode = assembly.pictures or images.mode
+def images_of(encoder: Path, vision: EncoderConfig, assembly: Assembly) -> FixedViews:
+    """Image settings of the encoder's folder, with what the assembly says otherwise."""
+    images = description.read_image_settings(encoder, lambda settings: of_encoder(settings, vision))
+    mode = assembly.image_mode or images.mode
     images = dataclasses.replace(
         images,
         mode=mode,

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from vlm_jax.checkpoint import pth, weight_files
-from vlm_jax.checkpoint.names import Entry, hub_name, name_table
+from vlm_jax.checkpoint.names import hub_name, name_table
 from vlm_jax.checkpoint.peft_settings import MERGE
 from vlm_jax.checkpoint.tied_head import EMBEDDING, HEAD
 from vlm_jax.errors import InputError, gathered
+from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
+from vlm_jax.models.weight_names import WeightName
 
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 """The files of an adapter in peft's order: the first that is there counts."""
@@ -56,7 +58,7 @@ def read(folder: Path, config: VLMConfig) -> Flat:
 
 def _of_file(path: Path, config: VLMConfig) -> Flat:
     if path.name in (CONNECTOR, _PROJECTOR):
-        if not config.assembled:
+        if families.of(config).connector_module:
             raise InputError(f"{path}: is the connector of a LLaVA, and the base of this adapter is a Qwen-VL; move it")
         return connector_of(_projector(pth.read(path)), config, where=str(path))
     if path.name not in _OTHERS:
@@ -65,7 +67,8 @@ def _of_file(path: Path, config: VLMConfig) -> Flat:
             f"of the model, else {MERGE}"
         )
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in pth.read(path, may_be_empty=True).items()}
-    llava = {name: tensor for name, tensor in tensors.items() if config.assembled and _is_projector(name)}
+    own = not families.of(config).connector_module  # a connector is kept in files of its own
+    llava = {name: tensor for name, tensor in tensors.items() if own and _is_projector(name)}
     others = {name: tensor for name, tensor in tensors.items() if name not in llava}
     flat = connector_of(_projector(llava), config, where=str(path)) if llava else {}
     return flat | whole_modules(others, config, where=str(path))
@@ -140,7 +143,7 @@ def whole_modules(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where
     return flat
 
 
-def _stacked(entry: Entry, stored: Mapping[str, np.ndarray], shape: tuple[int, ...], where: str) -> np.ndarray:
+def _stacked(entry: WeightName, stored: Mapping[str, np.ndarray], shape: tuple[int, ...], where: str) -> np.ndarray:
     expected = tuple(entry.transform.shape(shape if entry.layers is None else shape[1:]))
     faults = []
     for name in entry.tensors():

@@ -1,10 +1,11 @@
-"""What a Hugging Face folder says of its model beside the weights: shapes, tokenizer, template, picture rules.
+"""What a Hugging Face folder says of its model beside the weights: shapes, tokenizer, template, image processor.
 
 Each is read from its own small file and held against the others. Weights are `hf_folder`'s.
 """
 
 import contextlib
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from vlm_jax.checkpoint import chat_template
 from vlm_jax.checkpoint.files import read_json, write_json
 from vlm_jax.checkpoint.tokenizer_class import tokenizer_class
 from vlm_jax.errors import InputError
-from vlm_jax.models.config import EncoderConfig, VLMConfig
+from vlm_jax.models import families
+from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.hf_config import from_hf
-from vlm_jax.processing.processor import Pictures, Processor, image_settings_json, read_image_settings
-from vlm_jax.processing.view_settings_file import read_view_settings, view_settings_json
-from vlm_jax.processing.views import ViewSettings
+from vlm_jax.processing.image_processors import ImageProcessor, file
+from vlm_jax.processing.processor import Processor
 
 
 def read_config(folder: Path) -> VLMConfig:
@@ -25,7 +26,7 @@ def read_config(folder: Path) -> VLMConfig:
     held = read_json(path)
     with settings_of(path):
         config = from_hf(held, where=str(path))
-    settings = read_pictures(folder, config)
+    settings = read_image_processor(folder, config)
     config = dataclasses.replace(
         config, vision=dataclasses.replace(config.vision, pixel_mean=settings.mean, pixel_std=settings.std)
     )
@@ -49,20 +50,24 @@ def settings_of(path: Path):
         raise InputError(f"{path}: a setting is missing or of the wrong type ({error})") from error
 
 
-def read_pictures(folder: Path, config: VLMConfig) -> Pictures:
-    """Picture rules of a folder, as its kind of tower takes them."""
-    return read_views(folder, config.vision) if config.assembled else read_image_settings(folder)
+def read_image_processor(folder: Path, config: VLMConfig) -> ImageProcessor:
+    """How images are prepared for the model of a folder.
+
+    Raises:
+      InputError: no file says so, it is of another kind of model, or has settings that are not computed.
+    """
+    return read_image_settings(folder, lambda settings: families.of(config).read_image_processor(settings, config))
 
 
-def read_views(folder: Path, vision: EncoderConfig) -> ViewSettings:
-    """Picture rules of a folder for an encoder of fixed resolution."""
-    return read_view_settings(
-        folder,
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
-        class_token=bool(vision.class_slots),
-        keep_class=vision.keep_class,
-    )
+def read_image_settings(folder: Path, read: Callable[[Mapping[str, Any]], ImageProcessor]) -> ImageProcessor:
+    """As `read_image_processor`, with what makes an image processor of the settings in the file."""
+    path, settings = file.read(folder)
+    try:
+        return read(settings)
+    except InputError as error:
+        raise InputError([f"{path}: {fault}" for fault in error.faults]) from None
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise InputError(f"{path}: image settings that cannot be used ({error})") from None
 
 
 def read_tokenizer(folder: Path):
@@ -90,7 +95,7 @@ def read_tokenizer(folder: Path):
 
 
 def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, int] | int | None = None) -> Processor:
-    """Tokenizer, template and picture rules of a folder.
+    """Tokenizer, template and image processor of a folder.
 
     Raises:
       InputError: no tokenizer, no chat template, or special ids that disagree with `config.json`.
@@ -101,7 +106,7 @@ def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, in
         raise InputError(wrong)
     return Processor(
         tokenizer,
-        read_pictures(folder, config).with_budget(visual_tokens),
+        read_image_processor(folder, config).with_budget(visual_tokens),
         image_token=config.image_token,
         window_units=config.vision.window_units,
         template=template,
@@ -120,57 +125,39 @@ def _holds_tokenizer(folder: Path) -> bool:
 
 def _disagreements(folder: Path, tokenizer, config: VLMConfig) -> list[str]:
     """What a tokenizer says otherwise than `config.json`."""
-    wrong = []
-    if config.assembled:
+    family, wrong = families.of(config), []
+    if family.placeholders:
         token = tokenizer.convert_ids_to_tokens(config.image_token) if config.image_token < len(tokenizer) else None
-        own = [known for known in ("<image>", "<|image_pad|>") if known in tokenizer.get_added_vocab()]
+        own = [known for known in family.placeholders if known in tokenizer.get_added_vocab()]
         if token not in (own or tokenizer.get_added_vocab()):
             wrong.append(
                 f"{folder}: config.json has image_token_index {config.image_token}, which is {token!r} to the "
-                "tokenizer and no placeholder of pictures; one of them is of another model: copy both from one"
+                "tokenizer and no placeholder of images; one of them is of another model: copy both from one"
             )
-    wanted = {
-        "<|image_pad|>": config.image_token,
-        "<|vision_start|>": config.vision_start_token,
-        "<|vision_end|>": config.vision_end_token,
-    }
     wrong += [
-        f"{folder}: the tokenizer gives {token} the id {given}, config.json says {want}; one of them is of another "
+        f"{folder}: the tokenizer gives {token} the id {found}, config.json says {expected}; one of them is of another "
         "model: copy both from one"
-        for token, want in wanted.items()
-        if not config.assembled and (given := tokenizer.convert_tokens_to_ids(token)) != want
+        for token, expected in family.special_tokens(config).items()
+        if (found := tokenizer.convert_tokens_to_ids(token)) != expected
     ]
     if len(tokenizer) > config.decoder.vocab:
         wrong.append(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.decoder.vocab}")
     return wrong
 
 
-def write_pictures(folder: Path, images: Pictures | None, config: VLMConfig) -> None:
-    """Makes the small files of a folder say these picture rules, where they say others (None: they stay)."""
-    if config.assembled:
-        write_json(folder / "config.json", {**read_json(folder / "config.json"), **grid_pinpoints(images)})
-    if images is not None and images != read_pictures(folder, config):
-        write_json(folder / "preprocessor_config.json", pictures_json(images, config))
-        _drop_image_processor(folder / "processor_config.json")
-
-
-def pictures_json(images: Pictures, config: VLMConfig) -> dict[str, Any]:
-    """`preprocessor_config.json` of picture rules."""
-    if isinstance(images, ViewSettings):
-        return view_settings_json(images)
-    processor = {"qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen2_vl": "Qwen2VLProcessor"}[config.vision.family]
-    return image_settings_json(images, processor)
-
-
-def grid_pinpoints(images: Pictures | None) -> dict[str, Any]:
-    """What LLaVA-NeXT's `config.json` repeats of the picture rules."""
-    if images is None or not images.pinpoints:
-        return {}
-    return {"image_grid_pinpoints": [list(size) for size in images.pinpoints]}
+def write_image_processor(folder: Path, images: ImageProcessor | None, config: VLMConfig) -> None:
+    """Makes the small files of a folder say how images are prepared, where they say otherwise (None: they stay)."""
+    if images is None:
+        return
+    if repeated := families.of(config).image_settings(images):
+        write_json(folder / "config.json", {**read_json(folder / "config.json"), **repeated})
+    if images != read_image_processor(folder, config):
+        write_json(folder / file.FLAT, images.to_json(families.of(config).processor_class))
+        _drop_image_processor(folder / file.NESTED)
 
 
 def _drop_image_processor(path: Path) -> None:
-    """transformers 5 keeps picture rules in processor_config.json too; the one written beside it shall count."""
+    """transformers 5 keeps the image processor in processor_config.json too; what is written beside it shall count."""
     if path.is_file():
         held = read_json(path)
         held.pop("image_processor", None)

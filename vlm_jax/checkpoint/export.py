@@ -71,7 +71,7 @@ def export(
             destination, source.config, parameters, source.assets, images=source.images, trained=trained
         )
     else:
-        images = source.images or description.read_pictures(source.assets, source.config)
+        images = source.images or description.read_image_processor(source.assets, source.config)
         run_folder.write_run_folder(destination, source.assets, parameters, images)
 
 
@@ -84,6 +84,7 @@ def _connector(source: ModelSource, name: str) -> tuple[Flat | None, ModelSource
       InputError: something else was trained too, or the connector has adapters of its own besides.
     """
     own, below = source.read_beside_adapters(), source.base
+    assert below is not None  # it has adapters
     if lost := [path for path in own if not _is_connector(path)]:
         raise InputError(
             f"{name}: beside adapters, {len(lost)} parameters such as {', '.join(lost[:2])} were trained, and format "
@@ -95,7 +96,9 @@ def _connector(source: ModelSource, name: str) -> tuple[Flat | None, ModelSource
             f"{name}: the connector was trained as a whole and has adapters besides, and peft knows a module as one of "
             "the two; take format hf, which holds everything, merged"
         )
-    while not adapted and (before := below.trained_beside_adapters()) and all(map(_is_connector, before)):
+    while not adapted and below.base and (before := below.trained_beside_adapters()):
+        if not all(map(_is_connector, before)):
+            break
         own, below = below.read_beside_adapters() | own, below.base
     if not own:
         return None, below

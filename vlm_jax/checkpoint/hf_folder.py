@@ -12,17 +12,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from vlm_jax.checkpoint import description, parts, safetensors_file, tied_head, weight_files
+from vlm_jax.checkpoint import description, safetensors_file, tied_head, weight_files
 from vlm_jax.checkpoint.files import check_target, copy_assets, written_whole
-from vlm_jax.checkpoint.names import Entry, file_name, hub_name, memory_name, name_table
+from vlm_jax.checkpoint.names import file_name, hub_name, memory_name, name_table
 from vlm_jax.checkpoint.stop_tokens import write_end_of_turn
 from vlm_jax.checkpoint.tied_head import EMBEDDING, HEAD
 from vlm_jax.checkpoint.weight_files import Described
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
+from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
-from vlm_jax.processing.processor import Pictures
+from vlm_jax.models.weight_names import WeightName
+from vlm_jax.processing.image_processors import ImageProcessor
 
 SHARD_BYTES = 5 * 10**9
 Readable = jax.Array | np.ndarray | Deferred
@@ -135,7 +137,7 @@ def write_folder(
     parameters: Mapping[str, Readable],
     assets: Path,
     *,
-    images: Pictures | None = None,
+    images: ImageProcessor | None = None,
     trained: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
@@ -144,29 +146,27 @@ def write_folder(
     Args:
       parameters: of those that are deferred, one layer is read at a time.
       assets: a folder whose small files (`ASSETS`) are carried along.
-      images: picture rules to write in place of the carried ones: the budget the model was trained with.
+      images: the image processor to write in place of the carried ones: the budget the model was trained with.
       trained: whether the model learned to end its turns as the chat template does; it is made to stop there.
 
     Raises:
       InputError: the target exists and is not empty.
     """
     check_target(target)
-    reasons = []
-    if config.assembled:
-        reasons = parts.not_in_llava(config, images or description.read_pictures(assets, config))
-    if reasons:
+    prepared = images or description.read_image_processor(assets, config)
+    if reasons := families.of(config).not_in_hub_format(config, prepared):
         raise InputError([f"{target}: {reason}; take format orbax, or pth for the weights alone" for reason in reasons])
     with written_whole(target) as folder:
         copy_assets(assets, folder)
         description.name_dtype(folder / "config.json", {parameters[entry.path].dtype for entry in name_table(config)})
         tied_head.named_in(folder / "config.json", config.decoder.tied)
-        description.write_pictures(folder, images, config)
+        description.write_image_processor(folder, images, config)
         if trained:
             write_end_of_turn(folder, description.read_processor(folder, config))
         _write_weights(folder, config, parameters, shard_bytes)
 
 
-def _mismatches(where: str, config: VLMConfig, table: list[Entry], stored: Described) -> list[str]:
+def _mismatches(where: str, config: VLMConfig, table: list[WeightName], stored: Described) -> list[str]:
     """What is wrong with tensors of these (shape, dtype as safetensors names it), by the hub's names."""
     abstract = abstract_parameters(config)
     faults, wanted = [], set()
@@ -202,7 +202,7 @@ def _mismatches(where: str, config: VLMConfig, table: list[Entry], stored: Descr
 def _joined(config: VLMConfig, tensors: Mapping[str, np.ndarray]) -> dict[str, Deferred]:
     """Parameters that are put together from the tensors of their layers, by hub names, as they are read."""
 
-    def of(entry: Entry) -> Deferred:
+    def of(entry: WeightName) -> Deferred:
         held = [tensors[name] for name in entry.tensors()]
 
         def read(layer: int | None, within: tuple[slice, ...]) -> np.ndarray:
@@ -214,14 +214,14 @@ def _joined(config: VLMConfig, tensors: Mapping[str, np.ndarray]) -> dict[str, D
     return {entry.path: of(entry) for entry in name_table(config)}
 
 
-def _tensor(parameters: Mapping[str, Readable], entry: Entry, index: int | None) -> np.ndarray:
+def _tensor(parameters: Mapping[str, Readable], entry: WeightName, index: int | None) -> np.ndarray:
     """One tensor of a parameter: all of it, or a layer's."""
     array = parameters[entry.path]
     return entry.transform.write(np.asarray(array if index is None else array[index]))
 
 
 def _write_weights(folder: Path, config: VLMConfig, parameters: Mapping[str, Readable], shard_bytes: int) -> None:
-    shards: list[list[tuple[str, Entry, int | None]]] = [[]]
+    shards: list[list[tuple[str, WeightName, int | None]]] = [[]]
     sizes = [0]
     for entry in name_table(config):
         array = parameters[entry.path]

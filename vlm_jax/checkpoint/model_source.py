@@ -7,43 +7,40 @@ and a missing one is named.
 import dataclasses
 import functools
 import hashlib
-import json
 import math
 import re
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any
 
 import jax
-import numpy as np
 
 from vlm_jax import locations
 from vlm_jax.adapters import lora as adapters
 from vlm_jax.adapters.lora import Lora
 from vlm_jax.checkpoint import (
     description,
-    digests,
     hf_folder,
     own_text,
     peft_folder,
     pth,
     run_folder,
     tied_head,
-    weight_files,
+    weight_digests,
 )
+from vlm_jax.checkpoint.checkpoints import PARAMETERS
 from vlm_jax.checkpoint.files import read_json
 from vlm_jax.checkpoint.names import hub_name
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.deferred import Deferred, deferred
 from vlm_jax.errors import InputError
+from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
-from vlm_jax.processing.processor import Pictures
+from vlm_jax.processing.image_processors import ImageProcessor
 
 ADAPTER = "adapter"
 """In a checkpoint's settings: which base it belongs to, and what its adapters are, if it has any."""
-_SPOT = 4096  # bytes of each tensor, at its beginning and in its middle, that a digest looks at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +50,7 @@ class ModelSource:
     Attributes:
       name: as it was given.
       assets: the folder of its small files, on this machine.
-      images: picture rules it was trained with, None for those of `assets`.
+      images: the image processor it was trained with, None for those of `assets`.
       base: where the weights that are not in this place are; None where all are.
       lora: the kind of its adapters, if it has any.
       expected: of a base, the digests of its tensors when the run that names it began (`tensor_digests`).
@@ -62,7 +59,7 @@ class ModelSource:
     name: str
     assets: Path
     config: VLMConfig
-    images: Pictures | None
+    images: ImageProcessor | None
     folder: PurePath
     base: "ModelSource | None" = None
     lora: Lora | None = None
@@ -162,11 +159,11 @@ class ModelSource:
         held = hashlib.sha256(b"" if self.base is None else self.base.digest().encode())
         if run_folder.is_run_folder(self.folder):
             with run_folder.newest(self.folder) as (checkpoints, step):
-                saved = checkpoints.path / str(step) / run_folder.PARAMETERS
+                saved = checkpoints.path / str(step) / PARAMETERS
             for name, size in locations.sizes_below(saved).items():  # Orbax names every save's files anew
                 held.update(f"{name} {size}".encode())
         else:
-            for name, size, spots in _spots(self.folder):
+            for name, size, spots in weight_digests.spots_of(self.folder):
                 held.update(f"{name} {size}".encode())
                 for spot in spots:
                     held.update(spot)
@@ -176,13 +173,13 @@ class ModelSource:
         """Of every tensor of a folder of weights, in the order of their names; a run's checkpoints have their own."""
         if run_folder.is_run_folder(self.folder) or self.base is not None:
             return None
-        return "".join(f"{digest:08x}" for _, digest in sorted(_tensor_digests(self.folder).items()))
+        return "".join(f"{digest:08x}" for _, digest in sorted(weight_digests.of_tensors(self.folder).items()))
 
     def _check_tensors(self) -> None:
         """Raises InputError where a base is no longer, to the bit, what it was when the run that names it began."""
         if self.expected is None:
             return
-        found = sorted(_tensor_digests(self.folder).items())
+        found = sorted(weight_digests.of_tensors(self.folder).items())
         before = [int(self.expected[at : at + 8], 16) for at in range(0, len(self.expected), 8)]
         changed = [name for (name, digest), held in zip(found, before, strict=False) if digest != held]
         if changed or len(found) != len(before):
@@ -254,7 +251,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
     if peft_folder.is_peft_folder(folder):
         settings = peft_folder.read_settings(folder)
         below = _base(path_or_id, base or settings.base)
-        config, images = _own_pictures(folder, below)
+        config, images = _own_images(folder, below)
         assets = own_text.assets_with(folder, below.assets)
         return ModelSource(path_or_id, assets, config, images, folder, below, settings.lora)
     config = description.read_config(folder)
@@ -308,7 +305,7 @@ def _of_state_dict(name: str, file: Path, base: str | None) -> ModelSource:
                 f"{name}: holds adapters alone, and {file.parent / peft_folder.SETTINGS} says that "
                 f"{', '.join(settings.modules_to_save)} was trained beside them; give the folder"
             )
-    config, images = _own_pictures(file.parent, below)
+    config, images = _own_images(file.parent, below)
     found = tied_head.of_tensors({hub_name(key): tensor for key, tensor in tensors.items()}, config)
     assets = own_text.assets_with(file.parent, below.assets)
     if found != config:
@@ -316,17 +313,18 @@ def _of_state_dict(name: str, file: Path, base: str | None) -> ModelSource:
     return ModelSource(name, assets, found, images, file, below, lora)
 
 
-def _own_pictures(folder: Path, below: ModelSource) -> tuple[VLMConfig, Pictures | None]:
-    """Shapes and picture rules of weights that lie in a folder apart from their base: its rules, where it has some.
+def _own_images(folder: Path, below: ModelSource) -> tuple[VLMConfig, ImageProcessor | None]:
+    """Shapes and image settings of weights that lie in a folder apart from their base: its rules, where it has some.
 
     Trainers write the image processor they used beside what they trained. That of an assembled model's encoder tells
-    nothing of how its pictures are laid out, which is the assembly's.
+    nothing of how its images are laid out, which is the assembly's.
     """
     processor = folder / "processor_config.json"
     described = processor.is_file() and read_json(processor).get("image_processor") is not None
-    if below.config.assembled or not (described or (folder / "preprocessor_config.json").is_file()):
+    described = described or (folder / "preprocessor_config.json").is_file()
+    if not described or not families.of(below.config).processor_beside_adapters:
         return below.config, below.images
-    images, vision = description.read_pictures(folder, below.config), below.config.vision
+    images, vision = description.read_image_processor(folder, below.config), below.config.vision
     if (images.patch_size, images.merge_size) != (vision.patch_size, vision.merge_size):
         raise InputError(
             f"{folder}: the image processor has patch and merge size {(images.patch_size, images.merge_size)}, the "
@@ -362,40 +360,3 @@ def adapter_settings(source: ModelSource, lora: Lora | None, run: PurePath) -> d
     held = None if lora is None else dataclasses.asdict(lora.without_dropout())
     known = {"base": where, "digest": source.digest(), "tensors": source.expected or source.tensor_digests()}
     return {ADAPTER: {**known, "lora": held}}
-
-
-def _tensor_digests(place: Path) -> dict[str, int]:
-    """{tensor: CRC-32 of its bytes} of a folder of weights or a state dict, however they are divided into files."""
-    if place.is_file():
-        return digests.of_arrays(pth.read(place))
-    found = {}
-    for path in weight_files.weight_files(place)[0]:
-        found |= digests.of_arrays(weight_files.mapped(path))
-    return found
-
-
-def _spots(place: Path) -> Iterator[tuple[str, int, list[bytes]]]:
-    """Of each tensor in a folder of safetensors or a state dict: its name, its size in bytes, and some of them."""
-    if place.is_file():
-        for name, tensor in pth.read(place).items():
-            flat = tensor.reshape(-1).view(np.uint8)
-            starts = (0, len(flat) // 2)
-            yield name, len(flat), [flat[start : start + _SPOT].tobytes() for start in starts]
-        return
-    # In the order of the index or of the parts, wherever they lie.
-    for path in weight_files.weight_files(place)[0]:
-        if pth.is_state_dict(path):
-            yield from _spots(path)
-            continue
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-            for name, tensor in sorted(header.items()):
-                if name == "__metadata__":
-                    continue
-                start, end = tensor["data_offsets"]
-                spots = []
-                for at in (start, (start + end) // 2):
-                    file.seek(8 + length + at)
-                    spots.append(file.read(min(_SPOT, end - at)))
-                yield f"{name} {tensor['dtype']} {tensor['shape']}", end - start, spots

@@ -1,6 +1,6 @@
 """The folder of an assembled model, which points at the folders of its encoder and its decoder.
 
-    config.json, tokenizer, chat template, picture rules     as LLaVA's folders have them
+    config.json, tokenizer, chat template, image processor   as LLaVA's folders have them
     connector.safetensors                                    what neither part brings
     parts.json                                               where the encoder and the decoder lie
 
@@ -16,8 +16,6 @@ from vlm_jax.checkpoint.files import read_json
 from vlm_jax.checkpoint.names import hub_name
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError
-from vlm_jax.models.config import VLMConfig
-from vlm_jax.processing.views import ViewSettings
 
 PARTS, CONNECTOR = "parts.json", "connector.safetensors"
 # Of an encoder's checkpoint: the text model beside it, heads for other tasks, and what is worked out anew.
@@ -50,18 +48,3 @@ def encoder_name(name: str) -> str | None:
     """The table's name of a tensor of an encoder's own checkpoint, None for what is no part of the tower."""
     name = name.removeprefix("vit.").removeprefix("vision_model.")
     return None if _NOT_THE_TOWER.match(name) else hub_name(f"vision_tower.{name}")
-
-
-def not_in_llava(config: VLMConfig, images: ViewSettings) -> list[str]:
-    """Why LLaVA's format cannot hold a model."""
-    reasons = []
-    if config.connector != "mlp":
-        reasons.append(f"the format of LLaVA has no {config.connector} connector, only two layers with GELU between")
-    if images.mode == "letterbox" and images.background != images.mean_colour:
-        reasons.append(
-            f"pictures are letter-boxed on {images.background}, and transformers' LLaVA pads with the encoder's mean "
-            f"colour {images.mean_colour} alone"
-        )
-    if config.newline != (images.mode == "anyres"):
-        reasons.append("row separators and tiles belong together in LLaVA-NeXT")
-    return reasons

@@ -18,17 +18,17 @@ from vlm_jax.adapters.lora import Lora
 from vlm_jax.checkpoint import beside_adapters, peft_targets, pth, weight_files
 from vlm_jax.checkpoint.beside_adapters import CONNECTOR
 from vlm_jax.checkpoint.files import check_target, write_json, written_whole
-from vlm_jax.checkpoint.names import Entry, hub_name, memory_name, name_table
+from vlm_jax.checkpoint.names import hub_name, memory_name, name_table
 from vlm_jax.checkpoint.peft_settings import MERGE, SETTINGS, read_settings
 from vlm_jax.checkpoint.peft_targets import Targets
 from vlm_jax.errors import InputError, gathered
+from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
+from vlm_jax.models.weight_names import WeightName
 
 WEIGHTS = beside_adapters.ADAPTERS[0]
 _PREFIX = "base_model.model."
-_MERGER = "visual.merger"
-"""The connector of a Qwen-VL: the end of its module's name in every version of transformers."""
 _PARTS = {"a": "lora_A", "b": "lora_B"}
 
 
@@ -67,14 +67,15 @@ def write(
     if not tensors:
         raise InputError(f"{target}: nothing to write: the model has no adapters")
     with written_whole(target) as folder:
-        settings = {**_settings(lora, modules), "base_model_name_or_path": base}
-        if connector and not config.assembled:
-            settings["modules_to_save"] = [_MERGER]
-            tensors |= _merger_tensors(config, connector)
+        settings = {**_settings(config, lora, modules), "base_model_name_or_path": base}
+        module = families.of(config).connector_module
+        if connector and module:
+            settings["modules_to_save"] = [module]
+            tensors |= _module_tensors(config, connector)
         write_json(folder / SETTINGS, settings)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)
-        if connector and config.assembled:
+        if connector and not module:
             pth.write(folder / CONNECTOR, _connector_tensors(config, connector))
 
 
@@ -83,8 +84,8 @@ def read_connector(path: Path, config: VLMConfig) -> Flat:
     return beside_adapters.connector_of(pth.read(path), config, where=str(path))
 
 
-def _merger_tensors(config: VLMConfig, connector: Flat) -> dict[str, np.ndarray]:
-    """The connector of a Qwen-VL as peft saves a module of `modules_to_save`, float32."""
+def _module_tensors(config: VLMConfig, connector: Flat) -> dict[str, np.ndarray]:
+    """The connector as peft saves a module of `modules_to_save`, float32."""
     entries = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
     arrays = {entry.name: entry.transform.write(np.asarray(connector[entry.path], np.float32)) for entry in entries}
     return {_PREFIX + memory_name(name): np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -100,8 +101,8 @@ def _connector_tensors(config: VLMConfig, connector: Flat) -> Iterator[tuple[str
             yield f"{place}{kind}", np.ascontiguousarray(entry.transform.write(np.asarray(connector[entry.path])))
 
 
-def _settings(lora: Lora, modules: list[str]) -> dict[str, Any]:
-    elsewhere = r"(visual|vision_tower|multi_modal_projector)"
+def _settings(config: VLMConfig, lora: Lora, modules: list[str]) -> dict[str, Any]:
+    elsewhere = f"({'|'.join(families.of(config).modules)})"
     decoder_only = not any(re.search(rf"\.{elsewhere}\.", module) for module in modules)
     settings = {
         "peft_type": "LORA",
@@ -205,7 +206,7 @@ def from_tensors(
 ) -> tuple[Lora, Flat]:
     """As `read`, from tensors by their names in a PEFT state dict; all that the targets cover must be there."""
     shapes = abstract_parameters(config)
-    wanted: dict[str, tuple[Entry, int | None]] = {}
+    wanted: dict[str, tuple[WeightName, int | None]] = {}
     for entry in _kernels(config):
         for index, tensor in enumerate(entry.tensors()):
             wanted[tensor.removesuffix(".weight")] = (entry, None if entry.layers is None else index)
@@ -284,5 +285,5 @@ def _other(key: str) -> str:
     return key[:-1] + ("b" if key.endswith("/a") else "a")
 
 
-def _kernels(config: VLMConfig) -> list[Entry]:
+def _kernels(config: VLMConfig) -> list[WeightName]:
     return [entry for entry in name_table(config) if entry.path.endswith("/kernel") and "patch_embed" not in entry.path]

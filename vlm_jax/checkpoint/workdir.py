@@ -15,13 +15,16 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from vlm_jax import locations
+from vlm_jax import locations, output_folder
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.files import alone, check_free
+from vlm_jax.checkpoint.parts import PARTS
 from vlm_jax.errors import InputError
 
 EVERY = 60.0
 """Seconds between two times that what has changed is sent to a store."""
+MODEL = "model"
+"""Below the run's folder: the model it assembled."""
 WRITER = ".writer"
 """Names the run that writes to a folder in a store."""
 
@@ -168,6 +171,20 @@ class StoreWorkdir(Workdir):
     def _end(self, ended: threading.Event, sender: threading.Thread) -> None:
         ended.set()
         sender.join()
+
+
+def check_usable(name: str) -> None:
+    """A run may use a new or empty folder, or one it made: never somebody's model or other files.
+
+    Raises:
+      InputError: another folder, or a store that does not let this account in.
+    """
+    if not name:
+        raise InputError("--workdir is empty; name the folder of the run")
+    workdir = locations.folder(name)
+    locations.check_bucket(workdir)
+    begun = (f"{MODEL}/{PARTS}",)  # a start that reached no checkpoint
+    output_folder.check(workdir, f"--workdir={name}", owner="a run's", marks=("assets",), alone=begun)
 
 
 def open_workdir(name: str) -> Workdir:

@@ -1,7 +1,7 @@
-"""Whether answers come from the pictures: the same questions with other pictures, with blank ones, or never looking.
+"""Whether answers come from the images: the same questions with other images, with blank ones, or never looking.
 
-A model that has learned the questions instead of the pictures keeps its score when pictures are swapped or blanked;
-`metrics.majority` says how much can be had without any picture.
+A model that has learned the questions instead of the images keeps its score when images are swapped or blanked;
+`metrics.majority` says how much can be had without any image.
 """
 
 import dataclasses
@@ -17,17 +17,17 @@ from vlm_jax.processing.images import with_image
 
 
 def images_of(question: Question) -> list:
-    """The pictures of a question in the order they are shown."""
+    """The images of a question in the order they are shown."""
     return [image_source(part) for part in image_parts(question.messages)]
 
 
 def swapped(questions: Sequence[Question], *, seed: int = 0) -> list[Question]:
-    """Each question with the pictures of one about another subject, drawn at random.
+    """Each question with the images of one about another subject, drawn at random.
 
-    The subject is the part of the `fact_id` before the slash; where there is none, every other picture will do.
+    The subject is the part of the `fact_id` before the slash; where there is none, every other image will do.
 
     Raises:
-      InputError: a question whose subject is the only one with as many pictures.
+      InputError: a question whose subject is the only one with as many images.
     """
     rng = np.random.default_rng(seed)
     subjects = [question.groups.get("fact_id", question.id).split("/")[0] for question in questions]
@@ -44,7 +44,7 @@ def swapped(questions: Sequence[Question], *, seed: int = 0) -> list[Question]:
                 break
         else:
             if own:
-                faults.append(f"question {question.id!r}: no other subject has {len(own)} picture(s) to swap with")
+                faults.append(f"question {question.id!r}: no other subject has {len(own)} image(s) to swap with")
             else:
                 result.append(question)
     if faults:
@@ -53,9 +53,9 @@ def swapped(questions: Sequence[Question], *, seed: int = 0) -> list[Question]:
 
 
 def blank(questions: Sequence[Question]) -> list[Question]:
-    """Each question with grey pictures of the same sizes; a picture that cannot be opened is left as it is."""
+    """Each question with grey images of the same sizes; an image that cannot be opened is left as it is."""
 
-    by_size: dict[tuple[int, int], PIL.Image.Image] = {}  # shared: many questions have pictures of few sizes
+    by_size: dict[tuple[int, int], PIL.Image.Image] = {}  # shared: many questions have images of few sizes
 
     def grey(image):
         try:
@@ -72,7 +72,7 @@ CONTROLS: dict[str, Callable[[Sequence[Question]], list[Question]]] = {
     "swapped": swapped,
     "blank": blank,
 }
-"""What the pictures of an evaluation may be."""
+"""What the images of an evaluation may be."""
 
 
 def _with(question: Question, images: Sequence) -> Question:

@@ -1,6 +1,6 @@
 """Reports of an evaluation: `report.json` for programs, a table for the terminal, `report.html` for people.
 
-The page is one file, pictures included, and needs no network. A baseline (predictions of the same questions by another
+The page is one file, images included, and needs no network. A baseline (predictions of the same questions by another
 model, before training, say) stands beside: what was learned, what was lost.
 """
 
@@ -18,7 +18,7 @@ from vlm_jax.processing.images import Source, open_image
 _KIND = ("task", "language")
 """Groups that a question's text alone gives away."""
 SHOWN = 60
-"""Questions shown with their pictures: a page of all would not open on a phone."""
+"""Questions shown with their images: a page of all would not open on a phone."""
 THUMBNAIL = 240
 
 
@@ -62,14 +62,14 @@ def table(summary: Mapping[str, Any]) -> str:
 def page(
     predictions: Sequence[Prediction],
     summary: Mapping[str, Any],
-    pictures: Callable[[str], list[Source]],
+    images: Callable[[str], list[Source]],
     *,
     title: str,
     baseline: Mapping[str, Prediction] | None = None,
 ) -> str:
-    """`report.html`: the figures, then questions with their pictures, flipped and wrong ones first.
+    """`report.html`: the figures, then questions with their images, flipped and wrong ones first.
 
-    `pictures` gives the pictures of a question's id. Everything from records and models is escaped.
+    `images` gives the images of a question's id. Everything from records and models is escaped.
     """
     before = baseline or {}
 
@@ -87,7 +87,7 @@ def page(
         by_kind.setdefault(kind(one), []).append(one)
     share = max(1, SHOWN // max(1, len(by_kind)))
     cards = "".join(
-        _card(one, name, pictures, before.get(one.id))
+        _card(one, name, images, before.get(one.id))
         for (_, name), members in sorted(by_kind.items(), key=lambda item: item[0])
         for one in _spread(members, share)
     )
@@ -161,12 +161,12 @@ def _figures(summary: Mapping[str, Any]) -> str:
     return f"<div class=figures><table><tr><th>{head}<th>95 % interval<th>n<th>blind{body}</table></div>"
 
 
-def _card(one: Prediction, kind: str, pictures: Callable[[str], list[Source]], before: Prediction | None) -> str:
+def _card(one: Prediction, kind: str, images: Callable[[str], list[Source]], before: Prediction | None) -> str:
     said = [("answer", " / ".join(one.answers)), ("said", one.fault or one.prediction)]
     if before is not None:
         said.insert(1, ("said before", before.prediction))
     lines = "".join(f"<dt>{name}<dd>{html.escape(text) or '—'}" for name, text in said)
-    shown = "".join(_thumbnail(picture) for picture in pictures(one.id))
+    shown = "".join(_thumbnail(image) for image in images(one.id))
     return (
         f'<article class="{kind.replace(" ", "-")}"><span class=kind>{kind}</span>{shown}'
         f"<strong>{html.escape(one.question)}</strong><dl>{lines}</dl></article>"
@@ -175,10 +175,10 @@ def _card(one: Prediction, kind: str, pictures: Callable[[str], list[Source]], b
 
 def _thumbnail(source: Source) -> str:
     try:
-        picture = open_image(source)
+        image = open_image(source)
     except InputError as error:
         return f"<p>{html.escape(error.faults[0])}</p>"
-    picture.thumbnail((THUMBNAIL * 2, THUMBNAIL * 2))  # twice: sharp on dense screens
+    image.thumbnail((THUMBNAIL * 2, THUMBNAIL * 2))  # twice: sharp on dense screens
     held = io.BytesIO()
-    picture.save(held, "JPEG", quality=80)
+    image.save(held, "JPEG", quality=80)
     return f'<img loading=lazy alt="" src="data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}">'

@@ -49,11 +49,11 @@ class Prediction:
     metric: str
     groups: dict[str, str]
     fault: str | None = None
-    """Why there is no answer (an unreadable picture, say); such questions count as wrong."""
+    """Why there is no answer (an unreadable image, say); such questions count as wrong."""
     words: str | None = None
     """Digest of all turns that were shown (`QuestionDigests`); None of answers from before it was written down."""
-    pictures: str | None = None
-    """Digest of the pictures that were shown, in order."""
+    images: str | None = None
+    """Digest of the images that were shown, in order."""
 
 
 Answer = Callable[[list[list[dict[str, Any]]]], list[str]]
@@ -70,7 +70,7 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yields a prediction for every question, in order; those that `path` already holds are not asked again.
 
-    An answer that was given to other pictures or another conversation under the same id is asked for again, and `note`
+    An answer that was given to other images or another conversation under the same id is asked for again, and `note`
     is called with one line on how many there are. Answers from before digests were written down are known by id and
     last turn alone.
 
@@ -91,7 +91,7 @@ def predict(
     held = {id: one for id, one in answered.items() if answers_this(one, asked[id], digests)}
     if differing := len(answered) - len(held):
         were = "1 answer was" if differing == 1 else f"{differing:,} answers were"
-        note(f"{path}: {were} given to other pictures or another conversation; asked again")
+        note(f"{path}: {were} given to other images or another conversation; asked again")
     with path.open("ab") as file:
 
         def write(one: Prediction) -> None:
@@ -117,15 +117,15 @@ def answers_this(one: Prediction, question: Question, digests: QuestionDigests, 
     """
     if one.words is None:
         return one.question == question.text
-    words, pictures = digests(question.messages)
-    return one.words == words and (words_alone or one.pictures == pictures)
+    words, images = digests(question.messages)
+    return one.words == words and (words_alone or one.images == images)
 
 
 def _prediction(question: Question, said: str, fault: str | None, metric: str, digests: QuestionDigests) -> Prediction:
     value = 0.0 if fault else score(metric, said, question.answers)
-    words, pictures = digests(question.messages)
+    words, images = digests(question.messages)
     return Prediction(
-        question.id, question.text, said, question.answers, value, metric, question.groups, fault, words, pictures
+        question.id, question.text, said, question.answers, value, metric, question.groups, fault, words, images
     )
 
 

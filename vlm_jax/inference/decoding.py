@@ -54,7 +54,7 @@ class Decoding(NamedTuple):
     """Tokens of each conversation, where repetition is penalised."""
 
 
-class Decoder:
+class DecodeLoop:
     """Compiled programs of one model; parameters are arguments, so none is copied."""
 
     def __init__(self, config: VLMConfig, stop_tokens: tuple[int, ...], *, dtype, attach: Sequence[Callable] = ()):
@@ -111,10 +111,8 @@ class Decoder:
           room: tokens an answer may have.
         """
         model = self._model(parameters)
-        x = model.embed(batch, dtype=self.dtype, implementation=self.attention)
-        hidden, cache = model.decoder(
-            x, batch["positions"], batch["segment_ids"], implementation=self.attention, keep_kv=True
-        )
+        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
+        hidden, cache = model.decoder(x, positions, batch.segment_ids, implementation=self.attention, keep_kv=True)
         row, start, lengths = places
         longest = x.shape[1]
         offset = jnp.arange(longest)
@@ -129,12 +127,12 @@ class Decoder:
         cache = tuple(by_conversation(part) for part in cache)
         if self.one_by_one:
             cache = tuple((cache[0][index], cache[1][index]) for index in range(self.config.decoder.layers))
-        positions = jnp.moveaxis(batch["positions"], 1, 2)[row[:, None], at]  # [b, t, 3]
+        positions = jnp.moveaxis(positions, 1, 2)[row[:, None], at]  # [b, t, 3]
         position = jnp.max(jnp.where(inside[..., None], positions, -1), axis=(1, 2)) + 1
         last = hidden[row, jnp.maximum(start + lengths - 1, 0)]
         seen = None
         if mode.penalised:
-            tokens = batch["tokens"][row[:, None], at]
+            tokens = batch.tokens[row[:, None], at]
             seen = self._seen(jnp.where(inside, tokens, self.config.decoder.vocab))
         return self._begun(model, cache, lengths, position, last, seen, numbers, keys, room, mode)
 
@@ -159,10 +157,10 @@ class Decoder:
           tokens: of the whole conversation, filled up with numbers outside the vocabulary.
         """
         model = self._model(parameters)
-        x = model.embed(batch, dtype=self.dtype, implementation=self.attention)
-        hidden, cache = model.decoder.extend(x, batch["positions"], cache, lengths, self._layers(model, layers))
+        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
+        hidden, cache = model.decoder.extend(x, positions, cache, lengths, self._layers(model, layers))
         inside = jnp.arange(x.shape[1]) < count
-        position = jnp.max(jnp.where(inside, batch["positions"], -1), axis=(1, 2)) + 1
+        position = jnp.max(jnp.where(inside, positions, -1), axis=(1, 2)) + 1
         seen = self._seen(tokens) if mode.penalised else None
         last = hidden[:, count - 1]
         return self._begun(model, cache, lengths + count, position, last, seen, numbers, keys, room, mode)

@@ -21,14 +21,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vlm_jax.errors import InputError
-from vlm_jax.inference.decoding import Decoder, Decoding, Places, bucket
+from vlm_jax.inference.decoding import DecodeLoop, Decoding, Places, bucket
 from vlm_jax.inference.prompt_rows import packed
 from vlm_jax.inference.sampling import NO_TOKEN, Sampling
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.chat import Message
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import Example, Picture
+from vlm_jax.processing.rows import Batch, Example, PatchedImage
 
 MAX_BATCH = 16
 """Conversations answered at one time."""
@@ -39,11 +39,11 @@ KEPT = 4
 
 
 @dataclasses.dataclass
-class _Kept:
+class _Prefix:
     """A conversation in a cache."""
 
     tokens: Int[np.ndarray, " n"]
-    pictures: tuple[bytes, ...]
+    images: tuple[bytes, ...]
     state: Decoding
 
     @property
@@ -72,10 +72,10 @@ class LoadedModel:
         """
         self.config, self.processor, self.stop_tokens = config, copy.copy(processor), stop_tokens
         self.context = self.processor.most_tokens = context
-        self.pictures_encoded = 0
-        """Pictures that went through the vision tower so far."""
-        self._decoder = Decoder(config, stop_tokens, dtype=dtype, attach=attach)
-        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+        self.images_encoded = 0
+        """Images that went through the vision tower so far."""
+        self._decoder = DecodeLoop(config, stop_tokens, dtype=dtype, attach=attach)
+        self._kept: OrderedDict[int, _Prefix] = OrderedDict()
         self.parameters = parameters
 
     @property
@@ -107,7 +107,7 @@ class LoadedModel:
         return digest.hexdigest()[:16]
 
     def encode(self, messages: Sequence[Message]) -> Example:
-        """The processed conversation: `.input_ids`, positions, pictures. No generation prompt is added."""
+        """The processed conversation: `.input_ids`, positions, images. No generation prompt is added."""
         return self.processor.encode(messages)
 
     def logits(self, messages: Sequence[Message]) -> Float[np.ndarray, "tokens vocab"]:
@@ -127,13 +127,13 @@ class LoadedModel:
     ) -> str | list[str]:
         """The answer to a conversation, or the answers to a list of them; greedy at temperature 0.
 
-        A conversation that goes on where an earlier one ended is read from there: its pictures are not looked at again.
+        A conversation that goes on where an earlier one ended is read from there: its images are not looked at again.
 
         Args:
           sampling: top_k, top_p, repetition_penalty, as in `vlm_jax.inference.sampling.Sampling`.
 
         Raises:
-          InputError: no conversation, an unreadable picture, or a setting that cannot be.
+          InputError: no conversation, an unreadable image, or a setting that cannot be.
         """
         single = bool(messages) and isinstance(messages[0], dict)
         tokens = self.generate_tokens([messages] if single else messages, max_new_tokens, temperature, seed, **sampling)
@@ -201,8 +201,8 @@ class LoadedModel:
     def _turn(self, example: Example, limit: int, how: Sampling, tokens_a_call: int) -> Iterator[Decoding]:
         """Answers one conversation, from where it was kept if it was; keeps it."""
         ids, keys = example.input_ids, self._keys(how.seed, [0])
-        pictures = tuple(_digest(picture) for picture in example.pictures)
-        shared, entry = self._longest_kept(example, pictures)
+        images = tuple(_digest(image) for image in example.images)
+        shared, entry = self._longest_kept(example, images)
         capacity, begin = bucket(len(ids) + limit), {"room": bucket(limit), "mode": how.mode}
         if entry is None:
             batch, places = self._packed([example], 1)
@@ -221,13 +221,13 @@ class LoadedModel:
                     lambda part: jnp.pad(part, [(0, 0)] * (part.ndim - 2) + [(0, more), (0, 0)]), cache
                 )
             before = int((ids[:shared] == example.image_token).sum())
-            known = sum(np.cumsum([len(picture.layout.slot_of_token) for picture in example.pictures]) <= before)
+            known = sum(np.cumsum([len(image.layout.slot_of_token) for image in example.images]) <= before)
             rest = dataclasses.replace(
                 example,
                 input_ids=ids[shared:],
                 positions=example.positions[:, shared:],
                 weights=example.weights[shared:],
-                pictures=example.pictures[known:],
+                images=example.images[known:],
             )
             batch, _ = self._packed([rest], 1, smallest=16)
             whole = np.full((1, bucket(len(ids))), self.config.decoder.vocab, np.int32)
@@ -252,11 +252,11 @@ class LoadedModel:
             # A call that is interrupted has taken the state it was given: there is nothing to keep.
             if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
                 told = np.concatenate([ids, np.asarray(state.answer)[0]])[: int(np.asarray(state.lengths)[0])]
-                self._kept[id(state)] = _Kept(told, pictures, state)
+                self._kept[id(state)] = _Prefix(told, images, state)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
 
-    def _longest_kept(self, example: Example, pictures: tuple[bytes, ...]) -> tuple[int, int | None]:
+    def _longest_kept(self, example: Example, images: tuple[bytes, ...]) -> tuple[int, int | None]:
         """How many tokens of a conversation are in a cache, and in which; None where too few are."""
         best, entry = 0, None
         spans = _spans(example)
@@ -265,8 +265,8 @@ class LoadedModel:
             differ = np.flatnonzero(kept.tokens[:most] != example.input_ids[:most])
             shared = int(differ[0]) if len(differ) else most
             for number, (start, stop) in enumerate(spans):
-                same = number < len(kept.pictures) and kept.pictures[number] == pictures[number]
-                # A picture is known whole or not at all.
+                same = number < len(kept.images) and kept.images[number] == images[number]
+                # An image is known whole or not at all.
                 if start < shared and not (same and stop <= shared):
                     shared = start
             if shared > best:
@@ -295,14 +295,12 @@ class LoadedModel:
             raise InputError(
                 f"the prompt takes {least}{len(example.input_ids):,} tokens and the answer up to {max_new_tokens:,}; "
                 f"the model reads {self.context:,} at most (max_position_embeddings of config.json): give fewer or "
-                "smaller pictures (visual_tokens), less text, or lower max_new_tokens"
+                "smaller images (visual_tokens), less text, or lower max_new_tokens"
             )
         return example
 
-    def _packed(
-        self, examples: Sequence[Example], conversations: int, *, smallest: int = 64
-    ) -> tuple[dict[str, np.ndarray], Places]:
-        self.pictures_encoded += sum(len(example.pictures) for example in examples)
+    def _packed(self, examples: Sequence[Example], conversations: int, *, smallest: int = 64) -> tuple[Batch, Places]:
+        self.images_encoded += sum(len(example.images) for example in examples)
         return packed(examples, conversations, self.config.vision, smallest=smallest)
 
     @staticmethod
@@ -338,15 +336,15 @@ def _said(state: Decoding) -> np.ndarray:
     return np.asarray(state.answer)[0, : int(state.count)]
 
 
-def _digest(picture: Picture) -> bytes:
-    return hashlib.sha256(repr(picture.grid).encode() + picture.patches.tobytes()).digest()
+def _digest(image: PatchedImage) -> bytes:
+    return hashlib.sha256(repr(image.grid).encode() + image.patches.tobytes()).digest()
 
 
 def _spans(example: Example) -> list[tuple[int, int]]:
-    """First token and end of each picture."""
+    """First token and end of each image."""
     places, spans, done = np.flatnonzero(example.input_ids == example.image_token), [], 0
-    for picture in example.pictures:
-        count = len(picture.layout.slot_of_token)
+    for image in example.images:
+        count = len(image.layout.slot_of_token)
         spans.append((int(places[done]), int(places[done]) + count))
         done += count
     return spans

@@ -4,14 +4,16 @@ Which weights those are is `vlm_jax.checkpoint.model_source`'s to find out; what
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from vlm_jax.adapters import quantised, quantised_tables
 from vlm_jax.checkpoint import description, files
-from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.checkpoint.model_source import ModelSource, open_model
 from vlm_jax.checkpoint.stop_tokens import stop_tokens
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.inference.engine import LoadedModel
@@ -35,7 +37,7 @@ def load(
     Args:
       dtype: float32 or bfloat16; auto is float32 on a CPU, bfloat16 on an accelerator.
       adapter: a PEFT folder or a run folder with adapters alone, whose base `path` is.
-      visual_tokens: the most (or (least, most)) visual tokens a picture takes; None keeps what the model was trained
+      visual_tokens: the most (or (least, most)) visual tokens an image takes; None keeps what the model was trained
         with, or what the folder's image processor says.
       quantise: nf4 or int8: linear layers are held in 4 or 8 bits. They are packed a layer at a time; what they were
         is never in memory as a whole.
@@ -70,28 +72,37 @@ def load(
         raise InputError(faults)
     if source.images is not None:
         processor.images = source.images.with_budget(visual_tokens)
-    how = {"dtype": kind, "context": _context(source.assets)}
+    make = functools.partial(LoadedModel, dtype=kind, context=_context(source.assets))
     if quantise is None:
-        return LoadedModel(source.config, source.read_merged(dtype=kind), processor, stops, **how)
+        return make(source.config, source.read_merged(dtype=kind), processor, stops)
+    parameters, attach = _quantised(source, kind, quantise, quantise_tables)
+    return make(source.config, parameters, processor, stops, attach=attach)
+
+
+def _quantised(
+    source: ModelSource, dtype: Any, quantise: str, quantise_tables: bool
+) -> tuple[Flat, list[Callable[..., Any]]]:
+    """The parameters, quantised as they are read, and what gives a model the layers that take them."""
     kernels = {f"{place}/kernel" for place in linears(abstract_model(source.config))}
 
     def pack(path: str, array) -> Flat:
         if path in kernels:
-            return quantised.packed(path, array, quantise)
+            return quantised.quantised(path, array, quantise)
         if quantise_tables and path in quantised_tables.PATHS:
-            return quantised_tables.packed(path, array)
+            return quantised_tables.quantised(path, array)
         return {path: jax.device_put(array[...])}
 
-    parameters = source.read_merged(dtype=kind, place=pack)
-    attach = [functools.partial(quantised.attach, kind=quantise)]
+    attach: list[Callable[..., Any]] = [functools.partial(quantised.attach, kind=quantise)]
     attach += [quantised_tables.attach] if quantise_tables else []
-    return LoadedModel(source.config, parameters, processor, stops, attach=attach, **how)
+    return source.read_merged(dtype=dtype, place=pack), attach
 
 
 def _context(assets: Path) -> int | None:
     """`max_position_embeddings` of config.json, of its decoder where it describes several parts."""
-    held = files.read_json(assets / "config.json")
-    text = held.get("text_config") if isinstance(held.get("text_config"), dict) else held
+    config_json = files.read_json(assets / "config.json")
+    text: dict[str, Any] = config_json
+    if isinstance(config_json.get("text_config"), dict):
+        text = config_json["text_config"]
     most = text.get("max_position_embeddings")
     if most is not None and (not isinstance(most, int) or most < 1):
         raise InputError(f"{assets / 'config.json'}: max_position_embeddings is {most!r}; wanted a number of tokens")

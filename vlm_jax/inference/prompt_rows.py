@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlm_jax.inference.decoding import Places, bucket
-from vlm_jax.models.config import EncoderConfig, VisionConfig
-from vlm_jax.processing.rows import VISUAL, Example, Size, assemble, stack
+from vlm_jax.models.config import TowerConfig
+from vlm_jax.processing.rows import Batch, Example, RowSpec, Size, assemble, stack
 
 
 def packed(
-    examples: Sequence[Example], conversations: int, vision: VisionConfig | EncoderConfig, *, smallest: int = 64
-) -> tuple[dict[str, np.ndarray], Places]:
+    examples: Sequence[Example], conversations: int, vision: TowerConfig, *, smallest: int = 64
+) -> tuple[Batch, Places]:
     """A batch in the smallest bucket that holds the longest prompt; and where each lies.
 
     Args:
@@ -33,11 +33,9 @@ def packed(
     slots = max(sum(sizes[index].patches for index in row) for row in rows)
     # Whole windows, and no fewer than 64 slots: few shapes to compile.
     capacity = Size(tokens, bucket(slots, -(-64 // vision.block_slots) * vision.block_slots, steps=8), 1)
-    shape = {"patch_values": vision.patch_values, "merge_unit": vision.merge_unit}
-    batch = stack([assemble([plain[index] for index in row], capacity, **shape) for row in rows])
-    if not slots:
-        batch = {name: array for name, array in batch.items() if name not in VISUAL}
-    return batch, Places(*places)
+    spec = RowSpec(capacity, vision.patch_dim, vision.patches_per_token)
+    batch = stack([assemble([plain[index] for index in row], spec) for row in rows])
+    return batch if slots else batch.without_images(), Places(*places)
 
 
 def _shelves(sizes: Sequence[Size], tokens: int) -> list[list[int]]:

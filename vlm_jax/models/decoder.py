@@ -1,6 +1,6 @@
-"""The Qwen2.5 decoder: grouped-query attention with biases on q, k, v and M-RoPE; pre-norm; SwiGLU.
+"""The decoder of Qwen models: grouped-query attention with M-RoPE, biases and norms as configured; pre-norm; SwiGLU.
 
-It takes embeddings and returns hidden states. Token embedding, pictures and the output head belong to `vlm`; where
+It takes embeddings and returns hidden states. Token embedding, images and the output head belong to `vlm`; where
 keys and values come from (the row itself, or a cache) is decided by the caller through `attend`.
 """
 
@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, Int
 
 from vlm_jax.models.attention import attend_cached, attention
 from vlm_jax.models.config import DecoderConfig
-from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, Stack, picked, rows_apart
+from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, constrain_rows, picked
 from vlm_jax.models.rope import mrope_angles, rotate, turn
+from vlm_jax.models.stack import Stack
 
 Cache = tuple
 """Keys (rotated) and values of what was read: (k, v), each [layers, b, kv_heads, s, head_dim], or such a pair a layer,
@@ -24,15 +25,20 @@ each [b, kv_heads, s, head_dim]."""
 class SelfAttention(nnx.Module):
     def __init__(self, config: DecoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
         self.head_dim = config.head_dim
-        kv = config.kv_heads * config.head_dim
+        queries, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
 
         def make(i, o, bias):
             return Linear(i, o, bias=bias, std=std, dtype=dtype, rngs=rngs)
 
-        self.q_proj = make(config.hidden, config.hidden, True)
-        self.k_proj = make(config.hidden, kv, True)
-        self.v_proj = make(config.hidden, kv, True)
-        self.o_proj = make(config.hidden, config.hidden, False)
+        self.q_proj = make(config.hidden, queries, config.qkv_bias)
+        self.k_proj = make(config.hidden, kv, config.qkv_bias)
+        self.v_proj = make(config.hidden, kv, config.qkv_bias)
+        self.o_proj = make(queries, config.hidden, False)
+
+        def norm():
+            return RMSNorm(config.head_dim, eps=config.norm_eps, dtype=dtype) if config.qk_norm else None
+
+        self.q_norm, self.k_norm = norm(), norm()
 
     def __call__(self, x: Float[Array, "b t d"], cos, sin, attend: Callable):
         """`attend(q, k, v) -> (mixed, y)` sees rotated heads; y is handed through (new cache entries, say)."""
@@ -41,6 +47,8 @@ class SelfAttention(nnx.Module):
             return y.reshape(*y.shape[:2], -1, self.head_dim)
 
         q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
+        if self.q_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         mixed, y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
         return self.o_proj(mixed.reshape(*x.shape[:2], -1)), y
 
@@ -55,10 +63,10 @@ class DecoderLayer(nnx.Module):
     def __call__(self, x: Float[Array, "b t d"], cos, sin, attend: Callable, at: Int[Array, "b n"] | None = None):
         """With `at`, what comes behind the attention is computed at these places of each row alone: [b, n, d]."""
         mixed, y = self.attention(self.input_norm(x), cos, sin, attend)
-        x = rows_apart(x + mixed)
+        x = constrain_rows(x + mixed)
         if at is not None:
-            x = rows_apart(picked(x, at))
-        return rows_apart(x + self.mlp(self.mlp_norm(x))), y
+            x = constrain_rows(picked(x, at))
+        return constrain_rows(x + self.mlp(self.mlp_norm(x))), y
 
 
 class Decoder(nnx.Module):
@@ -84,16 +92,21 @@ class Decoder(nnx.Module):
         unroll: bool = False,
         at: Int[Array, "b n"] | None = None,
         keep_kv: bool = False,
+        start: int = 0,
+        stop: int | None = None,
     ):
         """Whole rows, causal within each segment.
 
         Args:
-          at: places of each row whose hidden states are wanted, for all of them; layers that are written out
+          at: places of each row whose hidden states are wanted, for all of them; layers that are unrolled
             (`unroll`) spare the others the last MLP, which in a stack of few is much of the work.
 
+          start, stop: the layers that run; all unless said otherwise. Between two ranges tokens may be left out: x,
+            positions and segments then have fewer.
+
         Returns:
-          hidden [b, t, d], or [b, n, d]; with `keep_kv` also (k, v), each [layers, b, t, kv_heads, head_dim], keys
-          rotated.
+          hidden [b, t, d], or [b, n, d], normalised where the last layer has run; with `keep_kv` also (k, v), each
+          [layers, b, t, kv_heads, head_dim], keys rotated.
         """
         cos, sin = self._angles(positions, at_once=unroll)
 
@@ -107,10 +120,12 @@ class Decoder(nnx.Module):
             remat=remat,
             unroll=unroll,
             last=lambda layer, x, _, place: layer(x, cos, sin, attend_row, at),
+            start=start,
+            stop=stop,
         )
-        if at is not None and not unroll:
-            x = picked(x, at)
-        return (self.norm(x), kv) if keep_kv else self.norm(x)
+        if stop is None or stop == self.config.layers:
+            x = self.norm(picked(x, at) if at is not None and not unroll else x)
+        return (x, kv) if keep_kv else x
 
     def extend(
         self,

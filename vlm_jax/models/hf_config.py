@@ -1,16 +1,12 @@
-"""From the `config.json` of any known architecture to shapes, and back."""
+"""From the `config.json` of any known family to shapes, and back."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from vlm_jax.errors import InputError
-from vlm_jax.models import config_types
-from vlm_jax.models.config import VisionConfig, VLMConfig
-from vlm_jax.models.llava_config import LLAVA, from_llava, to_llava
-from vlm_jax.models.qwen_config import QWEN, from_qwen, to_qwen
-
-FAMILIES = {**QWEN, **LLAVA}
-"""`model_type` of a `config.json`, and what people call it."""
+from vlm_jax.models import config_types, families
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.qwen_vl.shapes import VisionConfig
 
 
 def from_hf(
@@ -24,15 +20,15 @@ def from_hf(
       InputError: another architecture, a missing key, or a setting this implementation does not compute; `where`
         names the file in the message.
     """
-    family = config.get("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
-        known = ", ".join(f"{key!r} ({name})" for key, name in FAMILIES.items())
-        raise InputError(f"{where}: model_type is {family!r}; this version reads {known}")
+    kind, known = config.get("model_type"), families.by_model_type()
+    if not isinstance(kind, str) or kind not in known:
+        named = ", ".join(f"{key!r} ({name})" for key, name in families.titles().items())
+        raise InputError(f"{where}: model_type is {kind!r}; this version reads {named}")
     if faults := config_types.faults(config):
         raise InputError([f"{where}: {fault}" for fault in faults])
-    return (from_llava if family in LLAVA else from_qwen)(config, pixel_mean, pixel_std, where)
+    return known[kind].read_config(config, pixel_mean, pixel_std, where)
 
 
 def to_hf(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
     """The `config.json` of a model made here."""
-    return to_llava(config, dtype) if config.assembled else to_qwen(config, dtype)
+    return families.of(config).write_config(config, dtype)

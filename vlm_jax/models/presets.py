@@ -3,7 +3,10 @@ and small ones for machines without an accelerator."""
 
 import dataclasses
 
-from vlm_jax.models.config import DecoderConfig, EncoderConfig, VisionConfig, VLMConfig
+from vlm_jax.models.config import DecoderConfig, VLMConfig
+from vlm_jax.models.llava import shapes
+from vlm_jax.models.llava.shapes import EncoderConfig
+from vlm_jax.models.qwen_vl.shapes import VisionConfig
 
 
 def _qwen2(layers: int, hidden: int, heads: int, kv_heads: int, mlp: int, vocab: int, tied: bool):
@@ -44,7 +47,7 @@ def _small(
             heads=4,
             mlp=vision_hidden * 5 // 2,
             out_hidden=hidden,
-            # every second block sees the whole picture
+            # every second block sees the whole image
             global_blocks=tuple(range(1, depth, 2)),
         ),
         decoder=DecoderConfig(
@@ -122,7 +125,7 @@ def assembled(encoder: str, decoder: str, *, connector: str = "mlp", tiles: bool
     """The shapes of a model of these two."""
     tower = dataclasses.replace(ENCODERS[encoder], out_hidden=DECODERS[decoder].hidden)
     tower = dataclasses.replace(tower, keep_class=False) if tiles else tower
-    return VLMConfig.of_parts(tower, DECODERS[decoder], connector=connector, newline=tiles)
+    return shapes.assembled(tower, DECODERS[decoder], connector=connector, newline=tiles)
 
 
 PRESETS |= {

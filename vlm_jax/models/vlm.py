@@ -1,28 +1,31 @@
-"""The whole model: pictures and tokens in, hidden states and logits out.
+"""The whole model: images and tokens in, hidden states and logits out.
 
-One class for Qwen-VL models and assembled ones: they differ in their tower and connector, which take the same arrays.
+One class for all families: they differ in their tower and connector (`families`), which take the same arrays.
 
 What stands where (positions, which token takes which visual embedding, which slots are padding) was worked out on the
-host by `vlm_jax.processing`; nothing here depends on the size of a picture.
+host by `vlm_jax.processing`; nothing here depends on the size of an image.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Decoder
-from vlm_jax.models.encoder import EncoderTower, LinearProjector, Projector
-from vlm_jax.models.layers import product, rows_apart
-from vlm_jax.models.vision import Merger, VisionTower
-from vlm_jax.processing.rows import ROW_END
+from vlm_jax.models.layers import constrain_rows, product
+from vlm_jax.processing.rows import ROW_END, Batch
 
-Batch = dict[str, Array]
-"""The arrays of `vlm_jax.processing.rows.assemble`, by name."""
-
-
-CONNECTORS = {"merger": Merger, "mlp": Projector, "linear": LinearProjector}
+_FIELDS = [field.name for field in dataclasses.fields(Batch)]
+jax.tree_util.register_pytree_with_keys(
+    Batch,
+    lambda batch: ([(jax.tree_util.GetAttrKey(name), getattr(batch, name)) for name in _FIELDS], None),
+    lambda _, leaves: Batch.unchecked(leaves),
+    lambda batch: ([getattr(batch, name) for name in _FIELDS], None),
+)
 
 
 class VLM(nnx.Module):
@@ -31,8 +34,9 @@ class VLM(nnx.Module):
     def __init__(self, config: VLMConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
         make = {"std": config.init_std, "dtype": dtype, "rngs": rngs}
         self.config = config
-        self.vision = (EncoderTower if config.assembled else VisionTower)(config.vision, **make)
-        self.connector = CONNECTORS[config.connector](config.vision, **make)
+        family = families.of(config)
+        self.vision = family.tower(config.vision, **make)
+        self.connector = family.connectors[config.connector](config.vision, **make)
         width = config.decoder.hidden
         self.newline = _weights((width,), **{**make, "std": width**-0.5}) if config.newline else None
         embedding = (config.decoder.vocab, config.decoder.hidden)
@@ -42,25 +46,28 @@ class VLM(nnx.Module):
 
         self.head = nnx.data(None if config.decoder.tied else _weights(embedding[::-1], **make))
 
-    def embed(self, batch: Batch, *, dtype=jnp.float32, **how) -> Float[Array, "b t d"]:
-        """Token embeddings with every image token replaced by the visual embedding it takes; `how` is the tower's."""
-        x = self.embed_tokens(batch["tokens"], dtype)
-        if "patches" not in batch:
-            return x
+    def embed(self, batch: Batch, *, dtype=jnp.float32, **options) -> tuple[Float[Array, "b t d"], Int[Array, "b 3 t"]]:
+        """Token embeddings with every image token replaced by the visual embedding it takes, and their positions.
+
+        `options` are the tower's.
+        """
+        x = self.embed_tokens(batch.tokens, dtype)
+        if batch.patches is None:
+            return x, batch.positions
         patches = self.vision(
-            batch["patches"],
-            batch["patch_coords"],
-            batch["image_ids"],
-            batch["window_ids"],
+            batch.patches,
+            batch.patch_coords,
+            batch.image_ids,
+            batch.window_ids,
             dtype=dtype,
-            **how,
+            **options,
         )
         visual = self.connector(patches)
-        index = batch["visual_index"]
+        index = batch.visual_index
         taken = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
         if self.newline is not None:
             x = jnp.where(index[..., None] == ROW_END, self.newline[...].astype(dtype), x)
-        return rows_apart(jnp.where(index[..., None] >= 0, taken, x))
+        return constrain_rows(jnp.where(index[..., None] >= 0, taken, x)), batch.positions
 
     def embed_tokens(self, tokens: Int[Array, "b t"], dtype=jnp.float32) -> Float[Array, "b t d"]:
         if isinstance(self.embedding, nnx.Module):
@@ -78,9 +85,9 @@ class VLM(nnx.Module):
         at: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b t d"] | Float[Array, "b n d"]:
         """Hidden states of whole rows, ready for `logits`, or of the places `at` of each."""
-        how = {"implementation": implementation, "remat": remat, "unroll": unroll}
-        x = self.embed(batch, dtype=dtype, **how)
-        return self.decoder(x, batch["positions"], batch["segment_ids"], at=at, **how)
+        options = {"implementation": implementation, "remat": remat, "unroll": unroll}
+        x, positions = self.embed(batch, dtype=dtype, **options)
+        return self.decoder(x, positions, batch.segment_ids, at=at, **options)
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """float32 logits; call it on the few rows that are needed, never on a whole batch."""

@@ -7,7 +7,7 @@ def compiler_options(platform: str | None = None) -> dict[str, str]:
     """For `jax.jit(..., compiler_options=…)`, on this machine or for another platform.
 
     On CPUs XLA hands reductions to a library whose threads add partial sums in the order they finish: the same program
-    on the same input gave two gradient norms (docs/decisions.md, 2026-11-21), so no run could be resumed exactly. Its
+    on the same input gave two gradient norms (docs/experiments.md, 2026-11-21), so no run could be resumed exactly. Its
     products repeat themselves, but the small ones of attention are slower than XLA's own: nothing goes there. XLA's own
     repeat themselves with as many threads; another number of cores adds in another order.
     """

@@ -72,6 +72,15 @@ def agree(number: int | None, what: str) -> None:
             raise InputError(f"{what}: the hosts find {seen}; take a folder that all of them share, or a gs:// address")
 
 
+def total(array: np.ndarray) -> np.ndarray:
+    """The sum of an array over all processes, each of which has one of the same shape."""
+    if jax.process_count() == 1:
+        return array
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array)).sum(axis=0)
+
+
 class StopTogether:
     """Whether any process was asked to stop: the same answer for all at the same step.
 

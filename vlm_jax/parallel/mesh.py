@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
+from vlm_jax.processing.rows import Batch
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -93,10 +94,10 @@ def spread(array: np.ndarray | jax.Array | Deferred, sharding: NamedSharding, dt
     return jax.make_array_from_callback(array.shape, sharding, lambda part: np.asarray(array[part], dtype))
 
 
-def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def to_devices(batch: Batch, mesh: Mesh) -> Batch:
     """This process's rows become its part of the global batch."""
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 
 def describe_devices() -> str:

@@ -27,7 +27,7 @@ _LETTERS_A_TOKEN = 16  # that no language has on the average: most texts are tok
 
 
 def image_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The picture parts of a conversation, in order."""
+    """The image parts of a conversation, in order."""
     return [
         part
         for message in messages
@@ -38,10 +38,10 @@ def image_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def image_source(part: dict[str, Any]):
-    """What a picture part points at: a path, bytes, a PIL image or a data URI."""
+    """What an image part points at: a path, bytes, a PIL image or a data URI."""
     address = address_of(part)
     if address is None:
-        raise InputError(f"a picture part without a picture: {sorted(part)}; give {{'type': 'image', 'image': path}}")
+        raise InputError(f"an image part without an image: {sorted(part)}; give {{'type': 'image', 'image': path}}")
     return address
 
 
@@ -79,7 +79,7 @@ def _faults(message: Any) -> Iterator[str]:
     for place, part in enumerate(message["content"], start=1):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind in ("video", "video_url"):
-            yield ": videos are not read; give single frames as pictures"
+            yield ": videos are not read; give single frames as images"
         elif kind not in ("text", "image", "image_url"):
             yield f": part of type {kind!r}; known: text, image, image_url"
         else:
@@ -89,7 +89,7 @@ def _faults(message: Any) -> Iterator[str]:
 
 
 def render(tokenizer, template: str | None, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
-    """The conversation as text; pictures are one placeholder each, as the template writes them."""
+    """The conversation as text; images are one placeholder each, as the template writes them."""
 
     wanted = template or tokenizer.get_chat_template()
 
@@ -126,7 +126,7 @@ def tokenize(
     most: int | None = None,
     image_token: int | None = None,
 ) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-    """Token ids with one placeholder a picture, and what each weighs in the loss.
+    """Token ids with one placeholder an image, and what each weighs in the loss.
 
     A token that the assistant said (their end of turn included) weighs what its turn does, 1 where nothing is said of
     it (`messages.turn_weight`); all others weigh 0.
@@ -206,17 +206,17 @@ def _ids_and_starts(tokenizer, text: str, cuts: Sequence[int]) -> tuple[Int[np.n
     return ids, starts
 
 
-def expand_pictures(
+def expand_images(
     ids: Int[np.ndarray, " n"], weights: Float32[np.ndarray, " n"], counts: Sequence[int], image_token: int
 ) -> tuple[Int[np.ndarray, " m"], Float32[np.ndarray, " m"]]:
-    """Repeats each picture's placeholder for each of its visual tokens.
+    """Repeats each image's placeholder for each of its visual tokens.
 
     Raises:
-      InputError: placeholders and pictures differ in number.
+      InputError: placeholders and images differ in number.
     """
     places = np.flatnonzero(ids == image_token)
     if len(places) != len(counts):
-        raise InputError(f"{len(places)} picture placeholders in the text for {len(counts)} pictures")
+        raise InputError(f"{len(places)} image placeholders in the text for {len(counts)} images")
     repeats = np.ones(len(ids), np.int64)
     repeats[places] = counts
     return np.repeat(ids, repeats), np.repeat(weights, repeats)

@@ -1,9 +1,9 @@
-"""Pictures: opening them safely, the size they are resized to, and their patches as uint8.
+"""Images: opening them safely, the size they are resized to, and their patches as uint8.
 
 The rules are Qwen2-VL's (`smart_resize`, bicubic on uint8, patches grouped by merged unit) and bit-equal to
 transformers' Pillow processor. Normalisation happens on the device (`vlm_jax.models.vision`).
 
-EXIF orientation is applied (as a person sees the picture), transparency is laid on white (as transformers' processor
+EXIF orientation is applied (as a person sees the image), transparency is laid on white (as transformers' processor
 does). Grey of 16 bits keeps its high byte, as viewers show it; transformers would clip it to white. Remote addresses
 are never fetched: what a record or a visitor names may be anything. For the same reason only `FORMATS` are tried:
 Pillow knows others, some of which it has another program read (PostScript), and what a name ends in is not looked at.
@@ -29,25 +29,25 @@ from vlm_jax import locations
 from vlm_jax.errors import InputError
 
 MAX_ASPECT = 200
-"""Qwen2-VL refuses pictures more elongated than this."""
+"""Qwen2-VL refuses images more elongated than this."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """Pillow's names of what is read: rasters that it decodes by itself. MPO, of phones, is among JPEG."""
 
 BYTES_A_PIXEL = 16
-"""Of memory while a picture is decoded, turned and resized, about: 1.3 GB were seen for 88 million pixels."""
+"""Of memory while an image is decoded, turned and resized, about: 1.3 GB were seen for 88 million pixels."""
 AT_ONCE = 128 << 20
 """Pixels that a process decodes at once, all its threads together: 2 GB at 16 bytes each, which is an estimate."""
 
 _STRIP = 1 << 22
-"""Pixels of a picture that are laid on white at once."""
+"""Pixels of an image that are laid on white at once."""
 
 Result = TypeVar("Result")
 Source = str | Path | bytes | PIL.Image.Image | np.ndarray
 
 
 def open_image(source: Source | Any) -> PIL.Image.Image:
-    """Opens and fully decodes a picture. Returns upright RGB.
+    """Opens and fully decodes an image. Returns upright RGB.
 
     Args:
       source: a path, a `data:` URI, encoded bytes, a PIL image, or a uint8 array [height, width, 3] of RGB or
@@ -61,16 +61,16 @@ def open_image(source: Source | Any) -> PIL.Image.Image:
 
 
 def with_image(source: Source | Any, then: Callable[[PIL.Image.Image], Result]) -> Result:
-    """`then(open_image(source))`, the picture decoded and used while no more than `AT_ONCE` pixels are.
+    """`then(open_image(source))`, the image decoded and used while no more than `AT_ONCE` pixels are.
 
-    A larger picture than that is decoded alone. Errors are those of `open_image` and of `then`.
+    A larger image than that is decoded alone. Errors are those of `open_image` and of `then`.
     """
     name = describe(source)
     if isinstance(source, np.ndarray):
         source = _of_array(source)
     elif not isinstance(source, Source):
         raise InputError(
-            f"{name}: no picture; give a path, encoded bytes, a data URI, a PIL image or a uint8 NumPy array"
+            f"{name}: no image; give a path, encoded bytes, a data URI, a PIL image or a uint8 NumPy array"
         )
     with contextlib.ExitStack() as held:
         with _told(name):
@@ -80,7 +80,7 @@ def with_image(source: Source | Any, then: Callable[[PIL.Image.Image], Result]) 
                 raise PIL.Image.DecompressionBombError
             held.enter_context(_turns.of(math.prod(image.size)))
             if image is source:
-                upright = _to_rgb(PIL.ImageOps.exif_transpose(image))  # a copy: the caller's picture stays as it is
+                upright = _to_rgb(PIL.ImageOps.exif_transpose(image))  # a copy: the caller's image stays as it is
             else:
                 refuse_animation(image)
                 image.load()
@@ -91,7 +91,7 @@ def with_image(source: Source | Any, then: Callable[[PIL.Image.Image], Result]) 
 
 
 def header(source: str | Path | bytes) -> PIL.Image.Image:
-    """A picture of which the size is known, and which is decoded when it is used.
+    """An image of which the size is known, and which is decoded when it is used.
 
     Raises:
       InputError: a remote address, a data URI of another kind, a pipe or a device.
@@ -100,21 +100,21 @@ def header(source: str | Path | bytes) -> PIL.Image.Image:
     if isinstance(source, str) and source.lower().startswith("file://"):
         source = unquote(urlsplit(source).path)
     if isinstance(source, str) and "://" in source[:16] and not source.lower().startswith("data:"):
-        raise InputError(f"{describe(source)}: remote pictures are not fetched; download it and give its path")
+        raise InputError(f"{describe(source)}: remote images are not fetched; download it and give its path")
     return PIL.Image.open(_stream(source), formats=FORMATS)
 
 
 @contextlib.contextmanager
 def _told(name: str) -> Iterator[None]:
-    """Puts what is wrong with a picture into a line that begins with its name."""
+    """Puts what is wrong with an image into a line that begins with its name."""
     try:
         yield
     except FileNotFoundError:
-        raise InputError(f"{name}: no such picture") from None
+        raise InputError(f"{name}: no such image") from None
     except IsADirectoryError:
-        raise InputError(f"{name}: is a folder, not a picture") from None
+        raise InputError(f"{name}: is a folder, not an image") from None
     except (PIL.UnidentifiedImageError, binascii.Error):
-        raise InputError(f"{name}: not a picture of a format that is read ({', '.join(FORMATS)})") from None
+        raise InputError(f"{name}: not an image of a format that is read ({', '.join(FORMATS)})") from None
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         raise InputError(
             f"{name}: more than {PIL.Image.MAX_IMAGE_PIXELS // 10**6} million pixels; scale it down first"
@@ -150,16 +150,16 @@ _turns = _Turns(AT_ONCE)
 def refuse_animation(image: PIL.Image.Image) -> None:
     """Raises ValueError for a file of several frames or pages: none of them is surely the one that is meant.
 
-    Phones write JPEGs (MPO) with a preview or a depth map behind the photograph: those are pictures.
+    Phones write JPEGs (MPO) with a preview or a depth map behind the photograph: those are images.
     """
     if image.format in ("GIF", "WEBP", "PNG", "TIFF", "AVIF") and (frames := getattr(image, "n_frames", 1)) > 1:
-        raise ValueError(f"it has {frames} frames or pages; save the one that is meant as a picture")
+        raise ValueError(f"it has {frames} frames or pages; save the one that is meant as an image")
 
 
 def describe(source: Source | Any) -> str:
-    """How an error message names a picture."""
+    """How an error message names an image."""
     if isinstance(source, bytes):
-        return f"picture of {len(source)} bytes"
+        return f"image of {len(source)} bytes"
     if isinstance(source, PIL.Image.Image):
         return getattr(source, "filename", "") or f"PIL image {source.size}"
     if isinstance(source, np.ndarray):
@@ -193,7 +193,7 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 
 def patchify(
     image: PIL.Image.Image, height: int, width: int, patch_size: int, merge_size: int
-) -> UInt8[np.ndarray, "units merge_unit values"]:
+) -> UInt8[np.ndarray, "units patches_per_token values"]:
     """Resizes to (height, width) and cuts into patches, grouped by merged unit.
 
     Units and the patches within one run row by row; a patch's values are ordered C, ph, pw.
@@ -225,7 +225,7 @@ def _of_array(pixels: np.ndarray) -> PIL.Image.Image:
     if pixels.dtype != np.uint8:
         raise InputError(f"{name}: pixels of an array are uint8, 0 to 255; scale and convert it: .astype(numpy.uint8)")
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)) or not pixels.size:
-        raise InputError(f"{name}: an array is [height, width, 3] of RGB or [height, width] of grey, one picture")
+        raise InputError(f"{name}: an array is [height, width, 3] of RGB or [height, width] of grey, one image")
     return PIL.Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -244,7 +244,7 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
-    """RGBA laid on white, some rows at a time: whole, the white and what is made of it are two more pictures."""
+    """RGBA laid on white, some rows at a time: whole, the white and what is made of it are two more images."""
     width, height = image.size
     rows = max(1, _STRIP // width)
     laid = PIL.Image.new("RGB", image.size)

@@ -1,6 +1,6 @@
 """What a message and its parts may hold: the keys that are read, in chat, training and every data format alike.
 
-The keys are allow-lists. Programs write settings of a turn or of a picture beside its words, and one that is passed
+The keys are allow-lists. Programs write settings of a turn or of an image beside its words, and one that is passed
 over in silence trains or answers something else than was meant: so a key that is not known is refused by name. A key
 whose value is empty (None, "", [], [None]) is not there: Arrow gives every message the keys of all.
 
@@ -41,10 +41,10 @@ _SIZE_KEYS = (
     "min_pixels", "max_pixels", "resized_height", "resized_width", "total_pixels", "nframes", "fps", "min_frames",
     "max_frames", "video_start", "video_end",
 )  # fmt: skip
-"""Sizes that qwen-vl-utils reads from a part, each for one picture alone."""
+"""Sizes that qwen-vl-utils reads from a part, each for one image alone."""
 
 _SIZE_ADVICE = (
-    "a picture has no size of its own here: set the limits of all by config.model.min_visual_tokens and "
+    "an image has no size of its own here: set the limits of all by config.model.min_visual_tokens and "
     "config.model.max_visual_tokens (visual_tokens= where a model is loaded) and remove it"
 )
 
@@ -88,7 +88,7 @@ def unread_part_keys(part: Mapping[str, Any]) -> list[str]:
     ]
     addresses = [key for key in _ADDRESSES if kind == "image" and not is_empty(part.get(key))]
     if len({part[key] if isinstance(part[key], str) else key for key in addresses}) > 1:
-        reasons.append(f"names a picture under {' and '.join(map(repr, addresses))}; keep one of them")
+        reasons.append(f"names an image under {' and '.join(map(repr, addresses))}; keep one of them")
     sizes = [key for key in keys if key in _SIZE_KEYS]
     if sizes:
         reasons.append(f"sets {', '.join(map(repr, sizes))}; {_SIZE_ADVICE}")

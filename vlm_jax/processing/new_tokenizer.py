@@ -40,7 +40,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Renders text and still pictures exactly as the template of the hub's Qwen2.5-VL folders does."""
+"""Renders text and still images exactly as the template of the hub's Qwen2.5-VL folders does."""
 
 
 def write_tokenizer(folder: Path, texts: Iterable[str], vocab: int) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """M-RoPE positions of one example, in numpy (Qwen2-VL, arXiv:2409.12191).
 
-Text counts on in all three axes; a picture holds t still while h and w run over its merged grid; the text after it
+Text counts on in all three axes; an image holds t still while h and w run over its merged grid; the text after it
 goes on at start + max(h, w).
 """
 
@@ -14,12 +14,12 @@ def mrope_positions(
     """Positions (t, h, w) of each token.
 
     Args:
-      tokens: token ids, each picture's place holding rows × columns copies of `image_token`.
-      unit_grids: (rows, columns) of merged units of each picture, in order.
+      tokens: token ids, each image's place holding rows × columns copies of `image_token`.
+      unit_grids: (rows, columns) of merged units of each image, in order.
       image_token: the id that marks visual tokens.
     """
-    # A text token moves the counter by one. A picture's first token is where its grid starts; the counter then jumps
-    # by max(h, w), which lands on the first token after the picture.
+    # A text token moves the counter by one. An image's first token is where its grid starts; the counter then jumps
+    # by max(h, w), which lands on the first token after the image.
     step = np.ones(len(tokens) + 1, np.int64)
     step[1:][tokens == image_token] = 0
     starts, start = [], 0

@@ -298,7 +298,7 @@ def _compiled(text: str) -> jinja2.Template:
 
 
 def plain(value: Any) -> Any:
-    """A value as a template sees it: of a picture that is no path or address, the name of its type.
+    """A value as a template sees it: of an image that is no path or address, the name of its type.
 
     transformers does the same: methods of such objects could do more than the sandbox knows of.
     """

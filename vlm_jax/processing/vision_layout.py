@@ -1,4 +1,4 @@
-"""Where each merged unit of a picture lies in the tower: attention windows laid into blocks of one full window.
+"""Where each merged unit of an image lies in the tower: attention windows laid into blocks of one full window.
 
 A full window takes a block of its own; the partial windows at the right and bottom edge share blocks, told apart by
 window ids. One window a block would waste 15–33 % of the slots on photographs; sharing wastes a few.
@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VisionLayout:
-    """One picture's units in tower order; `blocks · block_units` unit slots."""
+    """One image's units in tower order; `blocks · block_units` unit slots."""
 
     units: Int[np.ndarray, " slots"]
     """Which unit (row-major in the merged grid) lies in a slot, -1 for padding."""
@@ -21,15 +21,15 @@ class VisionLayout:
     """Which window of its block a slot belongs to, from 1; 0 for padding."""
     slot_of_token: Int[np.ndarray, " tokens"]
     """Where each visual token's embedding lies (here the inverse of `units`); `rows.ROW_END` for a row separator."""
-    coords: Int[np.ndarray, "slots merge_unit 2"]
+    coords: Int[np.ndarray, "slots patches_per_token 2"]
     """Row and column, in patches, of each patch of a slot; 0 for padding, -1 for a class token."""
     image_ids: Int[np.ndarray, " slots"]
-    """Which image of the tower, from 1, a slot belongs to (a picture may be several views); 0 for padding."""
+    """Which image of the tower, from 1, a slot belongs to (an image may be several views); 0 for padding."""
 
 
 @functools.lru_cache(maxsize=4096)
 def vision_layout(rows: int, columns: int, window_units: int, merge_size: int) -> VisionLayout:
-    """Lays out a picture of rows × columns merged units; cached, since pictures share sizes."""
+    """Lays out an image of rows × columns merged units; cached, since images share sizes."""
     grid = np.arange(rows * columns).reshape(rows, columns)
     windows = [
         grid[top : top + window_units, left : left + window_units].ravel()
@@ -37,7 +37,7 @@ def vision_layout(rows: int, columns: int, window_units: int, merge_size: int) -
         for left in range(0, columns, window_units)
     ]
     capacity = window_units**2
-    # First fit, longest first: stable, so that equal pictures always get equal layouts.
+    # First fit, longest first: stable, so that equal images always get equal layouts.
     blocks: list[list[np.ndarray]] = []
     free: list[int] = []
     first_open = 0

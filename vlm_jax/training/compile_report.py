@@ -115,8 +115,8 @@ def _words(size: int) -> str:
 
 def _held(trainer: Trainer, stage: Stage | None) -> tuple[int, int]:
     """Bytes on a device of what trains with its optimizer, and of what is frozen."""
-    trainable, moments, frozen = trainer.abstract_state(stage)
-    return _bytes(trainable) + _bytes(moments), _bytes(frozen)
+    trainable, optimizer_state, frozen = trainer.abstract_state(stage)
+    return _bytes(trainable) + _bytes(optimizer_state), _bytes(frozen)
 
 
 def _bytes(tree) -> int:
@@ -142,23 +142,23 @@ def explained_memory(config: ConfigDict, mesh: Mesh) -> Iterator[None]:
 def advice(config: ConfigDict, mesh: Mesh) -> str:
     """Up to three settings that would help most where memory is short, the most helpful first."""
     found = []
-    rows_a_device = config.batch.rows // (row_shards(mesh) * config.batch.accumulate)
-    full = not config.lora.rank and config.train.what in ("auto", "full", "frozen_vision")
+    rows_a_device = config.batch.rows // (row_shards(mesh) * config.batch.gradient_accumulation)
+    full = not config.lora.rank and config.train.trainable in ("auto", "full", "frozen_vision")
     if config.train.remat != "full":
         found.append("train.remat=full (layers keep nothing for the backward pass)")
     if rows_a_device > 1:
-        parts = config.batch.accumulate * rows_a_device
-        found.append(f"batch.accumulate={parts} (one row a device at a time; the same gradient)")
+        parts = config.batch.gradient_accumulation * rows_a_device
+        found.append(f"batch.gradient_accumulation={parts} (one row a device at a time; the same gradient)")
     if mesh.shape["data"] > 1:
         found.append("mesh.fsdp=-1 --config.mesh.data=1 (parameters are divided among the devices)")
     if full:
-        what = "" if config.train.what == "auto" else " --config.train.what=auto"
+        what = "" if config.train.trainable == "auto" else " --config.train.trainable=auto"
         found.append(f"lora.rank=16{what} (adapters: no gradient and no optimizer state of the rest)")
     elif config.model.quantise == "none":
         found.append("model.quantise=nf4 (frozen kernels in 4 bits)")
-    found.append(f"batch.tokens={config.batch.tokens // 2} (shorter rows)")
+    found.append(f"batch.sequence_length={config.batch.sequence_length // 2} (shorter rows)")
     if full and config.optimizer.name == "adamw":
         found.append("optimizer.name=adafactor (little state)")
     if config.model.max_visual_tokens > 128:
-        found.append(f"model.max_visual_tokens={config.model.max_visual_tokens // 2} (smaller pictures)")
+        found.append(f"model.max_visual_tokens={config.model.max_visual_tokens // 2} (smaller images)")
     return "try " + "; or ".join(f"--config.{one}" for one in found[:3])

@@ -4,6 +4,7 @@ Files in `configs/` start from `default_config()` and change a few lines. Everyt
 line as `--config.a.b=value`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -19,14 +20,17 @@ OPTIMIZERS = ("adamw", "adafactor", "muon")
 
 
 def default_config() -> ConfigDict:
-    """Settings for one small machine; a setting that nothing reads does not stand here."""
+    """Settings for one small machine; a setting that nothing reads does not stand here.
+
+    One long function, since it is the page on which a person looks up what there is.
+    """
     return ConfigDict(
         {
             "model": {
                 "path": "",  # Hugging Face folder, or hub id such as Qwen/Qwen2.5-VL-3B-Instruct@revision
                 "dtype": "auto",  # compute: float32 | bfloat16; auto: float32 on CPU, bfloat16 on an accelerator
-                "min_visual_tokens": 4,  # a picture is scaled so that it takes between these many
-                "max_visual_tokens": 256,  # the most that a picture takes: what is larger is scaled down
+                "min_visual_tokens": 4,  # an image is scaled so that it takes between these many
+                "max_visual_tokens": 256,  # the most that an image takes: what is larger is scaled down
                 # auto: splash on a TPU, triton on a GPU, else blockwise | one of these | chunked | reference
                 "attention": "auto",
                 "quantise": "none",  # none | nf4 | int8: how frozen kernels are held
@@ -38,9 +42,9 @@ def default_config() -> ConfigDict:
                 "decoder": "",  # folder or hub id of a Qwen2.5 text model
                 "connector": "mlp",  # mlp: two layers with GELU between | linear
                 "connector_weights": "",  # a .pth with a connector that was trained before
-                "pictures": "",  # squash | crop | letterbox | anyres: tiles beside the whole picture
-                "background": "mean",  # of letter-boxed pictures: mean (the encoder's mean colour) | black
-                "tiles": 4,  # of a picture at most, in anyres
+                "image_mode": "",  # squash | crop | letterbox | anyres: tiles beside the whole image
+                "background": "mean",  # of letter-boxed images: mean (the encoder's mean colour) | black
+                "tiles": 4,  # of an image at most, in anyres
                 "feature_layer": -1,  # whose hidden states are features: -1 the last layer's, -2 the one before …
                 "final_norm": False,  # features go through the encoder's last norm
                 "keep_class": False,  # the class token becomes a visual token
@@ -62,23 +66,25 @@ def default_config() -> ConfigDict:
                 "format": "auto",  # auto | records | llava | sharegpt | openai | table | parquet | … (docs/data.md)
                 # Our names to those of the data: {"image": "img_path", "question": "q", "answer": "a"}.
                 "columns": {},
-                "question": "",  # asked where the data has no question: captions, pictures in folders by class
-                "image_root": "",  # what relative picture paths start from; empty: the file's own folder
+                "question": "",  # asked where the data has no question: captions, images in folders by class
+                "image_root": "",  # what relative image paths start from; empty: the file's own folder
                 "share": 1.0,  # of the records, chosen by their ids and train.seed; smaller ones lie within larger ones
                 "answer": "majority",  # majority | first | sampled: what is trained on where several are given
                 "on_error": "stop",  # stop: tell all faults before step 1 | drop: leave out, and note in ledger.jsonl
                 "too_large": "error",  # error | shrink_images | truncate_text | drop: what fits no row
-                "decode_check": True,  # decode every picture before the first step (False: only read headers)
+                # Every image is decoded before the first step where there are no more examples than this. Of more, only
+                # the headers are read then, and each is decoded as training comes to it. 0: never before.
+                "decode_check_up_to": 20_000,
                 "shuffle": True,  # another order in each epoch
                 "threads": 4,  # batches put together at the same time
-                "workers": 0,  # processes that decode pictures; 0: the threads do
-                "cache_mb": 512,  # decoded pictures kept in memory
+                "workers": 0,  # processes that decode images; 0: the threads do
+                "cache_mb": 512,  # decoded images kept in memory
             },
             "batch": {
                 "rows": 1,  # rows a step, over all devices
-                "accumulate": 1,  # parts of a step's rows that go through the model one after another
-                "tokens": 2048,  # tokens a row
-                "context": 0,  # tokens of the longest example, where it may be longer than a row; see buckets
+                "gradient_accumulation": 1,  # parts of a step's rows that go through the model one after another
+                "sequence_length": 2048,  # tokens a row
+                "max_sequence_length": 0,  # of an example, where it may be longer than a row; see buckets
                 "buckets": 1,  # shapes of batch, 1 to 4: longer ones for longer examples; each is compiled once
                 "patches": 0,  # patch slots a row; 0: in proportion to the data
                 "supervised": 0,  # supervised positions a row; 0: in proportion to the data
@@ -86,26 +92,26 @@ def default_config() -> ConfigDict:
             "train": {
                 # auto: adapters where lora.rank is set, else full | full, frozen_vision, connector, adapter, some with
                 # + between | a regular expression over parameter paths
-                "what": "auto",
+                "trainable": "auto",
                 # A first stage in which something else trains: the connector before the rest, for example.
                 "first": {
                     "share": 0.0,  # of the steps; 0: no such stage
-                    "what": "connector",  # as `what`
+                    "trainable": "connector",  # as `trainable`
                     "learning_rate": 1e-3,  # its peak, with warm-up and decay of its own
                 },
                 "epochs": 0,  # how often all of the data is seen, or else the number of steps; once where both are 0
                 "steps": 0,  # training steps in all; 0: as many as the epochs take
                 "seed": 0,  # of what starts fresh, of the order of the data, and of dropout
-                "skip_at_most": 3,  # steps in a row whose loss or gradient is not finite, before the run stops
+                "max_skipped_steps": 3,  # steps in a row whose loss or gradient is not finite, before the run stops
                 "remat": "full",  # what layers recompute in the backward pass: none | dots | full
             },
             "optimizer": {
                 "name": "adamw",  # adamw | adafactor, with little state | muon, which learns fast from nothing
                 "learning_rate": 1e-5,  # its peak, after warm-up
                 # The learning rate of a part of the model, as a multiple.
-                "scales": {"vision": 1.0, "connector": 1.0, "decoder": 1.0, "adapter": 1.0},
-                "warmup": 0.03,  # share of the steps
-                "final": 0.0,  # last learning rate, as a share of the peak
+                "lr_multipliers": {"vision": 1.0, "connector": 1.0, "decoder": 1.0, "adapter": 1.0},
+                "warmup_fraction": 0.03,  # of the steps
+                "end_lr_fraction": 0.0,  # the last learning rate, as a fraction of the peak
                 "weight_decay": 0.0,  # decoupled, of matrices
                 "clip_norm": 1.0,  # gradients of a larger norm over all parameters are scaled down to it
                 "b1": 0.9,  # decay of the first moment
@@ -116,11 +122,14 @@ def default_config() -> ConfigDict:
             "checkpoint": {
                 "every": 500,  # steps; the last step is always saved
                 "keep": 2,  # newest checkpoints kept
-                "best": 1,  # kept besides: those of the lowest loss, on held-out examples where there are any
+                "best": 1,  # kept besides: those of the lowest loss, on validation examples where there are any
             },
-            # Examples that are never trained on, and after how many steps the loss on them is taken (0: with a save).
-            "held_out": {"path": "", "every": 0},
-            # Every so many steps (0: never) the model answers a few held-out examples, or its own: samples/ shows them.
+            "validation": {
+                "path": "",  # examples that are never trained on
+                "every": 0,  # steps after which the loss on them is taken; 0: with a save
+                "patience": 0,  # so many times in a row without a lower loss end the run early; 0: never
+            },
+            # Every so many steps (0: never) the model answers a few validation examples, or its own: see samples/.
             "samples": {"every": 0, "count": 4, "max_new_tokens": 64},
             "log": {
                 "every": 10,  # steps between lines where the console is no terminal
@@ -130,91 +139,183 @@ def default_config() -> ConfigDict:
     )
 
 
+RENAMED = {
+    "assemble.images": "assemble.image_mode",
+    "batch.accumulate": "batch.gradient_accumulation",
+    "batch.context": "batch.max_sequence_length",
+    "batch.tokens": "batch.sequence_length",
+    "data.decode_check": "data.decode_check_up_to",
+    "held_out.every": "validation.every",
+    "held_out.path": "validation.path",
+    "optimizer.final": "optimizer.end_lr_fraction",
+    "optimizer.scales": "optimizer.lr_multipliers",
+    "optimizer.warmup": "optimizer.warmup_fraction",
+    "train.first.what": "train.first.trainable",
+    "train.skip_at_most": "train.max_skipped_steps",
+    "train.what": "train.trainable",
+}
+"""Settings by the names that earlier versions had, and their names now: told where one is given, and understood in
+checkpoints of earlier versions."""
+_OPEN = ("data.mixture", "data.columns")
+"""Mappings whose keys are a person's."""
+
+
+def renamed(key: str) -> str | None:
+    """The name that a setting has now, by its earlier one; None where it had no other."""
+    old = next((old for old in RENAMED if key == old or key.startswith(f"{old}.")), None)
+    return None if old is None else RENAMED[old] + key.removeprefix(old)
+
+
 def check_config(config: ConfigDict) -> None:
-    """Raises InputError with every setting that is out of range."""
-    faults = []
+    """Raises InputError with every setting that is unknown, missing, or out of range."""
+    if faults := _unknown(config, default_config()):
+        raise InputError(faults)
+    check = _Check(config)
+    for settings in (_check_model, _check_data, _check_batch, _check_train, _check_optimizer, _check_the_rest):
+        settings(config, check)
+    if check.faults:
+        raise InputError(check.faults)
 
-    def want(good: bool, key: str, wanted: str) -> None:
+
+def _unknown(config: ConfigDict, known: ConfigDict, above: str = "") -> list[str]:
+    """A config file may have set what does not exist, or left something out: it is ordinary Python."""
+    faults = [
+        f"config.{above}{key}: no such setting" + (f"; it is config.{now} now" if (now := renamed(above + key)) else "")
+        for key in config
+        if key not in known
+    ]
+    faults += [f"config.{above}{key}: is missing; start from default_config()" for key in known if key not in config]
+    for key in known:
+        if key in config and isinstance(known[key], ConfigDict) and above + key not in _OPEN:
+            if isinstance(config[key], ConfigDict):
+                faults += _unknown(config[key], known[key], f"{above}{key}.")
+            else:
+                faults.append(f"config.{above}{key} is {config[key]!r}; it is a group of settings")
+    return faults
+
+
+class _Check:
+    """Gathers what is out of range, in one form."""
+
+    def __init__(self, config: ConfigDict):
+        self._config = config
+        self.faults: list[str] = []
+
+    def value(self, key: str):
+        value = self._config
+        for name in key.split("."):
+            value = value[name]
+        return value
+
+    def want(self, good: bool, key: str, wanted: str) -> None:
         if not good:
-            section, name = key.split(".")
-            faults.append(f"config.{key} is {config[section][name]!r}; wanted {wanted}")
+            self.faults.append(f"config.{key} is {self.value(key)!r}; wanted {wanted}")
 
-    model, data, _batch, train = config.model, config.data, config.batch, config.train
-    parts = config.assemble
+    def at_least(self, least: int, *keys: str) -> None:
+        for key in keys:
+            self.want(self.value(key) >= least, key, "at least 1" if least else "0 or more")
+
+    def above_0(self, *keys: str) -> None:
+        for key in keys:
+            self.want(self.value(key) > 0, key, "above 0")
+
+    def share(self, key: str, *, below_1: bool = False) -> None:
+        value = self.value(key)
+        self.want(
+            0 <= value < 1 if below_1 else 0 <= value <= 1,
+            key,
+            "a share from 0 to below 1" if below_1 else "a share between 0 and 1",
+        )
+
+    def one_of(self, key: str, known: Sequence[str]) -> None:
+        self.want(self.value(key) in known, key, f"{', '.join(known[:-1])} or {known[-1]}")
+
+
+def _check_model(config: ConfigDict, check: _Check) -> None:
+    model, parts = config.model, config.assemble
     if bool(parts.encoder) != bool(parts.decoder):
-        faults.append("config.assemble names an encoder and a decoder, or neither")
-    want(
+        check.faults.append("config.assemble names an encoder and a decoder, or neither")
+    check.want(
         bool(model.path) != bool(parts.encoder or parts.decoder),
         "model.path",
         "a Hugging Face folder or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or config.assemble instead",
     )
-    want(parts.tiles >= 2, "assemble.tiles", "at least 2")
-    want(
+    check.want(parts.tiles >= 2, "assemble.tiles", "at least 2")
+    check.one_of("model.dtype", ("auto", "float32", "bfloat16"))
+    check.one_of("model.attention", ("auto", *ATTENTION))
+    check.one_of("model.quantise", ("none", *QUANTISED))
+    check.at_least(1, "model.min_visual_tokens")
+    check.want(
+        model.min_visual_tokens <= model.max_visual_tokens, "model.max_visual_tokens", "at least min_visual_tokens"
+    )
+    check.at_least(0, "lora.rank")
+    check.above_0("lora.alpha")
+    check.share("lora.dropout", below_1=True)
+
+
+def _check_data(config: ConfigDict, check: _Check) -> None:
+    data = config.data
+    check.want(
         bool(data.path) != bool(data.mixture),
         "data.path",
         "a data file (LLaVA JSON, records JSONL, a table with image, question, answer, …), or data.mixture instead",
     )
-    want(0 < data.share <= 1, "data.share", "a share above 0, up to 1")
-    want(data.answer in ("majority", "first", "sampled"), "data.answer", "majority, first or sampled")
-    want(data.on_error in ("stop", "drop"), "data.on_error", "stop or drop")
-    want(
-        data.too_large in ("error", "shrink_images", "truncate_text", "drop"),
-        "data.too_large",
-        "error, shrink_images, truncate_text or drop",
+    check.want(0 < data.share <= 1, "data.share", "a share above 0, up to 1")
+    check.one_of("data.answer", ("majority", "first", "sampled"))
+    check.one_of("data.on_error", ("stop", "drop"))
+    check.one_of("data.too_large", ("error", "shrink_images", "truncate_text", "drop"))
+    check.at_least(1, "data.threads")
+    check.at_least(0, "data.cache_mb", "data.workers", "data.decode_check_up_to")
+
+
+def _check_batch(config: ConfigDict, check: _Check) -> None:
+    batch = config.batch
+    check.at_least(1, "batch.rows", "batch.sequence_length", "batch.gradient_accumulation")
+    check.at_least(0, "batch.patches", "batch.supervised", "batch.max_sequence_length")
+    check.want(1 <= batch.buckets <= 4, "batch.buckets", "1 to 4")
+    check.want(
+        not batch.max_sequence_length or batch.buckets > 1, "batch.max_sequence_length", "0 where batch.buckets is 1"
     )
-    want(1 <= config.batch.buckets <= 4, "batch.buckets", "1 to 4")
-    want(not config.batch.context or config.batch.buckets > 1, "batch.context", "0 where batch.buckets is 1")
-    want(
-        config.batch.context == 0 or config.batch.context >= config.batch.tokens,
-        "batch.context",
-        "0 or at least batch.tokens",
+    check.want(
+        batch.max_sequence_length == 0 or batch.max_sequence_length >= batch.sequence_length,
+        "batch.max_sequence_length",
+        "0 or at least batch.sequence_length",
     )
-    want(model.dtype in ("auto", "float32", "bfloat16"), "model.dtype", "auto, float32 or bfloat16")
-    want(model.attention in ("auto", *ATTENTION), "model.attention", f"auto, {' or '.join(ATTENTION)}")
-    want(1 <= model.min_visual_tokens, "model.min_visual_tokens", "at least 1")
-    want(model.min_visual_tokens <= model.max_visual_tokens, "model.max_visual_tokens", "at least min_visual_tokens")
-    want(model.quantise in ("none", *QUANTISED), "model.quantise", f"none, {' or '.join(QUANTISED)}")
-    want(config.lora.rank >= 0, "lora.rank", "0 or more")
-    want(config.lora.alpha > 0, "lora.alpha", "above 0")
-    want(0 <= config.lora.dropout < 1, "lora.dropout", "a share from 0 to below 1")
-    want(config.batch.accumulate >= 1, "batch.accumulate", "at least 1")
-    want(config.batch.rows % max(1, config.batch.accumulate) == 0, "batch.accumulate", "a divisor of batch.rows")
-    want(train.remat in REMAT, "train.remat", ", ".join(REMAT))
-    for key in ("batch.rows", "batch.tokens", "checkpoint.every", "checkpoint.keep", "log.every", "data.threads"):
-        section, name = key.split(".")
-        want(config[section][name] >= 1, key, "at least 1")
-    want(config.samples.count >= 1, "samples.count", "at least 1")
-    want(config.samples.max_new_tokens >= 1, "samples.max_new_tokens", "at least 1")
-    zero = ("checkpoint.best", "held_out.every", "samples.every", "log.profile")
-    sizes = ("batch.patches", "batch.supervised", "batch.context", "train.steps", "data.cache_mb", "data.workers")
-    for key in (*zero, *sizes):
-        section, name = key.split(".")
-        want(config[section][name] >= 0, key, "0 or more")
-    want(train.epochs >= 0, "train.epochs", "0 or more")
+    parts = max(1, batch.gradient_accumulation)
+    check.want(batch.rows % parts == 0, "batch.gradient_accumulation", "a divisor of batch.rows")
+
+
+def _check_train(config: ConfigDict, check: _Check) -> None:
+    train = config.train
+    check.one_of("train.remat", REMAT)
+    check.at_least(0, "train.steps", "train.epochs", "train.seed")
+    check.at_least(1, "train.max_skipped_steps")
     if train.steps > 0 and train.epochs > 0:
-        faults.append(
+        check.faults.append(
             f"config.train.steps is {train.steps} and config.train.epochs is {train.epochs}: only one of them counts; "
             "set the other to 0"
         )
-    for group, scale in config.optimizer.scales.items():
-        if not scale > 0:
-            faults.append(f"config.optimizer.scales.{group} is {scale!r}; wanted above 0 (train.what freezes)")
-    if not 0 <= train.first.share < 1:
-        faults.append(f"config.train.first.share is {train.first.share!r}; wanted a share from 0 to below 1")
-    if not train.first.learning_rate > 0:
-        faults.append(f"config.train.first.learning_rate is {train.first.learning_rate!r}; wanted above 0")
-    want(config.train.skip_at_most >= 1, "train.skip_at_most", "at least 1")
-    want(config.optimizer.name in OPTIMIZERS, "optimizer.name", " or ".join(OPTIMIZERS))
-    want(config.optimizer.learning_rate > 0, "optimizer.learning_rate", "above 0")
-    want(0 <= config.optimizer.warmup <= 1, "optimizer.warmup", "a share between 0 and 1")
+    check.share("train.first.share", below_1=True)
+    check.above_0("train.first.learning_rate")
+
+
+def _check_optimizer(config: ConfigDict, check: _Check) -> None:
+    check.one_of("optimizer.name", OPTIMIZERS)
+    check.above_0("optimizer.learning_rate", "optimizer.clip_norm")
+    check.share("optimizer.warmup_fraction")
     for key in ("optimizer.b1", "optimizer.b2"):
-        want(0 <= config.optimizer[key.split(".")[1]] < 1, key, "a number from 0 to below 1")
-    for key in ("optimizer.weight_decay", "optimizer.final", "train.seed"):
-        section, name = key.split(".")
-        want(config[section][name] >= 0, key, "0 or more")
-    want(config.optimizer.clip_norm > 0, "optimizer.clip_norm", "above 0")
-    if faults:
-        raise InputError(faults)
+        check.want(0 <= check.value(key) < 1, key, "a number from 0 to below 1")
+    check.at_least(0, "optimizer.weight_decay", "optimizer.end_lr_fraction")
+    for part in config.optimizer.lr_multipliers:
+        key = f"optimizer.lr_multipliers.{part}"
+        check.want(check.value(key) > 0, key, "above 0 (train.trainable freezes)")
+
+
+def _check_the_rest(config: ConfigDict, check: _Check) -> None:
+    check.at_least(1, "checkpoint.every", "checkpoint.keep", "log.every", "samples.count", "samples.max_new_tokens")
+    validation = config.validation
+    check.want(bool(validation.path) or not validation.patience, "validation.patience", "0 without validation.path")
+    check.at_least(0, "validation.patience", "checkpoint.best", "validation.every", "samples.every", "log.profile")
 
 
 def epochs_of(train: ConfigDict) -> int:
@@ -222,12 +323,12 @@ def epochs_of(train: ConfigDict) -> int:
     return 0 if train.steps else train.epochs or 1
 
 
-def lasting_settings(config: ConfigDict) -> dict[str, Any]:
+def resume_settings(config: ConfigDict) -> dict[str, Any]:
     """{key: value} of the settings that change what is computed: a run goes on only with the same ones."""
     kept = [
         f"{section}.{key}" for section in ("batch", "train", "optimizer", "lora", "assemble") for key in config[section]
     ]
-    kept = [key for key in kept if key not in ("train.remat", "train.skip_at_most")]
+    kept = [key for key in kept if key not in ("train.remat", "train.max_skipped_steps")]
     kept += [
         "model.path",
         "model.dtype",
@@ -249,5 +350,5 @@ def lasting_settings(config: ConfigDict) -> dict[str, Any]:
         value = config[section][name]
         values[key] = value.to_dict() if isinstance(value, ConfigDict) else value
     if config.data.on_error == "drop":
-        values["data.decode_check"] = config.data.decode_check  # it decides what is left out
+        values["data.decode_check_up_to"] = config.data.decode_check_up_to  # it decides what is left out
     return values

@@ -10,7 +10,7 @@ A look-up in the embedding costs nothing; the output layer works on supervised p
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 from jaxtyping import Int
@@ -18,6 +18,7 @@ from jaxtyping import Int
 from vlm_jax.adapters.lora import is_adapter, is_seed
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import abstract_parameters, is_unused
+from vlm_jax.processing.rows import Batch
 
 PEAKS = {
     # device_kind begins with -> FLOP/s of dense bfloat16 products, from the makers' data sheets
@@ -48,27 +49,26 @@ class Work:
     tokens: Int[np.ndarray, " examples"]
     """Tokens of each example."""
     images: Int[np.ndarray, " images"]
-    """Patches of each picture."""
+    """Patches of each image."""
     windows: Int[np.ndarray, " windows"]
     """Patches of each attention window."""
     supervised: int
 
 
-def work_of(batch: Mapping[str, np.ndarray], block_slots: int) -> Work:
-    """The work of a packed batch, from the host's arrays of `vlm_jax.processing.rows`.
+def work_of(batch: Batch, block_slots: int) -> Work:
+    """The work of a packed batch, from the host's arrays.
 
     Args:
-      batch: segment_ids [B, T], image_ids and window_ids [B, P], loss_weights [B, S]; others are not read.
       block_slots: patch slots of one attention block, within which window ids count (`VisionConfig.block_slots`).
     """
-    window_ids = batch["window_ids"].reshape(-1, block_slots)
-    # The slots that fill a block up carry no picture, whatever window they lie in.
-    window_ids = np.where(batch["image_ids"].reshape(-1, block_slots) > 0, window_ids, 0)
+    window_ids = batch.window_ids.reshape(-1, block_slots)
+    # The slots that fill a block up carry no image, whatever window they lie in.
+    window_ids = np.where(batch.image_ids.reshape(-1, block_slots) > 0, window_ids, 0)
     return Work(
-        tokens=_counts(batch["segment_ids"]),
-        images=_counts(batch["image_ids"]),
+        tokens=_counts(batch.segment_ids),
+        images=_counts(batch.image_ids),
         windows=_counts(window_ids),
-        supervised=int(np.count_nonzero(batch["loss_weights"])),
+        supervised=int(np.count_nonzero(batch.loss_weights)),
     )
 
 
@@ -100,7 +100,7 @@ class StepFlops:
     window_pair: float
     """Attention of all windowed blocks, a pair of patches of one window."""
     image_pair: float
-    """Attention of all global blocks, a pair of patches of one picture."""
+    """Attention of all global blocks, a pair of patches of one image."""
     block_slots: int
 
     def parts(self, work: Work) -> dict[str, float]:
@@ -116,7 +116,7 @@ class StepFlops:
     def of(self, work: Work) -> float:
         return sum(self.parts(work).values())
 
-    def of_batch(self, batch: Mapping[str, np.ndarray]) -> float:
+    def of_batch(self, batch: Batch) -> float:
         """FLOPs of a step on a packed batch, from the host's arrays."""
         return self.of(work_of(batch, self.block_slots))
 
@@ -162,7 +162,7 @@ def step_flops(config: VLMConfig, trainable: Collection[str], attach=()) -> Step
 
     return StepFlops(
         token=cost["decoder"],
-        patch=cost["vision"] + cost["connector"] / vision.merge_unit,
+        patch=cost["vision"] + cost["connector"] / vision.patches_per_token,
         supervised=output * (1.0 + (head in trainable) + passes["decoder"]),
         decoder_pair=attention(decoder.layers, decoder.hidden, "decoder"),
         window_pair=attention(vision.depth - blocks, vision.hidden, "vision"),

@@ -5,7 +5,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from vlm_jax.training.events import Events
 
 CURVES = (
     "loss",
-    "held_out_loss",
+    "validation_loss",
     "learning_rate",
     "gradient_norm",
     "tokens_per_second",
@@ -64,6 +64,11 @@ class Console:
         elif not self.silent:
             self._before.append(line)
 
+    def progress(self, what: str, chunks: Iterable, *, total: int) -> Iterable:
+        """Passes chunks on and shows how far they are, where there is a terminal to show it on."""
+        shown = sys.stderr.isatty() and not self.silent
+        return tqdm(chunks, total=total, desc=what, unit="k", leave=False, disable=not shown)
+
     @contextlib.contextmanager
     def kept_in(self, path: Path) -> Iterator[None]:
         """Adds what was said before, and is until the end, to a file; also why the run ended, where it does so here."""
@@ -95,12 +100,14 @@ class RunLog:
         """
         self._steps, self._every, self._silent, self._console = steps, every, console.silent, console
         self._started, self._first = time.perf_counter(), done
-        self._bar = self._file = self._held_out = self._events = None
+        self._bar = self._file = self._validation = self._events = None
         self._skipped = workdir / "skipped.jsonl"
         if self._silent:
             return
         self._file = _continued(workdir / "metrics.jsonl", done)
-        self._held_out = _continued(workdir / "held_out.jsonl", done)
+        if (earlier := workdir / "held_out.jsonl").is_file():  # of a run that an earlier version began
+            earlier.rename(workdir / "validation.jsonl")
+        self._validation = _continued(workdir / "validation.jsonl", done)
         if self._skipped.exists():
             _continued(self._skipped, done).close()
         if sys.stderr.isatty():
@@ -148,14 +155,14 @@ class RunLog:
             with self._skipped.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "records": records}, ensure_ascii=False) + "\n")
 
-    def held_out(self, step: int, loss: float) -> None:
-        """Notes the loss on held-out examples after a step."""
+    def validation(self, step: int, loss: float) -> None:
+        """Notes the validation loss after a step."""
         if self._silent:
             return
-        self._held_out.write(json.dumps({"step": step, "loss": loss}) + "\n")
-        self._held_out.flush()
-        self._draw(step, {"held_out_loss": loss})
-        self.say(f"step {step}: loss on held-out examples {loss:.4f}")
+        self._validation.write(json.dumps({"step": step, "loss": loss}) + "\n")
+        self._validation.flush()
+        self._draw(step, {"validation_loss": loss})
+        self.say(f"step {step}: validation loss {loss:.4f}")
 
     def _draw(self, step: int, metrics: dict[str, float | None]) -> None:
         if self._events is None:
@@ -191,7 +198,7 @@ class RunLog:
 
     def close(self) -> None:
         self._console.bar = None
-        for held in (self._bar, self._events, self._file, self._held_out):
+        for held in (self._bar, self._events, self._file, self._validation):
             if held is not None:
                 held.close()
 

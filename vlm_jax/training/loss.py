@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vlm_jax.models.vlm import Batch
-
 CHUNK = 256
 """Supervised positions of a row whose logits exist at one time, at most: 256 × 152k in float32 are 155 MB a row."""
 _EVEN = 8
@@ -22,14 +20,44 @@ _EVEN = 8
 
 
 def cross_entropy(
-    head: Callable, hidden: Float[Array, "b s d"], batch: Batch
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(Σ weight · −log p(target), Σ weight) over the batch's supervised positions, whose hidden states are given.
+    head: Callable, hidden: Float[Array, "b s d"], targets: Int[Array, "b s"], weights: Float[Array, "b s"]
+) -> Float[Array, ""]:
+    """Σ weight · −log p(target) over supervised positions, whose hidden states are given.
 
     `head` maps [..., d] to float32 logits [..., vocab]; it may close over parameters, which get their gradient.
     Positions go through it in chunks. Weights are constants, and `jax.jvp` of the sum is refused.
     """
-    targets, weights = batch["loss_targets"], jax.lax.stop_gradient(batch["loss_weights"])
+    apply, closed_over, chunks = _in_chunks(head, hidden, targets, weights)
+    return _summed(apply, closed_over, *chunks)
+
+
+def segment_losses(
+    head: Callable,
+    hidden: Float[Array, "b s d"],
+    targets: Int[Array, "b s"],
+    weights: Float[Array, "b s"],
+    segments: Int[Array, "b s"],
+    count: int,
+) -> Float[Array, "b segments"]:
+    """As `cross_entropy`, a sum for each segment of each row: what preference tuning compares.
+
+    How much a segment's gradient counts is known only behind the sums, so logits are computed a second time for it:
+    one product with the vocabulary more than `cross_entropy` takes.
+
+    Args:
+      segments: the segment of each position, counted from 1; 0 is none.
+      count: segments of a row at most.
+    """
+    (apply, closed_over, chunks), (_, _, (_, ids, _)) = (
+        _in_chunks(head, hidden, targets, weights),
+        _in_chunks(head, hidden, segments, weights),
+    )
+    return _segment_sums(apply, count, closed_over, *chunks, ids)
+
+
+def _in_chunks(head: Callable, hidden, targets, weights):
+    """The head as a function of a chunk and of what it closes over, that, and (hidden, targets, weights) in chunks."""
+    weights = jax.lax.stop_gradient(weights)
     # As many chunks as CHUNK asks for, and no more padding than it takes to make them equal.
     count = -(-targets.shape[1] // CHUNK)
     width = -(-targets.shape[1] // (_EVEN * count)) * _EVEN
@@ -47,7 +75,7 @@ def cross_entropy(
     def apply(hidden, *held):
         return jax.core.eval_jaxpr(traced.jaxpr, held, hidden)[0]
 
-    return _summed(apply, traced.consts, hidden, chunks(targets), chunks(weights)), jnp.sum(weights)
+    return apply, traced.consts, (hidden, chunks(targets), chunks(weights))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -112,3 +140,46 @@ def _backward(head, kept, scale):
 
 
 _summed.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _segment_sums(head, count, held, hidden, targets, weights, segments) -> Float[Array, "b segments"]:
+    def one(sums, chunk):
+        hidden, targets, weights, segments = chunk
+        losses = weights * _negative_log_probabilities(head(hidden, *held), targets)
+        return sums + _by_segment(losses, segments, count), None
+
+    zero = jnp.zeros((hidden.shape[1], count), jnp.float32)
+    return jax.lax.scan(one, zero, (hidden, targets, weights, segments))[0]
+
+
+def _negative_log_probabilities(logits: Float[Array, "b t v"], targets: Int[Array, "b t"]) -> Float[Array, "b t"]:
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+def _by_segment(values: Float[Array, "b t"], segments: Int[Array, "b t"], count: int) -> Float[Array, "b segments"]:
+    mine = segments[..., None] == jnp.arange(1, count + 1)
+    return jnp.sum(jnp.where(mine, values[..., None], 0), axis=1)
+
+
+def _segment_forward(head, count, held, hidden, targets, weights, segments):
+    return _segment_sums(head, count, held, hidden, targets, weights, segments), (
+        held,
+        hidden,
+        targets,
+        weights,
+        segments,
+    )
+
+
+def _segment_backward(head, count, kept, scales):
+    held, hidden, targets, weights, segments = kept
+    # A position counts what its segment counts: then this is the gradient of one weighted sum.
+    scales = jnp.pad(scales, ((0, 0), (1, 0)))  # segment 0 is none
+    weights = weights * jnp.take_along_axis(scales[None], segments, axis=-1)
+    _, pull = jax.vjp(lambda held, hidden: _summed(head, held, hidden, targets, weights), held, hidden)
+    return *pull(jnp.float32(1)), None, None, None
+
+
+_segment_sums.defvjp(_segment_forward, _segment_backward)

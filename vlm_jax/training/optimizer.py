@@ -19,13 +19,13 @@ def learning_rate(settings, steps: int, *, peak: float | None = None, start: int
       start: the step, counted from 0, at which it begins.
     """
     peak = settings.learning_rate if peak is None else peak
-    warmup = round(settings.warmup * steps)
+    warmup = round(settings.warmup_fraction * steps)
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup else peak,
         peak_value=peak,
         warmup_steps=warmup,
         decay_steps=max(steps, warmup + 1),
-        end_value=peak * settings.final,
+        end_value=peak * settings.end_lr_fraction,
     )
     # optax counts steps from 0: as it is, the first step would have rate 0 and the last would not reach `final`.
     return lambda count: schedule(count - start + 1)
@@ -40,7 +40,7 @@ learning rate suits both."""
 def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.GradientTransformationExtraArgs:
     """The optimizer over {path: array}; weight decay spares norms and biases.
 
-    Its `update` takes `sound`: where that is false its state is left as it was, but for the place in the schedule.
+    Its `update` takes `finite`: where that is false its state is left as it was, but for the place in the schedule.
 
     With `muon`, kernels are stepped along their orthogonalised momentum (Jordan et al. 2024), everything else as by
     AdamW. `abstract`: {path: ShapeDtypeStruct} of what trains.
@@ -70,7 +70,7 @@ def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.
         )
         labels = {path: "muon" if path.endswith("/kernel") else "adamw" for path in abstract}
         chosen = optax.partition({"muon": _held(muon), "adamw": adamw}, labels)
-    scales = {path: float(settings.scales[group(path)]) for path in abstract}
+    scales = {path: float(settings.lr_multipliers[group(path)]) for path in abstract}
     by_group = optax.stateless(lambda updates, _: {path: update * scales[path] for path, update in updates.items()})
     return optax.chain(optax.stateless(functools.partial(_clipped, settings.clip_norm)), chosen, by_group)
 
@@ -82,31 +82,31 @@ def _clipped(most: float, gradients: dict, _) -> dict:
 
 
 def _held(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """`inner`, with a state that only a sound step changes."""
+    """`inner`, with a state that only a finite step changes."""
 
-    def update(updates, state, parameters=None, *, sound=True, **_):
+    def update(updates, state, parameters=None, *, finite=True, **_):
         updates, stepped = inner.update(updates, state, parameters)
-        return updates, _if_sound(sound, stepped, state)
+        return updates, _if_finite(finite, stepped, state)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
-def _if_sound(sound, new, old):
+def _if_finite(finite, new, old):
     def chosen(new, old):
         # The place in the schedule moves on in any case: it is that of the data.
-        return new if isinstance(new, optax.ScaleByScheduleState) else jnp.where(sound, new, old)
+        return new if isinstance(new, optax.ScaleByScheduleState) else jnp.where(finite, new, old)
 
     return jax.tree.map(chosen, new, old, is_leaf=lambda leaf: isinstance(leaf, optax.ScaleByScheduleState))
 
 
-def set_back(moments, steps: int):
-    """The state before the last steps, of which none was sound: they moved the place in the schedule alone."""
+def set_back(optimizer_state, steps: int):
+    """The state before the last steps, of which none was finite: they moved the place in the schedule alone."""
 
     def earlier(state):
         scheduled = isinstance(state, optax.ScaleByScheduleState)
         return optax.ScaleByScheduleState(state.count - steps) if scheduled else state
 
-    return jax.tree.map(earlier, moments, is_leaf=lambda leaf: isinstance(leaf, optax.ScaleByScheduleState))
+    return jax.tree.map(earlier, optimizer_state, is_leaf=lambda leaf: isinstance(leaf, optax.ScaleByScheduleState))
 
 
 def _adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
@@ -114,14 +114,14 @@ def _adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtra
 
     optax takes them from new moments, of which the kept ones are a choice. XLA on CPUs then computes new moments twice,
     also inside the parameters' own fusion, which reads the old ones: it copies those first, since others are written
-    over them (docs/decisions.md, 2026-11-22). Where a step is sound the values are the same.
+    over them (docs/experiments.md, 2026-11-22). Where a step is finite the values are the same.
     """
 
-    def update(gradients, state, parameters=None, *, sound=True, **_):
+    def update(gradients, state, parameters=None, *, finite=True, **_):
         mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(gradients, state.nu, b2, 2)
         new = optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
-        count, mu, nu = kept = _if_sound(sound, new, state)
+        count, mu, nu = kept = _if_finite(finite, new, state)
         first, second = optax.tree.bias_correction(mu, b1, count), optax.tree.bias_correction(nu, b2, count)
         return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), first, second), kept
 

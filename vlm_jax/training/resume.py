@@ -9,23 +9,28 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from vlm_jax.adapters.lora import Lora
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.files import read_json
-from vlm_jax.checkpoint.model_source import ADAPTER, open_model
+from vlm_jax.checkpoint.model_source import ADAPTER, ModelSource, adapter_settings, open_model
 from vlm_jax.checkpoint.parts import PARTS
 from vlm_jax.errors import InputError
+from vlm_jax.processing.image_processors import ImageProcessor
+from vlm_jax.training.config import renamed, resume_settings
 
 MAY_CHANGE = (
     "train.steps",
     "train.epochs",
     "train.first.learning_rate",
     "optimizer.learning_rate",
-    "optimizer.warmup",
-    "optimizer.final",
-    "optimizer.scales.vision",
-    "optimizer.scales.connector",
-    "optimizer.scales.decoder",
-    "optimizer.scales.adapter",
+    "optimizer.warmup_fraction",
+    "optimizer.end_lr_fraction",
+    "optimizer.lr_multipliers.vision",
+    "optimizer.lr_multipliers.connector",
+    "optimizer.lr_multipliers.decoder",
+    "optimizer.lr_multipliers.adapter",
 )
 """Settings of the length and of the schedule, which is worked out anew; optimizer state and place in the data stay."""
 MODEL = "model"
@@ -47,6 +52,7 @@ class Earlier:
       first_stage: where its first stage ends; None where it has none, or as `steps`.
       position: its place in the data.
       digest: of the model it began with; None where an earlier version did not write it down.
+      validation_losses: that were taken up to that checkpoint.
     """
 
     home: PurePath
@@ -56,6 +62,7 @@ class Earlier:
     first_stage: int | None
     position: dict[str, Any]
     digest: str | None
+    validation_losses: tuple[float, ...] = ()
 
     @property
     def length(self) -> tuple[int, int]:
@@ -159,15 +166,48 @@ def read(home: PurePath, step: int) -> Earlier:
             raise InputError(
                 f"{home}: holds a converted model, not a run; give it as config.model.path to start from it"
             )
-        resume = flat(settings["resume"])
+        resume = {_renamed(key): value for key, value in flat(settings["resume"]).items()}
         steps = settings.get("steps") or resume.get("train.steps") or None
         stage = settings.get("first_stage")
         if stage is None and steps and resume.get("train.first.share"):
             stage = first_stage(resume["train.first.share"], steps)
+        losses = tuple(settings.get("validation_losses") or ())
         digest = resume.get(MODEL) or settings.get(ADAPTER, {}).get("digest")
-        return Earlier(home, step, resume, steps, stage, checkpoints.position(step), digest)
+        return Earlier(home, step, resume, steps, stage, checkpoints.position(step), digest, losses)
     finally:
         checkpoints.close()
+
+
+def _renamed(key: str) -> str:
+    """A setting that a checkpoint of an earlier version has, by its name now."""
+    return renamed(key) or {"held_out": "validation"}.get(key, key)
+
+
+def settings_to_save(
+    config: ConfigDict,
+    images: ImageProcessor,
+    source: ModelSource,
+    known_by: Mapping[str, Any],
+    home: PurePath,
+    earlier: Earlier | None,
+    *,
+    beside_base: bool,
+    lora: Lora | None,
+) -> dict[str, Any]:
+    """What every checkpoint of a run says of it: what it is compared by, and to which base its adapters belong.
+
+    Args:
+      source: the model that it starts from, or its own where it goes on from `earlier`.
+      known_by: fingerprints of its data.
+      beside_base: whether its checkpoints hold no more than what trains, beside a base that they name.
+      lora: the kind of its adapters, if it has any.
+    """
+    digest = source.digest() if earlier is None else earlier.digest
+    compared = {**resume_settings(config), **known_by, **({MODEL: digest} if digest else {})}
+    settings = run_folder.settings_json(images, resume=compared)
+    if beside_base:
+        settings |= adapter_settings(source if earlier is None else source.base, lora, home)
+    return settings
 
 
 def first_stage(share: float, steps: int) -> int:
@@ -176,7 +216,7 @@ def first_stage(share: float, steps: int) -> int:
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their whole names: `optimizer.scales.vision` for a value in the group `optimizer.scales`."""
+    """Settings by their whole names: `optimizer.lr_multipliers.vision` for a value in a group of groups."""
     whole: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and key not in _WHOLE:

@@ -34,7 +34,7 @@ class Selection:
       first: those that train in a first stage of their own; none where there is no such stage.
       attach: what makes the model of these parameters of a plain one (`parameters.abstract_model`).
       still: the same without dropout.
-      packed: kernels of the plain model that are held quantised, as codes and scales below their paths.
+      quantised: kernels of the plain model that are held quantised, as codes and scales below their paths.
       seeds: what dropout draws from, given anew for each step.
     """
 
@@ -43,7 +43,7 @@ class Selection:
     first: frozenset[str]
     attach: tuple[Callable, ...]
     still: tuple[Callable, ...]
-    packed: frozenset[str]
+    quantised: frozenset[str]
     seeds: dict[str, jax.ShapeDtypeStruct]
     lora: Lora | None
     quantise: str
@@ -55,9 +55,9 @@ class Selection:
 
     @property
     def beside_base(self) -> bool:
-        """Whether what moves is kept by itself: beside kernels that are packed, with adapters, or a connector alone."""
+        """Whether what moves is kept by itself: beside quantised kernels, with adapters, or a connector alone."""
         connector = re.compile(PRESETS["connector"])
-        return self.lora is not None or bool(self.packed) or all(map(connector.match, self.moves))
+        return self.lora is not None or bool(self.quantised) or all(map(connector.match, self.moves))
 
 
 def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
@@ -71,17 +71,17 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     attach: tuple[Callable, ...] = (lora.attach,) if lora else ()
     still: tuple[Callable, ...] = (lora.without_dropout().attach,) if lora else ()
     paths = [path for path in abstract_parameters(model, attach=attach) if not is_seed(path) and not is_unused(path)]
-    what = config.train.what
+    what = config.train.trainable
     if what == "auto":
         what = "adapter" if lora else "full"
     trainable = trainable_paths(paths, what)
     if lora and not any(map(is_adapter, trainable)):
         raise InputError(
-            f"lora.rank is {lora.rank}, and train.what {what!r} trains no adapter; take adapter, or rank 0"
+            f"lora.rank is {lora.rank}, and train.trainable {what!r} trains no adapter; take adapter, or rank 0"
         )
     first = frozenset()
     if config.train.first.share:
-        first = trainable_paths(paths, config.train.first.what, setting="train.first.what")
+        first = trainable_paths(paths, config.train.first.trainable, setting="train.first.trainable")
     moves = trainable | first
     if config.model.quantise != "none":
         pack = functools.partial(quantised.attach, kind=config.model.quantise, keep=moves)
@@ -96,8 +96,8 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     shapes = abstract_parameters(model, attach=attach)
     if config.model.quantise != "none" and not any(path.endswith("/kernel/scales") for path in shapes):
         raise InputError(
-            f"config.model.quantise is {config.model.quantise!r}, and train.what {what!r} trains every kernel: nothing "
-            "is left to be packed; set lora.rank, or take none"
+            f"config.model.quantise is {config.model.quantise!r}, and train.trainable {what!r} trains every kernel: "
+            "nothing is left to be quantised; set lora.rank, or take none"
         )
     return Selection(
         {path: held(path, leaf) for path, leaf in shapes.items() if not is_seed(path)},
@@ -112,7 +112,7 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     )
 
 
-def trainable_paths(paths: list[str], what: str, setting: str = "train.what") -> frozenset[str]:
+def trainable_paths(paths: list[str], what: str, setting: str = "train.trainable") -> frozenset[str]:
     """Paths that train.
 
     Args:

@@ -14,8 +14,8 @@ from jaxtyping import Array
 
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_model, replace
-from vlm_jax.models.vlm import Batch
-from vlm_jax.training.loss import cross_entropy
+from vlm_jax.processing.rows import Batch
+from vlm_jax.training.objectives.sft import Objective, sft
 
 
 def make_loss(
@@ -26,14 +26,12 @@ def make_loss(
     remat: str,
     unroll: bool = False,
     attach: Sequence[Callable] = (),
+    objective: Objective = sft,
 ) -> Callable[..., tuple]:
-    """`loss(trainable, frozen, batch) -> (mean loss per supervised token, weight of the supervised tokens)`.
-
-    The mean is weighted: Σ weight · −log p / Σ weight, over all rows of the batch together, as transformers divides by
-    the labels of a batch and LLaMA-Factory by their weights. Tokens weigh 1 unless their turn was given a weight; a
-    turn of weight 0 is as if its tokens were a prompt, and a weight that all turns have changes nothing.
+    """`loss(trainable, frozen, batch) -> (mean of the objective, its weight)`.
 
     Args:
+      objective: what is minimised, from the hidden states of supervised positions.
       attach: what gives the model the layers that its parameters have beside a plain one's (`selection.Selection`);
         what dropout draws from is expected among `frozen`.
     """
@@ -42,8 +40,8 @@ def make_loss(
     def loss(trainable: Flat, frozen: Flat, batch: Batch):
         model = nnx.merge(graph, replace(state, {**trainable, **frozen}))
         how = {"dtype": dtype, "implementation": implementation, "remat": remat, "unroll": unroll}
-        hidden = model(batch, at=batch["loss_index"], **how)
-        total, weight = cross_entropy(model.logits, hidden, batch)
+        hidden = model(batch, at=batch.loss_index, **how)
+        total, weight = objective(model.logits, hidden, batch)
         return total / _or_one(weight), weight
 
     return loss
@@ -58,19 +56,47 @@ def make_step(
     seed: int = 0,
     accumulate: int = 1,
 ) -> Callable:
-    """`step(trainable, moments, frozen, batch, number) -> (trainable, moments, metrics)`, to be jitted.
+    """`step(trainable, optimizer_state, frozen, batch, number) -> (trainable, optimizer_state, metrics)`, to be jitted.
 
     `number` counts finished steps; the metrics are scalars that stay on the device.
 
     Args:
-      optimizer: takes `sound` (`optimizer.make_optimizer`).
+      optimizer: takes `finite` (`optimizer.make_optimizer`).
       draw: what a step draws at random (`adapters.lora.seeds`), from a key.
       accumulate: so many parts of the rows go through the model one after another; the gradient is that of the whole
         batch, every supervised token counting what it weighs.
     """
 
+    gradients_of = _gradients(loss, draw, accumulate)
+
+    def step(trainable: Flat, optimizer_state, frozen: Flat, batch: Batch, number):
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        (value, weight), gradients = gradients_of(trainable, frozen, batch, key)
+        norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        # A step whose loss or gradient is not finite changes nothing but the place in the schedule.
+        updates, optimizer_state = optimizer.update(gradients, optimizer_state, trainable, finite=finite)
+        moved = optax.apply_updates(trainable, updates)
+        trainable = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, trainable)
+        metrics = {
+            "loss": value,
+            "tokens": jnp.sum(batch.segment_ids > 0),
+            "visual_tokens": jnp.sum(batch.visual_index >= 0),
+            "supervised_tokens": jnp.sum(batch.loss_weights > 0),
+            "padding": jnp.mean(batch.segment_ids == 0),
+            "patch_padding": jnp.mean(batch.image_ids == 0),
+            "gradient_norm": norm,
+            "learning_rate": schedule(number),
+        }
+        return trainable, optimizer_state, metrics
+
+    return step
+
+
+def _gradients(loss: Callable, draw: Callable[[Array], Flat], accumulate: int) -> Callable:
+    """`gradients_of(trainable, frozen, batch, key)`: (mean loss, its weight), and the gradient of the mean."""
+
     def gradients_of(trainable: Flat, frozen: Flat, batch: Batch, key):
-        """(mean loss, weight of the supervised tokens), and the gradient of the mean."""
         if accumulate == 1:
             return jax.value_and_grad(loss, has_aux=True)(trainable, {**frozen, **draw(key)}, batch)
 
@@ -89,28 +115,7 @@ def make_step(
         share = 1 / _or_one(weight)
         return (value * share, weight), jax.tree.map(lambda leaf: leaf * share, gradients)
 
-    def step(trainable: Flat, moments, frozen: Flat, batch: Batch, number):
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        (value, weight), gradients = gradients_of(trainable, frozen, batch, key)
-        norm = optax.tree.norm(gradients)
-        sound = jnp.isfinite(value) & jnp.isfinite(norm)
-        # A step whose loss or gradient is not finite changes nothing but the place in the schedule.
-        updates, moments = optimizer.update(gradients, moments, trainable, sound=sound)
-        moved = optax.apply_updates(trainable, updates)
-        trainable = jax.tree.map(lambda new, old: jnp.where(sound, new, old), moved, trainable)
-        metrics = {
-            "loss": value,
-            "tokens": jnp.sum(batch["segment_ids"] > 0),
-            "visual_tokens": jnp.sum(batch["visual_index"] >= 0),
-            "supervised_tokens": jnp.sum(batch["loss_weights"] > 0),
-            "padding": jnp.mean(batch["segment_ids"] == 0),
-            "patch_padding": jnp.mean(batch["image_ids"] == 0),
-            "gradient_norm": norm,
-            "learning_rate": schedule(number),
-        }
-        return trainable, moments, metrics
-
-    return step
+    return gradients_of
 
 
 def _or_one(weight: Array) -> Array:

@@ -22,20 +22,19 @@ from vlm_jax.checkpoint.run_folder import Checkpoints
 from vlm_jax.deferred import Deferred
 from vlm_jax.models.attention import choose
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.layers import SHALLOW
 from vlm_jax.models.parameters import Flat, abstract_parameters
+from vlm_jax.models.stack import SHALLOW
 from vlm_jax.parallel.compiler import compiler_options
 from vlm_jax.parallel.mesh import batch_sharding, replicated, spread, to_devices
 from vlm_jax.parallel.rules import parameter_shardings, partition
+from vlm_jax.processing.rows import Batch
 from vlm_jax.training.optimizer import learning_rate, make_optimizer, optimizer_shardings
 from vlm_jax.training.resume import first_stage
 from vlm_jax.training.selection import select
 from vlm_jax.training.step import make_loss, make_step
 
-Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]
-"""{name: (shape, dtype)} of a batch, over all hosts."""
 State = tuple[Flat, Any, Flat]
-"""(trainable, moments, frozen)."""
+"""(trainable, optimizer_state, frozen)."""
 
 
 def compute_dtype(name: str, platform: str):
@@ -45,10 +44,10 @@ def compute_dtype(name: str, platform: str):
     return jnp.dtype(name)
 
 
-def written_out(remat: str, model: VLMConfig, platform: str) -> bool:
+def unrolled(remat: str, model: VLMConfig, platform: str) -> bool:
     """Whether layers are not scanned: on CPUs, where it was measured, in shallow stacks that recompute nothing.
 
-    Of layers that are written out a CPU's compiler recomputes what it is told to, and keeps all of it nevertheless.
+    Of layers that are unrolled a CPU's compiler recomputes what it is told to, and keeps all of it nevertheless.
     """
     return platform == "cpu" and remat == "none" and max(model.vision.depth, model.decoder.layers) <= SHALLOW
 
@@ -62,7 +61,7 @@ class Stage:
     trainable: frozenset[str]
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
-    moment_shardings: Any
+    optimizer_shardings: Any
     step: Any
     """The jitted step (`step.make_step`)."""
 
@@ -84,7 +83,7 @@ class Trainer:
         self.selection = select(config, model, self.dtype)
         self.abstract = self.selection.abstract
         self.shardings = parameter_shardings(self.abstract, mesh)
-        unroll = written_out(config.train.remat, model, platform)
+        unroll = unrolled(config.train.remat, model, platform)
         how = {"dtype": self.dtype, "implementation": self.attention, "remat": config.train.remat, "unroll": unroll}
         loss = make_loss(model, **how, attach=self.selection.attach)
         whole = replicated(mesh)
@@ -107,7 +106,7 @@ class Trainer:
         part = {path: self.shardings[path] for path in trainable}
         frozen = {path: sharding for path, sharding in self.shardings.items() if path not in trainable}
         optimizer = make_optimizer(settings.optimizer, lambda count: schedule(count + start), trained)
-        moments = optimizer_shardings(optimizer, trained, part, self.mesh)
+        state_shardings = optimizer_shardings(optimizer, trained, part, self.mesh)
         step = jax.jit(
             make_step(
                 loss,
@@ -115,14 +114,14 @@ class Trainer:
                 schedule,
                 draw=functools.partial(lora.seeds, self.selection.seeds),
                 seed=settings.train.seed,
-                accumulate=settings.batch.accumulate,
+                accumulate=settings.batch.gradient_accumulation,
             ),
-            in_shardings=(part, moments, frozen, batch_sharding(self.mesh), whole),
-            out_shardings=(part, moments, whole),
+            in_shardings=(part, state_shardings, frozen, batch_sharding(self.mesh), whole),
+            out_shardings=(part, state_shardings, whole),
             donate_argnums=(0, 1),
             compiler_options=compiler_options(platform),
         )
-        return Stage(start, end, trainable, schedule, optimizer, moments, step)
+        return Stage(start, end, trainable, schedule, optimizer, state_shardings, step)
 
     def stage(self, number: int) -> Stage:
         """The one that takes step `number`, counted from 0; the last one when all are done."""
@@ -144,9 +143,9 @@ class Trainer:
 
     def place(self, path: str, array: np.ndarray | jax.Array | Deferred) -> Flat:
         """Puts a parameter that was read, or is now, on its devices, as it is trained or held frozen."""
-        if path in self.selection.packed:
+        if path in self.selection.quantised:
             wide = spread(array, self.sharding(path, array.shape))
-            return quantised.packed(path, wide, self.selection.quantise, self.shardings)
+            return quantised.quantised(path, wide, self.selection.quantise, self.shardings)
         return {path: spread(array, self.shardings[path], self.abstract[path].dtype)}
 
     def sharding(self, path: str, shape: tuple[int, ...]) -> NamedSharding:
@@ -160,24 +159,24 @@ class Trainer:
         def placed(leaf, sharding):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        moments = jax.eval_shape(stage.optimizer.init, {path: self.abstract[path] for path in stage.trainable})
+        optimizer_state = jax.eval_shape(stage.optimizer.init, {path: self.abstract[path] for path in stage.trainable})
         trainable, frozen = split(jax.tree.map(placed, self.abstract, self.shardings), stage)
-        return trainable, jax.tree.map(placed, moments, stage.moment_shardings), frozen
+        return trainable, jax.tree.map(placed, optimizer_state, stage.optimizer_shardings), frozen
 
-    def trace(self, shapes: Shapes, stage: Stage | None = None):
+    def trace(self, batch: Batch, stage: Stage | None = None):
         """The step for the shapes of a batch, to be compiled; of the last stage where none is given."""
         stage = stage or self.stages[-1]
         sharding = batch_sharding(self.mesh)
-        batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), batch)
         number = jax.ShapeDtypeStruct((), jnp.int32)
         with jax.set_mesh(self.mesh):  # attention's kernels are divided over it by hand
-            return stage.step.trace(*self.abstract_state(stage), batch, number)
+            return stage.step.trace(*self.abstract_state(stage), like, number)
 
-    def compile(self, shapes: Shapes, stage: Stage | None = None):
+    def compile(self, batch: Batch, stage: Stage | None = None):
         """The step for the shapes of a batch, ready to be taken."""
-        return self.trace(shapes, stage).lower().compile()
+        return self.trace(batch, stage).lower().compile()
 
-    def measure(self, parameters: Flat, batches: Iterable[dict[str, np.ndarray]]) -> float:
+    def measure(self, parameters: Flat, batches: Iterable[Batch]) -> float:
         """The mean loss per supervised token over all batches, without dropout."""
         total = weight = 0.0
         with jax.set_mesh(self.mesh):
@@ -198,7 +197,7 @@ class Trainer:
     def enter(self, stage: Stage, parameters: Flat) -> State:
         """The state at the start of a stage, around parameters as they are."""
         trainable, frozen = split(parameters, stage)
-        return trainable, jax.jit(stage.optimizer.init, out_shardings=stage.moment_shardings)(trainable), frozen
+        return trainable, jax.jit(stage.optimizer.init, out_shardings=stage.optimizer_shardings)(trainable), frozen
 
     def restore(
         self, checkpoints: Checkpoints, step: int, data: grain.DatasetIterator, base: Callable[[], Flat] | None
@@ -209,14 +208,16 @@ class Trainer:
           base: reads what is frozen, where checkpoints do not hold it (`saves_base`).
         """
         before, stage = self.stage(step - 1), self.stage(step)
-        trainable, moments, frozen = self.abstract_state(before)
-        parameters, moments, position = checkpoints.restore_training(step, self.saved({**trainable, **frozen}), moments)
+        trainable, optimizer_state, frozen = self.abstract_state(before)
+        parameters, optimizer_state, position = checkpoints.restore_training(
+            step, self.saved({**trainable, **frozen}), optimizer_state
+        )
         data.set_state(position)
         held = parameters if self.saves_base else {**base(), **parameters}
         if stage is not before:
             return self.enter(stage, held)
         trainable, frozen = split(held, stage)
-        return trainable, moments, frozen
+        return trainable, optimizer_state, frozen
 
     @property
     def saves_base(self) -> bool:

@@ -1,6 +1,6 @@
-"""What a training run looks at beside its steps: the loss on held-out examples, and answers of the model as it is.
+"""What a training run looks at beside its steps: the loss on validation examples, and answers of the model as it is.
 
-A part of `scripts/train.py`: it connects data and evaluation to the loop, which calls what is made here.
+It connects data and evaluation to the loop, which calls what is made here.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,9 +10,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from data_pipeline import loader
-from data_pipeline.ledger import Ledger
+from data_pipeline.dataset import open_dataset
+from data_pipeline.loader import Shard
 from data_pipeline.packing import Bucket
+from data_pipeline.parts import open_parts
 from data_pipeline.questions import questions_of
 from vlm_jax.checkpoint.files import write_text
 from vlm_jax.checkpoint.stop_tokens import stop_tokens
@@ -22,43 +23,36 @@ from vlm_jax.evaluation import controls, report, runner
 from vlm_jax.evaluation.runner import Question
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat
+from vlm_jax.processing.image_cache import NO_CACHE, ImageCache
 from vlm_jax.processing.processor import Processor
 from vlm_jax.training.trainer import Trainer
 
 
-def held_out_loss(
-    trainer: Trainer, processor: Processor, buckets: Sequence[Bucket], row_shape: dict[str, int]
+def validation_loss(
+    trainer: Trainer, processor: Processor, buckets: Sequence[Bucket], cache: ImageCache = NO_CACHE
 ) -> tuple[Callable[[Flat], float] | None, Any]:
-    """`measure(parameters)` over all of `held_out.path`, and what it is known by; None where nothing is held out.
+    """`measure(parameters)` over all of `validation.path`, and the fingerprint of it; None where there is none.
 
     Raises:
       InputError: what cannot be read, or fits no row, in one list.
     """
     config = trainer.config
-    if not config.held_out.path:
+    if not config.validation.path:
         return None, None
     # Faults stop a run here whatever they do in training: a loss on what happens to be readable means little.
-    dataset, wrong = loader.open_dataset(
-        {**_held_out(config), "on_error": "stop"}, processor, ledger=Ledger(), complete=True, seed=config.train.seed
-    )
-    if wrong:
-        raise InputError(wrong)
-    loader.fit(dataset, buckets)
+    settings = {**_settings(config), "on_error": "stop"}
+    dataset = open_dataset(settings, processor, seed=config.train.seed, cache=cache)
+    if dataset.faults:
+        raise InputError(dataset.faults)
+    dataset.fit(buckets)
 
     def measure(parameters: Flat) -> float:
         # A plan lets go of what it gave out: each pass has its own.
-        plan = loader.plan_run(dataset, buckets, steps=0, epochs=1, seed=config.train.seed, shuffle=False)
-        batches = loader.make_loader(
-            dataset,
-            plan,
-            len(plan),
-            **row_shape,
-            threads=config.data.threads,
-            shard=loader.Shard(jax.process_index(), jax.process_count()),
-        )
-        return trainer.measure(parameters, (next(batches) for _ in range(len(plan))))
+        plan = dataset.plan(steps=0, epochs=1, shuffle=False)
+        shard = Shard(jax.process_index(), jax.process_count())
+        return trainer.measure(parameters, dataset.batches(plan, threads=config.data.threads, shard=shard))
 
-    return measure, loader.fingerprint(dataset)
+    return measure, dataset.fingerprint()
 
 
 def sampler(
@@ -97,23 +91,23 @@ def sampler(
         )
         predictions = list(answers)
         model.parameters = {}  # the next step takes their memory
-        pictures = {question.id: controls.images_of(question) for question in questions}
+        images = {question.id: controls.images_of(question) for question in questions}
         title = f"{workdir} after step {step}"
-        page = report.page(predictions, report.summarise(predictions, None), pictures.__getitem__, title=title)
+        page = report.page(predictions, report.summarise(predictions, None), images.__getitem__, title=title)
         write_text(folder / "report.html", page)
 
     return sample
 
 
-def _held_out(config: ConfigDict) -> dict[str, Any]:
-    """The settings of the data that are held out: those of the training data, with another path."""
-    return {**config.data.to_dict(), "path": config.held_out.path, "mixture": {}, "share": 1.0}
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """The settings of the validation data: those of the training data, with another path."""
+    return {**config.data.to_dict(), "path": config.validation.path, "mixture": {}, "share": 1.0}
 
 
 def _questions(config: ConfigDict, processor: Processor) -> list[Question]:
-    """A few, evenly from the held-out examples, or from the first of the training data where none are."""
-    data = _held_out(config) if config.held_out.path else config.data.to_dict()
-    (part, *_), _ = loader.open_parts(data, processor, seed=config.train.seed)
+    """A few, evenly from the validation examples, or from the first of the training data where there are none."""
+    data = _settings(config) if config.validation.path else config.data.to_dict()
+    (part, *_) = open_parts(data, processor, seed=config.train.seed)
     source = part.source
     faults: list[str] = []
     places = range(0, len(source), max(1, len(source) // config.samples.count))

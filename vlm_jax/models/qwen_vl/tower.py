@@ -12,20 +12,20 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from vlm_jax.models.attention import attend, attention
-from vlm_jax.models.config import EncoderConfig, VisionConfig
 from vlm_jax.models.layers import (
     MLP,
     GatedMLP,
     LayerNorm,
     Linear,
     RMSNorm,
-    Stack,
+    constrain_rows,
+    normalised,
     product,
     quick_gelu,
-    repeating_period,
-    rows_apart,
 )
+from vlm_jax.models.qwen_vl.shapes import VisionConfig
 from vlm_jax.models.rope import axial_angles, rotate, turn
+from vlm_jax.models.stack import Stack, repeating_period
 
 
 class PatchEmbed(nnx.Module):
@@ -37,21 +37,11 @@ class PatchEmbed(nnx.Module):
 
     def __init__(self, config: VisionConfig, *, std: float, dtype, rngs: nnx.Rngs):
         self.config = config
-        shape = (config.temporal_patch_size, config.patch_values, config.hidden)
+        shape = (config.temporal_patch_size, config.patch_dim, config.hidden)
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape, dtype))
 
     def __call__(self, patches: UInt8[Array, "b p v"], dtype) -> Float[Array, "b p d"]:
         return product(normalised(self.config, patches).astype(dtype), self.kernel[...].sum(axis=0))
-
-
-def normalised(config: VisionConfig | EncoderConfig, patches: UInt8[Array, "b p v"]) -> Float[Array, "b p v"]:
-    """Pixels as the tower was trained on them, float32."""
-
-    def per_value(per_channel):
-        return jnp.repeat(jnp.asarray(per_channel, jnp.float32), config.patch_size**2)
-
-    pixels = patches.astype(jnp.float32) * jnp.float32(1 / 255)
-    return (pixels - per_value(config.pixel_mean)) / per_value(config.pixel_std)
 
 
 def _norm(config: VisionConfig, dtype) -> nnx.Module:
@@ -76,23 +66,23 @@ class VisionBlock(nnx.Module):
             part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(self.qkv(self.norm1(x)), 3, axis=-1)
         )
         mixed = mix(rotate(q, cos, sin), rotate(k, cos, sin), v)
-        x = rows_apart(x + self.proj(mixed.reshape(x.shape)))
-        return rows_apart(x + self.mlp(self.norm2(x)))
+        x = constrain_rows(x + self.proj(mixed.reshape(x.shape)))
+        return constrain_rows(x + self.mlp(self.norm2(x)))
 
 
 class Merger(nnx.Module):
     """Norm, four neighbouring patches side by side, Linear, exact GELU, Linear into the decoder's width."""
 
     def __init__(self, config: VisionConfig, *, std: float, dtype, rngs: nnx.Rngs):
-        self.merge_unit = config.merge_unit
-        wide = config.hidden * config.merge_unit
+        self.patches_per_token = config.patches_per_token
+        wide = config.hidden * config.patches_per_token
         self.norm = _norm(config, dtype)
         self.fc1 = Linear(wide, wide, bias=True, std=std, dtype=dtype, rngs=rngs)
         self.fc2 = Linear(wide, config.out_hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b u out"]:
-        x = self.norm(x).reshape(x.shape[0], x.shape[1] // self.merge_unit, -1)
-        return rows_apart(self.fc2(jax.nn.gelu(self.fc1(x), approximate=False)))
+        x = self.norm(x).reshape(x.shape[0], x.shape[1] // self.patches_per_token, -1)
+        return constrain_rows(self.fc2(jax.nn.gelu(self.fc1(x), approximate=False)))
 
 
 class VisionTower(nnx.Module):
@@ -145,5 +135,5 @@ class VisionTower(nnx.Module):
         def apply(block, x, _, place):
             return block(x, cos, sin, whole_image if place in config.global_blocks else windowed), None
 
-        x = rows_apart(self.patch_embed(patches, dtype))
+        x = constrain_rows(self.patch_embed(patches, dtype))
         return self.blocks(x, apply, period=period, remat=remat, unroll=unroll)[0]

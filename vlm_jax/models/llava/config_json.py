@@ -9,11 +9,12 @@ from typing import Any
 
 from vlm_jax.errors import InputError
 from vlm_jax.models import config_types
-from vlm_jax.models.config import DecoderConfig, EncoderConfig, VLMConfig, inconsistencies, not_counts
-from vlm_jax.models.qwen_config import read_decoder
+from vlm_jax.models.config import DecoderConfig, VLMConfig, inconsistencies, not_counts
+from vlm_jax.models.decoder_json import read_decoder
+from vlm_jax.models.llava.shapes import EncoderConfig, assembled
 
 OWN = "vlm_jax_assembled"
-LLAVA = {"llava": "LLaVA with a Qwen2 decoder", "llava_next": "LLaVA-NeXT with a Qwen2 decoder", OWN: "assembled here"}
+TITLES = {"llava": "LLaVA with a Qwen2 decoder", "llava_next": "LLaVA-NeXT with a Qwen2 decoder", OWN: "assembled here"}
 """`model_type` of a `config.json`, and what people call it."""
 
 _ENCODER_TYPES = {
@@ -135,7 +136,7 @@ def read_text_model(config: Mapping[str, Any], where: str, *, tied: bool = False
 
 
 def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> VLMConfig:
-    """As `hf_config.from_hf`, for a `model_type` of `LLAVA`."""
+    """As `hf_config.from_hf`, for a `model_type` of `TITLES`."""
     text, vision = config.get("text_config"), config.get("vision_config")
     odd = [name for name, part in (("text_config", text), ("vision_config", vision)) if not isinstance(part, Mapping)]
     if odd:
@@ -155,7 +156,7 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
             faults.append(f"{where}: {key} is {value!r}; known are {', '.join(map(repr, known))}")
     image_token = config.get("image_token_id", config.get("image_token_index"))
     if not isinstance(image_token, int):
-        faults.append(f"{where}: image_token_index is {image_token!r}; wanted the id of the picture's placeholder")
+        faults.append(f"{where}: image_token_index is {image_token!r}; wanted the id of the image's placeholder")
     if faults:
         raise InputError(faults)
     encoder = read_encoder(
@@ -181,7 +182,7 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
         raise InputError(
             f"{where}: tiles leave no place for class tokens; vision_feature_select_strategy must be 'default'"
         )
-    result = VLMConfig.of_parts(
+    result = assembled(
         encoder,
         decoder,
         image_token=image_token,

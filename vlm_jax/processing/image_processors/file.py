@@ -74,7 +74,7 @@ def read(folder: Path) -> tuple[Path, dict[str, Any]]:
             return path, settings
     path = folder / FLAT
     if not path.is_file():
-        raise InputError(f"{folder}: no {FLAT} (or {NESTED}) that describes the pictures")
+        raise InputError(f"{folder}: no {FLAT} (or {NESTED}) that describes the images")
     return path, _json_object(path)
 
 
@@ -87,7 +87,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: unreadable ({error})") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no JSON object that describes the pictures")
+        raise InputError(f"{path}: holds no JSON object that describes the images")
     return content
 
 

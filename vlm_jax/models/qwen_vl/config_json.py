@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlm_jax.errors import InputError
-from vlm_jax.models.config import DecoderConfig, VisionConfig, VLMConfig, inconsistencies, not_counts
+from vlm_jax.models.config import VLMConfig, inconsistencies, not_counts
+from vlm_jax.models.decoder_json import read_decoder
+from vlm_jax.models.qwen_vl.shapes import VisionConfig
 
-QWEN = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL"}
+TITLES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL"}
 """`model_type` of a `config.json`, and what people call it."""
 
 
@@ -60,7 +62,7 @@ _OWN_KEYS = {
 
 
 def from_qwen(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> VLMConfig:
-    """As `hf_config.from_hf`, for a `model_type` of `QWEN`: the flat form of the hub's files, or transformers 5's.
+    """As `hf_config.from_hf`, for a `model_type` of `TITLES`: the flat form of the hub's files, or transformers 5's.
 
     What a file leaves out is the default of transformers' class.
     """
@@ -91,13 +93,13 @@ def from_qwen(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> V
 
 def _not_computed(config: Mapping[str, Any], vision: Mapping[str, Any], family: str) -> list[str]:
     """Settings that contradict the architecture, in words."""
-    other = next(name for name in QWEN if name != family)
+    other = next(name for name in TITLES if name != family)
     if foreign := sorted(_OWN_KEYS[other] & vision.keys()):
         named = ", ".join(f"vision_config.{key}" for key in foreign)
-        return [f"{named} belongs to {QWEN[other]}, and model_type is {family!r}; one of them is another model's"]
+        return [f"{named} belongs to {TITLES[other]}, and model_type is {family!r}; one of them is another model's"]
     faults = []
     if (activation := vision.get("hidden_act", usual := _VISION_DEFAULTS[family]["hidden_act"])) != usual:
-        faults.append(f"vision_config.hidden_act is {activation!r}; {QWEN[family]} uses {usual!r}")
+        faults.append(f"vision_config.hidden_act is {activation!r}; {TITLES[family]} uses {usual!r}")
     for old, key in _OLD_NAMES.items():
         value = vision.get(key, _TOWER_DEFAULTS[key])
         if vision.get(old, value) != value:
@@ -127,7 +129,7 @@ def _tower(vision: Mapping[str, Any], family: str, pixel_mean, pixel_std) -> Vis
             "hidden": vision["embed_dim"],
             "mlp": int(vision["embed_dim"] * vision["mlp_ratio"]),
             "out_hidden": vision["hidden_size"],
-            # No windows: a block of the layout is one merged unit, so pictures keep their order and need no padding.
+            # No windows: a block of the layout is one merged unit, so images keep their order and need no padding.
             "window_size": patch * merge,
             "global_blocks": tuple(range(vision["depth"])),
         }
@@ -149,41 +151,9 @@ def _tower(vision: Mapping[str, Any], family: str, pixel_mean, pixel_std) -> Vis
 def to_qwen(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
     """The `config.json` of a model made here, in the flat layout of the hub's files."""
     vision, decoder = config.vision, config.decoder
-    tower = {
-        "model_type": vision.family,
-        "depth": vision.depth,
-        "in_channels": vision.channels,
-        "in_chans": vision.channels,
-        "initializer_range": config.init_std,
-        "num_heads": vision.heads,
-        "patch_size": vision.patch_size,
-        "spatial_merge_size": vision.merge_size,
-        "spatial_patch_size": vision.patch_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-    }
-    if vision.family == "qwen2_5_vl":
-        tower |= {
-            "fullatt_block_indexes": list(vision.global_blocks),
-            "hidden_act": "silu",
-            "hidden_size": vision.hidden,
-            "intermediate_size": vision.mlp,
-            "out_hidden_size": vision.out_hidden,
-            "tokens_per_second": 2,
-            "window_size": vision.window_size,
-        }
-    else:
-        tower |= {
-            "embed_dim": vision.hidden,
-            "hidden_act": "quick_gelu",
-            "hidden_size": vision.out_hidden,
-            "mlp_ratio": vision.mlp // vision.hidden,
-        }
+    names = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen2_vl": "Qwen2VLForConditionalGeneration"}
     return {
-        "architectures": [
-            {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen2_vl": "Qwen2VLForConditionalGeneration"}[
-                vision.family
-            ]
-        ],
+        "architectures": [names[vision.family]],
         "model_type": vision.family,
         "torch_dtype": dtype,
         "attention_dropout": 0.0,
@@ -208,73 +178,38 @@ def to_qwen(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
         "video_token_id": config.video_token,
         "vision_start_token_id": config.vision_start_token,
         "vision_end_token_id": config.vision_end_token,
-        "vision_config": tower,
+        "vision_config": _tower_json(vision, config.init_std),
     }
 
 
-def read_decoder(text: Mapping[str, Any], where: str, *, tied: bool = False) -> DecoderConfig:
-    """The language model that `text_config`, or the `config.json` of a text model, describes.
-
-    Without `mrope_section` positions are plain RoPE's.
-
-    Raises:
-      InputError: another activation or kind of RoPE, another head dim than the hidden size over the heads, or sliding
-        windows: all of them listed.
-    """
-    # As transformers: the older key counts where a file has both.
-    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
-    if faults := _decoder_not_computed(text, rope):
-        raise InputError([f"{where}: {fault}" for fault in faults])
-    heads = text["num_attention_heads"]
-    plain = (text["hidden_size"] // heads // 2,) if text.get("model_type") == "qwen2" else (16, 24, 24)
-    return DecoderConfig(
-        layers=text["num_hidden_layers"],
-        hidden=text["hidden_size"],
-        heads=heads,
-        kv_heads=text.get("num_key_value_heads") or heads,
-        mlp=text["intermediate_size"],
-        vocab=text["vocab_size"],
-        # transformers' class default, which applies where a file leaves the key out
-        norm_eps=text.get("rms_norm_eps", 1e-5),
-        rope_theta=_theta(text, rope),
-        mrope_sections=tuple(rope.get("mrope_section", plain)),
-        tied=tied or bool(text.get("tie_word_embeddings", False)),
-    )
-
-
-_ROPE = ("rope_type", "type", "rope_theta", "mrope_section")
-"""The keys of `rope_parameters` that are computed; others only at values that change nothing."""
-_ROPE_WITHOUT_EFFECT = {"partial_rotary_factor": 1, "factor": 1, "mrope_interleaved": False}
-
-
-def _theta(text: Mapping[str, Any], rope: Mapping[str, Any]) -> Any:
-    return rope.get("rope_theta", text.get("rope_theta", 1_000_000.0))
-
-
-def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any]) -> list[str]:
-    """Settings of a language model that are not computed, in words."""
-    faults = []
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type not in ("default", "mrope"):
-        faults.append(f"rope_type {rope_type!r} is not implemented; known: 'default', 'mrope'")
+def _tower_json(vision: VisionConfig, init_std: float) -> dict[str, Any]:
+    tower = {
+        "model_type": vision.family,
+        "depth": vision.depth,
+        "in_channels": vision.channels,
+        "in_chans": vision.channels,
+        "initializer_range": init_std,
+        "num_heads": vision.heads,
+        "patch_size": vision.patch_size,
+        "spatial_merge_size": vision.merge_size,
+        "spatial_patch_size": vision.patch_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+    }
+    if vision.family == "qwen2_5_vl":
+        tower |= {
+            "fullatt_block_indexes": list(vision.global_blocks),
+            "hidden_act": "silu",
+            "hidden_size": vision.hidden,
+            "intermediate_size": vision.mlp,
+            "out_hidden_size": vision.out_hidden,
+            "tokens_per_second": 2,
+            "window_size": vision.window_size,
+        }
     else:
-        faults += [
-            f"{key} of rope_parameters is {value!r}, which is not implemented; known are {', '.join(_ROPE)}"
-            for key, value in rope.items()
-            if key not in _ROPE and value is not None and _ROPE_WITHOUT_EFFECT.get(key, ...) != value
-        ]
-    # transformers has a sliding window from layer max_window_layers on, which published folders set to all layers.
-    windows_from, layers = text.get("max_window_layers", 80), text["num_hidden_layers"]
-    if text.get("use_sliding_window") and not (isinstance(windows_from, int) and windows_from >= layers):
-        faults.append("use_sliding_window is true; sliding-window layers are not implemented")
-    elif odd := sorted({str(kind) for kind in text.get("layer_types") or ()} - {"full_attention"}):
-        faults.append(f"layer_types has {', '.join(odd)}; only full_attention is implemented")
-    if (activation := text.get("hidden_act", "silu")) != "silu":
-        faults.append(f"hidden_act is {activation!r}; Qwen2's decoder uses 'silu'")
-    for key, value in (("rms_norm_eps", text.get("rms_norm_eps", 1e-6)), ("rope_theta", _theta(text, rope))):
-        if type(value) not in (int, float) or not 0 < value < float("inf"):
-            faults.append(f"{key} is {value!r}; wanted a number above 0")
-    width = text["hidden_size"] // text["num_attention_heads"]
-    if text.get("head_dim") not in (None, width):
-        faults.append(f"head_dim is {text['head_dim']!r}; Qwen2's decoder uses hidden_size over the heads, {width}")
-    return faults
+        tower |= {
+            "embed_dim": vision.hidden,
+            "hidden_act": "quick_gelu",
+            "hidden_size": vision.out_hidden,
+            "mlp_ratio": vision.mlp // vision.hidden,
+        }
+    return tower

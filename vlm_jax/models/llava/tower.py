@@ -1,8 +1,8 @@
-"""Picture encoders of fixed resolution (CLIP, SigLIP, ViT) as the tower of an assembled model, and its connectors.
+"""Image encoders of fixed resolution (CLIP, SigLIP, ViT) as the tower of an assembled model, and its connectors.
 
 A view takes `block_slots` slots of a row: a class token's, where the family has one, then its patches row by row. So
 attention is one batched dense product over whole views, and positions need no look-up. Which tokens take which slot,
-and how a picture becomes views, was worked out on the host (`vlm_jax.processing.views`).
+and how an image becomes views, was worked out on the host (`vlm_jax.processing.image_processors`).
 """
 
 import functools
@@ -13,9 +13,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from vlm_jax.models.attention import attend
-from vlm_jax.models.config import EncoderConfig
-from vlm_jax.models.layers import MLP, LayerNorm, Linear, Stack, product, quick_gelu, rows_apart
-from vlm_jax.models.vision import normalised
+from vlm_jax.models.layers import MLP, LayerNorm, Linear, constrain_rows, normalised, product, quick_gelu
+from vlm_jax.models.llava.shapes import EncoderConfig
+from vlm_jax.models.stack import Stack
 
 ACTIVATIONS = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -29,7 +29,7 @@ class PatchProjection(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
         self.config = config
-        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (config.patch_values, config.hidden), dtype))
+        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (config.patch_dim, config.hidden), dtype))
         self.bias = None if config.family == "clip" else nnx.Param(jnp.zeros((config.hidden,), dtype))
 
     def __call__(self, patches: UInt8[Array, "b p v"], dtype) -> Float[Array, "b p d"]:
@@ -61,8 +61,8 @@ class EncoderBlock(nnx.Module):
         self.mlp = MLP(config.hidden, config.mlp, activation=ACTIVATIONS[config.activation], **make)
 
     def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b p d"]:
-        x = rows_apart(x + self.attention(self.norm1(x), self.slots))
-        return rows_apart(x + self.mlp(self.norm2(x)))
+        x = constrain_rows(x + self.attention(self.norm1(x), self.slots))
+        return constrain_rows(x + self.mlp(self.norm2(x)))
 
 
 def unused_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
@@ -146,7 +146,7 @@ class EncoderTower(nnx.Module):
             first = jnp.broadcast_to(self.class_token[...].astype(dtype), (*x.shape[:2], 1, config.hidden))
             x = jnp.concatenate([first, x[:, :, 1:]], axis=2)
         x = (x + self.positions[...].astype(dtype)).reshape(*patches.shape[:2], config.hidden)
-        x = rows_apart(x)
+        x = constrain_rows(x)
         if self.pre_norm is not None:
             x = self.pre_norm(x)
         x, _ = self.blocks(x, lambda block, x, _, place: (block(x), None), remat=remat, unroll=unroll)
@@ -162,7 +162,7 @@ class Projector(nnx.Module):
         self.fc2 = Linear(config.out_hidden, config.out_hidden, **make)
 
     def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b p out"]:
-        return rows_apart(self.fc2(jax.nn.gelu(self.fc1(x), approximate=False)))
+        return constrain_rows(self.fc2(jax.nn.gelu(self.fc1(x), approximate=False)))
 
 
 class LinearProjector(nnx.Module):
@@ -172,4 +172,4 @@ class LinearProjector(nnx.Module):
         self.proj = Linear(config.hidden, config.out_hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b p out"]:
-        return rows_apart(self.proj(x))
+        return constrain_rows(self.proj(x))

@@ -1,7 +1,7 @@
-"""Pictures read, resized and cut into patches by worker processes or in the calling thread, and kept for a while.
+"""Images read, resized and cut into patches by worker processes or in the calling thread, and kept for a while.
 
 The result is the same either way. Workers load neither JAX nor transformers: they get a path or the bytes of a file and
-send back uint8 patches. Which picture belongs to which example is `examples`'.
+send back uint8 patches. Which image belongs to which example is `loader`'.
 """
 
 import concurrent.futures
@@ -16,20 +16,19 @@ import numpy as np
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 from vlm_jax.processing.images import with_image
-from vlm_jax.processing.processor import Grid
-from vlm_jax.processing.processor import Pictures as PictureRules
+from vlm_jax.processing.processor import Grid, ImageProcessor
 
 Key = tuple[str | bytes, Grid]
 """A path (or an encoded file), and how it is cut."""
 
 
-class Pictures:
-    """Patches of pictures, uint8 [units, merge_unit, values] each."""
+class ImageLoader:
+    """Patches of images, uint8 [units, patches_per_token, values] each."""
 
-    def __init__(self, images: PictureRules, *, workers: int = 0, cache_bytes: int = 0):
+    def __init__(self, images: ImageProcessor, *, workers: int = 0, cache_bytes: int = 0):
         """
         Args:
-          images: what cuts them up; how far a picture is scaled is its key's.
+          images: what cuts them up; how far an image is scaled is its key's.
           workers: processes that decode; 0 decodes in the thread that asks.
           cache_bytes: how much is kept of what was decoded. Full, it keeps what it has: a data set that is larger than
             the cache is read round and round, and letting the oldest go would let go what comes next.
@@ -49,7 +48,7 @@ class Pictures:
             )
 
     def patches(self, wanted: list[Key]) -> list[np.ndarray | InputError]:
-        """Patches of each, or why there are none: one unreadable picture does not hide the others."""
+        """Patches of each, or why there are none: one unreadable image does not hide the others."""
         found: dict[Key, np.ndarray | InputError] = {}
         missing = []
         for key in dict.fromkeys(wanted):
@@ -83,7 +82,7 @@ class Pictures:
             return [future.result() for future in futures]
         except BrokenProcessPool:
             raise InputError(
-                "a worker process that decodes pictures was killed, perhaps for want of memory; lower data.workers"
+                "a worker process that decodes images was killed, perhaps for want of memory; lower data.workers"
             ) from None
 
     def _keep(self, key: Key, patches: np.ndarray) -> None:
@@ -94,12 +93,12 @@ class Pictures:
                 self._room -= size
 
 
-def decode(source: str | bytes, grid: Grid, images: PictureRules) -> np.ndarray | InputError:
-    """A picture's patches, or its fault, which is returned so that it crosses processes as it is."""
+def decode(source: str | bytes, grid: Grid, images: ImageProcessor) -> np.ndarray | InputError:
+    """An image's patches, or its fault, which is returned so that it crosses processes as it is."""
     try:
         content = locations.read_bytes(source) if isinstance(source, str) and locations.is_remote(source) else source
         return with_image(content, lambda image: images.cut(image, grid))
     except InputError as error:
         return error
     except OSError as error:  # a store that does not answer
-        return InputError(f"{source if isinstance(source, str) else 'embedded picture'}: cannot be read ({error})")
+        return InputError(f"{source if isinstance(source, str) else 'embedded image'}: cannot be read ({error})")

@@ -1,0 +1,306 @@
+"""What a run learns from, in the order of its stages: parts → measure → fit → pack → load.
+
+Training, validation and `scripts/inspect_data.py` share this one object. Each stage is a module that can be read alone:
+`parts`, `measure`, `fit` with `buckets`, `packing`, `loader`.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline import identity, run_length
+from data_pipeline.buckets import Costs, choose_buckets
+from data_pipeline.check import ALONE, Division
+from data_pipeline.image_loader import ImageLoader
+from data_pipeline.ledger import Ledger
+from data_pipeline.loader import WHOLE, Batches, PlannedRows, Shard, make_loader
+from data_pipeline.measure import UNKNOWN, Examples
+from data_pipeline.mixture import Mixture, Share
+from data_pipeline.packing import WINDOW, Bucket, Course, Plan
+from data_pipeline.parts import Part, open_parts
+from vlm_jax import locations
+from vlm_jax.errors import InputError
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import multiplications
+from vlm_jax.processing.image_cache import NO_CACHE, ImageCache
+from vlm_jax.processing.processor import Processor
+from vlm_jax.processing.rows import Batch, RowSpec
+
+_SAMPLED_WINDOWS = 4  # that row sizes are chosen from, where not everything is measured first
+
+
+class Dataset:
+    """The data of a run.
+
+    Attributes:
+      parts: what it is made of.
+      mixture: in which order their examples come.
+      examples: what each takes of a row.
+      ledger: what was left out or changed.
+      images: decodes them.
+      complete: whether every example is measured before the first step.
+      sample: how many are looked at to choose row sizes, where not all of one part are.
+      buckets: the shapes of its batches, once they are chosen.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        settings: Mapping[str, Any],
+        *,
+        seed: int,
+        complete: bool = True,
+        sample: int = 0,
+        ledger: Ledger | None = None,
+        cache: ImageCache = NO_CACHE,
+    ):
+        """As `open_dataset`, of parts that are open; nothing is measured yet."""
+        self.parts, self.ledger = list(parts), ledger or Ledger()
+        self._seed, self._shuffle = seed, settings["shuffle"]
+        self.images = ImageLoader(
+            parts[0].processor.images, workers=settings["workers"], cache_bytes=settings["cache_mb"] * 2**20
+        )
+        count = sum(len(part.source) for part in parts)
+        self.decodes = count <= settings["decode_check_up_to"]
+        """Whether every image is decoded before the first step."""
+        self.examples = Examples(
+            parts,
+            self.ledger,
+            too_large=settings["too_large"],
+            on_error=settings["on_error"],
+            decode=self.decodes,
+            cache=cache,
+        )
+        self.mixture = Mixture([part.share for part in parts], seed=seed, shuffle=settings["shuffle"])
+        # Where a faulty record stops the run all faults are known before the first step.
+        self.complete = complete or settings["on_error"] == "stop"
+        self.sample = sample or min(_SAMPLED_WINDOWS * WINDOW, count)
+        self.buckets: list[Bucket] = []
+
+    @property
+    def faults(self) -> list[str]:
+        """Of what was measured so far, as far as they stop a run."""
+        return self.examples.faults
+
+    def measure(
+        self,
+        progress: Callable[..., Iterable] = lambda chunks, **_: chunks,
+        division: Division = ALONE,
+    ) -> None:
+        """Measures all examples, or the sample. Raises nothing: see `faults`."""
+        if self.complete:
+            self.examples.measure_all(progress, division)
+        else:
+            self.examples.measure(self.mixture.take(0, self.sample), division)
+
+    def choose_buckets(self, batch: Mapping[str, int], model: VLMConfig, *, rows_multiple: int) -> list[Bucket]:
+        """The shapes of batches of a run, from its settings, its data, and what the model costs a token and a patch.
+
+        Raises:
+          InputError: nothing to train on, patches that are no multiple of a window, or (where that stops a run) every
+            example that fits no row.
+        """
+        sizes = self._sampled_sizes()
+        if not len(sizes):
+            raise InputError(self._nothing_left("can be trained on"))
+        buckets = choose_buckets(
+            sizes,
+            rows=batch["rows"],
+            tokens=batch["sequence_length"],
+            context=max(batch["max_sequence_length"], batch["sequence_length"]),
+            count=batch["buckets"],
+            patches=batch["patches"],
+            supervised=batch["supervised"],
+            block_slots=model.vision.block_slots,
+            rows_multiple=rows_multiple,
+            costs=Costs(*multiplications(model)),
+            every=_usable(np.concatenate(self.examples.sizes)) if self.complete else None,
+        )
+        self.fit(buckets)
+        return buckets
+
+    def fit(self, buckets: Sequence[Bucket]) -> None:
+        """Makes the examples fit shapes that are decided, as `data.too_large` says.
+
+        Raises:
+          InputError: where that stops a run, every example that fits no row; or none fits.
+        """
+        self.buckets = list(buckets)
+        self.examples.set_buckets([bucket.size for bucket in buckets])
+        self.measure()
+        if self.faults:
+            raise InputError(self.faults)
+        if not len(_usable(np.concatenate(self.examples.sizes))):
+            raise InputError(self._nothing_left(f"fits a row (data.too_large is {self.examples.too_large!r})"))
+
+    def plan(
+        self,
+        *,
+        steps: int,
+        epochs: int,
+        shuffle: bool | None = None,
+        position: Mapping[str, Any] | None = None,
+        before: tuple[int, int] | None = None,
+    ) -> Plan:
+        """The batches of a run of `steps`, or of so many epochs where steps is 0.
+
+        Args:
+          shuffle: instead of the setting: whether rows of a window are put into another order.
+          position: of a run that goes on (`Batches.get_state`).
+          before: the steps and epochs that it had, where they were others.
+        """
+        count = self.mixture.examples
+
+        def plan(course: Course) -> Plan:
+            return Plan(
+                self.mixture.take,
+                self.examples.measure_or_stop,
+                self.buckets,
+                seed=self._seed,
+                shuffle=self._shuffle if shuffle is None else shuffle,
+                **dataclasses.asdict(course),
+                epoch=count,
+            )
+
+        asked = run_length.course_of(count, steps=steps, epochs=epochs)
+        if position is None:
+            return plan(asked)
+        if before is None or before == (steps, epochs):
+            course = run_length.course_in(position["plan"], asked)
+        else:
+            earlier = run_length.course_of(count, steps=before[0], epochs=before[1])
+            earlier = run_length.course_in(position["plan"], earlier)
+            course = run_length.changed_course(plan, earlier, asked, position["plan"], position["next"])
+        chosen = plan(course)
+        chosen.restore(position["plan"])
+        return chosen
+
+    def batch_shapes(self) -> list[Batch]:
+        """Padding in the shape of each bucket's batches, over all hosts: what the step is compiled for."""
+        images = self.parts[0].processor.images
+        return [
+            RowSpec(bucket.size, images.patch_dim, images.patches_per_token).batch(bucket.rows)
+            for bucket in self.buckets
+        ]
+
+    def batches(self, plan: Plan, *, steps: int | None = None, threads: int = 4, shard: Shard = WHOLE) -> Batches:
+        """An iterator over the batches of a plan, or over its first `steps`."""
+        count = len(plan) if steps is None else steps
+        rows = PlannedRows(self.examples, self.images, self.ledger, plan, count, shard)
+        name = lambda place: self.examples.where(*place)  # noqa: E731
+        return make_loader(rows, plan, name, epoch=self.mixture.examples, threads=threads)
+
+    def records(self) -> dict[str, Any] | None:
+        """The records in little (`identity`); None where there are too many, or not all were measured."""
+        return identity.written_down(self.parts, _words) if self.complete else None
+
+    def fingerprint(self) -> str:
+        """Identifies the records: the parts' shares, and a sample of the words and of the images' sizes."""
+        budgets = [part.processor.images.identity for part in self.parts]
+        digest = hashlib.sha256(f"({_as_written_before(self.mixture.shares)}, {budgets!r})".encode())
+        for part in self.parts:
+            # Of data on the hub: all that the files hold.
+            digest.update("".join(getattr(part.source, "contents", ())).encode())
+            count = len(part.source)
+            for index in np.unique(np.linspace(0, count - 1, min(count, 256)).astype(int)).tolist():
+                try:
+                    record = part.source[index]
+                except InputError:
+                    continue
+                digest.update(repr((record.id, [_words(message) for message in record.messages])).encode())
+                weights = [(turn, one["weight"]) for turn, one in enumerate(record.messages) if "weight" in one]
+                if weights:
+                    digest.update(repr(weights).encode())
+        return digest.hexdigest()[:16]
+
+    def close(self) -> None:
+        """Ends the processes that decode images."""
+        self.images.close()
+
+    def _sampled_sizes(self) -> np.ndarray:
+        """[n, 3] of what was measured and can be used, each example as often as the mixture shows it."""
+        if self.complete and len(self.parts) == 1:
+            return _usable(self.examples.sizes[0])
+        return _usable(self.examples.measure(self.mixture.take(0, self.sample)))
+
+    def _nothing_left(self, what: str) -> list[str]:
+        """The fault lines of data without a usable example: how many were left out of which kind, and each reason."""
+        names = ", ".join(part.name for part in self.parts)
+        looked_at = sum(int((sizes[:, 0] != UNKNOWN).sum()) for sizes in self.examples.sizes)
+        counts = self.ledger.summary() or "see the faults"
+        return [f"{names}: no example {what}; of {looked_at:,} looked at: {counts}", *self.ledger.reasons()]
+
+
+def open_dataset(
+    settings: Mapping[str, Any],
+    processor: Processor,
+    *,
+    seed: int,
+    complete: bool = True,
+    sample: int = 0,
+    ledger: Ledger | None = None,
+    cache: ImageCache = NO_CACHE,
+    progress: Callable[..., Iterable] = lambda chunks, **_: chunks,
+    division: Division = ALONE,
+    say: Callable[[str], None] = lambda line: None,
+) -> Dataset:
+    """Opens what `data` names and measures it; what is wrong with the records is in the `faults` of the result.
+
+    Args:
+      settings: the group `data` (`vlm_jax.training.config`).
+      complete: measure every example now. It is also done where a faulty record stops the run (`data.on_error`).
+        Otherwise a sample is, and the rest while training runs.
+      sample: how many examples; 0 for a few windows.
+      cache: of what is known of images from before.
+      progress: passes chunks on, and shows how far they are.
+      division: of the images among processes that open the same data.
+      say: is told, in a line, where only the headers of images are looked at before the first step.
+
+    Raises:
+      InputError: files that cannot be opened.
+    """
+    parts = open_parts(settings, processor, seed=seed)
+    dataset = Dataset(parts, settings, seed=seed, complete=complete, sample=sample, ledger=ledger, cache=cache)
+    if not dataset.decodes and (limit := settings["decode_check_up_to"]):
+        say(
+            f"{len(dataset.examples):,} examples are more than data.decode_check_up_to={limit:,}: only the headers of "
+            "their images are read now; each is decoded as training comes to it"
+        )
+    dataset.measure(progress, division)
+    return dataset
+
+
+def remedy(count: int) -> str:
+    """What may be done about records that cannot be used, instead of mending them."""
+    return (
+        f"or train without {'this record' if count == 1 else 'such records'}: --config.data.on_error=drop leaves out "
+        "what cannot be used, and notes each with its reason in the run's ledger.jsonl"
+    )
+
+
+def _as_written_before(shares: Sequence[Share]) -> str:
+    """The shares as fingerprints of earlier versions have them: their runs go on."""
+    return repr(shares).replace("Share(name=", "Part(name=")
+
+
+def _usable(sizes: np.ndarray) -> np.ndarray:
+    return sizes[(sizes >= 0).all(axis=1)]
+
+
+def _words(message: Mapping[str, Any]) -> tuple[str, Any]:
+    content = message["content"]
+    if isinstance(content, str):
+        return message["role"], content
+    # Images by name and length: the set may move to another folder.
+    return message["role"], [
+        part.get("text")
+        if part["type"] == "text"
+        else len(part["image"])
+        if isinstance(part["image"], bytes)
+        else (Path(part["image"]).name, locations.size(part["image"]) if locations.is_file(part["image"]) else 0)
+        for part in content
+    ]

@@ -1,0 +1,145 @@
+"""The data sets that a run is made of, opened from its settings: `data.path`, or each part of `data.mixture`.
+
+A part is some files, how its images are prepared, and its share of what is drawn. Reading files is `sources`'.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from data_pipeline import sources
+from data_pipeline.mixture import Share
+from data_pipeline.records import Record
+from data_pipeline.sources.columns import faults_of as columns_faults
+from vlm_jax import locations
+from vlm_jax.errors import InputError, gathered
+from vlm_jax.processing.processor import Processor
+
+DEFAULTS = {"path": "", "weight": 1.0, "seed": 0, "max_visual_tokens": 0}
+"""What a part of a mixture may say, beside `SHARED`; 0 visual tokens: the model's."""
+SHARED = ("format", "image_root", "answer", "share", "columns", "question")
+"""Settings of all data that a part may have otherwise."""
+
+
+@runtime_checkable
+class Records(Protocol):
+    """Records by number, each read when it is asked for: `data_pipeline.sources.Source`, or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One data set of a run.
+
+    Attributes:
+      name: as messages call it: its path, or its name in the mixture.
+      source: its records.
+      processor: with the visual tokens that its images may have.
+      share: how much of it is drawn, and in which order.
+    """
+
+    name: str
+    source: Records
+    processor: Processor
+    share: Share
+
+
+def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> list[Part]:
+    """Opens the parts that the settings name: `data.mixture`, or `data.path` as the only one.
+
+    Args:
+      data: the settings of the group `data` (`vlm_jax.training.config`).
+      seed: the run's, which chooses the records where `data.share` takes some of them.
+
+    Raises:
+      InputError: with the faults of all parts.
+    """
+    if faults := columns_faults(data["columns"], "config.data.columns"):
+        raise InputError(faults)
+    named = dict(data["mixture"]) or {"data": {"path": data["path"]}}
+    parts = []
+    for name, own in named.items():
+        inherited = {key: data[key] for key in SHARED}
+        settings = {**DEFAULTS, **inherited, **_checked(name, own, faults)}
+        if settings["path"] and (files := _open_files(settings, faults)):
+            parts.append(
+                Part(
+                    settings["path"] if len(named) == 1 else name,
+                    chain := sources.Chain(files, share=settings["share"], seed=seed),
+                    _with_budget(processor, settings["max_visual_tokens"]),
+                    Share(name, len(chain), float(settings["weight"]), settings["seed"]),
+                )
+            )
+    if faults:
+        raise InputError(faults)
+    return parts
+
+
+def _open_files(settings: Mapping[str, Any], faults: list[str]) -> list[sources.Source]:
+    files = []
+    for path in locations.named_in(settings["path"]):
+        with gathered(faults):
+            files.append(
+                sources.open_source(
+                    path,
+                    format=settings["format"],
+                    image_root=settings["image_root"] or None,
+                    answer=settings["answer"],
+                    seed=settings["seed"],
+                    columns=settings["columns"],
+                    question=settings["question"],
+                )
+            )
+    return files
+
+
+def _with_budget(processor: Processor, most: int) -> Processor:
+    """With at most so many visual tokens an image; 0: as many as the model's."""
+    if not most:
+        return processor
+    return processor.with_budget((max(1, min(most, processor.images.budget[0])), most))
+
+
+def _checked(name: str, own: Any, faults: list[str]) -> dict[str, Any]:
+    """The settings of a part of a mixture that are in order; what is wrong with the others is added to `faults`."""
+    place = f"config.data.mixture.{name}"
+    if not isinstance(own, Mapping):
+        faults.append(f"{place} is {own!r}; wanted settings such as {{'path': 'mine.jsonl', 'weight': 1.0}}")
+        return {}
+    known = [*DEFAULTS, *SHARED]
+    faults += [f"{place}: no setting {key!r}; " + _nearest(key, known) for key in own if key not in known]
+    settings = {key: value for key, value in own.items() if key in known}
+
+    def want(key: str, good: Callable[[Any], bool], wanted: str) -> None:
+        if key in settings and not good(settings[key]):
+            faults.append(f"{place}.{key} is {settings.pop(key)!r}; wanted {wanted}")
+
+    want("path", lambda value: isinstance(value, str) and bool(value), "a file or folder")
+    if "path" not in own:
+        faults.append(f"{place}: no path; wanted a file or folder")
+    want("weight", lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number above 0")
+    want("seed", _is_count, "0 or more")
+    want("max_visual_tokens", _is_count, "0 (the model's) or more")
+    want("format", lambda value: value in sources.FORMATS, f"one of {', '.join(sources.FORMATS)}")
+    want("image_root", lambda value: isinstance(value, str), "a folder")
+    want("answer", lambda value: value in sources.ANSWERS, f"one of {', '.join(sources.ANSWERS)}")
+    if "columns" in settings and (wrong := columns_faults(settings["columns"], f"{place}.columns")):
+        faults += wrong
+        del settings["columns"]
+    want("question", lambda value: isinstance(value, str), "a text")
+    want("share", lambda value: isinstance(value, int | float) and 0 < value <= 1, "a share above 0, up to 1")
+    return settings
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    """The end of a fault line about a key that is not known."""
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

@@ -1,0 +1,315 @@
+"""A whole training run as one function: from settings to a trained model in a folder.
+
+`scripts/train.py` calls it, and so may any program: nothing here reads flags. The stages stand in order in `run`:
+what is there is opened, all of it is checked before anything is made, and then the loop trains.
+"""
+
+import dataclasses
+import functools
+import json
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data_pipeline import identity, inspection, validation
+from data_pipeline.check import Division
+from data_pipeline.dataset import Dataset, open_dataset, remedy
+from data_pipeline.loader import Batches, Shard
+from data_pipeline.packing import Plan
+from vlm_jax.checkpoint import description, run_folder
+from vlm_jax.checkpoint.files import write_json
+from vlm_jax.checkpoint.model_source import ModelSource
+from vlm_jax.checkpoint.starting_model import open_starting_model
+from vlm_jax.checkpoint.workdir import Workdir, check_usable, open_workdir
+from vlm_jax.errors import InputError, gathered
+from vlm_jax.parallel import hosts
+from vlm_jax.parallel import mesh as meshes
+from vlm_jax.parallel.starting import keep_compiled_programs
+from vlm_jax.processing.image_cache import ImageCache
+from vlm_jax.processing.processor import Processor
+from vlm_jax.training import loop, resume
+from vlm_jax.training.compile_report import explained_memory
+from vlm_jax.training.config import check_config, epochs_of, resume_settings
+from vlm_jax.training.log import Console
+from vlm_jax.training.selection import select
+from vlm_jax.training.trainer import Trainer, compute_dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of a run.
+
+    Attributes:
+      workdir: its folder.
+      steps: how many it was to take; done: how many are done, fewer where it was stopped or ended early.
+      best: (step, loss) of the best checkpoint, where losses were compared.
+      stopped: whether a person asked it to stop; the same call goes on.
+      trained: whether it was not finished before.
+    """
+
+    workdir: Workdir
+    steps: int
+    done: int
+    best: tuple[int, float] | None = None
+    stopped: bool = False
+    trained: bool = True
+
+
+@dataclasses.dataclass
+class _Opened:
+    """What a run is made of, before its data. `faults` are raised with those of the data."""
+
+    workdir: Workdir
+    done: int | None
+    source: ModelSource
+    processor: Processor
+    cache: ImageCache
+    faults: list[str]
+    mesh: Mesh | None = None
+    earlier: resume.Earlier | None = None
+    changes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier start did all that is asked for, as far as that is known without the data."""
+        earlier = self.earlier
+        return earlier is not None and not self.faults and not self.changes and earlier.steps == self.done
+
+
+def run(
+    config: ConfigDict, workdir: str, *, may_change: tuple[str, ...] = resume.MAY_CHANGE, console: Console | None = None
+) -> Result:
+    """Trains as the settings say, or goes on from the newest checkpoint of the folder.
+
+    Args:
+      config: as `vlm_jax.training.config.default_config`.
+      workdir: the folder of the run, here or at a gs:// address; it is made where it is not there.
+      may_change: the settings that a run may go on with otherwise.
+      console: what is told goes there.
+
+    Raises:
+      InputError: settings, a model or data that cannot be used, all faults together as far as they can be known; or
+        the run cannot go on with these settings.
+    """
+    check_config(config)
+    check_usable(workdir)
+    keep_compiled_programs()
+    hosts.start()
+    console = console or Console(silent=not hosts.is_first())
+    say = console.say
+    say(f"running on {meshes.describe_devices()}")
+    if advice := meshes.idle_accelerator():
+        say(f"WARNING: JAX runs on the CPU although {advice}")
+
+    opened = _open(config, workdir, may_change, console)
+    if opened.done is not None and opened.finished:
+        run_folder.check_present(opened.workdir.home, opened.done)
+        say(
+            f"finished: all {opened.done} steps of {opened.workdir} are done; ask for more with --config.train.steps "
+            "or --config.train.epochs"
+        )
+        return Result(opened.workdir, opened.done, opened.done, trained=False)
+    dataset = _open_data(config, opened, console)
+    plan = _plan(config, opened, dataset)
+    say(inspection.summary(dataset, plan, len(plan)))
+    return _train(config, opened, dataset, plan, console)
+
+
+def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: Console) -> _Opened:
+    """The folder, the model, the mesh, and what an earlier part of the run left."""
+    workdir = open_workdir(name)
+    workdir.check_free()
+    done = run_folder.latest_step(workdir.home)
+    run_folder.check_newer(workdir.home, done)
+    hosts.agree(done, f"--workdir={workdir}, its newest checkpoint")
+    source = open_starting_model(
+        config.model.path, config.assemble.to_dict(), workdir.home, done, seed=config.train.seed
+    )
+    visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
+    processor = description.read_processor(source.assets, source.config, visual_tokens)
+    processor.most_tokens = max(config.batch.sequence_length, config.batch.max_sequence_length)
+    opened = _Opened(workdir, done, source, processor, ImageCache.of_user(say=console.say), [])
+    faults = opened.faults
+    with gathered(faults):
+        source.check()
+    with gathered(faults):
+        opened.mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
+        meshes.check_rows(opened.mesh, config.batch.rows, config.batch.gradient_accumulation)
+        meshes.check_heads(opened.mesh, source.config)
+    with gathered(faults):
+        select(config, source.config, compute_dtype(config.model.dtype, jax.default_backend()))
+    if done is not None:
+        with gathered(faults):
+            opened.earlier = resume.read(workdir.home, done)
+            with gathered(faults):
+                opened.earlier.check_model(config.model.path)
+            opened.changes = opened.earlier.changes(resume_settings(config), may_change=may_change)
+    return opened
+
+
+def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset:
+    """The data, measured, with the shapes of its batches.
+
+    Raises:
+      InputError: with the faults of everything that was opened so far.
+    """
+    faults, batch, dataset = opened.faults, config.batch, None
+    with gathered(faults):
+        dataset = open_dataset(
+            config.data.to_dict(),
+            opened.processor,
+            seed=config.train.seed,
+            complete=config.train.steps == 0,
+            cache=opened.cache,
+            progress=functools.partial(console.progress, "measuring"),
+            division=Division(jax.process_index(), jax.process_count(), hosts.total),
+            say=console.say,
+        )
+        faults += [*dataset.faults, remedy(len(dataset.faults))] if dataset.faults else []
+    if dataset is not None and opened.mesh is not None:
+        ways = meshes.row_shards(opened.mesh) * batch.gradient_accumulation
+        with gathered(faults):
+            dataset.choose_buckets(batch.to_dict(), opened.source.config, rows_multiple=ways)
+    if faults:
+        raise InputError(list(dict.fromkeys(faults)))
+    return dataset
+
+
+def _plan(config: ConfigDict, opened: _Opened, dataset: Dataset) -> Plan:
+    """The batches of the run, from where it stands."""
+    earlier = opened.earlier
+    if earlier is not None:  # before the place in it is looked for: that would be said in numbers of rows
+        now = dataset.fingerprint()
+        differs = earlier.resume.get("data") != now
+        how = identity.differences(identity.read(opened.workdir.home), dataset.records()) if differs else []
+        earlier.check_data({"data": now}, {"data": how})
+    plan = dataset.plan(
+        steps=config.train.steps,
+        epochs=epochs_of(config.train),
+        position=None if earlier is None else earlier.position,
+        before=None if earlier is None else earlier.length,
+    )
+    if earlier is not None:
+        earlier.check_steps(len(plan))
+    if not len(plan):
+        raise InputError(["no batches: nothing of the data can be used", *dataset.ledger.reasons()])
+    return plan
+
+
+def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, console: Console) -> Result:
+    """What is left to be checked, and then the loop."""
+    workdir, done, source, earlier = opened.workdir, opened.done, opened.source, opened.earlier
+    steps, ledger_before = len(plan), dataset.ledger.summary()
+    assert opened.mesh is not None  # or a fault has been raised
+    change = None if earlier is None else earlier.change_of_stages(config.train.first.share, steps)
+    trainer = Trainer(config, source.config, opened.mesh, steps, change=change)
+    console.say(trainer.describe())
+    shard = Shard(jax.process_index(), jax.process_count())
+    batches = dataset.batches(plan, threads=config.data.threads, shard=shard)
+    measure, sample, settings = _check(opened, dataset, trainer)
+    with (
+        workdir.held(first=hosts.is_first(), done=done),
+        console.kept_in(workdir.folder / "log.txt"),
+        explained_memory(config, opened.mesh),
+    ):
+        checkpoints, state = _begin(config, opened, dataset, batches, trainer, console)
+        ended = loop.run(
+            trainer,
+            workdir,
+            batches,
+            state,
+            shapes=dataset.batch_shapes(),
+            checkpoints=checkpoints,
+            settings=settings,
+            done=done or 0,
+            name_batch=batches.records,
+            measure=measure,
+            sample=sample,
+            epochs=lambda: batches.epochs,
+            validation_losses=earlier.validation_losses if earlier is not None else (),
+            console=console,
+        )
+        best = checkpoints.best()
+        checkpoints.close()
+    if dataset.ledger.summary() != ledger_before:
+        console.say(f"left out or changed: {dataset.ledger.summary()}; see {workdir.home / 'ledger.jsonl'}")
+    result = Result(workdir, steps, ended.state.step, best, stopped=ended.stopped)
+    _tell_best(result, measured=measure is not None, console=console)
+    return result
+
+
+def _check(opened: _Opened, dataset: Dataset, trainer: Trainer) -> tuple[Any, Any, dict[str, Any]]:
+    """(what measures the validation loss, what writes samples, what every checkpoint says of the run).
+
+    Raises:
+      InputError: of what can be known only now: validation data, other data than the run began with, samples.
+    """
+    earlier = opened.earlier
+    faults: list[str] = []
+    known_by: dict[str, Any] = {"data": dataset.fingerprint(), "validation": None}
+    measure = sample = None
+    with gathered(faults):
+        measure, known_by["validation"] = validation.validation_loss(
+            trainer, opened.processor, dataset.buckets, opened.cache
+        )
+    settings = resume.settings_to_save(
+        trainer.config,
+        opened.processor.images,
+        opened.source,
+        known_by,
+        opened.workdir.home,
+        earlier,
+        beside_base=not trainer.saves_base,
+        lora=trainer.selection.lora,
+    )
+    if earlier is not None:
+        with gathered(faults):
+            earlier.check_data(known_by, {})
+    with gathered(faults):
+        sample = validation.sampler(trainer, opened.processor, opened.source.assets, opened.workdir)
+    if faults:
+        raise InputError(faults)
+    return measure, sample, settings
+
+
+def _tell_best(result: Result, *, measured: bool, console: Console) -> None:
+    if measured and not result.stopped and result.best is not None and result.best[0] != result.done:
+        step, loss = result.best
+        place = result.workdir.home / "checkpoints" / str(step)
+        console.say(f"lowest loss on validation examples: {loss:.4f}, {place}")
+
+
+def _begin(
+    config: ConfigDict, opened: _Opened, dataset: Dataset, batches: Batches, trainer: Trainer, console: Console
+) -> tuple[run_folder.Checkpoints, Any]:
+    """The parameters on their devices, and the small files of the run in its folder."""
+    workdir, done, source = opened.workdir, opened.done, opened.source
+    read = functools.partial(ModelSource.read, place=trainer.place, sharding=trainer.sharding)
+    state = None
+    if done is None:
+        state = trainer.start(read(source))
+        if hosts.is_first():
+            workdir.write_assets(source.assets)
+            if (records := dataset.records()) is not None:
+                write_json(workdir.folder / identity.FILE, records)
+    hosts.wait_for_all("the work folder is there")
+    checkpoints = run_folder.Checkpoints(workdir.home, keep=config.checkpoint.keep, best=config.checkpoint.best)
+    if done is not None:
+        state = trainer.restore(checkpoints, done, batches, base=lambda: read(source.base or source))
+        console.say(_going_on(done, trainer.steps, opened.changes))
+    if hosts.is_first():
+        write_json(workdir.folder / "config.json", json.loads(config.to_json()))
+        dataset.ledger.keep_in(workdir.folder / "ledger.jsonl")
+    return checkpoints, state
+
+
+def _going_on(done: int, steps: int, changes: list[str]) -> str:
+    """In a line, from where a run goes on and what is otherwise from now on."""
+    if not changes:
+        return f"going on from step {done}"
+    return (
+        f"going on from step {done} to {steps} with {', '.join(changes)}: the schedule is worked out anew for {steps} "
+        "steps; optimizer state and place in the data stay"
+    )

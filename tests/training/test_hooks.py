@@ -1,0 +1,141 @@
+"""What a run does between its steps, and a whole run as a function."""
+
+import json
+
+import pytest
+
+from data_pipeline.training_run import run
+from tests.tiny_models import PHOTOS
+from vlm_jax.checkpoint import run_folder
+from vlm_jax.errors import InputError
+from vlm_jax.training.config import default_config
+from vlm_jax.training.hooks import EarlyStop, Samples, Validation
+from vlm_jax.training.log import Console, RunLog
+from vlm_jax.training.run_state import RunState
+
+
+class Log(RunLog):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def validation(self, step, loss):
+        self.lines.append((step, loss))
+
+
+def state(step):
+    return RunState(step, {"a": 1}, None, {"b": 2})
+
+
+def test_validation_is_taken_at_its_cadence_from_all_parameters_and_once_a_step():
+    seen = []
+    validation = Validation(lambda parameters: seen.append(parameters) or 1.5, every=3, log=Log(), earlier=[2.0])
+    assert [step for step in range(1, 10) if validation.due(step)] == [3, 6, 9]
+    validation(state(3))
+    validation(state(3))
+    assert seen == [{"a": 1, "b": 2}] and validation.losses == [2.0, 1.5] and validation.step == 3
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "ends_at"),
+    [
+        ([3.0, 2.0, 2.5, 2.4, 1.0], 2, 4),
+        ([3.0, 2.0, 2.5, 1.9, 1.8], 2, None),
+        ([1.0, 1.0, 1.0], 2, 3),  # as low as before is not lower
+        ([3.0, 2.0, 1.0], 1, None),
+    ],
+)
+def test_patience_counts_how_often_the_loss_was_not_lower(losses, patience, ends_at):
+    log, following = Log(), iter(losses)
+    validation = Validation(lambda parameters: next(following), every=1, log=log)
+    stop = EarlyStop(validation, patience=patience, log=log)
+    ended = None
+    for step in range(1, len(losses) + 1):
+        now = state(step)
+        validation(now)
+        assert stop.due(step)
+        stop(now)
+        assert not stop.due(step)
+        if now.ended:
+            ended = step
+            break
+    assert ended == ends_at
+    assert any("lowest" in str(line) for line in log.lines) == (ends_at is not None)
+
+
+def test_samples_are_due_at_their_cadence_alone():
+    written = []
+    samples = Samples(lambda step, parameters: written.append((step, parameters)), every=2)
+    assert [samples.due(step) for step in (1, 2, 3, 4)] == [False, True, False, True]
+    samples(state(4))
+    assert written == [(4, {"a": 1, "b": 2})]
+    assert not any(Samples(lambda step, parameters: None, every=0).due(step) for step in range(1, 9))
+
+
+@pytest.fixture
+def config(base):
+    config = default_config()
+    config.model.update(path=str(base), max_visual_tokens=16)
+    config.data.path = str(PHOTOS / "photos.json")
+    config.batch.update(rows=8, sequence_length=256)
+    config.train.update(steps=20, remat="none")
+    config.optimizer.learning_rate = 1e-12  # so small that no weight changes
+    config.validation.update(path=str(PHOTOS / "same_question.json"), every=1, patience=2)
+    config.checkpoint.every = 100
+    return config
+
+
+class Kept(Console):
+    """A console whose lines are kept instead."""
+
+    def __init__(self):
+        super().__init__(silent=True)
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+def test_a_run_ends_early_stays_ended_and_goes_on_with_more_patience(config, tmp_path):
+    console = Kept()
+    result = run(config, str(tmp_path / "run"), console=console)
+    assert (result.steps, result.done, result.stopped) == (20, 3, False)
+    assert any("validation.patience" in line for line in console.lines)
+    assert run_folder.latest_step(tmp_path / "run") == 3
+
+    again = run(config, str(tmp_path / "run"), console=Kept())
+    assert (again.done, again.stopped) == (3, False)
+    config.validation.patience = 4
+    further = run(config, str(tmp_path / "run"), console=Kept())
+    assert further.done == 5 and run_folder.latest_step(tmp_path / "run") == 5
+
+
+def test_a_run_says_what_happened_and_that_it_was_finished_before(config, tmp_path):
+    config.validation.update(path="", patience=0)
+    config.train.steps = 2
+    first = run(config, str(tmp_path / "run"))
+    assert (first.done, first.steps, first.trained, first.stopped) == (2, 2, True, False)
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+    second = run(config, str(tmp_path / "run"))
+    assert (second.done, second.trained) == (2, False)
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert settings["batch"]["sequence_length"] == 256
+
+
+def test_a_run_refuses_what_a_program_may_not_use(config, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(InputError, match="holds files that are not a run's"):
+        run(config, str(tmp_path / "mine"))
+    config.train.remat = "some"
+    with pytest.raises(InputError, match="config.train.remat is 'some'; wanted none, dots or full"):
+        run(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_patience_without_validation_data_is_refused(config, tmp_path):
+    config.validation.path = ""
+    with pytest.raises(InputError, match="config.validation.patience is 2; wanted 0 without validation.path"):
+        run(config, str(tmp_path / "run"))

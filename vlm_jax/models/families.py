@@ -1,0 +1,34 @@
+"""The families of models that are known, by the name that the shapes of their towers carry."""
+
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.family import Family
+from vlm_jax.models.llava.family import LLAVA
+from vlm_jax.models.qwen_vl.family import QWEN2_5_VL, QWEN2_VL
+
+FAMILIES: dict[str, Family] = {"qwen2_5_vl": QWEN2_5_VL, "qwen2_vl": QWEN2_VL, "llava": LLAVA}
+"""By `TowerConfig.model_family`."""
+
+
+def register(name: str, family: Family) -> None:
+    """Makes a family known.
+
+    Raises:
+      ValueError: its name, or one of its model types, is taken.
+    """
+    taken = {kind for known in FAMILIES.values() for kind in known.model_types}
+    if name in FAMILIES or (double := taken & family.model_types.keys()):
+        raise ValueError(f"the family {name} is registered already" if name in FAMILIES else f"{sorted(double)} taken")
+    FAMILIES[name] = family
+
+
+def of(config: VLMConfig) -> Family:
+    return FAMILIES[config.family]
+
+
+def by_model_type() -> dict[str, Family]:
+    return {kind: family for family in FAMILIES.values() for kind in family.model_types}
+
+
+def titles() -> dict[str, str]:
+    """{`model_type`: what people call it} of all that are known."""
+    return {kind: title for family in FAMILIES.values() for kind, title in family.model_types.items()}

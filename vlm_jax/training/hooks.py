@@ -1,0 +1,198 @@
+"""What a run does between its steps: the loss on validation examples, samples, checkpoints, a profile, an early end.
+
+Each is a hook: it says after which steps it is due, and is then given the state. The loop calls them in order and
+knows no more of them.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from vlm_jax.checkpoint.run_folder import Checkpoints
+from vlm_jax.checkpoint.workdir import Workdir
+from vlm_jax.models.parameters import Flat
+from vlm_jax.training.log import RunLog
+from vlm_jax.training.run_state import RunState
+from vlm_jax.training.trainer import Trainer
+
+PROFILED = 3
+"""Steps that a profile covers."""
+
+
+@runtime_checkable
+class Hook(Protocol):
+    """Called by the loop between two steps."""
+
+    def due(self, step: int) -> bool:
+        """Whether it has something to do after so many steps, which are not all of the run's."""
+
+    def __call__(self, state: RunState) -> None:
+        """Does it; `state.step` steps are done, and the losses of all are known."""
+
+
+class Validation:
+    """The loss on validation examples.
+
+    Attributes:
+      step: after how many steps it was last taken.
+      losses: all that were taken, those of an earlier part of the run included.
+    """
+
+    def __init__(self, measure: Callable[[Flat], float], *, every: int, log: RunLog, earlier: Sequence[float] = ()):
+        self._measure, self._every, self._log = measure, every, log
+        self.step: int | None = None
+        self.losses = list(earlier)
+
+    def due(self, step: int) -> bool:
+        return _at(self._every, step)
+
+    def __call__(self, state: RunState) -> None:
+        if self.step != state.step:
+            self.losses.append(self._measure(state.parameters))
+            self.step = state.step
+            self._log.validation(state.step, self.losses[-1])
+
+
+class EarlyStop:
+    """Ends a run whose validation loss was not lower than before for so many times in a row."""
+
+    def __init__(self, validation: Validation, *, patience: int, log: RunLog):
+        self._validation, self._patience, self._log = validation, patience, log
+        self._seen: int | None = None
+
+    def due(self, step: int) -> bool:
+        return self._validation.step is not None and self._validation.step != self._seen
+
+    def __call__(self, state: RunState) -> None:
+        self._seen = self._validation.step
+        if self.over:
+            best = min(self._validation.losses)
+            self._log.say(
+                f"step {state.step}: the validation loss was lowest {self._since_best} times ago ({best:.4f}); the run "
+                "ends here (validation.patience)"
+            )
+            state.ended = True
+
+    @property
+    def over(self) -> bool:
+        return bool(self._validation.losses) and self._since_best >= self._patience
+
+    @property
+    def _since_best(self) -> int:
+        losses = self._validation.losses
+        return len(losses) - 1 - int(np.argmin(losses))
+
+
+class Samples:
+    """Answers of the model as it is, which `sample(step, parameters)` writes."""
+
+    def __init__(self, sample: Callable[[int, Flat], None], *, every: int):
+        self._sample, self._every = sample, every
+
+    def due(self, step: int) -> bool:
+        return _at(self._every, step)
+
+    def __call__(self, state: RunState) -> None:
+        self._sample(state.step, state.parameters)
+
+
+class Saving:
+    """Checkpoints: not while steps are skipped, but after the first that is finite again.
+
+    Attributes:
+      saved: the step of the newest checkpoint; None where there is none.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        trainer: Trainer,
+        workdir: Workdir,
+        settings: dict[str, Any],
+        *,
+        done: int,
+        validation: Validation | None,
+    ):
+        """`settings`: what every checkpoint says of the run."""
+        self._checkpoints, self._trainer, self._workdir = checkpoints, trainer, workdir
+        self._settings, self._validation = settings, validation
+        self.saved = done if done else None
+        self._owed = False
+
+    def due(self, step: int) -> bool:
+        return self._owed or _at(self._trainer.config.checkpoint.every, step)
+
+    def __call__(self, state: RunState) -> None:
+        self._owed = bool(state.skipped)
+        if not self._owed:
+            self.save(state)
+
+    def save(self, state: RunState, *, measured: bool = True) -> None:
+        """Saves what the state is now, unless that is saved.
+
+        Args:
+          measured: whether the loss on validation examples is taken for it: one who asks a run to stop does not wait.
+        """
+        if state.step == self.saved:
+            return
+        loss = float(np.mean(state.losses)) if state.losses else None
+        if self._validation is not None:
+            if measured:
+                self._validation(state)
+            loss = self._validation.losses[-1] if self._validation.step == state.step else None
+        self._workdir.sync()  # a checkpoint is never ahead of the metrics
+        stages = self._trainer.stages
+        progress = {
+            "step": state.step,
+            "steps": self._trainer.steps,
+            "first_stage": stages[0].end if len(stages) > 1 else 0,
+            "validation_losses": list(self._validation.losses) if self._validation is not None else [],
+        }
+        self._checkpoints.save(
+            state.step,
+            self._trainer.saved(state.parameters),
+            {**self._settings, **progress},
+            optimizer=state.optimizer_state,
+            data=state.position,
+            loss=loss,
+        )
+        self.saved, state.losses = state.step, []
+
+    def wait(self) -> None:
+        """Returns when what is being saved is saved."""
+        self._checkpoints.wait()
+
+
+class Profile:
+    """A trace of a few steps for XLA's profiler, from the step that `log.profile` names."""
+
+    def __init__(self, first: int, folder: Path, log: RunLog, shown: Any):
+        """`shown`: the folder as a person knows it."""
+        self._first, self._folder, self._log, self._shown = first, folder, log, shown
+        self._begun: int | None = None  # the step, counted from 0, at which the trace began
+
+    @contextlib.contextmanager
+    def around(self, step: int, state: RunState) -> Iterator[None]:
+        """While step number `step`, counted from 0, is taken."""
+        if step + 1 == self._first:
+            jax.profiler.start_trace(str(self._folder))
+            self._begun = step
+        yield
+        if self._begun is not None and step + 1 == self._begun + PROFILED:
+            self.end(state)
+
+    def end(self, state: RunState) -> None:
+        """Writes down what was traced; also where a run ends or stops in the middle of it."""
+        if self._begun is not None:
+            jax.block_until_ready(state.trainable)
+            jax.profiler.stop_trace()
+            self._begun = None
+            self._log.say(f"profile: {self._shown}, for XProf or a TensorBoard with its plugin")
+
+
+def _at(every: int, step: int) -> bool:
+    return bool(every) and step % every == 0
