@@ -48,6 +48,7 @@ def start(table: Path) -> None:
     import vlm_jax.processing.images as images
     from data_pipeline import check
     from data_pipeline.dataset import open_dataset
+    from data_pipeline.measured import MeasuredSets
     from vlm_jax.checkpoint import description
     from vlm_jax.processing.image_cache import ImageCache
     from vlm_jax.training.config import default_config
@@ -63,13 +64,14 @@ def start(table: Path) -> None:
         return real_header(source)
 
     check.with_image, check.header = counted, counted_header
+    caches = {"cache": ImageCache.of_user(say=print), "sets": MeasuredSets.of_user()}
     begun = time.perf_counter()
     config = default_config()
     model = description.read_config(BASE)
     processor = description.read_processor(BASE, model, (4, 64))
     processor.most_tokens = config.batch.sequence_length
     settings = {**config.data.to_dict(), "path": str(table), "decode_check_up_to": 10**9}
-    dataset = open_dataset(settings, processor, seed=0, cache=ImageCache.of_user(say=print))
+    dataset = open_dataset(settings, processor, seed=0, **caches)
     assert not dataset.faults, dataset.faults[:3]
     dataset.choose_buckets(config.batch.to_dict(), model, rows_multiple=1)
     fingerprint = dataset.fingerprint()

@@ -19,6 +19,7 @@ from data_pipeline.image_loader import ImageLoader
 from data_pipeline.ledger import Ledger
 from data_pipeline.loader import WHOLE, Batches, PlannedRows, Shard, make_loader
 from data_pipeline.measure import UNKNOWN, Examples
+from data_pipeline.measured import MeasuredSets, key_of
 from data_pipeline.mixture import Mixture, Share
 from data_pipeline.packing import WINDOW, Bucket, Course, Plan
 from data_pipeline.parts import Part, open_parts
@@ -80,6 +81,8 @@ class Dataset:
         self.complete = complete or settings["on_error"] == "stop"
         self.sample = sample or min(_SAMPLED_WINDOWS * WINDOW, count)
         self.buckets: list[Bucket] = []
+        self._records: dict[str, Any] | None = None
+        self._settings, self._cache = settings, cache
 
     @property
     def faults(self) -> list[str]:
@@ -96,6 +99,16 @@ class Dataset:
             self.examples.measure_all(progress, division)
         else:
             self.examples.measure(self.mixture.take(0, self.sample), division)
+
+    def measure_once(self, sets: MeasuredSets, progress: Callable[..., Iterable] = lambda chunks, **_: chunks) -> None:
+        """As `measure`, in a process of its own, with what is known of this data from before."""
+        key = key_of(self.parts, self._settings, seed=self._seed, decode=self.decodes) if self.complete else None
+        beside = sets.restore(self.examples, key)
+        if beside:
+            self._records = beside["records"]
+        self.measure(progress)
+        if not beside and not self.faults and not self.ledger.counts:
+            sets.keep(self.examples, key, self._cache, {"records": self.records()})
 
     def choose_buckets(self, batch: Mapping[str, int], model: VLMConfig, *, rows_multiple: int) -> list[Bucket]:
         """The shapes of batches of a run, from its settings, its data, and what the model costs a token and a patch.
@@ -196,7 +209,9 @@ class Dataset:
 
     def records(self) -> dict[str, Any] | None:
         """The records in little (`identity`); None where there are too many, or not all were measured."""
-        return identity.written_down(self.parts, _words) if self.complete else None
+        if self._records is None and self.complete:
+            self._records = identity.written_down(self.parts, _words)
+        return self._records
 
     def fingerprint(self) -> str:
         """Identifies the records: the parts' shares, and a sample of the words and of the images' sizes."""
@@ -246,6 +261,7 @@ def open_dataset(
     cache: ImageCache = NO_CACHE,
     progress: Callable[..., Iterable] = lambda chunks, **_: chunks,
     division: Division = ALONE,
+    sets: MeasuredSets | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Dataset:
     """Opens what `data` names and measures it; what is wrong with the records is in the `faults` of the result.
@@ -258,6 +274,7 @@ def open_dataset(
       cache: of what is known of images from before.
       progress: passes chunks on, and shows how far they are.
       division: of the images among processes that open the same data.
+      sets: what was measured of whole data sets before.
       say: is told, in a line, where only the headers of images are looked at before the first step.
 
     Raises:
@@ -270,7 +287,11 @@ def open_dataset(
             f"{len(dataset.examples):,} examples are more than data.decode_check_up_to={limit:,}: only the headers of "
             "their images are read now; each is decoded as training comes to it"
         )
-    dataset.measure(progress, division)
+    if division.count == 1 and sets is not None:
+        dataset.measure_once(sets, progress)
+    else:
+        # Processes that look at images together must do so at the same examples.
+        dataset.measure(progress, division)
     return dataset
 
 

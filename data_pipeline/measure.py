@@ -56,6 +56,8 @@ class Examples:
         """Of each part [n, 3]: tokens, patch slots, supervised positions; negative where unknown or left out."""
         self.visual = [np.full(len(part.source), LEFT_OUT, np.int64) for part in parts]
         """Of each part [n]: visual tokens; negative where not measured."""
+        self.shown: list[list[tuple[str, ...]]] = [[()] * len(part.source) for part in parts]
+        """Of each part, of each example that was measured: its images, by path or digest."""
         # How an example was made to fit: its own visual tokens at most, its own longest; 0 for the part's.
         self._budgets = [np.zeros(len(part.source), np.int32) for part in parts]
         self._cuts = [np.zeros(len(part.source), np.int32) for part in parts]
@@ -260,7 +262,8 @@ class Examples:
     def _note_visual(self, part: int, index: int, record: Record, grids: Sequence[Grid]) -> None:
         counts = [self.parts[part].processor.images.tokens(grid) for grid in grids]
         self.visual[part][index] = sum(counts)
-        self.visual_tokens |= dict(zip(map(_key, images_of(record)), counts, strict=True))
+        self.shown[part][index] = tuple(map(_key, images_of(record)))
+        self.visual_tokens |= dict(zip(self.shown[part][index], counts, strict=True))
 
     def _note_repeated(self, part: int, index: int, record: Record) -> None:
         """Counts an id that an earlier record has.

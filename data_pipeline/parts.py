@@ -40,12 +40,14 @@ class Part:
       source: its records.
       processor: with the visual tokens that its images may have.
       share: how much of it is drawn, and in which order.
+      settings: that it was opened with.
     """
 
     name: str
     source: Records
     processor: Processor
     share: Share
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> list[Part]:
@@ -72,6 +74,7 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> l
                     chain := sources.Chain(files, share=settings["share"], seed=seed),
                     _with_budget(processor, settings["max_visual_tokens"]),
                     Share(name, len(chain), float(settings["weight"]), settings["seed"]),
+                    settings,
                 )
             )
     if faults:

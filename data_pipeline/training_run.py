@@ -17,6 +17,7 @@ from data_pipeline import identity, inspection, validation
 from data_pipeline.check import Division
 from data_pipeline.dataset import Dataset, open_dataset, remedy
 from data_pipeline.loader import Batches, Shard
+from data_pipeline.measured import MeasuredSets
 from data_pipeline.packing import Plan
 from vlm_jax.checkpoint import description, run_folder
 from vlm_jax.checkpoint.files import write_json
@@ -164,6 +165,7 @@ def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset
             complete=config.train.steps == 0,
             cache=opened.cache,
             progress=functools.partial(console.progress, "measuring"),
+            sets=MeasuredSets.of_user(),
             division=Division(jax.process_index(), jax.process_count(), hosts.total),
             say=console.say,
         )

@@ -29,6 +29,11 @@ class Chain:
         return source[inside]
 
     @property
+    def sources(self) -> list[Source]:
+        """In the order of the files."""
+        return list(self._held)
+
+    @property
     def contents(self) -> list[str]:
         """`Entries.content` of those sources that have one."""
         return [source.content for source in self._held if source.content]
