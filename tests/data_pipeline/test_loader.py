@@ -18,7 +18,6 @@ from data_pipeline.records import Record
 from tests.tiny_models import PHOTOS, save_tiny
 from vlm_jax.checkpoint import description
 from vlm_jax.errors import InputError
-from vlm_jax.fault_list import printable
 from vlm_jax.processing.rows import Batch, Size
 from vlm_jax.training.config import default_config
 
@@ -318,44 +317,6 @@ def test_a_plan_of_examples_that_are_all_left_out_gives_up():
         plan[0]
 
 
-def test_a_seldom_seen_example_fits_as_well_as_a_common_one(model, tmp_path):
-    PIL.Image.new("RGB", (112, 112)).save(tmp_path / "a.png")
-    (tmp_path / "short.csv").write_text("image,question,answer\n" + ",Who?,I.\n" * 400)
-    (tmp_path / "long.csv").write_text("image,question,answer\n" + "a.png,What?,It.\n" * 2)
-    parts = {
-        "short": {"path": str(tmp_path / "short.csv"), "weight": 5000.0},
-        "long": {"path": str(tmp_path / "long.csv")},
-    }
-    run = Run(model, data={"path": "", "mixture": parts}, batch={"sequence_length": 128})
-    assert run.buckets[0].size.patches >= run.dataset.examples.sizes[1][:, 1].max() > 0
-
-
-@pytest.mark.parametrize(
-    "part, fault",
-    [
-        ("file.csv", "is 'file.csv'; wanted settings"),
-        ({"weight": 1.0}, "no path"),
-        ({"path": ["a.csv"]}, r"path is \['a.csv'\]"),
-        ({"path": "a.csv", "weight": None}, "weight is None; wanted a number"),
-        ({"path": "a.csv", "weight": "x"}, "weight is 'x'"),
-        ({"path": "a.csv", "seed": -1}, "seed is -1; wanted 0 or more"),
-        ({"path": "a.csv", "max_visual_tokens": -3}, "max_visual_tokens is -3"),
-        ({"path": "a.csv", "format": "jsonl"}, "format is 'jsonl'; wanted one of auto"),
-    ],
-)
-def test_an_impossible_setting_of_a_part_is_named(model, part, fault):
-    with pytest.raises(InputError, match=f"config.data.mixture.mine.*{fault}"):
-        Run(model, data={"path": "", "mixture": {"mine": part}})
-
-
-def test_other_visual_tokens_of_a_part_are_another_data_set(model):
-    def of(tokens):
-        parts = {"all": {"path": str(PHOTOS / "photos.json"), "max_visual_tokens": tokens}}
-        return Run(model, data={"path": "", "mixture": parts}).dataset.fingerprint()
-
-    assert of(8) == of(8) != of(16)
-
-
 def test_embedded_images_are_not_held_and_their_faults_are_told(model, tmp_path):
     moving = io.BytesIO()
     frames = [PIL.Image.new("L", (56, 56), shade) for shade in (0, 255)]
@@ -390,18 +351,6 @@ def test_data_that_grew_since_its_rows_were_planned_are_a_clear_line(model, tmp_
         list(grown)
 
 
-def test_a_run_of_which_nothing_can_be_read_stops(model, tmp_path):
-    for name in "abcd":
-        PIL.Image.effect_noise((112, 112), 50).save(tmp_path / f"{name}.jpg")
-        whole = (tmp_path / f"{name}.jpg").read_bytes()
-        (tmp_path / f"{name}.jpg").write_bytes(whole[: len(whole) // 2])  # its header can be read, its pixels cannot
-    (tmp_path / "t.csv").write_text("image,question,answer\n" + "".join(f"{name}.jpg,What?,It.\n" for name in "abcd"))
-    data = {"path": str(tmp_path / "t.csv"), "on_error": "drop", "decode_check_up_to": 0}
-    run = Run(model, data=data, steps=3, threads=1)
-    with pytest.raises(InputError, match="nothing of 3 batches in a row can be read"):
-        list(run)
-
-
 def test_a_long_answer_is_cut_to_the_supervised_positions_of_a_row(model, tmp_path):
     (tmp_path / "t.csv").write_text(f"image,question,answer\n,Who?,{'one two ' * 60}\n,What?,It.\n")
     data = {"path": str(tmp_path / "t.csv"), "too_large": "truncate_text"}
@@ -409,39 +358,3 @@ def test_a_long_answer_is_cut_to_the_supervised_positions_of_a_row(model, tmp_pa
     assert run.ledger.counts["repaired", "text cut"] == 1
     assert run.dataset.examples.sizes[0][0, 2] == 32
     assert sum(int((batch.loss_weights > 0).sum()) for batch in run) == run.dataset.examples.sizes[0][:, 2].sum()
-
-
-@pytest.mark.parametrize(
-    "rows, kind, reason",
-    [
-        (["gone.png,What?,It."] * 30, "image", "gone.png: no such image"),
-        ([f",What {n}?, " for n in range(30)], "record", "the answer is empty"),
-        ([",<|im_end|>,It."] * 30, "record", "special token '<|im_end|>'"),
-    ],
-)
-@pytest.mark.parametrize("steps", [0, 4])
-def test_where_everything_is_left_out_the_reasons_are_told(model, tmp_path, monkeypatch, rows, kind, reason, steps):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / "t.csv").write_text("image,question,answer\n" + "\n".join(rows) + "\n")
-    with pytest.raises(InputError) as caught:
-        Run(model, data={"path": str(tmp_path / "t.csv"), "on_error": "drop"}, steps=steps)
-    first, *reasons = caught.value.faults
-    assert first.endswith(f"no example can be trained on; of 30 looked at: 30 dropped ({kind})")
-    assert len(reasons) == 30 and all(reason in line for line in reasons)
-    shown = printable(caught.value.faults)
-    assert len(shown) == 13 and shown[11].startswith("and 20 more like the last of these: ")
-
-
-def test_parts_of_a_mixture_have_columns_of_their_own(model, tmp_path):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"q": "Who?", "a": "I.", "img": ""}))
-    (tmp_path / "b.csv").write_text("image,question,answer\n,What?,It.\n")
-    columns = {"image": "img", "question": "q", "answer": "a"}
-    mixture = {
-        "a": {"path": str(tmp_path / "a.jsonl"), "columns": columns},
-        "b": {"path": str(tmp_path / "b.csv")},
-    }
-    assert len(Run(model, data={"path": "", "mixture": mixture}, epochs=1).dataset.examples) == 2
-    for wrong in ({"columns": {"imge": "img"}}, {"question": 3}):
-        mixture["a"].update(wrong)
-        with pytest.raises(InputError, match="config.data.mixture.a.*(nothing called 'imge' is read|question is 3)"):
-            Run(model, data={"path": "", "mixture": mixture})

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import vlm_jax
 from benchmarks import kills
 from tests.started import as_shipped, environment, run
 from tests.tiny_models import PHOTOS, save_tiny
@@ -306,14 +305,6 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_run_goes_on_lat
     assert losses(workdir) == losses(unstopped[0])
 
 
-def test_a_converted_model_is_started_from_and_not_gone_on_with(base, tmp_path):
-    vlm_jax.export(base, tmp_path / "orbax", "orbax")
-    refused = train(base, tmp_path / "orbax")
-    assert refused.returncode == 1 and "give it as config.model.path" in refused.stderr
-    done = train(tmp_path / "orbax", tmp_path / "run", "--config.train.steps=1")
-    assert done.returncode == 0, done.stderr
-
-
 def test_faults_of_weights_data_and_mesh_are_told_together(base, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(base, model)
@@ -332,36 +323,6 @@ def test_a_run_gone_on_with_otherwise_and_on_faulty_data_is_told_both(base, unst
     lines = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     assert refused.returncode == 1 and len(lines) == 2
     assert "was started with train.seed" in lines[0] and "gone.csv" in lines[1]
-
-
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
-    checkpoints = run_folder.Checkpoints(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
-    with pytest.raises(InputError, match="a checkpoint takes 0 MB and the disk has 0 MB left; free some room"):
-        checkpoints.save(1, {"a": np.zeros(100)}, {})
-    assert checkpoints.latest() is None
-
-
-def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_still_saves(base, tmp_path):
-    workdir = tmp_path / "run"
-    process = subprocess.Popen(
-        command(base, workdir, "--config.data.workers=2", "--config.train.steps=400", "--config.data.cache_mb=0"),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a group of its own, as a terminal's foreground job is
-    )
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        if (workdir / "metrics.jsonl").exists() and len((workdir / "metrics.jsonl").read_text().splitlines()) >= 4:
-            os.killpg(process.pid, signal.SIGINT)
-            break
-        time.sleep(0.05)
-    said, complained = process.communicate(timeout=120)
-    assert process.returncode == 130, said + complained
-    assert "stopped at step" in said + complained and "Traceback" not in complained
-    assert run_folder.latest_step(workdir) is not None
 
 
 def test_a_finished_run_is_given_more_steps_and_a_lower_rate_and_goes_on(base, unstopped, tmp_path):
