@@ -134,7 +134,7 @@ def _examine(image: str | bytes, decode: bool, known: ImageFacts | None) -> _Exa
         if isinstance(image, str) and (reason := _not_a_file(image)):
             return f"{name}: {reason}"
         stamp, modified = locations.stamp(image) if isinstance(image, str) else ("", 0.0)
-        if known and known.size and known.stamp == stamp and (known.decoded or not decode):
+        if known and known.stamp == stamp and (known.decoded or not decode):
             return _Examined(known.size)
         content = locations.read_bytes(image) if isinstance(image, str) and locations.is_remote(image) else image
         width, height = with_image(content, lambda image: image.size) if decode else _header_size(content)

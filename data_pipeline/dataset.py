@@ -82,7 +82,7 @@ class Dataset:
         self.sample = sample or min(_SAMPLED_WINDOWS * WINDOW, count)
         self.buckets: list[Bucket] = []
         self._records: dict[str, Any] | None = None
-        self._settings, self._cache = settings, cache
+        self._cache = cache
 
     @property
     def faults(self) -> list[str]:
@@ -102,7 +102,7 @@ class Dataset:
 
     def measure_once(self, sets: MeasuredSets, progress: Callable[..., Iterable] = lambda chunks, **_: chunks) -> None:
         """As `measure`, in a process of its own, with what is known of this data from before."""
-        key = key_of(self.parts, self._settings, seed=self._seed, decode=self.decodes) if self.complete else None
+        key = key_of(self.parts, seed=self._seed, decode=self.decodes) if self.complete else None
         beside = sets.restore(self.examples, key)
         if beside:
             self._records = beside["records"]

@@ -42,12 +42,8 @@ class MeasuredSets:
 
     @classmethod
     def of_user(cls) -> "MeasuredSets":
-        """The one below the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-        try:
-            home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        except RuntimeError:  # a user without a home
-            return cls(None)
-        return cls(home / "vlm_jax" / "measured")
+        """The one in the user's cache (`locations.user_cache`)."""
+        return cls(locations.user_cache("measured"))
 
     def restore(self, examples: Examples, key: str | None) -> dict[str, Any] | None:
         """Gives examples the sizes that they had, but for those whose images changed.
@@ -131,28 +127,28 @@ def _apply(examples: Examples, arrays: Mapping[str, np.ndarray], paths: Sequence
     return bool(changed.any())
 
 
-def key_of(parts: Sequence[Part], settings: Mapping[str, Any], *, seed: int, decode: bool) -> str | None:
+def key_of(parts: Sequence[Part], *, seed: int, decode: bool) -> str | None:
     """What the measured sizes of these parts are known by; None where they follow from more than can be told."""
-    told: list[Any] = [_VERSION, decode, seed, {name: settings[name] for name in ("on_error", "too_large")}]
-    told += [importlib.metadata.version(name) for name in ("transformers", "tokenizers", "jinja2", "vlm-jax")]
+    facts: list[Any] = [_VERSION, decode, seed]
+    facts += [importlib.metadata.version(name) for name in ("transformers", "tokenizers", "jinja2", "vlm-jax")]
     for part in parts:
         processor = part.processor
         backend = getattr(processor.tokenizer, "backend_tokenizer", None)
         if backend is None:
             return None
         root = part.settings.get("image_root")
-        told.append(locations.absolute(root) if root else "")
-        told.append([part.settings, processor.template, processor.most_tokens, processor.image_token])
-        told.append([repr(processor.images), processor.window_units, len(part.source)])
-        told.append(hashlib.sha256(backend.to_str().encode()).hexdigest())
+        facts.append(locations.absolute(root) if root else "")
+        facts.append([part.settings, processor.template, processor.most_tokens, processor.image_token])
+        facts.append([repr(processor.images), processor.window_units, len(part.source)])
+        facts.append(hashlib.sha256(backend.to_str().encode()).hexdigest())
         for source in getattr(part.source, "sources", ()):
             if source.format not in _SELF_CONTAINED or not Path(source.name).is_file():
                 return None
             stamp, modified = locations.stamp(source.name)
             if not settled(modified):
                 return None
-            told.append([locations.absolute(source.name), source.format, stamp])
-    return hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()[:32]
+            facts.append([locations.absolute(source.name), source.format, stamp])
+    return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _stamp(image: str) -> str | None:

@@ -185,8 +185,8 @@ def _plan(config: ConfigDict, opened: _Opened, dataset: Dataset) -> Plan:
     if earlier is not None:  # before the place in it is looked for: that would be said in numbers of rows
         now = dataset.fingerprint()
         differs = earlier.resume.get("data") != now
-        how = identity.differences(identity.read(opened.workdir.home), dataset.records()) if differs else []
-        earlier.check_data({"data": now}, {"data": how})
+        known = identity.differences(identity.read(opened.workdir.home), dataset.records()) if differs else []
+        earlier.check_data({"data": now}, {"data": known})
     plan = dataset.plan(
         steps=config.train.steps,
         epochs=epochs_of(config.train),

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline.dataset import open_dataset
 from data_pipeline.loader import Shard
+from data_pipeline.measured import MeasuredSets
 from data_pipeline.packing import Bucket
 from data_pipeline.parts import open_parts
 from data_pipeline.questions import questions_of
@@ -41,7 +42,7 @@ def validation_loss(
         return None, None
     # Faults stop a run here whatever they do in training: a loss on what happens to be readable means little.
     settings = {**_settings(config), "on_error": "stop"}
-    dataset = open_dataset(settings, processor, seed=config.train.seed, cache=cache)
+    dataset = open_dataset(settings, processor, seed=config.train.seed, cache=cache, sets=MeasuredSets.of_user())
     if dataset.faults:
         raise InputError(dataset.faults)
     dataset.fit(buckets)

@@ -30,9 +30,6 @@ def main(config: ConfigDict, **options) -> None:
     from vlm_jax.training.config import check_config
 
     check_config(config)  # loaded late, and before all else: a mistyped setting should not wait for JAX
-    from vlm_jax.checkpoint.workdir import check_usable
-
-    check_usable(flags.FLAGS.workdir)
     from data_pipeline.training_run import run
     from vlm_jax import terminal
     from vlm_jax.parallel import hosts

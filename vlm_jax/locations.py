@@ -33,6 +33,14 @@ def absolute(path: str | Path) -> str:
     return path.rstrip("/") if isinstance(path, str) and is_remote(path) else os.path.abspath(path)
 
 
+def user_cache(name: str) -> Path | None:
+    """A file or folder of this package's in the user's cache (XDG_CACHE_HOME, else ~/.cache); None without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlm_jax" / name
+    except RuntimeError:
+        return None
+
+
 def named_in(text: str) -> list[str]:
     """The paths of a text that has commas between them. A file's own name may hold commas: then it is the only one."""
     if not is_remote(text) and os.path.exists(text):

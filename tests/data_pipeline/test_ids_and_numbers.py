@@ -7,15 +7,6 @@ import pytest
 from data_pipeline import sources
 from tests.data_pipeline.source_files import fault_of, write_lines
 from tests.data_pipeline.test_other_trainers import FORMS, ROWS, opened
-from tests.tiny_models import save_tiny
-from vlm_jax.checkpoint import description
-
-
-@pytest.fixture(scope="module")
-def processor(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder)
-    return description.read_processor(folder, description.read_config(folder), (4, 16))
 
 
 def test_repeated_ids_of_other_formats_are_made_unique_in_order_and_counted(processor, tmp_path):

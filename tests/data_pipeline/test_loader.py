@@ -15,8 +15,7 @@ from data_pipeline.loader import Shard
 from data_pipeline.mixture import Mixture, Share
 from data_pipeline.packing import Bucket, Plan
 from data_pipeline.records import Record
-from tests.tiny_models import PHOTOS, save_tiny
-from vlm_jax.checkpoint import description
+from tests.tiny_models import PHOTOS
 from vlm_jax.errors import InputError
 from vlm_jax.processing.rows import Batch, Size
 from vlm_jax.training.config import default_config
@@ -28,14 +27,6 @@ DATA = {
 }
 ALONE = Shard()
 BATCH = {"rows": 4, "sequence_length": 256, "max_sequence_length": 0, "buckets": 1, "patches": 0, "supervised": 0}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder)
-    config = description.read_config(folder)
-    return config, description.read_processor(folder, config, (4, 16))
 
 
 class Run:

@@ -6,18 +6,9 @@ import PIL.Image
 import pytest
 
 from tests.data_pipeline.test_loader import Run
-from tests.tiny_models import PHOTOS, save_tiny
-from vlm_jax.checkpoint import description
+from tests.tiny_models import PHOTOS
 from vlm_jax.errors import InputError
 from vlm_jax.fault_list import printable
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder)
-    config = description.read_config(folder)
-    return config, description.read_processor(folder, config, (4, 16))
 
 
 def test_a_seldom_seen_example_fits_as_well_as_a_common_one(model, tmp_path):

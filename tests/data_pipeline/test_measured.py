@@ -101,7 +101,6 @@ def test_a_second_start_reads_no_record_and_opens_no_image(model, data, read):
         {"question": "Why?"},
         {"answer": "first"},
         {"share": 0.5},
-        {"too_large": "drop"},
     ],
     ids=str,
 )

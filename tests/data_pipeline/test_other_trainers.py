@@ -10,7 +10,6 @@ from data_pipeline.dataset import open_dataset
 from data_pipeline.ledger import Ledger
 from data_pipeline.records import images_of
 from tests.data_pipeline.source_files import fault_of, faults_of, messages, png, write_lines, write_parquet
-from vlm_jax.checkpoint import description
 from vlm_jax.training.config import default_config
 
 TEXT, PLACE = {"type": "text", "text": "Which?"}, {"type": "image"}
@@ -356,15 +355,6 @@ def test_turns_of_tools_are_refused_by_name_and_nothing_else_is_said_of_them(tmp
     for path in (write_lines(tmp_path / "a.jsonl", [entry]), write_parquet(tmp_path / "a.parquet", [entry])):
         for fault in faults_of(path):
             assert "tool" in fault and "tool calls are not supported: remove the record, or leave such records" in fault
-
-
-@pytest.fixture(scope="module")
-def processor(tmp_path_factory):
-    from tests.tiny_models import save_tiny
-
-    folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder)
-    return description.read_processor(folder, description.read_config(folder), (4, 16))
 
 
 def opened(processor, path, **data):

@@ -10,8 +10,6 @@ from data_pipeline.dataset import open_dataset
 from data_pipeline.questions import questions_of
 from data_pipeline.records import Record, from_json, to_json
 from tests.data_pipeline.source_files import fault_of, faults_of, write_lines, write_parquet
-from tests.tiny_models import save_tiny
-from vlm_jax.checkpoint import description
 from vlm_jax.errors import InputError
 from vlm_jax.training.config import default_config
 
@@ -125,14 +123,6 @@ def test_a_format_without_weights_refuses_them(tmp_path, format, name):
         InputError, match="record 'a': has an answer with a weight in the loss, which a row cannot hold"
     ):
         sources.write(tmp_path / name, [weighted], format=format)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder)
-    config = description.read_config(folder)
-    return config, description.read_processor(folder, config, (4, 16))
 
 
 def batch_of(model, path):

@@ -126,3 +126,15 @@ def test_the_first_stage_of_a_longer_run_ends_where_it_did_once_it_is_over(tmp_p
 
 def test_a_run_without_a_first_stage_has_none_when_it_grows(tmp_path):
     assert earlier(tmp_path).change_of_stages(0.0, 40) is None
+
+
+@pytest.mark.parametrize(("switch", "number", "same"), [(True, 20_000, True), (False, 0, True), (True, 0, False)])
+def test_a_switch_of_an_earlier_version_is_compared_with_the_number_that_it_became(tmp_path, switch, number, same):
+    before = earlier(tmp_path, data__on_error="drop")
+    before.resume["data.decode_check_up_to"] = switch
+    now = settings(data__on_error="drop", data__decode_check_up_to=number)
+    if same:
+        assert before.changes(now) == []
+    else:
+        with pytest.raises(InputError, match="data.decode_check_up_to = True, this run has 0"):
+            before.changes(now)

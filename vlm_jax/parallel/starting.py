@@ -6,7 +6,8 @@ Programs of `scripts/` and `vlm_jax.load` share it. What a person has set, in th
 import glob
 import importlib.util
 import os
-from pathlib import Path
+
+from vlm_jax.locations import user_cache
 
 MIN_COMPILE_TIME = "jax_persistent_cache_min_compile_time_secs"
 JAX_MIN_COMPILE_TIME = 1.0
@@ -25,10 +26,12 @@ def keep_compiled_programs() -> None:
 
     if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
         return
+    cache = user_cache("compiled")
+    if cache is None:
+        return
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlm_jax" / "compiled"
         cache.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # the latter where a user has no home
+    except OSError:
         return
     if not os.access(cache, os.W_OK):
         return

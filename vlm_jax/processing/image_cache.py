@@ -1,4 +1,4 @@
-"""What is known of image files, kept from one start to the next: sizes, whether all pixels decode, digests.
+"""What is known of image files, kept from one start to the next: sizes, and whether all pixels decode.
 
 One SQLite file in the user's cache folder, which any number of processes may use at the same time. A file is known by
 its absolute path and by its stamp (`locations.stamp`: length and times); bytes that lie in another file (Parquet, say)
@@ -11,12 +11,13 @@ Nothing depends on the cache: without one, images are opened as the first time.
 import contextlib
 import dataclasses
 import hashlib
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+
+from vlm_jax.locations import user_cache
 
 FILE = "images.sqlite3"
 SETTLED = 2.0
@@ -24,16 +25,14 @@ SETTLED = 2.0
 _FORGOTTEN = 180  # days without use after which an image is dropped
 _USED_AGAIN = 7  # days after which a use is noted again
 _AT_ONCE = 500  # keys of a query
-_SCHEMA = 1  # of the table; a file of another one is made anew
+_SCHEMA = 2  # of the table; a file of another one is made anew
 _TABLE = """CREATE TABLE IF NOT EXISTS images (
-    key TEXT PRIMARY KEY, stamp TEXT NOT NULL, width INTEGER, height INTEGER, decoded INTEGER NOT NULL DEFAULT 0,
-    digest TEXT, used INTEGER NOT NULL) WITHOUT ROWID"""
-_KEEP = """INSERT INTO images (key, stamp, width, height, decoded, digest, used) VALUES (?, ?, ?, ?, ?, ?, ?)
+    key TEXT PRIMARY KEY, stamp TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    decoded INTEGER NOT NULL DEFAULT 0, used INTEGER NOT NULL) WITHOUT ROWID"""
+_KEEP = """INSERT INTO images (key, stamp, width, height, decoded, used) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET
-    width = CASE WHEN excluded.width IS NULL AND stamp = excluded.stamp THEN width ELSE excluded.width END,
-    height = CASE WHEN excluded.height IS NULL AND stamp = excluded.stamp THEN height ELSE excluded.height END,
+    width = excluded.width, height = excluded.height,
     decoded = CASE WHEN stamp = excluded.stamp THEN max(decoded, excluded.decoded) ELSE excluded.decoded END,
-    digest = CASE WHEN excluded.digest IS NULL AND stamp = excluded.stamp THEN digest ELSE excluded.digest END,
     stamp = excluded.stamp, used = excluded.used"""
 
 
@@ -43,15 +42,13 @@ class ImageFacts:
 
     Attributes:
       stamp: of the file when it was looked at; empty for bytes, whose key is a digest of them.
-      size: (width, height) in pixels, upright; None where it was not looked at.
+      size: (width, height) in pixels, upright.
       decoded: whether all of its pixels were decoded without a fault.
-      digest: of the file's bytes (`evaluation.question_digest`); None where it was not worked out.
     """
 
     stamp: str
-    size: tuple[int, int] | None = None
+    size: tuple[int, int]
     decoded: bool = False
-    digest: str | None = None
 
 
 class ImageCache:
@@ -68,12 +65,8 @@ class ImageCache:
 
     @classmethod
     def of_user(cls, *, say: Callable[[str], None] = lambda line: None) -> "ImageCache":
-        """The one below the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-        try:
-            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlm_jax"
-        except RuntimeError:  # a user without a home
-            return cls(None)
-        return cls(folder / FILE, say=say)
+        """The one in the user's cache (`locations.user_cache`)."""
+        return cls(user_cache(FILE), say=say)
 
     def known(self, keys: Iterable[str]) -> dict[str, ImageFacts]:
         """What is known of those images that were kept, whatever became of them since: compare the stamps."""
@@ -83,11 +76,10 @@ class ImageCache:
             for start in range(0, len(keys) if table else 0, _AT_ONCE):
                 some = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
-                columns = "key, stamp, width, height, decoded, digest, used"
+                columns = "key, stamp, width, height, decoded, used"
                 rows = table.execute(f"SELECT {columns} FROM images WHERE key IN ({marks})", some).fetchall()
-                for key, stamp, width, height, decoded, digest, _ in rows:
-                    size = None if width is None or height is None else (width, height)
-                    found[key] = ImageFacts(stamp, size, bool(decoded), digest)
+                for key, stamp, width, height, decoded, _ in rows:
+                    found[key] = ImageFacts(stamp, (width, height), bool(decoded))
                 again = [(now, row[0]) for row in rows if row[-1] < now - _USED_AGAIN]
                 table.executemany("UPDATE images SET used = ? WHERE key = ?", again)
         return found
@@ -95,10 +87,7 @@ class ImageCache:
     def keep(self, facts: Mapping[str, ImageFacts]) -> None:
         """Adds what was found out; of an image with the stamp it had, what else was known of it stays."""
         now = _day()
-        rows = [
-            (key, one.stamp, *(one.size or (None, None)), int(one.decoded), one.digest, now)
-            for key, one in facts.items()
-        ]
+        rows = [(key, one.stamp, *one.size, int(one.decoded), now) for key, one in facts.items()]
         if rows:
             with self._table() as table:
                 if table:

@@ -173,10 +173,8 @@ class Loop:
             self._enter(self.trainer.stage(state.step))
             with self.profile.around(state.step, state):
                 self._take_step(programs[self.stage.start], host, waited)
-                due = [hook for hook in self.hooks if state.step < self.steps and hook.due(state.step)]
-                if due:
-                    self._note_pending()  # nothing is saved before its loss was looked at
-                    self._run_hooks(due)
+                if state.step < self.steps:
+                    self._run_hooks()
         self._note_pending()
         state.position = self.batches.get_state()
 
@@ -192,14 +190,18 @@ class Loop:
             known["epoch"] = self.epochs()
         self._note_pending((state.step, metrics, known))
 
-    def _run_hooks(self, due: Sequence[Hook]) -> None:
-        state = self.state
-        state.position = self.batches.get_state()
-        for hook in due:
+    def _run_hooks(self) -> None:
+        """Those that are due, in order; whether one is may follow from what another has just done."""
+        state, paused = self.state, False
+        for hook in self.hooks:
+            if not hook.due(state.step):
+                continue
+            if not paused:
+                self._note_pending()  # nothing is saved before its loss was looked at
+                state.position, paused = self.batches.get_state(), True
             hook(state)
-        if self.early_stop is not None and self.early_stop not in due and self.early_stop.due(state.step):
-            self.early_stop(state)  # the loss was taken by a save
-        self.throughput.restart()
+        if paused:
+            self.throughput.restart()
 
     def _note_pending(self, following: tuple | None = None) -> None:
         """Notes the step before, whose metrics are read while the devices work on `following`."""

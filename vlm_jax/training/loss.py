@@ -48,15 +48,12 @@ def segment_losses(
       segments: the segment of each position, counted from 1; 0 is none.
       count: segments of a row at most.
     """
-    (apply, closed_over, chunks), (_, _, (_, ids, _)) = (
-        _in_chunks(head, hidden, targets, weights),
-        _in_chunks(head, hidden, segments, weights),
-    )
-    return _segment_sums(apply, count, closed_over, *chunks, ids)
+    apply, closed_over, chunks = _in_chunks(head, hidden, targets, weights, segments)
+    return _segment_sums(apply, count, closed_over, *chunks)
 
 
-def _in_chunks(head: Callable, hidden, targets, weights):
-    """The head as a function of a chunk and of what it closes over, that, and (hidden, targets, weights) in chunks."""
+def _in_chunks(head: Callable, hidden, targets, weights, *more):
+    """The head as a function of a chunk and of what it closes over, that, and all arrays in chunks."""
     weights = jax.lax.stop_gradient(weights)
     # As many chunks as CHUNK asks for, and no more padding than it takes to make them equal.
     count = -(-targets.shape[1] // CHUNK)
@@ -75,7 +72,7 @@ def _in_chunks(head: Callable, hidden, targets, weights):
     def apply(hidden, *held):
         return jax.core.eval_jaxpr(traced.jaxpr, held, hidden)[0]
 
-    return apply, traced.consts, (hidden, chunks(targets), chunks(weights))
+    return apply, traced.consts, (hidden, *map(chunks, (targets, weights, *more)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -79,6 +79,8 @@ class Earlier:
         now = flat(lasting)
         differing = [key for key in now if key in self.resume and self.resume[key] != now[key] and key != "model.path"]
         differing = [key for key in differing if key not in _PLACES or not self._same_place(key, now[key])]
+        # data.decode_check was a switch once, and is a number of examples now.
+        differing = [key for key in differing if self.resume[key] is not bool(now[key])]
         if self.length == (now["train.steps"], 0 if now["train.steps"] else now["train.epochs"] or 1):
             differing = [key for key in differing if key not in _LENGTH]  # said otherwise by an earlier version
         refused = [key for key in differing if key not in may_change]
