@@ -24,25 +24,25 @@ import platform, sys
 accel = sys.argv[1]
 system, machine = platform.system(), platform.machine()
 version = "%d.%d" % sys.version_info[:2]
-fault = ""
+error = ""
 if accel not in ("cpu", "cuda", "tpu"):
-    fault = "ACCEL=%s is not known: use ACCEL=cpu, ACCEL=cuda or ACCEL=tpu" % accel
+    error = "ACCEL=%s is not known: use ACCEL=cpu, ACCEL=cuda or ACCEL=tpu" % accel
 elif platform.python_implementation() != "CPython" or sys.version_info < (3, 11):
-    fault = "CPython 3.11 or later is needed, and %s is %s %s: make setup PYTHON=/path/to/python3.11" % (
+    error = "CPython 3.11 or later is needed, and %s is %s %s: make setup PYTHON=/path/to/python3.11" % (
         sys.executable, platform.python_implementation(), version)
 elif (system, machine) not in (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")) or sys.maxsize < 2**32:
-    fault = "64-bit Linux (x86_64, aarch64) or macOS (arm64) is needed for JAX, and this is %s %s with a %d-bit Python" % (
+    error = "64-bit Linux (x86_64, aarch64) or macOS (arm64) is needed for JAX, and this is %s %s with a %d-bit Python" % (
         system, machine, 64 if sys.maxsize > 2**32 else 32)
 elif accel != "cpu" and system != "Linux":
-    fault = "ACCEL=%s needs Linux, and this is %s: use ACCEL=cpu" % (accel, system)
+    error = "ACCEL=%s needs Linux, and this is %s: use ACCEL=cpu" % (accel, system)
 else:
     try:
         import ensurepip, venv
     except ImportError:
-        fault = "%s lacks the venv module: install it (Debian, Ubuntu: apt install python%s-venv)" % (
+        error = "%s lacks the venv module: install it (Debian, Ubuntu: apt install python%s-venv)" % (
             sys.executable, version)
-if fault:
-    sys.exit("error: " + fault)
+if error:
+    sys.exit("error: " + error)
 endef
 export CHECK_PYTHON
 

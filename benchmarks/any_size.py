@@ -77,7 +77,7 @@ def measure(path: Path, given: argparse.Namespace) -> None:
     model: VLMConfig = description.read_config(BASE)
     processor = description.read_processor(BASE, model, (4, config.model.max_visual_tokens))
     data = open_dataset(config.data.to_dict(), processor, seed=0)
-    assert not data.faults, data.faults
+    assert not data.errors, data.errors
     buckets = data.choose_buckets(config.batch.to_dict(), model, rows_multiple=1)
     plan = data.plan(steps=given.batches, epochs=0)
     batches = data.batches(plan, threads=2)

@@ -4,7 +4,7 @@
 
 A small sound file of each kind is made (`fuzz_kinds`); bits are flipped, pieces cut out, doubled and exchanged, numbers
 and brackets put in. What a mutation comes to is "read" (of a checkpoint, whose files have digests: read with equal
-weights), "refused" (InputError, each fault one line of at most 2,000 letters), or anything else: another exception, a
+weights), "refused" (InputError, each error one line of at most 2,000 letters), or anything else: another exception, a
 crash, more than --seconds. The seed of each of those is printed, and the exit status is 1.
 """
 
@@ -81,8 +81,8 @@ def outcome(kind: Kind, path: Path, expected: object, seconds: float) -> str:
         signal.setitimer(signal.ITIMER_REAL, seconds)
         found = kind.read(path)
     except InputError as error:
-        wrong = [fault for fault in error.faults if "\n" in fault or not fault]
-        return f"a fault that is no line: {wrong[0][:200]!r}" if wrong else "refused"
+        wrong = [line for line in error.lines if "\n" in line or not line]
+        return f"an error that is no line: {wrong[0][:200]!r}" if wrong else "refused"
     except _TooLong:
         return f"took more than {seconds} s"
     except BaseException as error:

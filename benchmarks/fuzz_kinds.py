@@ -58,14 +58,14 @@ def records() -> list[Record]:
 
 
 def read_data(path: Path) -> None:
-    read, faults = sources.read(path)
+    read, errors = sources.read(path)
     embedded = [image for record in read for image in images_of(record) if isinstance(image, bytes)]
-    refuse([*faults, *check_images(read)[1]] if embedded else faults)
+    refuse([*errors, *check_images(read)[1]] if embedded else errors)
 
 
-def refuse(faults: list[str]) -> None:
-    if faults:
-        raise InputError(faults)
+def refuse(errors: list[str]) -> None:
+    if errors:
+        raise InputError(errors)
 
 
 def weights(path: Path) -> dict[str, bytes]:

@@ -87,7 +87,7 @@ def deliver(folder: Path, workers: int, count: int) -> None:
         "table": {"path": str(folder / "c.csv"), "weight": 2.0},
     }
     dataset = open_dataset(data, processor, complete=False, seed=0)
-    assert not dataset.faults, dataset.faults
+    assert not dataset.errors, dataset.errors
     batch = {"rows": 8, "sequence_length": 1024, "max_sequence_length": 0, "buckets": 1, "patches": 0, "supervised": 0}
     dataset.choose_buckets(batch, model, rows_multiple=1)
     batches = dataset.batches(dataset.plan(steps=count, epochs=0), threads=2)

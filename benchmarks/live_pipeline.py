@@ -40,8 +40,8 @@ def main() -> None:
         base, model, (config.model.min_visual_tokens, config.model.max_visual_tokens)
     )
     data = open_dataset(config.data.to_dict(), processor, seed=0)
-    if data.faults:
-        sys.exit("\n".join(data.faults))
+    if data.errors:
+        sys.exit("\n".join(data.errors))
     (bucket,) = data.choose_buckets(config.batch.to_dict(), model, rows_multiple=1)
     count = given.turns * given.steps
     plan = data.plan(steps=2 * count, epochs=0)

@@ -72,7 +72,7 @@ def start(table: Path) -> None:
     processor.most_tokens = config.batch.sequence_length
     settings = {**config.data.to_dict(), "path": str(table), "decode_check_up_to": 10**9}
     dataset = open_dataset(settings, processor, seed=0, **caches)
-    assert not dataset.faults, dataset.faults[:3]
+    assert not dataset.errors, dataset.errors[:3]
     dataset.choose_buckets(config.batch.to_dict(), model, rows_multiple=1)
     fingerprint = dataset.fingerprint()
     dataset.records()

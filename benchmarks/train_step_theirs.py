@@ -40,7 +40,7 @@ def hf_config(model: VLMConfig) -> Qwen2_5_VLConfig:
 
 
 def write_checkpoint(folder: Path, model: VLMConfig, dtype: str = "float32") -> None:
-    """Random weights as transformers saves them, large enough that a fault would show in the loss."""
+    """Random weights as transformers saves them, large enough that an error would show in the loss."""
     torch.manual_seed(0)
     made = Qwen2_5_VLForConditionalGeneration(hf_config(model))
     with torch.no_grad():

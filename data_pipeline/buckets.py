@@ -111,7 +111,7 @@ class _Trial:
 
     def sizes(self, lengths: Sequence[int]) -> tuple[list[Size], float]:
         """Rows of these lengths, shortest first, and the cost of the sample in them."""
-        if not len(self._all):  # nothing is as short as that: the faults that follow tell which and why
+        if not len(self._all):  # nothing is as short as that: the errors that follow tell which and why
             size = Size(lengths[-1], self._given[0] or self._block, self._given[1] or 32)
             return [size], float("inf")
         largest = self._all.max(axis=0)

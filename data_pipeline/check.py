@@ -1,4 +1,4 @@
-"""Every image of a data set looked at once before the first step, so that all faults are known together.
+"""Every image of a data set looked at once before the first step, so that all errors are known together.
 
 Returns the sizes that packing is planned with. Opening itself is `vlm_jax.processing.images.with_image`, the same
 function that training uses; the records come from `data_pipeline.sources`. What was found out is kept in an
@@ -84,22 +84,22 @@ def check_images(
     reasons |= dict(zip(others, _look_at(others, decode, threads, cache), strict=True))
 
     sizes: dict[str | bytes, tuple[int, int]] = {}
-    faults: list[str] = []
+    errors: list[str] = []
     for image, (width, height) in zip(images, found.tolist(), strict=True):
         reason = reasons.get(image)
         if width or not isinstance(reason, str):  # another process may have had trouble that this one has not
             sizes[image] = (width, height) if width else reason
             continue
-        if reason.endswith(_MISSING) and len(faults) < _SUGGESTIONS:
+        if reason.endswith(_MISSING) and len(errors) < _SUGGESTIONS:
             reason += did_you_mean(image)
-        faults.append(f"{reason} (used by {_some(uses[image])})")
-    return sizes, faults
+        errors.append(f"{reason} (used by {_some(uses[image])})")
+    return sizes, errors
 
 
 def _look_at(
     images: Sequence[str | bytes], decode: bool, threads: int, cache: ImageCache
 ) -> list[tuple[int, int] | str]:
-    """The upright size of each, or its fault as `file: reason`."""
+    """The upright size of each, or its error as `file: reason`."""
     keys = [key_of(image) for image in images]
     known = cache.known(key for key in keys if key is not None)
     fresh: dict[str, ImageFacts] = {}
@@ -112,7 +112,7 @@ def _look_at(
             fresh[key] = result.facts
         return result.size
 
-    # The filter is one for all threads, so it is set around them: a decompression bomb is a fault, not a warning.
+    # The filter is one for all threads, so it is set around them: a decompression bomb is an error, not a warning.
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
         looked_at = list(pool.map(look, images, keys))
@@ -128,7 +128,7 @@ class _Examined:
 
 
 def _examine(image: str | bytes, decode: bool, known: ImageFacts | None) -> _Examined | str:
-    """The upright size, or the fault as `file: reason`."""
+    """The upright size, or the error as `file: reason`."""
     name = f"embedded image of {len(image)} bytes" if isinstance(image, bytes) else image
     try:
         if isinstance(image, str) and (reason := _not_a_file(image)):
@@ -139,10 +139,10 @@ def _examine(image: str | bytes, decode: bool, known: ImageFacts | None) -> _Exa
         content = locations.read_bytes(image) if isinstance(image, str) and locations.is_remote(image) else image
         width, height = with_image(content, lambda image: image.size) if decode else _header_size(content)
     except InputError as error:
-        return f"{name}: {error.faults[0].removeprefix(describe(image) + ': ')}"
+        return f"{name}: {error.lines[0].removeprefix(describe(image) + ': ')}"
     except PIL.UnidentifiedImageError:
         return f"{name}: not an image in a format that can be read"
-    # What a hostile or broken file makes a decoder raise is not a fixed list, and must not hide the other faults.
+    # What a hostile or broken file makes a decoder raise is not a fixed list, and must not hide the other errors.
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return f"{name}: cannot be opened as an image ({' '.join(reason.split())})"

@@ -77,7 +77,7 @@ class Dataset:
             cache=cache,
         )
         self.mixture = Mixture([part.share for part in parts], seed=seed, shuffle=settings["shuffle"])
-        # Where a faulty record stops the run all faults are known before the first step.
+        # Where a faulty record stops the run all errors are known before the first step.
         self.complete = complete or settings["on_error"] == "stop"
         self.sample = sample or min(_SAMPLED_WINDOWS * WINDOW, count)
         self.buckets: list[Bucket] = []
@@ -85,16 +85,16 @@ class Dataset:
         self._cache = cache
 
     @property
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Of what was measured so far, as far as they stop a run."""
-        return self.examples.faults
+        return self.examples.errors
 
     def measure(
         self,
         progress: Callable[..., Iterable] = lambda chunks, **_: chunks,
         division: Division = ALONE,
     ) -> None:
-        """Measures all examples, or the sample. Raises nothing: see `faults`."""
+        """Measures all examples, or the sample. Raises nothing: see `errors`."""
         if self.complete:
             self.examples.measure_all(progress, division)
         else:
@@ -107,7 +107,7 @@ class Dataset:
         if beside:
             self._records = beside["records"]
         self.measure(progress)
-        if not beside and not self.faults and not self.ledger.counts:
+        if not beside and not self.errors and not self.ledger.counts:
             sets.keep(self.examples, key, self._cache, {"records": self.records()})
 
     def choose_buckets(self, batch: Mapping[str, int], model: VLMConfig, *, rows_multiple: int) -> list[Bucket]:
@@ -145,8 +145,8 @@ class Dataset:
         self.buckets = list(buckets)
         self.examples.set_buckets([bucket.size for bucket in buckets])
         self.measure()
-        if self.faults:
-            raise InputError(self.faults)
+        if self.errors:
+            raise InputError(self.errors)
         if not len(_usable(np.concatenate(self.examples.sizes))):
             raise InputError(self._nothing_left(f"fits a row (data.too_large is {self.examples.too_large!r})"))
 
@@ -243,10 +243,10 @@ class Dataset:
         return _usable(self.examples.measure(self.mixture.take(0, self.sample)))
 
     def _nothing_left(self, what: str) -> list[str]:
-        """The fault lines of data without a usable example: how many were left out of which kind, and each reason."""
+        """The error lines of data without a usable example: how many were left out of which kind, and each reason."""
         names = ", ".join(part.name for part in self.parts)
         looked_at = sum(int((sizes[:, 0] != UNKNOWN).sum()) for sizes in self.examples.sizes)
-        counts = self.ledger.summary() or "see the faults"
+        counts = self.ledger.summary() or "see the errors"
         return [f"{names}: no example {what}; of {looked_at:,} looked at: {counts}", *self.ledger.reasons()]
 
 
@@ -264,7 +264,7 @@ def open_dataset(
     sets: MeasuredSets | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Dataset:
-    """Opens what `data` names and measures it; what is wrong with the records is in the `faults` of the result.
+    """Opens what `data` names and measures it; what is wrong with the records is in the `errors` of the result.
 
     Args:
       settings: the group `data` (`vlm_jax.training.config`).

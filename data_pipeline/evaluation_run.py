@@ -12,7 +12,7 @@ from typing import Any
 
 from data_pipeline import sources
 from data_pipeline.questions import questions_of
-from data_pipeline.sources.columns import faults_of as columns_faults
+from data_pipeline.sources.columns import errors_of as columns_errors
 from vlm_jax import locations, output_folder, terminal
 from vlm_jax.checkpoint.files import alone, read_json, write_json, write_text
 from vlm_jax.errors import InputError
@@ -68,7 +68,7 @@ def evaluate(
       progress: passes answers on, of which there are so many, and shows how far they are.
 
     Raises:
-      InputError: a benchmark, a model or a folder that cannot be used: all faults together as far as they can be known.
+      InputError: a benchmark, a model or a folder that cannot be used: all errors together as far as they can be known.
     """
     import vlm_jax
 
@@ -114,20 +114,20 @@ def read_questions(evaluation: Evaluation, *, say: Callable[[str], None] = termi
     """The questions of all files of the benchmark.
 
     Raises:
-      InputError: every fault of the files and of the settings about them.
+      InputError: every error of the files and of the settings about them.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     if evaluation.metric not in METRICS:
-        faults.append(f"--metric={evaluation.metric}: known are {', '.join(METRICS)}")
+        errors.append(f"--metric={evaluation.metric}: known are {', '.join(METRICS)}")
     if evaluation.images not in controls.CONTROLS:
-        faults.append(f"--images={evaluation.images}: known are {', '.join(controls.CONTROLS)}")
+        errors.append(f"--images={evaluation.images}: known are {', '.join(controls.CONTROLS)}")
     names = locations.named_in(evaluation.benchmark)
     times = Counter(map(locations.absolute, names))
-    faults += [
+    errors += [
         f"{name}: is named {count} times in --benchmark; name it once" for name, count in times.items() if count > 1
     ]
-    wrong = columns_faults(evaluation.columns, "--column")
-    faults += wrong
+    wrong = columns_errors(evaluation.columns, "--column")
+    errors += wrong
     notes: list[str] = []
     records, unread = sources.read_several(
         dict(zip(map(locations.absolute, names), names, strict=True)).values(),
@@ -138,15 +138,15 @@ def read_questions(evaluation: Evaluation, *, say: Callable[[str], None] = termi
         columns={} if wrong else dict(evaluation.columns),
         question=evaluation.question,
     )
-    faults += unread
-    questions = [question for record in records for question in questions_of(record, faults)]
+    errors += unread
+    questions = [question for record in records for question in questions_of(record, errors)]
     doubled = [id for id, count in Counter(question.id for question in questions).items() if count > 1]
-    if doubled and not faults:
-        faults.append(f"{evaluation.benchmark}: two questions would be called {doubled[0]!r}; rename a record")
-    if not questions and not faults:
-        faults.append(f"{evaluation.benchmark}: holds no questions")
-    if faults:
-        raise InputError(faults)
+    if doubled and not errors:
+        errors.append(f"{evaluation.benchmark}: two questions would be called {doubled[0]!r}; rename a record")
+    if not questions and not errors:
+        errors.append(f"{evaluation.benchmark}: holds no questions")
+    if errors:
+        raise InputError(errors)
     for note in notes:
         say(terminal.line(note))
     return questions
@@ -198,7 +198,7 @@ def read_baseline(evaluation: Evaluation, questions: Sequence[Question]) -> dict
         if not runner.answers_this(one, asked[one.id], digests, words_alone=True):
             raise InputError(f"--baseline={folder}: was asked something else at {one.id!r}")
         # What could not be asked was given no image that could be another.
-        if not (changed or one.fault or runner.answers_this(one, asked[one.id], digests)):
+        if not (changed or one.error or runner.answers_this(one, asked[one.id], digests)):
             raise InputError(
                 f"--baseline={folder}: was asked something else at {one.id!r}: its images are others, or cannot be "
                 "read here"

@@ -94,7 +94,7 @@ class ImageLoader:
 
 
 def decode(source: str | bytes, grid: Grid, images: ImageProcessor) -> np.ndarray | InputError:
-    """An image's patches, or its fault, which is returned so that it crosses processes as it is."""
+    """An image's patches, or its error, which is returned so that it crosses processes as it is."""
     try:
         content = locations.read_bytes(source) if isinstance(source, str) and locations.is_remote(source) else source
         return with_image(content, lambda image: images.cut(image, grid))

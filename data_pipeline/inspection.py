@@ -13,7 +13,7 @@ from data_pipeline.dataset import Dataset, remedy
 from data_pipeline.ledger import DROPPED, UNUSABLE
 from data_pipeline.measure import UNKNOWN
 from data_pipeline.packing import Bucket, Plan, Planned, unused_shares
-from vlm_jax.fault_list import shortened
+from vlm_jax.error_list import shortened
 from vlm_jax.processing import images
 
 _BAR = 40  # characters of the longest bar

@@ -39,7 +39,7 @@ class Ledger:
     def note(self, where: str, action: str, kind: str, reason: str, *, count: int = 1) -> None:
         """
         Args:
-          where: the record, as fault lines name it.
+          where: the record, as error lines name it.
           action: DROPPED or REPAIRED.
           kind: the reason in a word or two, which counts are by; `reason` is the whole line.
           count: of the records that the line is about.
@@ -58,7 +58,7 @@ class Ledger:
         return ", ".join(f"{count:,} {action} ({kind})" for (action, kind), count in sorted(self.counts.items()))
 
     def reasons(self) -> list[str]:
-        """The reason of everything that was noted, each a line; `vlm_jax.fault_list` makes many of them readable."""
+        """The reason of everything that was noted, each a line; `vlm_jax.error_list` makes many of them readable."""
         return [json.loads(line)["reason"] for line in self._noted.values()]
 
     def _write(self, lines: list[str]) -> None:

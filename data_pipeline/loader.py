@@ -19,7 +19,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.processing.rows import Batch, Example, RowSpec, Size, assemble, stack
 
 _NAMED = 4  # batches that can still be named once they were given out
-_LOST = 20  # batches in a row of which nothing can be read, before a run that leaves out faults stops
+_LOST = 20  # batches in a row of which nothing can be read, before a run that leaves out errors stops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Batches(grain.DatasetIterator):
         return self._seen / self._examples
 
     def records(self, number: int) -> list[str]:
-        """The records of one of the last few batches, as fault lines name them."""
+        """The records of one of the last few batches, as error lines name them."""
         return [self._name(place) for row in self._plan[number].rows for place in row]
 
     def get_state(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def load_examples(examples: Examples, images: ImageLoader, places: Sequence[Plac
         try:
             record, text, grids = examples.read(part, index)
         except InputError as error:
-            examples.refuse(examples.where(part, index), "unreadable", error.faults)
+            examples.refuse(examples.where(part, index), "unreadable", error.lines)
             found_records.append(None)
             continue
         keys = list(zip(images_of(record), grids, strict=True))
@@ -167,9 +167,9 @@ def load_examples(examples: Examples, images: ImageLoader, places: Sequence[Plac
             continue
         part, index, record, text, keys = read
         patches = [next(found) for _ in keys]
-        faults = [fault for one in patches if isinstance(one, InputError) for fault in one.faults]
-        if faults:
-            examples.refuse(record.where, "unreadable", [f"{record.where}: {fault}" for fault in faults])
+        errors = [line for one in patches if isinstance(one, InputError) for line in one.lines]
+        if errors:
+            examples.refuse(record.where, "unreadable", [f"{record.where}: {error}" for error in errors])
             results.append(None)
             continue
         processor = examples.parts[part].processor

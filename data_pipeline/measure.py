@@ -1,6 +1,6 @@
 """What each example of a run takes of a row: measured from words and image headers, made to fit, and kept.
 
-A second epoch measures nothing. Whatever cannot be used is a fault or an entry of the ledger, as the settings say, and
+A second epoch measures nothing. Whatever cannot be used is an error or an entry of the ledger, as the settings say, and
 never a silent change. In which order examples come is `mixture`'s, which of them share a row `packing`'s, and turning
 them into arrays `loader`'s.
 """
@@ -71,8 +71,8 @@ class Examples:
         # Ids are compared only where all are read, in the order of the files: which of two is the second would
         # otherwise depend on where a run was gone on with.
         self._ids: set[tuple[int, int, str]] | None = None
-        self._repeated: Counter[str] = Counter()  # by file, where that is no fault
-        self.faults: list[str] = []
+        self._repeated: Counter[str] = Counter()  # by file, where that is no error
+        self.errors: list[str] = []
         """Of what was measured so far, as far as they stop the run."""
 
     def __len__(self) -> int:
@@ -108,8 +108,8 @@ class Examples:
           InputError: an example fits no row, and that is an error.
         """
         sizes = self.measure(places)
-        if self.faults:
-            raise InputError(self.faults)
+        if self.errors:
+            raise InputError(self.errors)
         return sizes
 
     def measure_all(
@@ -117,7 +117,7 @@ class Examples:
         progress: Callable[..., Iterable] = lambda chunks, **_: chunks,
         division: Division = ALONE,
     ) -> None:
-        """Measures every example, and compares ids; raises nothing: see `faults`."""
+        """Measures every example, and compares ids; raises nothing: see `errors`."""
         if self._ids is None and all((sizes == UNKNOWN).all() for sizes in self.sizes):
             self._ids = set()
         every = [
@@ -148,21 +148,21 @@ class Examples:
         """After how many tokens an example is cut to fit its row; None where it is not."""
         return int(self._cuts[part][index]) or None
 
-    def refuse(self, where: str, kind: str, faults: Sequence[str]) -> None:
-        """Leaves a record out, or makes it a fault, as `on_error` says.
+    def refuse(self, where: str, kind: str, errors: Sequence[str]) -> None:
+        """Leaves a record out, or makes it an error, as `on_error` says.
 
         Raises:
           InputError: training has begun, and what was in order no longer is.
         """
         if self.on_error == "stop":
             if self._limits is not None:
-                raise InputError(list(faults))
-            self.faults += faults
-        for fault in faults:
-            self._ledger.note(where, DROPPED, kind, fault)
+                raise InputError(list(errors))
+            self.errors += errors
+        for error in errors:
+            self._ledger.note(where, DROPPED, kind, error)
 
     def where(self, part: int, index: int) -> str:
-        """A record that may be unreadable, as fault lines name it."""
+        """A record that may be unreadable, as error lines name it."""
         source = self.parts[part].source
         if hasattr(source, "identify"):
             return source.identify(index)[1]
@@ -171,27 +171,27 @@ class Examples:
     def _measure(self, places: Sequence[tuple[int, int]], division: Division) -> None:
         records, refused = self._read_all(places)
         unknown = [r for r in records.values() if any(_key(image) not in self.image_sizes for image in images_of(r))]
-        faults_of_images = self._look_at_images([*refused, *unknown], division)
+        errors_of_images = self._look_at_images([*refused, *unknown], division)
         for (part, index), record in records.items():
             wrong = [key for key in map(_key, images_of(record)) if key not in self.image_sizes]
             if wrong:
                 if self.on_error == "drop":
-                    faults = [f"{record.where}: {faults_of_images[key]}" for key in wrong]
-                    self.refuse(record.where, "image", faults)
+                    errors = [f"{record.where}: {errors_of_images[key]}" for key in wrong]
+                    self.refuse(record.where, "image", errors)
                 continue
             try:
                 text = self.parts[part].processor.tokenize(record.messages)
                 grids = self._grids(part, index, record)
                 size = self.parts[part].processor.size(text, grids)
             except InputError as error:
-                self.refuse(record.where, "conversation", [f"{record.where}: {fault}" for fault in error.faults])
+                self.refuse(record.where, "conversation", [f"{record.where}: {line}" for line in error.lines])
                 continue
             self._keep_text((part, index), text)
             self.sizes[part][index] = dataclasses.astuple(size)
             self._note_visual(part, index, record, grids)
 
     def _read_all(self, places: Sequence[tuple[int, int]]) -> tuple[dict[tuple[int, int], Record], list[Record]]:
-        """The records that are in order, and of the others what names their images: all faults are told in one run."""
+        """The records that are in order, and of the others what names their images: all errors are told in one run."""
         records: dict[tuple[int, int], Record] = {}
         refused: list[Record] = []
         for part, index in places:
@@ -201,7 +201,7 @@ class Examples:
                 if self._ids is not None and (part, self._file(part, index), record.id) in self._ids:
                     self._note_repeated(part, index, record)
             except InputError as error:
-                self.refuse(self.where(part, index), "record", error.faults)
+                self.refuse(self.where(part, index), "record", error.lines)
                 if self.on_error == "stop" and (named := self._images_of_refused(part, index)):
                     refused.append(named)
                 continue
@@ -211,13 +211,13 @@ class Examples:
         return records, refused
 
     def _look_at_images(self, records: Sequence[Record], division: Division) -> dict[str, str]:
-        """Notes the sizes of all images of these records; {key: fault} of those that cannot be used."""
-        sizes, faults = check_images(records, decode=self._decode, cache=self._cache, division=division)
+        """Notes the sizes of all images of these records; {key: error} of those that cannot be used."""
+        sizes, errors = check_images(records, decode=self._decode, cache=self._cache, division=division)
         self.image_sizes |= {_key(image): size for image, size in sizes.items()}
         if self.on_error == "stop":
-            self.faults += faults
+            self.errors += errors
         faulty = [image for image in dict.fromkeys(i for r in records for i in images_of(r)) if image not in sizes]
-        return {_key(image): fault.rpartition(" (used by ")[0] for image, fault in zip(faulty, faults, strict=True)}
+        return {_key(image): error.rpartition(" (used by ")[0] for image, error in zip(faulty, errors, strict=True)}
 
     def _make_fit(self, part: int, index: int) -> None:
         size = Size(*self.sizes[part][index].tolist())
@@ -233,7 +233,7 @@ class Examples:
         self.sizes[part][index] = LEFT_OUT
         if self.too_large == "error":
             # An error whatever becomes of unreadable records: too_large is a setting of its own.
-            self.faults.append(
+            self.errors.append(
                 f"{takes}: raise batch.sequence_length (or batch.patches, batch.supervised), allow longer rows by "
                 "batch.max_sequence_length and batch.buckets, lower model.max_visual_tokens, or set data.too_large"
             )

@@ -39,16 +39,16 @@ class Mixture:
         Raises:
           InputError: an empty part, or a weight that is no number above 0; all such parts together.
         """
-        faults = []
+        errors = []
         for share in shares:
             if not share.examples:
-                faults.append(f"{share.name}: holds no examples; remove it from the mixture")
+                errors.append(f"{share.name}: holds no examples; remove it from the mixture")
             if not (np.isfinite(share.weight) and share.weight > 0):
-                faults.append(f"{share.name}: its weight is {share.weight}; wanted a number above 0")
+                errors.append(f"{share.name}: its weight is {share.weight}; wanted a number above 0")
         if not shares:
-            faults.append("a mixture of no parts; name at least one")
-        if faults:
-            raise InputError(faults)
+            errors.append("a mixture of no parts; name at least one")
+        if errors:
+            raise InputError(errors)
         self.shares, self._seed, self._shuffle = tuple(shares), seed, shuffle
         weights = np.array([share.weight for share in shares], np.float64)
         weights /= weights.max()  # the sum of huge ones would overflow

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from data_pipeline import sources
 from data_pipeline.mixture import Share
 from data_pipeline.records import Record
-from data_pipeline.sources.columns import faults_of as columns_faults
+from data_pipeline.sources.columns import errors_of as columns_errors
 from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing.processor import Processor
@@ -58,16 +58,16 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> l
       seed: the run's, which chooses the records where `data.share` takes some of them.
 
     Raises:
-      InputError: with the faults of all parts.
+      InputError: with the errors of all parts.
     """
-    if faults := columns_faults(data["columns"], "config.data.columns"):
-        raise InputError(faults)
+    if errors := columns_errors(data["columns"], "config.data.columns"):
+        raise InputError(errors)
     named = dict(data["mixture"]) or {"data": {"path": data["path"]}}
     parts = []
     for name, own in named.items():
         inherited = {key: data[key] for key in SHARED}
-        settings = {**DEFAULTS, **inherited, **_checked(name, own, faults)}
-        if settings["path"] and (files := _open_files(settings, faults)):
+        settings = {**DEFAULTS, **inherited, **_checked(name, own, errors)}
+        if settings["path"] and (files := _open_files(settings, errors)):
             parts.append(
                 Part(
                     settings["path"] if len(named) == 1 else name,
@@ -77,15 +77,15 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> l
                     settings,
                 )
             )
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     return parts
 
 
-def _open_files(settings: Mapping[str, Any], faults: list[str]) -> list[sources.Source]:
+def _open_files(settings: Mapping[str, Any], errors: list[str]) -> list[sources.Source]:
     files = []
     for path in locations.named_in(settings["path"]):
-        with gathered(faults):
+        with gathered(errors):
             files.append(
                 sources.open_source(
                     path,
@@ -107,31 +107,31 @@ def _with_budget(processor: Processor, most: int) -> Processor:
     return processor.with_budget((max(1, min(most, processor.images.budget[0])), most))
 
 
-def _checked(name: str, own: Any, faults: list[str]) -> dict[str, Any]:
-    """The settings of a part of a mixture that are in order; what is wrong with the others is added to `faults`."""
+def _checked(name: str, own: Any, errors: list[str]) -> dict[str, Any]:
+    """The settings of a part of a mixture that are in order; what is wrong with the others is added to `errors`."""
     place = f"config.data.mixture.{name}"
     if not isinstance(own, Mapping):
-        faults.append(f"{place} is {own!r}; wanted settings such as {{'path': 'mine.jsonl', 'weight': 1.0}}")
+        errors.append(f"{place} is {own!r}; wanted settings such as {{'path': 'mine.jsonl', 'weight': 1.0}}")
         return {}
     known = [*DEFAULTS, *SHARED]
-    faults += [f"{place}: no setting {key!r}; " + _nearest(key, known) for key in own if key not in known]
+    errors += [f"{place}: no setting {key!r}; " + _nearest(key, known) for key in own if key not in known]
     settings = {key: value for key, value in own.items() if key in known}
 
     def want(key: str, good: Callable[[Any], bool], wanted: str) -> None:
         if key in settings and not good(settings[key]):
-            faults.append(f"{place}.{key} is {settings.pop(key)!r}; wanted {wanted}")
+            errors.append(f"{place}.{key} is {settings.pop(key)!r}; wanted {wanted}")
 
     want("path", lambda value: isinstance(value, str) and bool(value), "a file or folder")
     if "path" not in own:
-        faults.append(f"{place}: no path; wanted a file or folder")
+        errors.append(f"{place}: no path; wanted a file or folder")
     want("weight", lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number above 0")
     want("seed", _is_count, "0 or more")
     want("max_visual_tokens", _is_count, "0 (the model's) or more")
     want("format", lambda value: value in sources.FORMATS, f"one of {', '.join(sources.FORMATS)}")
     want("image_root", lambda value: isinstance(value, str), "a folder")
     want("answer", lambda value: value in sources.ANSWERS, f"one of {', '.join(sources.ANSWERS)}")
-    if "columns" in settings and (wrong := columns_faults(settings["columns"], f"{place}.columns")):
-        faults += wrong
+    if "columns" in settings and (wrong := columns_errors(settings["columns"], f"{place}.columns")):
+        errors += wrong
         del settings["columns"]
     want("question", lambda value: isinstance(value, str), "a text")
     want("share", lambda value: isinstance(value, int | float) and 0 < value <= 1, "a share above 0, up to 1")
@@ -143,6 +143,6 @@ def _is_count(value: Any) -> bool:
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
-    """The end of a fault line about a key that is not known."""
+    """The end of an error line about a key that is not known."""
     close = difflib.get_close_matches(key, list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

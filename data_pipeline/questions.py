@@ -4,11 +4,11 @@ from data_pipeline.records import Record
 from vlm_jax.evaluation.runner import Question, text_of
 
 
-def questions_of(record: Record, faults: list[str]) -> list[Question]:
+def questions_of(record: Record, errors: list[str]) -> list[Question]:
     """The questions of a record: its last user turn with `answers`, or every turn that the assistant answers.
 
     A turn that weighs nothing in the loss shows no answer that is right, so it is not asked. What can be asked nothing
-    is added to `faults`.
+    is added to `errors`.
     """
     groups = {name: value for name in ("split", "task", "fact_id") if (value := getattr(record, name)) is not None}
     language = (record.provenance or {}).get("language")
@@ -20,7 +20,7 @@ def questions_of(record: Record, faults: list[str]) -> list[Question]:
         return [Question(record.id, record.messages[:last], list(record.answers), groups)]
     turns = [index for index in turns if record.messages[index].get("weight", 1)]
     if not turns:
-        faults.append(f"{record.where}: has neither answers nor an assistant's turn to compare with")
+        errors.append(f"{record.where}: has neither answers nor an assistant's turn to compare with")
     many = len(turns) > 1
     return [
         Question(

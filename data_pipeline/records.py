@@ -36,7 +36,7 @@ _IMAGE_MARK = "<image>"
 _OTHER_MARKS = ("<video>", "<audio>", "<speech>", "<|audio_1|>", "<|image_1|>", "<ref-object>", "<bbox>")
 _INLINE_IMAGE = re.compile(r"<img>[^<]*</img>")  # how Qwen-VL and ms-swift name an image within a text
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half a character; tokenisers and files cannot
-_NOT_IN_PATHS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # would also break up a fault line
+_NOT_IN_PATHS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # would also break up an error line
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 TEXT_FIELDS = ("task", "fact_id", "split", "context", "reasoning")
@@ -57,7 +57,7 @@ class Record:
         address, below an image root in a store), bytes are an encoded image file. An answer whose tokens weigh other
         than 1 in the loss has a `weight` too.
       answers: accepted answers, where a benchmark gives several or keeps them out of the conversation.
-      where: file and entry the record came from, for fault lines. Neither written to disk nor compared.
+      where: file and entry the record came from, for error lines. Neither written to disk nor compared.
     """
 
     id: str
@@ -105,12 +105,12 @@ def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, t
 
     Args:
       entry: `id`, `messages` and the optional fields of `Record`; other keys are ignored.
-      where: file and entry, the start of every fault line.
+      where: file and entry, the start of every error line.
       image_root: the folder that relative image paths start from; may be in a store (`gs://`).
       training: the last message must be an answer. An evaluation set may end with the question.
 
     Raises:
-      InputError: with every fault of this record: roles out of order, an empty answer, reserved tokens in a text,
+      InputError: with every error of this record: roles out of order, an empty answer, reserved tokens in a text,
         an image that is remote or not given, parts that are not supported, fields of the wrong type.
     """
     parser = _Parser(where, locations.absolute(image_root))
@@ -119,22 +119,22 @@ def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, t
     if isinstance(answers, list):
         answers = list(map(as_written, answers))
     if answers is not None and not (isinstance(answers, list) and all(isinstance(a, str) for a in answers)):
-        parser.fault("'answers' must be a list of strings")
+        parser.error("'answers' must be a list of strings")
     elif any(_SURROGATE.search(answer) for answer in answers or ()):
-        parser.fault("'answers' contains half of a surrogate pair (a broken \\u escape); rewrite that character")
+        parser.error("'answers' contains half of a surrogate pair (a broken \\u escape); rewrite that character")
     for name in TEXT_FIELDS:
         value = entry.get(name)
         if value is not None:
             parser.text(value, f"'{name}'")
     provenance = entry.get("provenance")
     if provenance is not None and not isinstance(provenance, Mapping):
-        parser.fault("'provenance' must be an object")
+        parser.error("'provenance' must be an object")
     if not isinstance(entry.get("id"), str) or not entry["id"]:
-        parser.fault("'id' must be a string that is not empty")
+        parser.error("'id' must be a string that is not empty")
     elif _SURROGATE.search(entry["id"]):
-        parser.fault("'id' contains half of a surrogate pair (a broken \\u escape); rewrite that character")
-    if parser.faults:
-        raise InputError(parser.faults)
+        parser.error("'id' contains half of a surrogate pair (a broken \\u escape); rewrite that character")
+    if parser.errors:
+        raise InputError(parser.errors)
     texts = {name: entry.get(name) for name in TEXT_FIELDS}
     return Record(entry["id"], messages, answers=answers, provenance=provenance, where=where, **texts)
 
@@ -193,45 +193,45 @@ def _image_to_json(image: str | bytes, folder: str) -> str:
 
 
 class _Parser:
-    """Normalises one entry and collects its faults, so that all of them are reported together."""
+    """Normalises one entry and collects its errors, so that all of them are reported together."""
 
     def __init__(self, where: str, image_root: str):
         self.where = where
         self.image_root = image_root
-        self.faults: list[str] = []
+        self.errors: list[str] = []
 
-    def fault(self, reason: str) -> None:
-        self.faults.append(f"{self.where}: {reason}")
+    def error(self, reason: str) -> None:
+        self.errors.append(f"{self.where}: {reason}")
 
     def text(self, value: Any, name: str) -> str:
         if not isinstance(value, str):
-            self.fault(f"{name} must be a text, not {json_type(value)}")
+            self.error(f"{name} must be a text, not {json_type(value)}")
             return ""
         for token in dict.fromkeys(_RESERVED_TOKEN.findall(value)):
-            self.fault(
+            self.error(
                 f"{name} contains the special token '{token}', which would be read as part of the chat form; "
                 "remove or rewrite it"
             )
         if _IMAGE_MARK in value:
-            self.fault(
+            self.error(
                 f"{name} contains '{_IMAGE_MARK}', which is a mark of the LLaVA format only; remove it and "
                 "give the image itself"
             )
         for mark in _OTHER_MARKS:
             if mark in value:
-                self.fault(f"{name} contains '{mark}', and only text and images can be trained on: {LEAVE_OUT}")
+                self.error(f"{name} contains '{mark}', and only text and images can be trained on: {LEAVE_OUT}")
         if inline := _INLINE_IMAGE.search(value):
-            self.fault(
+            self.error(
                 f"{name} contains {inline[0][:80]!r}, which would be read as words; give the image as a part of the "
                 "message, or under 'images' with <image> in its place"
             )
         if _SURROGATE.search(value):
-            self.fault(f"{name} contains half of a surrogate pair (a broken \\u escape); rewrite that character")
+            self.error(f"{name} contains half of a surrogate pair (a broken \\u escape); rewrite that character")
         return value
 
     def messages(self, raw: Any, training: bool) -> list[dict[str, Any]]:
         if not isinstance(raw, list) or not raw:
-            self.fault("'messages' must be a list of at least one message")
+            self.error("'messages' must be a list of at least one message")
             return []
         messages = [self.message(message, f"message {number}") for number, message in enumerate(raw, 1)]
         # Order is only worth checking once every role is known.
@@ -239,35 +239,35 @@ class _Parser:
             self.order([message["role"] for message in messages], training)
             weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
             if training and weights and not any(weights):
-                self.fault("every answer has the weight 0, so there is nothing to learn; remove the record")
+                self.error("every answer has the weight 0, so there is nothing to learn; remove the record")
         return [message for message in messages if message is not None]
 
     def message(self, raw: Any, name: str) -> dict[str, Any] | None:
         if not isinstance(raw, Mapping):
-            self.fault(f"{name} must be an object with 'role' and 'content', not {json_type(raw)}")
+            self.error(f"{name} must be an object with 'role' and 'content', not {json_type(raw)}")
             return None
         role = raw.get("role")
         if role in TOOL_ROLES:
-            self.fault(f"{name} is a tool's (role {role!r}), and tool calls are not supported: {LEAVE_OUT}")
+            self.error(f"{name} is a tool's (role {role!r}), and tool calls are not supported: {LEAVE_OUT}")
             return None
         if role not in ROLES:
-            self.fault(f"{name} has the role {role!r}; the roles are system, user and assistant")
+            self.error(f"{name} has the role {role!r}; the roles are system, user and assistant")
             return None
         if tools := tool_keys(raw):
-            self.fault(
+            self.error(
                 f"{name} calls a tool ({', '.join(map(repr, tools))}), and tool calls are not supported: {LEAVE_OUT}"
             )
             return None
         for reason in unread_keys(raw):
-            self.fault(f"{name} {reason}")
+            self.error(f"{name} {reason}")
         weight: int | float = 1
         try:
             weight = turn_weight(raw)
         except InputError as error:
-            self.fault(f"{name} {error}")
-        before = len(self.faults)
+            self.error(f"{name} {error}")
+        before = len(self.errors)
         content = self.content(as_written(raw.get("content")) if role == "assistant" else raw.get("content"), name)
-        if len(self.faults) == before:  # what could not be read is not also called empty
+        if len(self.errors) == before:  # what could not be read is not also called empty
             self.content_suits_role(content, role, name)
         weighted = {"weight": weight} if role == "assistant" and weight != 1 else {}
         return {"role": role, "content": content, **weighted}
@@ -276,7 +276,7 @@ class _Parser:
         if isinstance(raw, str):
             return self.text(raw, name)
         if not isinstance(raw, list):
-            self.fault(f"{name} must have a text or a list of parts as 'content', not {json_type(raw)}")
+            self.error(f"{name} must have a text or a list of parts as 'content', not {json_type(raw)}")
             return ""
         return [self.part(part, f"{name}, part {number}") for number, part in enumerate(raw, 1)]
 
@@ -285,24 +285,24 @@ class _Parser:
         if kind in ("text", "image", "image_url"):
             raw = plain_part(raw)
             for reason in unread_part_keys(raw):
-                self.fault(f"{name} {reason}")
+                self.error(f"{name} {reason}")
             if kind == "text":
                 return {"type": "text", "text": self.text(raw.get("text"), name)}
             return {"type": "image", "image": self.image(address_of(raw), name)}
         if kind in _UNSUPPORTED_PARTS:
-            self.fault(f"{name} is of type '{kind}', and only text and images can be trained on: {LEAVE_OUT}")
+            self.error(f"{name} is of type '{kind}', and only text and images can be trained on: {LEAVE_OUT}")
         elif kind in _TOOL_PARTS:
-            self.fault(f"{name} is of type '{kind}', and tool calls are not supported: {LEAVE_OUT}")
+            self.error(f"{name} is of type '{kind}', and tool calls are not supported: {LEAVE_OUT}")
         else:
             found = f"of type {kind!r}" if isinstance(raw, Mapping) else json_type(raw)
-            self.fault(f"{name} is {found}; a part is an object of type 'text', 'image' or 'image_url'")
+            self.error(f"{name} is {found}; a part is an object of type 'text', 'image' or 'image_url'")
         return {"type": "text", "text": ""}
 
     def image(self, given: Any, name: str) -> str | bytes:
         if isinstance(given, bytes) and given:
             return given
         if not isinstance(given, str) or not given.strip():
-            self.fault(f"{name} names no image; give a path or a data URI")
+            self.error(f"{name} names no image; give a path or a data URI")
             return ""
         if given[:5].lower() == "data:":
             return self.embedded(given, name)
@@ -310,30 +310,30 @@ class _Parser:
             try:
                 given = unquote(urlsplit(given).path)
             except ValueError as error:
-                self.fault(f"{name} is {_shortened(given)}, which is no address ({error}); give the path")
+                self.error(f"{name} is {_shortened(given)}, which is no address ({error}); give the path")
                 return ""
         elif _SCHEME.match(given):
-            self.fault(
+            self.error(
                 f"{name} is the remote image {_shortened(given)}; addresses in data are not fetched: "
                 "download it and give its path"
             )
             return ""
         if _NOT_IN_PATHS.search(given):
-            self.fault(f"{name} names the image {_shortened(given)}; a path has no line breaks or control characters")
+            self.error(f"{name} names the image {_shortened(given)}; a path has no line breaks or control characters")
             return ""
         return locations.join(self.image_root, given)
 
     def embedded(self, uri: str, name: str) -> bytes:
         header = _DATA_URI.match(uri)
         if header is None:
-            self.fault(f"{name} is the data URI {_shortened(uri)}; only base64 is read (data:image/png;base64,…)")
+            self.error(f"{name} is the data URI {_shortened(uri)}; only base64 is read (data:image/png;base64,…)")
             return b""
         try:
             image = base64.b64decode("".join(uri[header.end() :].split()), validate=True)
         except (binascii.Error, ValueError):  # ValueError: characters outside ASCII
             image = b""
         if not image:
-            self.fault(f"{name} is a data URI whose base64 is empty or broken; embed the image again or give its path")
+            self.error(f"{name} is a data URI whose base64 is empty or broken; embed the image again or give its path")
         return image
 
     def content_suits_role(self, content: str | list[dict[str, Any]], role: str, name: str) -> None:
@@ -341,26 +341,26 @@ class _Parser:
         has_image = any(part["type"] == "image" for part in parts)
         has_text = any(part["type"] == "text" and part["text"].strip() for part in parts)
         if has_image and role != "user":
-            self.fault(f"{name} ({role}) contains an image; only the user's messages can show one")
+            self.error(f"{name} ({role}) contains an image; only the user's messages can show one")
         elif role == "assistant" and not has_text:
-            self.fault(f"{name} is an empty answer; write the answer or remove the record")
+            self.error(f"{name} is an empty answer; write the answer or remove the record")
         elif not has_text and not has_image:
-            self.fault(f"{name} ({role}) is empty; write its text or remove it")
+            self.error(f"{name} ({role}) is empty; write its text or remove it")
 
     def order(self, roles: list[str], training: bool) -> None:
         first = 1 if roles[0] == "system" else 0
         for index in range(first, len(roles)):
             expected = "assistant" if (index - first) % 2 else "user"
             if roles[index] != expected:
-                self.fault(
+                self.error(
                     f"message {index + 1} is from the {roles[index]} where the {expected} should speak; a "
                     "system message may come first, then user and assistant take turns"
                 )
                 return
         if len(roles) == first:
-            self.fault("the conversation is a system message only; add a question and an answer")
+            self.error("the conversation is a system message only; add a question and an answer")
         elif training and roles[-1] != "assistant":
-            self.fault("the last message is not an answer of the assistant, so there is nothing to learn; add it")
+            self.error("the last message is not an answer of the assistant, so there is nothing to learn; add it")
 
 
 def plain_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -389,7 +389,7 @@ class WrittenFloat(float):
 
 
 def json_type(value: Any) -> str:
-    """What a parsed JSON value is, in the words of a fault line."""
+    """What a parsed JSON value is, in the words of an error line."""
     names = {type(None): "nothing", bool: "true or false", str: "a text", list: "a list", dict: "an object"}
     if isinstance(value, float) and value != value:
         return "NaN (a missing value)"

@@ -60,14 +60,14 @@ class Result:
 
 @dataclasses.dataclass
 class _Opened:
-    """What a run is made of, before its data. `faults` are raised with those of the data."""
+    """What a run is made of, before its data. `errors` are raised with those of the data."""
 
     workdir: Workdir
     done: int | None
     source: ModelSource
     processor: Processor
     cache: ImageCache
-    faults: list[str]
+    errors: list[str]
     mesh: Mesh | None = None
     earlier: resume.Earlier | None = None
     changes: list[str] = dataclasses.field(default_factory=list)
@@ -76,7 +76,7 @@ class _Opened:
     def finished(self) -> bool:
         """Whether an earlier start did all that is asked for, as far as that is known without the data."""
         earlier = self.earlier
-        return earlier is not None and not self.faults and not self.changes and earlier.steps == self.done
+        return earlier is not None and not self.errors and not self.changes and earlier.steps == self.done
 
 
 def run(
@@ -91,7 +91,7 @@ def run(
       console: what is told goes there.
 
     Raises:
-      InputError: settings, a model or data that cannot be used, all faults together as far as they can be known; or
+      InputError: settings, a model or data that cannot be used, all errors together as far as they can be known; or
         the run cannot go on with these settings.
     """
     check_config(config)
@@ -132,19 +132,19 @@ def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: C
     processor = description.read_processor(source.assets, source.config, visual_tokens)
     processor.most_tokens = max(config.batch.sequence_length, config.batch.max_sequence_length)
     opened = _Opened(workdir, done, source, processor, ImageCache.of_user(say=console.say), [])
-    faults = opened.faults
-    with gathered(faults):
+    errors = opened.errors
+    with gathered(errors):
         source.check()
-    with gathered(faults):
+    with gathered(errors):
         opened.mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
         meshes.check_rows(opened.mesh, config.batch.rows, config.batch.gradient_accumulation)
         meshes.check_heads(opened.mesh, source.config)
-    with gathered(faults):
+    with gathered(errors):
         select(config, source.config, compute_dtype(config.model.dtype, jax.default_backend()))
     if done is not None:
-        with gathered(faults):
+        with gathered(errors):
             opened.earlier = resume.read(workdir.home, done)
-            with gathered(faults):
+            with gathered(errors):
                 opened.earlier.check_model(config.model.path)
             opened.changes = opened.earlier.changes(resume_settings(config), may_change=may_change)
     return opened
@@ -154,10 +154,10 @@ def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset
     """The data, measured, with the shapes of its batches.
 
     Raises:
-      InputError: with the faults of everything that was opened so far.
+      InputError: with the errors of everything that was opened so far.
     """
-    faults, batch, dataset = opened.faults, config.batch, None
-    with gathered(faults):
+    errors, batch, dataset = opened.errors, config.batch, None
+    with gathered(errors):
         dataset = open_dataset(
             config.data.to_dict(),
             opened.processor,
@@ -169,13 +169,13 @@ def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset
             division=Division(jax.process_index(), jax.process_count(), hosts.total),
             say=console.say,
         )
-        faults += [*dataset.faults, remedy(len(dataset.faults))] if dataset.faults else []
+        errors += [*dataset.errors, remedy(len(dataset.errors))] if dataset.errors else []
     if dataset is not None and opened.mesh is not None:
         ways = meshes.row_shards(opened.mesh) * batch.gradient_accumulation
-        with gathered(faults):
+        with gathered(errors):
             dataset.choose_buckets(batch.to_dict(), opened.source.config, rows_multiple=ways)
-    if faults:
-        raise InputError(list(dict.fromkeys(faults)))
+    if errors:
+        raise InputError(list(dict.fromkeys(errors)))
     return dataset
 
 
@@ -204,7 +204,7 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
     """What is left to be checked, and then the loop."""
     workdir, done, source, earlier = opened.workdir, opened.done, opened.source, opened.earlier
     steps, ledger_before = len(plan), dataset.ledger.summary()
-    assert opened.mesh is not None  # or a fault has been raised
+    assert opened.mesh is not None  # or an error has been raised
     change = None if earlier is None else earlier.change_of_stages(config.train.first.share, steps)
     trainer = Trainer(config, source.config, opened.mesh, steps, change=change)
     console.say(trainer.describe())
@@ -249,10 +249,10 @@ def _check(opened: _Opened, dataset: Dataset, trainer: Trainer) -> tuple[Any, An
       InputError: of what can be known only now: validation data, other data than the run began with, samples.
     """
     earlier = opened.earlier
-    faults: list[str] = []
+    errors: list[str] = []
     known_by: dict[str, Any] = {"data": dataset.fingerprint(), "validation": None}
     measure = sample = None
-    with gathered(faults):
+    with gathered(errors):
         measure, known_by["validation"] = validation.validation_loss(
             trainer, opened.processor, dataset.buckets, opened.cache
         )
@@ -267,12 +267,12 @@ def _check(opened: _Opened, dataset: Dataset, trainer: Trainer) -> tuple[Any, An
         lora=trainer.selection.lora,
     )
     if earlier is not None:
-        with gathered(faults):
+        with gathered(errors):
             earlier.check_data(known_by, {})
-    with gathered(faults):
+    with gathered(errors):
         sample = validation.sampler(trainer, opened.processor, opened.source.assets, opened.workdir)
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     return measure, sample, settings
 
 

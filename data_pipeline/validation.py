@@ -40,11 +40,11 @@ def validation_loss(
     config = trainer.config
     if not config.validation.path:
         return None, None
-    # Faults stop a run here whatever they do in training: a loss on what happens to be readable means little.
+    # Errors stop a run here whatever they do in training: a loss on what happens to be readable means little.
     settings = {**_settings(config), "on_error": "stop"}
     dataset = open_dataset(settings, processor, seed=config.train.seed, cache=cache, sets=MeasuredSets.of_user())
-    if dataset.faults:
-        raise InputError(dataset.faults)
+    if dataset.errors:
+        raise InputError(dataset.errors)
     dataset.fit(buckets)
 
     def measure(parameters: Flat) -> float:
@@ -110,12 +110,12 @@ def _questions(config: ConfigDict, processor: Processor) -> list[Question]:
     data = _settings(config) if config.validation.path else config.data.to_dict()
     (part, *_) = open_parts(data, processor, seed=config.train.seed)
     source = part.source
-    faults: list[str] = []
+    errors: list[str] = []
     places = range(0, len(source), max(1, len(source) // config.samples.count))
     found = []
     for place in places:
-        with gathered(faults):  # a record that cannot be read is another part's to tell
-            found += questions_of(source[place], faults)[:1]
+        with gathered(errors):  # a record that cannot be read is another part's to tell
+            found += questions_of(source[place], errors)[:1]
     if not found:
-        raise InputError(faults or f"{part.name}: nothing to ask for samples")
+        raise InputError(errors or f"{part.name}: nothing to ask for samples")
     return found[: config.samples.count]

@@ -41,12 +41,12 @@ def main() -> None:
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.processing.images import open_image
 
-    images, faults = [], []
+    images, errors = [], []
     for path in options.image:
-        with gathered(faults):
+        with gathered(errors):
             images.append({"type": "image", "image": open_image(path)})
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
 
     import vlm_jax
 

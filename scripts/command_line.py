@@ -3,7 +3,7 @@
 A script defines its own absl flags and ends with `command_line.run(main)`, or `command_line.run(main, config=True)`
 to be given the locked ConfigDict of `--config=FILE.py[:ARGUMENT]` with every `--config.a.b=value` applied.
 
-Exit status: 0 done; 2 a missing or unknown flag; 130 interrupted; 1 anything else. Each fault is one line on standard
+Exit status: 0 done; 2 a missing or unknown flag; 130 interrupted; 1 anything else. Each error is one line on standard
 error; a traceback is printed with --debug only. What a script does is left to the script: nothing here loads JAX.
 """
 
@@ -27,8 +27,8 @@ from absl import flags
 from config_file import file_and_argument, load_config, settings_of
 from setting_comments import comments_of
 from vlm_jax import terminal
+from vlm_jax.error_list import printable
 from vlm_jax.errors import InputError
-from vlm_jax.fault_list import printable
 from vlm_jax.parallel.starting import tpu_is_absent
 
 FLAGS = flags.FLAGS
@@ -75,7 +75,7 @@ def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:
     except _UsageError as error:
         return _fail(f"{error} (--help lists the flags)", status=2)
     except InputError as error:
-        return _fail(*printable(error.faults))
+        return _fail(*printable(error.lines))
     except KeyboardInterrupt:
         return _fail("interrupted", status=interrupts.STATUS)
     except OSError as error:
@@ -102,11 +102,11 @@ class _UsageError(Exception):
     """A missing or unknown flag."""
 
 
-def _fail(*faults: str, status: int = 1) -> int:
+def _fail(*errors: str, status: int = 1) -> int:
     if FLAGS["debug"].value:
         traceback.print_exc()
-    for fault in faults:
-        print(f"error: {terminal.line(fault)}", file=sys.stderr)
+    for error in errors:
+        print(f"error: {terminal.line(error)}", file=sys.stderr)
     return status
 
 

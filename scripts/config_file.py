@@ -119,7 +119,7 @@ def override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> Non
     settings = {key: (group, name) for key, group, name in settings_of(config)}
     # None is a value where the file itself says so, by None or by a placeholder, which keeps its type.
     optional = {key for key, (group, name) in settings.items() if group[name] is None}
-    faults = []
+    errors = []
     for key, text in overrides:
         key = f"config.{key}"
         if key in settings:
@@ -128,7 +128,7 @@ def override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> Non
                 group[name] = _value(group, name, text, key in optional)
             except ValueError as error:
                 shown = "" if text is None else f", not {text!r}"
-                faults.append(f"--{key}: needs {error}{shown}")
+                errors.append(f"--{key}: needs {error}{shown}")
         elif (place := _free_mapping(config, key)) is not None:
             mapping, name = place
             value = {name: text} if name else _literal(text or "")
@@ -139,33 +139,33 @@ def override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> Non
                             del mapping[old]
                     mapping.update(value)
             else:
-                faults.append(f"--{key}: needs a mapping such as {{'image': 'img_path'}}, not {text!r}")
+                errors.append(f"--{key}: needs a mapping such as {{'image': 'img_path'}}, not {text!r}")
         elif members := [other for other in settings if other.startswith(f"{key}.")]:
-            faults.append(f"--{key}: is a group of settings; set one of them: {', '.join(members)}")
+            errors.append(f"--{key}: is a group of settings; set one of them: {', '.join(members)}")
         else:
             near = nearest(key, settings)
-            faults.append(f"--{key}: no such setting" + (f"; did you mean {near}?" if near else ""))
+            errors.append(f"--{key}: no such setting" + (f"; did you mean {near}?" if near else ""))
     for names in _ALTERNATIVES:
-        faults += _choose_alternative(names, settings, {f"config.{key}" for key, _ in overrides})
-    if faults:
-        raise InputError(faults)
+        errors += _choose_alternative(names, settings, {f"config.{key}" for key, _ in overrides})
+    if errors:
+        raise InputError(errors)
 
 
 def _choose_alternative(
     names: tuple[str, ...], settings: dict[str, tuple[ConfigDict, str]], overridden: set[str]
 ) -> list[str]:
-    """Sets the alternatives of what the command line gives to 0; a fault where it gives several of one group."""
-    faults = []
+    """Sets the alternatives of what the command line gives to 0; an error where it gives several of one group."""
+    errors = []
     for above in sorted({key.removesuffix(name) for key in settings for name in names if key.endswith(f".{name}")}):
         held = {key: settings[key] for key in (above + name for name in names) if key in settings}
         chosen = [key for key, (group, name) in held.items() if key in overridden and group[name]]
         if len(chosen) > 1:
             values = " and ".join(f"--{key}={held[key][0][held[key][1]]}" for key in chosen)
-            faults.append(f"{values}: only one of them counts; leave one out")
+            errors.append(f"{values}: only one of them counts; leave one out")
         elif chosen:
             for group, name in (place for key, place in held.items() if key not in chosen):
                 group[name] = 0
-    return faults
+    return errors
 
 
 def _free_mapping(config: ConfigDict, key: str) -> tuple[ConfigDict, str] | None:

@@ -92,7 +92,7 @@ def talk(
     Args:
       write: takes the pieces of answers.
       tell: takes what is said about the conversation, a line each.
-      interactive: whether a person is there: a fault is told and the next line read, and Ctrl-C ends an answer. Else
+      interactive: whether a person is there: an error is told and the next line read, and Ctrl-C ends an answer. Else
         both end the program.
     """
     if interactive:
@@ -112,8 +112,8 @@ def talk(
         except InputError as error:
             if not interactive:
                 raise
-            for fault in error.faults:
-                tell(f"error: {fault}")
+            for one in error.lines:
+                tell(f"error: {one}")
         except KeyboardInterrupt:
             if not interactive:
                 raise

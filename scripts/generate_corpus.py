@@ -27,17 +27,17 @@ def main(config: ConfigDict) -> None:
 
     settings = config.to_dict()
     kind = settings.pop("corpus")
-    faults = []
+    errors = []
     if kind not in offline.MAKERS:
-        faults.append(f"config.corpus is {kind!r}; known are {', '.join(offline.MAKERS)}")
+        errors.append(f"config.corpus is {kind!r}; known are {', '.join(offline.MAKERS)}")
     least = {"factor": 1, "held_out": 0, "seed": 0, "train": 0, "drill": 0, "things": 0, "finding": 0}
-    faults += [
+    errors += [
         f"config.{key} is {settings[key]}; wanted at least {low}"
         for key, low in least.items()
         if key in settings and settings[key] < low
     ]
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
 
     def progress(images, total):
         return tqdm(images, total=total, unit="view", disable=not sys.stderr.isatty())

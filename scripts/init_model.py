@@ -94,14 +94,14 @@ def lines(path: str) -> list[str]:
     """Text to train a tokenizer on: the lines of a plain text file, or every text of a data set in any format.
 
     Raises:
-      InputError: what training would refuse; every fault.
+      InputError: what training would refuse; every error.
     """
     if Path(path).suffix.lower() in PLAIN and Path(path).is_file():
         with opening(path):
             return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    records, faults = sources.read(path, training=False)
-    if faults:
-        raise InputError(faults)
+    records, errors = sources.read(path, training=False)
+    if errors:
+        raise InputError(errors)
     texts = []
     for record in records:
         for message in record.messages:

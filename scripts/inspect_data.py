@@ -35,7 +35,7 @@ def main(config: ConfigDict) -> None:
     console = Console()
     visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
     with starting_model.described(config.model.path, config.assemble.to_dict(), visual_tokens) as (model, processor):
-        # Faults are counted and shown here, whatever training would do about them.
+        # Errors are counted and shown here, whatever training would do about them.
         data = {**config.data.to_dict(), "on_error": "drop", "workers": 0}
         if data["too_large"] == "error":
             data["too_large"] = "drop"
@@ -49,12 +49,12 @@ def main(config: ConfigDict) -> None:
             progress=functools.partial(console.progress, "measuring"),
             say=console.say,
         )
-        faults = list(dataset.faults)
-        with gathered(faults):
+        errors = list(dataset.errors)
+        with gathered(errors):
             dataset.choose_buckets(config.batch.to_dict(), model, rows_multiple=1)
             print(terminal.safe(inspection.report(dataset, config)))
-        if faults:
-            raise InputError(faults)
+        if errors:
+            raise InputError(errors)
 
 
 if __name__ == "__main__":

@@ -100,27 +100,27 @@ def folders_of(config: ConfigDict, output: Path) -> list[Folder]:
     """Every cell with its commands, once all of the sweep's settings are known to be good.
 
     Raises:
-      InputError: with every fault of the sweep, of what it sets in its training, and of its benchmark.
+      InputError: with every error of the sweep, of what it sets in its training, and of its benchmark.
     """
     from vlm_jax.training.config import check_config
 
     sweep.check_form(config)
     command_line.load_config(config.train)
-    faults, wrong, trainings = sweep.faults_of(config), [], {}
+    errors, wrong, trainings = sweep.errors_of(config), [], {}
     for place, changed in sweep.places(config).items():
         try:
             command_line.load_config(config.train, overrides(changed))
         except InputError as error:
-            wrong += [f"{place}: {fault.removeprefix('--config.')}" for fault in error.faults]
+            wrong += [f"{place}: {line.removeprefix('--config.')}" for line in error.lines]
     for cell in sweep.cells_of(config) if not wrong else []:
         trainings[cell] = command_line.load_config(config.train, overrides(cell.settings))
         with gathered(wrong):
             check_config(trainings[cell])
-    faults += wrong
-    with gathered(faults):
+    errors += wrong
+    with gathered(errors):
         benchmark = digests(config.benchmark) if config.benchmark else {}
-    if faults:
-        raise InputError(list(dict.fromkeys(faults)))
+    if errors:
+        raise InputError(list(dict.fromkeys(errors)))
     asked = {"benchmark": benchmark, "metric": config.metric, "max_new_tokens": config.max_new_tokens}
     folders = []
     for cell, training in trainings.items():
@@ -156,15 +156,15 @@ def digests(benchmark: str) -> dict[str, str | None]:
     """{name: digest} of the files of a benchmark that can be opened; None for what is no single file here."""
     from data_pipeline import sources
 
-    faults: list[str] = []
+    errors: list[str] = []
     held = {}
     for name in locations.named_in(benchmark):
-        with gathered(faults):
+        with gathered(errors):
             sources.open_source(name, training=False)
         path = Path(name)
         held[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     return held
 
 
@@ -212,7 +212,7 @@ def run_cells(folders: Sequence[Folder], lock: int, asked: list[int], write: Cal
             run_cell(folder, lock, asked)
         except Failed as error:
             lines = str(error).splitlines()
-            # Where there are several faults, the last line counts them: the first says more.
+            # Where there are several errors, the last line counts them: the first says more.
             failed[folder.cell.name] = next((line for line in lines if line.startswith("error: ")), lines[-1])
             terminal.say(f"{title}: FAILED\n" + "\n".join(f"    {line}" for line in str(error).splitlines()))
         if asked:

@@ -258,7 +258,7 @@ def outcome(one: Input, base: Path, folder: Path) -> str:
     try:
         reader()
     except InputError as error:
-        return error.faults[0].replace(f"{folder}/", "").replace(str(folder), "").replace(f"{base}", "BASE")
+        return error.lines[0].replace(f"{folder}/", "").replace(str(folder), "").replace(f"{base}", "BASE")
     return "read"
 
 

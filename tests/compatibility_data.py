@@ -60,9 +60,9 @@ def spreadsheet(separator: str, name: str) -> Callable[[Path], Path]:
 
 
 def read_data(path: Path) -> None:
-    records, faults = sources.read(path, image_root=PHOTOS)
-    if faults:
-        raise InputError(faults)
+    records, errors = sources.read(path, image_root=PHOTOS)
+    if errors:
+        raise InputError(errors)
     assert records
 
 

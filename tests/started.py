@@ -102,7 +102,7 @@ def _script(arguments: list[str], env: dict[str, str], folder: str, *said: Path)
         kept = os.open(path, os.O_WRONLY)
         os.dup2(kept, number)
         os.close(kept)
-    assert "tests.loaded" in sys.modules, "the libraries were not loaded"  # a fault in it would pass in silence
+    assert "tests.loaded" in sys.modules, "the libraries were not loaded"  # an error in it would pass in silence
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)

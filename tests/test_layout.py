@@ -78,7 +78,7 @@ def within(name: str, packages: set[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def faults(root: Path) -> list[str]:
+def errors(root: Path) -> list[str]:
     found = []
     for path in python_files(root):
         if any(NAMES_THAT_SAY_NOTHING.search(part) for part in path.with_suffix("").parts):
@@ -105,7 +105,7 @@ def faults(root: Path) -> list[str]:
 
 
 def test_imports_run_one_way_and_names_say_what_is_inside():
-    assert faults(ROOT) == []
+    assert errors(ROOT) == []
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,13 @@ def test_a_planted_violation_is_found(tmp_path, path, line):
     plant_sound_tree(tmp_path)
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text(line + "\n")
-    assert len(faults(tmp_path)) == 1
-    assert faults(tmp_path)[0].startswith(path)
+    assert len(errors(tmp_path)) == 1
+    assert errors(tmp_path)[0].startswith(path)
 
 
-def test_a_sound_tree_has_no_faults(tmp_path):
+def test_a_sound_tree_has_no_errors(tmp_path):
     plant_sound_tree(tmp_path)
-    assert faults(tmp_path) == []
+    assert errors(tmp_path) == []
 
 
 def plant_sound_tree(root: Path) -> None:

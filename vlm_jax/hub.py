@@ -13,7 +13,7 @@ def answering(
     """Around calls of the hub's client.
 
     Args:
-      name: what was asked for, as fault lines begin with it.
+      name: what was asked for, as error lines begin with it.
       repo: `org/name`.
       kind: of the repository, "model" or "data set".
       local: what the name could have been on this machine, "folder" or "file or folder".

@@ -1,7 +1,7 @@
 """Data sets on disk or in a store, read into records and written from them.
 
 `open_source` gives a data set of any size as a sequence that is read as it is used, `read` all of its records at once,
-`scan` one after the other with all faults gathered; `write` is the way back. A file is taken apart by what kind it is
+`scan` one after the other with all errors gathered; `write` is the way back. A file is taken apart by what kind it is
 (`opening`, and a module for each kind) and its entries are understood by what form they are in (`detection`, and a
 module for each form). The rules of a conversation are `data_pipeline.records`'; whether images exist and open is
 `data_pipeline.check`'s.
@@ -86,17 +86,17 @@ def open_source(
 
 
 def scan(
-    source: Source, faults: list[str], refused: list[Record] | None = None, notes: list[str] | None = None
+    source: Source, errors: list[str], refused: list[Record] | None = None, notes: list[str] | None = None
 ) -> Iterator[tuple[int, Record]]:
     """The records of a source that are in order, one after the other, each with its number.
 
-    An id that an earlier record has is a fault of this project's own records; in other programs' files it gets a number
-    in brackets, which follows from the order of the file.
+    An id that an earlier record has is an error of this project's own records; in other programs' files it gets a
+    number in brackets, which follows from the order of the file.
 
     Args:
-      faults: takes one line for each fault of the others.
+      errors: takes one line for each error of the others.
       refused: takes, for each entry that is not among the records, a record with nothing but the images it names, so
-        that `data_pipeline.check` can tell their faults in the same run.
+        that `data_pipeline.check` can tell their errors in the same run.
       notes: takes one line on how many ids were made unique, if any were.
     """
     first: dict[str, int] = {}
@@ -107,7 +107,7 @@ def scan(
             record = source[index]
             identifier, where = record.id, record.where
         except InputError as error:
-            wrong += error.faults
+            wrong += error.lines
             identifier, where = source.identify(index)
         if identifier is not None and (earlier := first.setdefault(identifier, index)) != index:
             if source.insists_on_ids:
@@ -117,7 +117,7 @@ def scan(
         if not wrong and record is not None:
             yield index, record
             continue
-        faults += wrong
+        errors += wrong
         if refused is not None and (images := source.images(index)):
             parts = [{"type": "image", "image": image} for image in images]
             refused.append(Record("", [{"role": "user", "content": parts}], where=where))
@@ -158,7 +158,7 @@ def read(
     Args and errors are those of `open_source`; `refused` and `notes` are those of `scan`.
 
     Returns:
-      The records that are in order, and one line for each fault of the others: where it is and what to do. Images are
+      The records that are in order, and one line for each error of the others: where it is and what to do. Images are
       not opened.
     """
     source = open_source(
@@ -171,14 +171,14 @@ def read(
         columns=columns,
         question=question,
     )
-    faults: list[str] = []
-    return [record for _, record in scan(source, faults, refused, notes)], faults
+    errors: list[str] = []
+    return [record for _, record in scan(source, errors, refused, notes)], errors
 
 
 def read_several(names: Iterable[str | Path], notes: list[str], **options: Any) -> tuple[list[Record], list[str]]:
     """Reads several data sets whole, as one in which every id is unique.
 
-    As within one file, an id that is given twice is a fault of this project's own records alone; records of other
+    As within one file, an id that is given twice is an error of this project's own records alone; records of other
     programs' files get a number in brackets. Ours keep their ids wherever their file stands among the others.
 
     Args:
@@ -186,20 +186,20 @@ def read_several(names: Iterable[str | Path], notes: list[str], **options: Any) 
       options: the other arguments of `open_source`, for every data set.
 
     Returns:
-      The records that are in order, in the order of the files, and one line for each fault of the others and of the
+      The records that are in order, in the order of the files, and one line for each error of the others and of the
       data sets that cannot be read at all.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     parts: list[tuple[Source, list[Record]]] = []
     for name in names:
-        with gathered(faults):
+        with gathered(errors):
             source = open_source(name, **options)
-            parts.append((source, [record for _, record in scan(source, faults, notes=notes)]))
+            parts.append((source, [record for _, record in scan(source, errors, notes=notes)]))
     taken: dict[str, int] = {}
     own = [record for source, part in parts if source.insists_on_ids for record in part]
     for number, record in enumerate(own):
         if (earlier := taken.setdefault(record.id, number)) != number:
-            faults.append(f"{record.where}: the id {record.id!r} is already that of {own[earlier].where}; {_OWN_ID}")
+            errors.append(f"{record.where}: the id {record.id!r} is already that of {own[earlier].where}; {_OWN_ID}")
     times: Counter[str] = Counter()
     number = len(own)
     for source, part in parts:
@@ -213,4 +213,4 @@ def read_several(names: Iterable[str | Path], notes: list[str], **options: Any) 
                 repeated += 1
         if repeated:
             notes.append(repeated_ids(source.name, repeated, "a record of another file"))
-    return [record for _, part in parts for record in part], faults
+    return [record for _, part in parts for record in part], errors

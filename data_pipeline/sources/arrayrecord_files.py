@@ -32,14 +32,14 @@ class ArrayRecordEntries(Entries):
         self.path, self._files = path, list(files)
         self._open: dict[str, Any] = {}
         self._lock = threading.Lock()
-        faults, counts = [], []
+        errors, counts = [], []
         for file in self._files:
             try:
                 counts.append(self._reader(file).num_records())
             except InputError as error:
-                faults += error.faults
-        if faults:
-            raise InputError(faults)
+                errors += error.lines
+        if errors:
+            raise InputError(errors)
         if not sum(counts):
             raise InputError(f"{path}: holds no entries")
         self._ends = list(itertools.accumulate(counts))
@@ -60,9 +60,9 @@ class ArrayRecordEntries(Entries):
                 (content,) = self._reader(self._files[shard]).read([within])
             return Entry(index + 1, self.place(index), _parse(content))
         except InputError as error:
-            return Entry(index + 1, self.place(index), fault=str(error))
-        except Exception as error:  # the reader's errors are of C++; a broken group must not hide the other faults
-            return Entry(index + 1, self.place(index), fault=f"cannot be read ({' '.join(str(error).split())})")
+            return Entry(index + 1, self.place(index), error=str(error))
+        except Exception as error:  # the reader's errors are of C++; a broken group must not hide the other errors
+            return Entry(index + 1, self.place(index), error=f"cannot be read ({' '.join(str(error).split())})")
 
     def place(self, index: int) -> str:
         shard, within = self._where(index)

@@ -43,14 +43,14 @@ class ArrowEntries(Entries):
         else:
             self._files, self._columns, self._classes = _described(_split_folder(folder, split))
         self.__setstate__({})
-        faults, counts = [], []
+        errors, counts = [], []
         for file in self._files:
             try:
                 counts.append(self._table(file).num_rows)
             except InputError as error:
-                faults += error.faults
-        if faults:
-            raise InputError(faults)
+                errors += error.lines
+        if errors:
+            raise InputError(errors)
         if not sum(counts):
             raise InputError(f"{path}: holds no entries")
         self._ends = list(itertools.accumulate(counts))
@@ -76,8 +76,8 @@ class ArrowEntries(Entries):
             rows = self._table(self._files[number]).slice(within, 1)
             rows.validate(full=True)  # offsets of a broken file lead out of what is mapped
             (row,) = rows.to_pylist()
-        except Exception as error:  # a broken column must not hide the faults of the others
-            return Entry(index + 1, self.place(index), fault=f"cannot be read ({' '.join(str(error).split())})")
+        except Exception as error:  # a broken column must not hide the errors of the others
+            return Entry(index + 1, self.place(index), error=f"cannot be read ({' '.join(str(error).split())})")
         row = {name: self._named(name, value) for name, value in row.items()}
         return Entry(index + 1, self.place(index), plain_row(row))
 

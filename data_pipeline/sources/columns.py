@@ -23,19 +23,19 @@ READ = (
 _ASKS = ("messages", "conversations", "prompt", "query")
 
 
-def faults_of(columns: Any, place: str) -> list[str]:
+def errors_of(columns: Any, place: str) -> list[str]:
     """What is wrong with a mapping of columns as a setting, each a line that begins with `place`."""
     if not isinstance(columns, Mapping):
         return [f"{place} is {columns!r}; wanted our names with theirs, such as {{'image': 'img_path'}}"]
-    faults = []
+    errors = []
     for ours, theirs in columns.items():
         if ours not in READ:
             nearest = difflib.get_close_matches(str(ours), READ, n=1)
             known = f"is {nearest[0]!r} meant?" if nearest else f"there are {', '.join(READ)}"
-            faults.append(f"{place}: nothing called {ours!r} is read; {known}")
+            errors.append(f"{place}: nothing called {ours!r} is read; {known}")
         if not isinstance(theirs, str) or not theirs:
-            faults.append(f"{place}.{ours} is {theirs!r}; wanted the name of a column or key of the data")
-    return faults
+            errors.append(f"{place}.{ours} is {theirs!r}; wanted the name of a column or key of the data")
+    return errors
 
 
 class RenamedEntries(Entries):
@@ -50,8 +50,8 @@ class RenamedEntries(Entries):
         Raises:
           InputError: a name that nothing reads, or a column that no entry has, with the nearest.
         """
-        if faults := faults_of(columns, f"{entries.path}: columns"):
-            raise InputError(faults)
+        if errors := errors_of(columns, f"{entries.path}: columns"):
+            raise InputError(errors)
         self.path, self.key, self.header, self.lists = entries.path, entries.key, entries.header, entries.lists
         self.content = entries.content
         if entries.path.lower().endswith(csv_files.SUFFIXES):  # whose names are read without regard to case
@@ -67,7 +67,7 @@ class RenamedEntries(Entries):
         entry = self._entries[index]
         if not isinstance(entry.value, Mapping):
             return entry
-        return Entry(entry.number, entry.place, self._renamed(entry.value), entry.fault)
+        return Entry(entry.number, entry.place, self._renamed(entry.value), entry.error)
 
     def place(self, index: int) -> str:
         return self._entries.place(index)
@@ -98,12 +98,12 @@ class RenamedEntries(Entries):
                 return
         if not found:
             return
-        faults = []
+        errors = []
         for ours, theirs in missing.items():
             nearest = difflib.get_close_matches(theirs, found, n=1)
-            faults.append(
+            errors.append(
                 f"{self.path}: no entry has {theirs!r}, which is named for {ours!r}; the columns found are "
                 + keys_of(found)
                 + (f". Is {nearest[0]!r} meant?" if nearest else "")
             )
-        raise InputError(faults)
+        raise InputError(errors)

@@ -29,20 +29,20 @@ class Entry:
     Attributes:
       number: its place among the entries, from 1.
       place: the same for a person: `entry 3` of a JSON list, `line 3` elsewhere.
-      value: what it holds; None where `fault` says why it could not be read.
+      value: what it holds; None where `error` says why it could not be read.
     """
 
     number: int
     place: str
     value: Any = None
-    fault: str | None = None
+    error: str | None = None
 
 
 class Entries:
     """A file as a sequence of entries, the unreadable ones included. Reading is safe from several threads.
 
     Attributes:
-      path: the file or folder, as fault lines name it.
+      path: the file or folder, as error lines name it.
       key: what the list of entries is called in its document, if that is an object.
       header: what stands beside the list of entries in the same document, small values only.
       lists: further lists of the same document, such as the annotations beside the questions.
@@ -89,33 +89,33 @@ class SpanEntries(Entries):
         parse: Callable[[str], Any],
         *,
         lines: Int[np.ndarray, " n"] | None = None,
-        faults: Mapping[int, str] | None = None,
+        errors: Mapping[int, str] | None = None,
     ):
         """
         Args:
           spans: first byte and the byte after the last of each entry.
           parse: gives an entry's value from its text, or raises InputError. Must pickle.
           lines: the line each entry starts on, where lines are what a person counts by.
-          faults: entries found unreadable when the file was opened.
+          errors: entries found unreadable when the file was opened.
         """
         self.path = path
         self._bytes, self._spans, self._parse, self._lines = ByteRanges(path), spans, parse, lines
-        self._faults = dict(faults or {})
+        self._errors = dict(errors or {})
 
     def __len__(self) -> int:
         return len(self._spans)
 
     def __getitem__(self, index: int) -> Entry:
         number, place = index + 1, self.place(index)
-        if index in self._faults:
-            return Entry(number, place, fault=self._faults[index])
+        if index in self._errors:
+            return Entry(number, place, error=self._errors[index])
         try:
             text = self._bytes.read(int(self._spans[index, 0]), int(self._spans[index, 1])).decode("utf-8")
             return Entry(number, place, self._parse(text))
         except InputError as error:
-            return Entry(number, place, fault=str(error))
+            return Entry(number, place, error=str(error))
         except UnicodeDecodeError:  # indexed as UTF-8, so the file is another one now
-            return Entry(number, place, fault="is not what it was when the file was opened; start again")
+            return Entry(number, place, error="is not what it was when the file was opened; start again")
 
     def place(self, index: int) -> str:
         return f"entry {index + 1}" if self._lines is None else f"line {self._lines[index]}"
@@ -200,7 +200,7 @@ def read_whole(path: str) -> bytes:
 
 
 def not_utf8(content: bytes, at: int) -> str:
-    """The end of a fault line about a byte that is not UTF-8."""
+    """The end of an error line about a byte that is not UTF-8."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "is UTF-16; save the file as UTF-8"
     return f"is not UTF-8 (byte 0x{content[at]:02x}); save the file as UTF-8"
@@ -232,7 +232,7 @@ def _reason(error: BaseException) -> str:
 
 
 def did_you_mean(path: str | Path) -> str:
-    """The end of a fault line about a path that is not there: the nearest name beside it, or nothing."""
+    """The end of an error line about a path that is not there: the nearest name beside it, or nothing."""
     if locations.is_remote(path):
         return ""
     path = Path(path)

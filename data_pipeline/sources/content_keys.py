@@ -27,45 +27,45 @@ _TEMPLATE = ("chat_template", "chat_template_kwargs")
 
 
 def unread(entry: Mapping[str, Any], conversational: bool, *, history: bool) -> list[str]:
-    """A fault, without a place, for each column of an entry that is content and cannot be read.
+    """An error, without a place, for each column of an entry that is content and cannot be read.
 
     Args:
       conversational: the form is one of conversations, in which trainers look for more than images and words.
       history: the form reads the earlier turns that `history` has.
     """
     held = {str(key): value for key, value in entry.items() if not is_empty(value)}
-    faults = [f"has {key!r}, and only text and images can be trained on: {LEAVE_OUT}" for key in _MEDIA if key in held]
-    faults += [
+    errors = [f"has {key!r}, and only text and images can be trained on: {LEAVE_OUT}" for key in _MEDIA if key in held]
+    errors += [
         f"has {key!r} {held[key]!r} beside its words, but only a turn has a weight in the loss; give it to the turns "
         "of messages, or rename the column if it says something else"
         for key in (*WEIGHT_KEYS, "weights")
         if _weighs(held.get(key))
     ]
     if not conversational:
-        return faults
-    faults += [f"has {key!r}, and tool calls are not supported: {LEAVE_OUT}" for key in _TOOLS if key in held]
+        return errors
+    errors += [f"has {key!r}, and tool calls are not supported: {LEAVE_OUT}" for key in _TOOLS if key in held]
     if pairs := [key for key in _PAIRS if key in held]:
-        faults.append(
+        errors.append(
             f"has {' and '.join(map(repr, pairs))}, a pair of a better and a worse answer, and only single answers are "
             "trained on; keep the better one as the answer and remove the rest"
         )
-    faults += [
+    errors += [
         f"has {key!r} {held[key]!r}, which marks a good or a bad answer, and every answer is trained on; remove the "
         "column, and the records of bad answers"
         for key in _LIKED
         if isinstance(held.get(key), bool) or (key == "kto_tag" and key in held)
     ]
     if "history" in held and not history:
-        faults.append("has 'history' beside its turns, which is not read there; put its turns before the others")
+        errors.append("has 'history' beside its turns, which is not read there; put its turns before the others")
     if tokens := [key for key in _TOKENS if isinstance(held.get(key), list)]:
-        faults.append(f"is tokenised already ({', '.join(map(repr, tokens))}); give the conversation alone")
+        errors.append(f"is tokenised already ({', '.join(map(repr, tokens))}); give the conversation alone")
     if "objects" in held:
-        faults.append(
+        errors.append(
             "has 'objects', boxes that are not written into the text here; write them into it as the model reads them, "
             "and remove the column"
         )
-    faults += [f"has {key!r}, and the template is the model's; remove the column" for key in _TEMPLATE if key in held]
-    return faults
+    errors += [f"has {key!r}, and the template is the model's; remove the column" for key in _TEMPLATE if key in held]
+    return errors
 
 
 def _weighs(value: Any) -> bool:

@@ -23,7 +23,7 @@ _ADVICE = "put cells with {}, quotes or line breaks in quotes, and double the qu
 
 
 def open_rows(path: str) -> Entries:
-    """Rows as objects, their keys the header's names in lower case. A broken row is a fault of its entry.
+    """Rows as objects, their keys the header's names in lower case. A broken row is an error of its entry.
 
     Cells are separated by what separates the names of the header: commas, semicolons or tabs.
 
@@ -34,7 +34,7 @@ def open_rows(path: str) -> Entries:
     delimiter = _delimiter(path, text)
     between = _DELIMITERS[delimiter]
     header: tuple[str, ...] | None = None
-    spans, lines, faults = [], [], {}
+    spans, lines, errors = [], [], {}
 
     def counted() -> Iterator[str]:
         nonlocal consumed
@@ -46,16 +46,16 @@ def open_rows(path: str) -> Entries:
     reader = csv.reader(counted(), delimiter=delimiter, strict=True)
     while True:
         start, line = consumed, reader.line_num + 1  # where the row starts: a quoted cell can hold line breaks
-        fault = None
+        message = None
         try:
             cells = next(reader)
         except StopIteration:
             break
         except csv.Error as error:
             reason = "a quoted cell is never closed" if "end of data" in str(error) else str(error)
-            fault = f"broken CSV: {reason}; {_ADVICE.format(between)}"
+            message = f"broken CSV: {reason}; {_ADVICE.format(between)}"
             if header is None:
-                raise InputError(f"{path}, line {line}: {fault}") from None
+                raise InputError(f"{path}, line {line}: {message}") from None
         else:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -63,17 +63,19 @@ def open_rows(path: str) -> Entries:
                 header = _header(path, cells)
                 continue
             if any(map(_NOT_UTF8.search, cells)):
-                fault = "holds bytes that are not UTF-8; save the file as UTF-8"
+                message = "holds bytes that are not UTF-8; save the file as UTF-8"
             elif len(cells) != len(header):
-                fault = f"has {len(cells)} cells where the header has {len(header)}; put cells with {between} in quotes"
-        if fault is not None:
-            faults[len(spans)] = fault
+                message = (
+                    f"has {len(cells)} cells where the header has {len(header)}; put cells with {between} in quotes"
+                )
+        if message is not None:
+            errors[len(spans)] = message
         spans.append((start, consumed))
         lines.append(line)
     if not spans:
         raise InputError(f"{path}: holds no entries")
     parse = functools.partial(_parse_row, header, delimiter)
-    return SpanEntries(path, as_spans(spans), parse, lines=np.asarray(lines, np.int64), faults=faults)
+    return SpanEntries(path, as_spans(spans), parse, lines=np.asarray(lines, np.int64), errors=errors)
 
 
 def _text(path: str) -> tuple[str, int]:

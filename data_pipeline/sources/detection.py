@@ -37,7 +37,7 @@ FORMS: Mapping[str, type[Form]] = {
 
 
 def detect(entries: Entries) -> str:
-    """The name of the form. With no object to look at the choice does not matter: only faults are left to report.
+    """The name of the form. With no object to look at the choice does not matter: only errors are left to report.
 
     Raises:
       InputError: the entries fit no form, or several.

@@ -1,4 +1,4 @@
-"""What a form of entries is: the settings that every form is given, and the faults they word alike.
+"""What a form of entries is: the settings that every form is given, and the errors they word alike.
 
 A form turns one entry into what `data_pipeline.records.from_json` reads. The forms themselves are `llava`, `sharegpt`,
 `openai`, `instructions`, `table`, `vqa` and `mpa`; which one a file is in is decided by `detection`.
@@ -53,7 +53,7 @@ class Form:
     def __init__(self, entries: Entries, options: Options):
         """
         Raises:
-          InputError: the file as a whole is not in this form: a key that no entry has is one fault, not one of each.
+          InputError: the file as a whole is not in this form: a key that no entry has is one error, not one of each.
         """
         self.options = options
 
@@ -67,20 +67,20 @@ class Form:
         """The entry as `from_json` reads it, its id left out.
 
         Raises:
-          InputError: with faults that name no place.
+          InputError: with errors that name no place.
         """
-        faults = content_keys.unread(entry, self.conversational, history=self.history)
-        with gathered(faults):
+        errors = content_keys.unread(entry, self.conversational, history=self.history)
+        with gathered(errors):
             converted = self.convert(entry)
-        if faults:
-            raise InputError(faults)
+        if errors:
+            raise InputError(errors)
         return converted
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         """`__call__` of an entry without columns that cannot be read.
 
         Raises:
-          InputError: with faults that name no place.
+          InputError: with errors that name no place.
         """
         raise NotImplementedError
 
@@ -131,15 +131,15 @@ def _from_cell(value: Any) -> Any:
     return value
 
 
-def text_of(entry: Mapping[str, Any], key: str, name: str, faults: list[str]) -> str:
-    """A text that must be there and not be blank, without the blanks around it; else a fault and ""."""
+def text_of(entry: Mapping[str, Any], key: str, name: str, errors: list[str]) -> str:
+    """A text that must be there and not be blank, without the blanks around it; else an error and ""."""
     value = as_written(entry.get(key)) if name == "answer" else entry.get(key)
     if key not in entry or value is None:
-        faults.append(f"has no {key!r}; give the {name}")
+        errors.append(f"has no {key!r}; give the {name}")
     elif not isinstance(value, str):
-        faults.append(f"the {name} ({key!r}) is {json_type(value)}; it must be a text")
+        errors.append(f"the {name} ({key!r}) is {json_type(value)}; it must be a text")
     elif not value.strip():
-        faults.append(f"the {name} is empty; write it or remove the entry")
+        errors.append(f"the {name} is empty; write it or remove the entry")
     else:
         return value.strip()
     return ""

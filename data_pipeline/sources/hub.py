@@ -36,7 +36,7 @@ class Address:
     """What an address names.
 
     Attributes:
-      base: `hf://datasets/ORG/NAME[@REVISION]`, as fault lines begin.
+      base: `hf://datasets/ORG/NAME[@REVISION]`, as error lines begin.
       revision: None for the main branch.
       inside: a config, or a file or a pattern of files; "" for neither.
       split: "" for the only one.
@@ -58,7 +58,7 @@ class Fetched:
     """The files of a split, on this machine.
 
     Attributes:
-      path: the address with the commit: what fault lines name.
+      path: the address with the commit: what error lines name.
       kind: one of `hub_splits.KINDS`.
       content: a digest of what the files hold.
       stem: what entries without an id are called by; it does not change with the commit.
@@ -231,7 +231,7 @@ class HubEntries(Entries):
     def __getitem__(self, index: int) -> Entry:
         number, within = self._inside(index)
         entry = self._parts[number][within]
-        return Entry(index + 1, self.place(index), entry.value, entry.fault)
+        return Entry(index + 1, self.place(index), entry.value, entry.error)
 
     def place(self, index: int) -> str:
         number, within = self._inside(index)

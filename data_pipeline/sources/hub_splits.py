@@ -1,7 +1,7 @@
 """Which files of a data set's repository are a split, by the conventions of the datasets library.
 
 First what the card (README.md) says under `configs:`, else what the files and their folders are called. Where that
-leaves a choice, it is refused with the names to choose from. Fault lines begin with `name`, the address without its
+leaves a choice, it is refused with the names to choose from. Error lines begin with `name`, the address without its
 split.
 """
 

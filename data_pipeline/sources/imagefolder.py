@@ -57,8 +57,8 @@ class ImageFolderEntries(Entries):
         row: dict[str, Any] = dict(entry.value)
         name = row.pop("file_name", row.pop("file_names", None))
         if not name or not isinstance(name, (str, list)):
-            fault = f"'file_name' is {json_type(name) if name != '' else 'empty'}; name the image, from this folder"
-            return Entry(entry.number, entry.place, fault=fault)
+            error = f"'file_name' is {json_type(name) if name != '' else 'empty'}; name the image, from this folder"
+            return Entry(entry.number, entry.place, error=error)
         return Entry(entry.number, entry.place, {"image": name, **row})
 
     def place(self, index: int) -> str:
@@ -94,22 +94,22 @@ class ClassFolderEntries(Entries):
                 "say what is asked of each, as data.question='What is this?': the answer is the folder's name"
             )
         self._names: list[tuple[str, str]] = []
-        faults = []
+        errors = []
         for name in locations.names_in(folder):
             inside = os.path.join(folder, name)
             if name.startswith("."):
                 continue
             if name not in classes:
-                faults.append(f"{inside}: is no folder of images, where the others are classes; move it elsewhere")
+                errors.append(f"{inside}: is no folder of images, where the others are classes; move it elsewhere")
                 continue
             for image in sorted(os.listdir(inside)):
                 if image.startswith("."):
                     continue
                 if not image.lower().endswith(IMAGES):
-                    faults.append(f"{os.path.join(inside, image)}: is no image; move it out of the class's folder")
+                    errors.append(f"{os.path.join(inside, image)}: is no image; move it out of the class's folder")
                 self._names.append((name, image))
-        if faults:
-            raise InputError(faults)
+        if errors:
+            raise InputError(errors)
 
     def __len__(self) -> int:
         return len(self._names)

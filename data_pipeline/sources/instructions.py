@@ -27,29 +27,29 @@ class _Instructions(Form):
         super().__init__(entries, options)
         require(entries, (self.key,), self.name)
 
-    def messages_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[dict[str, Any]]:
+    def messages_of(self, entry: Mapping[str, Any], errors: list[str]) -> list[dict[str, Any]]:
         raise NotImplementedError
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        faults: list[str] = []
-        where, images = images_beside(entry, ("images", "image"), faults)
-        messages = with_system(entry, self.messages_of(entry, faults), faults)
-        messages = fill(places_first(messages, len(images)), images, where, faults)
-        if faults:
-            raise InputError(faults)
+        errors: list[str] = []
+        where, images = images_beside(entry, ("images", "image"), errors)
+        messages = with_system(entry, self.messages_of(entry, errors), errors)
+        messages = fill(places_first(messages, len(images)), images, where, errors)
+        if errors:
+            raise InputError(errors)
         return {**other_fields(entry), "messages": messages}
 
     def asked_and_answered(
-        self, question: Any, answer_key: str, entry: Mapping[str, Any], faults: list[str]
+        self, question: Any, answer_key: str, entry: Mapping[str, Any], errors: list[str]
     ) -> list[dict[str, Any]]:
         """The turns of `history`, then the question and its answer."""
-        messages = history_of(entry.get("history"), faults) + [{"role": "user", "content": question}]
+        messages = history_of(entry.get("history"), errors) + [{"role": "user", "content": question}]
         answer = as_written(entry.get(answer_key))
         if isinstance(answer, str) and answer.strip():
             messages.append({"role": "assistant", "content": answer})
         elif self.options.training or not is_empty(answer):
             found = "empty" if is_empty(answer) else json_type(answer)
-            faults.append(f"the answer ({answer_key!r}) is {found}; it must be a text")
+            errors.append(f"the answer ({answer_key!r}) is {found}; it must be a text")
         return messages
 
 
@@ -58,11 +58,11 @@ class QueryResponse(_Instructions):
 
     name, key, history = "query_response", "query", True
 
-    def messages_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[dict[str, Any]]:
+    def messages_of(self, entry: Mapping[str, Any], errors: list[str]) -> list[dict[str, Any]]:
         query = entry.get("query")
         if not isinstance(query, str):
-            faults.append(f"'query' is {json_type(query)}; it must be a text")
-        return self.asked_and_answered(query, "response", entry, faults)
+            errors.append(f"'query' is {json_type(query)}; it must be a text")
+        return self.asked_and_answered(query, "response", entry, errors)
 
 
 class Alpaca(_Instructions):
@@ -70,12 +70,12 @@ class Alpaca(_Instructions):
 
     name, key, history = "alpaca", "instruction", True
 
-    def messages_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[dict[str, Any]]:
+    def messages_of(self, entry: Mapping[str, Any], errors: list[str]) -> list[dict[str, Any]]:
         texts = [entry.get(key) for key in ("instruction", "input") if not is_empty(entry.get(key))]
         if not all(isinstance(text, str) for text in texts):
-            faults.append("'instruction' and 'input' must be texts")
+            errors.append("'instruction' and 'input' must be texts")
             texts = []
-        return self.asked_and_answered("\n".join(texts), "output", entry, faults)
+        return self.asked_and_answered("\n".join(texts), "output", entry, errors)
 
 
 class PromptCompletion(_Instructions):
@@ -83,17 +83,17 @@ class PromptCompletion(_Instructions):
 
     name, key = "prompt_completion", "prompt"
 
-    def messages_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[dict[str, Any]]:
+    def messages_of(self, entry: Mapping[str, Any], errors: list[str]) -> list[dict[str, Any]]:
         messages = []
         for key in ("prompt", "completion"):
             given = entry.get(key)
             if isinstance(given, str):
-                faults.append(
+                errors.append(
                     f"{key!r} is a text, which TRL trains on without a chat form; give it as a list of messages, or "
                     "name the columns query and response"
                 )
             elif key == "prompt" or self.options.training or not is_empty(given):
-                messages += [_not_learned(turn) if key == "prompt" else turn for turn in read_turns(given, key, faults)]
+                messages += [_not_learned(turn) if key == "prompt" else turn for turn in read_turns(given, key, errors)]
         return messages
 
 
@@ -103,12 +103,12 @@ def _not_learned(turn: dict[str, Any]) -> dict[str, Any]:
     return turn if said else {**turn, "weight": 0}
 
 
-def history_of(history: Any, faults: list[str]) -> list[dict[str, Any]]:
+def history_of(history: Any, errors: list[str]) -> list[dict[str, Any]]:
     """The turns of earlier questions and answers, `[[question, answer], …]`. All the answers are trained on."""
     if is_empty(history):
         return []
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        faults.append("'history' must be a list of pairs of a question and its answer")
+        errors.append("'history' must be a list of pairs of a question and its answer")
         return []
     return [
         {"role": role, "content": text}

@@ -26,13 +26,13 @@ _SMALL = 10_000
 
 
 def open_lines(path: str) -> Entries:
-    """JSON lines: one value a line. A broken line is a fault of its entry."""
+    """JSON lines: one value a line. A broken line is an error of its entry."""
     with opening(path):
         with locations.open_binary(path) as file:
             start = file.read(4096)
     if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         return open_document(path)  # a list under the other name
-    spans, lines, faults = [], [], {}
+    spans, lines, errors = [], [], {}
     with opening(path), locations.open_binary(path) as file:
         offset = 0
         for number, line in enumerate(file, 1):
@@ -42,12 +42,12 @@ def open_lines(path: str) -> Entries:
                 if not line[mark:].decode("utf-8").strip():
                     continue
             except UnicodeDecodeError as error:
-                faults[len(spans)] = not_utf8(line, mark + error.start)
+                errors[len(spans)] = not_utf8(line, mark + error.start)
             spans.append((begin, offset))
             lines.append(number)
     if not spans:
         raise InputError(f"{path}: is empty{'' if offset else ' (0 bytes); copy it again'}")
-    return SpanEntries(path, as_spans(spans), parse, lines=np.asarray(lines, np.int64), faults=faults)
+    return SpanEntries(path, as_spans(spans), parse, lines=np.asarray(lines, np.int64), errors=errors)
 
 
 def open_document(path: str, names: Sequence[str] = LISTS) -> Entries:

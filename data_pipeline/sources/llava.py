@@ -32,21 +32,21 @@ class Conversations(Form):
         require(entries, self.keys, self.name)
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        faults: list[str] = []
+        errors: list[str] = []
         held = [key for key in self.keys if not is_empty(entry.get(key))]
         if len(held) > 1:
-            faults.append(f"has turns under {' and '.join(map(repr, held))}; keep one of them")
+            errors.append(f"has turns under {' and '.join(map(repr, held))}; keep one of them")
         key = next(iter(held), next((key for key in self.keys if key in entry), self.keys[0]))
-        where, images = images_beside(entry, self.image_keys, faults)
-        turns = read_turns(entry.get(key), key, faults)
+        where, images = images_beside(entry, self.image_keys, errors)
+        turns = read_turns(entry.get(key), key, errors)
         if key in self.images_first:
             turns = places_first(turns, len(images))
-        messages = fill(with_system(entry, turns, faults), images, where, faults)
-        if faults:
+        messages = fill(with_system(entry, turns, errors), images, where, errors)
+        if errors:
             # The record goes no further, so what would be found there is told here.
             silent = [number for number, message in enumerate(turns, 1) if _is_silent(message)]
             raise InputError(
-                [*faults, *(f"turn {number}, the assistant's, is empty; give the answer" for number in silent)]
+                [*errors, *(f"turn {number}, the assistant's, is empty; give the answer" for number in silent)]
             )
         return {**other_fields(entry), "messages": messages}
 

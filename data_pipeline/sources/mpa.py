@@ -43,13 +43,13 @@ class Mpa(Form):
             image = entry.get("image")
             found = {"image": self._find(image)} if isinstance(image, str) and image else {}
             return {"task": "mpa", **self._llava({**entry, **found})}
-        faults: list[str] = []
+        errors: list[str] = []
         kind = next((names for names in KINDS.values() if names[0] in entry), KINDS["PA"])
-        question = text_of(entry, kind[0], "question", faults)
-        answer = text_of(entry, kind[1], "answer", faults)
-        path = text_of(entry, "image_path", "image's path", faults)
-        if faults:
-            raise InputError(faults)
+        question = text_of(entry, kind[0], "question", errors)
+        answer = text_of(entry, kind[1], "answer", errors)
+        path = text_of(entry, "image_path", "image's path", errors)
+        if errors:
+            raise InputError(errors)
         kept = {key: entry[key] for key in kind[2] if key in entry}
         messages = question_and_answer(question, [self._find(path)], answer if self.options.training else None)
         return {"answers": [answer], "task": "mpa", "provenance": kept, "messages": messages}

@@ -50,17 +50,17 @@ def _messages(entry: Mapping[str, Any]) -> Any:
     Raises:
       InputError: images stand beside them.
     """
-    faults: list[str] = []
-    key, images = images_beside(entry, ("images", "image"), faults)
+    errors: list[str] = []
+    key, images = images_beside(entry, ("images", "image"), errors)
     if images:
-        faults.append(
+        errors.append(
             f"has images under {key!r} beside its messages, which is the format 'sharegpt'; name it "
             "(config.data.format), or remove the column"
         )
     messages = entry.get("messages")
-    messages = with_system(entry, messages, faults) if _are_objects(messages) else messages
-    if faults:
-        raise InputError(faults)
+    messages = with_system(entry, messages, errors) if _are_objects(messages) else messages
+    if errors:
+        raise InputError(errors)
     return messages
 
 

@@ -38,17 +38,17 @@ class ParquetEntries(Entries):
         """
         self.path, self._files = path, list(files)
         self.__setstate__({})
-        rows, faults = [], []
+        rows, errors = [], []
         self._groups: list[tuple[int, int]] = []
         for number in range(len(self._files)):
             try:
                 about = self._file(number).metadata
             except InputError as error:
-                faults += error.faults
+                errors += error.lines
                 continue
             size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
             if about.num_rows > _ROWS_A_BYTE * size + _ROWS_ANYWAY:
-                faults.append(
+                errors.append(
                     f"{self._files[number]}: {about.num_rows:,} rows of {size:,} bytes: equal rows over and over are "
                     "no data set; write it again with each once"
                 )
@@ -56,8 +56,8 @@ class ParquetEntries(Entries):
             for group in range(about.num_row_groups):
                 self._groups.append((number, group))
                 rows.append(about.row_group(group).num_rows)
-        if faults:
-            raise InputError(faults)
+        if errors:
+            raise InputError(errors)
         if not sum(rows):
             raise InputError(f"{path}: holds no entries")
         self._ends = list(itertools.accumulate(rows))
@@ -83,8 +83,8 @@ class ParquetEntries(Entries):
             if isinstance(table, Exception):
                 raise table
             (row,) = table.slice(within, 1).to_pylist()
-        except Exception as error:  # pages are checked only now, and a broken one must not hide the other faults
-            return Entry(index + 1, self.place(index), fault=f"cannot be read ({' '.join(str(error).split())})")
+        except Exception as error:  # pages are checked only now, and a broken one must not hide the other errors
+            return Entry(index + 1, self.place(index), error=f"cannot be read ({' '.join(str(error).split())})")
         return Entry(index + 1, self.place(index), plain_row(row))
 
     def place(self, index: int) -> str:

@@ -36,7 +36,7 @@ class Source:
 
     @property
     def insists_on_ids(self) -> bool:
-        """Whether an id given twice is a fault: in this project's own records. Other programs' files hold many."""
+        """Whether an id given twice is an error: in this project's own records. Other programs' files hold many."""
         return self.format == "records"
 
     def __getitem__(self, index: SupportsIndex) -> Record:
@@ -44,27 +44,27 @@ class Source:
 
         Raises:
           IndexError: there is no such entry.
-          InputError: with every fault of this entry, each naming the file and the place in it.
+          InputError: with every error of this entry, each naming the file and the place in it.
         """
         entry = self._entry(index)
         where = self._where(entry)
         try:
-            if entry.fault is not None:
-                raise InputError(entry.fault)
+            if entry.error is not None:
+                raise InputError(entry.error)
             identifier, given = self._identify(entry)
             where = self._where(entry, identifier if given else None)
             converted = {**self._form(entry.value), "id": identifier}
         except InputError as error:
-            raise InputError([f"{where}: {fault}" for fault in error.faults]) from None
+            raise InputError([f"{where}: {line}" for line in error.lines]) from None
         options = self._options
         return from_json(converted, where=where, image_root=options.root, training=options.training)
 
     def place(self, index: SupportsIndex) -> str:
-        """Where in the file an entry stands, as fault lines say it; the entry is not read."""
+        """Where in the file an entry stands, as error lines say it; the entry is not read."""
         return self._entries.place(self._number(index))
 
     def identify(self, index: SupportsIndex) -> tuple[str | None, str]:
-        """The id of an entry, whatever else is wrong with it, and its place as a fault line begins with it."""
+        """The id of an entry, whatever else is wrong with it, and its place as an error line begins with it."""
         entry = self._entry(index)
         try:
             identifier, given = self._identify(entry)

@@ -43,30 +43,30 @@ class Table(Form):
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         """Blanks around a cell are not part of it."""
-        faults: list[str] = []
+        errors: list[str] = []
         cells: dict[str, str] = {}
         for name in COLUMNS[1:]:
             value = as_written(entry.get(name)) if name == "answer" else entry.get(name)
             if value is not None and not isinstance(value, str):
-                faults.append(f"the {name} is {json_type(value)}; it must be a text")
+                errors.append(f"the {name} is {json_type(value)}; it must be a text")
             cells[name] = value.strip() if isinstance(value, str) else ""
-        _, images = images_beside(entry, ("image", "images"), faults)
+        _, images = images_beside(entry, ("image", "images"), errors)
         images = [image.strip() if isinstance(image, str) else image for image in images]
         fields = other_fields(entry)
         if isinstance(entry.get("answers"), list) and entry["answers"] and "answers" not in fields:
-            faults.append("'answers' must be a list of texts")
-        if not faults and not cells["question"]:
-            faults.append("the question is empty; write it or remove the row")
-        if not faults and not cells["answer"] and "answers" in fields and self.options.training:
+            errors.append("'answers' must be a list of texts")
+        if not errors and not cells["question"]:
+            errors.append("the question is empty; write it or remove the row")
+        if not errors and not cells["answer"] and "answers" in fields and self.options.training:
             given = next((entry[key] for key in self.id_keys if entry.get(key) is not None), cells["question"])
             cells["answer"] = pick_answer(fields["answers"], self.options, str(given))
-        if not faults and self.options.training and not cells["answer"]:
-            faults.append("the answer is empty; write it or remove the row")
-        if faults:
-            raise InputError(faults)
-        messages = with_system(entry, question_and_answer(cells["question"], images, cells["answer"] or None), faults)
-        if faults:
-            raise InputError(faults)
+        if not errors and self.options.training and not cells["answer"]:
+            errors.append("the answer is empty; write it or remove the row")
+        if errors:
+            raise InputError(errors)
+        messages = with_system(entry, question_and_answer(cells["question"], images, cells["answer"] or None), errors)
+        if errors:
+            raise InputError(errors)
         return {**fields, "messages": messages}
 
 

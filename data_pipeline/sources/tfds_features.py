@@ -45,18 +45,18 @@ def check_counts(folder: str, info: Any, split: str) -> None:
     """
     from array_record.python.array_record_module import ArrayRecordReader
 
-    faults = []
+    errors = []
     for path, expected in zip(map(str, info.filepaths), info.shard_lengths, strict=True):
         found = ArrayRecordReader(path).num_records() if locations.is_file(path) else None
         if found is None:
-            faults.append(f"{path}: is missing; copy the folder again")
+            errors.append(f"{path}: is missing; copy the folder again")
         elif found != expected:
-            faults.append(
+            errors.append(
                 f"{path}: holds {found:,} examples, and {folder}/dataset_info.json says {expected:,} of this shard of "
                 f"{split}; copy the folder again"
             )
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
 
 
 def _classes(value: Any, depth: int = 0) -> Iterator[str]:

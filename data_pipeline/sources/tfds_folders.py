@@ -95,8 +95,8 @@ class TfdsEntries(Entries):
             with self._lock:
                 value = source[index]
             return Entry(index + 1, self.place(index), _plain(value, source.dataset_info.features))
-        except Exception as error:  # a broken shard or a feature without TensorFlow: told with the other faults
-            return Entry(index + 1, self.place(index), fault=f"cannot be read ({' '.join(str(error).split())})")
+        except Exception as error:  # a broken shard or a feature without TensorFlow: told with the other errors
+            return Entry(index + 1, self.place(index), error=f"cannot be read ({' '.join(str(error).split())})")
 
     def _builder(self) -> Any:
         import tensorflow_datasets

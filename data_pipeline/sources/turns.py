@@ -26,89 +26,89 @@ _SPEAKER, _WORDS = ("from", "role"), ("value", "content")
 _SYSTEM = ("system", "system_prompt")
 
 
-def read_turns(given: Any, key: str, faults: list[str]) -> list[dict[str, Any]]:
+def read_turns(given: Any, key: str, errors: list[str]) -> list[dict[str, Any]]:
     """The messages of a list of turns, as far as they can be read."""
     if not isinstance(given, list) or not given:
-        faults.append(f"{key!r} must be a list of at least one turn")
+        errors.append(f"{key!r} must be a list of at least one turn")
         return []
     messages = []
     for number, turn in enumerate(given, 1):
         if not isinstance(turn, Mapping):
-            faults.append(f"turn {number} is {json_type(turn)} where an object is expected")
+            errors.append(f"turn {number} is {json_type(turn)} where an object is expected")
             continue
         if pair := _as_pair(turn):
             messages += pair
             continue
         speaker, content = (_given(turn, keys) for keys in (_SPEAKER, _WORDS))
         if twice := _contradictions(turn, speaker, content):
-            faults.append(f"turn {number} has {twice}; keep one of them")
+            errors.append(f"turn {number} has {twice}; keep one of them")
             continue
         if speaker in TOOL_ROLES or tool_keys(turn):
-            faults.append(f"turn {number} calls a tool or is one's, and tool calls are not supported: {LEAVE_OUT}")
+            errors.append(f"turn {number} calls a tool or is one's, and tool calls are not supported: {LEAVE_OUT}")
             continue
         role = ROLES.get(speaker) if isinstance(speaker, str) else None
         content = as_written(content) if role == "assistant" else content
         if role is None:
-            faults.append(f"turn {number} is from {speaker!r}; turns are from {', '.join(map(repr, ROLES))}")
+            errors.append(f"turn {number} is from {speaker!r}; turns are from {', '.join(map(repr, ROLES))}")
         elif not isinstance(content, (str, list)):
-            faults.append(f"turn {number} has {json_type(content)} as its text; it must be a text or a list of parts")
+            errors.append(f"turn {number} has {json_type(content)} as its text; it must be a text or a list of parts")
         else:
             others = {name: value for name, value in turn.items() if name not in (*_SPEAKER, *_WORDS)}
             messages.append({**others, "role": role, "content": content})
     return messages
 
 
-def with_system(entry: Mapping[str, Any], messages: list[dict[str, Any]], faults: list[str]) -> list[dict[str, Any]]:
+def with_system(entry: Mapping[str, Any], messages: list[dict[str, Any]], errors: list[str]) -> list[dict[str, Any]]:
     """The messages after the system message that a column of its own gives."""
     given = [key for key in _SYSTEM if not is_empty(entry.get(key))]
     if not given:
         return messages
     text = entry[given[0]]
     if not isinstance(text, str):
-        faults.append(f"{given[0]!r} is {json_type(text)}; it must be a text")
+        errors.append(f"{given[0]!r} is {json_type(text)}; it must be a text")
         return messages
     if messages and messages[0].get("role") == "system":
         if messages[0].get("content") != text:
-            faults.append(f"has a system message and {given[0]!r} that differs from it; keep one")
+            errors.append(f"has a system message and {given[0]!r} that differs from it; keep one")
         return messages
     return [{"role": "system", "content": text}, *messages]
 
 
-def images_beside(entry: Mapping[str, Any], keys: Sequence[str], faults: list[str]) -> tuple[str, list[str | bytes]]:
+def images_beside(entry: Mapping[str, Any], keys: Sequence[str], errors: list[str]) -> tuple[str, list[str | bytes]]:
     """The images beside a conversation, and the key they stand under: the first of `keys` where there are none."""
-    given = {key: images_under(entry, key, faults) for key in keys}
+    given = {key: images_under(entry, key, errors) for key in keys}
     held = [key for key in keys if given[key]]
     if len(held) > 1 and given[held[0]] != given[held[1]]:
-        faults.append(f"has images under {' and '.join(map(repr, held))}; keep one of them")
+        errors.append(f"has images under {' and '.join(map(repr, held))}; keep one of them")
     return (held[0], given[held[0]]) if held else (next((key for key in keys if key in entry), keys[0]), [])
 
 
-def images_under(entry: Mapping[str, Any], key: str, faults: list[str]) -> list[str | bytes]:
+def images_under(entry: Mapping[str, Any], key: str, errors: list[str]) -> list[str | bytes]:
     """The images of a column: a path or a list of them; nothing, "", [] and [None] are none."""
     given = entry.get(key)
     if is_empty(given):
         return []
     images = [_address(image) for image in (given if isinstance(given, list) else [given])]
     if not all(isinstance(image, (str, bytes)) and image for image in images):
-        faults.append(f"'{key}' must be a path or a list of paths")
+        errors.append(f"'{key}' must be a path or a list of paths")
         return []
     return images
 
 
 def fill(
-    messages: Sequence[dict[str, Any]], images: Sequence[str | bytes], key: str, faults: list[str]
+    messages: Sequence[dict[str, Any]], images: Sequence[str | bytes], key: str, errors: list[str]
 ) -> list[dict[str, Any]]:
-    """The messages with their images in place. There must be as many places as images, unless there are faults."""
+    """The messages with their images in place. There must be as many places as images, unless there are errors."""
     places = sum(_places(message["content"]) for message in messages)
-    if not faults and places != len(images):
-        faults.append(
+    if not errors and places != len(images):
+        errors.append(
             f"{_count(places, f'{MARK} mark')} in the text but {_count(len(images), 'image')} under '{key}'; "
             "there must be one mark for each image"
         )
-    if faults:
+    if errors:
         return []
     remaining = iter(enumerate(images))
-    return [{**message, "content": _filled(message["content"], remaining, faults)} for message in messages]
+    return [{**message, "content": _filled(message["content"], remaining, errors)} for message in messages]
 
 
 def places_first(messages: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ def _given(turn: Mapping[str, Any], keys: Sequence[str]) -> Any:
 
 
 def _contradictions(turn: Mapping[str, Any], speaker: Any, content: Any) -> str:
-    """The keys of one meaning that say different things, as a part of a fault."""
+    """The keys of one meaning that say different things, as a part of an error."""
     said = [
         " and ".join(f"{key!r} {turn[key]!r}" for key in keys)
         for keys, taken, name in ((_SPEAKER, speaker, _role), (_WORDS, content, lambda words: words))
@@ -211,7 +211,7 @@ def _places(content: Any) -> int:
     return sum(map(_is_place, content)) if isinstance(content, list) else 0
 
 
-def _filled(content: Any, images: Iterator[tuple[int, str | bytes]], faults: list[str]) -> Any:
+def _filled(content: Any, images: Iterator[tuple[int, str | bytes]], errors: list[str]) -> Any:
     if isinstance(content, str):
         return content_of(content, (image for _, image in images))
     if not isinstance(content, list):
@@ -220,17 +220,17 @@ def _filled(content: Any, images: Iterator[tuple[int, str | bytes]], faults: lis
         texts = [plain_part(part) for part in content]
         if all(isinstance(part.get("text"), str) and _is_plain(part) for part in texts):
             return "".join(part["text"] for part in texts)
-    return [_with_image(part, *next(images), faults) if _is_place(part) else part for part in content]
+    return [_with_image(part, *next(images), errors) if _is_place(part) else part for part in content]
 
 
 def _is_plain(part: Mapping[str, Any]) -> bool:
     return all(key in ("type", "text") or is_empty(value) for key, value in part.items())
 
 
-def _with_image(part: Mapping[str, Any], number: int, image: str | bytes, faults: list[str]) -> dict[str, Any]:
+def _with_image(part: Mapping[str, Any], number: int, image: str | bytes, errors: list[str]) -> dict[str, Any]:
     index = part.get("index")  # which image of the list, as some data sets of the hub have it
     if index is not None and index != number:
-        faults.append(
+        errors.append(
             f"a place for an image has the index {index!r} where image {number} of the list comes next; list the "
             "images in the order they are shown"
         )

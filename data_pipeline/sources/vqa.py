@@ -55,23 +55,23 @@ class Vqa(Form):
     def has_answers(self, entries: Entries) -> bool:
         return any(value.get("answers") for value in entries.objects())
 
-    def answers_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[str] | None:
+    def answers_of(self, entry: Mapping[str, Any], errors: list[str]) -> list[str] | None:
         """All answers given, or None where the entry has none."""
-        return answers_in(entry.get("answers"), faults)
+        return answers_in(entry.get("answers"), errors)
 
-    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
+    def image_of(self, entry: Mapping[str, Any], errors: list[str]) -> str:
         """The path of the image, relative to the image root."""
         raise NotImplementedError
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        faults: list[str] = []
-        question = text_of(entry, self.question_key, "question", faults)
-        image = entry["image"] if isinstance(entry.get("image"), bytes) else self.image_of(entry, faults)
-        answers = self.answers_of(entry, faults)
-        if not faults and answers is None and self.options.training:
-            faults.append("has no answers, so there is nothing to learn; remove the entry")
-        if faults:
-            raise InputError(faults)
+        errors: list[str] = []
+        question = text_of(entry, self.question_key, "question", errors)
+        image = entry["image"] if isinstance(entry.get("image"), bytes) else self.image_of(entry, errors)
+        answers = self.answers_of(entry, errors)
+        if not errors and answers is None and self.options.training:
+            errors.append("has no answers, so there is nothing to learn; remove the entry")
+        if errors:
+            raise InputError(errors)
         answer = None
         if self.options.training:
             given = next((entry[key] for key in self.id_keys if entry.get(key) is not None), question)
@@ -87,8 +87,8 @@ class TextVqa(Vqa):
     task = "textvqa"
     keys = ("question", "question_id", "image_id")
 
-    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
-        name = text_of(entry, "image_id", "image's id", faults)
+    def image_of(self, entry: Mapping[str, Any], errors: list[str]) -> str:
+        name = text_of(entry, "image_id", "image's id", errors)
         split = entry.get("set_name") or self.split
         # The validation split's images are published among the training ones.
         return self.folders.path_of(f"{name}.jpg", "test_images" if split == "test" else "train_images")
@@ -100,8 +100,8 @@ class StVqa(Vqa):
     task = "stvqa"
     keys = ("question", "question_id", "file_path")
 
-    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
-        return text_of(entry, "file_path", "image's path", faults)
+    def image_of(self, entry: Mapping[str, Any], errors: list[str]) -> str:
+        return text_of(entry, "file_path", "image's path", errors)
 
 
 class ChartQa(Vqa):
@@ -114,12 +114,12 @@ class ChartQa(Vqa):
     def has_answers(self, entries: Entries) -> bool:
         return any("label" in value for value in entries.objects())
 
-    def answers_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[str] | None:
-        return [text_of(entry, "label", "answer", faults)] if "label" in entry else None
+    def answers_of(self, entry: Mapping[str, Any], errors: list[str]) -> list[str] | None:
+        return [text_of(entry, "label", "answer", errors)] if "label" in entry else None
 
-    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
+    def image_of(self, entry: Mapping[str, Any], errors: list[str]) -> str:
         folders = (f"{self.split}/png", "png") if self.split else ("png",)
-        return self.folders.path_of(text_of(entry, "imgname", "image's name", faults), *folders)
+        return self.folders.path_of(text_of(entry, "imgname", "image's name", errors), *folders)
 
 
 class VizWiz(Vqa):
@@ -128,8 +128,8 @@ class VizWiz(Vqa):
     task = "vizwiz"
     keys = ("image", "question")
 
-    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
-        name = text_of(entry, "image", "image's name", faults)
+    def image_of(self, entry: Mapping[str, Any], errors: list[str]) -> str:
+        name = text_of(entry, "image", "image's name", errors)
         return self.folders.path_of(name, *([self.split] if self.split else []))
 
 
@@ -167,18 +167,18 @@ class VqaV2(Vqa):
     def has_answers(self, entries: Entries) -> bool:
         return self.annotations is not None or super().has_answers(entries)
 
-    def answers_of(self, entry: Mapping[str, Any], faults: list[str]) -> list[str] | None:
+    def answers_of(self, entry: Mapping[str, Any], errors: list[str]) -> list[str] | None:
         if self.annotations is None:
-            return super().answers_of(entry, faults)
-        return self.annotations.answers(entry.get("question_id"), faults)
+            return super().answers_of(entry, errors)
+        return self.annotations.answers(entry.get("question_id"), errors)
 
-    def image_of(self, entry: Mapping[str, Any], faults: list[str]) -> str:
+    def image_of(self, entry: Mapping[str, Any], errors: list[str]) -> str:
         if isinstance(entry.get("image"), str) and entry["image"]:
             return entry["image"]
         number = entry.get("image_id")
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             found = f"is {json_type(number)}" if number is None or not isinstance(number, int) else "is negative"
-            faults.append(f"'image_id' {found}; it must be the number of a COCO image")
+            errors.append(f"'image_id' {found}; it must be the number of a COCO image")
             return ""
         return self.folders.path_of(f"COCO_{self.split}_{number:012d}.jpg", self.split)
 
@@ -219,12 +219,12 @@ class _Annotations:
     def has(self, question: Any) -> bool:
         return self._find(question) is not None
 
-    def answers(self, question: Any, faults: list[str]) -> list[str] | None:
+    def answers(self, question: Any, errors: list[str]) -> list[str] | None:
         place = self._find(question)
         if place is None:
-            faults.append(f"{self._entries.path} has no annotation for the question {question!r}; add it")
+            errors.append(f"{self._entries.path} has no annotation for the question {question!r}; add it")
             return None
-        return answers_in(self._entries[place].value.get("answers"), faults)
+        return answers_in(self._entries[place].value.get("answers"), errors)
 
 
 def _sorted(ids: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -232,7 +232,7 @@ def _sorted(ids: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " n"], Int[np.n
     return ids[order], order
 
 
-def answers_in(given: Any, faults: list[str]) -> list[str] | None:
+def answers_in(given: Any, errors: list[str]) -> list[str] | None:
     """The answers in a list of texts or of `{"answer": text}`; None where there are none."""
     if given is None or given == []:
         return None
@@ -244,7 +244,7 @@ def answers_in(given: Any, faults: list[str]) -> list[str] | None:
     wrong = [answer for answer in answers if not isinstance(answer, str)]
     if not answers or wrong:
         found = f"a list with {json_type(wrong[0])} in it" if wrong else json_type(given)
-        faults.append(f"'answers' is {found}; it must be a list of texts or of objects with 'answer'")
+        errors.append(f"'answers' is {found}; it must be a list of texts or of objects with 'answer'")
         return None
     return answers
 

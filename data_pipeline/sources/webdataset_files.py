@@ -51,17 +51,17 @@ class WebDatasetEntries(Entries):
         self.path, self._files = path, list(files)
         self._ranges = [ByteRanges(file) for file in self._files]
         self._samples: list[tuple[str, tuple[Member, ...]]] = []
-        counts, faults = [], []
+        counts, errors = [], []
         for file in self._files:
             try:
                 samples = _samples_of(file)
             except InputError as error:
-                faults += error.faults
+                errors += error.lines
                 continue
             self._samples += samples
             counts.append(len(samples))
-        if faults:
-            raise InputError(faults)
+        if errors:
+            raise InputError(errors)
         if not self._samples:
             raise InputError(f"{path}: holds no entries")
         self._ends = list(itertools.accumulate(counts))
@@ -75,7 +75,7 @@ class WebDatasetEntries(Entries):
         try:
             return Entry(index + 1, self.place(index), _value(key, members, ranges))
         except InputError as error:
-            return Entry(index + 1, self.place(index), fault=str(error))
+            return Entry(index + 1, self.place(index), error=str(error))
 
     def place(self, index: int) -> str:
         file = self._files[bisect.bisect_right(self._ends, index)]
@@ -85,7 +85,7 @@ class WebDatasetEntries(Entries):
 def _samples_of(file: str) -> list[tuple[str, tuple[Member, ...]]]:
     """(basename, members) of each sample of a shard."""
     members: list[tuple[str, Member]] = []
-    faults = []
+    errors = []
     with opening(file), locations.open_binary(file) as content:
         length = content.seek(0, 2)
         content.seek(0)
@@ -103,7 +103,7 @@ def _samples_of(file: str) -> list[tuple[str, tuple[Member, ...]]]:
                     match = _MEMBER.fullmatch(name)
                     if not member.isreg() or member.issparse() or match is None:
                         what = "has no extension" if match is None else "is no regular file"
-                        faults.append(f"{file}: its member {name!r} {what}; leave it out of the shard")
+                        errors.append(f"{file}: its member {name!r} {what}; leave it out of the shard")
                         continue
                     end = member.offset_data + member.size
                     if end > length:
@@ -111,8 +111,8 @@ def _samples_of(file: str) -> list[tuple[str, tuple[Member, ...]]]:
                     members.append((match[1], (match[2].lower(), member.offset_data, end)))
         except tarfile.TarError as error:
             raise InputError(f"{file}: is no tar file, or a part of one; copy it again ({error})") from None
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     grouped = itertools.groupby(members, key=lambda item: item[0])
     return [(key, tuple(member for _, member in group)) for key, group in grouped]
 

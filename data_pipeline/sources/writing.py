@@ -95,7 +95,7 @@ def write(path: str | Path, records: Iterable[Record], *, format: str, embed: bo
         `imagefolder` always hold the images.
 
     Raises:
-      InputError: with a fault for each record that the format cannot hold or whose image cannot be read; an id that
+      InputError: with an error for each record that the format cannot hold or whose image cannot be read; an id that
         is there twice; no records; an extension that would not be read again. Then nothing is written.
       OSError: the folder cannot be made or written.
     """
@@ -105,7 +105,7 @@ def write(path: str | Path, records: Iterable[Record], *, format: str, embed: bo
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = locations.absolute(target if format == "imagefolder" else target.parent)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial{how.suffix}")
-    faults: list[str] = []
+    errors: list[str] = []
     try:
         writer = how.writer(str(partial))
         try:
@@ -120,15 +120,15 @@ def write(path: str | Path, records: Iterable[Record], *, format: str, embed: bo
                     entry = _entry(record, how, folder, embed)
                     reading.check(record, entry, format)
                 except InputError as error:
-                    faults += [f"{where}: {fault.removeprefix(f'{where}: ')}" for fault in error.faults]
+                    errors += [f"{where}: {line.removeprefix(f'{where}: ')}" for line in error.lines]
                     continue
-                if not faults:
+                if not errors:
                     writer.write(entry)
                     written += 1
         finally:
             writer.close()
-        if faults:
-            raise InputError(faults)
+        if errors:
+            raise InputError(errors)
         if not written:
             raise InputError(f"{name}: there are no records to write")
         if partial.is_file():

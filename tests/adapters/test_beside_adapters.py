@@ -74,11 +74,11 @@ def close(one: np.ndarray, other: np.ndarray) -> None:
     assert np.abs(one - other).max() <= 1e-4 * np.abs(other).max()
 
 
-def faults(base: Path, folder: Path) -> list[str]:
+def errors(base: Path, folder: Path) -> list[str]:
     with pytest.raises(InputError) as caught:
         open_model(str(folder), base=str(base)).check()
-    assert all("\n" not in fault for fault in caught.value.faults)
-    return caught.value.faults
+    assert all("\n" not in line for line in caught.value.lines)
+    return caught.value.lines
 
 
 @pytest.mark.parametrize(
@@ -100,20 +100,20 @@ def test_tables_of_a_model_that_does_not_tie_them_are_read_where_peft_saved_them
 @pytest.mark.parametrize("modules", [["lm_head"], ["embed_tokens"]])
 def test_tables_of_a_model_that_ties_them_are_refused(base, tmp_path, modules):
     made(base, tmp_path / "adapter", modules_to_save=modules)
-    (fault,) = faults(base, tmp_path / "adapter")
-    assert "the model ties its output layer to its embeddings; merge the adapter with peft" in fault
+    (error,) = errors(base, tmp_path / "adapter")
+    assert "the model ties its output layer to its embeddings; merge the adapter with peft" in error
 
 
 def test_a_saved_module_that_is_not_whole_is_refused(base, adapter):
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"modules_to_save": ["visual.merger"]}))
-    (fault,) = faults(base, adapter)
-    assert "modules_to_save names visual.merger" in fault or "tensors are missing" in fault
+    (error,) = errors(base, adapter)
+    assert "modules_to_save names visual.merger" in error or "tensors are missing" in error
     tensors = load_file(adapter / "adapter_model.safetensors")
     tensors["base_model.model.model.visual.merger.ln_q.weight"] = torch.ones(32)
     save_file(tensors, adapter / "adapter_model.safetensors")
-    (fault,) = faults(base, adapter)
-    assert "tensors are missing: visual.merger.mlp.0.weight" in fault
+    (error,) = errors(base, adapter)
+    assert "tensors are missing: visual.merger.mlp.0.weight" in error
 
 
 def test_an_adapter_in_pytorchs_file_is_the_one_in_safetensors(base, adapter):
@@ -133,11 +133,11 @@ def test_an_adapter_in_pytorchs_file_is_the_one_in_safetensors(base, adapter):
 def test_an_adapter_in_a_pickle_that_holds_anything_else_is_refused(base, adapter):
     (adapter / "adapter_model.safetensors").unlink()
     torch.save({"a": torch.optim.SGD}, adapter / "adapter_model.bin")
-    assert "only tensors are read" in faults(base, adapter)[0]
+    assert "only tensors are read" in errors(base, adapter)[0]
     (adapter / "adapter_model.bin").unlink()
-    (fault,) = faults(base, adapter)
+    (error,) = errors(base, adapter)
     missing = f"{adapter / 'adapter_model.safetensors'}: is missing, and so is adapter_model.bin"
-    assert fault == f"{missing}; copy the whole adapter folder"
+    assert error == f"{missing}; copy the whole adapter folder"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_state_dict_without_tensors_adds_nothing(base, adapter, plain):
 
 
 @pytest.mark.parametrize(
-    ("held", "fault"),
+    ("held", "error"),
     [
         (
             {"model.visual.blocks.0.norm1.weight": (32,)},
@@ -178,16 +178,16 @@ def test_a_state_dict_without_tensors_adds_nothing(base, adapter, plain):
         ({"model.language_model.embed_tokens.weight": (640, 64)}, "ties its output layer to its embeddings"),
     ],
 )
-def test_what_does_not_fit_beside_an_adapter_is_refused(base, adapter, held, fault):
+def test_what_does_not_fit_beside_an_adapter_is_refused(base, adapter, held, error):
     torch.save({name: torch.zeros(shape) for name, shape in held.items()}, adapter / "non_lora_state_dict.bin")
-    (found,) = faults(base, adapter)
-    assert fault in found and "non_lora_state_dict.bin" in found
+    (found,) = errors(base, adapter)
+    assert error in found and "non_lora_state_dict.bin" in found
 
 
 @pytest.mark.parametrize("name", ["mm_projector.bin", "final_connector.pth"])
 def test_the_connector_of_a_llava_is_refused_beside_an_adapter_of_a_qwen(base, adapter, name):
     torch.save({"model.mm_projector.0.weight": torch.zeros(2, 2)}, adapter / name)
-    assert faults(base, adapter) == [
+    assert errors(base, adapter) == [
         f"{adapter / name}: is the connector of a LLaVA, and the base of this adapter is a Qwen-VL; move it"
     ]
 
@@ -195,8 +195,8 @@ def test_the_connector_of_a_llava_is_refused_beside_an_adapter_of_a_qwen(base, a
 @pytest.mark.parametrize("name", ["vit.safetensors", "value_head.bin", "extra.pt", "model.ckpt"])
 def test_weights_under_a_name_that_is_not_known_are_refused(base, adapter, name):
     (adapter / name).write_bytes(b"anything")
-    (fault,) = faults(base, adapter)
-    assert fault.startswith(f"{adapter / name}: weights beside an adapter under a name that is not known here")
+    (error,) = errors(base, adapter)
+    assert error.startswith(f"{adapter / name}: weights beside an adapter under a name that is not known here")
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_what_a_trainer_keeps_to_go_on_is_left_aside(base, adapter, name):
 def test_a_parameter_in_two_files_is_refused(base, adapter):
     for name in ("non_lora_state_dict.bin", "non_lora_trainables.bin"):
         torch.save({"model.visual.merger.ln_q.weight": torch.ones(32)}, adapter / name)
-    (fault,) = faults(base, adapter)
-    assert "non_lora_trainables.bin: holds connector/norm/scale, and so does" in fault
+    (error,) = errors(base, adapter)
+    assert "non_lora_trainables.bin: holds connector/norm/scale, and so does" in error
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,9 @@ def test_a_parameter_in_two_files_is_refused(base, adapter):
 )
 def test_an_adapter_on_what_has_none_here_is_refused_with_that_reason(untied, tmp_path, settings, reason):
     made(untied, tmp_path / "adapter", **settings)
-    found = faults(untied, tmp_path / "adapter")
-    assert any(reason in fault and "merge_and_unload" in fault for fault in found), found
-    assert not any("another base" in fault for fault in found)
+    found = errors(untied, tmp_path / "adapter")
+    assert any(reason in error and "merge_and_unload" in error for error in found), found
+    assert not any("another base" in error for error in found)
 
 
 @pytest.mark.parametrize(
@@ -245,14 +245,14 @@ def test_a_tensor_that_is_no_adapters_is_refused_with_its_reason(base, adapter, 
     tensors = load_file(adapter / "adapter_model.safetensors")
     name = f"base_model.model.model.language_model.layers.0.self_attn.{name}"
     save_file(tensors | {name: torch.ones(2)}, adapter / "adapter_model.safetensors")
-    assert any(f"tensor {name} {reason}" in fault for fault in faults(base, adapter))
+    assert any(f"tensor {name} {reason}" in error for error in errors(base, adapter))
 
 
 def test_embeddings_that_were_saved_with_the_adapter_are_refused_with_that_reason(base, adapter):
     tensors = load_file(adapter / "adapter_model.safetensors")
     tensors["base_model.model.model.language_model.embed_tokens.weight"] = torch.zeros(640, 64)
     save_file(tensors, adapter / "adapter_model.safetensors")
-    assert any("whole table that was saved with the adapter" in fault for fault in faults(base, adapter))
+    assert any("whole table that was saved with the adapter" in error for error in errors(base, adapter))
 
 
 @pytest.mark.parametrize("modules", [["visual.merger"], ["merger.mlp.0"]])

@@ -123,7 +123,7 @@ def test_an_adapter_of_peft_computes_the_same_here(base, loaded, question, setti
     close(put_together(loaded, merged).logits(question), expected)
 
 
-def test_faults_of_an_adapter_are_told_together(base, loaded, tmp_path):
+def test_errors_of_an_adapter_are_told_together(base, loaded, tmp_path):
     lora = Lora(4, 8.0, targets="attention")
     folder = tmp_path / "adapter"
     peft_folder.write(folder, loaded.config, lora, drawn(loaded.config, lora), base=str(base))
@@ -142,7 +142,7 @@ def test_faults_of_an_adapter_are_told_together(base, loaded, tmp_path):
     (folder / "adapter_config.json").write_text(json.dumps({**settings, "use_dora": True, "r": 0}))
     with pytest.raises(InputError) as caught:
         peft_folder.read(folder, loaded.config)
-    assert len(caught.value.faults) == 2 and "use_dora" in str(caught.value) and "r is 0" in str(caught.value)
+    assert len(caught.value.lines) == 2 and "use_dora" in str(caught.value) and "r is 0" in str(caught.value)
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
     with pytest.raises(InputError, match="only LORA"):
         peft_folder.read(folder, loaded.config)
@@ -170,7 +170,7 @@ ONE = r"language_model\.layers\.1\.self_attn\.q_proj"
 
 
 @pytest.mark.parametrize(
-    ("pattern", "settings", "fault"),
+    ("pattern", "settings", "error"),
     [
         (ONE, {"target_modules": NAMES}, r"covers .*layers\.1\.self_attn\.q_proj, and there are no tensors for it;"),
         (r"layers\.0\.", {"target_modules": NAMES}, r"covers .*layers\.0\.self_attn\.\w_proj, .*no tensors for them;"),
@@ -184,10 +184,10 @@ ONE = r"language_model\.layers\.1\.self_attn\.q_proj"
         ),
     ],
 )
-def test_covered_layers_without_tensors_are_refused(cut, loaded, pattern, settings, fault):
-    with pytest.raises(InputError, match=fault) as caught:
+def test_covered_layers_without_tensors_are_refused(cut, loaded, pattern, settings, error):
+    with pytest.raises(InputError, match=error) as caught:
         peft_folder.read(cut(pattern, **settings), loaded.config)
-    assert len(caught.value.faults) == 1
+    assert len(caught.value.lines) == 1
 
 
 @pytest.mark.parametrize(

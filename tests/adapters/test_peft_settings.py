@@ -26,20 +26,20 @@ def adapter(tmp_path):
     return write
 
 
-def faults(folder):
+def errors(folder):
     with pytest.raises(InputError) as caught:
         read_settings(folder)
-    assert all("\n" not in fault and str(folder) in fault for fault in caught.value.faults)
-    return caught.value.faults
+    assert all("\n" not in line and str(folder) in line for line in caught.value.lines)
+    return caught.value.lines
 
 
-def test_what_peft_writes_by_default_is_read(adapter):
+def test_what_peft_writes_by_deerror_is_read(adapter):
     settings = read_settings(adapter())
     assert (settings.lora.rank, settings.lora.alpha, settings.base) == (4, 6.0, "org/base")
     assert settings.modules_to_save == ()
 
 
-def test_a_setting_left_out_is_its_default(adapter):
+def test_a_setting_left_out_is_its_deerror(adapter):
     names = [field.name for field in dataclasses.fields(peft.LoraConfig)]
     left_out = {name: "REMOVED" for name in names if name not in ("peft_type", "r", "lora_alpha")}
     assert read_settings(adapter(**left_out)).base == ""
@@ -75,8 +75,8 @@ def test_a_setting_of_a_later_peft_is_read_where_it_is_empty(adapter, value):
 
 @pytest.mark.parametrize("value", [True, 0, 0.0, 1, "", "fast", [1], {"rank": 2}])
 def test_a_setting_of_a_later_peft_is_refused_by_name_where_it_says_something(adapter, value):
-    (fault,) = faults(adapter(new_method=value))
-    assert f"new_method is {value!r}, a setting that is not known here" in fault and "merge_and_unload" in fault
+    (error,) = errors(adapter(new_method=value))
+    assert f"new_method is {value!r}, a setting that is not known here" in error and "merge_and_unload" in error
 
 
 USED = {
@@ -102,8 +102,8 @@ USED = {
 
 @pytest.mark.parametrize("key", USED)
 def test_a_method_that_is_not_computed_is_refused_by_name(adapter, key):
-    (fault,) = faults(adapter(**{key: USED[key]}))
-    assert f"{key} is {USED[key]!r}, which is not read; merge the adapter with peft" in fault
+    (error,) = errors(adapter(**{key: USED[key]}))
+    assert f"{key} is {USED[key]!r}, which is not read; merge the adapter with peft" in error
 
 
 def test_every_setting_that_peft_knows_is_decided_on(adapter):
@@ -124,25 +124,25 @@ def test_an_initialisation_that_leaves_the_base_as_it_is_does_not_matter(adapter
     "value", ["pissa", "pissa_niter_16", "olora", "OLoRA", "corda", "lora_ga", "loftq", "sunrise", 1, ["pissa"]]
 )
 def test_an_initialisation_that_changed_the_base_or_is_unknown_is_refused(adapter, value):
-    (fault,) = faults(adapter(init_lora_weights=value))
-    assert f"init_lora_weights is {value!r}" in fault and "merge_and_unload" in fault
+    (error,) = errors(adapter(init_lora_weights=value))
+    assert f"init_lora_weights is {value!r}" in error and "merge_and_unload" in error
 
 
 def test_an_adapter_converted_for_the_untouched_base_is_told_how(adapter):
-    assert "path_initial_model_for_weight_conversion" in faults(adapter(init_lora_weights="pissa"))[0]
+    assert "path_initial_model_for_weight_conversion" in errors(adapter(init_lora_weights="pissa"))[0]
 
 
 @pytest.mark.parametrize("value", ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"])
 def test_an_adapter_of_a_classifier_is_refused(adapter, value):
-    assert "another kind of model" in faults(adapter(task_type=value))[0]
+    assert "another kind of model" in errors(adapter(task_type=value))[0]
 
 
-def test_faults_are_told_together(adapter):
-    found = faults(
+def test_errors_are_told_together(adapter):
+    found = errors(
         adapter(r=0, lora_alpha="8", use_rslora="yes", use_dora=True, later=1, revision=3, modules_to_save="merger")
     )
     for part in ("r is 0", "lora_alpha is '8'", "use_rslora", "use_dora", "later", "revision is 3", "modules_to_save"):
-        assert sum(part in fault for fault in found) == 1, part
+        assert sum(part in error for error in found) == 1, part
     assert len(found) == 7
 
 
@@ -172,5 +172,5 @@ def test_the_revision_of_a_base_that_is_a_folder_says_nothing(adapter, tmp_path)
     ],
 )
 def test_targets_of_another_type_are_refused(adapter, key, value, wanted):
-    (fault,) = faults(adapter(**{key: value}))
-    assert f"{key} is {value!r}" in fault and wanted in fault
+    (error,) = errors(adapter(**{key: value}))
+    assert f"{key} is {value!r}" in error and wanted in error

@@ -110,7 +110,7 @@ def parts(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "settings, fault",
+    "settings, error",
     [
         ({"encoder": "nowhere"}, "nowhere: no such folder"),
         ({"decoder": "vit"}, "model_type is 'vit'; decoders of assembled models are 'qwen2'"),
@@ -122,12 +122,12 @@ def parts(tmp_path_factory):
         ({"connector_weights": "nowhere.pth"}, "nowhere.pth: no state dict of PyTorch"),
     ],
 )
-def test_parts_that_do_not_go_together_are_told_and_leave_nothing(parts, tmp_path, settings, fault):
+def test_parts_that_do_not_go_together_are_told_and_leave_nothing(parts, tmp_path, settings, error):
     given = {"encoder": "vit", "decoder": "text"} | settings
     given = {key: parts.get(value, value) for key, value in given.items()}
     with pytest.raises(InputError) as caught:
         write(tmp_path / "model", Assembly(**given))
-    assert any(fault in one for one in caught.value.faults)
+    assert any(error in one for one in caught.value.lines)
     assert not (tmp_path / "model").exists()
 
 
@@ -171,8 +171,8 @@ def test_a_text_model_without_image_tokens_or_template_is_refused_in_one_go(tmp_
     (text / "tokenizer_config.json").write_text(json.dumps(held))
     with pytest.raises(InputError) as caught:
         write(tmp_path / "model", Assembly(str(encoder), str(text)))
-    assert any("no chat template" in fault for fault in caught.value.faults)
-    assert any("no token <|image_pad|>" in fault for fault in caught.value.faults)
+    assert any("no chat template" in line for line in caught.value.lines)
+    assert any("no token <|image_pad|>" in line for line in caught.value.lines)
 
 
 def test_words_are_rendered_as_the_text_models_own_template_renders_them(tmp_path):
@@ -274,7 +274,7 @@ def test_a_template_that_looks_at_parts_alone_still_says_every_word(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings, fault",
+    "settings, error",
     [
         ({"do_normalize": False}, "do_normalize is false"),
         ({"do_resize": False}, "do_resize is false"),
@@ -283,20 +283,20 @@ def test_a_template_that_looks_at_parts_alone_still_says_every_word(tmp_path):
         ({"image_processor_type": "FuyuImageProcessor"}, "image_processor_type is 'FuyuImageProcessor'"),
     ],
 )
-def test_rules_for_images_that_are_not_computed_are_refused(tmp_path, settings, fault):
+def test_rules_for_images_that_are_not_computed_are_refused(tmp_path, settings, error):
     encoder, text = save_encoder(tmp_path / "clip", "clip"), save_text_model(tmp_path / "text")
     change_json(encoder / "preprocessor_config.json", lambda held: held.update(settings))
-    with pytest.raises(InputError, match=fault):
+    with pytest.raises(InputError, match=error):
         write(tmp_path / "model", Assembly(str(encoder), str(text)))
 
 
-def test_faults_of_weights_and_settings_name_the_part(tmp_path):
+def test_errors_of_weights_and_settings_name_the_part(tmp_path):
     encoder, text = save_encoder(tmp_path / "clip", "clip"), save_text_model(tmp_path / "text")
     change_tensors(encoder, lambda held: held.update({k: v.double() for k, v in held.items() if v.is_floating_point()}))
     with pytest.raises(InputError) as caught:
         write(tmp_path / "model", Assembly(str(encoder), str(text)))
-    *faults, last = caught.value.faults
-    assert all(str(encoder) in fault and ".unfinished" not in fault for fault in faults)
+    *errors, last = caught.value.lines
+    assert all(str(encoder) in error and ".unfinished" not in error for error in errors)
     assert last.startswith("the parts: … and ")
     change_json(text / "config.json", lambda held: held.update(num_attention_heads="4"))
     with pytest.raises(InputError, match=r"text/config.json: a setting is missing or of the wrong type"):

@@ -32,14 +32,14 @@ def copy(made, tmp_path):
     return lambda name: Path(shutil.copytree(made / name, tmp_path / "source"))
 
 
-def faults(source, target, form="hf", **settings) -> list[str]:
+def errors(source, target, form="hf", **settings) -> list[str]:
     """What is wrong, each in one line; nothing is left at the target, nor beside it."""
     before = sorted(target.parent.iterdir())
     with pytest.raises(vlm_jax.InputError) as caught:
         vlm_jax.export(source, target, form, **settings)
     assert sorted(target.parent.iterdir()) == before
-    assert all(fault and "\n" not in fault for fault in caught.value.faults)
-    return caught.value.faults
+    assert all(line and "\n" not in line for line in caught.value.lines)
+    return caught.value.lines
 
 
 FORMATS = pytest.mark.parametrize("form", ["hf", "orbax", "pth"])
@@ -51,7 +51,7 @@ def test_missing_shards_truncated_ones_and_tensors_of_integers(copy, tmp_path, f
     shards = sorted(source.glob("*.safetensors"))
     shards[0].unlink()
     shards[1].write_bytes(shards[1].read_bytes()[:-1])
-    missing, cut = faults(source, tmp_path / "out", form)
+    missing, cut = errors(source, tmp_path / "out", form)
     assert missing == f"{shards[0]}: missing shard, named in model.safetensors.index.json; copy or download it again"
     assert cut.startswith(f"{shards[1]}: unreadable or truncated safetensors (") and cut.endswith("download it again")
 
@@ -60,7 +60,7 @@ def test_missing_shards_truncated_ones_and_tensors_of_integers(copy, tmp_path, f
 def test_a_tensor_of_integers(copy, tmp_path, form):
     source = copy("model")
     change_tensors(source, lambda held: held.update({"model.norm.weight": held["model.norm.weight"].to(torch.int32)}))
-    assert faults(source, tmp_path / "out", form) == [
+    assert errors(source, tmp_path / "out", form) == [
         f"{source}: model.norm.weight is I32; this reads F32, BF16 and F16 weights"
     ]
 
@@ -68,17 +68,17 @@ def test_a_tensor_of_integers(copy, tmp_path, form):
 def test_another_architecture(copy, tmp_path):
     source = copy("model")
     change_json(source / "config.json", lambda held: held.update(model_type="mllama"))
-    (line,) = faults(source, tmp_path / "out")
+    (line,) = errors(source, tmp_path / "out")
     assert line.startswith(f"{source / 'config.json'}: model_type is 'mllama'; this version reads 'qwen2_5_vl'")
 
 
-def test_faults_of_settings_target_tokenizer_and_weights_are_told_together(copy, tmp_path):
+def test_errors_of_settings_target_tokenizer_and_weights_are_told_together(copy, tmp_path):
     source, target = copy("model"), tmp_path / "out"
     change_json(source / "config.json", lambda held: held.update(image_token_id=5))
     change_tensors(source, lambda held: held.pop("model.norm.weight"))
     target.mkdir()
     (target / "mine").write_text("kept")
-    found = faults(source, target, "gguf", dtype="int8")
+    found = errors(source, target, "gguf", dtype="int8")
     assert found[:3] == [
         "format 'gguf': known are hf, peft, pth, orbax",
         "dtype 'int8': known are keep, float32, bfloat16",
@@ -90,20 +90,20 @@ def test_faults_of_settings_target_tokenizer_and_weights_are_told_together(copy,
     assert (target / "mine").read_text() == "kept"
 
 
-def test_loading_tells_faults_of_tokenizer_and_weights_together(copy):
+def test_loading_tells_errors_of_tokenizer_and_weights_together(copy):
     source = copy("model")
     (source / "tokenizer.json").unlink()
     (source / "vocab.json").unlink()
     change_tensors(source, lambda held: held.pop("model.norm.weight"))
     with pytest.raises(vlm_jax.InputError) as caught:
         vlm_jax.load(source)
-    assert [fault.split(": ")[1].split(" (")[0] for fault in caught.value.faults] == [
+    assert [line.split(": ")[1].split(" (")[0] for line in caught.value.lines] == [
         "tensor model.norm.weight is missing",
         "no tokenizer.json",
     ]
     with pytest.raises(vlm_jax.InputError) as caught:
         vlm_jax.load(source, dtype="int8", quantise="nf5", quantise_tables=True)
-    assert len(caught.value.faults) == 2
+    assert len(caught.value.lines) == 2
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_an_adapter_for_another_base(copy, made, tmp_path, change):
                 held[name] = (tensor[:, :40] if "down" in name else tensor[:40]).contiguous()
 
     change_tensors(other, cut)
-    found = faults(source, tmp_path / "out", base=other)
+    found = errors(source, tmp_path / "out", base=other)
     weights = source / "adapter_model.safetensors"
     for line in found:
         assert line.startswith(f"{weights}: tensor base_model.model.model.language_model.layers.")
@@ -136,7 +136,7 @@ def test_a_disk_without_room_is_named_before_anything_is_written(made, tmp_path,
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     for form in ("hf", "orbax", "pth"):
-        (line,) = faults(made / "model", tmp_path / "out", form)
+        (line,) = errors(made / "model", tmp_path / "out", form)
         assert "the disk has 0 MB left; free some room, or name a target elsewhere" in line
 
 

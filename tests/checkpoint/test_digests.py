@@ -106,6 +106,6 @@ def test_a_newer_checkpoint_that_is_not_whole_is_told_before_a_run_comes_to_it(t
     for step, then in ((3, "go on from step 3"), (None, "begin anew")):
         with pytest.raises(InputError) as caught:
             run_folder.check_newer(tmp_path, step)
-        (fault,) = caught.value.faults
-        assert fault.startswith(f"{tmp_path}/checkpoints/6: is no whole checkpoint") and then in fault
-        assert all(part in fault for part in missing)
+        (error,) = caught.value.lines
+        assert error.startswith(f"{tmp_path}/checkpoints/6: is no whole checkpoint") and then in error
+        assert all(part in error for part in missing)

@@ -1,4 +1,4 @@
-"""Hugging Face folders go in and out without a changed bit; what is wrong with one: `test_hf_folder_faults`."""
+"""Hugging Face folders go in and out without a changed bit; what is wrong with one: `test_hf_folder_errors`."""
 
 import json
 import shutil
@@ -308,7 +308,7 @@ def test_a_target_that_is_in_the_way_is_refused_and_left_alone(folder, tmp_path,
     kept.write_text("mine")
     with pytest.raises(InputError) as caught:
         hf_folder.write_folder(target, description.read_config(folder), read(folder), folder)
-    assert caught.value.faults == [f"{target}: exists and is not empty; remove it or name another target"]
+    assert caught.value.lines == [f"{target}: exists and is not empty; remove it or name another target"]
     assert kept.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
 

@@ -164,27 +164,27 @@ def test_what_is_no_state_dict_is_one_line(base, tmp_path):
     folder, model = base
     path = tmp_path / "a.pth"
 
-    def fault(**how):
+    def error(**how):
         with pytest.raises(InputError) as caught:
             vlm_jax.export(path, tmp_path / "out", **how)
-        assert all("\n" not in line and str(path) in line for line in caught.value.faults)
+        assert all("\n" not in line and str(path) in line for line in caught.value.lines)
         return str(caught.value)
 
     torch.save(model.state_dict(), path)
-    assert "name the model they belong to" in fault()
+    assert "name the model they belong to" in error()
     path.write_bytes(path.read_bytes()[:5000])
-    assert "is cut short" in fault(base=folder)
+    assert "is cut short" in error(base=folder)
     path.write_bytes(pickle.dumps({"a": 1}))
-    assert "is no archive of torch.save" in fault(base=folder)
+    assert "is no archive of torch.save" in error(base=folder)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.txt", "x")
-    assert "not one that torch.save wrote" in fault(base=folder)
+    assert "not one that torch.save wrote" in error(base=folder)
     torch.save({"a": torch.ones(2), "step": 3}, path)
-    assert "holds more than tensors: step" in fault(base=folder)
+    assert "holds more than tensors: step" in error(base=folder)
     torch.save({"a.weight": torch.ones(2), "a.weight.absmax": torch.ones(2)}, path)
-    assert "bitsandbytes quantised (a.weight.absmax" in fault(base=folder)
+    assert "bitsandbytes quantised (a.weight.absmax" in error(base=folder)
     held = dict(model.state_dict())
     name = next(iter(held))
     torch.save({**{k: v for k, v in held.items() if k != name}, "odd": torch.ones(1)}, path)
-    told = fault(base=folder)
+    told = error(base=folder)
     assert "is missing" in told and "odd" in told

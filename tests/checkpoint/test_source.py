@@ -120,7 +120,7 @@ def hub():
 
 @pytest.fixture
 def resolve(tmp_path):
-    """Resolves an id in a fresh process, as the hub's client reads its environment once; gives (folder, faults)."""
+    """Resolves an id in a fresh process, as the hub's client reads its environment once; gives (folder, errors)."""
 
     def call(model, endpoint, **environment):
         program = (
@@ -130,7 +130,7 @@ def resolve(tmp_path):
             "try:\n"
             "    print(source.resolve(sys.argv[1]))\n"
             "except InputError as error:\n"
-            "    sys.exit('FAULT ' + str(error))\n"
+            "    sys.exit('ERROR ' + str(error))\n"
         )
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         own = {
@@ -148,10 +148,10 @@ def resolve(tmp_path):
             text=True,
             timeout=120,
         )
-        faults = [line.removeprefix("FAULT ") for line in done.stderr.splitlines() if line.startswith("FAULT ")]
-        assert done.returncode == len(faults), done.stderr
-        assert len(done.stderr.partition("FAULT ")[2].splitlines()) == len(faults), "a fault is one line"
-        return (Path(done.stdout.strip()) if done.returncode == 0 else None), faults
+        errors = [line.removeprefix("ERROR ") for line in done.stderr.splitlines() if line.startswith("ERROR ")]
+        assert done.returncode == len(errors), done.stderr
+        assert len(done.stderr.partition("ERROR ")[2].splitlines()) == len(errors), "an error is one line"
+        return (Path(done.stdout.strip()) if done.returncode == 0 else None), errors
 
     return call
 
@@ -183,9 +183,9 @@ def test_a_path_that_is_no_folder_is_one_line(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as raised:
         source.resolve(given.format(tmp_path))
-    (fault,) = raised.value.faults
-    assert "no such folder" in fault and "\n" not in fault
-    assert "model" in fault.removeprefix(given.format(tmp_path)) or not given
+    (error,) = raised.value.lines
+    assert "no such folder" in error and "\n" not in error
+    assert "model" in error.removeprefix(given.format(tmp_path)) or not given
 
 
 def test_near_names_are_given(tmp_path):
@@ -228,8 +228,8 @@ def test_a_model_without_safetensors_comes_in_pytorchs_own_file(hub, resolve):
     ],
 )
 def test_files_of_pytorch_come_only_where_nothing_before_them_is_there(hub, resolve, revision, expected):
-    folder, faults = resolve(f"farm/crops@{revision}", hub[0])
-    assert not faults
+    folder, errors = resolve(f"farm/crops@{revision}", hub[0])
+    assert not errors
     assert sorted(path.name for path in folder.iterdir()) == sorted(expected)
 
 
@@ -261,12 +261,12 @@ def test_what_is_cached_is_found_offline_and_without_the_hub(hub, resolve):
     ],
 )
 def test_what_the_hub_does_not_give_is_one_line_that_says_what_to_do(hub, resolve, model, environment, parts):
-    folder, faults = resolve(model, hub[0], **environment)
+    folder, errors = resolve(model, hub[0], **environment)
     assert folder is None
-    assert len(faults) == 1 and all(part in faults[0] for part in parts), faults
+    assert len(errors) == 1 and all(part in errors[0] for part in parts), errors
 
 
 def test_near_folders_are_named_when_the_hub_does_not_know_the_id_either(hub, resolve, tmp_path):
     (tmp_path / "farm" / "crops-tuned").mkdir(parents=True)
-    _, faults = resolve("farm/crops-tune", hub[0])
-    assert "farm/crops-tuned" in faults[0]
+    _, errors = resolve("farm/crops-tune", hub[0])
+    assert "farm/crops-tuned" in errors[0]

@@ -28,11 +28,11 @@ def as_transformers_loads(folder: Path) -> None:
         assert torch.equal(torch.tensor(ours[name]), tensor), name
 
 
-def faults(folder: Path) -> list[str]:
+def errors(folder: Path) -> list[str]:
     with pytest.raises(InputError) as caught:
         open_model(str(folder)).check()
-    assert all(fault and "\n" not in fault for fault in caught.value.faults)
-    return caught.value.faults
+    assert all(line and "\n" not in line for line in caught.value.lines)
+    return caught.value.lines
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def test_a_single_file_that_holds_too_little_is_not_filled_up_from_shards(folder
     tensors = load_file(folder / SINGLE)
     save_file({name: tensor for name, tensor in tensors.items() if name != missing}, folder / SINGLE)
     shutil.copy(sharded / INDEX, folder)
-    (fault,) = faults(folder)
-    assert "is missing" in fault
+    (error,) = errors(folder)
+    assert "is missing" in error
 
 
 def test_a_digest_follows_the_file_that_is_loaded(folder, sharded, others):
@@ -119,7 +119,7 @@ def test_shards_of_pytorch_that_are_missing_cut_short_or_no_tensors_are_told_tog
     one.unlink()
     two.write_bytes(two.read_bytes()[:-100])
     torch.save({"optimizer": torch.optim.SGD}, three)
-    found = faults(torch_shards)
+    found = errors(torch_shards)
     assert found[0] == f"{one}: missing shard, named in {BIN_INDEX}; copy or download it again"
     assert "is cut short" in found[1] and "torch.optim.sgd.SGD, and only tensors are read" in found[2]
 
@@ -127,14 +127,14 @@ def test_shards_of_pytorch_that_are_missing_cut_short_or_no_tensors_are_told_tog
 def test_shards_of_pytorch_are_told_by_tensors_that_no_part_takes(torch_shards):
     path = next(torch_shards.glob("pytorch_model-*"))
     torch.save(torch.load(path) | {"model.layers.9.mlp.up_proj.weight": torch.ones(2)}, path)
-    (fault,) = faults(torch_shards)
-    assert fault == f"{torch_shards}: tensors no part of the model takes: model.layers.9.mlp.up_proj.weight"
+    (error,) = errors(torch_shards)
+    assert error == f"{torch_shards}: tensors no part of the model takes: model.layers.9.mlp.up_proj.weight"
 
 
 @pytest.mark.parametrize("name", ["../pytorch_model.bin", "/etc/passwd", ""])
 def test_an_index_of_pytorch_that_points_elsewhere_is_refused(torch_shards, name):
     change_json(torch_shards / BIN_INDEX, lambda held: held["weight_map"].update({"model.norm.weight": name}))
-    assert faults(torch_shards) == [f"{torch_shards / BIN_INDEX}: shard names must be plain file names, got {name!r}"]
+    assert errors(torch_shards) == [f"{torch_shards / BIN_INDEX}: shard names must be plain file names, got {name!r}"]
 
 
 @pytest.mark.parametrize("kind", ["single", "index"])
@@ -154,8 +154,8 @@ def test_the_file_that_config_json_names_is_read_whatever_else_is_there(folder, 
 @pytest.mark.parametrize("name", ["../x.safetensors", "pytorch_model.bin", 5, "", "gone.safetensors"])
 def test_a_file_that_config_json_names_and_that_cannot_be_is_one_line(folder, name):
     change_json(folder / "config.json", lambda held: held.update(transformers_weights=name))
-    (fault,) = faults(folder)
-    assert "transformers_weights" in fault and ("missing" if name == "gone.safetensors" else "wanted") in fault
+    (error,) = errors(folder)
+    assert "transformers_weights" in error and ("missing" if name == "gone.safetensors" else "wanted") in error
 
 
 def test_a_sharded_folder_is_loaded_as_transformers_loads_it(made):

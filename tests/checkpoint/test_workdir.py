@@ -103,7 +103,7 @@ def test_what_stopped_the_run_is_told_and_what_it_wrote_is_sent(store, address):
     assert store.text(f"{address}/skipped.jsonl") == '{"step": 3}'
 
 
-def fault(act):
+def error(act):
     with pytest.raises(InputError) as error:
         act()
     assert "\n" not in str(error.value)
@@ -115,33 +115,33 @@ def test_an_account_without_permission_is_told_which_roles_it_needs(store, addre
     checkpoints = Checkpoints(home)
     roles = "on gs://bucket the account needs the roles Storage Object User and Storage Legacy Bucket Reader"
     monkeypatch.setattr(store, "forbidden", {"write"})
-    line = fault(lambda: run.held(first=True, done=None).__enter__())
+    line = error(lambda: run.held(first=True, done=None).__enter__())
     assert line.startswith(f"{address}: no permission (OSError: Forbidden: ") and line.endswith(roles)
 
     def save():
         checkpoints.save(3, {"a": np.zeros(3)}, {})
         checkpoints.wait()
 
-    line = fault(save)
+    line = error(save)
     assert line.startswith(f"{address}/checkpoints") and ": no permission (" in line and line.endswith(roles)
     monkeypatch.setattr(store, "forbidden", {"read"})
     for act in (lambda: locations.check_bucket(home), lambda: open_model(address)):
-        line = fault(act)
+        line = error(act)
         assert line.startswith(f"{address}: no permission (OSError: Forbidden: ") and line.endswith(roles)
 
 
 def test_what_is_no_place_for_runs_is_one_line(store, address, monkeypatch):
-    assert fault(lambda: workdir.open_workdir("gs://")) == "gs://: names no bucket; an address is gs://BUCKET/FOLDER"
+    assert error(lambda: workdir.open_workdir("gs://")) == "gs://: names no bucket; an address is gs://BUCKET/FOLDER"
     expected = "a run is kept in a folder of this machine, or at a gs:// address"
-    assert fault(lambda: workdir.open_workdir("s3://bucket/run")) == f"s3://bucket/run: {expected}"
+    assert error(lambda: workdir.open_workdir("s3://bucket/run")) == f"s3://bucket/run: {expected}"
     expected = (
         "gs://buckit/run: there is no bucket buckit; correct the name, or `gcloud storage buckets create gs://buckit`"
     )
-    assert fault(lambda: open_model("gs://buckit/run")) == expected
-    assert fault(lambda: open_model(address)).startswith(f"{address}: no run folder with a checkpoint there; other")
+    assert error(lambda: open_model("gs://buckit/run")) == expected
+    assert error(lambda: open_model(address)).startswith(f"{address}: no run folder with a checkpoint there; other")
 
     def without(scheme):
         raise ImportError("No module named gcsfs")
 
     monkeypatch.setattr(fsspec, "filesystem", without)
-    assert fault(lambda: workdir.open_workdir(address)) == f"{address}: gs:// needs gcsfs; pip install 'vlm-jax[gs]'"
+    assert error(lambda: workdir.open_workdir(address)) == f"{address}: gs:// needs gcsfs; pip install 'vlm-jax[gs]'"

@@ -24,19 +24,19 @@ def png(shade=0):
     return file.getvalue()
 
 
-def faults_of(path, **settings):
-    """The faults of opening, or of the entries."""
+def errors_of(path, **settings):
+    """The errors of opening, or of the entries."""
     try:
-        _, faults = sources.read(path, **settings)
+        _, errors = sources.read(path, **settings)
     except InputError as error:
-        faults = error.faults
-    assert faults and all("\n" not in fault for fault in faults)
-    return faults
+        errors = error.lines
+    assert errors and all("\n" not in error for error in errors)
+    return errors
 
 
-def fault_of(path, **settings):
-    (fault,) = faults_of(path, **settings)
-    return fault
+def error_of(path, **settings):
+    (error,) = errors_of(path, **settings)
+    return error
 
 
 def write_lines(path, entries):

@@ -63,15 +63,15 @@ def test_a_second_start_opens_nothing_and_a_changed_image_is_noticed(folder, ope
     path = folder / "images" / "3.png"
     PIL.Image.new("RGB", (99, 50)).save(path)
     aged(path)
-    sizes, faults = check_images(records(folder), cache=cache)
-    assert opened == ["3.png"] and sizes[str(path)] == (99, 50) and faults == []
+    sizes, errors = check_images(records(folder), cache=cache)
+    assert opened == ["3.png"] and sizes[str(path)] == (99, 50) and errors == []
     path.write_bytes(path.read_bytes()[:60])
     aged(path)
-    (fault,) = check_images(records(folder), cache=cache)[1]
-    assert fault.startswith(f"{path}: ")
+    (error,) = check_images(records(folder), cache=cache)[1]
+    assert error.startswith(f"{path}: ")
 
 
-def test_a_faulty_image_is_looked_at_every_time_and_a_removed_one_is_missing(folder, opened):
+def test_an_errory_image_is_looked_at_every_time_and_a_removed_one_is_missing(folder, opened):
     cache = ImageCache(folder / "cache.sqlite3")
     (folder / "images" / "5.png").write_bytes(b"no image")
     aged(folder / "images" / "5.png")
@@ -80,7 +80,7 @@ def test_a_faulty_image_is_looked_at_every_time_and_a_removed_one_is_missing(fol
         assert len(check_images(records(folder), cache=cache)[1]) == 1 and "5.png" in opened
     known = records(folder)
     (folder / "images" / "7.png").unlink()
-    assert any("7.png: no such image" in fault for fault in check_images(known, cache=cache)[1])
+    assert any("7.png: no such image" in error for error in check_images(known, cache=cache)[1])
 
 
 def test_a_header_that_was_read_is_no_image_that_was_decoded(folder, opened):
@@ -156,7 +156,7 @@ def test_above_a_number_of_examples_only_headers_are_read_and_that_is_said(tmp_p
     told: list[str] = []
     settings = {**default_config().data.to_dict(), "path": str(tmp_path / "t.csv"), "decode_check_up_to": limit}
     dataset = open_dataset(settings, processor, seed=0, say=told.append)
-    assert len(dataset.faults) == int(decodes)
+    assert len(dataset.errors) == int(decodes)
     assert told == ([] if decodes else [
         "4 examples are more than data.decode_check_up_to=3: only the headers of their images are read now; each is "
         "decoded as training comes to it"

@@ -31,8 +31,8 @@ def corpus(tmp_path_factory):
 
 
 def records_of(folder, split):
-    records, faults = sources.read(folder / f"{split}.jsonl")
-    assert not faults
+    records, errors = sources.read(folder / f"{split}.jsonl")
+    assert not errors
     return records
 
 
@@ -62,8 +62,8 @@ def test_the_corpus_is_whole_and_every_picture_opens(corpus):
         assert len(held_out) >= 400
         assert len({images_of(record)[0] for record in held_out}) == len(held_out)
         assert {record.split for record in held_out} == {split}
-    sizes, faults = check_images([*train, *records_of(corpus, "synthetic"), *records_of(corpus, "photo")])
-    assert not faults and set(sizes.values()) == {(112, 112)}
+    sizes, errors = check_images([*train, *records_of(corpus, "synthetic"), *records_of(corpus, "photo")])
+    assert not errors and set(sizes.values()) == {(112, 112)}
 
 
 def test_a_chain_of_thought_holds_what_is_seen_and_ends_with_the_short_answer(corpus):

@@ -38,8 +38,8 @@ class Run:
         self.dataset = open_dataset(
             {**DATA, **(data or {})}, processor, ledger=self.ledger, complete=steps == 0, seed=seed
         )
-        if self.dataset.faults:
-            raise InputError(self.dataset.faults)
+        if self.dataset.errors:
+            raise InputError(self.dataset.errors)
         self.buckets = self.dataset.choose_buckets({**BATCH, **(batch or {})}, config, rows_multiple=2)
         self.plan = self.dataset.plan(steps=steps, epochs=epochs)
         self.steps = len(self.plan)
@@ -139,8 +139,8 @@ def test_a_misspelt_setting_of_a_part_and_parts_that_are_missing_are_told_togeth
     }
     with pytest.raises(InputError) as caught:
         Run(model, data={"path": "", "mixture": parts}, steps=5)
-    assert caught.value.faults[0] == "config.data.mixture.one: no setting 'wieght'; did you mean 'weight'?"
-    assert [fault.split(": ")[1] for fault in caught.value.faults[1:]] == ["no such file"] * 2
+    assert caught.value.lines[0] == "config.data.mixture.one: no setting 'wieght'; did you mean 'weight'?"
+    assert [line.split(": ")[1] for line in caught.value.lines[1:]] == ["no such file"] * 2
 
 
 def test_long_examples_have_a_bucket_of_their_own(model):
@@ -166,8 +166,8 @@ def long_table(folder):
 def test_what_fits_no_row_is_an_error_that_says_what_to_do(model, tmp_path):
     with pytest.raises(InputError) as caught:
         Run(model, data=long_table(tmp_path / "d"), batch={"sequence_length": 80, "rows": 2})
-    assert len(caught.value.faults) >= 1
-    assert "t.jsonl, line 6: takes" in caught.value.faults[0] and "data.too_large" in caught.value.faults[0]
+    assert len(caught.value.lines) >= 1
+    assert "t.jsonl, line 6: takes" in caught.value.lines[0] and "data.too_large" in caught.value.lines[0]
     # Leaving out what cannot be read is not leaving out what does not fit, planned ahead or on the way.
     for steps in (0, 5):
         with pytest.raises(InputError, match="line 6: takes"):
@@ -208,14 +208,14 @@ def faulty(folder):
     return {"path": str(folder / "t.jsonl")}
 
 
-def test_every_fault_stops_a_run_before_it_begins(model, tmp_path):
+def test_every_error_stops_a_run_before_it_begins(model, tmp_path):
     with pytest.raises(InputError) as caught:
         Run(model, data=faulty(tmp_path / "d"))
-    assert len(caught.value.faults) == 3
-    assert all(any(word in fault for fault in caught.value.faults) for word in ("broken.jpg", "line 8", "gone.png"))
+    assert len(caught.value.lines) == 3
+    assert all(any(word in line for line in caught.value.lines) for word in ("broken.jpg", "line 8", "gone.png"))
 
 
-def test_or_faulty_records_are_left_out_each_in_the_ledger_once(model, tmp_path):
+def test_or_errory_records_are_left_out_each_in_the_ledger_once(model, tmp_path):
     data = {**faulty(tmp_path / "d"), "on_error": "drop"}
     for _ in range(2):  # a second run of the same folder adds nothing
         run = Run(model, data=data, epochs=1, batch={"rows": 2})
@@ -263,7 +263,7 @@ def test_a_file_that_vanishes_during_a_run_is_a_clear_line_or_leaves_its_places_
     if on_error == "stop":
         with pytest.raises(InputError) as caught:
             list(run)
-        assert name in str(caught.value) and "\n" not in caught.value.faults[0]
+        assert name in str(caught.value) and "\n" not in caught.value.lines[0]
         return
     assert sum(batch.segment_ids.max(axis=1).sum() for batch in run) == 6
     assert run.ledger.counts["dropped", "unreadable"] == 6
@@ -308,7 +308,7 @@ def test_a_plan_of_examples_that_are_all_left_out_gives_up():
         plan[0]
 
 
-def test_embedded_images_are_not_held_and_their_faults_are_told(model, tmp_path):
+def test_embedded_images_are_not_held_and_their_errors_are_told(model, tmp_path):
     moving = io.BytesIO()
     frames = [PIL.Image.new("L", (56, 56), shade) for shade in (0, 255)]
     frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])

@@ -7,8 +7,8 @@ import pytest
 
 from tests.data_pipeline.test_loader import Run
 from tests.tiny_models import PHOTOS
+from vlm_jax.error_list import printable
 from vlm_jax.errors import InputError
-from vlm_jax.fault_list import printable
 
 
 def test_a_seldom_seen_example_fits_as_well_as_a_common_one(model, tmp_path):
@@ -24,7 +24,7 @@ def test_a_seldom_seen_example_fits_as_well_as_a_common_one(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "part, fault",
+    "part, error",
     [
         ("file.csv", "is 'file.csv'; wanted settings"),
         ({"weight": 1.0}, "no path"),
@@ -36,8 +36,8 @@ def test_a_seldom_seen_example_fits_as_well_as_a_common_one(model, tmp_path):
         ({"path": "a.csv", "format": "jsonl"}, "format is 'jsonl'; wanted one of auto"),
     ],
 )
-def test_an_impossible_setting_of_a_part_is_named(model, part, fault):
-    with pytest.raises(InputError, match=f"config.data.mixture.mine.*{fault}"):
+def test_an_impossible_setting_of_a_part_is_named(model, part, error):
+    with pytest.raises(InputError, match=f"config.data.mixture.mine.*{error}"):
         Run(model, data={"path": "", "mixture": {"mine": part}})
 
 
@@ -75,10 +75,10 @@ def test_where_everything_is_left_out_the_reasons_are_told(model, tmp_path, monk
     (tmp_path / "t.csv").write_text("image,question,answer\n" + "\n".join(rows) + "\n")
     with pytest.raises(InputError) as caught:
         Run(model, data={"path": str(tmp_path / "t.csv"), "on_error": "drop"}, steps=steps)
-    first, *reasons = caught.value.faults
+    first, *reasons = caught.value.lines
     assert first.endswith(f"no example can be trained on; of 30 looked at: 30 dropped ({kind})")
     assert len(reasons) == 30 and all(reason in line for line in reasons)
-    shown = printable(caught.value.faults)
+    shown = printable(caught.value.lines)
     assert len(shown) == 13 and shown[11].startswith("and 20 more like the last of these: ")
 
 

@@ -144,16 +144,16 @@ def test_of_an_image_that_changed_its_own_examples_are_measured_anew(model, data
     assert start(model, data, read)[2] == {"records": 0, "images": 0}  # and that is kept
 
 
-def test_an_image_that_is_broken_or_gone_by_now_is_a_fault(model, data, read):
+def test_an_image_that_is_broken_or_gone_by_now_is_an_error(model, data, read):
     start(model, data, read)
     (data / "images" / "1.png").write_bytes(b"no image")
     aged(data / "images" / "1.png")
     (data / "images" / "4.png").unlink()
-    faults = start(model, data, read)[0].faults
-    assert len(faults) == 2 and any("4.png: no such image" in fault for fault in faults)
+    errors = start(model, data, read)[0].errors
+    assert len(errors) == 2 and any("4.png: no such image" in error for error in errors)
 
 
-def test_data_with_a_fault_or_a_remark_is_never_kept(model, data, read):
+def test_data_with_an_error_or_a_remark_is_never_kept(model, data, read):
     (data / "images" / "1.png").unlink()
     for on_error in ("stop", "drop"):
         for _ in range(2):

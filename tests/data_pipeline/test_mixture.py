@@ -71,7 +71,7 @@ def test_all_impossible_parts_are_told_together():
         Mixture(
             [Share("a", 0), Share("b", 3, weight=0.0), Share("c", 3, weight=float("nan")), Share("d", 2, weight=-1.0)]
         )
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["a", "b", "c", "d"]
+    assert [line.split(":")[0] for line in caught.value.lines] == ["a", "b", "c", "d"]
     with pytest.raises(InputError, match="no parts"):
         Mixture([])
 

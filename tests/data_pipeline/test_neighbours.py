@@ -4,14 +4,14 @@ import pytest
 
 from data_pipeline import sources
 from data_pipeline.records import images_of
-from tests.data_pipeline.source_files import fault_of, messages, write_lines
+from tests.data_pipeline.source_files import error_of, messages, write_lines
 
 ROW = {"image": "", "question": "Who?", "answer": "I"}
 
 
 def only(path, **settings):
-    (record,), faults = sources.read(path, **settings)
-    assert faults == []
+    (record,), errors = sources.read(path, **settings)
+    assert errors == []
     return record
 
 
@@ -31,8 +31,8 @@ def test_a_prompt_that_says_how_much_is_learned_keeps_it(tmp_path):
 @pytest.mark.parametrize("weight", [0, 0.5, False, "0", "0.5", "false", [0, 1]])
 @pytest.mark.parametrize("key", ["weight", "loss", "train", "loss_weight", "weights"])
 def test_a_weight_beside_a_row_is_refused_by_name(tmp_path, key, weight):
-    fault = fault_of(write_lines(tmp_path / "a.jsonl", [{**ROW, key: weight}]))
-    assert f"has {key!r} {weight!r} beside its words, but only a turn has a weight in the loss" in fault
+    error = error_of(write_lines(tmp_path / "a.jsonl", [{**ROW, key: weight}]))
+    assert f"has {key!r} {weight!r} beside its words, but only a turn has a weight in the loss" in error
 
 
 @pytest.mark.parametrize("value", [1, 1.0, True, "1", "12 kg", "train", None, ""])
@@ -49,7 +49,7 @@ def test_images_of_a_row_are_read_as_those_beside_a_conversation(tmp_path, key, 
 
 def test_images_of_a_row_under_two_names_are_refused_where_they_differ(tmp_path):
     row = {**ROW, "image": "a.jpg", "images": ["b.jpg"]}
-    assert "has images under 'image' and 'images'; keep one of them" in fault_of(
+    assert "has images under 'image' and 'images'; keep one of them" in error_of(
         write_lines(tmp_path / "a.jsonl", [row])
     )
 
@@ -64,7 +64,7 @@ def test_the_system_message_of_a_row_is_read(tmp_path, settings):
 @pytest.mark.parametrize("mark", ["<img>a.jpg</img>", "<bbox>", "<ref-object>", "<speech>", "<|image_1|>"])
 def test_marks_of_other_trainers_are_no_words(tmp_path, mark):
     entry = {"messages": messages(f"{mark}Who?")}
-    assert f"message 1 contains '{mark}'" in fault_of(write_lines(tmp_path / "a.jsonl", [entry]))
+    assert f"message 1 contains '{mark}'" in error_of(write_lines(tmp_path / "a.jsonl", [entry]))
 
 
 @pytest.mark.parametrize("key", ["messages", "conversation"])

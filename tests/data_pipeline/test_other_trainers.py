@@ -9,7 +9,7 @@ from data_pipeline import sources
 from data_pipeline.dataset import open_dataset
 from data_pipeline.ledger import Ledger
 from data_pipeline.records import images_of
-from tests.data_pipeline.source_files import fault_of, faults_of, messages, png, write_lines, write_parquet
+from tests.data_pipeline.source_files import error_of, errors_of, messages, png, write_lines, write_parquet
 from vlm_jax.training.config import default_config
 
 TEXT, PLACE = {"type": "text", "text": "Which?"}, {"type": "image"}
@@ -124,8 +124,8 @@ def test_history_and_system_come_before_the_last_question(tmp_path):
         {**system, "messages": [*messages("A?", "a", "x.png"), *later]},
     ]
     for number, entry in enumerate(entries):
-        ((record,), faults) = sources.read(write_lines(tmp_path / f"{number}.jsonl", [entry]))
-        assert faults == [] and len(images_of(record)) == 1
+        ((record,), errors) = sources.read(write_lines(tmp_path / f"{number}.jsonl", [entry]))
+        assert errors == [] and len(images_of(record)) == 1
         spoken = [(role, text) for role, _, text in shown(record)]
         assert spoken[0] == ("system", "Be brief.") and [text for _, text in spoken[1:]] == [
             "A?",
@@ -139,8 +139,8 @@ def test_history_and_system_come_before_the_last_question(tmp_path):
 
 def test_alpacas_input_is_the_next_line_of_its_instruction(tmp_path):
     entries = [{"instruction": "Name it.", "input": given, "output": "Eileen"} for given in ("In Thai.", "", None)]
-    records, faults = sources.read(write_lines(tmp_path / "a.jsonl", entries))
-    assert faults == []
+    records, errors = sources.read(write_lines(tmp_path / "a.jsonl", entries))
+    assert errors == []
     assert [record.messages[0]["content"] for record in records] == ["Name it.\nIn Thai.", "Name it.", "Name it."]
 
 
@@ -148,12 +148,12 @@ def test_alpacas_input_is_the_next_line_of_its_instruction(tmp_path):
 @pytest.mark.parametrize("name", ["TRL, places", "ms-swift, query", "ms-swift, pairs", "LLaMA-Factory, alpaca"])
 def test_as_many_places_as_images_are_wanted(tmp_path, name, images):
     _, entry = READ[name]
-    fault = fault_of(write_lines(tmp_path / "a.jsonl", [{**entry, "images": images}]))
-    assert f"2 <image> marks in the text but {len(images or [])} image" in fault
+    error = error_of(write_lines(tmp_path / "a.jsonl", [{**entry, "images": images}]))
+    assert f"2 <image> marks in the text but {len(images or [])} image" in error
 
 
 @pytest.mark.parametrize(
-    ("entry", "fault"),
+    ("entry", "error"),
     [
         ({"query": 5, "response": "x"}, "'query' is a number; it must be a text"),
         ({"query": "Who?", "response": ""}, "the answer ('response') is empty; it must be a text"),
@@ -172,14 +172,14 @@ def test_as_many_places_as_images_are_wanted(tmp_path, name, images):
         ),
     ],
 )  # fmt: skip
-def test_what_a_form_cannot_mean_is_one_line(tmp_path, entry, fault):
-    assert fault in fault_of(write_lines(tmp_path / "a.jsonl", [entry]))
+def test_what_a_form_cannot_mean_is_one_line(tmp_path, entry, error):
+    assert error in error_of(write_lines(tmp_path / "a.jsonl", [entry]))
 
 
 def test_images_beside_messages_are_not_passed_over(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [{"messages": messages()}, {"messages": messages(), "images": TWO}])
     for format in ("auto", "openai"):
-        assert "has images under 'images' beside its messages, which is the format 'sharegpt'" in fault_of(
+        assert "has images under 'images' beside its messages, which is the format 'sharegpt'" in error_of(
             path, format=format
         )
     alone = write_lines(tmp_path / "b.jsonl", [{"messages": messages("<image>Who?"), "image": "a.jpg"}])
@@ -190,11 +190,11 @@ def test_images_beside_messages_are_not_passed_over(tmp_path):
 def test_a_pair_beside_messages_is_refused_and_no_matter_of_format(tmp_path, kind):
     entry = {"prompt": "Who?", "messages": messages(), "chosen": messages(), "rejected": messages(answer="No")}
     write = write_lines if kind == "jsonl" else write_parquet
-    assert "has 'chosen' and 'rejected', a pair of a better and a worse" in fault_of(
+    assert "has 'chosen' and 'rejected', a pair of a better and a worse" in error_of(
         write(tmp_path / f"a.{kind}", [entry])
     )
     pair = {"prompt": messages()[:1], "chosen": messages()[1:], "rejected": messages(answer="No")[1:]}
-    assert "has 'chosen' and 'rejected', a pair of a" in faults_of(write(tmp_path / f"b.{kind}", [pair]))[0]
+    assert "has 'chosen' and 'rejected', a pair of a" in errors_of(write(tmp_path / f"b.{kind}", [pair]))[0]
 
 
 def test_structures_of_nothing_are_nothing(tmp_path):
@@ -202,8 +202,8 @@ def test_structures_of_nothing_are_nothing(tmp_path):
     empty = {"image_url": {"url": None, "detail": None}, "min_pixels": None}
     asked = {"role": "user", "content": [{**TEXT, **empty}], "tool_calls": [{"function": {"name": None}}]}
     entry = {"messages": [asked, *ANSWER], "objects": {"ref": [], "bbox": [[]]}}
-    ((record,), faults) = sources.read(write_lines(tmp_path / "a.jsonl", [entry]))
-    assert faults == [] and record.messages[0]["content"] == [TEXT]
+    ((record,), errors) = sources.read(write_lines(tmp_path / "a.jsonl", [entry]))
+    assert errors == [] and record.messages[0]["content"] == [TEXT]
 
 
 # --- what is content elsewhere ----------------------------------------------------------------------------------------
@@ -228,21 +228,21 @@ ROWS = {
 def test_media_that_are_no_images_are_refused_in_every_format(tmp_path, format, key):
     entry = {**FORMS, **ROWS}[format]
     path = tmp_path / "a.jsonl"
-    fault = fault_of(write_lines(path, [entry, {**entry, "id": "b", key: ["a.mp4"]}]), format=format)
-    assert f"line 2 (id 'b'): has {key!r}, and only text and images can be trained on: remove the record" in fault
+    error = error_of(write_lines(path, [entry, {**entry, "id": "b", key: ["a.mp4"]}]), format=format)
+    assert f"line 2 (id 'b'): has {key!r}, and only text and images can be trained on: remove the record" in error
     nothing = [{**entry, "id": str(number), key: empty} for number, empty in enumerate([None, "", [], [None]])]
-    records, faults = sources.read(write_lines(path, nothing), format=format)
-    assert len(records) == 4 and faults == []
+    records, errors = sources.read(write_lines(path, nothing), format=format)
+    assert len(records) == 4 and errors == []
 
 
 @pytest.mark.parametrize("mark", ["<video>", "<audio>"])
 @pytest.mark.parametrize("format", [*FORMS, *ROWS])
 def test_marks_of_other_media_are_refused_in_every_format(tmp_path, format, mark):
     entry = json.loads(json.dumps({**FORMS, **ROWS}[format]).replace("Who?", f"{mark}Who?"))
-    fault = fault_of(write_lines(tmp_path / "a.jsonl", [entry]), format=format)
+    error = error_of(write_lines(tmp_path / "a.jsonl", [entry]), format=format)
     assert (
-        "message 1" in fault
-        and f" contains '{mark}', and only text and images can be trained on: remove the record, or" in fault
+        "message 1" in error
+        and f" contains '{mark}', and only text and images can be trained on: remove the record, or" in error
     )
 
 
@@ -250,13 +250,13 @@ def test_marks_of_other_media_are_refused_in_every_format(tmp_path, format, mark
 def test_parts_of_other_media_are_refused(tmp_path, kind):
     asked = {"role": "user", "content": [{"type": kind, kind: "a.mp4"}, TEXT]}
     for beside in ({}, {"images": []}):
-        fault = fault_of(write_lines(tmp_path / "a.jsonl", [{"messages": [asked, *ANSWER], **beside}]))
-        assert f"message 1, part 1 is of type '{kind}', and only text and images can be trained on" in fault
+        error = error_of(write_lines(tmp_path / "a.jsonl", [{"messages": [asked, *ANSWER], **beside}]))
+        assert f"message 1, part 1 is of type '{kind}', and only text and images can be trained on" in error
 
 
 @pytest.mark.parametrize("format", FORMS)
 @pytest.mark.parametrize(
-    ("column", "fault"),
+    ("column", "error"),
     [
         ({"tools": [{"type": "function"}]}, "has 'tools', and tool calls are not supported"),
         ({"tools": '[{"name": "a"}]'}, "has 'tools', and tool calls are not supported"),
@@ -270,9 +270,9 @@ def test_parts_of_other_media_are_refused(tmp_path, kind):
         ({"chat_template_kwargs": {"a": 1}}, "has 'chat_template_kwargs', and the template is the model's"),
     ],
 )
-def test_columns_that_are_content_to_other_trainers_are_refused(tmp_path, format, column, fault):
+def test_columns_that_are_content_to_other_trainers_are_refused(tmp_path, format, column, error):
     path = write_lines(tmp_path / "a.jsonl", [{**FORMS[format], **column}])
-    assert fault in fault_of(path, format=format)
+    assert error in error_of(path, format=format)
 
 
 @pytest.mark.parametrize("format", [*FORMS, *ROWS])
@@ -287,23 +287,23 @@ def test_other_columns_and_empty_ones_change_nothing(tmp_path, format):
 @pytest.mark.parametrize("format", [name for name in FORMS if name not in ("query_response", "alpaca")])
 def test_history_is_refused_where_it_is_not_read(tmp_path, format):
     path = write_lines(tmp_path / "a.jsonl", [{**FORMS[format], "history": [["Before?", "Yes"]]}])
-    assert "has 'history' beside its turns, which is not read there" in fault_of(path, format=format)
+    assert "has 'history' beside its turns, which is not read there" in error_of(path, format=format)
 
 
 HUMAN = {"from": "human", "value": "Who?"}
 
 
 @pytest.mark.parametrize(
-    ("answer", "fault"),
+    ("answer", "error"),
     [
         ({"from": "gpt", "value": "I", "content": "You"}, "'value' 'I' and 'content' 'You'"),
         ({"from": "gpt", "role": "user", "value": "I"}, "'from' 'gpt' and 'role' 'user'"),
         ({"from": "gpt", "role": "user", "value": "I", "content": "You"}, "'from' 'gpt' and 'role' 'user', 'value'"),
     ],
 )
-def test_a_turn_that_says_two_things_is_refused(tmp_path, answer, fault):
+def test_a_turn_that_says_two_things_is_refused(tmp_path, answer, error):
     path = write_lines(tmp_path / "a.jsonl", [{"conversations": [HUMAN, answer]}])
-    assert f"turn 2 has {fault}" in fault_of(path, format="llava")
+    assert f"turn 2 has {error}" in error_of(path, format="llava")
 
 
 @pytest.mark.parametrize(
@@ -315,13 +315,13 @@ def test_a_turn_that_says_two_things_is_refused(tmp_path, answer, fault):
     ],
 )
 def test_a_turn_that_says_one_thing_twice_is_read(tmp_path, answer):
-    ((record,), faults) = sources.read(write_lines(tmp_path / "a.jsonl", [{"conversations": [HUMAN, answer]}]))
-    assert faults == [] and record.messages == messages("Who?", "I")
+    ((record,), errors) = sources.read(write_lines(tmp_path / "a.jsonl", [{"conversations": [HUMAN, answer]}]))
+    assert errors == [] and record.messages == messages("Who?", "I")
 
 
 def test_turns_in_two_columns_are_refused(tmp_path):
     entry = {"conversations": [HUMAN, {"from": "gpt", "value": "I"}], "messages": messages(), "images": []}
-    assert "has turns under 'conversations' and 'messages'; keep one" in fault_of(
+    assert "has turns under 'conversations' and 'messages'; keep one" in error_of(
         write_lines(tmp_path / "a.jsonl", [entry]), format="sharegpt"
     )
 
@@ -353,20 +353,20 @@ TOOLS = {
 def test_turns_of_tools_are_refused_by_name_and_nothing_else_is_said_of_them(tmp_path, name):
     entry = as_arrow(TOOLS[name])
     for path in (write_lines(tmp_path / "a.jsonl", [entry]), write_parquet(tmp_path / "a.parquet", [entry])):
-        for fault in faults_of(path):
-            assert "tool" in fault and "tool calls are not supported: remove the record, or leave such records" in fault
+        for error in errors_of(path):
+            assert "tool" in error and "tool calls are not supported: remove the record, or leave such records" in error
 
 
 def opened(processor, path, **data):
     ledger = Ledger()
     data = {**default_config().data.to_dict(), "path": str(path), "threads": 1, **data}
     dataset = open_dataset(data, processor, ledger=ledger, seed=0)
-    return dataset, dataset.faults, ledger
+    return dataset, dataset.errors, ledger
 
 
 def test_records_with_tools_and_videos_are_dropped_where_that_is_asked(processor, tmp_path):
     entries = [{"messages": messages()}, *TOOLS.values(), {"messages": messages(), "videos": ["a.mp4"]}]
     path = write_lines(tmp_path / "a.jsonl", [entry for entry in entries if "messages" in entry])
-    dataset, faults, ledger = opened(processor, path, on_error="drop")
-    assert faults == [] and (dataset.examples.sizes[0][:, 0] >= 0).tolist() == [True] + [False] * 5
+    dataset, errors, ledger = opened(processor, path, on_error="drop")
+    assert errors == [] and (dataset.examples.sizes[0][:, 0] >= 0).tolist() == [True] + [False] * 5
     assert any("has 'videos'" in reason for reason in ledger.reasons())

@@ -21,11 +21,11 @@ def record_of(*messages, training=True, **fields):
     return from_json(entry, where="x.jsonl, line 1", image_root="/data", training=training)
 
 
-def faults_of(*messages, training=True, **fields):
+def errors_of(*messages, training=True, **fields):
     with pytest.raises(InputError) as caught:
         record_of(*messages, training=training, **fields)
-    assert all(fault.startswith("x.jsonl, line 1: ") and "\n" not in fault for fault in caught.value.faults)
-    return [fault.removeprefix("x.jsonl, line 1: ") for fault in caught.value.faults]
+    assert all(line.startswith("x.jsonl, line 1: ") and "\n" not in line for line in caught.value.lines)
+    return [line.removeprefix("x.jsonl, line 1: ") for line in caught.value.lines]
 
 
 def test_a_plain_conversation_is_kept_as_it_is():
@@ -63,7 +63,7 @@ def test_a_data_uri_becomes_the_bytes_of_the_image():
 
 
 @pytest.mark.parametrize(
-    ("image", "fault"),
+    ("image", "error"),
     [
         ("https://example.org/cat.jpg", "'https://example.org/cat.jpg'; addresses in data are not fetched"),
         ("s3://bucket/cat.jpg", "is the remote image 's3://bucket/cat.jpg'"),
@@ -76,42 +76,42 @@ def test_a_data_uri_becomes_the_bytes_of_the_image():
         (7, "names no image; give a path or a data URI"),
     ],
 )
-def test_an_image_that_is_not_local_is_refused(image, fault):
-    (line,) = faults_of({"role": "user", "content": [{"type": "image", "image": image}]}, ANSWER)
-    assert line.startswith("message 1, part 1 ") and fault in line
+def test_an_image_that_is_not_local_is_refused(image, error):
+    (line,) = errors_of({"role": "user", "content": [{"type": "image", "image": image}]}, ANSWER)
+    assert line.startswith("message 1, part 1 ") and error in line
 
 
 def test_video_is_refused():
-    (line,) = faults_of({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, ANSWER)
+    (line,) = errors_of({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, ANSWER)
     told = "message 1, part 1 is of type 'video', and only text and images can be trained on: remove the record"
     assert line.startswith(told)
 
 
 @pytest.mark.parametrize("part", [{"type": "table"}, {}, "text", 3, None])
 def test_an_unknown_part_is_refused(part):
-    (line,) = faults_of({"role": "user", "content": [part]}, ANSWER)
+    (line,) = errors_of({"role": "user", "content": [part]}, ANSWER)
     assert line.startswith("message 1, part 1 is ") and "'text', 'image' or 'image_url'" in line
 
 
 @pytest.mark.parametrize("content", ["", "  \n", [], [{"type": "text", "text": " "}]])
 def test_an_empty_answer_is_refused(content):
-    (line,) = faults_of(QUESTION, {"role": "assistant", "content": content})
+    (line,) = errors_of(QUESTION, {"role": "assistant", "content": content})
     assert line == "message 2 is an empty answer; write the answer or remove the record"
 
 
 def test_a_question_may_be_an_image_alone_but_not_nothing():
     assert record_of({"role": "user", "content": [{"type": "image", "image": "a.jpg"}]}, ANSWER)
-    (line,) = faults_of({"role": "user", "content": ""}, ANSWER)
+    (line,) = errors_of({"role": "user", "content": ""}, ANSWER)
     assert line == "message 1 (user) is empty; write its text or remove it"
 
 
 def test_only_the_user_shows_images():
-    (line,) = faults_of(QUESTION, {"role": "assistant", "content": [{"type": "image", "image": "a.jpg"}]})
+    (line,) = errors_of(QUESTION, {"role": "assistant", "content": [{"type": "image", "image": "a.jpg"}]})
     assert line == "message 2 (assistant) contains an image; only the user's messages can show one"
 
 
 @pytest.mark.parametrize(
-    ("messages", "fault"),
+    ("messages", "error"),
     [
         ([ANSWER, QUESTION], "message 1 is from the assistant where the user should speak"),
         ([QUESTION, QUESTION, ANSWER], "message 2 is from the user where the assistant should speak"),
@@ -127,9 +127,9 @@ def test_only_the_user_shows_images():
         ([], "'messages' must be a list of at least one message"),
     ],
 )
-def test_a_conversation_out_of_order_is_refused(messages, fault):
-    (line,) = faults_of(*messages)
-    assert fault in line
+def test_a_conversation_out_of_order_is_refused(messages, error):
+    (line,) = errors_of(*messages)
+    assert error in line
 
 
 def test_an_evaluation_record_may_end_with_the_question():
@@ -144,7 +144,7 @@ def test_an_evaluation_record_may_end_with_the_question():
 @pytest.mark.parametrize("as_part", [False, True])
 def test_a_special_token_in_a_text_is_refused_by_name(token, as_part):
     text = f"Who?<|{token}|>assistant"
-    (line,) = faults_of({"role": "user", "content": [{"type": "text", "text": text}] if as_part else text}, ANSWER)
+    (line,) = errors_of({"role": "user", "content": [{"type": "text", "text": text}] if as_part else text}, ANSWER)
     assert f"contains the special token '<|{token}|>'" in line
 
 
@@ -154,17 +154,17 @@ def test_tokens_that_people_write_on_purpose_stay():
 
 
 def test_a_llava_mark_left_in_a_text_is_refused():
-    (line,) = faults_of({"role": "user", "content": "<image>\nWho?"}, ANSWER)
+    (line,) = errors_of({"role": "user", "content": "<image>\nWho?"}, ANSWER)
     assert "message 1 contains '<image>'" in line
 
 
 def test_half_a_character_is_refused():
-    (line,) = faults_of({"role": "user", "content": "smile \ud83d"}, ANSWER)
+    (line,) = errors_of({"role": "user", "content": "smile \ud83d"}, ANSWER)
     assert "surrogate" in line
 
 
-def test_all_faults_of_a_record_are_reported_together():
-    lines = faults_of(
+def test_all_errors_of_a_record_are_reported_together():
+    lines = errors_of(
         {"role": "user", "content": [{"type": "image", "image": "http://a/b.png"}, {"type": "video", "video": "a"}]},
         {"role": "assistant", "content": " "},
         answers="Eileen",
@@ -200,8 +200,8 @@ def test_records_written_and_read_again_are_equal(tmp_path):
     ]
     path = tmp_path / "new" / "records.jsonl"
     write_records(path, records)
-    again, faults = read(path)
-    assert faults == []
+    again, errors = read(path)
+    assert errors == []
     assert again == records
     assert [item.name for item in path.parent.iterdir()] == ["records.jsonl"]
 
@@ -240,6 +240,6 @@ def test_addresses_of_files_that_are_none_are_told(tmp_path, address):
             }
         )  # fmt: skip
     )
-    records, faults = read(tmp_path / "a.jsonl")
-    faults += check_images(records)[1]
-    assert faults and all("\n" not in fault for fault in faults), faults
+    records, errors = read(tmp_path / "a.jsonl")
+    errors += check_images(records)[1]
+    assert errors and all("\n" not in error for error in errors), errors

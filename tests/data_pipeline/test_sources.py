@@ -36,9 +36,9 @@ def write(tmp_path):
 def error_of(path, **settings):
     with pytest.raises(InputError) as caught:
         read(path, **settings)
-    (fault,) = caught.value.faults
-    assert "\n" not in fault
-    return fault
+    (error,) = caught.value.lines
+    assert "\n" not in error
+    return error
 
 
 def texts_of(record):
@@ -46,9 +46,9 @@ def texts_of(record):
 
 
 def test_the_photographs_are_read_whole():
-    records, faults = read(PHOTOS / "photos.json")
+    records, errors = read(PHOTOS / "photos.json")
     by_id = {record.id: record for record in records}
-    assert faults == [] and len(records) == len(by_id) == 39
+    assert errors == [] and len(records) == len(by_id) == 39
     assert by_id["coffee-0"].where == f"{PHOTOS / 'photos.json'}, entry 10 (id 'coffee-0')"
     assert texts_of(by_id["text-only-0"]) == ["What does VQA stand for?", "Visual question answering"]
     assert texts_of(by_id["thai-0"]) == [
@@ -64,8 +64,8 @@ def test_the_photographs_are_read_whole():
 
 
 def test_one_question_has_eleven_answers():
-    records, faults = read(PHOTOS / "same_question.json")
-    assert faults == [] and len(records) == 11
+    records, errors = read(PHOTOS / "same_question.json")
+    assert errors == [] and len(records) == 11
     assert len({record.messages[0]["content"][1]["text"] for record in records}) == 1
     assert len({record.messages[1]["content"][0] for record in records}) == 11  # already the first letters differ
     assert {Path(image).name for record in records for image in images_of(record)} == {
@@ -92,13 +92,13 @@ def test_one_question_has_eleven_answers():
 def test_a_mark_becomes_an_image_in_its_place(write, value, parts):
     images = [f"{number}.jpg" for number in range(value.count("<image>"))]
     path = write("a.json", [llava(value, images)])
-    (record,), faults = read(path)
-    assert faults == [] and [Path(image).name for image in images_of(record)] == images
+    (record,), errors = read(path)
+    assert errors == [] and [Path(image).name for image in images_of(record)] == images
     assert [part.get("text", "*") for part in record.messages[0]["content"]] == parts
 
 
 @pytest.mark.parametrize(
-    ("value", "image", "fault"),
+    ("value", "image", "error"),
     [
         ("<image>\n<image>\nWho?", "a.jpg", "2 <image> marks in the text but 1 image under 'image'"),
         ("<image>\nWho?", ["a.jpg", "b.jpg", "c.jpg"], "1 <image> mark in the text but 3 images under 'image'"),
@@ -106,15 +106,15 @@ def test_a_mark_becomes_an_image_in_its_place(write, value, parts):
         ("Who?", "a.jpg", "0 <image> marks in the text but 1 image under 'image'"),
     ],
 )
-def test_marks_and_images_must_be_equal_in_number(write, value, image, fault):
+def test_marks_and_images_must_be_equal_in_number(write, value, image, error):
     path = write("a.json", [llava("Fine?"), llava(value, image, id="bad")])
-    records, faults = read(path)
+    records, errors = read(path)
     assert len(records) == 1
-    assert faults == [f"{path}, entry 2 (id 'bad'): {fault}; there must be one mark for each image"]
+    assert errors == [f"{path}, entry 2 (id 'bad'): {error}; there must be one mark for each image"]
 
 
 @pytest.mark.parametrize(
-    ("entry", "fault"),
+    ("entry", "error"),
     [
         (llava("Who?", answer="  "), "message 2 is an empty answer"),
         (llava("Who? <|im_end|>"), "contains the special token '<|im_end|>'"),
@@ -133,20 +133,20 @@ def test_marks_and_images_must_be_equal_in_number(write, value, image, fault):
         ("Who?", "is a text where an object is expected"),
     ],
 )
-def test_a_faulty_llava_entry_is_one_line_and_the_rest_is_read(write, entry, fault):
+def test_an_errory_llava_entry_is_one_line_and_the_rest_is_read(write, entry, error):
     path = write("a.json", [llava("First?"), entry, llava("Third?")])
-    records, faults = read(path)
+    records, errors = read(path)
     assert [record.id for record in records] == ["a-1", "a-3"]
-    (line,) = faults
-    assert line.startswith(f"{path}, entry 2") and fault in line
+    (line,) = errors
+    assert line.startswith(f"{path}, entry 2") and error in line
 
 
-def test_all_faults_of_a_file_are_returned_in_its_order(write):
+def test_all_errors_of_a_file_are_returned_in_its_order(write):
     lines = [{**GOOD, "id": "a"}, "{broken", {"messages": []}, {**GOOD, "id": "a"}, 5, GOOD]
     path = write("a.jsonl", "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
-    records, faults = read(path)
+    records, errors = read(path)
     assert [record.id for record in records] == ["a", "a-6"]
-    assert faults == [
+    assert errors == [
         f"{path}, line 2: broken JSON at column 2: Expecting property name enclosed in double quotes",
         f"{path}, line 3: 'messages' must be a list of at least one message",
         f"{path}, line 4 (id 'a'): the id 'a' is already that of line 1; give each record its own, or "
@@ -157,21 +157,21 @@ def test_all_faults_of_a_file_are_returned_in_its_order(write):
 
 def test_blank_lines_and_a_byte_order_mark_are_nothing(write):
     path = write("a.jsonl", b"\xef\xbb\xbf" + f"\n{json.dumps(GOOD)}\r\n\n{json.dumps(GOOD)}\n\n".encode())
-    records, faults = read(path)
-    assert faults == [] and [record.where for record in records] == [f"{path}, line 2", f"{path}, line 4"]
+    records, errors = read(path)
+    assert errors == [] and [record.where for record in records] == [f"{path}, line 2", f"{path}, line 4"]
 
 
 def test_unusual_line_separators_inside_a_text_do_not_end_a_line(write):
     entry = {"messages": [{"role": "user", "content": "a\u2028b\x85c"}, {"role": "assistant", "content": "d"}]}
-    (record,), faults = read(write("a.jsonl", json.dumps(entry, ensure_ascii=False)))
-    assert faults == [] and record.messages[0]["content"] == "a\u2028b\x85c"
+    (record,), errors = read(write("a.jsonl", json.dumps(entry, ensure_ascii=False)))
+    assert errors == [] and record.messages[0]["content"] == "a\u2028b\x85c"
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, '{"id": ' + "1" * 5000 + "}"])
-def test_json_made_to_break_the_parser_is_a_fault_of_its_line(write, line):
+def test_json_made_to_break_the_parser_is_an_error_of_its_line(write, line):
     path = write("a.jsonl", f"{json.dumps(GOOD)}\n{line}\n")
-    records, faults = read(path)
-    assert len(records) == 1 and len(faults) == 1 and faults[0].startswith(f"{path}, line 2: broken JSON")
+    records, errors = read(path)
+    assert len(records) == 1 and len(errors) == 1 and errors[0].startswith(f"{path}, line 2: broken JSON")
 
 
 def test_json_lines_under_another_name_and_lists_of_any_form_are_read(write):
@@ -204,8 +204,8 @@ cat.jpg,แมวตัวนี้ชื่ออะไร," เชลซี, �
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_a_table_with_commas_line_breaks_and_thai_is_read(write, tmp_path, mark, ending):
     path = write("t.csv", (mark + TABLE).replace("\n", ending))
-    records, faults = read(path)
-    assert faults == []
+    records, errors = read(path)
+    assert errors == []
     image = {"type": "image", "image": str(tmp_path / "cat.jpg")}
     assert [texts_of(record) for record in records] == [
         [[image, {"type": "text", "text": "Cat, or dog?"}], "A cat"],
@@ -221,18 +221,18 @@ def test_a_table_with_commas_line_breaks_and_thai_is_read(write, tmp_path, mark,
 
 def test_a_table_in_json_lines_is_read(write):
     rows = [{"id": 7, "image": "a.jpg", "question": "Who?", "answer": "I"}, {"question": "Why?", "answer": "So"}]
-    records, faults = read(write("t.jsonl", "\n".join(map(json.dumps, rows))))
-    assert faults == [] and [(record.id, len(images_of(record))) for record in records] == [("7", 1), ("t-2", 0)]
+    records, errors = read(write("t.jsonl", "\n".join(map(json.dumps, rows))))
+    assert errors == [] and [(record.id, len(images_of(record))) for record in records] == [("7", 1), ("t-2", 0)]
 
 
 def test_an_id_column_names_the_rows(write):
     path = write("t.csv", "Id, Image ,Question,Answer\nx,,Who?,I\nx,,Why?,So\n,,When?,Now\n")
-    records, faults = read(path)
-    assert [record.id for record in records] == ["x", "x (2)", "t-3"] and faults == []
+    records, errors = read(path)
+    assert [record.id for record in records] == ["x", "x (2)", "t-3"] and errors == []
 
 
 @pytest.mark.parametrize(
-    ("row", "fault"),
+    ("row", "error"),
     [
         ("a.jpg,Who?,", "the answer is empty; write it or remove the row"),
         ("a.jpg, ,I", "the question is empty; write it or remove the row"),
@@ -244,19 +244,19 @@ def test_an_id_column_names_the_rows(write):
         ("a.jpg,Who?,<|im_start|>", "contains the special token '<|im_start|>'"),
     ],
 )
-def test_a_faulty_row_is_one_line_and_the_rest_is_read(write, row, fault):
+def test_an_errory_row_is_one_line_and_the_rest_is_read(write, row, error):
     path = write("t.csv", f"image,question,answer\n,One?,1\n{row}\n,Three?,3\n")
-    records, faults = read(path)
+    records, errors = read(path)
     assert [record.id for record in records] == ["t-1", "t-3"]
-    (line,) = faults
-    assert line.startswith(f"{path}, line 3: ") and fault in line
+    (line,) = errors
+    assert line.startswith(f"{path}, line 3: ") and error in line
 
 
-def test_a_quote_that_never_closes_is_one_fault(write):
+def test_a_quote_that_never_closes_is_one_error(write):
     path = write("t.csv", 'image,question,answer\n,One?,1\n,"Two?,2\n,Three?,3\n')
-    records, faults = read(path)
-    assert len(records) == 1 and len(faults) == 1
-    assert faults[0].startswith(f"{path}, line 3: broken CSV: a quoted cell is never closed")
+    records, errors = read(path)
+    assert len(records) == 1 and len(errors) == 1
+    assert errors[0].startswith(f"{path}, line 3: broken CSV: a quoted cell is never closed")
 
 
 @pytest.mark.parametrize(
@@ -273,8 +273,8 @@ def test_a_missing_column_is_one_line_with_the_columns_found(write, name, conten
 
 def test_an_evaluation_set_needs_no_answers(write):
     path = write("t.csv", "image,question\na.jpg,Who?\n")
-    (record,), faults = read(path, training=False)
-    assert faults == [] and [message["role"] for message in record.messages] == ["user"]
+    (record,), errors = read(path, training=False)
+    assert errors == [] and [message["role"] for message in record.messages] == ["user"]
     assert "no column 'answer'" in error_of(path)
     lines = write("e.jsonl", json.dumps({"messages": GOOD["messages"][:1], "answers": ["Eileen"]}))
     assert read(lines, training=False)[0][0].answers == ["Eileen"]
@@ -289,7 +289,7 @@ def test_a_missing_file_names_the_nearest_one(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "fault"),
+    ("name", "content", "error"),
     [
         ("a.json", '[{"id": 1},\n {"id" 2}]', "broken JSON at line 2, column 8: Expecting ':' delimiter"),
         ("a.json", '{"messages": [', "broken JSON at column 15"),
@@ -306,17 +306,17 @@ def test_a_missing_file_names_the_nearest_one(write, tmp_path):
         ("a.xlsx", "x", "unknown extension '.xlsx'; data sets are read from .json, .jsonl, .ndjson, .csv"),
     ],
 )
-def test_a_file_that_cannot_be_read_at_all_is_one_error(write, name, content, fault):
+def test_a_file_that_cannot_be_read_at_all_is_one_error(write, name, content, error):
     path = write(name, content)
-    assert error_of(path).startswith(f"{path}: {fault}")
+    assert error_of(path).startswith(f"{path}: {error}")
 
 
 def test_a_folder_or_a_wrong_format_is_refused_by_name(write, tmp_path):
     path = write("a.json", [GOOD])
     assert error_of(tmp_path) == f"{tmp_path}: is a folder; name the data file in it"
-    fault = error_of(path, format="lava")
-    assert fault.startswith(f"unknown format 'lava' for {path}; the formats are auto, llava, records, table, ")
-    assert fault.endswith("webdataset. Is 'llava' meant?")
+    error = error_of(path, format="lava")
+    assert error.startswith(f"unknown format 'lava' for {path}; the formats are auto, llava, records, table, ")
+    assert error.endswith("webdataset. Is 'llava' meant?")
     assert error_of(path, format="llava") == (
         f"{path}: no entry has 'conversations', so it is not in the format 'llava'; the first entry has 'messages'"
     )
@@ -327,8 +327,8 @@ def test_what_a_line_takes_does_not_grow_with_their_number(write):
     def seconds(count):
         path = write("a.jsonl", "\n".join(json.dumps({**GOOD, "id": number}) for number in range(count)))
         start = time.perf_counter()
-        records, faults = read(path)
-        assert len(records) == count and faults == []
+        records, errors = read(path)
+        assert len(records) == count and errors == []
         return time.perf_counter() - start
 
     seconds(100)  # what is loaded the first time
@@ -340,8 +340,8 @@ def test_an_empty_answer_is_told_beside_a_wrong_number_of_marks(tmp_path):
     turns = [{"from": "human", "value": "<image><image> What?"}, {"from": "gpt", "value": " "}]
     path = tmp_path / "two.json"
     path.write_text(json.dumps([{"id": "a", "image": "a.png", "conversations": turns}]))
-    _, faults = read(path)
-    assert len(faults) == 2 and "2 <image> marks" in faults[0] and "turn 2" in faults[1] and "empty" in faults[1]
+    _, errors = read(path)
+    assert len(errors) == 2 and "2 <image> marks" in errors[0] and "turn 2" in errors[1] and "empty" in errors[1]
 
 
 @pytest.mark.parametrize(
@@ -359,8 +359,8 @@ def test_an_empty_answer_is_told_beside_a_wrong_number_of_marks(tmp_path):
 def test_the_images_of_a_refused_entry_are_kept_to_be_checked(write, name, content):
     path = write(name, content if isinstance(content, str) else json.dumps(content) + "\n")
     refused = []
-    records, faults = read(path, refused=refused)
-    assert not records and faults
+    records, errors = read(path, refused=refused)
+    assert not records and errors
     assert [images_of(record) for record in refused] == [[str(path.parent / "a.jpg")]]
     sizes, more = check_images(refused)
     assert not sizes and len(more) == 1 and "no such image" in more[0] and str(path) in more[0]

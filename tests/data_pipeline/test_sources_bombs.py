@@ -9,7 +9,7 @@ import pytest
 
 from data_pipeline import sources
 from data_pipeline.sources import parquet_files
-from tests.data_pipeline.source_files import faults_of, png, write_parquet
+from tests.data_pipeline.source_files import errors_of, png, write_parquet
 from vlm_jax.errors import InputError
 
 
@@ -31,13 +31,13 @@ def test_a_row_group_that_swells_is_refused_before_it_does(tmp_path, monkeypatch
     pool = pyarrow.proxy_memory_pool(before)
     pyarrow.set_memory_pool(pool)
     try:
-        faults = faults_of(path)
+        errors = errors_of(path)
     finally:
         pyarrow.set_memory_pool(before)
     assert time.monotonic() - began < 60
     assert 0 < pool.max_memory() < 2 * parquet_files._ALLOWED
-    assert len(faults) == rows and all("MB in memory; if that is meant, write the file again" in one for one in faults)
-    assert "row 1: cannot be read (its group of" in faults[0] and "bytes in the file" in faults[0]
+    assert len(errors) == rows and all("MB in memory; if that is meant, write the file again" in one for one in errors)
+    assert "row 1: cannot be read (its group of" in errors[0] and "bytes in the file" in errors[0]
 
 
 def test_rows_beyond_counting_are_refused_when_the_file_is_opened(tmp_path):
@@ -52,10 +52,10 @@ def test_equal_images_in_many_rows_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_files, "_ALLOWED", 1 << 16)  # as if each were of many megabytes
     pixels = png() + np.random.default_rng(0).bytes(10_000)
     rows = [{"image": {"bytes": pixels, "path": None}, "question": f"Who {n}?", "answer": "I"} for n in range(20)]
-    records, faults = sources.read(write_parquet(tmp_path / "a.parquet", rows, group=20))
-    assert len(records) == 20 and not faults
+    records, errors = sources.read(write_parquet(tmp_path / "a.parquet", rows, group=20))
+    assert len(records) == 20 and not errors
     swollen = write_parquet(tmp_path / "b.parquet", rows * 10, group=200)
-    assert len(faults_of(swollen)) == 200
+    assert len(errors_of(swollen)) == 200
 
 
 def test_categories_count_once(tmp_path, monkeypatch):
@@ -65,8 +65,8 @@ def test_categories_count_once(tmp_path, monkeypatch):
     blank = pyarrow.nulls(2_000, pyarrow.string())
     table = pyarrow.table({"image": blank, "question": many, "answer": pyarrow.array([str(n) for n in range(2_000)])})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    records, faults = sources.read(tmp_path / "a.parquet")
-    assert len(records) == 2_000 and not faults
+    records, errors = sources.read(tmp_path / "a.parquet")
+    assert len(records) == 2_000 and not errors
 
 
 @pytest.mark.parametrize("nested", ["lists", "structs"])
@@ -91,5 +91,5 @@ def test_times_that_python_has_no_type_for_hinder_no_other_column(tmp_path):
     blank = pyarrow.nulls(2, pyarrow.string())
     table = pyarrow.table({"image": blank, "question": asked, "answer": asked, "created": times})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    records, faults = sources.read(tmp_path / "a.parquet")
-    assert len(records) == 2 and not faults
+    records, errors = sources.read(tmp_path / "a.parquet")
+    assert len(records) == 2 and not errors

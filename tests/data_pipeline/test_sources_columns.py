@@ -7,8 +7,8 @@ import pytest
 from data_pipeline import sources
 from data_pipeline.records import images_of
 from tests.data_pipeline.source_files import (
-    fault_of,
-    faults_of,
+    error_of,
+    errors_of,
     messages,
     png,
     write_arrayrecord,
@@ -37,9 +37,9 @@ def write_row(folder, kind):
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json", "parquet", "array_record"])
 def test_columns_are_read_under_the_names_they_have(tmp_path, kind):
     path = write_row(tmp_path, kind)
-    ((record,), faults) = sources.read(path, columns=THEIRS)
-    assert faults == [] and record.messages == messages(image=str(tmp_path / "a.jpg"), answer="I.")
-    assert faults_of(path)  # without the mapping it is refused
+    ((record,), errors) = sources.read(path, columns=THEIRS)
+    assert errors == [] and record.messages == messages(image=str(tmp_path / "a.jpg"), answer="I.")
+    assert errors_of(path)  # without the mapping it is refused
 
 
 def test_conversations_under_another_name_are_read(tmp_path):
@@ -61,7 +61,7 @@ def test_conversations_under_another_name_are_read(tmp_path):
     ],
 )
 def test_a_column_that_is_not_there_is_refused_with_the_nearest(tmp_path, columns, words):
-    assert words in fault_of(write_row(tmp_path, "csv"), columns=columns)
+    assert words in error_of(write_row(tmp_path, "csv"), columns=columns)
 
 
 def test_names_of_a_csv_file_are_mapped_whatever_their_case(tmp_path):
@@ -83,16 +83,16 @@ def test_names_of_a_csv_file_are_mapped_whatever_their_case(tmp_path):
 )  # fmt: skip
 def test_what_separates_cells_is_told_by_the_header(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    ((record,), faults) = sources.read(tmp_path / name)
-    assert faults == []
+    ((record,), errors) = sources.read(tmp_path / name)
+    assert errors == []
     assert record.messages == messages("Who; or, what?", 'I, me\n"too"', image=str(tmp_path / "a.jpg"))
 
 
 def test_a_header_that_can_be_taken_apart_in_two_ways_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("image,question;answer\na,b;c\n")
-    assert "cannot tell what separates its cells, commas or semicolons" in fault_of(tmp_path / "t.csv")
+    assert "cannot tell what separates its cells, commas or semicolons" in error_of(tmp_path / "t.csv")
     (tmp_path / "s.csv").write_text("image;question;answer\na.jpg;Who;me?;I\n")
-    assert fault_of(tmp_path / "s.csv").endswith("put cells with semicolons in quotes")
+    assert error_of(tmp_path / "s.csv").endswith("put cells with semicolons in quotes")
 
 
 def test_a_question_is_asked_where_the_data_has_none(tmp_path):

@@ -1,4 +1,4 @@
-"""ArrayRecord, Parquet, ImageFolder and TFDS: what they hold, shards, splits, and their faults."""
+"""ArrayRecord, Parquet, ImageFolder and TFDS: what they hold, shards, splits, and their errors."""
 
 import io
 import json
@@ -15,8 +15,8 @@ import pytest
 from data_pipeline import sources
 from data_pipeline.records import images_of
 from tests.data_pipeline.source_files import (
-    fault_of,
-    faults_of,
+    error_of,
+    errors_of,
     messages,
     png,
     write_arrayrecord,
@@ -49,19 +49,19 @@ def test_arrayrecord_shards_are_one_source(tmp_path):
         assert [source[index].id for index in range(len(source))] == expected
     assert source[4].where.endswith("train.array_record-00002-of-00003, entry 2 (id '2-1')")
     write_arrayrecord(tmp_path / "val.array_record", [{"id": "x", "messages": messages()}])
-    assert "holds several sets (train.array_record, val.array_record)" in fault_of(tmp_path)
-    assert fault_of(f"{tmp_path}/no-*") == f"{tmp_path}/no-*: no file fits the pattern"
+    assert "holds several sets (train.array_record, val.array_record)" in error_of(tmp_path)
+    assert error_of(f"{tmp_path}/no-*") == f"{tmp_path}/no-*: no file fits the pattern"
 
 
-def test_a_broken_arrayrecord_entry_is_one_fault_and_the_rest_is_read(tmp_path):
+def test_a_broken_arrayrecord_entry_is_one_error_and_the_rest_is_read(tmp_path):
     good = {"id": "a", "messages": messages()}
     path = write_arrayrecord(tmp_path / "a.array_record", [good, b"\xc1", b"{oops", 7, {**good, "id": "b"}])
-    records, faults = sources.read(path)
-    assert [record.id for record in records] == ["a", "b"] and len(faults) == 3
-    assert faults[0].startswith(f"{path}, entry 2: holds neither a MessagePack nor a JSON object")
-    assert faults[2] == f"{path}, entry 4: is a number where an object is expected"
+    records, errors = sources.read(path)
+    assert [record.id for record in records] == ["a", "b"] and len(errors) == 3
+    assert errors[0].startswith(f"{path}, entry 2: holds neither a MessagePack nor a JSON object")
+    assert errors[2] == f"{path}, entry 4: is a number where an object is expected"
     empty = write_arrayrecord(tmp_path / "b.array_record", [])
-    assert fault_of(empty) == f"{empty}: holds no entries"
+    assert error_of(empty) == f"{empty}: holds no entries"
 
 
 # --- Parquet
@@ -110,20 +110,20 @@ def test_parquet_shards_are_one_source_and_splits_are_not_mixed(tmp_path):
     assert [source[n].messages[0]["content"] for n in range(8)] == [f"{s}.{n}" for s in range(2) for n in range(4)]
     assert source[5].where.endswith("train-00001-of-00002.parquet, row 2")
     write_parquet(tmp_path / "test-00000-of-00001.parquet", rows)
-    assert "holds several sets (test.parquet, train.parquet)" in fault_of(tmp_path)
+    assert "holds several sets (test.parquet, train.parquet)" in error_of(tmp_path)
     assert len(sources.open_source(f"{tmp_path}/train-*.parquet")) == 8
     write_parquet(tmp_path / "Odd.PARQUET", rows)
     assert len(sources.open_source(f"{tmp_path}/Odd.*")) == 4
 
 
-def test_a_faulty_parquet_row_or_column_is_one_line(tmp_path):
+def test_an_errory_parquet_row_or_column_is_one_line(tmp_path):
     rows = [{"image": None, "question": question, "answer": "A"} for question in ("Who?", None, "Why?")]
     path = write_parquet(tmp_path / "a.parquet", rows)
-    assert fault_of(path) == f"{path}, row 2: the question is empty; write it or remove the row"
+    assert error_of(path) == f"{path}, row 2: the question is empty; write it or remove the row"
     path = write_parquet(tmp_path / "b.parquet", [{"image": None, "caption": "A cat"}])
-    assert fault_of(path).startswith(f"{path}: cannot tell its format: the first entry has 'image', 'caption'")
+    assert error_of(path).startswith(f"{path}: cannot tell its format: the first entry has 'image', 'caption'")
     path = write_parquet(tmp_path / "c.parquet", [{"image": None, "question": "Who?"}])
-    assert fault_of(path).startswith(f"{path}: no column 'answer'; the columns found are 'image', 'question'")
+    assert error_of(path).startswith(f"{path}: no column 'answer'; the columns found are 'image', 'question'")
 
 
 # --- ImageFolder
@@ -139,8 +139,8 @@ def test_an_imagefolder_is_read_through_its_metadata(tmp_path, name):
         (folder / name).write_text("file_name,question,answer\ntrain/a.png,Who?,Chelsea\n")
     else:
         write_lines(folder / name, [row])
-    ((record,), faults) = sources.read(folder)
-    assert faults == [] and images_of(record) == [str(folder / "train" / "a.png")] and record.id == "cats-1"
+    ((record,), errors) = sources.read(folder)
+    assert errors == [] and images_of(record) == [str(folder / "train" / "a.png")] and record.id == "cats-1"
     assert record.where.startswith(f"{folder / name}, line ")
 
 
@@ -151,22 +151,22 @@ def test_an_imagefolder_may_hold_conversations(tmp_path):
     assert source.format == "llava" and images_of(source[0]) == [str(tmp_path / "a.png")]
 
 
-def test_a_faulty_imagefolder_is_told(tmp_path):
-    assert "holds neither metadata.jsonl nor metadata.csv" in fault_of(tmp_path, format="imagefolder")
+def test_an_errory_imagefolder_is_told(tmp_path):
+    assert "holds neither metadata.jsonl nor metadata.csv" in error_of(tmp_path, format="imagefolder")
     (tmp_path / "train").mkdir()
     path = tmp_path / "train" / "metadata.jsonl"
     row = {"question": "Who?", "answer": "I"}
     write_lines(path, [{"file_nam": "a.png", **row}])
-    assert fault_of(tmp_path, format="imagefolder").endswith("; name one of its folders: train")
-    assert "no entry has 'file_name' or 'file_names'" in fault_of(tmp_path / "train")
-    assert "Is 'file_nam' meant?" in fault_of(tmp_path / "train")
+    assert error_of(tmp_path, format="imagefolder").endswith("; name one of its folders: train")
+    assert "no entry has 'file_name' or 'file_names'" in error_of(tmp_path / "train")
+    assert "Is 'file_nam' meant?" in error_of(tmp_path / "train")
     write_lines(path, [{"file_name": "a.png", **row}, {"file_name": "", **row}, row])
-    assert [re.sub(".*line ", "", fault) for fault in faults_of(tmp_path / "train")] == [
+    assert [re.sub(".*line ", "", error) for error in errors_of(tmp_path / "train")] == [
         "2: 'file_name' is empty; name the image, from this folder",
         "3: 'file_name' is nothing; name the image, from this folder",
     ]
     (tmp_path / "train" / "metadata.csv").write_text("file_name\n")
-    assert "holds both metadata.jsonl and metadata.csv" in fault_of(tmp_path / "train")
+    assert "holds both metadata.jsonl and metadata.csv" in error_of(tmp_path / "train")
 
 
 # --- TFDS
@@ -228,19 +228,19 @@ def test_tfds_reads_from_several_threads(prepared):
     assert found == [{str(n) for n in range(12)}] * 4
 
 
-def test_a_faulty_tfds_folder_is_told(prepared, tmp_path):
-    assert fault_of(prepared) == f"{prepared}: has the splits train, test; name one: {prepared}#train"
-    assert fault_of(f"{prepared}#val") == f"{prepared}#val: has no split 'val'; the splits are train, test"
-    assert fault_of(prepared.parent, format="tfds").endswith("; name one of its versions: 1.0.0")
-    assert fault_of(tmp_path, format="tfds").endswith("; name the folder of its version")
+def test_an_errory_tfds_folder_is_told(prepared, tmp_path):
+    assert error_of(prepared) == f"{prepared}: has the splits train, test; name one: {prepared}#train"
+    assert error_of(f"{prepared}#val") == f"{prepared}#val: has no split 'val'; the splits are train, test"
+    assert error_of(prepared.parent, format="tfds").endswith("; name one of its versions: 1.0.0")
+    assert error_of(tmp_path, format="tfds").endswith("; name the folder of its version")
     (tmp_path / "dataset_info.json").write_text("{}")
-    assert fault_of(tmp_path).startswith(f"{tmp_path}: cannot be opened as a TFDS data set (")
-    assert "no such folder; did you mean" in fault_of(f"{prepared}0#train")
+    assert error_of(tmp_path).startswith(f"{tmp_path}: cannot be opened as a TFDS data set (")
+    assert "no such folder; did you mean" in error_of(f"{prepared}0#train")
     cut = tmp_path / "1.0.0"
     cut.mkdir()
     for path in prepared.iterdir():
         (cut / path.name).write_bytes(path.read_bytes()[:200] if "train" in path.name else path.read_bytes())
-    assert all("train.array_record-00000-of-00001" in fault for fault in faults_of(f"{cut}#train"))
+    assert all("train.array_record-00000-of-00001" in error for error in errors_of(f"{cut}#train"))
 
 
 @pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type"])
@@ -254,7 +254,7 @@ def test_tfds_features_name_no_class_but_tfds_own(prepared, tmp_path, monkeypatc
     held = json.loads((folder / "features.json").read_text())
     held["more"] = {"content": json.dumps({key: "evil_of_data.Foo"})} if inside else {key: "evil_of_data.Foo"}
     (folder / "features.json").write_text(json.dumps(held))
-    assert "names the class 'evil_of_data.Foo', which is not one of TFDS's own" in fault_of(f"{folder}#train")
+    assert "names the class 'evil_of_data.Foo', which is not one of TFDS's own" in error_of(f"{folder}#train")
     assert not (tmp_path / "ran").exists()
 
 
@@ -266,5 +266,5 @@ def test_tfds_shards_hold_what_is_said_of_them(prepared, tmp_path, claimed):
     train = next(split for split in held["splits"] if split["name"] == "train")
     train["shardLengths"] = [claimed]
     (folder / "dataset_info.json").write_text(json.dumps(held))
-    fault = fault_of(f"{folder}#train")
-    assert "holds 12 examples, and" in fault or (claimed == "0" and "has no split 'train'" in fault)
+    error = error_of(f"{folder}#train")
+    assert "holds 12 examples, and" in error or (claimed == "0" and "has no split 'train'" in error)

@@ -1,4 +1,4 @@
-"""Sources of every kind of file: read on demand, in any order, from threads and other processes; their faults told."""
+"""Sources of every kind of file: read on demand, in any order, from threads and other processes; their errors told."""
 
 import csv
 import json
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from data_pipeline import sources
 from data_pipeline.records import images_of
 from tests.data_pipeline.source_files import (
-    fault_of,
-    faults_of,
+    error_of,
+    errors_of,
     messages,
     write_arrayrecord,
     write_lines,
@@ -119,7 +119,7 @@ def test_opening_a_text_file_loads_no_reader_of_another_kind(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
-def test_a_file_that_changed_after_it_was_opened_is_a_fault_not_another_record(tmp_path, kind):
+def test_a_file_that_changed_after_it_was_opened_is_an_error_not_another_record(tmp_path, kind):
     path = make(kind, tmp_path)
     source = sources.open_source(path)
     path.write_bytes(path.read_bytes()[:100])
@@ -134,7 +134,7 @@ def test_a_file_that_changed_after_it_was_opened_is_a_fault_not_another_record(t
 def test_a_file_of_no_bytes_is_one_line(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"")
-    assert fault_of(path) == f"{path}: is empty (0 bytes); copy it again"
+    assert error_of(path) == f"{path}: is empty (0 bytes); copy it again"
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.array_record", "a.json", "a.csv", "a.jsonl"])
@@ -142,11 +142,11 @@ def test_a_missing_file_of_any_kind_names_the_nearest_one(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"x")
     given = str(path).replace("a.", "ab.")
-    assert fault_of(given) == f"{given}: no such file; did you mean {path}?"
+    assert error_of(given) == f"{given}: no such file; did you mean {path}?"
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "fault"),
+    ("kind", "name", "error"),
     [
         ("jsonl", "a.parquet", "is no Parquet file (it does not begin with PAR1); correct its extension"),
         ("jsonl", "a.array_record", "is no ArrayRecord file, or only a part of one; copy it again"),
@@ -157,31 +157,31 @@ def test_a_missing_file_of_any_kind_names_the_nearest_one(tmp_path, name):
         ("json", "a.csv", "no column 'image', 'question', 'answer'"),
     ],
 )
-def test_a_wrong_extension_is_told(tmp_path, kind, name, fault):
+def test_a_wrong_extension_is_told(tmp_path, kind, name, error):
     (tmp_path / "from").mkdir()
     path = make(kind, tmp_path / "from").rename(tmp_path / name)
-    assert fault in faults_of(path)[0] and str(path) in faults_of(path)[0]
+    assert error in errors_of(path)[0] and str(path) in errors_of(path)[0]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrayrecord"])
 def test_a_file_cut_short_is_one_line(tmp_path, kind):
     path = make(kind, tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
-    assert "part" in fault_of(path) and fault_of(path).startswith(f"{path}: is ")
+    assert "part" in error_of(path) and error_of(path).startswith(f"{path}: is ")
 
 
-def test_lines_that_are_not_utf8_are_faults_of_their_lines(tmp_path):
+def test_lines_that_are_not_utf8_are_errors_of_their_lines(tmp_path):
     path = tmp_path / "a.jsonl"
     good = json.dumps({"messages": messages()}).encode()
     path.write_bytes(good + b"\n" + good.replace(b"Who", b"\xe9") + b"\n" + good + b"\n\xff\n")
-    records, faults = sources.read(path)
+    records, errors = sources.read(path)
     assert len(records) == 2
-    assert faults == [
+    assert errors == [
         f"{path}, line 2: is not UTF-8 (byte 0xe9); save the file as UTF-8",
         f"{path}, line 4: is not UTF-8 (byte 0xff); save the file as UTF-8",
     ]
     path.write_text(good.decode(), encoding="utf-16")
-    assert "is UTF-16; save the file as UTF-8" in faults_of(path)[0]
+    assert "is UTF-16; save the file as UTF-8" in errors_of(path)[0]
 
 
 def test_nothing_and_nan_are_named_as_what_they_are(tmp_path):
@@ -192,19 +192,19 @@ def test_nothing_and_nan_are_named_as_what_they_are(tmp_path):
         {"image": "", "question": "Who?", "answers": []},
     ]
     path = write_lines(tmp_path / "a.jsonl", rows)
-    assert faults_of(path) == [
+    assert errors_of(path) == [
         f"{path}, line 2: the question is NaN (a missing value); it must be a text",
         f"{path}, line 3: the answer is empty; write it or remove the row",
         f"{path}, line 4: the answer is empty; write it or remove the row",
     ]
 
 
-def test_a_doubled_id_is_told_even_of_an_entry_with_other_faults(tmp_path):
+def test_a_doubled_id_is_told_even_of_an_entry_with_other_errors(tmp_path):
     path = write_lines(
         tmp_path / "a.jsonl",
         [{"id": "a", "messages": messages(answer="")}, {"id": "a", "messages": messages()}],
     )
-    first, second = faults_of(path)
+    first, second = errors_of(path)
     assert "line 1 (id 'a'): message 2 is an empty answer" in first
     assert second.startswith(f"{path}, line 2 (id 'a'): the id 'a' is already that of line 1; give each record its own")
 
@@ -212,16 +212,16 @@ def test_a_doubled_id_is_told_even_of_an_entry_with_other_faults(tmp_path):
 def test_a_header_that_names_a_column_twice_is_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("image,question,Question,answer\n,a,b,c\n")
-    assert fault_of(path) == f"{path}: the header names 'question' twice; rename one of the columns"
+    assert error_of(path) == f"{path}: the header names 'question' twice; rename one of the columns"
 
 
 def test_a_column_that_is_misspelt_is_suggested(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("image,qestion,answer\n,a,b\n")
-    assert fault_of(path).startswith(
+    assert error_of(path).startswith(
         f"{path}: no column 'question'; the columns found are 'image', 'qestion', 'answer'"
     )
-    assert fault_of(path).endswith("; is 'qestion' meant?")
+    assert error_of(path).endswith("; is 'qestion' meant?")
 
 
 def test_a_table_may_give_several_answers(tmp_path):
@@ -270,7 +270,7 @@ def test_sharegpts_system_comes_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("entry", "fault"),
+    ("entry", "error"),
     [
         (sharegpt(images=[]), "1 <image> mark in the text but 0 images under 'images'"),
         (sharegpt(images=["a.jpg", "b.jpg"]), "1 <image> mark in the text but 2 images under 'images'"),
@@ -287,9 +287,9 @@ def test_sharegpts_system_comes_first(tmp_path):
         (sharegpt(images=["gs://bucket/b.jpg"]), "is the remote image 'gs://bucket/b.jpg'"),
     ],
 )
-def test_a_faulty_sharegpt_entry_is_one_line(tmp_path, entry, fault):
+def test_an_errory_sharegpt_entry_is_one_line(tmp_path, entry, error):
     path = write_lines(tmp_path / "a.jsonl", [sharegpt(), entry])
-    assert fault_of(path).startswith(f"{path}, line 2: ") and fault in fault_of(path)
+    assert error_of(path).startswith(f"{path}, line 2: ") and error in error_of(path)
 
 
 def test_openai_messages_with_paths_and_data_uris_are_read(tmp_path):
@@ -300,12 +300,12 @@ def test_openai_messages_with_paths_and_data_uris_are_read(tmp_path):
     entry = {"messages": [*asked, {"role": "assistant", "content": "Both", "weight": 1}]}
     path = write_lines(tmp_path / "a.jsonl", [entry])
     for format in ("auto", "openai"):
-        ((record,), faults) = sources.read(path, format=format)
-        assert faults == [] and images_of(record) == [str(tmp_path / "a.jpg"), b"\x89PNG\r\n\x1a\n"]
+        ((record,), errors) = sources.read(path, format=format)
+        assert errors == [] and images_of(record) == [str(tmp_path / "a.jpg"), b"\x89PNG\r\n\x1a\n"]
     entry["messages"][2]["weight"] = 0
     write_lines(path, [entry])
     for format in ("auto", "openai"):
-        assert "every answer has the weight 0, so there is nothing to learn" in fault_of(path, format=format)
+        assert "every answer has the weight 0, so there is nothing to learn" in error_of(path, format=format)
 
 
 def test_grain_takes_a_source_as_it_is(tmp_path):
@@ -321,8 +321,8 @@ def test_grain_takes_a_source_as_it_is(tmp_path):
 def test_the_images_of_a_refused_entry_of_any_form_are_kept_to_be_checked(tmp_path, entry):
     refused = []
     good = sharegpt() if "images" in entry else {"image": "a.jpg", "question": "Who?", "answer": "I"}
-    records, faults = sources.read(write_lines(tmp_path / "a.jsonl", [good, entry]), refused=refused)
-    assert len(records) == 1 and faults
+    records, errors = sources.read(write_lines(tmp_path / "a.jsonl", [good, entry]), refused=refused)
+    assert len(records) == 1 and errors
     assert images_of(refused[0])[0] == str(tmp_path / "a.jpg")
 
 
@@ -345,21 +345,21 @@ def test_whatever_an_entry_holds_it_is_read_or_told(tmp_path, format, entries):
     for document in (entries, {"data": entries}, {"questions": entries, "annotations": entries}):
         path.write_text(json.dumps(document))
         try:
-            records, faults = sources.read(path, format=format, refused=[])
+            records, errors = sources.read(path, format=format, refused=[])
             assert len(records) <= len(entries)
         except InputError as error:
-            faults = error.faults
-            assert faults
-        assert all("\n" not in fault and str(path) in fault for fault in faults)
+            errors = error.lines
+            assert errors
+        assert all("\n" not in error and str(path) in error for error in errors)
 
 
-def test_a_byte_that_is_not_utf8_is_a_fault_of_its_row(tmp_path):
+def test_a_byte_that_is_not_utf8_is_an_error_of_its_row(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(b"image,question,answer\n,Wer?,Ich.\n,Wo?," + b"\xe4\n" + ",ใคร,ฉัน\n".encode())
-    faults: list[str] = []
-    held = [record for _, record in sources.scan(sources.open_source(str(path)), faults)]
+    errors: list[str] = []
+    held = [record for _, record in sources.scan(sources.open_source(str(path)), errors)]
     assert [record.messages[-1]["content"] for record in held] == ["Ich.", "ฉัน"]
-    assert len(faults) == 1 and "line 3" in faults[0] and "not UTF-8" in faults[0]
+    assert len(errors) == 1 and "line 3" in errors[0] and "not UTF-8" in errors[0]
     path.write_bytes(b"image,fr\xe4ge,answer\n,Wer?,Ich.\n")
     with pytest.raises(InputError, match="line 1 is not UTF-8"):
         sources.open_source(str(path))

@@ -8,7 +8,7 @@ import pytest
 
 from data_pipeline import sources
 from data_pipeline.records import images_of
-from tests.data_pipeline.source_files import fault_of, faults_of, messages, png
+from tests.data_pipeline.source_files import error_of, errors_of, messages, png
 
 
 def save(folder, rows, *, shards=1, state=None, features=None):
@@ -41,8 +41,8 @@ def test_a_saved_dictionary_of_splits_is_read_by_split(tmp_path):
         save(tmp_path / "d" / split, ROWS[:count])
     (tmp_path / "d" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
     assert len(sources.open_source(f"{tmp_path}/d#train")) == 4 and len(sources.open_source(f"{tmp_path}/d#test")) == 1
-    assert fault_of(tmp_path / "d").endswith(f"has the splits train, test; name one: {tmp_path}/d#train")
-    assert fault_of(f"{tmp_path}/d#val").endswith("has no split 'val'; the splits are train, test")
+    assert error_of(tmp_path / "d").endswith(f"has the splits train, test; name one: {tmp_path}/d#train")
+    assert error_of(f"{tmp_path}/d#val").endswith("has no split 'val'; the splits are train, test")
 
 
 def test_classes_are_read_by_name_and_a_format_keeps_its_columns(tmp_path):
@@ -64,13 +64,13 @@ def test_classes_are_read_by_name_and_a_format_keeps_its_columns(tmp_path):
     ],
 )
 def test_a_saved_data_set_that_cannot_be_read_is_one_line(tmp_path, state, words):
-    assert words in fault_of(save(tmp_path / "d", ROWS, state=state))
+    assert words in error_of(save(tmp_path / "d", ROWS, state=state))
 
 
 def test_a_part_of_an_arrow_file_is_refused(tmp_path):
     path = save(tmp_path / "d", ROWS) / "data-00000-of-00001.arrow"
     path.write_bytes(path.read_bytes()[:300])
-    assert "is no Arrow file, or a part of one" in fault_of(tmp_path / "d")
+    assert "is no Arrow file, or a part of one" in error_of(tmp_path / "d")
 
 
 def class_folder(folder):
@@ -82,19 +82,19 @@ def class_folder(folder):
 
 
 def test_folders_by_class_are_asked_the_question_that_is_set(tmp_path):
-    records, faults = sources.read(class_folder(tmp_path), question="What is this?")
-    assert faults == [] and [record.messages[1]["content"] for record in records] == ["cat"] * 2 + ["hot dog"] * 2
+    records, errors = sources.read(class_folder(tmp_path), question="What is this?")
+    assert errors == [] and [record.messages[1]["content"] for record in records] == ["cat"] * 2 + ["hot dog"] * 2
     assert images_of(records[3]) == [str(tmp_path / "hot dog" / "1.PNG")] and records[3].id == "hot dog/1.PNG"
 
 
 def test_folders_by_class_without_a_question_are_refused_with_the_remedy(tmp_path):
-    fault = fault_of(class_folder(tmp_path))
-    assert "by class (cat, hot dog)" in fault and "data.question='What is this?'" in fault
+    error = error_of(class_folder(tmp_path))
+    assert "by class (cat, hot dog)" in error and "data.question='What is this?'" in error
 
 
 def test_what_is_no_image_among_classes_is_refused_by_name(tmp_path):
     class_folder(tmp_path)
     (tmp_path / "cat" / "a.mp4").write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("x")
-    faults = faults_of(tmp_path, question="What?")
-    assert "a.mp4: is no image" in faults[0] and "notes.txt: is no folder of images" in faults[1]
+    errors = errors_of(tmp_path, question="What?")
+    assert "a.mp4: is no image" in errors[0] and "notes.txt: is no folder of images" in errors[1]

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from data_pipeline import sources
 from tests.data_pipeline.hub_server import Hub
-from tests.data_pipeline.source_files import fault_of, png
+from tests.data_pipeline.source_files import error_of, png
 
 
 def parquet(*numbers):
@@ -61,8 +61,8 @@ def hub(monkeypatch, tmp_path):
 
 
 def answers(path, **settings):
-    records, faults = sources.read(path, **settings)
-    assert not faults
+    records, errors = sources.read(path, **settings)
+    assert not errors
     return [record.messages[-1]["content"] for record in records]
 
 
@@ -151,15 +151,15 @@ def test_the_card_says_which_files_are_a_split(hub, data_files):
     assert answers("farm/crops#train") == ["1", "2"]
 
 
-def test_one_of_several_configs_is_named_unless_one_is_the_default(hub):
+def test_one_of_several_configs_is_named_unless_one_is_the_deerror(hub):
     configs = [{"config_name": "en", "data_dir": "english"}, {"config_name": "de", "data_files": "german.jsonl"}]
     files = {"english/x.jsonl": lines(1), "german.jsonl": lines(2)}
     hub.commit("farm/crops", {**files, "README.md": card(configs)})
     assert answers("farm/crops/de#train") == ["2"]
     assert answers("hf://datasets/farm/crops/en") == ["1"]
     name = "hf://datasets/farm/crops"
-    assert fault_of(name) == f"{name}: has the configs en, de; name one: {name}/en"
-    assert "has no config 'fr'; the configs are en, de" in fault_of(f"{name}/fr")
+    assert error_of(name) == f"{name}: has the configs en, de; name one: {name}/en"
+    assert "has no config 'fr'; the configs are en, de" in error_of(f"{name}/fr")
     hub.commit("farm/crops", {**files, "README.md": card([configs[0], {**configs[1], "default": True}])})
     assert answers(name) == ["2"]
 
@@ -171,7 +171,7 @@ def test_what_the_hub_converted_is_read_where_the_data_set_has_nothing_that_is(h
     assert answers("farm/crops#train") == ["1", "2"]
     hub.commit("farm/crops", {**converted, "de/train/0000.parquet": parquet(3)}, "refs/convert/parquet")
     assert answers("farm/crops/de#train") == ["3"]
-    assert "has the configs en, de; name one" in fault_of("farm/crops#train")
+    assert "has the configs en, de; name one" in error_of("farm/crops#train")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_what_the_hub_converted_is_read_where_the_data_set_has_nothing_that_is(h
 )
 def test_what_leaves_a_choice_or_is_not_read_is_one_line(hub, files, path, part):
     hub.commit("farm/crops", files)
-    assert part in fault_of(f"hf://datasets/farm/crops{path}")
+    assert part in error_of(f"hf://datasets/farm/crops{path}")
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,8 @@ def test_what_leaves_a_choice_or_is_not_read_is_one_line(hub, files, path, part)
 )
 def test_what_the_hub_does_not_give_is_one_line_that_says_what_to_do(hub, path, parts):
     hub.commit("farm/crops", SHARDS)
-    fault = fault_of(path)
-    assert fault.startswith(path) and all(part in fault for part in parts), fault
+    error = error_of(path)
+    assert error.startswith(path) and all(part in error for part in parts), error
 
 
 def test_what_is_cached_is_read_offline_and_only_that(hub, monkeypatch):
@@ -223,12 +223,12 @@ def test_what_is_cached_is_read_offline_and_only_that(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert answers("farm/crops#train") == expected
     for path in ("farm/crops#test", "farm/other#train", "hf://datasets/farm/crops@first"):
-        assert "HF_HUB_OFFLINE forbids the download; unset it, or give a file or folder" in fault_of(path)
+        assert "HF_HUB_OFFLINE forbids the download; unset it, or give a file or folder" in error_of(path)
     assert not hub.asked
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     asked_at(monkeypatch, "http://127.0.0.1:9")
     assert answers("farm/crops#train") == expected
-    assert "http://127.0.0.1:9 gives no answer" in fault_of("farm/other#train")
+    assert "http://127.0.0.1:9 gives no answer" in error_of("farm/other#train")
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_what_is_cached_is_read_offline_and_only_that(hub, monkeypatch):
 def test_the_hub_is_not_asked_for_what_could_be_a_path(hub, tmp_path, path):
     (tmp_path / "here" / "here").mkdir()
     hub.commit("farm/crops", SHARDS)
-    fault = fault_of(path)
-    assert "no such f" in fault and not hub.asked
-    assert ("hf://datasets/farm/crops" in fault) == (path in ("farm/crops", "farm/crops@main"))
+    error = error_of(path)
+    assert "no such f" in error and not hub.asked
+    assert ("hf://datasets/farm/crops" in error) == (path in ("farm/crops", "farm/crops@main"))
 
 
 def test_a_local_folder_or_file_comes_before_a_data_set_of_the_same_name(hub, tmp_path):
@@ -258,16 +258,16 @@ def test_a_local_folder_or_file_comes_before_a_data_set_of_the_same_name(hub, tm
     (folder / "metadata.jsonl").write_text(lines(6, image="6.png").replace('"image"', '"file_name"'))
     (tmp_path / "here" / "farm" / "plots#train").write_text("")
     assert answers("farm/crops") == ["6"]
-    assert "hub" not in fault_of("farm/crops#train") and fault_of("farm/plots#train")
+    assert "hub" not in error_of("farm/crops#train") and error_of("farm/plots#train")
     assert not hub.asked
 
 
 def test_formats_that_need_a_disk_are_refused_before_anything_is_downloaded(hub):
     hub.commit("farm/crops", SHARDS)
-    assert "is read from a disk; download it" in fault_of("farm/crops#train", format="imagefolder")
+    assert "is read from a disk; download it" in error_of("farm/crops#train", format="imagefolder")
     assert not hub.asked
     assert answers("farm/crops#test", format="parquet") == answers("farm/crops#test", format="table") == ["9"]
-    assert "its files are parquet, not 'webdataset'" in fault_of("farm/crops#test", format="webdataset")
+    assert "its files are parquet, not 'webdataset'" in error_of("farm/crops#test", format="webdataset")
 
 
 def test_columns_and_the_digest_of_a_data_set_follow_its_files_and_not_its_card(hub):

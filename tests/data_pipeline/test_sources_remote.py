@@ -47,11 +47,11 @@ def entry(id, image):
     return {"id": id, "image": image, "conversations": turns}
 
 
-def fault_of(path, **settings):
+def error_of(path, **settings):
     with pytest.raises(InputError) as caught:
         sources.open_source(path, **settings)
-    (fault,) = caught.value.faults
-    return fault
+    (error,) = caught.value.lines
+    return error
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
@@ -86,8 +86,8 @@ def test_a_local_file_may_have_its_images_in_a_store(store, tmp_path):
     store("memory://bucket/train_images/00a.jpg", png())
     question = {"question": "what?", "question_id": 1, "image_id": "00a", "answers": ["x"], "set_name": "train"}
     (tmp_path / "a.json").write_text(json.dumps({"data": [question]}))
-    ((record,), faults) = sources.read(tmp_path / "a.json", image_root="memory://bucket")
-    assert faults == [] and images_of(record) == ["memory://bucket/train_images/00a.jpg"]
+    ((record,), errors) = sources.read(tmp_path / "a.json", image_root="memory://bucket")
+    assert errors == [] and images_of(record) == ["memory://bucket/train_images/00a.jpg"]
     mpa = {"question_id": 1, "image_path": "/w/data/train_images/00a.jpg", "PA_question": "Q", "PA_answer": "A"}
     (tmp_path / "pi.json").write_text(json.dumps([mpa]))
     ((record,), _) = sources.read(tmp_path / "pi.json", image_root="memory://bucket/")
@@ -97,21 +97,21 @@ def test_a_local_file_may_have_its_images_in_a_store(store, tmp_path):
 def test_what_data_names_is_neither_fetched_nor_taken_from_another_bucket(store):
     names = ["gs://other/a.png", "memory://other/a.png", "https://a.org/b.png", "../../../other/a.png"]
     path = store("memory://bucket/set/a.json", json.dumps([entry(str(n), name) for n, name in enumerate(names)]))
-    records, faults = sources.read(path)
-    assert len(faults) == 3 and all("addresses in data are not fetched" in fault for fault in faults)
+    records, errors = sources.read(path)
+    assert len(errors) == 3 and all("addresses in data are not fetched" in error for error in errors)
     assert [images_of(record) for record in records] == [["memory://bucket/other/a.png"]]
 
 
 def test_what_is_missing_in_a_store_is_one_line(store):
-    assert fault_of("memory://bucket/a.json") == "memory://bucket/a.json: no such file"
+    assert error_of("memory://bucket/a.json") == "memory://bucket/a.json: no such file"
     store("memory://bucket/a.json", "")
-    assert fault_of("memory://bucket/a.json") == "memory://bucket/a.json: is empty (0 bytes); copy it again"
+    assert error_of("memory://bucket/a.json") == "memory://bucket/a.json: is empty (0 bytes); copy it again"
     path = store("memory://bucket/b.json", json.dumps([entry("a", "a.png"), entry("b", "b.png")]))
-    assert "the image root of" in fault_of(path, image_root="memory://bucket/none")
+    assert "the image root of" in error_of(path, image_root="memory://bucket/none")
     store("memory://bucket/b.png", png()[:50])
-    sizes, faults = check_images(sources.read(path)[0])
-    assert sizes == {} and faults[0].startswith("memory://bucket/a.png: no such image; correct the path")
-    assert faults[1].startswith("memory://bucket/b.png: ") and "entry 2 (id 'b')" in faults[1]
+    sizes, errors = check_images(sources.read(path)[0])
+    assert sizes == {} and errors[0].startswith("memory://bucket/a.png: no such image; correct the path")
+    assert errors[1].startswith("memory://bucket/b.png: ") and "entry 2 (id 'b')" in errors[1]
     missing = decode("memory://bucket/none.png", (1, 1), DynamicResolution())
     assert isinstance(missing, InputError) and "memory://bucket/none.png: cannot be read" in str(missing)
 
@@ -119,8 +119,8 @@ def test_what_is_missing_in_a_store_is_one_line(store):
 def test_arrayrecord_and_tfds_say_that_they_need_a_disk(store):
     store("memory://bucket/a.array_record", b"x")
     store("memory://bucket/tf/dataset_info.json", "{}")
-    assert "ArrayRecord is read from a disk only" in fault_of("memory://bucket/a.array_record")
-    assert "TFDS is read from a disk only" in fault_of("memory://bucket/tf")
+    assert "ArrayRecord is read from a disk only" in error_of("memory://bucket/a.array_record")
+    assert "TFDS is read from a disk only" in error_of("memory://bucket/tf")
 
 
 def test_a_store_whose_package_is_missing_is_one_line(monkeypatch):
@@ -129,7 +129,7 @@ def test_a_store_whose_package_is_missing_is_one_line(monkeypatch):
 
     monkeypatch.setattr(fsspec, "filesystem", without)
     expected = "gs://bucket/a.json: gs:// needs gcsfs; pip install 'vlm-jax[gs]'"
-    assert fault_of("gs://bucket/a.json") == expected
+    assert error_of("gs://bucket/a.json") == expected
 
 
 def test_what_a_client_raises_is_one_line(monkeypatch):
@@ -138,7 +138,7 @@ def test_what_a_client_raises_is_one_line(monkeypatch):
             raise RuntimeError("Anonymous caller\ndoes not have access")
 
     monkeypatch.setattr(fsspec, "filesystem", lambda scheme: Refusing())
-    assert fault_of("gs://bucket/a.json") == (
+    assert error_of("gs://bucket/a.json") == (
         "gs://bucket/a.json: cannot be read: Anonymous caller does not have access"
     )
 

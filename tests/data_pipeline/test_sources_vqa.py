@@ -28,15 +28,15 @@ def write(tmp_path):
 
 
 def read(path, **settings):
-    records, faults = sources.read(path, **settings)
-    assert faults == []
+    records, errors = sources.read(path, **settings)
+    assert errors == []
     return records
 
 
 def error_of(path, **settings):
     with pytest.raises(InputError) as caught:
         sources.open_source(path, **settings)
-    (line,) = caught.value.faults
+    (line,) = caught.value.lines
     assert "\n" not in line
     return line
 
@@ -108,15 +108,15 @@ def test_sampled_answers_depend_on_seed_and_id_alone(write):
     assert error_of(forward, answer="best").startswith("unknown answer 'best'")
 
 
-def test_an_entry_without_a_usable_answer_is_one_fault(write):
+def test_an_entry_without_a_usable_answer_is_one_error(write):
     entries = [
         textvqa(question_id=number, answers=answers)["data"][0]
         for number, answers in enumerate([TEN, ["", " "], None, [float("nan")], "nokia", TEN])
     ]
     path = write("a.json", {"data": [*entries, {**entries[0], "question_id": 9, "question": " ", "image_id": 3}]})
-    records, faults = sources.read(path)
+    records, errors = sources.read(path)
     assert [record.id for record in records] == ["0", "5"]
-    assert [line.removeprefix(f"{path}, ") for line in faults] == [
+    assert [line.removeprefix(f"{path}, ") for line in errors] == [
         "entry 2 (id '1'): every answer is empty, so there is nothing to learn; write one or remove the entry",
         "entry 3 (id '2'): has no answers, so there is nothing to learn; remove the entry",
         "entry 4 (id '3'): 'answers' is a list with NaN (a missing value) in it; it must be a list of texts or of "
@@ -224,14 +224,14 @@ def test_vqav2_annotations_are_named_or_in_the_same_file(write):
     assert error_of(f"{questions}+{annotations}s").startswith(f"{annotations}s: no such file; did you mean")
 
 
-def test_annotations_of_another_split_are_one_fault_and_a_missing_one_is_its_questions(write):
+def test_annotations_of_another_split_are_one_error_and_a_missing_one_is_its_questions(write):
     questions = write("q.json", QUESTIONS)
     other = write("other.json", {"annotations": [{**ANNOTATIONS["annotations"][0], "question_id": 1}]})
     assert error_of(f"{questions}+{other}").startswith(f"{other}: annotates none of the questions of {questions}")
     one = write("one.json", {"annotations": ANNOTATIONS["annotations"][:1]})
-    records, faults = sources.read(f"{questions}+{one}")
+    records, errors = sources.read(f"{questions}+{one}")
     assert [record.id for record in records] == ["25001"]
-    assert faults == [f"{questions}, entry 1 (id '9000'): {one} has no annotation for the question 9000; add it"]
+    assert errors == [f"{questions}, entry 1 (id '9000'): {one} has no annotation for the question 9000; add it"]
     broken = write("broken.json", {"annotations": [{"question_id": "x"}, 3]})
     assert error_of(f"{questions}+{broken}").startswith(f"{broken}, annotation 1: 'question_id' is a text")
 
@@ -252,16 +252,16 @@ def test_a_coco_image_needs_its_split_and_a_number(write):
     assert "says which images these are" in error_of(write("some.json", nameless))
     entries = [{**QUESTIONS["questions"][0], "image_id": value} for value in ("9", None, -1, 9)]
     path = write("val.json", [{**entry, "question_id": n, "answers": TEN} for n, entry in enumerate(entries)])
-    records, faults = sources.read(path, format="vqav2")
+    records, errors = sources.read(path, format="vqav2")
     assert [Path(images_of(record)[0]).name for record in records] == ["COCO_val2014_000000000009.jpg"]
-    assert [line.partition("'image_id' ")[2] for line in faults] == [
+    assert [line.partition("'image_id' ")[2] for line in errors] == [
         "is a text; it must be the number of a COCO image",
         "is nothing; it must be the number of a COCO image",
         "is negative; it must be the number of a COCO image",
     ]
 
 
-def test_a_key_that_no_entry_has_is_one_fault_with_the_nearest_found(write):
+def test_a_key_that_no_entry_has_is_one_error_with_the_nearest_found(write):
     entries = [{"question": "What?", "question_id": n, "imageid": "a", "answers": TEN} for n in range(20)]
     path = write("a.json", {"data": entries})
     assert error_of(path, format="textvqa") == (
@@ -309,8 +309,8 @@ def test_mpas_absolute_images_are_found_below_the_image_root(tmp_path, below):
     (tmp_path / "train_images").mkdir(exist_ok=True)  # a shorter end of the path exists as well
     records = read(MPA / "PA_Qwen2vl7b_textVQA.json", image_root=tmp_path)
     assert images_of(records[0]) == [expected]
-    sizes, faults = check_images(records)
-    assert list(sizes) == [expected] and len(faults) == len({images_of(record)[0] for record in records}) - 1
+    sizes, errors = check_images(records)
+    assert list(sizes) == [expected] and len(errors) == len({images_of(record)[0] for record in records}) - 1
 
 
 def test_mpas_training_files_are_moved_too_when_asked_for(tmp_path):
@@ -337,10 +337,10 @@ def test_looking_for_mpas_images_touches_each_folder_once(tmp_path, monkeypatch)
     assert len(asked) < 10
 
 
-def test_an_id_with_a_broken_character_is_a_fault(write):
+def test_an_id_with_a_broken_character_is_an_error(write):
     path = write("a.json", textvqa(question_id="\ud800"))
-    ((fault,), records) = sources.read(path, answer="sampled")[::-1]
-    assert records == [] and "'id' contains half of a surrogate pair" in fault and fault.isprintable()
+    ((error,), records) = sources.read(path, answer="sampled")[::-1]
+    assert records == [] and "'id' contains half of a surrogate pair" in error and error.isprintable()
 
 
 @pytest.mark.parametrize("identifier", [2**63, -(2**63) - 1, 10**30])
@@ -353,8 +353,8 @@ def test_ids_of_more_than_64_bits_are_told(write, tmp_path, identifier, where):
     write("v2_mscoco_val2014_annotations.json",
           {"annotations": [{"question_id": ids["annotation"], "multiple_choice_answer": "I"}]})  # fmt: skip
     try:
-        _, faults = sources.read(asked)
+        _, errors = sources.read(asked)
     except InputError as error:
-        faults = error.faults
-    assert faults and all("\n" not in fault for fault in faults)
-    assert any("64 bits" in fault or "question_id" in fault for fault in faults), faults
+        errors = error.lines
+    assert errors and all("\n" not in error for error in errors)
+    assert any("64 bits" in error or "question_id" in error for error in errors), errors

@@ -9,7 +9,7 @@ import pytest
 
 from data_pipeline import sources
 from data_pipeline.records import images_of
-from tests.data_pipeline.source_files import fault_of, messages, png
+from tests.data_pipeline.source_files import error_of, messages, png
 
 TALK = {"conversations": [{"from": "human", "value": "<image>\nWho?"}, {"from": "gpt", "value": "I"}]}
 
@@ -65,14 +65,14 @@ def test_captions_and_classes_are_asked_the_question_that_is_set(tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_no_sample_is_refused_by_name(tmp_path, members, words):
-    assert words in fault_of(write_tar(tmp_path / "a.tar", members))
+    assert words in error_of(write_tar(tmp_path / "a.tar", members))
 
 
 def test_a_shard_that_is_missing_cut_or_compressed_is_one_line(tmp_path):
     write_shards(tmp_path)
-    assert "part-003.tar: no such file" in fault_of(f"{tmp_path}/part-{{000..003}}.tar")
+    assert "part-003.tar: no such file" in error_of(f"{tmp_path}/part-{{000..003}}.tar")
     whole = (tmp_path / "part-000.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[:700])
-    assert "is no tar file, or a part of one" in fault_of(tmp_path / "cut.tar")
+    assert "is no tar file, or a part of one" in error_of(tmp_path / "cut.tar")
     (tmp_path / "packed.tar").write_bytes(b"\x1f\x8b" + whole)
-    assert "is compressed with gzip" in fault_of(tmp_path / "packed.tar")
+    assert "is compressed with gzip" in error_of(tmp_path / "packed.tar")

@@ -74,8 +74,8 @@ def round_trip(folder, records, format, **fields):
     path = folder / SUFFIX[format]
     sources.write(path, records, format=format, **fields)
     training = all(one.messages[-1]["role"] == "assistant" for one in records)
-    back, faults = sources.read(path, format=format, training=training)
-    assert faults == []
+    back, errors = sources.read(path, format=format, training=training)
+    assert errors == []
     automatic, _ = sources.read(path, training=training)
     assert automatic == back  # the format is also recognised
     embedded = format in EMBEDDING or fields.get("embed", False)
@@ -203,13 +203,13 @@ def test_the_photographs_go_through_every_format_of_conversations(tmp_path, form
     assert len(round_trip(tmp_path, records, format)) == 39
 
 
-def faults_of(path, records, **fields):
+def errors_of(path, records, **fields):
     before = sorted(path.parent.rglob("*"))
     with pytest.raises(InputError) as caught:
         sources.write(path, records, **fields)
-    assert all("\n" not in fault for fault in caught.value.faults)
+    assert all("\n" not in line for line in caught.value.lines)
     assert sorted(path.parent.rglob("*")) == before  # nothing was written, not even in part
-    return caught.value.faults
+    return caught.value.lines
 
 
 TALK = Record("talk", [{"role": role, "content": "x"} for role in ("user", "assistant", "user", "assistant")])
@@ -217,7 +217,7 @@ EMBEDDED = record("inside", "What?", "This", b"\x89PNG\r\n\x1a\n")
 
 
 @pytest.mark.parametrize(
-    ("format", "wrong", "fault"),
+    ("format", "wrong", "error"),
     [
         ("table", TALK, "record 'talk': has the turns user, assistant, user, assistant; a row holds one question"),
         ("table", record("two", "Q", "A", "/a.jpg", "/b.jpg"), "record 'two': has more than one image, or text"),
@@ -234,26 +234,26 @@ EMBEDDED = record("inside", "What?", "This", b"\x89PNG\r\n\x1a\n")
         ("llava", record("mark", "Q <image>", "A"), "1 <image> mark in the text but 0 images"),
     ],
 )
-def test_what_a_format_cannot_hold_is_told_before_anything_is_written(tmp_path, simple, format, wrong, fault):
-    (line,) = faults_of(tmp_path / SUFFIX[format], [simple[0], wrong, simple[1]], format=format)
-    assert line.startswith(f"record '{wrong.id}': ") and fault in line
+def test_what_a_format_cannot_hold_is_told_before_anything_is_written(tmp_path, simple, format, wrong, error):
+    (line,) = errors_of(tmp_path / SUFFIX[format], [simple[0], wrong, simple[1]], format=format)
+    assert line.startswith(f"record '{wrong.id}': ") and error in line
 
 
-def test_all_faults_are_told_together(tmp_path, simple):
-    faults = faults_of(tmp_path / "a.csv", [TALK, *simple, EMBEDDED, simple[0]], format="table")
-    assert [fault.partition(":")[0] for fault in faults] == ["record 'talk'", "record 'inside'", "record 'a'"]
-    assert faults[2] == "record 'a': the id 'a' is already that of another record; give it its own"
+def test_all_errors_are_told_together(tmp_path, simple):
+    errors = errors_of(tmp_path / "a.csv", [TALK, *simple, EMBEDDED, simple[0]], format="table")
+    assert [error.partition(":")[0] for error in errors] == ["record 'talk'", "record 'inside'", "record 'a'"]
+    assert errors[2] == "record 'a': the id 'a' is already that of another record; give it its own"
 
 
 def test_where_and_how_to_write_is_checked_first(tmp_path, simple):
-    assert faults_of(tmp_path / "a.jsonl", simple, format="lava")[0].startswith("unknown format 'lava' to write")
-    (fault,) = faults_of(tmp_path / "a.jsonl", simple, format="llava")
-    assert fault.endswith("llava is written to a file that ends in .json; name it so")
-    assert "only records and openai can embed" in faults_of(tmp_path / "a.csv", simple, format="table", embed=True)[0]
-    assert faults_of(tmp_path / "a.csv", [], format="table") == [f"{tmp_path / 'a.csv'}: there are no records to write"]
+    assert errors_of(tmp_path / "a.jsonl", simple, format="lava")[0].startswith("unknown format 'lava' to write")
+    (error,) = errors_of(tmp_path / "a.jsonl", simple, format="llava")
+    assert error.endswith("llava is written to a file that ends in .json; name it so")
+    assert "only records and openai can embed" in errors_of(tmp_path / "a.csv", simple, format="table", embed=True)[0]
+    assert errors_of(tmp_path / "a.csv", [], format="table") == [f"{tmp_path / 'a.csv'}: there are no records to write"]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("x")
-    assert "the folder is not empty" in faults_of(tmp_path / "full", simple, format="imagefolder")[0]
+    assert "the folder is not empty" in errors_of(tmp_path / "full", simple, format="imagefolder")[0]
     with pytest.raises(InputError, match="records are written to a disk only"):
         sources.write("gs://bucket/a.jsonl", simple, format="records")
 
@@ -331,5 +331,5 @@ def test_any_conversation_with_named_images_comes_back_or_is_refused(tmp_path, f
     try:
         round_trip(tmp_path, [Record("a", **one)], format)
     except InputError as error:
-        (fault,) = error.faults
-        assert "cannot hold its messages" in fault or "a row holds" in fault
+        (line,) = error.lines
+        assert "cannot hold its messages" in line or "a row holds" in line

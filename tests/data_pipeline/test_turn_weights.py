@@ -9,7 +9,7 @@ from data_pipeline import sources
 from data_pipeline.dataset import open_dataset
 from data_pipeline.questions import questions_of
 from data_pipeline.records import Record, from_json, to_json
-from tests.data_pipeline.source_files import fault_of, faults_of, write_lines, write_parquet
+from tests.data_pipeline.source_files import error_of, errors_of, write_lines, write_parquet
 from vlm_jax.errors import InputError
 from vlm_jax.training.config import default_config
 
@@ -44,23 +44,23 @@ def test_weights_of_turns_are_read_in_every_format_of_conversations(tmp_path, fo
     lines = write_lines(tmp_path / "a.jsonl", [ENTRIES[format]])
     table = write_parquet(tmp_path / "a.parquet", [ENTRIES[format]])
     for path in (lines, table):
-        ((record,), faults) = sources.read(path, format=format)
-        assert faults == [] and weights_of(record) == WEIGHTS
+        ((record,), errors) = sources.read(path, format=format)
+        assert errors == [] and weights_of(record) == WEIGHTS
         assert [message.keys() for message in record.messages][-1] == {"role", "content"}  # 1 is as if nothing was said
 
 
 @pytest.mark.parametrize("key", ["weight", "loss", "train", "training", "trainable", "loss_mask", "loss_weight"])
 def test_a_boolean_is_0_or_1_and_prompts_may_say_that_they_are_not_learned(tmp_path, key):
     path = write_lines(tmp_path / "a.jsonl", [{"messages": turns(key, [False, True, None], other=False)}])
-    ((record,), faults) = sources.read(path)
-    assert faults == [] and weights_of(record) == [0, 1, 1]
+    ((record,), errors) = sources.read(path)
+    assert errors == [] and weights_of(record) == [0, 1, 1]
     assert all("weight" not in message for message in record.messages if message["role"] != "assistant")
 
 
 def test_pairs_of_ms_swift_say_it_of_their_answer(tmp_path):
     pairs = [{"human": "Who?", "assistant": "I", "loss": False}, {"human": "Why?", "assistant": "So"}]
-    ((record,), faults) = sources.read(write_lines(tmp_path / "a.jsonl", [{"conversation": pairs}]))
-    assert faults == [] and weights_of(record) == [0, 1]
+    ((record,), errors) = sources.read(write_lines(tmp_path / "a.jsonl", [{"conversation": pairs}]))
+    assert errors == [] and weights_of(record) == [0, 1]
     assert [message["content"] for message in record.messages] == ["Who?", "I", "Why?", "So"]
 
 
@@ -68,30 +68,30 @@ def test_pairs_of_ms_swift_say_it_of_their_answer(tmp_path):
 @pytest.mark.parametrize("value", [-1, "0", [1, 0], 1e6])
 def test_a_weight_that_cannot_be_one_is_a_line(tmp_path, format, value):
     entry = json.loads(json.dumps(ENTRIES[format]).replace("0.5", json.dumps(value)))
-    fault = fault_of(write_lines(tmp_path / "a.jsonl", [entry]), format=format)
-    assert "message 4 has the " in fault and "is true, false, 0, or a number from 0.001 to 1000" in fault
+    error = error_of(write_lines(tmp_path / "a.jsonl", [entry]), format=format)
+    assert "message 4 has the " in error and "is true, false, 0, or a number from 0.001 to 1000" in error
 
 
 def test_nan_is_no_weight(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"messages": turns(values=[float("nan"), 1])}))
-    assert "message 2 has the weight nan; how much" in fault_of(path)
+    assert "message 2 has the weight nan; how much" in error_of(path)
 
 
 @pytest.mark.parametrize("key", ["weight", "train", "loss"])
 def test_a_record_of_which_nothing_is_learned_is_refused(tmp_path, key):
     path = write_lines(tmp_path / "a.jsonl", [{"messages": turns(key, [0, False])}, {"messages": turns(key, [0, 1])}])
-    assert fault_of(path) == (
+    assert error_of(path) == (
         f"{path}, line 1: every answer has the weight 0, so there is nothing to learn; remove the record"
     )
-    records, faults = sources.read(path, training=False)  # an evaluation learns nothing anyway
-    assert len(records) == 2 and faults == []
+    records, errors = sources.read(path, training=False)  # an evaluation learns nothing anyway
+    assert len(records) == 2 and errors == []
 
 
 def test_parts_of_an_answer_that_are_left_out_are_refused_by_name(tmp_path):
     entry = {"conversations": turns(**SHAREGPT)}
     entry["conversations"][1]["train_detail"] = [{"begin_offset": 0, "end_offset": 3, "train": False}]
-    assert "message 2 has the key 'train_detail', which is not known" in fault_of(
+    assert "message 2 has the key 'train_detail', which is not known" in error_of(
         write_lines(tmp_path / "a.jsonl", [entry])
     )
 
@@ -100,8 +100,8 @@ def test_parts_of_an_answer_that_are_left_out_are_refused_by_name(tmp_path):
 @pytest.mark.parametrize("key", ["weight", "loss_weight", "loss_mask", "train"])
 def test_a_weight_beside_the_turns_is_refused(tmp_path, key, value):
     for entry in ({"messages": turns()}, {"query": "Who?", "response": "I"}):
-        fault = fault_of(write_lines(tmp_path / "a.jsonl", [{**entry, key: value}]))
-        assert f"has {key!r} {value!r} beside its words, but only a turn has a weight in the loss" in fault
+        error = error_of(write_lines(tmp_path / "a.jsonl", [{**entry, key: value}]))
+        assert f"has {key!r} {value!r} beside its words, but only a turn has a weight in the loss" in error
 
 
 @pytest.mark.parametrize("format", ["records", "openai", "llava", "sharegpt", "parquet", "arrayrecord"])
@@ -110,8 +110,8 @@ def test_weights_are_written_and_read_back(tmp_path, format):
     name = {"llava": "a.json", "sharegpt": "a.json", "parquet": "a.parquet", "arrayrecord": "a.array_record"}
     path = tmp_path / name.get(format, "a.jsonl")
     sources.write(path, [record], format=format)
-    ((back,), faults) = sources.read(path, format=format if format in sources.FORMATS else "auto")
-    assert faults == [] and back.messages == record.messages and weights_of(back) == WEIGHTS
+    ((back,), errors) = sources.read(path, format=format if format in sources.FORMATS else "auto")
+    assert errors == [] and back.messages == record.messages and weights_of(back) == WEIGHTS
     again = from_json(json.loads(json.dumps(to_json(record, tmp_path))), where="here", image_root=tmp_path)
     assert again == record
 
@@ -130,7 +130,7 @@ def batch_of(model, path):
     config, processor = model
     data = {**default_config().data.to_dict(), "path": str(path), "threads": 1}
     dataset = open_dataset(data, processor, seed=0)
-    assert dataset.faults == []
+    assert dataset.errors == []
     batch = {"rows": 2, "sequence_length": 256, "max_sequence_length": 0, "buckets": 1, "patches": 0, "supervised": 96}
     dataset.choose_buckets(batch, config, rows_multiple=1)
     (made,) = dataset.batches(dataset.plan(steps=1, epochs=1, shuffle=False), threads=1)
@@ -155,11 +155,11 @@ def test_a_batch_holds_the_weights_of_its_turns_and_no_position_for_a_weight_of_
 def test_an_evaluation_does_not_ask_what_an_answer_of_weight_0_answers(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [{"messages": turns()}, {"messages": turns(values=[0])}])
     records, _ = sources.read(path, training=False)
-    faults: list[str] = []
-    asked = [question for record in records for question in questions_of(record, faults)]
+    errors: list[str] = []
+    asked = [question for record in records for question in questions_of(record, errors)]
     assert [question.answers for question in asked] == [["Answer 1"], ["Answer 2"]]
     assert [len(question.messages) for question in asked] == [3, 5]  # it stays in the context
-    assert len(faults) == 1 and "has neither answers nor an assistant's turn to compare with" in faults[0]
+    assert len(errors) == 1 and "has neither answers nor an assistant's turn to compare with" in errors[0]
 
 
 def test_text_is_not_cut_so_far_that_only_what_is_not_learned_is_left(model):
@@ -171,10 +171,10 @@ def test_text_is_not_cut_so_far_that_only_what_is_not_learned_is_left(model):
         processor.size(text, [], longest=first)
 
 
-def test_faults_of_turns_are_told_with_those_of_their_words(tmp_path):
+def test_errors_of_turns_are_told_with_those_of_their_words(tmp_path):
     entry = {
         "messages": [{"role": "user", "content": "<video> What?"}, {"role": "assistant", "content": "", "loss": "no"}]
     }
-    first, second, third = faults_of(write_lines(tmp_path / "a.jsonl", [entry]))
+    first, second, third = errors_of(write_lines(tmp_path / "a.jsonl", [entry]))
     assert "message 1 contains '<video>', and only text and images can be trained on" in first
     assert "message 2 has the loss 'no'" in second and "message 2 is an empty answer" in third

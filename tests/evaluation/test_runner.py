@@ -51,8 +51,8 @@ def test_a_question_that_cannot_be_asked_counts_as_wrong_and_says_why(tmp_path):
 
     predictions = list(runner.predict(QUESTIONS, answer, tmp_path / "p.jsonl", metric="normalised", batch=4))
     assert [one.score for one in predictions] == [1, 1, 1, 0, 1, 1, 0, 0, 0, 0]
-    assert [one.fault for one in predictions if one.fault] == ["three.png: not an image"]
-    assert report.summarise(predictions)["faults"] == [{"id": "q3", "fault": "three.png: not an image"}]
+    assert [one.error for one in predictions if one.error] == ["three.png: not an image"]
+    assert report.summarise(predictions)["errors"] == [{"id": "q3", "error": "three.png: not an image"}]
 
 
 def test_answers_to_other_questions_are_not_mixed_in(tmp_path):
@@ -101,7 +101,7 @@ def test_corrected_answers_are_scored_anew_and_mended_images_asked_again(tmp_pat
     list(runner.predict(QUESTIONS[:2], broken, path, metric="normalised"))
     assert path.read_bytes() == twice
     mended = list(runner.predict(QUESTIONS[:2], says_yes, path, metric="normalised"))
-    assert [(one.score, one.fault) for one in mended] == [(1, None), (1, None)]
+    assert [(one.score, one.error) for one in mended] == [(1, None), (1, None)]
     corrected = [question(0, "no"), QUESTIONS[1]]
 
     def never(conversations):

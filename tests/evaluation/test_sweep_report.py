@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from vlm_jax.evaluation import sweep_report
-from vlm_jax.evaluation.sweep import cells_of, faults_of, sweep_config
+from vlm_jax.evaluation.sweep import cells_of, errors_of, sweep_config
 
 AXES = {
     "amount": {"5×": {"data.share": 1 / 3}, "15×": {"data.share": 1.0}},
@@ -37,7 +37,7 @@ def test_cells_are_every_combination_one_seed_after_the_other():
     assert given[-1].settings == {"model.path": "m", "data.share": 1.0, "lora.rank": 8, "train.seed": 4}
 
 
-def test_faults_of_a_sweep_are_told_together():
+def test_errors_of_a_sweep_are_told_together():
     config = sweep_config(
         train="t.py",
         set={"train.seed": 1, "lora.rank": 4},
@@ -46,7 +46,7 @@ def test_faults_of_a_sweep_are_told_together():
         metric="bleu",
         x_axis="rank",
     )
-    told = "\n".join(faults_of(config))
+    told = "\n".join(errors_of(config))
     for part in (
         "axes.none: has no labels",
         "seeds is (1, 1)",
@@ -58,7 +58,7 @@ def test_faults_of_a_sweep_are_told_together():
     ):
         assert part in told
     alike = sweep_config(train="t.py", axes={"a": {"1 %": {}, "1 ×": {}}}, benchmark="b")
-    assert faults_of(alike) == ["config.axes: two cells would have the folder a-1_seed-0; name their labels otherwise"]
+    assert errors_of(alike) == ["config.axes: two cells would have the folder a-1_seed-0; name their labels otherwise"]
 
 
 def test_two_seeds_or_more_have_an_interval_of_student_and_one_that_of_its_questions():

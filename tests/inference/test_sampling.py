@@ -66,7 +66,7 @@ def test_the_likeliest_token_is_taken_without_a_temperature_and_the_penalty_coun
 def test_settings_that_cannot_be_are_told_together():
     with pytest.raises(InputError) as error:
         Sampling(temperature=-1.0, top_k=-2, top_p=0.0, repetition_penalty=float("nan"))
-    assert [fault.split(" ")[0] for fault in error.value.faults] == [
+    assert [line.split(" ")[0] for line in error.value.lines] == [
         "temperature",
         "top_k",
         "top_p",

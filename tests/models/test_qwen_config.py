@@ -73,7 +73,7 @@ def check(config_json):
 
 @pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
 @pytest.mark.parametrize(("family", "tower"), [(family, tower) for family in FAMILIES for tower in TOWERS[family]])
-def test_what_a_file_leaves_out_is_the_default_of_transformers_class(family, tower, nested):
+def test_what_a_file_leaves_out_is_the_deerror_of_transformers_class(family, tower, nested):
     text = {**DECODER, "rope_scaling": dict(ROPE)}
     check({"model_type": family, "vision_config": tower, **({"text_config": text} if nested else text)})
 
@@ -151,8 +151,8 @@ BASE = {"model_type": "qwen2_vl", "vision_config": {}, **DECODER, "rope_scaling"
 def test_what_would_be_another_model_is_refused_by_name(change, line):
     with pytest.raises(InputError) as caught:
         from_hf(BASE | change)
-    (fault,) = caught.value.faults
-    assert fault.startswith(f"config.json: {line}")
+    (error,) = caught.value.lines
+    assert error.startswith(f"config.json: {line}")
 
 
 def test_settings_that_change_nothing_are_no_reason_to_refuse():

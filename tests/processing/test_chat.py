@@ -74,8 +74,8 @@ def processor(tokenizer) -> Processor:
 
 @pytest.fixture(scope="module")
 def photo_records():
-    records, faults = read(PHOTOS / "photos.json")
-    assert (len(records), faults) == (39, [])
+    records, errors = read(PHOTOS / "photos.json")
+    assert (len(records), errors) == (39, [])
     return records
 
 
@@ -376,14 +376,14 @@ HELLO = {"role": "user", "content": "Hello"}
 def test_what_is_no_conversation_is_one_line(processor, messages, line):
     with pytest.raises(InputError) as caught:
         processor.encode(messages)
-    assert caught.value.faults == [line]
+    assert caught.value.lines == [line]
 
 
 def test_an_image_too_long_for_its_width_is_named(processor, tmp_path):
     PIL.Image.new("RGB", (2010, 10)).save(tmp_path / "strip.png")
     with pytest.raises(InputError) as caught:
         processor.encode([user({"image": str(tmp_path / "strip.png")})])
-    assert caught.value.faults == [f"{tmp_path / 'strip.png'}: aspect ratio 201 is above 200"]
+    assert caught.value.lines == [f"{tmp_path / 'strip.png'}: aspect ratio 201 is above 200"]
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_a_template_that_fails_is_one_line(processor, template, reason):
     )
     with pytest.raises(InputError) as caught:
         other.encode([HELLO])
-    (line,) = caught.value.faults
+    (line,) = caught.value.lines
     assert line.startswith("the chat template cannot render this conversation: ") and reason in line
     assert "\n" not in line
 

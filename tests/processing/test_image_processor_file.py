@@ -93,8 +93,8 @@ def test_a_setting_that_is_not_computed_is_refused_by_name(tmp_path, settings, l
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     with pytest.raises(InputError) as caught:
         description.read_image_settings(tmp_path, DynamicResolution.from_json)
-    (fault,) = caught.value.faults
-    assert fault.startswith(f"{path}: ") and line in fault
+    (error,) = caught.value.lines
+    assert error.startswith(f"{path}: ") and line in error
 
 
 def test_all_settings_that_are_not_computed_are_refused_together(tmp_path):
@@ -103,7 +103,7 @@ def test_all_settings_that_are_not_computed_are_refused_together(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"do_resize": False, "resample": 9, "blur": 1}))
     with pytest.raises(InputError) as caught:
         description.read_image_settings(tmp_path, DynamicResolution.from_json)
-    assert [fault.split(": ")[1].split()[0] for fault in caught.value.faults] == ["blur", "do_resize", "resample"]
+    assert [line.split(": ")[1].split()[0] for line in caught.value.lines] == ["blur", "do_resize", "resample"]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def views(folder, settings):
     ],
     ids=str,
 )
-def test_an_encoders_processor_has_the_defaults_of_its_class(tmp_path, settings):
+def test_an_encoders_processor_has_the_deerrors_of_its_class(tmp_path, settings):
     read = views(tmp_path, settings)
     theirs = CLIPImageProcessorPil.from_pretrained(tmp_path)([IMAGE], return_tensors="np")["pixel_values"][0]
     patches = read.cut(IMAGE, read.grid(*IMAGE.size)).reshape(2, 2, 3, 14, 14).transpose(2, 0, 3, 1, 4)
@@ -182,4 +182,4 @@ def test_an_encoders_processor_has_the_defaults_of_its_class(tmp_path, settings)
 def test_an_encoders_setting_that_is_not_computed_is_refused_by_name(tmp_path, settings, line):
     with pytest.raises(InputError) as caught:
         views(tmp_path, settings)
-    assert any(line in fault and fault.startswith(str(tmp_path)) for fault in caught.value.faults)
+    assert any(line in line and line.startswith(str(tmp_path)) for line in caught.value.lines)

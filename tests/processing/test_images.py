@@ -197,7 +197,7 @@ def test_sixteen_bit_grey_is_seen_as_viewers_show_it():
 def test_numbers_beyond_eight_bits_are_refused_rather_than_clipped(dtype, tmp_path):
     path = tmp_path / "depth.tiff"
     PIL.Image.fromarray(np.linspace(0, 3000, 64 * 64).astype(dtype).reshape(64, 64)).save(path)
-    assert fault(path) == (
+    assert error(path) == (
         f"{path}: unreadable (its values run from 0 to 3000, which no rule maps to grey; save it with 8 bits a channel)"
     )
     PIL.Image.fromarray(np.linspace(0, 255, 64 * 64).astype(dtype).reshape(64, 64)).save(path)
@@ -244,10 +244,10 @@ def test_file_names_may_be_anything(name, tmp_path):
 # --- what is no image -----------------------------------------------------------------------------------------------
 
 
-def fault(source) -> str:
+def error(source) -> str:
     with pytest.raises(InputError) as caught:
         open_image(source)
-    (line,) = caught.value.faults
+    (line,) = caught.value.lines
     assert "\n" not in line
     return line
 

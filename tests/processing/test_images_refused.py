@@ -19,7 +19,7 @@ from tests.processing.test_images import (
     NO_IMAGE,
     PHOTOS,
     encoded,
-    fault,
+    error,
     noise,
 )
 from vlm_jax.errors import InputError
@@ -28,19 +28,19 @@ from vlm_jax.processing.images import open_image
 
 
 def test_a_missing_image_is_one_line(tmp_path):
-    assert fault(tmp_path / "cat.jpg") == f"{tmp_path}/cat.jpg: no such image"
+    assert error(tmp_path / "cat.jpg") == f"{tmp_path}/cat.jpg: no such image"
 
 
 def test_a_folder_is_no_image(tmp_path):
-    assert fault(str(tmp_path)) == f"{tmp_path}: is a folder, not an image"
+    assert error(str(tmp_path)) == f"{tmp_path}: is a folder, not an image"
 
 
 @pytest.mark.parametrize("held", [b"", b"these are words, not pixels\n" * 40, b"\x89PNG\r\n\x1a\n"])
 def test_a_file_that_is_no_image_is_one_line(held, tmp_path):
     path = tmp_path / "cat.jpg"
     path.write_bytes(held)
-    assert fault(path) == f"{path}: {NO_IMAGE}"
-    assert fault(held) == f"image of {len(held)} bytes: {NO_IMAGE}"
+    assert error(path) == f"{path}: {NO_IMAGE}"
+    assert error(held) == f"image of {len(held)} bytes: {NO_IMAGE}"
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
@@ -49,14 +49,14 @@ def test_an_image_cut_short_is_refused(name, share, tmp_path):
     whole = next(path for path in PHOTOS if path.name == name).read_bytes()
     path = tmp_path / name
     path.write_bytes(whole[: int(len(whole) * share)])
-    assert fault(path).startswith(f"{path}: unreadable (")
-    assert "truncated" in fault(path)
+    assert error(path).startswith(f"{path}: unreadable (")
+    assert "truncated" in error(path)
 
 
 @pytest.mark.parametrize("address", ["http://h/cat.png", "https://h/cat.png", "ftp://h/cat.png", "s3://bucket/cat.png"])
 def test_a_remote_image_is_refused_and_not_fetched(address, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was touched"))
-    assert fault(address) == f"{address}: remote images are not fetched; download it and give its path"
+    assert error(address) == f"{address}: remote images are not fetched; download it and give its path"
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_a_remote_image_is_refused_and_not_fetched(address, monkeypatch):
     ],
 )
 def test_a_broken_data_uri_is_one_line(uri, reason):
-    assert fault(uri) == f"{uri}: {reason}"
+    assert error(uri) == f"{uri}: {reason}"
 
 
 def test_a_long_data_uri_is_not_printed_whole():
-    line = fault("data:image/png;base64," + "A" * 10_000)
+    line = error("data:image/png;base64," + "A" * 10_000)
     assert line.endswith(f"…: {NO_IMAGE}")
     assert len(line) < 200
 
@@ -89,8 +89,8 @@ def test_an_image_larger_than_pillows_limit_is_refused(tmp_path, monkeypatch):
         monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", limit)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            line = fault(path)
-            assert fault(opened).startswith(str(path))
+            line = error(path)
+            assert error(opened).startswith(str(path))
         assert line == f"{path}: more than {limit // 10**6} million pixels; scale it down first"
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 3_000_000)
     assert open_image(path).size == (2000, 1500)
@@ -102,7 +102,7 @@ def test_which_frame_of_an_animation_is_meant_is_not_guessed(kind, tmp_path):
     path = tmp_path / "moving"
     frames[0].save(path, kind, save_all=True, append_images=frames[1:])
     expected = f"{path}: unreadable (it has 3 frames or pages; save the one that is meant as an image)"
-    assert fault(path) == expected
+    assert error(path) == expected
     with PIL.Image.open(path) as opened:  # whoever opened it chose the frame
         opened.seek(1)
         assert open_image(opened).size == (40, 30)
@@ -115,7 +115,7 @@ def test_a_photograph_with_a_second_image_behind_it_is_an_image(tmp_path):
     assert open_image(path).size == (90, 60)
 
 
-def test_corrupted_bytes_are_an_image_or_a_fault_and_nothing_else():
+def test_corrupted_bytes_are_an_image_or_an_error_and_nothing_else():
     chance = random.Random(0)
     exif = PIL.Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
@@ -132,7 +132,7 @@ def test_corrupted_bytes_are_an_image_or_a_fault_and_nothing_else():
                     warnings.simplefilter("ignore")
                     assert open_image(broken).mode == "RGB"
             except InputError as error:
-                assert len(error.faults) == 1
+                assert len(error.lines) == 1
                 assert "\n" not in str(error)
 
 
@@ -141,7 +141,7 @@ def test_a_decoder_that_fails_in_an_unforeseen_way_is_one_line(monkeypatch):
         raise RuntimeError("two\nlines")
 
     monkeypatch.setattr(PIL.ImageOps, "exif_transpose", fails)
-    assert fault(encoded(PIL.Image.new("L", (9, 9)), "PNG")).endswith("bytes: unreadable (two lines)")
+    assert error(encoded(PIL.Image.new("L", (9, 9)), "PNG")).endswith("bytes: unreadable (two lines)")
 
 
 @pytest.mark.parametrize("give", ["path", "bytes", "uri", "header"])

@@ -131,7 +131,7 @@ def test_a_part_with_a_key_of_another_kind_is_refused(part, reason):
     assert found.startswith(reason)
 
 
-def test_all_faults_of_a_conversation_are_told_together():
+def test_all_errors_of_a_conversation_are_told_together():
     image = {"type": "image", "image": "a.png", "max_pixels": 5, "detail": "low"}
     messages = [{"role": "user", "content": [image]}, answered(weight=-1, tool_calls=[{"id": "a"}], mood="good")]
     with pytest.raises(InputError) as caught:
@@ -143,8 +143,8 @@ def test_all_faults_of_a_conversation_are_told_together():
         "message 2 has the key 'mood'",
     ]
     begun.append("message 2 has the weight -1")
-    assert [fault[: len(start)] for fault, start in zip(caught.value.faults, begun, strict=True)] == begun
-    assert all("\n" not in fault for fault in caught.value.faults)
+    assert [error[: len(start)] for error, start in zip(caught.value.lines, begun, strict=True)] == begun
+    assert all("\n" not in line for line in caught.value.lines)
 
 
 def test_the_tokens_of_a_turn_weigh_what_the_turn_does(processor):

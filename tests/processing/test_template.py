@@ -151,8 +151,8 @@ def test_templates_without_an_end_are_refused_soon(tokenizer, name, monkeypatch)
     with pytest.raises(InputError) as caught:
         chat.render(tokenizer, ENDLESS[name], MESSAGES)
     assert time.monotonic() - began < 30
-    (fault,) = caught.value.faults
-    assert fault.startswith("the chat template cannot render this conversation: ") and len(fault) < 300
+    (error,) = caught.value.lines
+    assert error.startswith("the chat template cannot render this conversation: ") and len(error) < 300
 
 
 @pytest.mark.parametrize("text", ["{{ ''.__class__ }}", "{% set n = namespace(__x__=1) %}{{ n.__x__ }}",

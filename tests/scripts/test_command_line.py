@@ -115,12 +115,12 @@ def test_a_flag_value_of_the_wrong_type_exits_with_1_even_before_a_required_flag
     assert "--steps=many" in errors[0]
 
 
-def test_every_fault_in_the_input_is_a_line_of_its_own(start):
+def test_every_error_in_the_input_is_a_line_of_its_own(start):
     status, _, errors = start(body("raise InputError(['a.csv, row 3: no image', 'b.csv: empty'])"), "--model=m")
     assert (status, errors) == (1, ["error: a.csv, row 3: no image", "error: b.csv: empty"])
 
 
-def test_a_fault_of_the_system_is_one_line_that_names_the_file(start):
+def test_an_error_of_the_system_is_one_line_that_names_the_file(start):
     status, _, errors = start(body("open('/nowhere/x')"), "--model=m")
     assert (status, errors) == (1, ["error: /nowhere/x: No such file or directory"])
 
@@ -168,7 +168,7 @@ def test_help_prints_the_docstring_and_only_the_flags_of_the_script(start):
     assert "(required)" in output and "(default '3')" in output
 
 
-def test_help_with_a_config_lists_its_settings_with_their_defaults(settings):
+def test_help_with_a_config_lists_its_settings_with_their_deerrors(settings):
     status, output, _ = settings("--help")
     assert status == 0
     assert "Prints its settings." in output

@@ -49,10 +49,10 @@ def test_unreadable_images_count_as_wrong_and_are_listed(model, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "1 could not be asked" in done.stdout
     summary = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert summary["n"] == 2 and "nowhere.png" in summary["faults"][0]["fault"]
+    assert summary["n"] == 2 and "nowhere.png" in summary["errors"][0]["error"]
 
 
-def test_faults_of_the_records_and_a_wrong_metric_are_told(model, tmp_path):
+def test_errors_of_the_records_and_a_wrong_metric_are_told(model, tmp_path):
     records = tmp_path / "r.jsonl"
     line = json.dumps({"id": "a", "messages": [{"role": "user", "content": "Hi"}], "answers": ["Hello"]})
     records.write_text(f"{line}\n{line}\n")

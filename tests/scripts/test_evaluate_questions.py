@@ -71,7 +71,7 @@ def test_columns_of_a_benchmark_are_mapped_as_in_training(evaluate, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("column", "fault"),
+    ("column", "error"),
     [
         (["image"], "--column.image is ''; wanted the name of a column"),
         (["imag=img"], "--column: nothing called 'imag' is read; is 'image' meant?"),
@@ -79,11 +79,11 @@ def test_columns_of_a_benchmark_are_mapped_as_in_training(evaluate, tmp_path):
         (["image=imgg", "question=q", "answer=truth"], "no entry has 'imgg', which is named for 'image'; the columns"),
     ],
 )
-def test_a_mapping_that_cannot_be_followed_is_refused(module, evaluate, tmp_path, column, fault):
+def test_a_mapping_that_cannot_be_followed_is_refused(module, evaluate, tmp_path, column, error):
     file = table(tmp_path / "a.csv", "img,q,truth", "a.png,What?,A dot")
     with pytest.raises(InputError) as caught:
         evaluate.read_questions([file], columns=module.columns(column))
-    assert any(fault in line for line in caught.value.faults)
+    assert any(error in line for line in caught.value.lines)
 
 
 def test_files_of_other_programs_may_share_ids(evaluate, tmp_path, capsys):
@@ -120,9 +120,9 @@ def test_own_records_insist_on_their_ids_and_keep_them_beside_others(evaluate, t
     more = records(tmp_path / "s.jsonl", "2", "3")
     with pytest.raises(InputError) as refused:
         evaluate.read_questions([ours, theirs, more, str(tmp_path / "none.json")])
-    assert len(refused.value.faults) == 2
-    assert "none.json" in refused.value.faults[0]
-    assert f"the id '2' is already that of {ours}, line 2" in refused.value.faults[1]
+    assert len(refused.value.lines) == 2
+    assert "none.json" in refused.value.lines[0]
+    assert f"the id '2' is already that of {ours}, line 2" in refused.value.lines[1]
 
 
 @pytest.mark.parametrize("make", [llava, records])
@@ -132,7 +132,7 @@ def test_a_file_that_is_named_twice_is_refused_by_its_name(make, evaluate, tmp_p
     for again in (path, "a.json", f"{tmp_path}/./a.json", " a.json"):
         with pytest.raises(InputError) as refused:
             evaluate.read_questions([path, again])
-        assert refused.value.faults == [f"{path}: is named 2 times in --benchmark; name it once"]
+        assert refused.value.lines == [f"{path}: is named 2 times in --benchmark; name it once"]
 
 
 def answered(folder, questions, images="given"):
@@ -210,7 +210,7 @@ def test_what_a_baseline_could_not_be_asked_may_have_its_image_by_now(evaluate, 
     (tmp_path / "base").mkdir()
     (tmp_path / "data" / "red.png").rename(tmp_path / "red.png")
     path = tmp_path / "base" / "predictions.jsonl"
-    assert [one.fault for one in runner.predict(photos("red"), broken, path, metric="exact")] == [
+    assert [one.error for one in runner.predict(photos("red"), broken, path, metric="exact")] == [
         "red.png: not an image"
     ]
     (tmp_path / "red.png").rename(tmp_path / "data" / "red.png")

@@ -37,8 +37,8 @@ def trained(tmp_path_factory):
 
 
 def records(name):
-    read, faults = sources.read(PHOTOS / name)
-    assert not faults
+    read, errors = sources.read(PHOTOS / name)
+    assert not errors
     return read
 
 

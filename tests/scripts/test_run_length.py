@@ -59,7 +59,7 @@ def test_what_is_set_to_nothing_on_the_command_line_takes_no_place(command_line)
 def test_both_on_the_command_line_are_an_error_that_names_both(command_line, order):
     with pytest.raises(InputError) as error:
         length(command_line, ROOT / "configs" / "photos.py", *order)
-    assert error.value.faults == [
+    assert error.value.lines == [
         "--config.train.steps=5 and --config.train.epochs=3: only one of them counts; leave one out"
     ]
 

@@ -1,4 +1,4 @@
-"""scripts/sweep.py through the real scripts: stopped, killed and gone on with; faults; the pages that ship."""
+"""scripts/sweep.py through the real scripts: stopped, killed and gone on with; errors; the pages that ship."""
 
 import csv
 import json

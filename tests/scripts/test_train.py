@@ -1,4 +1,4 @@
-"""scripts/train.py as a person runs it: exact resume after a kill, Ctrl-C, meshes, and one line for each fault."""
+"""scripts/train.py as a person runs it: exact resume after a kill, Ctrl-C, meshes, and one line for each error."""
 
 import json
 import os
@@ -171,7 +171,7 @@ def test_a_finished_run_is_left_as_it_is(base, unstopped):
     assert (unstopped[0] / "metrics.jsonl").read_bytes() == before
 
 
-def faults(base, workdir, *more, **kwargs):
+def errors(base, workdir, *more, **kwargs):
     """The error lines of a run that is refused; nothing may be left behind."""
     refused = train(base, workdir, *more, **kwargs)
     assert refused.returncode == 1, refused.stderr
@@ -180,7 +180,7 @@ def faults(base, workdir, *more, **kwargs):
     return [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
 
 
-def test_all_faults_of_the_data_are_told_in_one_run(base, tmp_path):
+def test_all_errors_of_the_data_are_told_in_one_run(base, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes((PHOTOS / "chelsea.jpg").read_bytes()[:2000])
     turns = lambda question, answer: [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]  # noqa: E731
@@ -198,7 +198,7 @@ def test_all_faults_of_the_data_are_told_in_one_run(base, tmp_path):
             ]
         )
     )
-    lines = faults(base, tmp_path / "run", data=data)
+    lines = errors(base, tmp_path / "run", data=data)
     assert len(lines) == 8 and sum("data.on_error=drop" in line for line in lines) == 1
     for name, words in {
         "'silent-too'": ("empty",),
@@ -213,7 +213,7 @@ def test_all_faults_of_the_data_are_told_in_one_run(base, tmp_path):
 
 
 def test_examples_that_do_not_fit_a_row_are_listed_with_their_sizes(base, tmp_path):
-    lines = faults(base, tmp_path / "run", "--config.batch.sequence_length=64")
+    lines = errors(base, tmp_path / "run", "--config.batch.sequence_length=64")
     assert sum("raise batch.sequence_length" in line for line in lines) == 11  # ten, and how many more there are
     (path,) = re.findall(r"every line is in (\S+)$", lines[-1])
     everything = Path(path).read_text()
@@ -222,7 +222,7 @@ def test_examples_that_do_not_fit_a_row_are_listed_with_their_sizes(base, tmp_pa
 
 
 def test_settings_out_of_range_are_told_together(base, tmp_path):
-    lines = faults(base, tmp_path / "run", "--config.batch.rows=0", "--config.train.remat=some")
+    lines = errors(base, tmp_path / "run", "--config.batch.rows=0", "--config.train.remat=some")
     assert lines == [
         "error: config.batch.rows is 0; wanted at least 1",
         "error: config.train.remat is 'some'; wanted none, dots or full",
@@ -230,14 +230,14 @@ def test_settings_out_of_range_are_told_together(base, tmp_path):
 
 
 def test_a_mesh_that_does_not_fit_is_told_with_its_numbers(base, tmp_path):
-    (line,) = faults(base, tmp_path / "run", "--config.mesh.fsdp=3", "--config.mesh.data=1")
+    (line,) = errors(base, tmp_path / "run", "--config.mesh.fsdp=3", "--config.mesh.data=1")
     assert "wants 3 devices; this run has 1" in line
-    (line,) = faults(base, tmp_path / "rows", "--config.batch.rows=3", devices=8)
+    (line,) = errors(base, tmp_path / "rows", "--config.batch.rows=3", devices=8)
     assert "batch.rows 3" in line and "multiple of 8" in line
 
 
 def test_an_expression_that_matches_no_parameter_is_refused(base, tmp_path):
-    (line,) = faults(base, tmp_path / "run", "--config.train.trainable=lora")
+    (line,) = errors(base, tmp_path / "run", "--config.train.trainable=lora")
     assert "train.trainable 'lora' matches none of the 32 parameters" in line and "frozen_vision" in line
 
 
@@ -305,18 +305,18 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_run_goes_on_lat
     assert losses(workdir) == losses(unstopped[0])
 
 
-def test_faults_of_weights_data_and_mesh_are_told_together(base, tmp_path):
+def test_errors_of_weights_data_and_mesh_are_told_together(base, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(base, model)
     (model / "model.safetensors").unlink()
     two = f"{tmp_path / 'a.csv'},{tmp_path / 'b.csv'}"
     wrong = ("--config.mesh.fsdp=3", "--config.mesh.data=1", "--config.train.trainable=lora")
-    lines = faults(model, tmp_path / "run", *wrong, data=two)
+    lines = errors(model, tmp_path / "run", *wrong, data=two)
     for part in ("no model.safetensors", "wants 3 devices", "train.trainable 'lora'", "a.csv", "b.csv"):
         assert any(part in line for line in lines), (part, lines)
 
 
-def test_a_run_gone_on_with_otherwise_and_on_faulty_data_is_told_both(base, unstopped, tmp_path):
+def test_a_run_gone_on_with_otherwise_and_on_errory_data_is_told_both(base, unstopped, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(unstopped[0], workdir)
     refused = train(base, workdir, "--config.train.seed=7", data=tmp_path / "gone.csv")

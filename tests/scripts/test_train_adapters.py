@@ -111,7 +111,7 @@ def test_a_base_that_differs_in_one_small_tensor_has_another_digest(base, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "settings, fault",
+    "settings, error",
     [
         (["--config.lora.rank=4", "--config.lora.targets=nothing"], "matches none of the"),
         (["--config.lora.rank=4", "--config.train.trainable=connector"], "trains no adapter"),
@@ -120,10 +120,10 @@ def test_a_base_that_differs_in_one_small_tensor_has_another_digest(base, tmp_pa
         (["--config.model.quantise=nf4"], "trains every kernel: nothing is left to be quantised"),
     ],
 )
-def test_impossible_settings_are_one_line_before_compiling(base, tmp_path, settings, fault):
+def test_impossible_settings_are_one_line_before_compiling(base, tmp_path, settings, error):
     done = train(base, tmp_path / "run", *settings)
     assert done.returncode == 1 and "compiling" not in done.stderr
-    assert fault in done.stderr and done.stderr.count("error: ") == 1
+    assert error in done.stderr and done.stderr.count("error: ") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -125,7 +125,7 @@ def test_tiles_train_in_full_and_open_in_transformers(parts, tmp_path):
     assert np.abs(ours.logits(QUESTION) - expected).max() <= 1e-4
 
 
-def test_a_fault_of_the_parts_is_one_line_and_leaves_nothing(parts, tmp_path):
+def test_an_error_of_the_parts_is_one_line_and_leaves_nothing(parts, tmp_path):
     done = train("", tmp_path / "run", *assemble(parts, "vit", encoder="nowhere", connector="qformer"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "nowhere: no such folder" in done.stderr and "connector is 'qformer'; known are mlp, linear" in done.stderr

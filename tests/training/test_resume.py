@@ -64,7 +64,7 @@ def test_what_decides_what_is_learned_is_refused_with_both_values_and_the_remedy
         earlier(tmp_path).changes(settings(**{key: value}))
     key = key.replace("__", ".")
     remedy = f"give --config.{key}={before}, or take another --workdir"
-    assert caught.value.faults == [f"{tmp_path}: was started with {key} = {before!r}, this run has {value!r}; {remedy}"]
+    assert caught.value.lines == [f"{tmp_path}: was started with {key} = {before!r}, this run has {value!r}; {remedy}"]
 
 
 @pytest.mark.parametrize("before", [{}, {"question": "ask"}, {"image": "file"}])
@@ -76,9 +76,9 @@ def test_columns_are_compared_as_one_value(tmp_path, before, now):
         return
     with pytest.raises(InputError) as caught:
         begun.changes(settings(data__columns=now))
-    (fault,) = caught.value.faults
+    (error,) = caught.value.lines
     flags = " ".join(f"--config.data.columns.{name}={one}" for name, one in before.items()) or "no data.columns"
-    assert f"data.columns = {before!r}, this run has {now!r}; give {flags}, or take another" in fault
+    assert f"data.columns = {before!r}, this run has {now!r}; give {flags}, or take another" in error
 
 
 def test_the_model_may_be_spelt_otherwise(tmp_path):

@@ -33,9 +33,9 @@ def test_a_setting_by_its_earlier_name_is_refused_with_the_one_it_has_now(config
     with pytest.raises(InputError) as refused:
         check_config(config)
     key = old if old.split(".")[0] in default_config() else old.split(".")[0]
-    assert any(fault.startswith(f"config.{key}: no such setting") for fault in refused.value.faults)
+    assert any(line.startswith(f"config.{key}: no such setting") for line in refused.value.lines)
     if key == old:
-        assert refused.value.faults == [f"config.{old}: no such setting; it is config.{RENAMED[old]} now"]
+        assert refused.value.lines == [f"config.{old}: no such setting; it is config.{RENAMED[old]} now"]
     values(default_config(), RENAMED[old])  # the new name is a setting's
 
 
@@ -53,7 +53,7 @@ def test_unknown_and_missing_settings_and_groups_that_are_none_are_told_together
     config.samples = 4
     with pytest.raises(InputError) as refused:
         check_config(config)
-    assert sorted(refused.value.faults) == [
+    assert sorted(refused.value.lines) == [
         "config.mine: no such setting",
         "config.optimizer.eps: is missing; start from default_config()",
         "config.samples is 4; it is a group of settings",

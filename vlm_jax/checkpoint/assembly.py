@@ -97,13 +97,13 @@ def plan(assembly: Assembly) -> AssemblyPlan:
     """The shapes and image settings of an assembled model.
 
     Raises:
-      InputError: a part is missing, of another kind, or the parts do not go together: all faults that can be told.
+      InputError: a part is missing, of another kind, or the parts do not go together: all errors that can be told.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     encoder = decoder = template = image_token = None
-    with gathered(faults):
+    with gathered(errors):
         encoder = resolve(assembly.encoder)
-    with gathered(faults):
+    with gathered(errors):
         decoder = resolve(assembly.decoder)
     for key, value, known in (
         ("connector", assembly.connector, CONNECTORS),
@@ -111,22 +111,22 @@ def plan(assembly: Assembly) -> AssemblyPlan:
         ("background", assembly.background, ("mean", "black")),
     ):
         if value not in known:
-            faults.append(f"{key} is {value!r}; known are {', '.join(filter(None, known))}")
-    if faults:
-        raise InputError(faults)
+            errors.append(f"{key} is {value!r}; known are {', '.join(filter(None, known))}")
+    if errors:
+        raise InputError(errors)
     path = decoder / "config.json"
     text = read_json(path)
     with description.settings_of(path):
         shapes = read_text_model(text, str(path))
     vision = _encoder(encoder, assembly, shapes.hidden)
     if vision.final_norm and vision.unused_layers:
-        faults.append(f"final_norm belongs to the last layer; feature_layer is {assembly.feature_layer}")
-    with gathered(faults):
+        errors.append(f"final_norm belongs to the last layer; feature_layer is {assembly.feature_layer}")
+    with gathered(errors):
         images = images_of(encoder, vision, assembly)
-    with gathered(faults):
+    with gathered(errors):
         template, image_token = _words(decoder)
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     config = assembled(
         dataclasses.replace(vision, pixel_mean=images.mean, pixel_std=images.std),
         shapes,
@@ -156,19 +156,19 @@ def _encoder(folder: Path, assembly: Assembly, width: int) -> EncoderConfig:
 
 def _words(folder: Path) -> tuple[str, int]:
     """The chat template of a text model, and the id of the token that will stand for an image."""
-    tokenizer, faults, template = description.read_tokenizer(folder), [], ""
+    tokenizer, errors, template = description.read_tokenizer(folder), [], ""
     if tokenizer.chat_template:
         template = chat_template.read(folder, tokenizer)
     else:
-        faults.append(f"{folder}: the tokenizer has no chat template; take an instruction-tuned model")
+        errors.append(f"{folder}: the tokenizer has no chat template; take an instruction-tuned model")
     known = tokenizer.get_added_vocab()
-    faults += [
+    errors += [
         f"{folder}: its tokenizer has no token {token}; take a Qwen2.5 model"
         for token in (IMAGE_TOKEN, BEFORE, AFTER)
         if token not in known
     ]
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     return template, known[IMAGE_TOKEN]
 
 
@@ -213,20 +213,20 @@ def write(target: Path, assembly: Assembly) -> None:
         try:
             hf_folder.check_weights(folder, config)
         except InputError as error:
-            raise InputError([_of_part(fault, folder, made, assembly) for fault in error.faults]) from None
+            raise InputError([_of_part(line, folder, made, assembly) for line in error.lines]) from None
 
 
-def _of_part(fault: str, folder: Path, made: AssemblyPlan, assembly: Assembly) -> str:
-    """A fault of the weights, by the name of the part they come from."""
+def _of_part(error: str, folder: Path, made: AssemblyPlan, assembly: Assembly) -> str:
+    """An error of the weights, by the name of the part they come from."""
     parts = {
         "vision_tower.": made.encoder,
         "multi_modal_projector.": assembly.connector_weights,
         "model.": made.decoder,
         "lm_head.": made.decoder,
     }
-    said = fault.removeprefix(str(folder))  # whose own name may hold anything
+    said = error.removeprefix(str(folder))  # whose own name may hold anything
     part = next((part for name, part in parts.items() if name in said), "the parts")
-    return fault.replace(str(folder), str(part))
+    return error.replace(str(folder), str(part))
 
 
 def _named(given: str) -> str:
@@ -246,8 +246,8 @@ def images_of(encoder: Path, vision: EncoderConfig, assembly: Assembly) -> Fixed
         shortest_edge=images.shortest_edge if mode == "crop" else 0,
         pinpoints=tile_sizes(vision.image_size, assembly.tiles) if mode == "anyres" else (),
     )
-    if faults := images.faults():
-        raise InputError([f"{encoder}: {fault}" for fault in faults])
+    if errors := images.errors():
+        raise InputError([f"{encoder}: {error}" for error in errors])
     return images
 
 

@@ -41,18 +41,18 @@ def read(folder: Path, config: VLMConfig) -> Flat:
       InputError: a file of weights that is not known or belongs to another kind of model, tensors that no part of the
         model takes, or one parameter in two files: all of them listed.
     """
-    flat, places, faults = {}, {}, []
+    flat, places, errors = {}, {}, []
     for path in sorted(path for path in folder.iterdir() if path.suffix in (*pth.SUFFIXES, ".safetensors", ".ckpt")):
         if path.name in ADAPTERS or _TO_GO_ON.fullmatch(path.name) or not path.is_file():
             continue
-        with gathered(faults):
+        with gathered(errors):
             parameters = _of_file(path, config)
             for name in sorted(parameters.keys() & flat.keys()):
-                faults.append(f"{path}: holds {name}, and so does {places[name]}; remove the stale file")
+                errors.append(f"{path}: holds {name}, and so does {places[name]}; remove the stale file")
             flat |= parameters
             places |= dict.fromkeys(parameters, path)
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     return flat
 
 
@@ -122,37 +122,37 @@ def whole_modules(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where
         of a model whose output layer is tied to them: all of them listed.
     """
     stored = {hub_name(name.replace(".base_layer.", ".")): tensor for name, tensor in tensors.items()}
-    shapes, faults, flat = abstract_parameters(config), [], {}
+    shapes, errors, flat = abstract_parameters(config), [], {}
     if config.decoder.tied and (tables := sorted(stored.keys() & {EMBEDDING, HEAD})):
-        faults.append(
+        errors.append(
             f"{where}: holds {', '.join(tables)}, and the model ties its output layer to its embeddings; {MERGE}"
         )
     for entry in name_table(config):
         names = entry.tensors()
         if not (missing := [name for name in names if name not in stored]):
-            with gathered(faults):
+            with gathered(errors):
                 flat[entry.path] = _stacked(entry, stored, shapes[entry.path].shape, where)
         elif len(missing) < len(names):
-            faults.append(f"{where}: {len(missing)} of the {len(names)} layers of {entry.name} are missing; {MERGE}")
+            errors.append(f"{where}: {len(missing)} of the {len(names)} layers of {entry.name} are missing; {MERGE}")
     known = {name for entry in name_table(config) for name in entry.tensors()} | {EMBEDDING, HEAD}
     if surplus := sorted(stored.keys() - known):
         more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
-        faults.append(f"{where}: tensors no part of the model takes: {', '.join(surplus[:3])}{more}")
-    if faults:
-        raise InputError(faults[:20])
+        errors.append(f"{where}: tensors no part of the model takes: {', '.join(surplus[:3])}{more}")
+    if errors:
+        raise InputError(errors[:20])
     return flat
 
 
 def _stacked(entry: WeightName, stored: Mapping[str, np.ndarray], shape: tuple[int, ...], where: str) -> np.ndarray:
     expected = tuple(entry.transform.shape(shape if entry.layers is None else shape[1:]))
-    faults = []
+    errors = []
     for name in entry.tensors():
         found, dtype = weight_files.shape_and_dtype(stored[name])
         if found != expected:
-            faults.append(f"{where}: tensor {name} has shape {found}, the base's config.json implies {expected}")
+            errors.append(f"{where}: tensor {name} has shape {found}, the base's config.json implies {expected}")
         if dtype not in ("F32", "BF16", "F16"):
-            faults.append(f"{where}: {name} is {dtype}; this reads F32, BF16 and F16 weights")
-    if faults:
-        raise InputError(faults)
+            errors.append(f"{where}: {name} is {dtype}; this reads F32, BF16 and F16 weights")
+    if errors:
+        raise InputError(errors)
     layers = [entry.transform.read(stored[name]) for name in entry.tensors()]
     return np.stack(layers) if entry.layers is not None else layers[0]

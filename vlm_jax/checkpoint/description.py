@@ -65,7 +65,7 @@ def read_image_settings(folder: Path, read: Callable[[Mapping[str, Any]], ImageP
     try:
         return read(settings)
     except InputError as error:
-        raise InputError([f"{path}: {fault}" for fault in error.faults]) from None
+        raise InputError([f"{path}: {line}" for line in error.lines]) from None
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise InputError(f"{path}: image settings that cannot be used ({error})") from None
 

@@ -78,10 +78,10 @@ def _expected(checkpoint: Path) -> dict[Path, tuple[int, int]] | None:
 
 
 def _tell(checkpoint: Path, missing: Collection[Path], changed: Collection[Path]) -> None:
-    faults = [f"{_list(missing, checkpoint)} missing"] if missing else []
-    faults += [f"{_list(changed, checkpoint)} not what was written"] if changed else []
-    if faults:
-        raise InputError(f"{checkpoint}: damaged: {'; '.join(faults)}; {_ADVICE}")
+    errors = [f"{_list(missing, checkpoint)} missing"] if missing else []
+    errors += [f"{_list(changed, checkpoint)} not what was written"] if changed else []
+    if errors:
+        raise InputError(f"{checkpoint}: damaged: {'; '.join(errors)}; {_ADVICE}")
 
 
 _ADVICE = "copy it again, or remove that folder to go on from the checkpoint before"

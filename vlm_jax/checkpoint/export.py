@@ -32,26 +32,26 @@ def export(
         way, all of them listed; too small a disk; or `peft` of a model that has no adapters or of which more than
         adapters and the connector was trained. Nothing is written then.
     """
-    faults = []
+    errors = []
     if format not in FORMATS:
-        faults.append(f"format {format!r}: known are {', '.join(FORMATS)}")
+        errors.append(f"format {format!r}: known are {', '.join(FORMATS)}")
     if dtype not in DTYPES:
-        faults.append(f"dtype {dtype!r}: known are {', '.join(DTYPES)}")
+        errors.append(f"dtype {dtype!r}: known are {', '.join(DTYPES)}")
     destination = Path(target)
     if "://" in str(target):
-        faults.append(f"{target}: models are written to a disk; name a folder here, and copy it there")
+        errors.append(f"{target}: models are written to a disk; name a folder here, and copy it there")
     else:
-        with gathered(faults):
+        with gathered(errors):
             files.check_target(destination)
-    with gathered(faults):
+    with gathered(errors):
         source = open_model(str(path), base=None if base is None else str(base))
         if base is not None and source.base is None:
-            faults.append(f"{path}: is a whole model, which needs no base")
-        with gathered(faults):
+            errors.append(f"{path}: is a whole model, which needs no base")
+        with gathered(errors):
             description.check_tokenizer(source.assets, source.config)
         source.check()
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     if format == "peft":
         if source.lora is None:
             raise InputError(f"{path}: has no adapters; its weights go into format hf")

@@ -73,11 +73,11 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where:
     table, stored = name_table(config), {hub_name(name): tensor for name, tensor in tensors.items()}
     _tie(stored, config)
     described = {name: weight_files.shape_and_dtype(tensor) for name, tensor in stored.items()}
-    faults = _mismatches(where, config, table, described)
-    if not faults and tied_head.of_tensors(stored, config) != config:
-        faults = [_head_differs(where)]
-    if faults:
-        raise InputError(faults)
+    errors = _mismatches(where, config, table, described)
+    if not errors and tied_head.of_tensors(stored, config) != config:
+        errors = [_head_differs(where)]
+    if errors:
+        raise InputError(errors)
     return _joined(config, stored)
 
 
@@ -97,24 +97,24 @@ def check_weights(folder: Path, config: VLMConfig) -> None:
 
 def _checked(folder: Path, config: VLMConfig) -> dict[str, tuple[Path, str]]:
     """{name in the table: (file, name in it)} of a folder that has all tensors, of the right shapes."""
-    paths, faults = weight_files.weight_files(folder)
+    paths, errors = weight_files.weight_files(folder)
     places: dict[str, tuple[Path, str]] = {}
     described: Described = {}
-    for path, tensors in weight_files.described(paths, faults).items():
+    for path, tensors in weight_files.described(paths, errors).items():
         for key, known in tensors.items():
             name = paths[path](key)
             if name is None:
                 continue
             if name in places:
-                faults.append(f"{path}: tensor {key} stands in the folder twice; remove the stale file or copy")
+                errors.append(f"{path}: tensor {key} stands in the folder twice; remove the stale file or copy")
             places[name], described[name] = (path, key), known
     _tie(places, config)
     _tie(described, config)
-    faults += _mismatches(str(folder), config, name_table(config), described)
-    if not faults and tied_head.of_folder(folder, config) != config:
-        faults.append(_head_differs(str(folder)))
-    if faults:
-        raise InputError(faults)
+    errors += _mismatches(str(folder), config, name_table(config), described)
+    if not errors and tied_head.of_folder(folder, config) != config:
+        errors.append(_head_differs(str(folder)))
+    if errors:
+        raise InputError(errors)
     return places
 
 
@@ -169,7 +169,7 @@ def write_folder(
 def _mismatches(where: str, config: VLMConfig, table: list[WeightName], stored: Described) -> list[str]:
     """What is wrong with tensors of these (shape, dtype as safetensors names it), by the hub's names."""
     abstract = abstract_parameters(config)
-    faults, wanted = [], set()
+    errors, wanted = [], set()
     for entry in table:
         shape = abstract[entry.path].shape
         shape = tuple(entry.transform.shape(shape if entry.layers is None else shape[1:]))
@@ -177,26 +177,26 @@ def _mismatches(where: str, config: VLMConfig, table: list[WeightName], stored: 
         for name in entry.tensors():
             wanted.add(name)
             if name not in stored:
-                faults.append(f"{where}: tensor {name} is missing")
+                errors.append(f"{where}: tensor {name} is missing")
                 continue
             held, dtype = stored[name]
             dtypes.add(dtype)
             if held != shape:
-                faults.append(f"{where}: tensor {name} has shape {held}, config.json implies {shape}")
+                errors.append(f"{where}: tensor {name} has shape {held}, config.json implies {shape}")
         if len(dtypes) > 1:
-            faults.append(f"{where}: the layers of {entry.name} differ in dtype: {', '.join(sorted(dtypes))}")
+            errors.append(f"{where}: the layers of {entry.name} differ in dtype: {', '.join(sorted(dtypes))}")
         odd = dtypes - {"F32", "BF16", "F16"}
         if odd:
-            faults.append(f"{where}: {entry.name} is {', '.join(odd)}; this reads F32, BF16 and F16 weights")
+            errors.append(f"{where}: {entry.name} is {', '.join(odd)}; this reads F32, BF16 and F16 weights")
     if config.decoder.tied:
         wanted.add(HEAD)  # some writers store the tied head as well: it is compared
     surplus = [name for name in stored if name not in wanted and not name.endswith("inv_freq")]
     if surplus:
         more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
-        faults.append(f"{where}: tensors no part of the model takes: {', '.join(sorted(surplus)[:3])}{more}")
-    if len(faults) > 20:
-        faults = [*faults[:20], f"{where}: … and {len(faults) - 20} more faults"]
-    return faults
+        errors.append(f"{where}: tensors no part of the model takes: {', '.join(sorted(surplus)[:3])}{more}")
+    if len(errors) > 20:
+        errors = [*errors[:20], f"{where}: … and {len(errors) - 20} more errors"]
+    return errors
 
 
 def _joined(config: VLMConfig, tensors: Mapping[str, np.ndarray]) -> dict[str, Deferred]:

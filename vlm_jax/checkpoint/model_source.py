@@ -342,9 +342,9 @@ def _base(name: str, base: str) -> ModelSource:
     except InputError as error:
         raise InputError(
             [
-                f"{name}: belongs to {base}, which cannot be had: {fault}; where it lies elsewhere by now, name that "
+                f"{name}: belongs to {base}, which cannot be had: {line}; where it lies elsewhere by now, name that "
                 "place (--base=FOLDER; in Python vlm_jax.load(FOLDER, adapter=…))"
-                for fault in error.faults
+                for line in error.lines
             ]
         ) from None
     if below.lora is not None:

@@ -38,9 +38,7 @@ def places(folder: Path) -> Iterator[tuple[Path, Callable[[str], str | None]]]:
         try:
             yield resolve(named), name_of
         except InputError as error:
-            raise InputError(
-                [f"{folder / PARTS}: the {part} cannot be had: {fault}" for fault in error.faults]
-            ) from None
+            raise InputError([f"{folder / PARTS}: the {part} cannot be had: {line}" for line in error.lines]) from None
     yield folder / CONNECTOR, hub_name
 
 

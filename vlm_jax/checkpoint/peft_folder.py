@@ -128,22 +128,22 @@ def read(folder: Path, config: VLMConfig) -> tuple[Lora, Flat]:
     Raises:
       InputError: another kind of adapter, missing, misshapen or unknown tensors: all of them listed.
     """
-    settings, faults = read_settings(folder), []
+    settings, errors = read_settings(folder), []
     path, lora, flat, beside = _weights(folder), settings.lora, {}, {}
     tensors = _tensors(path)
     saved = {name: tensor for name, tensor in tensors.items() if _is_saved(name, settings.modules_to_save)}
-    with gathered(faults):
+    with gathered(errors):
         low_rank = {name: tensor for name, tensor in tensors.items() if name not in saved}
         lora, flat = from_tensors(low_rank, config, lora, where=str(path), targets=settings.targets)
-    with gathered(faults):
+    with gathered(errors):
         beside = _saved_modules(saved, config, settings.modules_to_save, where=str(path))
-    with gathered(faults):
+    with gathered(errors):
         others = beside_adapters.read(folder, config)
         twice = sorted(others.keys() & beside.keys())
-        faults += [f"{folder}: {name} is in {path.name} and in a file of its own; remove one" for name in twice]
+        errors += [f"{folder}: {name} is in {path.name} and in a file of its own; remove one" for name in twice]
         beside |= others
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     return lora, flat | beside
 
 
@@ -178,8 +178,8 @@ def _saved_modules(
     tensors: Mapping[str, np.ndarray], config: VLMConfig, modules: Collection[str], *, where: str
 ) -> Flat:
     """The parameters of `modules_to_save`, all of which must be there."""
-    flat, faults = {}, []
-    with gathered(faults):
+    flat, errors = {}, []
+    with gathered(errors):
         plain = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
         flat = beside_adapters.whole_modules(plain, config, where=where)
     found = {module for module in modules if any(_is_saved(name, [module]) for name in tensors)}
@@ -189,15 +189,15 @@ def _saved_modules(
         if any(_is_saved(memory_name(tensor), found) for tensor in entry.tensors())
     }
     missing = [name for path, name in expected.items() if path not in flat]
-    if missing and not faults:
-        faults.append(f"{where}: modules_to_save names modules whose tensors are missing: {', '.join(missing[:3])}")
-    faults += [
+    if missing and not errors:
+        errors.append(f"{where}: modules_to_save names modules whose tensors are missing: {', '.join(missing[:3])}")
+    errors += [
         f"{where}: modules_to_save names {module}, of which there is no tensor; {MERGE}"
         for module in modules
         if module not in found
     ]
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     return flat
 
 
@@ -213,23 +213,23 @@ def from_tensors(
     flat: dict[str, np.ndarray] = {}
     seen: set[tuple[str, int | None]] = set()
     modules: dict[tuple[str, int | None], str] = {}
-    faults = []
+    errors = []
     for name, tensor in tensors.items():
         match = re.fullmatch(r"(?:base_model\.model\.)?(.*)\.lora_([AB])(?:\.[^.]+)?\.weight", name)
         module = hub_name(match[1]) if match else None
         if module not in wanted:
-            faults.append(f"{where}: tensor {name} {_why_not_read(name)}")
+            errors.append(f"{where}: tensor {name} {_why_not_read(name)}")
             continue
         entry, index = wanted[module]
         features_in, features_out = shapes[entry.path].shape[-2:]
         shape = (lora.rank, features_in) if match[2] == "A" else (features_out, lora.rank)
         key = f"{entry.path.removesuffix('/kernel')}/adapter/{match[2].lower()}"
         if (key, index) in seen:
-            faults.append(f"{where}: tensor {name} stands there twice")
+            errors.append(f"{where}: tensor {name} stands there twice")
         seen.add((key, index))
         modules[entry.path, index] = match[1]
         if tensor.shape != shape:
-            faults.append(
+            errors.append(
                 f"{where}: tensor {name} has shape {tensor.shape}; this base and rank {lora.rank} imply {shape}; was "
                 "it trained on another base?"
             )
@@ -237,15 +237,15 @@ def from_tensors(
         whole = (shape[1], shape[0]) if index is None else (entry.layers, shape[1], shape[0])
         array = flat.setdefault(key, np.zeros(whole, np.float32))
         array[() if index is None else index] = tensor.astype(np.float32).T
-    faults += [
+    errors += [
         f"{where}: {_other(key)} is missing for {key}" for key, index in seen if (_other(key), index) not in seen
     ]
-    if not flat and not faults:
-        faults.append(f"{where}: holds no LoRA tensors")
-    elif targets and not faults:
-        faults += [f"{where}: {fault}" for fault in peft_targets.left_out(targets, modules, config)]
-    if faults:
-        raise InputError(faults[:20])
+    if not flat and not errors:
+        errors.append(f"{where}: holds no LoRA tensors")
+    elif targets and not errors:
+        errors += [f"{where}: {error}" for error in peft_targets.left_out(targets, modules, config)]
+    if errors:
+        raise InputError(errors[:20])
     places = sorted({key.rpartition("/adapter/")[0] for key in flat})
     return dataclasses.replace(lora, targets="|".join(map(re.escape, places))), flat
 

@@ -101,26 +101,26 @@ def read_settings(folder: Path) -> AdapterSettings:
     settings = read_json(path)
     if settings.get("peft_type") != "LORA":
         raise InputError(f"{path}: peft_type is {settings.get('peft_type')!r}; only LORA is read; {MERGE}")
-    faults = [fault for key, value in settings.items() if (fault := _refused(path, key, value))]
+    errors = [error for key, value in settings.items() if (error := _refused(path, key, value))]
     for key, kind in (("r", int), ("lora_alpha", (int, float))):
         value = settings.get(key)
         if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value < math.inf:
-            faults.append(f"{path}: {key} is {value!r}; wanted a {'whole ' * (kind is int)}number above 0")
+            errors.append(f"{path}: {key} is {value!r}; wanted a {'whole ' * (kind is int)}number above 0")
     rslora = settings.get("use_rslora") or False
     if not isinstance(rslora, bool):
-        faults.append(f"{path}: use_rslora is {rslora!r}; wanted true or false")
+        errors.append(f"{path}: use_rslora is {rslora!r}; wanted true or false")
     if settings.get("task_type") not in _TASKS:
-        faults.append(f"{path}: task_type is {settings['task_type']!r}, an adapter of another kind of model; {MERGE}")
+        errors.append(f"{path}: task_type is {settings['task_type']!r}, an adapter of another kind of model; {MERGE}")
     modules = settings.get("modules_to_save") or []
     if not isinstance(modules, list) or not all(isinstance(name, str) and name for name in modules):
-        faults.append(f"{path}: modules_to_save is {modules!r}; wanted a list of names of modules")
+        errors.append(f"{path}: modules_to_save is {modules!r}; wanted a list of names of modules")
     for key in ("base_model_name_or_path", "revision"):
         if not isinstance(settings.get(key) or "", str):
-            faults.append(f"{path}: {key} is {settings[key]!r}; wanted text")
-    targets = peft_targets.of_settings(settings, path, faults)
-    faults += _of_changed_base(path, settings.get("init_lora_weights", True))
-    if faults:
-        raise InputError(faults)
+            errors.append(f"{path}: {key} is {settings[key]!r}; wanted text")
+    targets = peft_targets.of_settings(settings, path, errors)
+    errors += _of_changed_base(path, settings.get("init_lora_weights", True))
+    if errors:
+        raise InputError(errors)
     base, revision = settings.get("base_model_name_or_path") or "", settings.get("revision")
     if revision and base and "@" not in base and not Path(base).expanduser().is_dir():
         base = f"{base}@{revision}"

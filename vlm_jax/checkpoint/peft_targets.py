@@ -44,37 +44,37 @@ class Targets:
         return layer is not None and int(layer[1]) in self.layers
 
 
-def of_settings(settings: Mapping[str, Any], path: Path, faults: list[str]) -> Targets:
-    """The targets of an `adapter_config.json`, values of another type told among the faults."""
+def of_settings(settings: Mapping[str, Any], path: Path, errors: list[str]) -> Targets:
+    """The targets of an `adapter_config.json`, values of another type told among the errors."""
     names = {}
     for key in KEYS[:2]:
         value = settings.get(key) or ()
         if not isinstance(value, (str, list, tuple)) or not all(isinstance(name, str) for name in value):
-            faults.append(f"{path}: {key} is {value!r}; wanted a list of names of modules, or a pattern")
+            errors.append(f"{path}: {key} is {value!r}; wanted a list of names of modules, or a pattern")
             value = ()
         names[key] = value if isinstance(value, str) else tuple(value)
         if isinstance(value, str) and not _compiles(value):
-            faults.append(f"{path}: {key} is {value!r}, which is no regular expression")
+            errors.append(f"{path}: {key} is {value!r}, which is no regular expression")
             names[key] = ()
     layers = settings.get(KEYS[2])
     layers = [layers] if isinstance(layers, int) and not isinstance(layers, bool) else layers or None
     if layers is not None and not (isinstance(layers, list) and all(type(layer) is int for layer in layers)):
-        faults.append(f"{path}: {KEYS[2]} is {layers!r}; wanted a list of numbers of layers")
+        errors.append(f"{path}: {KEYS[2]} is {layers!r}; wanted a list of numbers of layers")
         layers = None
-    return Targets(*names.values(), None if layers is None else tuple(layers), _stacks(settings, path, faults))
+    return Targets(*names.values(), None if layers is None else tuple(layers), _stacks(settings, path, errors))
 
 
-def _stacks(settings: Mapping[str, Any], path: Path, faults: list[str]) -> tuple[str, ...]:
+def _stacks(settings: Mapping[str, Any], path: Path, errors: list[str]) -> tuple[str, ...]:
     given = settings.get(KEYS[3]) or []
     stacks = [given] if isinstance(given, str) else given
     if isinstance(stacks, list) and all(isinstance(stack, str) and _compiles(stack) for stack in stacks):
         return tuple(stacks)
-    faults.append(f"{path}: {KEYS[3]} is {given!r}; wanted a list of names of lists of layers")
+    errors.append(f"{path}: {KEYS[3]} is {given!r}; wanted a list of names of lists of layers")
     return ()
 
 
 def left_out(targets: Targets, modules: Mapping[tuple[str, int | None], str], config: VLMConfig) -> list[str]:
-    """What is covered and has no tensors, as faults that name no file.
+    """What is covered and has no tensors, as errors that name no file.
 
     A stack of layers of which some are there and others are not, and an end of a name of which nothing is there.
 
@@ -89,15 +89,15 @@ def left_out(targets: Targets, modules: Mapping[tuple[str, int | None], str], co
         layer, name = next(iter(there.items()))
         others = [name.replace(f".{layer}.", f".{number}.", 1) for number in range(entry.layers) if number not in there]
         missing += [other for other in others if targets.covers(other)]
-    faults = []
+    errors = []
     if missing:
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-        faults.append(
+        errors.append(
             f"target_modules covers {', '.join(missing[:_LISTED])}{more}, and there are no tensors for "
             f"{'them' if len(missing) > 1 else 'it'}; copy the whole adapter again, or name the layers it has in "
             "layers_to_transform"
         )
-    return faults + _absent(targets, modules.values(), config)
+    return errors + _absent(targets, modules.values(), config)
 
 
 def _absent(targets: Targets, modules: Collection[str], config: VLMConfig) -> list[str]:

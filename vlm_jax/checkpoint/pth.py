@@ -67,10 +67,10 @@ def read(path: Path, *, may_be_empty: bool = False) -> dict[str, np.ndarray]:
     except zipfile.BadZipFile:
         with path.open("rb") as file:
             begun = file.read(4) == b"PK\x03\x04"
-        fault = "is no archive of torch.save (PyTorch before 1.6 wrote another format); load and save it again"
+        message = "is no archive of torch.save (PyTorch before 1.6 wrote another format); load and save it again"
         if begun:
-            fault = "is cut short: the end of the archive is missing; copy it again"
-        raise InputError(f"{path}: {fault}") from None
+            message = "is cut short: the end of the archive is missing; copy it again"
+        raise InputError(f"{path}: {message}") from None
     except InputError:
         raise
     except Exception as error:  # what a damaged pickle makes the unpickler raise is not a fixed list

@@ -65,7 +65,7 @@ def _near(folder: Path) -> str:
         return f"; {existing} has no folder {parent.relative_to(existing).parts[0]}" if existing != parent else ""
     try:
         names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
-    except OSError:  # a folder that may not be listed is no reason to hide the first fault
+    except OSError:  # a folder that may not be listed is no reason to hide the first error
         return ""
     near = difflib.get_close_matches(folder.name, names, n=3, cutoff=0.5)
     return f"; near it: {', '.join(str(parent / name) for name in near)}" if near else ""

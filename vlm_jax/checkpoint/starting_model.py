@@ -91,7 +91,7 @@ def _assembled(assemble: Mapping[str, Any], workdir: PurePath, seed: int) -> str
         )
     folder = workdir / MODEL
     wanted = assembly.Assembly(**assemble, seed=seed)
-    assembly.plan(wanted)  # on every host: none should wait for one that found a fault
+    assembly.plan(wanted)  # on every host: none should wait for one that found an error
     if hosts.is_first():
         workdir.mkdir(parents=True, exist_ok=True)
         made = dataclasses.asdict(wanted)

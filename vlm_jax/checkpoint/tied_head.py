@@ -37,7 +37,7 @@ def of_folder(folder: Path, config: VLMConfig) -> VLMConfig:
             for key in tensors
             if (name := files[path](key)) in (EMBEDDING, HEAD)
         }
-    except InputError:  # `check_weights` tells of them, together with all other faults
+    except InputError:  # `check_weights` tells of them, together with all other errors
         return config
     return of_tensors({name: weight_files.mapped(path).get(key) for name, (path, key) in places.items()}, config)
 

@@ -34,12 +34,12 @@ def weight_files(folder: Path) -> tuple[dict[Path, Callable[[str], str | None]],
 
     Those of an assembled folder lie in other folders.
     """
-    files, faults = {}, []
+    files, errors = {}, []
     for place, name_of in parts.places(folder):
         paths, missing = ([place], []) if place.name == parts.CONNECTOR else located(place)
         files |= dict.fromkeys(paths, name_of)
-        faults += missing
-    return files, faults
+        errors += missing
+    return files, errors
 
 
 def located(folder: Path) -> tuple[list[Path], list[str]]:
@@ -97,19 +97,19 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in sorted(set(weight_map.values()))]
 
 
-def described(paths: Iterable[Path], faults: list[str]) -> dict[Path, Described]:
-    """What each file holds, by its own names; raises `faults`, and those of unreadable files."""
+def described(paths: Iterable[Path], errors: list[str]) -> dict[Path, Described]:
+    """What each file holds, by its own names; raises `errors`, and those of unreadable files."""
     found = {}
     for path in paths:
-        with gathered(faults), readable(path):
+        with gathered(errors), readable(path):
             if pth.is_state_dict(path):
                 found[path] = {name: shape_and_dtype(tensor) for name, tensor in pth.read(path).items()}
                 continue
             with safe_open(path, "np") as file:
                 views = {key: file.get_slice(key) for key in file.keys()}
                 found[path] = {key: (tuple(view.get_shape()), view.get_dtype()) for key, view in views.items()}
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     return found
 
 
@@ -141,6 +141,6 @@ def tensor_names(folder: Path, name_of: Callable[[str], str | None]) -> set[str]
     Raises:
       InputError: files are missing or cannot be read.
     """
-    paths, faults = located(folder)
-    found = described(paths, faults)
+    paths, errors = located(folder)
+    found = described(paths, errors)
     return {name for tensors in found.values() for key in tensors if (name := name_of(key)) is not None}

@@ -35,7 +35,7 @@ def swapped(questions: Sequence[Question], *, seed: int = 0) -> list[Question]:
     # One shuffled order, entered anywhere: the first that will do comes soon, whatever the number of questions.
     order = rng.permutation(len(questions))
     starts = rng.integers(0, max(1, len(questions)), len(questions))
-    result, faults = [], []
+    result, errors = [], []
     for question, subject, own, start in zip(questions, subjects, shown, starts, strict=True):
         for step in range(len(questions)):
             other = order[(start + step) % len(questions)]
@@ -44,11 +44,11 @@ def swapped(questions: Sequence[Question], *, seed: int = 0) -> list[Question]:
                 break
         else:
             if own:
-                faults.append(f"question {question.id!r}: no other subject has {len(own)} image(s) to swap with")
+                errors.append(f"question {question.id!r}: no other subject has {len(own)} image(s) to swap with")
             else:
                 result.append(question)
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     return result
 
 

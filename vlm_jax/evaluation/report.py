@@ -32,7 +32,7 @@ def summarise(predictions: Sequence[Prediction], baseline: Mapping[str, Predicti
         summary.setdefault("by", {})[name] = {
             value: _part([one for one in predictions if one.groups.get(name) == value], before) for value in values
         }
-    summary["faults"] = [{"id": one.id, "fault": one.fault} for one in predictions if one.fault]
+    summary["errors"] = [{"id": one.id, "error": one.error} for one in predictions if one.error]
     return summary
 
 
@@ -54,8 +54,8 @@ def table(summary: Mapping[str, Any]) -> str:
     lines.append("blind: right without looking, by the commonest answer to each kind of question")
     if earlier:
         lines.append(f"learned {summary['baseline']['learned']}, lost {summary['baseline']['lost']}")
-    if summary["faults"]:
-        lines.append(f"{len(summary['faults'])} could not be asked and count as wrong; report.json names them")
+    if summary["errors"]:
+        lines.append(f"{len(summary['errors'])} could not be asked and count as wrong; report.json names them")
     return "\n".join(lines)
 
 
@@ -75,7 +75,7 @@ def page(
 
     def kind(one: Prediction) -> tuple[int, str]:
         earlier = before.get(one.id)
-        if one.fault:
+        if one.error:
             return 0, "not asked"
         if earlier is not None and earlier.score != one.score:
             return (1, "lost") if one.score < earlier.score else (3, "learned")
@@ -162,7 +162,7 @@ def _figures(summary: Mapping[str, Any]) -> str:
 
 
 def _card(one: Prediction, kind: str, images: Callable[[str], list[Source]], before: Prediction | None) -> str:
-    said = [("answer", " / ".join(one.answers)), ("said", one.fault or one.prediction)]
+    said = [("answer", " / ".join(one.answers)), ("said", one.error or one.prediction)]
     if before is not None:
         said.insert(1, ("said before", before.prediction))
     lines = "".join(f"<dt>{name}<dd>{html.escape(text) or '—'}" for name, text in said)
@@ -177,7 +177,7 @@ def _thumbnail(source: Source) -> str:
     try:
         image = open_image(source)
     except InputError as error:
-        return f"<p>{html.escape(error.faults[0])}</p>"
+        return f"<p>{html.escape(error.lines[0])}</p>"
     image.thumbnail((THUMBNAIL * 2, THUMBNAIL * 2))  # twice: sharp on dense screens
     held = io.BytesIO()
     image.save(held, "JPEG", quality=80)

@@ -48,7 +48,7 @@ class Prediction:
     score: float
     metric: str
     groups: dict[str, str]
-    fault: str | None = None
+    error: str | None = None
     """Why there is no answer (an unreadable image, say); such questions count as wrong."""
     words: str | None = None
     """Digest of all turns that were shown (`QuestionDigests`); None of answers from before it was written down."""
@@ -87,7 +87,7 @@ def predict(
     if stale:
         raise InputError(f"{path}: holds answers to other questions ({stale[0]!r}, say); take another output folder")
     digests = QuestionDigests()
-    answered = {id: one for id, one in written.items() if not one.fault}
+    answered = {id: one for id, one in written.items() if not one.error}
     held = {id: one for id, one in answered.items() if answers_this(one, asked[id], digests)}
     if differing := len(answered) - len(held):
         were = "1 answer was" if differing == 1 else f"{differing:,} answers were"
@@ -104,8 +104,8 @@ def predict(
         for start in range(0, len(questions), batch):
             part = questions[start : start + batch]
             new = [question for question in part if question.id not in held]
-            for question, (said, fault) in zip(new, _answers(new, answer), strict=True):
-                write(_prediction(question, said, fault, metric, digests))
+            for question, (said, error) in zip(new, _answers(new, answer), strict=True):
+                write(_prediction(question, said, error, metric, digests))
             file.flush()
             yield from (held[question.id] for question in part)
 
@@ -121,11 +121,11 @@ def answers_this(one: Prediction, question: Question, digests: QuestionDigests, 
     return one.words == words and (words_alone or one.images == images)
 
 
-def _prediction(question: Question, said: str, fault: str | None, metric: str, digests: QuestionDigests) -> Prediction:
-    value = 0.0 if fault else score(metric, said, question.answers)
+def _prediction(question: Question, said: str, error: str | None, metric: str, digests: QuestionDigests) -> Prediction:
+    value = 0.0 if error else score(metric, said, question.answers)
     words, images = digests(question.messages)
     return Prediction(
-        question.id, question.text, said, question.answers, value, metric, question.groups, fault, words, images
+        question.id, question.text, said, question.answers, value, metric, question.groups, error, words, images
     )
 
 
@@ -133,7 +133,7 @@ def rescored(one: Prediction, metric: str, answers: list[str], groups: dict[str,
     """What was said, scored by a metric against the answers that count by now; what could not be asked stays wrong."""
     if (one.metric, one.answers) == (metric, answers):
         return dataclasses.replace(one, groups=groups)
-    value = 0.0 if one.fault else score(metric, one.prediction, answers)
+    value = 0.0 if one.error else score(metric, one.prediction, answers)
     return dataclasses.replace(one, answers=answers, score=value, metric=metric, groups=groups)
 
 
@@ -176,5 +176,5 @@ def _answers(questions: Sequence[Question], answer: Answer) -> list[tuple[str, s
         return [(said, None) for said in answer([question.messages for question in questions])]
     except InputError as error:
         if len(questions) == 1:
-            return [("", error.faults[0])]
+            return [("", error.lines[0])]
         return [pair for question in questions for pair in _answers([question], answer)]

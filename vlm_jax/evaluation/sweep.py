@@ -108,7 +108,7 @@ def places(config: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def cells_of(config: ConfigDict) -> list[Cell]:
-    """Every cell of a sweep without faults, all of one seed before the next: what is finished early shows every row."""
+    """Every cell of a sweep without errors, all of one seed before the next: what is finished early shows every row."""
     cells = []
     for seed in config.seeds:
         for labels in combinations(config):
@@ -124,24 +124,24 @@ def check_form(config: ConfigDict) -> None:
         raise InputError(f"the config is no sweep, which has {', '.join(wanted)}: see configs/ablations/")
 
 
-def faults_of(config: ConfigDict) -> list[str]:
-    """Every fault of a sweep itself; whether a training has the settings that it gives is not looked at."""
-    faults = [f"config.axes.{axis}: has no labels" for axis in config.axes if not len(config.axes[axis])]
+def errors_of(config: ConfigDict) -> list[str]:
+    """Every error of a sweep itself; whether a training has the settings that it gives is not looked at."""
+    errors = [f"config.axes.{axis}: has no labels" for axis in config.axes if not len(config.axes[axis])]
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
-        faults.append(f"config.seeds is {config.seeds!r}; wanted one or more, each once")
+        errors.append(f"config.seeds is {config.seeds!r}; wanted one or more, each once")
     if not config.benchmark:
-        faults.append("config.benchmark is ''; wanted the records that every cell is asked")
+        errors.append("config.benchmark is ''; wanted the records that every cell is asked")
     if config.metric not in METRICS:
-        faults.append(f"config.metric is {config.metric!r}; wanted {' or '.join(METRICS)}")
+        errors.append(f"config.metric is {config.metric!r}; wanted {' or '.join(METRICS)}")
     if config.max_new_tokens < 1:
-        faults.append(f"config.max_new_tokens is {config.max_new_tokens!r}; wanted at least 1")
+        errors.append(f"config.max_new_tokens is {config.max_new_tokens!r}; wanted at least 1")
     if len(config.axes) and config.x_axis not in config.axes:
-        faults.append(f"config.x_axis is {config.x_axis!r}; wanted one of {', '.join(config.axes)}")
+        errors.append(f"config.x_axis is {config.x_axis!r}; wanted one of {', '.join(config.axes)}")
     by = {"config.seeds": {SEED}, "config.set": set(config.set)}
     by |= {f"config.axes.{axis}": {key for one in config.axes[axis].values() for key in one} for axis in config.axes}
     for first, second in itertools.combinations(by, 2):
-        faults += [f"{key} is given by {first} and by {second}" for key in sorted(by[first] & by[second])]
+        errors += [f"{key} is given by {first} and by {second}" for key in sorted(by[first] & by[second])]
     doubled = [name for name, count in Counter(cell.name for cell in cells_of(config)).items() if count > 1]
-    if doubled and not faults:
-        faults.append(f"config.axes: two cells would have the folder {doubled[0]}; name their labels otherwise")
-    return faults
+    if doubled and not errors:
+        errors.append(f"config.axes: two cells would have the folder {doubled[0]}; name their labels otherwise")
+    return errors

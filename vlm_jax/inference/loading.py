@@ -45,31 +45,31 @@ def load(
         what nf4 leaves of a 3B model, and a third of a 7B.
 
     Raises:
-      InputError: not a model of a known architecture, an incomplete one, or unknown settings; every fault is listed.
+      InputError: not a model of a known architecture, an incomplete one, or unknown settings; every error is listed.
     """
-    faults = []
+    errors = []
     if dtype not in ("auto", "float32", "bfloat16"):
-        faults.append(f"dtype {dtype!r}: known are auto, float32, bfloat16")
+        errors.append(f"dtype {dtype!r}: known are auto, float32, bfloat16")
     if quantise not in (None, *quantised.KINDS):
-        faults.append(f"quantise {quantise!r}: known are {', '.join(quantised.KINDS)}")
+        errors.append(f"quantise {quantise!r}: known are {', '.join(quantised.KINDS)}")
     if quantise is None and quantise_tables:
-        faults.append(f"quantise_tables goes with quantise, which is None; known are {', '.join(quantised.KINDS)}")
-    if faults:
-        raise InputError(faults)
+        errors.append(f"quantise_tables goes with quantise, which is None; known are {', '.join(quantised.KINDS)}")
+    if errors:
+        raise InputError(errors)
     leave_absent_tpu_alone()
     keep_compiled_programs()
     kind = jnp.dtype(("float32" if jax.default_backend() == "cpu" else "bfloat16") if dtype == "auto" else dtype)
     source = open_model(str(path)) if adapter is None else open_model(str(adapter), base=str(path))
     if adapter is not None and source.base is None:
         raise InputError(f"{adapter}: is a whole model, no adapter; load it by itself")
-    with gathered(faults):
+    with gathered(errors):
         source.check()
-    with gathered(faults):
+    with gathered(errors):
         images = visual_tokens if source.images is None else None
         processor = description.read_processor(source.assets, source.config, images)
         stops = stop_tokens(source.assets, processor)
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
     if source.images is not None:
         processor.images = source.images.with_budget(visual_tokens)
     make = functools.partial(LoadedModel, dtype=kind, context=_context(source.assets))

@@ -34,7 +34,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self):
-        faults = [
+        errors = [
             f"{name} is {value!r}; wanted {wanted}"
             for name, value, sound, wanted in (
                 ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
@@ -44,8 +44,8 @@ class Sampling:
             )
             if not (math.isfinite(value) and sound)
         ]
-        if faults:
-            raise InputError(faults)
+        if errors:
+            raise InputError(errors)
 
     @property
     def mode(self) -> "Mode":

@@ -133,15 +133,15 @@ def not_counts(config: VLMConfig) -> list[str]:
 def inconsistencies(config: VLMConfig) -> list[str]:
     """What in a model's shapes does not go together, in words."""
     vision, decoder = config.vision, config.decoder
-    faults = []
+    errors = []
     if vision.out_hidden != decoder.hidden:
-        faults.append(
+        errors.append(
             f"vision out_hidden_size {vision.out_hidden} differs from the decoder's hidden_size {decoder.hidden}"
         )
     if (decoder.hidden % decoder.heads and not decoder.own_head_dim) or decoder.heads % decoder.kv_heads:
-        faults.append(
+        errors.append(
             f"hidden_size {decoder.hidden}, {decoder.heads} heads and {decoder.kv_heads} key-value heads do not divide"
         )
     elif sum(decoder.mrope_sections) * 2 != decoder.head_dim:
-        faults.append(f"mrope_section {list(decoder.mrope_sections)} must sum to half the head dim {decoder.head_dim}")
-    return faults + vision.inconsistencies()
+        errors.append(f"mrope_section {list(decoder.mrope_sections)} must sum to half the head dim {decoder.head_dim}")
+    return errors + vision.inconsistencies()

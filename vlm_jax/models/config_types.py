@@ -39,7 +39,7 @@ OBJECTS = ("text_config", "vision_config", "rope_scaling", "rope_parameters", "q
 _DEEPEST = 3
 
 
-def faults(config: Mapping[str, Any], inside: str = "", depth: int = 0) -> list[str]:
+def errors(config: Mapping[str, Any], inside: str = "", depth: int = 0) -> list[str]:
     """Settings of another type or of an absurd size, in words; null is nowhere one.
 
     Args:
@@ -60,7 +60,7 @@ def faults(config: Mapping[str, Any], inside: str = "", depth: int = 0) -> list[
         elif key in OBJECTS and not isinstance(value, Mapping):
             found.append(f"{inside}{key} is {_short(value)}; wanted a JSON object")
         elif key in OBJECTS and depth < _DEEPEST:
-            found += faults(value, f"{inside}{key}.", depth + 1)
+            found += errors(value, f"{inside}{key}.", depth + 1)
     return found
 
 

@@ -18,8 +18,8 @@ def read_decoder(text: Mapping[str, Any], where: str, *, tied: bool = False) -> 
     """
     # As transformers: the older key counts where a file has both.
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
-    if faults := _decoder_not_computed(text, rope):
-        raise InputError([f"{where}: {fault}" for fault in faults])
+    if errors := _decoder_not_computed(text, rope):
+        raise InputError([f"{where}: {error}" for error in errors])
     heads = text["num_attention_heads"]
     plain = (text["hidden_size"] // heads // 2,) if text.get("model_type") == "qwen2" else (16, 24, 24)
     return DecoderConfig(
@@ -48,12 +48,12 @@ def _theta(text: Mapping[str, Any], rope: Mapping[str, Any]) -> Any:
 
 def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any]) -> list[str]:
     """Settings of a language model that are not computed, in words."""
-    faults = []
+    errors = []
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     if rope_type not in ("default", "mrope"):
-        faults.append(f"rope_type {rope_type!r} is not implemented; known: 'default', 'mrope'")
+        errors.append(f"rope_type {rope_type!r} is not implemented; known: 'default', 'mrope'")
     else:
-        faults += [
+        errors += [
             f"{key} of rope_parameters is {value!r}, which is not implemented; known are {', '.join(_ROPE)}"
             for key, value in rope.items()
             if key not in _ROPE and value is not None and _ROPE_WITHOUT_EFFECT.get(key, ...) != value
@@ -61,15 +61,15 @@ def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any]) -> l
     # transformers has a sliding window from layer max_window_layers on, which published folders set to all layers.
     windows_from, layers = text.get("max_window_layers", 80), text["num_hidden_layers"]
     if text.get("use_sliding_window") and not (isinstance(windows_from, int) and windows_from >= layers):
-        faults.append("use_sliding_window is true; sliding-window layers are not implemented")
+        errors.append("use_sliding_window is true; sliding-window layers are not implemented")
     elif odd := sorted({str(kind) for kind in text.get("layer_types") or ()} - {"full_attention"}):
-        faults.append(f"layer_types has {', '.join(odd)}; only full_attention is implemented")
+        errors.append(f"layer_types has {', '.join(odd)}; only full_attention is implemented")
     if (activation := text.get("hidden_act", "silu")) != "silu":
-        faults.append(f"hidden_act is {activation!r}; Qwen2's decoder uses 'silu'")
+        errors.append(f"hidden_act is {activation!r}; Qwen2's decoder uses 'silu'")
     for key, value in (("rms_norm_eps", text.get("rms_norm_eps", 1e-6)), ("rope_theta", _theta(text, rope))):
         if type(value) not in (int, float) or not 0 < value < float("inf"):
-            faults.append(f"{key} is {value!r}; wanted a number above 0")
+            errors.append(f"{key} is {value!r}; wanted a number above 0")
     width = text["hidden_size"] // text["num_attention_heads"]
     if text.get("head_dim") not in (None, width):
-        faults.append(f"head_dim is {text['head_dim']!r}; Qwen2's decoder uses hidden_size over the heads, {width}")
-    return faults
+        errors.append(f"head_dim is {text['head_dim']!r}; Qwen2's decoder uses hidden_size over the heads, {width}")
+    return errors

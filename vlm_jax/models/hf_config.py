@@ -24,8 +24,8 @@ def from_hf(
     if not isinstance(kind, str) or kind not in known:
         named = ", ".join(f"{key!r} ({name})" for key, name in families.titles().items())
         raise InputError(f"{where}: model_type is {kind!r}; this version reads {named}")
-    if faults := config_types.faults(config):
-        raise InputError([f"{where}: {fault}" for fault in faults])
+    if errors := config_types.errors(config):
+        raise InputError([f"{where}: {error}" for error in errors])
     return known[kind].read_config(config, pixel_mean, pixel_std, where)
 
 

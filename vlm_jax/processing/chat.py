@@ -46,17 +46,17 @@ def image_source(part: dict[str, Any]):
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """Raises InputError, with all faults, unless `messages` is a conversation in the form of the chat APIs."""
+    """Raises InputError, with all errors, unless `messages` is a conversation in the form of the chat APIs."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise InputError("messages must be a non-empty list like [{'role': 'user', 'content': 'Hello'}]")
-    faults = [
-        f"message {number}{fault}" for number, message in enumerate(messages, start=1) for fault in _faults(message)
+    errors = [
+        f"message {number}{error}" for number, message in enumerate(messages, start=1) for error in _errors(message)
     ]
-    if faults:
-        raise InputError(faults)
+    if errors:
+        raise InputError(errors)
 
 
-def _faults(message: Any) -> Iterator[str]:
+def _errors(message: Any) -> Iterator[str]:
     """What is wrong with a message, each to be read after its number."""
     if not isinstance(message, dict) or not {"role", "content"} <= set(message):
         yield ": must be a dictionary with 'role' and 'content'"

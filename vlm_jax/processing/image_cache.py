@@ -43,7 +43,7 @@ class ImageFacts:
     Attributes:
       stamp: of the file when it was looked at; empty for bytes, whose key is a digest of them.
       size: (width, height) in pixels, upright.
-      decoded: whether all of its pixels were decoded without a fault.
+      decoded: whether all of its pixels were decoded without an error.
     """
 
     stamp: str
@@ -101,7 +101,7 @@ class ImageCache:
 
     @contextlib.contextmanager
     def _table(self) -> Iterator[sqlite3.Connection | None]:
-        """The open file, in a transaction; None where there is none. A fault of it ends its use, never the run."""
+        """The open file, in a transaction; None where there is none. An error of it ends its use, never the run."""
         with self._lock:
             try:
                 if self._connection is None and self._file is not None:

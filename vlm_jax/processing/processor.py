@@ -56,12 +56,12 @@ class Processor:
           InputError: not a conversation, an unreadable image, or placeholders that do not match the images.
         """
         text = self.tokenize(messages, generation_prompt=generation_prompt)
-        images, faults = [], []
+        images, errors = [], []
         for part in chat.image_parts(messages):
-            with gathered(faults):
+            with gathered(errors):
                 images.append(self.prepare_image(chat.image_source(part)))
-        if faults:
-            raise InputError(faults)
+        if errors:
+            raise InputError(errors)
         return self.lay_out(text, images)
 
     def tokenize(self, messages: Sequence[chat.Message], *, generation_prompt: bool = False) -> "Text":

@@ -70,7 +70,7 @@ def default_config() -> ConfigDict:
                 "image_root": "",  # what relative image paths start from; empty: the file's own folder
                 "share": 1.0,  # of the records, chosen by their ids and train.seed; smaller ones lie within larger ones
                 "answer": "majority",  # majority | first | sampled: what is trained on where several are given
-                "on_error": "stop",  # stop: tell all faults before step 1 | drop: leave out, and note in ledger.jsonl
+                "on_error": "stop",  # stop: tell all errors before step 1 | drop: leave out, and note in ledger.jsonl
                 "too_large": "error",  # error | shrink_images | truncate_text | drop: what fits no row
                 # Every image is decoded before the first step where there are no more examples than this. Of more, only
                 # the headers are read then, and each is decoded as training comes to it. 0: never before.
@@ -168,30 +168,30 @@ def renamed(key: str) -> str | None:
 
 def check_config(config: ConfigDict) -> None:
     """Raises InputError with every setting that is unknown, missing, or out of range."""
-    if faults := _unknown(config, default_config()):
-        raise InputError(faults)
+    if errors := _unknown(config, default_config()):
+        raise InputError(errors)
     check = _Check(config)
     for settings in (_check_model, _check_data, _check_batch, _check_train, _check_optimizer, _check_the_rest):
         settings(config, check)
-    if check.faults:
-        raise InputError(check.faults)
+    if check.errors:
+        raise InputError(check.errors)
 
 
 def _unknown(config: ConfigDict, known: ConfigDict, above: str = "") -> list[str]:
     """A config file may have set what does not exist, or left something out: it is ordinary Python."""
-    faults = [
+    errors = [
         f"config.{above}{key}: no such setting" + (f"; it is config.{now} now" if (now := renamed(above + key)) else "")
         for key in config
         if key not in known
     ]
-    faults += [f"config.{above}{key}: is missing; start from default_config()" for key in known if key not in config]
+    errors += [f"config.{above}{key}: is missing; start from default_config()" for key in known if key not in config]
     for key in known:
         if key in config and isinstance(known[key], ConfigDict) and above + key not in _OPEN:
             if isinstance(config[key], ConfigDict):
-                faults += _unknown(config[key], known[key], f"{above}{key}.")
+                errors += _unknown(config[key], known[key], f"{above}{key}.")
             else:
-                faults.append(f"config.{above}{key} is {config[key]!r}; it is a group of settings")
-    return faults
+                errors.append(f"config.{above}{key} is {config[key]!r}; it is a group of settings")
+    return errors
 
 
 class _Check:
@@ -199,7 +199,7 @@ class _Check:
 
     def __init__(self, config: ConfigDict):
         self._config = config
-        self.faults: list[str] = []
+        self.errors: list[str] = []
 
     def value(self, key: str):
         value = self._config
@@ -209,7 +209,7 @@ class _Check:
 
     def want(self, good: bool, key: str, wanted: str) -> None:
         if not good:
-            self.faults.append(f"config.{key} is {self.value(key)!r}; wanted {wanted}")
+            self.errors.append(f"config.{key} is {self.value(key)!r}; wanted {wanted}")
 
     def at_least(self, least: int, *keys: str) -> None:
         for key in keys:
@@ -234,7 +234,7 @@ class _Check:
 def _check_model(config: ConfigDict, check: _Check) -> None:
     model, parts = config.model, config.assemble
     if bool(parts.encoder) != bool(parts.decoder):
-        check.faults.append("config.assemble names an encoder and a decoder, or neither")
+        check.errors.append("config.assemble names an encoder and a decoder, or neither")
     check.want(
         bool(model.path) != bool(parts.encoder or parts.decoder),
         "model.path",
@@ -291,7 +291,7 @@ def _check_train(config: ConfigDict, check: _Check) -> None:
     check.at_least(0, "train.steps", "train.epochs", "train.seed")
     check.at_least(1, "train.max_skipped_steps")
     if train.steps > 0 and train.epochs > 0:
-        check.faults.append(
+        check.errors.append(
             f"config.train.steps is {train.steps} and config.train.epochs is {train.epochs}: only one of them counts; "
             "set the other to 0"
         )

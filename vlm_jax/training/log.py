@@ -82,8 +82,8 @@ class Console:
             try:
                 yield
             except InputError as error:
-                for fault in error.faults:
-                    self.note(f"error: {fault}")
+                for line in error.lines:
+                    self.note(f"error: {line}")
                 raise
             finally:
                 self._file, self._before = None, []

@@ -210,7 +210,7 @@ class Loop:
             self._note(*before)
 
     def _save_last_finite(self) -> None:
-        """Saves the last step whose loss was finite, before a fault ends the run: what followed changed no weights."""
+        """Saves the last step whose loss was finite, before an error ends the run: what followed changed no weights."""
         state = self.state
         with contextlib.suppress(_NotFinite):
             self._note_pending()  # a step that was taken meanwhile

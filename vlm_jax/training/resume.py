@@ -121,16 +121,16 @@ class Earlier:
 
     def check_data(self, known_by: Mapping[str, Any], told: Mapping[str, list[str]]) -> None:
         """Raises InputError where data differ, with what is `told` of how."""
-        faults = []
+        errors = []
         for key in known_by:
             if key not in self.resume or (self.resume[key] == known_by[key] and not told.get(key)):
                 continue
             which = "; ".join(told.get(key) or ["which records differ was not written down when it began"])
-            faults.append(
+            errors.append(
                 f"{self.home}: {key} is not what it was started with: {which}; put it back, or take another --workdir"
             )
-        if faults:
-            raise InputError(faults)
+        if errors:
+            raise InputError(errors)
 
     def check_steps(self, steps: int) -> None:
         """Raises InputError where more is done than is asked for."""

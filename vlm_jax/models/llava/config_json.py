@@ -80,8 +80,8 @@ def read_encoder(
     Raises:
       InputError: another architecture, or a setting this implementation does not compute.
     """
-    if faults := config_types.faults(vision):
-        raise InputError([f"{where}: {fault}" for fault in faults])
+    if errors := config_types.errors(vision):
+        raise InputError([f"{where}: {error}" for error in errors])
     kind = str(vision.get("model_type"))
     family = _ENCODER_TYPES.get(kind)
     if family is None:
@@ -143,7 +143,7 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
         raise InputError(f"{where}: {' and '.join(odd)} must be a JSON object")
     tied = bool(config.get("tie_word_embeddings"))  # or the text's: either, as in transformers
     decoder = read_text_model(text, f"{where}, text_config", tied=tied)
-    family, faults = config["model_type"], []
+    family, errors = config["model_type"], []
     connector = config.get("connector", "mlp")
     strategy = config.get("vision_feature_select_strategy", "default")
     for key, value, known in (
@@ -153,12 +153,12 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
         ("multimodal_projector_bias", config.get("multimodal_projector_bias", True), (True,)),
     ):
         if value not in known:
-            faults.append(f"{where}: {key} is {value!r}; known are {', '.join(map(repr, known))}")
+            errors.append(f"{where}: {key} is {value!r}; known are {', '.join(map(repr, known))}")
     image_token = config.get("image_token_id", config.get("image_token_index"))
     if not isinstance(image_token, int):
-        faults.append(f"{where}: image_token_index is {image_token!r}; wanted the id of the image's placeholder")
-    if faults:
-        raise InputError(faults)
+        errors.append(f"{where}: image_token_index is {image_token!r}; wanted the id of the image's placeholder")
+    if errors:
+        raise InputError(errors)
     encoder = read_encoder(
         vision,
         where,
@@ -190,8 +190,8 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
         connector=connector,
         newline=newline,
     )
-    if faults := not_counts(result) or inconsistencies(result):
-        raise InputError([f"{where}: {fault}" for fault in faults])
+    if errors := not_counts(result) or inconsistencies(result):
+        raise InputError([f"{where}: {error}" for error in errors])
     return result
 
 

@@ -88,12 +88,12 @@ class EncoderConfig:
 
     def inconsistencies(self) -> list[str]:
         """What in the shapes does not go together, in words."""
-        faults = []
+        errors = []
         if self.hidden % self.heads:
-            faults.append(f"vision hidden_size {self.hidden} does not divide into {self.heads} heads")
+            errors.append(f"vision hidden_size {self.hidden} does not divide into {self.heads} heads")
         if self.image_size < self.patch_size:
-            faults.append(f"image_size {self.image_size} is below patch_size {self.patch_size}")
-        return faults
+            errors.append(f"image_size {self.image_size} is below patch_size {self.patch_size}")
+        return errors
 
 
 def assembled(encoder: EncoderConfig, decoder: DecoderConfig, **more) -> VLMConfig:

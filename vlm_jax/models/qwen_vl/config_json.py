@@ -72,8 +72,8 @@ def from_qwen(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> V
     odd = [name for name, part in (("text_config", text), ("vision_config", vision)) if not isinstance(part, Mapping)]
     if odd:
         raise InputError(f"{where}: {' and '.join(odd)} must be a JSON object")
-    if faults := _not_computed(config, vision, family):
-        raise InputError([f"{where}: {fault}" for fault in faults])
+    if errors := _not_computed(config, vision, family):
+        raise InputError([f"{where}: {error}" for error in errors])
     # Null heads of keys and values mean as many as heads of queries; other nulls are no defaults.
     decoder = read_decoder({**_TEXT_DEFAULTS, **text}, where, tied=bool(config.get("tie_word_embeddings")))
     result = VLMConfig(
@@ -85,9 +85,9 @@ def from_qwen(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> V
         vision_end_token=config.get("vision_end_token_id", 151653),
         init_std=text.get("initializer_range", 0.02),
     )
-    faults = not_counts(result) or inconsistencies(result)
-    if faults:
-        raise InputError([f"{where}: {fault}" for fault in faults])
+    errors = not_counts(result) or inconsistencies(result)
+    if errors:
+        raise InputError([f"{where}: {error}" for error in errors])
     return result
 
 
@@ -97,20 +97,20 @@ def _not_computed(config: Mapping[str, Any], vision: Mapping[str, Any], family: 
     if foreign := sorted(_OWN_KEYS[other] & vision.keys()):
         named = ", ".join(f"vision_config.{key}" for key in foreign)
         return [f"{named} belongs to {TITLES[other]}, and model_type is {family!r}; one of them is another model's"]
-    faults = []
+    errors = []
     if (activation := vision.get("hidden_act", usual := _VISION_DEFAULTS[family]["hidden_act"])) != usual:
-        faults.append(f"vision_config.hidden_act is {activation!r}; {TITLES[family]} uses {usual!r}")
+        errors.append(f"vision_config.hidden_act is {activation!r}; {TITLES[family]} uses {usual!r}")
     for old, key in _OLD_NAMES.items():
         value = vision.get(key, _TOWER_DEFAULTS[key])
         if vision.get(old, value) != value:
-            faults.append(f"vision_config.{old} is {vision[old]!r} and {key} {value!r}; set both to the same")
+            errors.append(f"vision_config.{old} is {vision[old]!r} and {key} {value!r}; set both to the same")
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
-        faults.append(
+        errors.append(
             f"quantization_config is there ({method}); quantised weights are not read: take the original model, and "
             "quantise it here (model.quantise, or quantise= of load)"
         )
-    return faults
+    return errors
 
 
 def _tower(vision: Mapping[str, Any], family: str, pixel_mean, pixel_std) -> VisionConfig:

@@ -64,11 +64,11 @@ class VisionConfig:
 
     def inconsistencies(self) -> list[str]:
         """What in the shapes does not go together, in words."""
-        faults = []
+        errors = []
         if self.hidden % self.heads or self.head_dim % 4:
-            faults.append(
+            errors.append(
                 f"vision hidden_size {self.hidden} over {self.heads} heads must give a head dim divisible by 4"
             )
         if self.window_size % (self.patch_size * self.merge_size):
-            faults.append(f"window_size {self.window_size} is not a multiple of patch × merge")
-        return faults
+            errors.append(f"window_size {self.window_size} is not a multiple of patch × merge")
+        return errors

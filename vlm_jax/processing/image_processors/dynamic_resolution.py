@@ -52,8 +52,8 @@ class DynamicResolution:
         if kind is not None and kind not in _KINDS:
             raise InputError(f"image_processor_type is {kind!r}; wanted {_KINDS[0]}")
         settings = {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT}
-        if faults := file.faults(settings, _KEYS):
-            raise InputError(faults)
+        if errors := file.errors(settings, _KEYS):
+            raise InputError(errors)
         return _read(settings)
 
     def to_json(self, processor_class: str) -> dict[str, Any]:

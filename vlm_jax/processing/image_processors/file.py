@@ -91,11 +91,11 @@ def _json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def faults(settings: Mapping[str, Any], known: Iterable[str]) -> list[str]:
+def errors(settings: Mapping[str, Any], known: Iterable[str]) -> list[str]:
     """What of an image processor's settings is not computed, in words.
 
     Args:
-      known: the settings that are, beside `PIXELS`. Null is no fault of a key that is not known: it says of an effect
+      known: the settings that are, beside `PIXELS`. Null is no error of a key that is not known: it says of an effect
         that there is none. Of a switch it means false, as in transformers.
     """
     computed = {*known, *PIXELS}

@@ -81,11 +81,11 @@ class FixedViews:
           TypeError, ValueError, AttributeError, KeyError: values of the wrong type, or that do not suit the encoder.
         """
         kind = _kind(settings)
-        if faults := _not_computed(settings, kind):
-            raise InputError(faults)
+        if errors := _not_computed(settings, kind):
+            raise InputError(errors)
         views = _read(settings, kind, image_size, patch_size, class_token, keep_class)
-        if faults := views.faults():
-            raise InputError(faults)
+        if errors := views.errors():
+            raise InputError(errors)
         return views
 
     @property
@@ -259,27 +259,27 @@ class FixedViews:
         own = {} if self.background == self.mean_colour else {"background": list(self.background)}
         return processor | {"image_processor_type": "LlavaImageProcessor", "do_pad": True, **own}
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What of these settings cannot be used, in words."""
-        faults = []
+        errors = []
         if self.mode not in MODES:
-            faults.append(f"images {self.mode!r}: known are {', '.join(MODES)}")
+            errors.append(f"images {self.mode!r}: known are {', '.join(MODES)}")
         if (self.mode == "anyres") != bool(self.pinpoints):
-            faults.append(
+            errors.append(
                 f"images {self.mode!r} with sizes of tiles {list(self.pinpoints)}: anyres wants some, others none"
             )
         odd = [
             size for size in self.pinpoints if len(size) != 2 or any(one < 1 or one % self.image_size for one in size)
         ]
         if odd:
-            faults.append(f"sizes of tiles {odd} are no multiples of a view of {self.image_size} pixels")
+            errors.append(f"sizes of tiles {odd} are no multiples of a view of {self.image_size} pixels")
         if self.mode == "anyres" and self.keep_class and self.class_token:
-            faults.append("tiles leave no place for class tokens; drop the class token")
+            errors.append("tiles leave no place for class tokens; drop the class token")
         if self.shortest_edge and self.shortest_edge < self.image_size:
-            faults.append(f"shortest edge {self.shortest_edge} is below a view's {self.image_size} pixels")
+            errors.append(f"shortest edge {self.shortest_edge} is below a view's {self.image_size} pixels")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            faults.append("image_mean and image_std must hold three numbers, the latter above 0")
-        return faults
+            errors.append("image_mean and image_std must hold three numbers, the latter above 0")
+        return errors
 
 
 def _kind(processor: Mapping[str, Any]) -> str:
@@ -299,7 +299,7 @@ def _not_computed(processor: Mapping[str, Any], kind: str) -> list[str]:
     unused = {key for key in ("do_center_crop", "do_pad") if processor.get(key) is False and key not in _KINDS[kind]}
     unused |= {"crop_size"} if "do_center_crop" in unused else set()
     settings = {key: value for key, value in processor.items() if key not in unused}
-    found = file.faults(settings, _KINDS[kind])
+    found = file.errors(settings, _KINDS[kind])
     for key in ("do_rescale", "do_normalize"):
         if not processor.get(key, True):
             found.append(f"{key} is {json.dumps(processor[key])}; encoders see rescaled and normalised pixels only")
