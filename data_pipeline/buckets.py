@@ -71,8 +71,8 @@ def choose_buckets(
     if count > 1 and longest > tokens:
         steps = min(count - 1, max(1, int(np.ceil(np.log2(longest / tokens)))))
         for step in range(1, steps + 1):
-            wanted = tokens * (longest / tokens) ** (step / steps)
-            lengths.append(min(context, int(-(-wanted // 128) * 128)))
+            length = tokens * (longest / tokens) ** (step / steps)
+            lengths.append(min(context, int(-(-length // 128) * 128)))
     fit = lengths[-1]
     trial = _Trial(sizes[sizes[:, 0] <= fit], every[every[:, 0] <= fit], block_slots, costs, (patches, supervised))
     chosen, cost = trial.sizes(lengths)
@@ -100,37 +100,37 @@ class _Trial:
         every: Int[np.ndarray, "m 3"],
         block_slots: int,
         costs: Costs,
-        given: tuple[int, int],
+        fixed: tuple[int, int],
     ):
         sizes = sizes if len(sizes) else every
         self._all, self._total = every, sizes.sum(axis=0)
         self._sample = sizes[:: max(1, -(-len(sizes) // _TRIED))]
-        self._block, self._given = block_slots, given
+        self._block, self._fixed = block_slots, fixed
         self._costs = np.array(dataclasses.astuple(costs))
         self.images = bool(len(every)) and bool(every[:, 1].any())
 
     def sizes(self, lengths: Sequence[int]) -> tuple[list[Size], float]:
         """Rows of these lengths, shortest first, and the cost of the sample in them."""
         if not len(self._all):  # nothing is as short as that: the errors that follow tell which and why
-            size = Size(lengths[-1], self._given[0] or self._block, self._given[1] or 32)
+            size = Size(lengths[-1], self._fixed[0] or self._block, self._fixed[1] or 32)
             return [size], float("inf")
         largest = self._all.max(axis=0)
         share = float(self._total[1] / self._total[0])
         slots = [self._blocks(share * length) for length in lengths]
-        held = self._given[0]
-        slots[0] = held or slots[0]
-        if not held or len(slots) > 1:
+        patches = self._fixed[0]
+        slots[0] = patches or slots[0]
+        if not patches or len(slots) > 1:
             slots[-1] = max(slots[0], slots[-1], self._blocks(float(largest[1])))
         best = self._cost(lengths, slots)
         for _ in range(_ROUNDS if self.images else 0):
             before = best
             for number, length in reversed(list(enumerate(lengths))):
-                if held and number == 0:
+                if patches and number == 0:
                     continue
                 for part in _SHARES:
-                    wanted = self._blocks(part * share * length)
-                    tried = [*slots[:number], wanted, *slots[number + 1 :]]
-                    if wanted not in (slots[number], 0) and tried == sorted(tried):
+                    candidate = self._blocks(part * share * length)
+                    tried = [*slots[:number], candidate, *slots[number + 1 :]]
+                    if candidate not in (slots[number], 0) and tried == sorted(tried):
                         cost = self._cost(lengths, tried)
                         if cost < best:
                             best, slots = cost, tried
@@ -142,13 +142,13 @@ class _Trial:
         return max(1, int(-(-slots // self._block))) * self._block
 
     def _rows(self, lengths: Sequence[int], slots: Sequence[int]) -> list[Size]:
-        rows, supervised = [], self._given[1]
+        rows, supervised = [], self._fixed[1]
         for number, (length, room) in enumerate(zip(lengths, slots, strict=True)):
             inside = self._all[(self._all[:, 0] <= length) & (self._all[:, 1] <= room)]
             most = int(inside[:, 2].max()) if len(inside) else 1
             if number or not supervised:
-                wanted = max(most, _SPARE * length * self._total[2] / self._total[0])
-                supervised = max(supervised if number else 0, int(-(-wanted // 32) * 32))
+                estimate = max(most, _SPARE * length * self._total[2] / self._total[0])
+                supervised = max(supervised if number else 0, int(-(-estimate // 32) * 32))
             rows.append(Size(length, room, supervised))
         return rows
 

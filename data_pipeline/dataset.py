@@ -179,15 +179,15 @@ class Dataset:
                 epoch=count,
             )
 
-        asked = run_length.course_of(count, steps=steps, epochs=epochs)
+        requested = run_length.course_of(count, steps=steps, epochs=epochs)
         if position is None:
-            return plan(asked)
+            return plan(requested)
         if before is None or before == (steps, epochs):
-            course = run_length.course_in(position["plan"], asked)
+            course = run_length.course_in(position["plan"], requested)
         else:
             earlier = run_length.course_of(count, steps=before[0], epochs=before[1])
             earlier = run_length.course_in(position["plan"], earlier)
-            course = run_length.changed_course(plan, earlier, asked, position["plan"], position["next"])
+            course = run_length.changed_course(plan, earlier, requested, position["plan"], position["next"])
         chosen = plan(course)
         chosen.restore(position["plan"])
         return chosen

@@ -186,8 +186,8 @@ def read_baseline(evaluation: Evaluation, questions: Sequence[Question]) -> dict
     baseline = runner.read_predictions(Path(folder) / "predictions.jsonl")
     if not baseline:
         raise InputError(f"{folder}: holds no predictions.jsonl of an earlier evaluation")
-    asked = {question.id: question for question in questions}
-    both = [one for id, one in baseline.items() if id in asked]
+    questions_by_id = {question.id: question for question in questions}
+    both = [one for id, one in baseline.items() if id in questions_by_id]
     if not both:
         raise InputError(f"--baseline={folder}: answered none of these questions")
     settings = Path(folder) / SETTINGS
@@ -195,10 +195,10 @@ def read_baseline(evaluation: Evaluation, questions: Sequence[Question]) -> dict
     changed = settings.is_file() and _settings_of(settings).get("images", "given") != "given"
     digests = QuestionDigests()
     for one in both:
-        if not runner.answers_this(one, asked[one.id], digests, words_alone=True):
+        if not runner.answers_this(one, questions_by_id[one.id], digests, words_alone=True):
             raise InputError(f"--baseline={folder}: was asked something else at {one.id!r}")
         # What could not be asked was given no image that could be another.
-        if not (changed or one.error or runner.answers_this(one, asked[one.id], digests)):
+        if not (changed or one.error or runner.answers_this(one, questions_by_id[one.id], digests)):
             raise InputError(
                 f"--baseline={folder}: was asked something else at {one.id!r}: its images are others, or cannot be "
                 "read here"

@@ -58,9 +58,9 @@ def differences(
     """In a few words each, how the records differ; none where that is not known."""
     if before is None or now is None:
         return []
-    told = []
+    lines = []
     if len(before) != len(now):
-        told.append(f"{len(before)} parts then, {len(now)} now")
+        lines.append(f"{len(before)} parts then, {len(now)} now")
     for number in before.keys() & now.keys():
         then, here = before[number], now[number]
         kinds = {
@@ -68,10 +68,10 @@ def differences(
             "removed": [key for key in then if key not in here],
             "changed": [key for key in here if key in then and then[key] != here[key]],
         }
-        told += [_named(kind, ids) for kind, ids in kinds.items() if ids]
+        lines += [_named(kind, ids) for kind, ids in kinds.items() if ids]
         if not any(kinds.values()) and list(then) != list(here):
-            told.append("the same records in another order")
-    return told or ["the same records; their images, or a part's weight, seed or visual tokens, are others"]
+            lines.append("the same records in another order")
+    return lines or ["the same records; their images, or a part's weight, seed or visual tokens, are others"]
 
 
 def _named(kind: str, ids: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ class ImageLoader:
         """
         self._images = images
         self._room, self._lock = cache_bytes, threading.Lock()
-        self._held: OrderedDict[Key, np.ndarray] = OrderedDict()
+        self._cache: OrderedDict[Key, np.ndarray] = OrderedDict()
         self._pool = None
         if workers:
             # Spawned: a fork of a process that holds threads and a device may hang.
@@ -47,16 +47,16 @@ class ImageLoader:
                 initargs=(signal.SIGINT, signal.SIG_IGN),
             )
 
-    def patches(self, wanted: list[Key]) -> list[np.ndarray | InputError]:
+    def patches(self, keys: list[Key]) -> list[np.ndarray | InputError]:
         """Patches of each, or why there are none: one unreadable image does not hide the others."""
         found: dict[Key, np.ndarray | InputError] = {}
         missing = []
-        for key in dict.fromkeys(wanted):
-            held = self._held.get(key)
-            if held is None:
+        for key in dict.fromkeys(keys):
+            cached = self._cache.get(key)
+            if cached is None:
                 missing.append(key)
             else:
-                found[key] = held
+                found[key] = cached
         # All are on their way before the first is waited for.
         if self._pool is not None:
             results = self._decoded(missing)
@@ -66,7 +66,7 @@ class ImageLoader:
             found[key] = result
             if isinstance(result, np.ndarray):
                 self._keep(key, result)
-        return [found[key] for key in wanted]
+        return [found[key] for key in keys]
 
     def processes(self) -> list[int]:
         """Process ids of the workers that were started."""
@@ -88,8 +88,8 @@ class ImageLoader:
     def _keep(self, key: Key, patches: np.ndarray) -> None:
         size = patches.nbytes + (len(key[0]) if isinstance(key[0], bytes) else 0)
         with self._lock:
-            if size <= self._room and key not in self._held:
-                self._held[key] = patches
+            if size <= self._room and key not in self._cache:
+                self._cache[key] = patches
                 self._room -= size
 
 

@@ -34,15 +34,16 @@ def summary(dataset: Dataset, plan: Plan, steps: int) -> str:
     ]
     if examples.image_sizes:
         lines.append(f"  visual tokens     {_spark(visual[visual > 0])}")
-        given, seen, smaller = _resolution(dataset)
-        lines.append(f"  images of {given} pixels a side are seen at {seen} (medians); {smaller:.0%} are scaled down")
+        original, seen, smaller = _resolution(dataset)
+        scaled = f"{smaller:.0%} are scaled down"
+        lines.append(f"  images of {original} pixels a side are seen at {seen} (medians); {scaled}")
         lines += _large(examples.image_sizes.values())
     lines += _batches(dataset, plan.buckets, planned[:steps])
     if len(planned) < steps:
         lines[-1] += f" (of the first {len(planned):,} batches)"
     lines.append(f"  {_epoch(dataset, planned)}")
-    if told := dataset.ledger.summary():
-        lines.append(f"  left out or changed: {told}")
+    if changes := dataset.ledger.summary():
+        lines.append(f"  left out or changed: {changes}")
     return "\n".join(lines)
 
 
@@ -73,10 +74,10 @@ def report(dataset: Dataset, config: ConfigDict) -> str:
     lines += ["", "tokens an example", *histogram(used[:, 0])]
     if examples.image_sizes:
         lines += ["", "visual tokens an example with images", *histogram(visual[visual > 0])]
-        given, seen, smaller = _resolution(dataset)
+        original, seen, smaller = _resolution(dataset)
         lines += [
             "",
-            f"resolution: images have {given} pixels a side (median, of squares of their area) and are seen at "
+            f"resolution: images have {original} pixels a side (median, of squares of their area) and are seen at "
             f"{seen}; {smaller:.0%} are scaled down by more than a tenth of their area",
         ]
     plan = Plan(
@@ -142,9 +143,9 @@ def _resolution(dataset: Dataset) -> tuple[str, str, float]:
     """How much of the images' own resolution is left: sides in pixels (medians), the share that is scaled down."""
     factor, tokens = dataset.examples.parts[0].processor.images.factor, dataset.examples.visual_tokens
     sizes = dataset.examples.image_sizes
-    kept = [(np.prod(sizes[key]), tokens[key] * factor**2) for key in sizes if key in tokens]
-    given, seen = np.array(kept, np.float64).T
-    return _side(given), _side(seen), float((seen < 0.9 * given).mean())
+    areas = [(np.prod(sizes[key]), tokens[key] * factor**2) for key in sizes if key in tokens]
+    original, seen = np.array(areas, np.float64).T
+    return _side(original), _side(seen), float((seen < 0.9 * original).mean())
 
 
 def _side(areas: np.ndarray) -> str:
@@ -154,11 +155,11 @@ def _side(areas: np.ndarray) -> str:
 def _epoch(dataset: Dataset, planned: Sequence[Planned]) -> str:
     measured, used, _ = _measured(dataset)
     expected = len(dataset.examples) * len(used) / max(len(measured), 1)
-    seen = sum(len(row) for batch in planned for row in batch.rows)
-    steps, tokens = len(planned) * expected / max(seen, 1), used[:, 0].mean() * expected
-    if dataset.complete and seen == len(used):
+    count = sum(len(row) for batch in planned for row in batch.rows)
+    steps, tokens = len(planned) * expected / max(count, 1), used[:, 0].mean() * expected
+    if dataset.complete and count == len(used):
         return f"an epoch is {steps:,.0f} steps and {tokens:,.0f} tokens"
-    return f"an epoch is about {max(1, round(steps)):,} steps and {tokens:,.0f} tokens (by {seen:,} that are planned)"
+    return f"an epoch is about {max(1, round(steps)):,} steps and {tokens:,.0f} tokens (by {count:,} that are planned)"
 
 
 def _shape(bucket: Bucket) -> str:

@@ -148,7 +148,7 @@ def load_examples(examples: Examples, images: ImageLoader, places: Sequence[Plac
     Raises:
       InputError: that, where it stops the run; or a worker process died.
     """
-    wanted, found_records = [], []
+    all_keys, found_records = [], []
     for part, index in places:
         try:
             record, text, grids = examples.read(part, index)
@@ -158,9 +158,9 @@ def load_examples(examples: Examples, images: ImageLoader, places: Sequence[Plac
             continue
         keys = list(zip(images_of(record), grids, strict=True))
         found_records.append((part, index, record, text, keys))
-        wanted += keys
+        all_keys += keys
     results: list[Example | None] = []
-    found = iter(images.patches(wanted))
+    found = iter(images.patches(all_keys))
     for read in found_records:
         if read is None:
             results.append(None)

@@ -103,14 +103,14 @@ class Mixture:
         return places
 
     def _order(self, number: int, epoch: int) -> Int[np.ndarray, " n"]:
-        held = self._orders.get(number)
-        if held is None or held[0] != epoch:
+        cached = self._orders.get(number)
+        if cached is None or cached[0] != epoch:
             share = self.shares[number]
-            held = (
+            cached = (
                 epoch,
                 np.random.default_rng((self._seed, share.seed, zlib.crc32(share.name.encode()), epoch)).permutation(
                     share.examples
                 ),
             )
-            self._orders[number] = held
-        return held[1]
+            self._orders[number] = cached
+        return cached[1]

@@ -305,11 +305,11 @@ class Plan:
         if count > 0:
             places = self._take(start, count)
             sizes = self._measure(places)
-            kept = np.flatnonzero((sizes >= 0).all(axis=1))
-            self._barren = 0 if len(kept) else self._barren + count
+            usable = np.flatnonzero((sizes >= 0).all(axis=1))
+            self._barren = 0 if len(usable) else self._barren + count
             if self._epoch is not None and self._barren >= max(2 * self._epoch, self._window):
                 raise InputError(f"none of {self._barren:,} examples in a row can be used; ledger.jsonl says why")
-            for index in kept.tolist():
+            for index in usable.tolist():
                 row = self._packer.add(tuple(places[index].tolist()), sizes[index])
                 if row is not None:
                     closed.append(row)

@@ -117,9 +117,9 @@ def _checked(name: str, own: Any, errors: list[str]) -> dict[str, Any]:
     errors += [f"{place}: no setting {key!r}; " + _nearest(key, known) for key in own if key not in known]
     settings = {key: value for key, value in own.items() if key in known}
 
-    def want(key: str, good: Callable[[Any], bool], wanted: str) -> None:
+    def want(key: str, good: Callable[[Any], bool], expected: str) -> None:
         if key in settings and not good(settings[key]):
-            errors.append(f"{place}.{key} is {settings.pop(key)!r}; wanted {wanted}")
+            errors.append(f"{place}.{key} is {settings.pop(key)!r}; wanted {expected}")
 
     want("path", lambda value: isinstance(value, str) and bool(value), "a file or folder")
     if "path" not in own:

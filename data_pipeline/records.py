@@ -88,8 +88,8 @@ def images_named(entry: Mapping[str, Any], image_root: str | Path) -> list[str |
 
     For the entries that `from_json` and the converters refuse: their images can still be checked in the same run.
     """
-    given = entry.get("image")
-    named = list(given) if isinstance(given, list) else [given]
+    value = entry.get("image")
+    named = list(value) if isinstance(value, list) else [value]
     messages = entry.get("messages")
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, Mapping) else None
@@ -298,30 +298,30 @@ class _Parser:
             self.error(f"{name} is {found}; a part is an object of type 'text', 'image' or 'image_url'")
         return {"type": "text", "text": ""}
 
-    def image(self, given: Any, name: str) -> str | bytes:
-        if isinstance(given, bytes) and given:
-            return given
-        if not isinstance(given, str) or not given.strip():
+    def image(self, source: Any, name: str) -> str | bytes:
+        if isinstance(source, bytes) and source:
+            return source
+        if not isinstance(source, str) or not source.strip():
             self.error(f"{name} names no image; give a path or a data URI")
             return ""
-        if given[:5].lower() == "data:":
-            return self.embedded(given, name)
-        if given[:7].lower() == "file://":
+        if source[:5].lower() == "data:":
+            return self.embedded(source, name)
+        if source[:7].lower() == "file://":
             try:
-                given = unquote(urlsplit(given).path)
+                source = unquote(urlsplit(source).path)
             except ValueError as error:
-                self.error(f"{name} is {_shortened(given)}, which is no address ({error}); give the path")
+                self.error(f"{name} is {_shortened(source)}, which is no address ({error}); give the path")
                 return ""
-        elif _SCHEME.match(given):
+        elif _SCHEME.match(source):
             self.error(
-                f"{name} is the remote image {_shortened(given)}; addresses in data are not fetched: "
+                f"{name} is the remote image {_shortened(source)}; addresses in data are not fetched: "
                 "download it and give its path"
             )
             return ""
-        if _NOT_IN_PATHS.search(given):
-            self.error(f"{name} names the image {_shortened(given)}; a path has no line breaks or control characters")
+        if _NOT_IN_PATHS.search(source):
+            self.error(f"{name} names the image {_shortened(source)}; a path has no line breaks or control characters")
             return ""
-        return locations.join(self.image_root, given)
+        return locations.join(self.image_root, source)
 
     def embedded(self, uri: str, name: str) -> bytes:
         header = _DATA_URI.match(uri)

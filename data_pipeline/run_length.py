@@ -18,29 +18,29 @@ def course_of(examples: int, *, steps: int, epochs: int) -> Course:
 
 def course_in(position: Mapping[str, Any], otherwise: Course) -> Course:
     """What the plan of a saved position followed; earlier versions did not say, and followed the settings."""
-    held = position.get("course")
-    return Course(held["examples"], held["steps"], tuple(held["ends"])) if held else otherwise
+    saved = position.get("course")
+    return Course(saved["examples"], saved["steps"], tuple(saved["ends"])) if saved else otherwise
 
 
 def changed_course(
-    plan: Callable[[Course], Plan], before: Course, asked: Course, position: Mapping[str, Any], taken: int
+    plan: Callable[[Course], Plan], before: Course, requested: Course, position: Mapping[str, Any], count: int
 ) -> Course:
-    """The course of a run that followed `before` for `taken` batches and is now `asked` for another length.
+    """The course of a run that followed `before` for `count` batches and is now to be as long as `requested`.
 
     Args:
       plan: makes a plan of a course.
       position: where the run stands (`Plan.state`).
     """
-    held = plan(before)
-    held.restore(position)
-    reach = held.reach(taken)
+    earlier = plan(before)
+    earlier.restore(position)
+    reach = earlier.reach(count)
     ended = before.examples is not None and before.examples <= reach
-    if asked.examples is None or asked.examples > reach:
+    if requested.examples is None or requested.examples > reach:
         # What was given out knows nothing of the new end.
         ends = (*before.ends, before.examples) if ended else before.ends
-        return dataclasses.replace(asked, ends=tuple(ends))
+        return dataclasses.replace(requested, ends=tuple(ends))
     # Rows were shared with examples beyond the new end: they stay, and the run ends after as many steps as it takes.
-    held.restore(position)
-    available = len(held) if before.examples is not None else None
-    steps = len(plan(asked))
+    earlier.restore(position)
+    available = len(earlier) if before.examples is not None else None
+    steps = len(plan(requested))
     return dataclasses.replace(before, steps=steps if available is None else min(steps, available))

@@ -86,7 +86,7 @@ def sampler(
         (folder / "predictions.jsonl").unlink(missing_ok=True)  # of a run that was killed after this step
         answers = runner.predict(
             questions,
-            lambda asked: model.generate(asked, max_new_tokens=config.samples.max_new_tokens),
+            lambda conversations: model.generate(conversations, max_new_tokens=config.samples.max_new_tokens),
             folder / "predictions.jsonl",
             metric="normalised",
         )

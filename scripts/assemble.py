@@ -38,13 +38,15 @@ def main() -> None:
     from vlm_jax.checkpoint import description
     from vlm_jax.checkpoint.assembly import Assembly, write
 
-    given = flags.FLAGS
+    options = flags.FLAGS
     names = Assembly.__dataclass_fields__
-    write(Path(given.output), Assembly(**{name: getattr(given, name) for name in names}))
-    config = description.read_config(Path(given.output))
-    low, high = description.read_image_processor(Path(given.output), config).budget
+    write(Path(options.output), Assembly(**{name: getattr(options, name) for name in names}))
+    config = description.read_config(Path(options.output))
+    low, high = description.read_image_processor(Path(options.output), config).budget
     tokens = f"{low}" if low == high else f"{low} to {high}"
-    print(f"{given.output}: {config.vision.family} with {given.connector} connector, {tokens} visual tokens an image")
+    print(
+        f"{options.output}: {config.vision.family} with {options.connector} connector, {tokens} visual tokens an image"
+    )
 
 
 if __name__ == "__main__":

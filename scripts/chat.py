@@ -59,7 +59,7 @@ def main() -> None:
             write(piece)
         write("\n")
         return
-    talk(conversation, lines(), write=write, tell=terminal.say, interactive=sys.stdin.isatty())
+    talk(conversation, lines(), write=write, say=terminal.say, interactive=sys.stdin.isatty())
 
 
 def lines() -> Iterator[str]:

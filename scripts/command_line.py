@@ -201,17 +201,19 @@ def _print_help(argv: list[str], config: bool) -> None:
     if not config:
         return
     words = (re.fullmatch(r"--?config(?:=(.*))?", word) for word in argv)
-    given = [word[1] or argv[index + 1] for index, word in enumerate(words) if word and (word[1] or argv[index + 1 :])]
-    if not given:
+    config_files = [
+        word[1] or argv[index + 1] for index, word in enumerate(words) if word and (word[1] or argv[index + 1 :])
+    ]
+    if not config_files:
         print("\nSettings of the config file are overridden as --config.KEY=VALUE; --config=FILE.py --help lists them.")
         return
-    print(f"\nSettings of {given[-1]}, overridden as --config.KEY=VALUE:")
-    config, explained = load_config(given[-1]), comments_of(file_and_argument(given[-1])[0])
-    told = set()
+    print(f"\nSettings of {config_files[-1]}, overridden as --config.KEY=VALUE:")
+    config, explained = load_config(config_files[-1]), comments_of(file_and_argument(config_files[-1])[0])
+    printed = set()
     for key, parent, name in settings_of(config):
         own = key.removeprefix("config.")
         groups = [own[:end] for end, letter in enumerate(own) if letter == "."]
-        for group in [group for group in groups if group in explained and group not in told]:
-            told.add(group)
+        for group in [group for group in groups if group in explained and group not in printed]:
+            printed.add(group)
             print(f"  config.{group}.*  # {explained[group]}")
         print(f"  {key} = {parent[name]!r}" + (f"  # {explained[own]}" if own in explained else ""))

@@ -157,13 +157,13 @@ def _choose_alternative(
     """Sets the alternatives of what the command line gives to 0; an error where it gives several of one group."""
     errors = []
     for above in sorted({key.removesuffix(name) for key in settings for name in names if key.endswith(f".{name}")}):
-        held = {key: settings[key] for key in (above + name for name in names) if key in settings}
-        chosen = [key for key, (group, name) in held.items() if key in overridden and group[name]]
+        alternatives = {key: settings[key] for key in (above + name for name in names) if key in settings}
+        chosen = [key for key, (group, name) in alternatives.items() if key in overridden and group[name]]
         if len(chosen) > 1:
-            values = " and ".join(f"--{key}={held[key][0][held[key][1]]}" for key in chosen)
+            values = " and ".join(f"--{key}={alternatives[key][0][alternatives[key][1]]}" for key in chosen)
             errors.append(f"{values}: only one of them counts; leave one out")
         elif chosen:
-            for group, name in (place for key, place in held.items() if key not in chosen):
+            for group, name in (place for key, place in alternatives.items() if key not in chosen):
                 group[name] = 0
     return errors
 

@@ -38,15 +38,15 @@ class Conversation:
     def ask(self, question: str) -> Iterator[str]:
         """The answer in pieces; a question that was refused, or left before its answer began, counts as never asked."""
         parts = [*self.images, {"type": "text", "text": question}] if self.images else question
-        asked, said, finished = {"role": "user", "content": parts}, [], False
+        message, pieces, finished = {"role": "user", "content": parts}, [], False
         try:
-            for piece in self._answer([*self.messages, asked]):
-                said.append(piece)
+            for piece in self._answer([*self.messages, message]):
+                pieces.append(piece)
                 yield piece
             finished = True
         finally:
-            if said or finished:
-                self.messages += [asked, {"role": "assistant", "content": "".join(said)}]
+            if pieces or finished:
+                self.messages += [message, {"role": "assistant", "content": "".join(pieces)}]
                 self.images = []
 
     def obey(self, line: str) -> str | None:
@@ -84,27 +84,27 @@ def talk(
     lines: Iterable[str],
     *,
     write: Callable[[str], None],
-    tell: Callable[[str], None],
+    say: Callable[[str], None],
     interactive: bool,
 ) -> None:
     """Answers line after line, until an empty one, /exit, or the end of the lines.
 
     Args:
       write: takes the pieces of answers.
-      tell: takes what is said about the conversation, a line each.
-      interactive: whether a person is there: an error is told and the next line read, and Ctrl-C ends an answer. Else
-        both end the program.
+      say: takes what is said about the conversation, a line each.
+      interactive: whether a person is there: an error is printed and the next line read, and Ctrl-C ends an answer.
+        Else both end the program.
     """
     if interactive:
-        tell(WELCOME)
+        say(WELCOME)
     for line in map(str.strip, lines):
         if not line:
             return
         try:
             if is_command(line):
-                if (told := conversation.obey(line)) is None:
+                if (reply := conversation.obey(line)) is None:
                     return
-                tell(told)
+                say(reply)
                 continue
             for piece in conversation.ask(line):
                 write(piece)
@@ -113,9 +113,9 @@ def talk(
             if not interactive:
                 raise
             for one in error.lines:
-                tell(f"error: {one}")
+                say(f"error: {one}")
         except KeyboardInterrupt:
             if not interactive:
                 raise
             write("\n")
-            tell("the answer was ended")
+            say("the answer was ended")

@@ -23,9 +23,9 @@ flags.DEFINE_string("dtype", "keep", "dtype of the weights: keep, float32 or bfl
 def main() -> None:
     import vlm_jax
 
-    given = flags.FLAGS
-    vlm_jax.export(given.source, given.target, given.format, dtype=given.dtype, base=given.base)
-    print(f"{given.target}: written as {given.format}")
+    options = flags.FLAGS
+    vlm_jax.export(options.source, options.target, options.format, dtype=options.dtype, base=options.base)
+    print(f"{options.target}: written as {options.format}")
 
 
 if __name__ == "__main__":

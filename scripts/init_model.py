@@ -40,15 +40,15 @@ def main() -> None:
     from vlm_jax.models.presets import PRESETS, with_vocabulary
     from vlm_jax.processing.new_tokenizer import SPECIAL_TOKENS, write_tokenizer
 
-    given = flags.FLAGS
-    target = Path(given.output)
+    options = flags.FLAGS
+    target = Path(options.output)
     files.check_target(target)
-    if given.preset not in PRESETS:
-        raise InputError(f"--preset={given.preset}: known are {', '.join(PRESETS)}")
+    if options.preset not in PRESETS:
+        raise InputError(f"--preset={options.preset}: known are {', '.join(PRESETS)}")
     least = 256 + len(SPECIAL_TOKENS)
-    if given.vocab < least:
-        raise InputError(f"--vocab={given.vocab}: at least {least}, for all bytes and the special tokens")
-    texts = [text for path in given.text for text in lines(path)]
+    if options.vocab < least:
+        raise InputError(f"--vocab={options.vocab}: at least {least}, for all bytes and the special tokens")
+    texts = [text for path in options.text for text in lines(path)]
 
     import jax
     import jax.numpy as jnp
@@ -62,11 +62,11 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         assets = Path(folder)
-        ids = write_tokenizer(assets, texts, given.vocab)
+        ids = write_tokenizer(assets, texts, options.vocab)
         # The table of embeddings is padded to a multiple of 64, as published ones are, so that it divides over devices.
         vocab = -(-(max(ids.values()) + 1) // 64) * 64
-        config = with_vocabulary(PRESETS[given.preset], vocab, ids)
-        images = DynamicResolution().with_budget((4, given.max_visual_tokens))
+        config = with_vocabulary(PRESETS[options.preset], vocab, ids)
+        images = DynamicResolution().with_budget((4, options.max_visual_tokens))
         generation = {
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
@@ -74,14 +74,14 @@ def main() -> None:
             "do_sample": False,
         }
         ends = {"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]}
-        for name, held in (
+        for name, content in (
             ("config.json", to_hf(config) | ends),
             ("generation_config.json", generation),
             ("preprocessor_config.json", images.to_json("Qwen2_5_VLProcessor")),
         ):
-            (assets / name).write_text(json.dumps(held, indent=2) + "\n")
+            (assets / name).write_text(json.dumps(content, indent=2) + "\n")
         make = jax.jit(
-            lambda: nnx.state(VLM(config, dtype=jnp.float32, rngs=nnx.Rngs(given.seed))),
+            lambda: nnx.state(VLM(config, dtype=jnp.float32, rngs=nnx.Rngs(options.seed))),
             compiler_options=options_of_what_runs_once(),
         )
         parameters = flatten(make())

@@ -105,7 +105,7 @@ def stages_of(output: Path) -> list[Stage]:
     """The stages in order. Corpora and training go on by themselves where they were stopped, and so do evaluations."""
     objects, scenes, run = output / "objects", output / "scenes", output / "run"
     shown = ",".join(str(objects / f"{split}.jsonl") for split in SPLITS)
-    asked = f"{shown},{scenes / 'held_out.jsonl'}"
+    questions = f"{shown},{scenes / 'held_out.jsonl'}"
     changed = {
         name: [f"--config.{setting}" for setting in flags.FLAGS[name].value] for name in ("objects", "scenes", "train")
     }
@@ -119,7 +119,7 @@ def stages_of(output: Path) -> list[Stage]:
     data = f"--config.data.path={objects / 'train.jsonl'},{scenes / 'drill.jsonl'}"
     return [
         *_corpora(objects, scenes, changed),
-        Stage("ask the base", evaluation(BASE, asked, "before"), output / "before", report, corpora),
+        Stage("ask the base", evaluation(BASE, questions, "before"), output / "before", report, corpora),
         Stage(
             "train",
             ["train.py", config_flag("quickstart.py"), f"--workdir={run}", data, *changed["train"]],
@@ -128,7 +128,7 @@ def stages_of(output: Path) -> list[Stage]:
         ),
         Stage(
             "ask again",
-            evaluation(run, asked, "after", f"--baseline={output / 'before'}"),
+            evaluation(run, questions, "after", f"--baseline={output / 'before'}"),
             output / "after",
             report,
             (*corpora, "ask the base", "train"),
@@ -176,10 +176,10 @@ def made_from() -> dict:
     """What decides the figures: settings, and the contents of the config files and of the base."""
 
     def digest(*paths: Path) -> str:
-        held = hashlib.sha256()
+        hasher = hashlib.sha256()
         for path in paths:
-            held.update(path.read_bytes())
-        return held.hexdigest()[:16]
+            hasher.update(path.read_bytes())
+        return hasher.hexdigest()[:16]
 
     configs = ("corpus/objects.py", "corpus/scenes.py", "quickstart.py")
     return {
@@ -189,7 +189,7 @@ def made_from() -> dict:
     }
 
 
-def read_state(path: Path, wanted: dict) -> dict:
+def read_state(path: Path, expected: dict) -> dict:
     """`{"made_from": …, "seconds": {stage: how long it took}}` of a quickstart that was begun, or a new one.
 
     Raises:
@@ -199,16 +199,16 @@ def read_state(path: Path, wanted: dict) -> dict:
     from vlm_jax.errors import InputError
 
     if not path.exists():
-        return {"made_from": wanted, "seconds": {}}
-    held = read_json(path)
-    if not isinstance(held.get("made_from"), dict) or not isinstance(held.get("seconds"), dict):
+        return {"made_from": expected, "seconds": {}}
+    state = read_json(path)
+    if not isinstance(state.get("made_from"), dict) or not isinstance(state.get("seconds"), dict):
         raise InputError(f"{path}: is damaged; remove it, and every stage looks for its work itself")
-    differing = [name for name in wanted if held["made_from"].get(name) != wanted[name]]
+    differing = [name for name in expected if state["made_from"].get(name) != expected[name]]
     if differing:
         raise InputError(
             f"--output={path.parent}: holds a quickstart with another {', '.join(differing)}; take another --output"
         )
-    return held
+    return state
 
 
 def run_stage(command: list[str], lock: int) -> None:

@@ -84,9 +84,9 @@ def main(config: ConfigDict) -> None:
         return
     (output / "cells").mkdir(parents=True, exist_ok=True)
     # A cell that outlives this process holds the lock on.
-    with alone(output, "sweeping") as lock, stop_signals.noted(STOPPING) as asked:
-        failed = run_cells(folders, lock, asked, lambda: write_report(config, folders, output))
-        stopped = bool(asked)
+    with alone(output, "sweeping") as lock, stop_signals.noted(STOPPING) as signals:
+        failed = run_cells(folders, lock, signals, lambda: write_report(config, folders, output))
+        stopped = bool(signals)
     if stopped:
         terminal.say("stopped; the same command goes on from here")
         sys.exit(130)
@@ -121,7 +121,7 @@ def folders_of(config: ConfigDict, output: Path) -> list[Folder]:
         benchmark = digests(config.benchmark) if config.benchmark else {}
     if errors:
         raise InputError(list(dict.fromkeys(errors)))
-    asked = {"benchmark": benchmark, "metric": config.metric, "max_new_tokens": config.max_new_tokens}
+    evaluation = {"benchmark": benchmark, "metric": config.metric, "max_new_tokens": config.max_new_tokens}
     folders = []
     for cell, training in trainings.items():
         path = output / "cells" / cell.name
@@ -138,7 +138,7 @@ def folders_of(config: ConfigDict, output: Path) -> list[Folder]:
             f"--metric={config.metric}",
             f"--max_new_tokens={config.max_new_tokens}",
         ]
-        settings = {**deciding(training), **asked}
+        settings = {**deciding(training), **evaluation}
         folders.append(Folder(cell, path, words, json.loads(json.dumps(settings))))
     return folders
 
@@ -157,15 +157,15 @@ def digests(benchmark: str) -> dict[str, str | None]:
     from data_pipeline import sources
 
     errors: list[str] = []
-    held = {}
+    by_name = {}
     for name in locations.named_in(benchmark):
         with gathered(errors):
             sources.open_source(name, training=False)
         path = Path(name)
-        held[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
+        by_name[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
     if errors:
         raise InputError(errors)
-    return held
+    return by_name
 
 
 def deciding(training: ConfigDict) -> dict[str, Any]:
@@ -184,19 +184,19 @@ def check_finished(folders: Sequence[Folder], output: Path) -> None:
     """Raises InputError where cells are already made with other settings."""
     differing: dict[str, list[str]] = {}
     for folder in folders:
-        held, now = folder.state.get("settings", {}), folder.settings
+        before, now = folder.state.get("settings", {}), folder.settings
         for key in now:
-            if key in held and held[key] != now[key]:
-                differing.setdefault(f"{key} = {held[key]!r}, which is now {now[key]!r}", []).append(folder.cell.name)
+            if key in before and before[key] != now[key]:
+                differing.setdefault(f"{key} = {before[key]!r}, which is now {now[key]!r}", []).append(folder.cell.name)
     if differing:
-        told = "; ".join(f"{names[0]} with {what}" for what, names in differing.items())
+        differences = "; ".join(f"{names[0]} with {what}" for what, names in differing.items())
         raise InputError(
             f"{output}: {len({name for names in differing.values() for name in names})} cells were made with other "
-            f"settings: {told}. Give those settings again, or take another --output"
+            f"settings: {differences}. Give those settings again, or take another --output"
         )
 
 
-def run_cells(folders: Sequence[Folder], lock: int, asked: list[int], write: Callable[[], None]) -> dict[str, str]:
+def run_cells(folders: Sequence[Folder], lock: int, signals: list[int], write: Callable[[], None]) -> dict[str, str]:
     """Runs what is not finished, until asked to stop; {name: reason} of what failed."""
     failed: dict[str, str] = {}
     took: list[float] = []
@@ -209,13 +209,13 @@ def run_cells(folders: Sequence[Folder], lock: int, asked: list[int], write: Cal
         terminal.say(f"{title}: begun; it tells more in {folder.path / LOG}")
         begun, whole = time.monotonic(), not folder.path.exists()
         try:
-            run_cell(folder, lock, asked)
+            run_cell(folder, lock, signals)
         except Failed as error:
             lines = str(error).splitlines()
             # Where there are several errors, the last line counts them: the first says more.
             failed[folder.cell.name] = next((line for line in lines if line.startswith("error: ")), lines[-1])
             terminal.say(f"{title}: FAILED\n" + "\n".join(f"    {line}" for line in str(error).splitlines()))
-        if asked:
+        if signals:
             break
         if not folder.finished:
             continue
@@ -229,14 +229,14 @@ def run_cells(folders: Sequence[Folder], lock: int, asked: list[int], write: Cal
     return failed
 
 
-def run_cell(folder: Folder, lock: int, asked: list[int]) -> None:
+def run_cell(folder: Folder, lock: int, signals: list[int]) -> None:
     """Trains and evaluates, and goes on from where either was stopped. Returns early when asked to stop.
 
     Raises:
       Failed: the script did.
     """
     folder.path.mkdir(exist_ok=True)
-    if not run_script(folder.command, folder.path / LOG, lock, asked):
+    if not run_script(folder.command, folder.path / LOG, lock, signals):
         return
     lines = (folder.path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     summary = read_json(folder.path / "evaluation" / "report.json")
@@ -247,7 +247,7 @@ def run_cell(folder: Folder, lock: int, asked: list[int]) -> None:
     )
 
 
-def run_script(words: list[str], log: Path, lock: int, asked: list[int]) -> bool:
+def run_script(words: list[str], log: Path, lock: int, signals: list[int]) -> bool:
     """Runs a script as a person would. False when it was stopped because the sweep is.
 
     It has a session of its own, so that a Ctrl-C in the terminal reaches it once, through here, and it saves; a second
@@ -261,11 +261,11 @@ def run_script(words: list[str], log: Path, lock: int, asked: list[int]) -> bool
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, pass_fds=(lock,), start_new_session=True
         )
-        told = 0
+        sent = 0
         while process.poll() is None:
-            if len(asked) > told:
-                told += 1
-                if told == 1:
+            if len(signals) > sent:
+                sent += 1
+                if sent == 1:
                     terminal.say("stopping: the cell saves what it has; a second Ctrl-C ends it at once")
                     process.send_signal(signal.SIGINT)
                 else:
@@ -274,7 +274,7 @@ def run_script(words: list[str], log: Path, lock: int, asked: list[int]) -> bool
                 process.wait(timeout=0.2)
             except subprocess.TimeoutExpired:
                 continue
-        if process.returncode == 0 or told:
+        if process.returncode == 0 or sent:
             return process.returncode == 0
         file.seek(start)
         lines = deque((line for line in lines_of(file.read()) if line.strip()), maxlen=TAIL)

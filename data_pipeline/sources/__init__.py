@@ -131,12 +131,12 @@ def repeated_ids(name: str, count: int, other: str = "an earlier record") -> str
     return f"{name}: {are} that {other} has; they are told apart by their order"
 
 
-def _free_id(identifier: str, times: Counter[str], taken: dict[str, int], index: int) -> str:
+def _free_id(identifier: str, times: Counter[str], ids_in_use: dict[str, int], index: int) -> str:
     """The next id after one that is taken, which it takes."""
     while True:
         times[identifier] += 1
         free = f"{identifier} ({times[identifier] + 1})"
-        if taken.setdefault(free, index) == index:
+        if ids_in_use.setdefault(free, index) == index:
             return free
 
 
@@ -195,10 +195,10 @@ def read_several(names: Iterable[str | Path], notes: list[str], **options: Any) 
         with gathered(errors):
             source = open_source(name, **options)
             parts.append((source, [record for _, record in scan(source, errors, notes=notes)]))
-    taken: dict[str, int] = {}
+    ids_in_use: dict[str, int] = {}
     own = [record for source, part in parts if source.insists_on_ids for record in part]
     for number, record in enumerate(own):
-        if (earlier := taken.setdefault(record.id, number)) != number:
+        if (earlier := ids_in_use.setdefault(record.id, number)) != number:
             errors.append(f"{record.where}: the id {record.id!r} is already that of {own[earlier].where}; {_OWN_ID}")
     times: Counter[str] = Counter()
     number = len(own)
@@ -208,8 +208,8 @@ def read_several(names: Iterable[str | Path], notes: list[str], **options: Any) 
         repeated = 0
         for place, record in enumerate(part):
             number += 1
-            if taken.setdefault(record.id, number) != number:
-                part[place] = dataclasses.replace(record, id=_free_id(record.id, times, taken, number))
+            if ids_in_use.setdefault(record.id, number) != number:
+                part[place] = dataclasses.replace(record, id=_free_id(record.id, times, ids_in_use, number))
                 repeated += 1
         if repeated:
             notes.append(repeated_ids(source.name, repeated, "a record of another file"))

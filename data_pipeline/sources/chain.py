@@ -16,13 +16,13 @@ class Chain:
     and `seed` alone, and a smaller share of a seed is part of every larger one.
     """
 
-    def __init__(self, held: Sequence[Source], *, share: float = 1.0, seed: int = 0):
-        self._held = list(held)
-        self._ends = np.cumsum([len(source) for source in held])
-        self._kept = None if share == 1 else self._chosen(share, seed)
+    def __init__(self, sources: Sequence[Source], *, share: float = 1.0, seed: int = 0):
+        self._sources = list(sources)
+        self._ends = np.cumsum([len(source) for source in sources])
+        self._subset = None if share == 1 else self._chosen(share, seed)
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if self._kept is None else len(self._kept)
+        return int(self._ends[-1]) if self._subset is None else len(self._subset)
 
     def __getitem__(self, index: int) -> Record:
         source, inside = self._record(index)
@@ -31,12 +31,12 @@ class Chain:
     @property
     def sources(self) -> list[Source]:
         """In the order of the files."""
-        return list(self._held)
+        return list(self._sources)
 
     @property
     def contents(self) -> list[str]:
         """`Entries.content` of those sources that have one."""
-        return [source.content for source in self._held if source.content]
+        return [source.content for source in self._sources if source.content]
 
     def identify(self, index: int) -> tuple[str | None, str]:
         source, inside = self._record(index)
@@ -56,18 +56,18 @@ class Chain:
 
     def _record(self, index: int) -> tuple[Source, int]:
         number, inside = self._inside(index)
-        return self._held[number], inside
+        return self._sources[number], inside
 
     def _inside(self, index: int) -> tuple[int, int]:
         """The number of the source, and the entry's in it."""
-        place = index if self._kept is None else int(self._kept[index])
+        place = index if self._subset is None else int(self._subset[index])
         number = int(np.searchsorted(self._ends, place, side="right"))
         return number, place - (int(self._ends[number - 1]) if number else 0)
 
     def _chosen(self, share: float, seed: int) -> np.ndarray:
         """The places of the records whose digests come first; ranked, so that their number is exact."""
         digests = []
-        for number, source in enumerate(self._held):
+        for number, source in enumerate(self._sources):
             for index in range(len(source)):
                 # An entry without a readable id has its place; that it is faulty is told when it is read.
                 identifier = source.identify(index)[0] or f"{number}/{index}"

@@ -80,10 +80,10 @@ class RenamedEntries(Entries):
         return map(self._renamed, self._entries.objects())
 
     def _renamed(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        taken = {ours: value[theirs] for ours, theirs in self._columns.items() if theirs in value}
+        mapped = {ours: value[theirs] for ours, theirs in self._columns.items() if theirs in value}
         # What stands under one of our names without being what is meant by it is put away, not read as that.
-        rest = {key: held for key, held in value.items() if key not in self._named}
-        renamed = {**taken, **rest}
+        rest = {key: cell for key, cell in value.items() if key not in self._named}
+        renamed = {**mapped, **rest}
         if self._question and not renamed.get("question") and not any(key in renamed for key in _ASKS):
             renamed["question"] = self._question
         return renamed

@@ -33,38 +33,38 @@ def unread(entry: Mapping[str, Any], conversational: bool, *, history: bool) -> 
       conversational: the form is one of conversations, in which trainers look for more than images and words.
       history: the form reads the earlier turns that `history` has.
     """
-    held = {str(key): value for key, value in entry.items() if not is_empty(value)}
-    errors = [f"has {key!r}, and only text and images can be trained on: {LEAVE_OUT}" for key in _MEDIA if key in held]
+    cells = {str(key): value for key, value in entry.items() if not is_empty(value)}
+    errors = [f"has {key!r}, and only text and images can be trained on: {LEAVE_OUT}" for key in _MEDIA if key in cells]
     errors += [
-        f"has {key!r} {held[key]!r} beside its words, but only a turn has a weight in the loss; give it to the turns "
+        f"has {key!r} {cells[key]!r} beside its words, but only a turn has a weight in the loss; give it to the turns "
         "of messages, or rename the column if it says something else"
         for key in (*WEIGHT_KEYS, "weights")
-        if _weighs(held.get(key))
+        if _weighs(cells.get(key))
     ]
     if not conversational:
         return errors
-    errors += [f"has {key!r}, and tool calls are not supported: {LEAVE_OUT}" for key in _TOOLS if key in held]
-    if pairs := [key for key in _PAIRS if key in held]:
+    errors += [f"has {key!r}, and tool calls are not supported: {LEAVE_OUT}" for key in _TOOLS if key in cells]
+    if pairs := [key for key in _PAIRS if key in cells]:
         errors.append(
             f"has {' and '.join(map(repr, pairs))}, a pair of a better and a worse answer, and only single answers are "
             "trained on; keep the better one as the answer and remove the rest"
         )
     errors += [
-        f"has {key!r} {held[key]!r}, which marks a good or a bad answer, and every answer is trained on; remove the "
+        f"has {key!r} {cells[key]!r}, which marks a good or a bad answer, and every answer is trained on; remove the "
         "column, and the records of bad answers"
         for key in _LIKED
-        if isinstance(held.get(key), bool) or (key == "kto_tag" and key in held)
+        if isinstance(cells.get(key), bool) or (key == "kto_tag" and key in cells)
     ]
-    if "history" in held and not history:
+    if "history" in cells and not history:
         errors.append("has 'history' beside its turns, which is not read there; put its turns before the others")
-    if tokens := [key for key in _TOKENS if isinstance(held.get(key), list)]:
+    if tokens := [key for key in _TOKENS if isinstance(cells.get(key), list)]:
         errors.append(f"is tokenised already ({', '.join(map(repr, tokens))}); give the conversation alone")
-    if "objects" in held:
+    if "objects" in cells:
         errors.append(
             "has 'objects', boxes that are not written into the text here; write them into it as the model reads them, "
             "and remove the column"
         )
-    errors += [f"has {key!r}, and the template is the model's; remove the column" for key in _TEMPLATE if key in held]
+    errors += [f"has {key!r}, and the template is the model's; remove the column" for key in _TEMPLATE if key in cells]
     return errors
 
 

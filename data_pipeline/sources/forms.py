@@ -164,15 +164,15 @@ def pick_answer(answers: Sequence[str], options: Options, identifier: str) -> st
     Raises:
       InputError: every answer is blank.
     """
-    given = [answer.strip() for answer in answers if answer.strip()]
-    if not given:
+    candidates = [answer.strip() for answer in answers if answer.strip()]
+    if not candidates:
         raise InputError("every answer is empty, so there is nothing to learn; write one or remove the entry")
     if options.answer == "first":
-        return given[0]
+        return candidates[0]
     if options.answer == "sampled":
         digest = hashlib.sha256(f"{options.seed}:{identifier}".encode(errors="backslashreplace")).digest()
-        return given[int.from_bytes(digest[:8], "big") % len(given)]
-    return Counter(given).most_common(1)[0][0]  # equal counts stay in the order they were first met
+        return candidates[int.from_bytes(digest[:8], "big") % len(candidates)]
+    return Counter(candidates).most_common(1)[0][0]  # equal counts stay in the order they were first met
 
 
 class ImageFolders:

@@ -86,21 +86,21 @@ class PromptCompletion(_Instructions):
     def messages_of(self, entry: Mapping[str, Any], errors: list[str]) -> list[dict[str, Any]]:
         messages = []
         for key in ("prompt", "completion"):
-            given = entry.get(key)
-            if isinstance(given, str):
+            value = entry.get(key)
+            if isinstance(value, str):
                 errors.append(
                     f"{key!r} is a text, which TRL trains on without a chat form; give it as a list of messages, or "
                     "name the columns query and response"
                 )
-            elif key == "prompt" or self.options.training or not is_empty(given):
-                messages += [_not_learned(turn) if key == "prompt" else turn for turn in read_turns(given, key, errors)]
+            elif key == "prompt" or self.options.training or not is_empty(value):
+                messages += [_not_learned(turn) if key == "prompt" else turn for turn in read_turns(value, key, errors)]
         return messages
 
 
 def _not_learned(turn: dict[str, Any]) -> dict[str, Any]:
     """An answer of the prompt; what says how much of it is learned stays."""
-    said = turn["role"] != "assistant" or any(turn.get(key) is not None for key in WEIGHT_KEYS)
-    return turn if said else {**turn, "weight": 0}
+    unchanged = turn["role"] != "assistant" or any(turn.get(key) is not None for key in WEIGHT_KEYS)
+    return turn if unchanged else {**turn, "weight": 0}
 
 
 def history_of(history: Any, errors: list[str]) -> list[dict[str, Any]]:

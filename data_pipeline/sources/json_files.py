@@ -74,15 +74,15 @@ def open_document(path: str, names: Sequence[str] = LISTS) -> Entries:
         value = _parsed(path, text)  # in the usual case this raises, with the place of the mistake
         raise InputError(f"{path}: holds {json_type(value)} where a list of entries is expected")
     lists = {name: SpanEntries(path, as_spans(_in_bytes(text, mark, spans)), parse) for name, spans in found.items()}
-    held = next((name for name in ("", *names) if name in lists and (name == "" or len(lists[name]))), None)
-    if held is None:
+    key = next((name for name in ("", *names) if name in lists and (name == "" or len(lists[name]))), None)
+    if key is None:
         keys = f" with the keys {', '.join(map(repr, [*json.loads(text)][:8]))}"
         advice = "; it is the annotations of VQAv2's form: give the questions file" if found.get("annotations") else ""
         raise InputError(f"{path}: holds an object{keys} where a list of entries is expected{advice}")
-    entries = lists.pop(held)
+    entries = lists.pop(key)
     if not len(entries):
         raise InputError(f"{path}: holds no entries")
-    entries.key, entries.header, entries.lists = held, header, lists
+    entries.key, entries.header, entries.lists = key, header, lists
     return entries
 
 

@@ -33,10 +33,10 @@ class Conversations(Form):
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         errors: list[str] = []
-        held = [key for key in self.keys if not is_empty(entry.get(key))]
-        if len(held) > 1:
-            errors.append(f"has turns under {' and '.join(map(repr, held))}; keep one of them")
-        key = next(iter(held), next((key for key in self.keys if key in entry), self.keys[0]))
+        filled = [key for key in self.keys if not is_empty(entry.get(key))]
+        if len(filled) > 1:
+            errors.append(f"has turns under {' and '.join(map(repr, filled))}; keep one of them")
+        key = next(iter(filled), next((key for key in self.keys if key in entry), self.keys[0]))
         where, images = images_beside(entry, self.image_keys, errors)
         turns = read_turns(entry.get(key), key, errors)
         if key in self.images_first:

@@ -50,9 +50,9 @@ class Mpa(Form):
         path = text_of(entry, "image_path", "image's path", errors)
         if errors:
             raise InputError(errors)
-        kept = {key: entry[key] for key in kind[2] if key in entry}
+        provenance = {key: entry[key] for key in kind[2] if key in entry}
         messages = question_and_answer(question, [self._find(path)], answer if self.options.training else None)
-        return {"answers": [answer], "task": "mpa", "provenance": kept, "messages": messages}
+        return {"answers": [answer], "task": "mpa", "provenance": provenance, "messages": messages}
 
     def _find(self, path: str) -> str:
         """The longest end of the path that exists below the image root, or its last name if none does.

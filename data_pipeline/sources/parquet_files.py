@@ -120,12 +120,12 @@ class ParquetEntries(Entries):
 
         about = file.metadata.row_group(group)
         packed = min(about.total_byte_size, length)  # of what a broken file says of its columns, Arrow ends the program
-        largest, taken, batches = max(_ALLOWED, _SWELL * packed), 0, []
+        largest, decoded_bytes, batches = max(_ALLOWED, _SWELL * packed), 0, []
         largest_value = max(1, about.total_byte_size)
         at_once = min(_ROWS_AT_ONCE, max(1, _ALLOWED // 4 // largest_value))
         for batch in file.iter_batches(at_once, row_groups=[group]):
-            taken += sum(_bytes(column, taken == 0) for column in batch.columns)
-            if taken > largest:
+            decoded_bytes += sum(_bytes(column, decoded_bytes == 0) for column in batch.columns)
+            if decoded_bytes > largest:
                 raise ValueError(
                     f"its group of {about.num_rows:,} rows has {packed:,} bytes in the file and more than "
                     f"{largest >> 20:,} MB in memory; if that is meant, write the file again with fewer rows in a group"

@@ -51,8 +51,8 @@ class Source:
         try:
             if entry.error is not None:
                 raise InputError(entry.error)
-            identifier, given = self._identify(entry)
-            where = self._where(entry, identifier if given else None)
+            identifier, has_id = self._identify(entry)
+            where = self._where(entry, identifier if has_id else None)
             converted = {**self._form(entry.value), "id": identifier}
         except InputError as error:
             raise InputError([f"{where}: {line}" for line in error.lines]) from None
@@ -67,10 +67,10 @@ class Source:
         """The id of an entry, whatever else is wrong with it, and its place as an error line begins with it."""
         entry = self._entry(index)
         try:
-            identifier, given = self._identify(entry)
+            identifier, has_id = self._identify(entry)
         except InputError:
             return None, self._where(entry)
-        return identifier, self._where(entry, identifier if given else None)
+        return identifier, self._where(entry, identifier if has_id else None)
 
     def images(self, index: SupportsIndex) -> list[str | bytes]:
         """The images that an entry names, whatever is wrong with it: of a refused one they can still be checked."""
@@ -99,9 +99,9 @@ class Source:
         value: Any = entry.value
         if not isinstance(value, Mapping):
             raise InputError(f"is {json_type(value)} where an object is expected")
-        given = next((value[key] for key in self._form.id_keys if value.get(key) not in (None, "")), None)
-        if given is None:
+        identifier = next((value[key] for key in self._form.id_keys if value.get(key) not in (None, "")), None)
+        if identifier is None:
             return f"{self._entries.stem}-{entry.number}", False
-        if isinstance(given, bool) or not isinstance(given, (str, int)):
-            raise InputError(f"the id is {json_type(given)}; it must be a text or a whole number")
-        return str(given), True
+        if isinstance(identifier, bool) or not isinstance(identifier, (str, int)):
+            raise InputError(f"the id is {json_type(identifier)}; it must be a text or a whole number")
+        return str(identifier), True

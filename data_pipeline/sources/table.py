@@ -24,16 +24,16 @@ class Table(Form):
 
     def __init__(self, entries: Entries, options: Options):
         super().__init__(entries, options)
-        wanted = set(COLUMNS if options.training else COLUMNS[:2])
+        absent = set(COLUMNS if options.training else COLUMNS[:2])
         found: dict[str, None] = {}
         for row in entries.objects():
             found.update(dict.fromkeys(row))
-            wanted -= {"answer", *row} if "answers" in row else set(row)
-            wanted -= {"image"} if "images" in row else set()
-            if not wanted:
+            absent -= {"answer", *row} if "answers" in row else set(row)
+            absent -= {"image"} if "images" in row else set()
+            if not absent:
                 return
         if found:
-            missing = [name for name in COLUMNS if name in wanted]
+            missing = [name for name in COLUMNS if name in absent]
             near = [match for name in missing for match in difflib.get_close_matches(name, map(str, found), n=1)]
             raise InputError(
                 f"{entries.path}: no column {', '.join(map(repr, missing))}; the columns found are "
@@ -58,8 +58,8 @@ class Table(Form):
         if not errors and not cells["question"]:
             errors.append("the question is empty; write it or remove the row")
         if not errors and not cells["answer"] and "answers" in fields and self.options.training:
-            given = next((entry[key] for key in self.id_keys if entry.get(key) is not None), cells["question"])
-            cells["answer"] = pick_answer(fields["answers"], self.options, str(given))
+            identifier = next((entry[key] for key in self.id_keys if entry.get(key) is not None), cells["question"])
+            cells["answer"] = pick_answer(fields["answers"], self.options, str(identifier))
         if not errors and self.options.training and not cells["answer"]:
             errors.append("the answer is empty; write it or remove the row")
         if errors:

@@ -26,20 +26,20 @@ _SPEAKER, _WORDS = ("from", "role"), ("value", "content")
 _SYSTEM = ("system", "system_prompt")
 
 
-def read_turns(given: Any, key: str, errors: list[str]) -> list[dict[str, Any]]:
+def read_turns(turns: Any, key: str, errors: list[str]) -> list[dict[str, Any]]:
     """The messages of a list of turns, as far as they can be read."""
-    if not isinstance(given, list) or not given:
+    if not isinstance(turns, list) or not turns:
         errors.append(f"{key!r} must be a list of at least one turn")
         return []
     messages = []
-    for number, turn in enumerate(given, 1):
+    for number, turn in enumerate(turns, 1):
         if not isinstance(turn, Mapping):
             errors.append(f"turn {number} is {json_type(turn)} where an object is expected")
             continue
         if pair := _as_pair(turn):
             messages += pair
             continue
-        speaker, content = (_given(turn, keys) for keys in (_SPEAKER, _WORDS))
+        speaker, content = (_first_value(turn, keys) for keys in (_SPEAKER, _WORDS))
         if twice := _contradictions(turn, speaker, content):
             errors.append(f"turn {number} has {twice}; keep one of them")
             continue
@@ -60,35 +60,35 @@ def read_turns(given: Any, key: str, errors: list[str]) -> list[dict[str, Any]]:
 
 def with_system(entry: Mapping[str, Any], messages: list[dict[str, Any]], errors: list[str]) -> list[dict[str, Any]]:
     """The messages after the system message that a column of its own gives."""
-    given = [key for key in _SYSTEM if not is_empty(entry.get(key))]
-    if not given:
+    filled = [key for key in _SYSTEM if not is_empty(entry.get(key))]
+    if not filled:
         return messages
-    text = entry[given[0]]
+    text = entry[filled[0]]
     if not isinstance(text, str):
-        errors.append(f"{given[0]!r} is {json_type(text)}; it must be a text")
+        errors.append(f"{filled[0]!r} is {json_type(text)}; it must be a text")
         return messages
     if messages and messages[0].get("role") == "system":
         if messages[0].get("content") != text:
-            errors.append(f"has a system message and {given[0]!r} that differs from it; keep one")
+            errors.append(f"has a system message and {filled[0]!r} that differs from it; keep one")
         return messages
     return [{"role": "system", "content": text}, *messages]
 
 
 def images_beside(entry: Mapping[str, Any], keys: Sequence[str], errors: list[str]) -> tuple[str, list[str | bytes]]:
     """The images beside a conversation, and the key they stand under: the first of `keys` where there are none."""
-    given = {key: images_under(entry, key, errors) for key in keys}
-    held = [key for key in keys if given[key]]
-    if len(held) > 1 and given[held[0]] != given[held[1]]:
-        errors.append(f"has images under {' and '.join(map(repr, held))}; keep one of them")
-    return (held[0], given[held[0]]) if held else (next((key for key in keys if key in entry), keys[0]), [])
+    images = {key: images_under(entry, key, errors) for key in keys}
+    filled = [key for key in keys if images[key]]
+    if len(filled) > 1 and images[filled[0]] != images[filled[1]]:
+        errors.append(f"has images under {' and '.join(map(repr, filled))}; keep one of them")
+    return (filled[0], images[filled[0]]) if filled else (next((key for key in keys if key in entry), keys[0]), [])
 
 
 def images_under(entry: Mapping[str, Any], key: str, errors: list[str]) -> list[str | bytes]:
     """The images of a column: a path or a list of them; nothing, "", [] and [None] are none."""
-    given = entry.get(key)
-    if is_empty(given):
+    value = entry.get(key)
+    if is_empty(value):
         return []
-    images = [_address(image) for image in (given if isinstance(given, list) else [given])]
+    images = [_address(image) for image in (value if isinstance(value, list) else [value])]
     if not all(isinstance(image, (str, bytes)) and image for image in images):
         errors.append(f"'{key}' must be a path or a list of paths")
         return []
@@ -157,7 +157,7 @@ def content_of(text: str, images: Iterator[str | bytes]) -> str | list[dict[str,
     return parts
 
 
-def _given(turn: Mapping[str, Any], keys: Sequence[str]) -> Any:
+def _first_value(turn: Mapping[str, Any], keys: Sequence[str]) -> Any:
     """What stands under the first key that has something; where none has, what is there at all."""
     written = sorted((turn[key] for key in keys if turn.get(key) is not None), key=is_empty)
     return next(iter(written), None)
@@ -165,12 +165,12 @@ def _given(turn: Mapping[str, Any], keys: Sequence[str]) -> Any:
 
 def _contradictions(turn: Mapping[str, Any], speaker: Any, content: Any) -> str:
     """The keys of one meaning that say different things, as a part of an error."""
-    said = [
+    pairs = [
         " and ".join(f"{key!r} {turn[key]!r}" for key in keys)
-        for keys, taken, name in ((_SPEAKER, speaker, _role), (_WORDS, content, lambda words: words))
-        if any(not is_empty(turn.get(key)) and name(turn[key]) != name(taken) for key in keys)
+        for keys, chosen, name in ((_SPEAKER, speaker, _role), (_WORDS, content, lambda words: words))
+        if any(not is_empty(turn.get(key)) and name(turn[key]) != name(chosen) for key in keys)
     ]
-    return ", ".join(said)
+    return ", ".join(pairs)
 
 
 def _role(speaker: Any) -> Any:
@@ -181,10 +181,10 @@ def _as_pair(turn: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The two messages of ms-swift's `{"human": …, "assistant": …}`; none of another turn."""
     if any(key in turn for key in (*_SPEAKER, *_WORDS)) or "assistant" not in turn:
         return []
-    asked = "human" if "human" in turn else "user"
-    others = {key: value for key, value in turn.items() if key not in (asked, "assistant")}
+    user_key = "human" if "human" in turn else "user"
+    others = {key: value for key, value in turn.items() if key not in (user_key, "assistant")}
     return [
-        {"role": "user", "content": turn.get(asked)},
+        {"role": "user", "content": turn.get(user_key)},
         {**others, "role": "assistant", "content": as_written(turn["assistant"])},
     ]
 

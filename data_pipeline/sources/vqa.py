@@ -74,8 +74,8 @@ class Vqa(Form):
             raise InputError(errors)
         answer = None
         if self.options.training:
-            given = next((entry[key] for key in self.id_keys if entry.get(key) is not None), question)
-            answer = pick_answer(answers, self.options, str(given))
+            identifier = next((entry[key] for key in self.id_keys if entry.get(key) is not None), question)
+            answer = pick_answer(answers, self.options, str(identifier))
         fields = {} if answers is None else {"answers": answers}
         messages = question_and_answer(question, [image] if image else [], answer)
         return {**fields, "task": self.task, "messages": messages}
@@ -232,18 +232,18 @@ def _sorted(ids: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " n"], Int[np.n
     return ids[order], order
 
 
-def answers_in(given: Any, errors: list[str]) -> list[str] | None:
+def answers_in(value: Any, errors: list[str]) -> list[str] | None:
     """The answers in a list of texts or of `{"answer": text}`; None where there are none."""
-    if given is None or given == []:
+    if value is None or value == []:
         return None
     answers = (
-        [as_written(one.get("answer") if isinstance(one, Mapping) else one) for one in given]
-        if isinstance(given, list)
+        [as_written(one.get("answer") if isinstance(one, Mapping) else one) for one in value]
+        if isinstance(value, list)
         else []
     )
     wrong = [answer for answer in answers if not isinstance(answer, str)]
     if not answers or wrong:
-        found = f"a list with {json_type(wrong[0])} in it" if wrong else json_type(given)
+        found = f"a list with {json_type(wrong[0])} in it" if wrong else json_type(value)
         errors.append(f"'answers' is {found}; it must be a list of texts or of objects with 'answer'")
         return None
     return answers

@@ -100,16 +100,16 @@ def write(path: str | Path, records: Iterable[Record], *, format: str, embed: bo
       OSError: the folder cannot be made or written.
     """
     name = os.fspath(path)
-    how = _format(name, format, embed)
+    file_format = _format(name, format, embed)
     target = Path(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = locations.absolute(target if format == "imagefolder" else target.parent)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial{how.suffix}")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial{file_format.suffix}")
     errors: list[str] = []
     try:
-        writer = how.writer(str(partial))
+        writer = file_format.writer(str(partial))
         try:
-            reading = _ReadBack(how, folder)
+            reading = _ReadBack(file_format, folder)
             written, ids = 0, set()
             for record in records:
                 where = record.where or f"record {record.id!r}"
@@ -117,7 +117,7 @@ def write(path: str | Path, records: Iterable[Record], *, format: str, embed: bo
                     if record.id in ids:
                         raise InputError(f"the id {record.id!r} is already that of another record; give it its own")
                     ids.add(record.id)
-                    entry = _entry(record, how, folder, embed)
+                    entry = _entry(record, file_format, folder, embed)
                     reading.check(record, entry, format)
                 except InputError as error:
                     errors += [f"{where}: {line.removeprefix(f'{where}: ')}" for line in error.lines]
@@ -144,30 +144,30 @@ def write(path: str | Path, records: Iterable[Record], *, format: str, embed: bo
 def _format(name: str, format: str, embed: bool) -> _Format:
     if format not in _FORMATS:
         raise InputError(f"unknown format {format!r} to write {name}; the formats are {', '.join(WRITTEN)}")
-    how = _FORMATS[format]
+    file_format = _FORMATS[format]
     if locations.is_remote(name):
         raise InputError(f"{name}: records are written to a disk only; write them there and copy the file")
-    if how.suffix and Path(name).suffix != how.suffix:
-        raise InputError(f"{name}: {format} is written to a file that ends in {how.suffix}; name it so")
-    if embed and how.images == "named":
+    if file_format.suffix and Path(name).suffix != file_format.suffix:
+        raise InputError(f"{name}: {format} is written to a file that ends in {file_format.suffix}; name it so")
+    if embed and file_format.images == "named":
         raise InputError(f"{name}: {format} names images by their paths; only records and openai can embed them")
-    if how.suffix == "" and os.path.isdir(name) and os.listdir(name):
+    if file_format.suffix == "" and os.path.isdir(name) and os.listdir(name):
         raise InputError(f"{name}: the folder is not empty; remove it or name another")
-    if how.suffix == "" and os.path.isfile(name) or how.suffix and os.path.isdir(name):
+    if file_format.suffix == "" and os.path.isfile(name) or file_format.suffix and os.path.isdir(name):
         raise InputError(f"{name}: is a {'file' if os.path.isfile(name) else 'folder'} already; name another")
-    return how
+    return file_format
 
 
-def _entry(record: Record, how: _Format, folder: str, embed: bool) -> dict[str, Any]:
-    if how.images == "named" and any(isinstance(image, bytes) for image in images_of(record)):
+def _entry(record: Record, file_format: _Format, folder: str, embed: bool) -> dict[str, Any]:
+    if file_format.images == "named" and any(isinstance(image, bytes) for image in images_of(record)):
         raise InputError(
             "shows an embedded image, and this format names images by their paths; write it as records, openai, "
             "parquet, arrayrecord or imagefolder"
         )
-    inside = how.images == "inside" or embed
+    inside = file_format.images == "inside" or embed
     shown = _with_images(record, _embedded if inside else lambda image: _relative(image, folder))
     fields = {name: getattr(record, name) for name in ("answers", *TEXT_FIELDS, "provenance")}
-    return {**how.to_entry(shown), **{name: value for name, value in fields.items() if value is not None}}
+    return {**file_format.to_entry(shown), **{name: value for name, value in fields.items() if value is not None}}
 
 
 def _with_images(record: Record, change: Callable[[str | bytes], str | bytes]) -> Record:
@@ -199,32 +199,32 @@ def _embedded(image: str | bytes) -> bytes:
 class _ReadBack:
     """Reads each entry as it will be read from the file, and compares."""
 
-    def __init__(self, how: _Format, folder: str):
-        self._how, self._folder = how, folder
+    def __init__(self, file_format: _Format, folder: str):
+        self._file_format, self._folder = file_format, folder
         self._forms: dict[bool, Form] = {}
 
     def check(self, record: Record, entry: dict[str, Any], format: str) -> None:
         training = record.messages[-1]["role"] == "assistant"
-        row = self._how.read_entry(entry)
+        row = self._file_format.read_entry(entry)
         if training not in self._forms:
             options = Options("", self._folder, False, training, "first", 0)
-            self._forms[training] = FORMS[self._how.form](_Given(row), options)
+            self._forms[training] = FORMS[self._file_format.form](_SingleEntry(row), options)
         converted = {**self._forms[training](row), "id": entry["id"]}
         where = record.where or f"record {record.id!r}"
         back = from_json(converted, where=where, image_root=self._folder, training=training)
         lost = [
             name
             for name in ("messages", "answers", *TEXT_FIELDS, "provenance")
-            if _comparable(name, back, self._how) != _comparable(name, record, self._how)
+            if _comparable(name, back, self._file_format) != _comparable(name, record, self._file_format)
         ]
         if lost:
-            hint = f" ({self._how.hint})" if self._how.hint else ""
+            hint = f" ({self._file_format.hint})" if self._file_format.hint else ""
             raise InputError(
                 f"{format} cannot hold its {', '.join(lost)} without a change{hint}; write it as records or arrayrecord"
             )
 
 
-class _Given(Entries):
+class _SingleEntry(Entries):
     """An entry that is not in a file yet."""
 
     def __init__(self, entry: Mapping[str, Any]):
@@ -237,7 +237,7 @@ class _Given(Entries):
         return Entry(1, "entry 1", self._entry)
 
 
-def _comparable(name: str, record: Record, how: _Format) -> Any:
+def _comparable(name: str, record: Record, file_format: _Format) -> Any:
     if name != "messages":
         return getattr(record, name) or None
     turns = []
@@ -247,7 +247,7 @@ def _comparable(name: str, record: Record, how: _Format) -> Any:
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             if part["type"] == "image":
                 # What is embedded comes back as bytes; that they are those of the file needs no second reading.
-                parts.append(("image", None if how.images != "named" else part["image"]))
+                parts.append(("image", None if file_format.images != "named" else part["image"]))
             elif parts and parts[-1][0] == "text":
                 parts[-1] = ("text", parts[-1][1] + part["text"])
             elif part["text"]:

@@ -29,7 +29,7 @@ class Terminal:
 
     def type(self, *lines, interactive=True, answer=None):
         talk = self.module.Conversation(answer or self.answer)
-        self.module.talk(talk, lines, write=self.written.append, tell=self.told.append, interactive=interactive)
+        self.module.talk(talk, lines, write=self.written.append, say=self.told.append, interactive=interactive)
         return "".join(self.written).splitlines()
 
 
