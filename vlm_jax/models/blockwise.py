@@ -90,8 +90,8 @@ def _forward(causal, q, k, v, q_ids, kv_ids):
     low, high = _ranges(q_ids, kv_ids, causal)
     keys = jnp.swapaxes(k, -1, -2)
 
-    def one(given):
-        number, low, high, q, q_ids = given
+    def one(block):
+        number, low, high, q, q_ids = block
 
         def look(other, carry):
             mixed, top, total = carry
@@ -111,16 +111,16 @@ def _forward(causal, q, k, v, q_ids, kv_ids):
     return out, (q, k, v, q_ids, kv_ids, out, logs)
 
 
-def _backward(causal, kept, gradient):
-    q, k, v, q_ids, kv_ids, out, logs = kept
+def _backward(causal, residuals, gradient):
+    q, k, v, q_ids, kv_ids, out, logs = residuals
     low, high = _ranges(q_ids, kv_ids, causal)
     # Each of them stands on both sides of a product.
     keys, values, queries, gradients = (jnp.swapaxes(x, -1, -2) for x in (k, v, q, gradient))
     # What the gradient of the softmax's sum takes from each score's own.
     common = jnp.sum(gradient.astype(jnp.float32) * out.astype(jnp.float32), axis=-2, keepdims=True)
 
-    def one(carry, given):
-        number, low, high, q, queries, q_ids, logs, common, gradient, gradients = given
+    def one(carry, block):
+        number, low, high, q, queries, q_ids, logs, common, gradient, gradients = block
 
         def look(other, carry):
             dq, dk, dv = carry
@@ -134,8 +134,8 @@ def _backward(causal, kept, gradient):
         return tuple(carry), dq.astype(q.dtype)
 
     empty = jnp.zeros(keys.shape, jnp.float32)
-    given = (jnp.arange(len(q)), low, high, q, queries, q_ids, logs, common, gradient, gradients)
-    (dk, dv), dq = jax.lax.scan(one, (empty, empty), given)
+    blocks = (jnp.arange(len(q)), low, high, q, queries, q_ids, logs, common, gradient, gradients)
+    (dk, dv), dq = jax.lax.scan(one, (empty, empty), blocks)
     dk, dv = jnp.swapaxes(dk, -1, -2), jnp.swapaxes(dv, -1, -2)
     return dq, dk.astype(k.dtype), dv.astype(v.dtype), None, None
 

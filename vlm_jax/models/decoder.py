@@ -153,15 +153,15 @@ class Decoder(nnx.Module):
 
         if layers is not None:
             new = []
-            for layer, held in zip(layers, cache, strict=True):
+            for layer, layer_cache in zip(layers, cache, strict=True):
 
-                def attend_one(q, k, v, held=held):
-                    parts = zip(held, (k, v), strict=True)
-                    held = tuple(old.at[rows, :, ends].set(part.astype(old.dtype)) for old, part in parts)
-                    return attend_cached(q, *held, visible), held
+                def attend_one(q, k, v, layer_cache=layer_cache):
+                    parts = zip(layer_cache, (k, v), strict=True)
+                    layer_cache = tuple(old.at[rows, :, ends].set(part.astype(old.dtype)) for old, part in parts)
+                    return attend_cached(q, *layer_cache, visible), layer_cache
 
-                x, held = layer(x, cos, sin, attend_one)
-                new.append(held)
+                x, layer_cache = layer(x, cos, sin, attend_one)
+                new.append(layer_cache)
             return self.norm(x), tuple(new)
 
         def layer_step(layer, carry, index, place):
@@ -170,8 +170,8 @@ class Decoder(nnx.Module):
             def attend_layer(q, k, v):
                 parts = zip(cache, (k, v), strict=True)
                 new = tuple(whole.at[index, rows, :, ends].set(part.astype(whole.dtype)) for whole, part in parts)
-                held = (jax.lax.dynamic_index_in_dim(whole, index, keepdims=False) for whole in new)
-                return attend_cached(q, *held, visible), new
+                layer_cache = (jax.lax.dynamic_index_in_dim(whole, index, keepdims=False) for whole in new)
+                return attend_cached(q, *layer_cache, visible), new
 
             x, cache = layer(x, cos, sin, attend_layer)
             return (x, cache), None

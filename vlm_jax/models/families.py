@@ -15,8 +15,8 @@ def register(name: str, family: Family) -> None:
     Raises:
       ValueError: its name, or one of its model types, is taken.
     """
-    taken = {kind for known in FAMILIES.values() for kind in known.model_types}
-    if name in FAMILIES or (double := taken & family.model_types.keys()):
+    registered = {kind for known in FAMILIES.values() for kind in known.model_types}
+    if name in FAMILIES or (double := registered & family.model_types.keys()):
         raise ValueError(f"the family {name} is registered already" if name in FAMILIES else f"{sorted(double)} taken")
     FAMILIES[name] = family
 

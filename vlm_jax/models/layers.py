@@ -40,13 +40,13 @@ def normalised(config: TowerConfig, patches: UInt8[Array, "b p v"]) -> Float[Arr
     return (pixels - per_value(config.pixel_mean)) / per_value(config.pixel_std)
 
 
-def product(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], **how) -> Float[Array, "*b o"]:
+def product(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], **options) -> Float[Array, "*b o"]:
     """`x @ kernel`, in the dtype of x, with every axis but the last as one.
 
     The same to an accelerator. On CPUs XLA lays out the gradient of a kernel anew, element by element, where it has to
     sum over more than one axis, and takes twice the time.
     """
-    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel.astype(x.dtype), **how)
+    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel.astype(x.dtype), **options)
     return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -129,8 +129,8 @@ def _gated_forward(gate, up):
     return gated(gate, up), (gate, up)
 
 
-def _gated_backward(kept, gradient):
-    gate, up = kept
+def _gated_backward(residuals, gradient):
+    gate, up = residuals
     share = jax.nn.sigmoid(gate)
     silu = gate * share
     return gradient * up * (share + silu * (1 - share)), gradient * silu

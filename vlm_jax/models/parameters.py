@@ -90,8 +90,8 @@ def build(config: VLMConfig, flat: Mapping[str, Any]) -> VLM:
 
 def linears(model: VLM) -> dict[str, Linear]:
     """{path: layer} of every linear layer that runs."""
-    held = {"/".join(map(str, path)): part for path, part in nnx.iter_modules(model) if isinstance(part, Linear)}
-    return {path: part for path, part in held.items() if not is_unused(path)}
+    layers = {"/".join(map(str, path)): part for path, part in nnx.iter_modules(model) if isinstance(part, Linear)}
+    return {path: part for path, part in layers.items() if not is_unused(path)}
 
 
 def is_unused(path: str) -> bool:

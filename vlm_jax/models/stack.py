@@ -115,10 +115,10 @@ class Stack(nnx.Module):
         slices that are kept."""
 
         def one(place, carry, first):
-            def taken(leaf):
+            def layer_slice(leaf):
                 return jax.lax.dynamic_index_in_dim(leaf, first + place, keepdims=False)
 
-            params, x = jax.tree.map(taken, whole)
+            params, x = jax.tree.map(layer_slice, whole)
             return apply(nnx.merge(graph, params), carry, x, place)
 
         one = jax.checkpoint(one, policy=REMAT_POLICIES[remat] or _all_but_slices, static_argnums=(0,))

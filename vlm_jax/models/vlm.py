@@ -64,10 +64,10 @@ class VLM(nnx.Module):
         )
         visual = self.connector(patches)
         index = batch.visual_index
-        taken = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
+        gathered = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
         if self.newline is not None:
             x = jnp.where(index[..., None] == ROW_END, self.newline[...].astype(dtype), x)
-        return constrain_rows(jnp.where(index[..., None] >= 0, taken, x)), batch.positions
+        return constrain_rows(jnp.where(index[..., None] >= 0, gathered, x)), batch.positions
 
     def embed_tokens(self, tokens: Int[Array, "b t"], dtype=jnp.float32) -> Float[Array, "b t d"]:
         if isinstance(self.embedding, nnx.Module):

@@ -88,12 +88,12 @@ def read_encoder(
         raise InputError(f"{where}: the encoder's model_type is {kind!r}; known are {', '.join(_ENCODER_TYPES)}")
     if isinstance(vision.get("vision_config"), Mapping):  # CLIP and SigLIP beside their text models
         vision = vision["vision_config"]
-    held = {**_DEFAULTS[family], **{key: value for key, value in vision.items() if value is not None}}
-    if held["hidden_act"] not in ACTIVATIONS:
-        raise InputError(f"{where}: hidden_act is {held['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}")
-    if family == "vit" and not held["qkv_bias"]:
+    settings = {**_DEFAULTS[family], **{key: value for key, value in vision.items() if value is not None}}
+    if settings["hidden_act"] not in ACTIVATIONS:
+        raise InputError(f"{where}: hidden_act is {settings['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}")
+    if family == "vit" and not settings["qkv_bias"]:
         raise InputError(f"{where}: qkv_bias is false; encoders without biases are not implemented")
-    layers = held["num_hidden_layers"]
+    layers = settings["num_hidden_layers"]
     whole = isinstance(feature_layer, int)
     depth = feature_layer + layers + 1 if whole and feature_layer < 0 else feature_layer
     if not whole or not 1 <= depth <= layers:  # the embeddings as features would leave no layer to run
@@ -104,18 +104,18 @@ def read_encoder(
         family=family,
         depth=depth,
         unused_layers=layers - depth,
-        hidden=held["hidden_size"],
-        heads=held["num_attention_heads"],
-        mlp=held["intermediate_size"],
+        hidden=settings["hidden_size"],
+        heads=settings["num_attention_heads"],
+        mlp=settings["intermediate_size"],
         out_hidden=out_hidden,
-        image_size=held["image_size"],
-        patch_size=held["patch_size"],
-        channels=held.get("num_channels", 3),
+        image_size=settings["image_size"],
+        patch_size=settings["patch_size"],
+        channels=settings.get("num_channels", 3),
         final_norm=final_norm,
         keep_class=keep_class and family != "siglip",
-        pooler=family == "vit" or (family == "siglip" and bool(held["vision_use_head"])),
-        activation=held["hidden_act"],
-        norm_eps=held["layer_norm_eps"],
+        pooler=family == "vit" or (family == "siglip" and bool(settings["vision_use_head"])),
+        activation=settings["hidden_act"],
+        norm_eps=settings["layer_norm_eps"],
         pixel_mean=tuple(pixel_mean),
         pixel_std=tuple(pixel_std),
     )
@@ -214,7 +214,7 @@ def to_llava(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
     tower |= {"tie_last_hidden_states": True} if vision.final_norm else {}
     linear = config.connector != "mlp"
     family = OWN if linear else "llava_next" if config.newline else "llava"
-    held = {
+    settings = {
         "architectures": ["LlavaNextForConditionalGeneration" if config.newline else "LlavaForConditionalGeneration"],
         "model_type": family,
         "torch_dtype": dtype,
@@ -244,5 +244,5 @@ def to_llava(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
         "vision_config": tower,
     }
     if linear:
-        held |= {"architectures": [OWN], "connector": config.connector, "image_newline": config.newline}
-    return held
+        settings |= {"architectures": [OWN], "connector": config.connector, "image_newline": config.newline}
+    return settings

@@ -96,11 +96,11 @@ def names(config: VLMConfig) -> list[WeightName]:
     norm = ("vision/norm/scale", "vision/norm/bias")
     norm = norm if vision.final_norm else ("vision/unused/norm_scale", "vision/unused/norm_bias")
     pairs = dict(zip(norm, (f"vision_tower.{last}.weight", f"vision_tower.{last}.bias"), strict=True))
-    held = unused_shapes(vision)
+    unused = unused_shapes(vision)
     pairs |= {
         f"vision/unused/{name}": f"vision_tower.{theirs}"
         for name, theirs in _POOLER.get(vision.family, {}).items()
-        if name in held
+        if name in unused
     }
     pairs |= _PROJECTOR[config.connector]
     if config.newline:
