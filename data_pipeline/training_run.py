@@ -212,7 +212,7 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
     batches = dataset.batches(plan, threads=config.data.threads, shard=shard)
     measure, sample, settings = _check(opened, dataset, trainer)
     with (
-        workdir.held(first=hosts.is_first(), done=done),
+        workdir.writing(first=hosts.is_first(), done=done),
         console.kept_in(workdir.folder / "log.txt"),
         explained_memory(config, opened.mesh),
     ):

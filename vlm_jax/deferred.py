@@ -59,17 +59,17 @@ class Deferred:
             slice(*one.indices(size)[:2]) if isinstance(one, slice) else slice(range(size)[one], range(size)[one] + 1)
             for one, size in zip(key, self.shape, strict=True)
         )
-        kept = tuple(slice(None) if isinstance(one, slice) else 0 for one in key)
+        index = tuple(slice(None) if isinstance(one, slice) else 0 for one in key)
         if not self.stacked:
-            return self._filled(box, lambda whole: copy_into(whole, np.asarray(self._read(None, box))))[kept]
+            return self._filled(box, lambda whole: copy_into(whole, np.asarray(self._read(None, box))))[index]
         if not isinstance(key[0], slice):
-            return np.asarray(self._read(box[0].start, box[1:]))[kept[1:]]
+            return np.asarray(self._read(box[0].start, box[1:]))[index[1:]]
 
         def fill(whole: np.ndarray) -> None:
             for place, layer in enumerate(range(box[0].start, box[0].stop)):
                 copy_into(whole[place], np.asarray(self._read(layer, box[1:])))
 
-        return self._filled(box, fill)[kept]
+        return self._filled(box, fill)[index]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         whole = self[...]
@@ -77,11 +77,11 @@ class Deferred:
 
     def astype(self, dtype: Any) -> "Deferred":
         """The same values in another dtype, each part cast as it is read."""
-        wanted = np.dtype(dtype)
-        if wanted == self.dtype:
+        target = np.dtype(dtype)
+        if target == self.dtype:
             return self
         return Deferred(
-            self.shape, wanted, lambda *at: np.asarray(self._read(*at)).astype(wanted), stacked=self.stacked
+            self.shape, target, lambda *at: np.asarray(self._read(*at)).astype(target), stacked=self.stacked
         )
 
     def _filled(self, box: Within, fill: Callable[[np.ndarray], None]) -> np.ndarray:

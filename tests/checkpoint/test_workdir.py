@@ -21,7 +21,7 @@ def address(store, request):
 
 def test_what_grows_is_sent_whole_and_only_where_it_changed(store, address, monkeypatch):
     run = workdir.open_workdir(address)
-    with run.held(first=True, done=None):
+    with run.writing(first=True, done=None):
         (run.folder / "samples" / "3").mkdir(parents=True)
         (run.folder / "samples" / "3" / "report.html").write_text("page")
         (run.folder / ".metrics.jsonl.unfinished").write_text("1\n")
@@ -45,7 +45,7 @@ def test_what_grows_is_sent_whole_and_only_where_it_changed(store, address, monk
 def test_what_changed_is_sent_while_the_run_goes_on(store, address, monkeypatch):
     monkeypatch.setattr(workdir, "EVERY", 0.01)
     run = workdir.open_workdir(address)
-    with run.held(first=True, done=None):
+    with run.writing(first=True, done=None):
         (run.folder / "metrics.jsonl").write_text("1\n")
         while store.text(f"{address}/metrics.jsonl") != "1\n":
             pass  # the test has a time limit
@@ -57,7 +57,7 @@ def test_lines_are_brought_back_and_other_assets_removed(store, address, tmp_pat
         store.put(("bucket", f"{name}/{file}"), text.encode(), {})
     (tmp_path / "config.json").write_text("new")
     run = workdir.open_workdir(address)
-    with run.held(first=True, done=None):
+    with run.writing(first=True, done=None):
         assert (run.folder / "metrics.jsonl").read_text() == "1\n"
         run.write_assets(tmp_path)
     assert store.names(address) == [".writer", "assets/config.json", "metrics.jsonl"]
@@ -65,9 +65,9 @@ def test_lines_are_brought_back_and_other_assets_removed(store, address, tmp_pat
 
 
 def test_other_hosts_send_what_is_theirs_and_touch_nothing_else(store, address):
-    with workdir.open_workdir(address).held(first=True, done=None):
+    with workdir.open_workdir(address).writing(first=True, done=None):
         second = workdir.open_workdir(address)
-        with second.held(first=False, done=None):
+        with second.writing(first=False, done=None):
             (second.folder / "profile").mkdir()
             (second.folder / "profile" / "second.pb").write_text("trace")
     assert store.names(address) == [".writer", "profile/second.pb"]
@@ -75,8 +75,8 @@ def test_other_hosts_send_what_is_theirs_and_touch_nothing_else(store, address):
 
 def test_the_run_that_began_last_writes_and_the_one_before_stops(store, address):
     one, two = workdir.open_workdir(address), workdir.open_workdir(address)
-    with pytest.raises(InputError) as error, one.held(first=True, done=None):
-        with two.held(first=True, done=None):
+    with pytest.raises(InputError) as error, one.writing(first=True, done=None):
+        with two.writing(first=True, done=None):
             (two.folder / "metrics.jsonl").write_text("two\n")
         (one.folder / "metrics.jsonl").write_text("one\n")
         one.sync()
@@ -88,16 +88,16 @@ def test_a_run_that_was_overtaken_before_it_began_is_told(store, address):
     checkpoints = Checkpoints(locations.folder(address))
     checkpoints.save(3, {"a": np.zeros(3)}, {})
     checkpoints.close()
-    with workdir.open_workdir(address).held(first=True, done=3):
+    with workdir.open_workdir(address).writing(first=True, done=3):
         pass
     message = f"{address}: another run saved step 3 meanwhile; give the command again"
-    with pytest.raises(InputError, match=message), workdir.open_workdir(address).held(first=True, done=None):
+    with pytest.raises(InputError, match=message), workdir.open_workdir(address).writing(first=True, done=None):
         pass
 
 
 def test_what_stopped_the_run_is_told_and_what_it_wrote_is_sent(store, address):
     run = workdir.open_workdir(address)
-    with pytest.raises(InputError, match="too many"), run.held(first=True, done=None):
+    with pytest.raises(InputError, match="too many"), run.writing(first=True, done=None):
         (run.folder / "skipped.jsonl").write_text(json.dumps({"step": 3}))
         raise InputError("too many in a row")
     assert store.text(f"{address}/skipped.jsonl") == '{"step": 3}'
@@ -115,7 +115,7 @@ def test_an_account_without_permission_is_told_which_roles_it_needs(store, addre
     checkpoints = Checkpoints(home)
     roles = "on gs://bucket the account needs the roles Storage Object User and Storage Legacy Bucket Reader"
     monkeypatch.setattr(store, "forbidden", {"write"})
-    line = error(lambda: run.held(first=True, done=None).__enter__())
+    line = error(lambda: run.writing(first=True, done=None).__enter__())
     assert line.startswith(f"{address}: no permission (OSError: Forbidden: ") and line.endswith(roles)
 
     def save():

@@ -52,7 +52,7 @@ class Run:
     def train(self, *, measure=None, sample=None, **faulty):
         batches, done = Steps(self.batch, **faulty), latest_step(self.folder)
         workdir = open_workdir(str(self.folder))
-        with workdir.held(first=True, done=done):
+        with workdir.writing(first=True, done=done):
             checkpoints = Checkpoints(self.folder)
             if done is None:
                 source = open_model(str(self.base))

@@ -46,8 +46,8 @@ class LowRank(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         if self.seed is not None:
-            kept = jax.random.bernoulli(jax.random.wrap_key_data(self.seed[...]), 1 - self.dropout, x.shape)
-            x = jnp.where(kept, x / (1 - self.dropout), 0)
+            mask = jax.random.bernoulli(jax.random.wrap_key_data(self.seed[...]), 1 - self.dropout, x.shape)
+            x = jnp.where(mask, x / (1 - self.dropout), 0)
         return ((x @ self.a[...].astype(x.dtype)) @ self.b[...].astype(x.dtype)) * self.scale
 
 
@@ -78,9 +78,9 @@ class Lora:
         Raises:
           InputError: the targets match no linear layer, or are no regular expression.
         """
-        held = linears(model)
-        for path in self.chosen(list(held)):
-            linear = held[path]
+        layers = linears(model)
+        for path in self.chosen(list(layers)):
+            linear = layers[path]
             linear.adapter = LowRank(linear.kernel_shape, self.rank, scale=self.scale, dropout=self.dropout)
 
     def chosen(self, linears: list[str]) -> list[str]:

@@ -173,8 +173,8 @@ def _forward(kind, x, codes, scales):
     return _product(kind, x, codes, scales), (codes, scales, jnp.empty((0, x.shape[-1])))
 
 
-def _backward(kind, kept, gradient):
-    codes, scales, like_x = kept
+def _backward(kind, residuals, gradient):
+    codes, scales, like_x = residuals
     kernel = dequantise(codes, scales, kind, like_x.shape[-1], gradient.dtype)
     return gradient @ kernel.T, np.zeros(codes.shape, jax.dtypes.float0), jnp.zeros_like(scales)
 

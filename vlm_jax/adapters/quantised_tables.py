@@ -59,12 +59,12 @@ def quantised(path: str, table: Any) -> Flat:
     """
     axis = PATHS.index(path)
     scales = tuple(size if place == axis else 1 for place, size in enumerate(table.shape))
-    held = {"codes": aligned(table.shape, np.dtype(np.int8)), "scales": aligned(scales, np.dtype(np.float32))}
+    arrays = {"codes": aligned(table.shape, np.dtype(np.int8)), "scales": aligned(scales, np.dtype(np.float32))}
     for start in range(0, table.shape[axis], TOKENS):
         one = (*[slice(None)] * axis, slice(start, start + TOKENS))
-        for whole, part in zip(held.values(), _quantise(table[one], axis), strict=True):
+        for whole, part in zip(arrays.values(), _quantise(table[one], axis), strict=True):
             whole[one] = part
-    return {f"{path}/{name}": jax.device_put(whole) for name, whole in held.items()}
+    return {f"{path}/{name}": jax.device_put(whole) for name, whole in arrays.items()}
 
 
 def _by_token(table: Float[Array, "m n"], axis: int) -> tuple[Array, Array]:

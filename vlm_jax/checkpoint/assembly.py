@@ -179,23 +179,23 @@ def write(target: Path, assembly: Assembly) -> None:
       InputError: as `plan`, something is in the way, or the weights of a part are not whole.
     """
     check_target(target)
-    made = plan(assembly)
-    config, text = made.config, made.text
+    assembly_plan = plan(assembly)
+    config, text = assembly_plan.config, assembly_plan.text
     # What the encoder has of these (a ViT's pooler) is its own.
-    brought = weight_files.tensor_names(made.encoder, encoder_name)
+    brought = weight_files.tensor_names(assembly_plan.encoder, encoder_name)
     tensors = {name: tensor for name, tensor in fresh(config, assembly.seed).items() if name not in brought}
     if assembly.connector_weights:
         path = Path(assembly.connector_weights).expanduser()
         if not pth.is_state_dict(path):
             raise InputError(f"{path}: no state dict of PyTorch ({', '.join(pth.SUFFIXES)}) with a connector")
-        given = peft_folder.read_connector(path, config)
+        connector = peft_folder.read_connector(path, config)
         entries = {entry.path: entry for entry in name_table(config)}
         tensors |= {
             entries[path].name: np.ascontiguousarray(entries[path].transform.write(array))
-            for path, array in given.items()
+            for path, array in connector.items()
         }
     with written_whole(target) as folder:
-        copy_assets(made.decoder, folder)
+        copy_assets(assembly_plan.decoder, folder)
         for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
             (folder / name).unlink(missing_ok=True)
         ends = {key: text[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if text.get(key) is not None}
@@ -203,36 +203,36 @@ def write(target: Path, assembly: Assembly) -> None:
         described = to_hf(config, dtype)
         if text.get("max_position_embeddings") is not None:
             described["text_config"]["max_position_embeddings"] = text["max_position_embeddings"]
-        write_json(folder / "config.json", described | LLAVA.image_settings(made.images) | ends)
-        write_json(folder / "preprocessor_config.json", made.images.to_json())
+        write_json(folder / "config.json", described | LLAVA.image_settings(assembly_plan.images) | ends)
+        write_json(folder / "preprocessor_config.json", assembly_plan.images.to_json())
         write_json(folder / "processor_config.json", _processor_json(config))
-        _write_template(folder, made.template)
+        _write_template(folder, assembly_plan.template)
         write_json(folder / PARTS, {"encoder": _named(assembly.encoder), "decoder": _named(assembly.decoder)})
         save_file(tensors, folder / CONNECTOR, metadata={"format": "pt"})
         (folder / CONNECTOR).chmod(0o644)
         try:
             hf_folder.check_weights(folder, config)
         except InputError as error:
-            raise InputError([_of_part(line, folder, made, assembly) for line in error.lines]) from None
+            raise InputError([_of_part(line, folder, assembly_plan, assembly) for line in error.lines]) from None
 
 
-def _of_part(error: str, folder: Path, made: AssemblyPlan, assembly: Assembly) -> str:
+def _of_part(error: str, folder: Path, assembly_plan: AssemblyPlan, assembly: Assembly) -> str:
     """An error of the weights, by the name of the part they come from."""
     parts = {
-        "vision_tower.": made.encoder,
+        "vision_tower.": assembly_plan.encoder,
         "multi_modal_projector.": assembly.connector_weights,
-        "model.": made.decoder,
-        "lm_head.": made.decoder,
+        "model.": assembly_plan.decoder,
+        "lm_head.": assembly_plan.decoder,
     }
-    said = error.removeprefix(str(folder))  # whose own name may hold anything
-    part = next((part for name, part in parts.items() if name in said), "the parts")
+    message = error.removeprefix(str(folder))  # whose own name may hold anything
+    part = next((part for name, part in parts.items() if name in message), "the parts")
     return error.replace(str(folder), str(part))
 
 
-def _named(given: str) -> str:
+def _named(path_or_id: str) -> str:
     """A folder by its absolute path, a hub id as it is."""
-    path = Path(given).expanduser()
-    return str(path.absolute()) if path.is_dir() else given
+    path = Path(path_or_id).expanduser()
+    return str(path.absolute()) if path.is_dir() else path_or_id
 
 
 def images_of(encoder: Path, vision: EncoderConfig, assembly: Assembly) -> FixedViews:
@@ -286,6 +286,6 @@ def _write_template(folder: Path, template: str) -> None:
     (folder / "chat_template.jinja").write_text(_PROLOGUE + template, encoding="utf-8")
     settings = folder / "tokenizer_config.json"
     if settings.is_file():
-        held = read_json(settings)
-        held.pop("chat_template", None)
-        write_json(settings, held)
+        tokenizer_config = read_json(settings)
+        tokenizer_config.pop("chat_template", None)
+        write_json(settings, tokenizer_config)

@@ -81,7 +81,9 @@ def _is_projector(name: str) -> bool:
 
 def _projector(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """LLaVA's names without the place of the connector in its model."""
-    return {re.sub(r"^(.*\bmm_projector\.|.*\b(?=image_newline$))", "", name): held for name, held in tensors.items()}
+    return {
+        re.sub(r"^(.*\bmm_projector\.|.*\b(?=image_newline$))", "", name): tensor for name, tensor in tensors.items()
+    }
 
 
 def connector_of(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where: str) -> Flat:
@@ -93,18 +95,18 @@ def connector_of(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where:
       InputError: other layers or shapes than this model's connector has.
     """
     shapes = abstract_parameters(config)
-    wanted = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
-    wanted += [entry for entry in name_table(config) if entry.path == "newline" and entry.name in tensors]
+    entries = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
+    entries += [entry for entry in name_table(config) if entry.path == "newline" and entry.name in tensors]
     flat = {}
     for kind in ("weight", "bias", "image_newline"):
-        ours = [entry for entry in wanted if entry.name.endswith(kind)]
+        ours = [entry for entry in entries if entry.name.endswith(kind)]
         theirs = sorted((name for name in tensors if name.endswith(kind)), key=_counted)
         for entry, name in zip(ours, theirs, strict=False):
             if tensors[name].shape == tuple(entry.transform.shape(shapes[entry.path].shape)):
                 flat[entry.path] = entry.transform.read(tensors[name])
-    if len(flat) != len(wanted) or len(tensors) != len(wanted):
+    if len(flat) != len(entries) or len(tensors) != len(entries):
         there = ", ".join(f"{name} {list(array.shape)}" for name, array in sorted(tensors.items())[:6])
-        here = ", ".join(f"{entry.name} {list(entry.transform.shape(shapes[entry.path].shape))}" for entry in wanted)
+        here = ", ".join(f"{entry.name} {list(entry.transform.shape(shapes[entry.path].shape))}" for entry in entries)
         raise InputError(f"{where}: holds {there}; the {config.connector} connector of this model has {here}")
     return flat
 

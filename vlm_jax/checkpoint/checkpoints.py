@@ -58,12 +58,12 @@ class Checkpoints:
         self.path = (workdir.absolute() if isinstance(workdir, Path) else workdir) / "checkpoints"
         with self._reading_losses(), _quiet_absl(), locations.answering(self.path):  # it warns of read_only
             policies = ocp.checkpoint_managers.preservation_policy
-            kept = [
+            rules = [
                 policies.LatestN(keep),
                 policies.BestN(get_metric_fn=_goodness, n=best, keep_checkpoints_without_metrics=False),
             ]
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(kept) if keep else policies.PreserveAll(),
+                preservation_policy=policies.AnyPreservationPolicy(rules) if keep else policies.PreserveAll(),
                 best_fn=_goodness,  # without it losses are not written down, and a run that goes on forgets them
                 best_mode="max",
                 create=not read_only,
@@ -114,7 +114,7 @@ class Checkpoints:
           optimizer: any tree of arrays.
           data: the position in the data, as JSON can hold it. All hosts have the same, so that a run can go on with
             another number of them; Grain's own checkpoint handler writes one file a host.
-          loss: by which the best are told.
+          loss: by which the best are chosen.
         """
         import orbax.checkpoint as ocp
 
@@ -131,13 +131,13 @@ class Checkpoints:
         if data is not None:
             items[DATA] = ocp.args.JsonSave(data)
         arrays = [leaf for leaf in jax.tree.leaves((parameters, optimizer)) if hasattr(leaf, "nbytes")]
-        wanted = sum(leaf.nbytes for leaf in arrays)
-        if isinstance(self.path, Path) and wanted > (free := shutil.disk_usage(self.path).free):
+        size = sum(leaf.nbytes for leaf in arrays)
+        if isinstance(self.path, Path) and size > (free := shutil.disk_usage(self.path).free):
             raise InputError(
-                f"{self.path}: a checkpoint takes {wanted / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left; "
+                f"{self.path}: a checkpoint takes {size / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left; "
                 "free some room, and the same command goes on from the last checkpoint"
             )
-        with self._telling(step, writing=True), _quiet_absl():  # it warns of a loss that is not told
+        with self._explained_errors(step, writing=True), _quiet_absl():  # it warns of a loss that is not given
             self._manager.wait_until_finished()  # the one before: `_saving` is its, until it has its name
             self._saving = step
             metrics = None if loss is None else {"loss": loss}
@@ -167,76 +167,76 @@ class Checkpoints:
             OPTIMIZER: ocp.args.StandardRestore(optimizer),
             DATA: ocp.args.JsonRestore(),
         }
-        with self._telling(step):
+        with self._explained_errors(step):
             self._check(step, *items)
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return unnest(restored[PARAMETERS]), restored[OPTIMIZER], restored[DATA]
 
-    def restore_parameters(self, step: int, wanted: Mapping[str, Any] | None, *, sharding=None) -> Flat:
+    def restore_parameters(self, step: int, expected: Mapping[str, Any] | None, *, sharding=None) -> Flat:
         """Parameters alone.
 
         Args:
-          wanted: {path: anything with a shape} of what must be held, or None for whatever is.
+          expected: {path: anything with a shape} of what must be held, or None for whatever is.
           sharding: `sharding(path, shape)`; None for the first device.
         """
-        return dict(self.each_parameter(step, wanted, sharding=sharding))
+        return dict(self.each_parameter(step, expected, sharding=sharding))
 
     def each_parameter(
-        self, step: int, wanted: Mapping[str, Any] | None, *, sharding=None
+        self, step: int, expected: Mapping[str, Any] | None, *, sharding=None
     ) -> Iterator[tuple[str, Any]]:
         """As `restore_parameters`, one after the other: who lets go of each holds few of them at a time."""
         import orbax.checkpoint as ocp
 
-        held = self._held(step, wanted)
+        metadata = self._metadata(step, expected)
         single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        for paths in _grouped(held):
-            how = {
+        for paths in _grouped(metadata):
+            restore_args = {
                 path: ocp.ArrayRestoreArgs(
-                    sharding=sharding(path, held[path].shape) if sharding else single,
-                    global_shape=held[path].shape,
-                    dtype=held[path].dtype,
+                    sharding=sharding(path, metadata[path].shape) if sharding else single,
+                    global_shape=metadata[path].shape,
+                    dtype=metadata[path].dtype,
                 )
                 for path in paths
             }
-            arrays = self._restore_some(step, held, how)
+            arrays = self._restore_some(step, metadata, restore_args)
             for path in paths:
                 yield path, arrays.pop(path)
 
-    def deferred_parameters(self, step: int, wanted: Mapping[str, Any] | None) -> dict[str, Deferred]:
+    def deferred_parameters(self, step: int, expected: Mapping[str, Any] | None) -> dict[str, Deferred]:
         """As `restore_parameters`, none of them read yet."""
         from vlm_jax.checkpoint import deferred_orbax
 
-        held = self._held(step, wanted)
-        abstract = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in held.items()}
-        with self._telling(step), _quiet_absl():
+        metadata = self._metadata(step, expected)
+        abstract = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in metadata.items()}
+        with self._explained_errors(step), _quiet_absl():
             saved = self.path / str(step) / PARAMETERS
-            return deferred_orbax.restore(saved, abstract, functools.partial(self._telling, step))
+            return deferred_orbax.restore(saved, abstract, functools.partial(self._explained_errors, step))
 
-    def _held(self, step: int, wanted: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _metadata(self, step: int, expected: Mapping[str, Any] | None) -> dict[str, Any]:
         """{path: shape and dtype} of the parameters of a checkpoint."""
         import orbax.checkpoint as ocp
 
-        with self._telling(step):
+        with self._explained_errors(step):
             self._check(step, PARAMETERS)
-            held = unnest(ocp.StandardCheckpointHandler().metadata(self.path / str(step) / PARAMETERS).tree)
-        if wanted is not None and {path: leaf.shape for path, leaf in held.items()} != {
-            path: leaf.shape for path, leaf in wanted.items()
+            metadata = unnest(ocp.StandardCheckpointHandler().metadata(self.path / str(step) / PARAMETERS).tree)
+        if expected is not None and {path: leaf.shape for path, leaf in metadata.items()} != {
+            path: leaf.shape for path, leaf in expected.items()
         }:
             raise InputError(f"{self.path / str(step)}: does not hold the parameters that assets/config.json implies")
-        return held
+        return metadata
 
-    def _restore_some(self, step: int, held: Mapping[str, Any], how: Mapping[str, Any]) -> Flat:
+    def _restore_some(self, step: int, metadata: Mapping[str, Any], restore_args: Mapping[str, Any]) -> Flat:
         import orbax.checkpoint as ocp
 
-        abstract = {path: jax.ShapeDtypeStruct(held[path].shape, held[path].dtype) for path in how}
-        wanted = ocp.args.PyTreeRestore(nest(abstract), restore_args=nest(how), partial_restore=True)
-        with self._telling(step), _quiet_absl():
-            return unnest(ocp.PyTreeCheckpointHandler().restore(self.path / str(step) / PARAMETERS, args=wanted))
+        abstract = {path: jax.ShapeDtypeStruct(metadata[path].shape, metadata[path].dtype) for path in restore_args}
+        request = ocp.args.PyTreeRestore(nest(abstract), restore_args=nest(restore_args), partial_restore=True)
+        with self._explained_errors(step), _quiet_absl():
+            return unnest(ocp.PyTreeCheckpointHandler().restore(self.path / str(step) / PARAMETERS, args=request))
 
     def settings(self, step: int) -> dict[str, Any]:
         import orbax.checkpoint as ocp
 
-        with self._telling(step):
+        with self._explained_errors(step):
             self._check(step, SETTINGS)
             return self._manager.restore(step, args=ocp.args.Composite(**{SETTINGS: ocp.args.JsonRestore()}))[SETTINGS]
 
@@ -246,23 +246,23 @@ class Checkpoints:
             return {}
         import orbax.checkpoint as ocp
 
-        with self._telling(step):
+        with self._explained_errors(step):
             self._check(step, DATA)
             return self._manager.restore(step, args=ocp.args.Composite(**{DATA: ocp.args.JsonRestore()}))[DATA]
 
     def best(self) -> tuple[int, float] | None:
-        """The checkpoint of the lowest loss, and that loss; None where none was told."""
-        told = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
-        losses = {step: metrics["loss"] for step, metrics in told.items() if metrics}
-        return min(losses.items(), key=lambda held: held[1], default=None)
+        """The checkpoint of the lowest loss, and that loss; None where none was saved with one."""
+        all_metrics = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+        losses = {step: metrics["loss"] for step, metrics in all_metrics.items() if metrics}
+        return min(losses.items(), key=lambda item: item[1], default=None)
 
     def wait(self) -> None:
         """Returns when everything started is on disk."""
-        with self._telling(None, writing=True):
+        with self._explained_errors(None, writing=True):
             self._manager.wait_until_finished()
 
     @contextlib.contextmanager
-    def _telling(self, step: int | None, *, writing: bool = False):
+    def _explained_errors(self, step: int | None, *, writing: bool = False):
         """Puts what Orbax and TensorStore raise (any of several types, many lines) into one line with the place."""
         place = self.path if step is None else self.path / str(step)
         try:
@@ -301,31 +301,31 @@ def _goodness(metrics: dict[str, float]) -> float:
     return -metrics["loss"]
 
 
-def _grouped(held: Mapping[str, Any]) -> Iterator[list[str]]:
+def _grouped(metadata: Mapping[str, Any]) -> Iterator[list[str]]:
     """Paths whose parameters are at most `GROUP` bytes together, or one that is more."""
     group, size = [], 0
-    for path, leaf in held.items():
-        taken = math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
-        if group and size + taken > GROUP:
+    for path, leaf in metadata.items():
+        nbytes = math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+        if group and size + nbytes > GROUP:
             yield group
             group, size = [], 0
         group.append(path)
-        size += taken
+        size += nbytes
     if group:
         yield group
 
 
-def _is_told_otherwise(record: logging.LogRecord) -> bool:
+def _is_raised_too(record: logging.LogRecord) -> bool:
     """Whether a line of a log is Orbax's on an error that it raises as well, in a thread or a task of its own."""
-    said = f"{record.pathname} {record.getMessage()}"
-    return record.levelno >= logging.ERROR and "orbax" in said
+    text = f"{record.pathname} {record.getMessage()}"
+    return record.levelno >= logging.ERROR and "orbax" in text
 
 
 @functools.cache
 def _quiet_threads() -> None:
     """Keeps tracebacks of a save that fails off the console: `Checkpoints` says why, in one line."""
     for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(lambda record: not _is_told_otherwise(record))
+        logging.getLogger(name).addFilter(lambda record: not _is_raised_too(record))
 
 
 @contextlib.contextmanager

@@ -89,17 +89,17 @@ def handlers(item: str) -> ocp.handlers.DefaultCheckpointHandlerRegistry:
 
 
 def restore(
-    path: PurePath, held: Mapping[str, Any], reading: Callable[[], AbstractContextManager]
+    path: PurePath, abstract: Mapping[str, Any], reading: Callable[[], AbstractContextManager]
 ) -> dict[str, Deferred]:
     """The parameters that were saved at a path, deferred.
 
     Args:
-      held: {path: anything with shape and dtype} of them.
+      abstract: {path: anything with shape and dtype} of them.
       reading: what every read happens in: it may put errors into words.
     """
-    how = {path: ocp.RestoreArgs(restore_type=Deferred) for path in held}
-    wanted = ocp.args.PyTreeRestore(nest(dict(held)), restore_args=nest(how))
-    return unnest(_handler(reading).restore(path, args=wanted))
+    restore_args = {path: ocp.RestoreArgs(restore_type=Deferred) for path in abstract}
+    request = ocp.args.PyTreeRestore(nest(dict(abstract)), restore_args=nest(restore_args))
+    return unnest(_handler(reading).restore(path, args=request))
 
 
 def _handler(reading: Callable[[], AbstractContextManager] = contextlib.nullcontext) -> ocp.PyTreeCheckpointHandler:

@@ -23,9 +23,9 @@ from vlm_jax.processing.processor import Processor
 def read_config(folder: Path) -> VLMConfig:
     """Shapes of the model in a folder, its pixel normalisation included."""
     path = folder / "config.json"
-    held = read_json(path)
+    content = read_json(path)
     with settings_of(path):
-        config = from_hf(held, where=str(path))
+        config = from_hf(content, where=str(path))
     settings = read_image_processor(folder, config)
     config = dataclasses.replace(
         config, vision=dataclasses.replace(config.vision, pixel_mean=settings.mean, pixel_std=settings.std)
@@ -159,22 +159,24 @@ def write_image_processor(folder: Path, images: ImageProcessor | None, config: V
 def _drop_image_processor(path: Path) -> None:
     """transformers 5 keeps the image processor in processor_config.json too; what is written beside it shall count."""
     if path.is_file():
-        held = read_json(path)
-        held.pop("image_processor", None)
-        write_json(path, held)
+        content = read_json(path)
+        content.pop("image_processor", None)
+        write_json(path, content)
 
 
 def name_dtype(path: Path, dtypes: set) -> None:
     """Makes config.json name the dtype of the weights beside it (of several, the widest): readers cast to it."""
     name = str(max(dtypes, key=lambda dtype: dtype.itemsize))
-    held = read_json(path)
-    parts = [part for part in (held, held.get("text_config"), held.get("vision_config")) if isinstance(part, dict)]
+    content = read_json(path)
+    parts = [
+        part for part in (content, content.get("text_config"), content.get("vision_config")) if isinstance(part, dict)
+    ]
     named = [(part, key) for part in parts for key in ("dtype", "torch_dtype") if part.get(key) is not None]
     if all(part[key] == name for part, key in named) and named:
         return
-    for part, key in named or [(held, "torch_dtype")]:
+    for part, key in named or [(content, "torch_dtype")]:
         part[key] = name
-    write_json(path, held)
+    write_json(path, content)
 
 
 @contextlib.contextmanager

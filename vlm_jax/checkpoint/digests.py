@@ -51,7 +51,7 @@ def check(checkpoint: Path, items: Collection[str]) -> bool:
     expected = {path: digest for path, digest in expected.items() if path.relative_to(checkpoint).parts[0] in items}
     missing = [path for path in expected if not path.is_file()]
     found = _of([path for path in expected if path not in missing])
-    _tell(checkpoint, missing, [path for path, digest in found.items() if digest != expected[path]])
+    _check_whole(checkpoint, missing, [path for path, digest in found.items() if digest != expected[path]])
     return True
 
 
@@ -60,7 +60,7 @@ def check_lengths(checkpoint: Path) -> None:
     expected = _expected(checkpoint) or {}
     missing = [path for path in expected if not path.is_file()]
     found = {path: path.stat().st_size for path in expected if path not in missing}
-    _tell(checkpoint, missing, [path for path, size in found.items() if size != expected[path][0]])
+    _check_whole(checkpoint, missing, [path for path, size in found.items() if size != expected[path][0]])
 
 
 def _expected(checkpoint: Path) -> dict[Path, tuple[int, int]] | None:
@@ -77,7 +77,7 @@ def _expected(checkpoint: Path) -> dict[Path, tuple[int, int]] | None:
         raise InputError(f"{checkpoint / FILE}: cannot be read ({error}); {_ADVICE}") from None
 
 
-def _tell(checkpoint: Path, missing: Collection[Path], changed: Collection[Path]) -> None:
+def _check_whole(checkpoint: Path, missing: Collection[Path], changed: Collection[Path]) -> None:
     errors = [f"{_list(missing, checkpoint)} missing"] if missing else []
     errors += [f"{_list(changed, checkpoint)} not what was written"] if changed else []
     if errors:

@@ -153,22 +153,22 @@ def write_text(path: Path, text: str) -> None:
     unfinished.rename(path)
 
 
-def write_json(path: Path, held: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     """As `write_text`, a value as indented JSON."""
-    write_text(path, json.dumps(held, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Raises InputError when the file is missing or no JSON object."""
     try:
         check_ends(path)
-        held = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=object_of)
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=object_of)
     except RecursionError:
         raise InputError(f"{path}: unreadable JSON (it is nested too deeply)") from None
     except FileNotFoundError:
         raise InputError(f"{path}: missing; a model folder holds config.json, weights and tokenizer files") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: unreadable JSON ({error})") from None
-    if not isinstance(held, dict):
+    if not isinstance(value, dict):
         raise InputError(f"{path}: holds no JSON object")
-    return held
+    return value

@@ -169,28 +169,28 @@ def write_folder(
 def _mismatches(where: str, config: VLMConfig, table: list[WeightName], stored: Described) -> list[str]:
     """What is wrong with tensors of these (shape, dtype as safetensors names it), by the hub's names."""
     abstract = abstract_parameters(config)
-    errors, wanted = [], set()
+    errors, expected = [], set()
     for entry in table:
         shape = abstract[entry.path].shape
         shape = tuple(entry.transform.shape(shape if entry.layers is None else shape[1:]))
         dtypes = set()
         for name in entry.tensors():
-            wanted.add(name)
+            expected.add(name)
             if name not in stored:
                 errors.append(f"{where}: tensor {name} is missing")
                 continue
-            held, dtype = stored[name]
+            stored_shape, dtype = stored[name]
             dtypes.add(dtype)
-            if held != shape:
-                errors.append(f"{where}: tensor {name} has shape {held}, config.json implies {shape}")
+            if stored_shape != shape:
+                errors.append(f"{where}: tensor {name} has shape {stored_shape}, config.json implies {shape}")
         if len(dtypes) > 1:
             errors.append(f"{where}: the layers of {entry.name} differ in dtype: {', '.join(sorted(dtypes))}")
         odd = dtypes - {"F32", "BF16", "F16"}
         if odd:
             errors.append(f"{where}: {entry.name} is {', '.join(odd)}; this reads F32, BF16 and F16 weights")
     if config.decoder.tied:
-        wanted.add(HEAD)  # some writers store the tied head as well: it is compared
-    surplus = [name for name in stored if name not in wanted and not name.endswith("inv_freq")]
+        expected.add(HEAD)  # some writers store the tied head as well: it is compared
+    surplus = [name for name in stored if name not in expected and not name.endswith("inv_freq")]
     if surplus:
         more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
         errors.append(f"{where}: tensors no part of the model takes: {', '.join(sorted(surplus)[:3])}{more}")
@@ -203,12 +203,12 @@ def _joined(config: VLMConfig, tensors: Mapping[str, np.ndarray]) -> dict[str, D
     """Parameters that are put together from the tensors of their layers, by hub names, as they are read."""
 
     def of(entry: WeightName) -> Deferred:
-        held = [tensors[name] for name in entry.tensors()]
+        layer_tensors = [tensors[name] for name in entry.tensors()]
 
         def read(layer: int | None, within: tuple[slice, ...]) -> np.ndarray:
-            return entry.transform.read(held[layer or 0])[within]
+            return entry.transform.read(layer_tensors[layer or 0])[within]
 
-        return Deferred(shapes[entry.path].shape, held[0].dtype, read, stacked=entry.layers is not None)
+        return Deferred(shapes[entry.path].shape, layer_tensors[0].dtype, read, stacked=entry.layers is not None)
 
     shapes = abstract_parameters(config)
     return {entry.path: of(entry) for entry in name_table(config)}
@@ -245,5 +245,5 @@ def _write_weights(folder: Path, config: VLMConfig, parameters: Mapping[str, Rea
         parts = ((tensor, _tensor(parameters, entry, index)) for tensor, entry, index in shard)
         safetensors_file.write(folder / name, described, parts)
     if len(shards) > 1:
-        held = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(held, indent=2) + "\n")
+        weights_index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(weights_index, indent=2) + "\n")

@@ -134,10 +134,10 @@ class ModelSource:
         Args:
           dtype: cast to it, after adapters are added; None keeps what is held.
         """
-        held = self._deferred()
+        parameters = self._deferred()
         if self.lora is not None:
-            held = adapters.merged(held | self.read_adapters(), self.lora, dtype)
-        return held if dtype is None else {path: array.astype(dtype) for path, array in held.items()}
+            parameters = adapters.merged(parameters | self.read_adapters(), self.lora, dtype)
+        return parameters if dtype is None else {path: array.astype(dtype) for path, array in parameters.items()}
 
     def _deferred(self) -> dict[str, Deferred]:
         """Without adapters."""
@@ -156,18 +156,18 @@ class ModelSource:
 
         Training moves nearly every value of what it trains, so that two spots tell whether a tensor was.
         """
-        held = hashlib.sha256(b"" if self.base is None else self.base.digest().encode())
+        hasher = hashlib.sha256(b"" if self.base is None else self.base.digest().encode())
         if run_folder.is_run_folder(self.folder):
             with run_folder.newest(self.folder) as (checkpoints, step):
                 saved = checkpoints.path / str(step) / PARAMETERS
             for name, size in locations.sizes_below(saved).items():  # Orbax names every save's files anew
-                held.update(f"{name} {size}".encode())
+                hasher.update(f"{name} {size}".encode())
         else:
             for name, size, spots in weight_digests.spots_of(self.folder):
-                held.update(f"{name} {size}".encode())
+                hasher.update(f"{name} {size}".encode())
                 for spot in spots:
-                    held.update(spot)
-        return held.hexdigest()[:16]
+                    hasher.update(spot)
+        return hasher.hexdigest()[:16]
 
     def tensor_digests(self) -> str | None:
         """Of every tensor of a folder of weights, in the order of their names; a run's checkpoints have their own."""
@@ -181,7 +181,7 @@ class ModelSource:
             return
         found = sorted(weight_digests.of_tensors(self.folder).items())
         before = [int(self.expected[at : at + 8], 16) for at in range(0, len(self.expected), 8)]
-        changed = [name for (name, digest), held in zip(found, before, strict=False) if digest != held]
+        changed = [name for (name, digest), earlier in zip(found, before, strict=False) if digest != earlier]
         if changed or len(found) != len(before):
             named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
             raise InputError(
@@ -221,26 +221,26 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         config = description.read_config(assets)
         with run_folder.newest(folder) as (checkpoints, step):
             settings = checkpoints.settings(step)
-        images, held = run_folder.image_settings(settings), settings.get(ADAPTER)
-        if held is None:
+        images, adapter = run_folder.image_settings(settings), settings.get(ADAPTER)
+        if adapter is None:
             return ModelSource(path_or_id, assets, config, images, folder)
-        _check_adapter(held, f"{path_or_id}, checkpoint {step}")
-        named = held["base"]
+        _check_adapter(adapter, f"{path_or_id}, checkpoint {step}")
+        named = adapter["base"]
         if named.startswith("./"):
             named = str(run_folder.located(folder)[0] / named)
         below = _base(path_or_id, base or named)
-        if below.digest() != held["digest"] and (below.tensor_digests() or "") != held.get("tensors"):
+        if below.digest() != adapter["digest"] and (below.tensor_digests() or "") != adapter.get("tensors"):
             raise InputError(
                 f"{path_or_id}: was trained on other weights than those of {below.name} "
-                f"(digest {held['digest']}, there {below.digest()}); give the base it was trained on"
+                f"(digest {adapter['digest']}, there {below.digest()}); give the base it was trained on"
             )
         if below.config.decoder.tied != config.decoder.tied:
             raise InputError(
                 f"{path_or_id}: was trained with the output layer tied to the embeddings, and {below.name} has an "
                 f"{tied_head.HEAD} of its own that differs; train it again on that base"
             )
-        lora = Lora(**held["lora"]) if held.get("lora") else None
-        below = dataclasses.replace(below, expected=held.get("tensors"))
+        lora = Lora(**adapter["lora"]) if adapter.get("lora") else None
+        below = dataclasses.replace(below, expected=adapter.get("tensors"))
         return ModelSource(path_or_id, assets, config, images, folder, below, lora)
     if not isinstance(folder, Path):
         locations.check_bucket(folder)
@@ -260,7 +260,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
     return ModelSource(path_or_id, assets, found, None, folder)
 
 
-def _check_adapter(held: Any, where: str) -> None:
+def _check_adapter(adapter: Any, where: str) -> None:
     """Raises InputError where what a checkpoint says of its base and its adapters is not what training writes."""
     kinds = {"rank": (int,), "alpha": (int, float), "targets": (str,), "rslora": (bool,), "dropout": (int, float)}
 
@@ -277,10 +277,10 @@ def _check_adapter(held: Any, where: str) -> None:
         return isinstance(tensors, str) and re.fullmatch("([0-9a-f]{8})+", tensors) is not None
 
     sound = (
-        isinstance(held, dict)
-        and all(isinstance(held.get(key), str) for key in ("base", "digest"))
-        and (held.get("tensors") is None or is_digests(held["tensors"]))
-        and (held.get("lora") is None or is_lora(held["lora"]))
+        isinstance(adapter, dict)
+        and all(isinstance(adapter.get(key), str) for key in ("base", "digest"))
+        and (adapter.get("tensors") is None or is_digests(adapter["tensors"]))
+        and (adapter.get("lora") is None or is_lora(adapter["lora"]))
     )
     if not sound:
         raise InputError(
@@ -357,6 +357,6 @@ def adapter_settings(source: ModelSource, lora: Lora | None, run: PurePath) -> d
     where = str(source.folder.absolute()) if Path(source.name).expanduser().is_dir() else source.name
     if isinstance(run, Path) and Path(where).is_relative_to(run.absolute()):
         where = f"./{Path(where).relative_to(run.absolute())}"
-    held = None if lora is None else dataclasses.asdict(lora.without_dropout())
+    lora_settings = None if lora is None else dataclasses.asdict(lora.without_dropout())
     known = {"base": where, "digest": source.digest(), "tensors": source.expected or source.tensor_digests()}
-    return {ADAPTER: {**known, "lora": held}}
+    return {ADAPTER: {**known, "lora": lora_settings}}

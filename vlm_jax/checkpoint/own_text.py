@@ -36,8 +36,8 @@ def assets_with(folder: Path, assets: Path) -> Path:
     replaces_template = bool(template or settings.get(_KEY))
     if tokenizer:
         _replace(copy, folder, TOKENIZER, tokenizer)
-        kept = {} if replaces_template or not below.get(_KEY) else {_KEY: below[_KEY]}
-        write_json(copy / _SETTINGS, (settings or below) | kept)
+        inherited = {} if replaces_template or not below.get(_KEY) else {_KEY: below[_KEY]}
+        write_json(copy / _SETTINGS, (settings or below) | inherited)
     if replaces_template:
         _replace(copy, folder, TEMPLATE, template)
         if (copy / chat_template.NESTED).is_file():

@@ -30,9 +30,9 @@ def places(folder: Path) -> Iterator[tuple[Path, Callable[[str], str | None]]]:
     if not (folder / PARTS).is_file():
         yield folder, hub_name
         return
-    held = read_json(folder / PARTS)
+    content = read_json(folder / PARTS)
     for part, name_of in (("encoder", encoder_name), ("decoder", hub_name)):
-        named = held.get(part)
+        named = content.get(part)
         if not isinstance(named, str) or not named:
             raise InputError(f"{folder / PARTS}: {part} is {named!r}; wanted the folder or hub id of the {part}")
         try:

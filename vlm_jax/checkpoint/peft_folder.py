@@ -206,10 +206,10 @@ def from_tensors(
 ) -> tuple[Lora, Flat]:
     """As `read`, from tensors by their names in a PEFT state dict; all that the targets cover must be there."""
     shapes = abstract_parameters(config)
-    wanted: dict[str, tuple[WeightName, int | None]] = {}
+    entries: dict[str, tuple[WeightName, int | None]] = {}
     for entry in _kernels(config):
         for index, tensor in enumerate(entry.tensors()):
-            wanted[tensor.removesuffix(".weight")] = (entry, None if entry.layers is None else index)
+            entries[tensor.removesuffix(".weight")] = (entry, None if entry.layers is None else index)
     flat: dict[str, np.ndarray] = {}
     seen: set[tuple[str, int | None]] = set()
     modules: dict[tuple[str, int | None], str] = {}
@@ -217,10 +217,10 @@ def from_tensors(
     for name, tensor in tensors.items():
         match = re.fullmatch(r"(?:base_model\.model\.)?(.*)\.lora_([AB])(?:\.[^.]+)?\.weight", name)
         module = hub_name(match[1]) if match else None
-        if module not in wanted:
+        if module not in entries:
             errors.append(f"{where}: tensor {name} {_why_not_read(name)}")
             continue
-        entry, index = wanted[module]
+        entry, index = entries[module]
         features_in, features_out = shapes[entry.path].shape[-2:]
         shape = (lora.rank, features_in) if match[2] == "A" else (features_out, lora.rank)
         key = f"{entry.path.removesuffix('/kernel')}/adapter/{match[2].lower()}"

@@ -146,12 +146,12 @@ def _of_changed_base(path: Path, value: Any) -> list[str]:
     name = value.lower() if isinstance(value, str) else value
     if any(name is known for known in (True, False, None)) or (isinstance(name, str) and name in _INITIAL):
         return []
-    said = f"{path}: init_lora_weights is {value!r}"
+    setting = f"{path}: init_lora_weights is {value!r}"
     if name == "loftq":
-        return [f"{said}: it was trained on quantised weights, not on the base's; {MERGE}"]
+        return [f"{setting}: it was trained on quantised weights, not on the base's; {MERGE}"]
     if isinstance(name, str) and name.startswith(_CHANGED_BASE):
         return [
-            f"{said}, which changed the base's weights when training began; save it there with peft's "
+            f"{setting}, which changed the base's weights when training began; save it there with peft's "
             f"save_pretrained(…, path_initial_model_for_weight_conversion=…), or {MERGE}"
         ]
-    return [f"{said}, which is not known here and may have changed the base; {MERGE}"]
+    return [f"{setting}, which is not known here and may have changed the base; {MERGE}"]

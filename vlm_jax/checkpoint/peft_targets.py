@@ -65,11 +65,11 @@ def of_settings(settings: Mapping[str, Any], path: Path, errors: list[str]) -> T
 
 
 def _stacks(settings: Mapping[str, Any], path: Path, errors: list[str]) -> tuple[str, ...]:
-    given = settings.get(KEYS[3]) or []
-    stacks = [given] if isinstance(given, str) else given
+    value = settings.get(KEYS[3]) or []
+    stacks = [value] if isinstance(value, str) else value
     if isinstance(stacks, list) and all(isinstance(stack, str) and _compiles(stack) for stack in stacks):
         return tuple(stacks)
-    errors.append(f"{path}: {KEYS[3]} is {given!r}; wanted a list of names of lists of layers")
+    errors.append(f"{path}: {KEYS[3]} is {value!r}; wanted a list of names of lists of layers")
     return ()
 
 

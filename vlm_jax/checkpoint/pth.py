@@ -63,7 +63,7 @@ def read(path: Path, *, may_be_empty: bool = False) -> dict[str, np.ndarray]:
             (name,) = [name for name in archive.namelist() if name.endswith("/data.pkl")] or [None]
             if name is None:
                 raise InputError(f"{path}: is a zip archive, but not one that torch.save wrote")
-            held = _Tensors(archive, name.removesuffix("data.pkl"), path).load()
+            state_dict = _Tensors(archive, name.removesuffix("data.pkl"), path).load()
     except zipfile.BadZipFile:
         with path.open("rb") as file:
             begun = file.read(4) == b"PK\x03\x04"
@@ -78,20 +78,22 @@ def read(path: Path, *, may_be_empty: bool = False) -> dict[str, np.ndarray]:
             f"{path}: damaged or cut short ({type(error).__name__}: {' '.join(str(error).split())})"
         ) from None
     for _ in range(_WRAPPED):
-        keys = _WRAPPERS if isinstance(held, Mapping) else ()
-        held = next((held[key] for key in keys if isinstance(held.get(key), Mapping)), held)
-    if not isinstance(held, Mapping) or not (held or may_be_empty):
+        keys = _WRAPPERS if isinstance(state_dict, Mapping) else ()
+        state_dict = next((state_dict[key] for key in keys if isinstance(state_dict.get(key), Mapping)), state_dict)
+    if not isinstance(state_dict, Mapping) or not (state_dict or may_be_empty):
         raise InputError(f"{path}: holds no state dict")
-    odd = [str(name) for name, value in held.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))]
+    odd = [
+        str(name) for name, value in state_dict.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))
+    ]
     if odd:
         raise InputError(f"{path}: holds more than tensors: {', '.join(odd[:3])}; save the state dict alone")
-    packed = [name for name in held if name.endswith(_BITSANDBYTES) or ".quant_state." in name]
+    packed = [name for name in state_dict if name.endswith(_BITSANDBYTES) or ".quant_state." in name]
     if packed:
         raise InputError(
             f"{path}: holds weights that bitsandbytes quantised ({packed[0]}, …); dequantise them in PyTorch, or start "
             "from the original weights"
         )
-    return {_plain(name): array for name, array in held.items()}
+    return {_plain(name): array for name, array in state_dict.items()}
 
 
 def _plain(name: str) -> str:

@@ -140,11 +140,11 @@ def settings_json(images: ImageProcessor, **more: Any) -> dict[str, Any]:
     return {"images": dataclasses.asdict(images), **more}
 
 
-def image_settings(held: dict[str, Any]) -> ImageProcessor:
+def image_settings(settings: dict[str, Any]) -> ImageProcessor:
     def tuples(value: Any) -> Any:
         return tuple(map(tuples, value)) if isinstance(value, list) else value
 
-    values = {key: tuples(value) for key, value in held["images"].items()}
+    values = {key: tuples(value) for key, value in settings["images"].items()}
     return (FixedViews if "image_size" in values else DynamicResolution)(**values)
 
 
@@ -155,17 +155,17 @@ def newest(path: PurePath) -> Iterator[tuple[Checkpoints, int]]:
     Raises:
       InputError: the folder holds no finished checkpoint, or not that one.
     """
-    workdir, wanted = located(path)
+    workdir, requested = located(path)
     checkpoints = Checkpoints(workdir, read_only=True)
     try:
-        step = checkpoints.latest() if wanted is None else wanted
-        newer = [number for number in unfinished(workdir) if wanted is None and step is not None and number > step]
+        step = checkpoints.latest() if requested is None else requested
+        newer = [number for number in unfinished(workdir) if requested is None and step is not None and number > step]
         if newer:
-            said = ", ".join(map(str, sorted(newer)))
-            logging.getLogger("vlm_jax").warning("%s: checkpoint %s is not whole; %d is read", path, said, step)
+            listed = ", ".join(map(str, sorted(newer)))
+            logging.getLogger("vlm_jax").warning("%s: checkpoint %s is not whole; %d is read", path, listed, step)
         if step is None:
             raise InputError(f"{path}: a run folder without a finished checkpoint; train on, or remove it")
-        if wanted is not None and not checkpoints.holds(step):
+        if requested is not None and not checkpoints.holds(step):
             raise InputError(f"{path}: no finished checkpoint of the run")
         yield checkpoints, step
     finally:
@@ -182,7 +182,7 @@ def write_run_folder(target: Path, assets: Path, parameters: dict[str, Deferred]
             checkpoints.close()  # waits for what is written meanwhile, and tells how it went
         except InputError:
             raise
-        except Exception as error:  # of any of several types, as `_telling` has it
+        except Exception as error:  # of any of several types, as `_explained_errors` has it
             with contextlib.suppress(Exception):
                 checkpoints.close()  # what it writes in the background ends before the folder is removed
             text = " ".join(str(error).split())[:160]

@@ -25,9 +25,9 @@ def header(path: Path) -> tuple[dict[str, dict], int]:
     """({tensor: its `dtype`, `shape` and `data_offsets`}, where the data begins) of a file that is whole."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        held = json.loads(file.read(length))
-    held.pop("__metadata__", None)
-    return held, 8 + length
+        tensors = json.loads(file.read(length))
+    tensors.pop("__metadata__", None)
+    return tensors, 8 + length
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
@@ -35,10 +35,10 @@ def mapped(path: Path) -> dict[str, np.ndarray]:
 
     Tensors of other dtypes than `DTYPES` are left out.
     """
-    held, start = header(path)
+    tensors, start = header(path)
     data = np.memmap(path, np.uint8, "r", offset=0)
     views = {}
-    for name, tensor in held.items():
+    for name, tensor in tensors.items():
         if tensor["dtype"] in DTYPES:
             begin, end = (start + offset for offset in tensor["data_offsets"])
             views[name] = data[begin:end].view(DTYPES[tensor["dtype"]]).reshape(tensor["shape"])

@@ -90,18 +90,18 @@ def _assembled(assemble: Mapping[str, Any], workdir: PurePath, seed: int) -> str
             "and give its folder as config.model.path"
         )
     folder = workdir / MODEL
-    wanted = assembly.Assembly(**assemble, seed=seed)
-    assembly.plan(wanted)  # on every host: none should wait for one that found an error
+    requested = assembly.Assembly(**assemble, seed=seed)
+    assembly.plan(requested)  # on every host: none should wait for one that found an error
     if hosts.is_first():
         workdir.mkdir(parents=True, exist_ok=True)
-        made = dataclasses.asdict(wanted)
-        if (weights := Path(wanted.connector_weights).expanduser()).is_file():
-            made["connector_digest"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        record = dataclasses.asdict(requested)
+        if (weights := Path(requested.connector_weights).expanduser()).is_file():
+            record["connector_digest"] = hashlib.sha256(weights.read_bytes()).hexdigest()
         with alone(workdir, "training"):
-            if folder.exists() and read_json(folder / PARTS).get("assembly") != made:
+            if folder.exists() and read_json(folder / PARTS).get("assembly") != record:
                 shutil.rmtree(folder)  # of a start that reached no checkpoint
             if not folder.exists():
-                assembly.write(folder, wanted)
-                write_json(folder / PARTS, read_json(folder / PARTS) | {"assembly": made})
+                assembly.write(folder, requested)
+                write_json(folder / PARTS, read_json(folder / PARTS) | {"assembly": record})
     hosts.wait_for_all("the model is assembled")
     return str(folder)

@@ -63,8 +63,8 @@ def located(folder: Path) -> tuple[list[Path], list[str]]:
     if named:
         raise InputError(f"{folder / named}: missing, and config.json names it as {_NAMED}; copy or download it again")
     found = sorted(path.name for path in folder.iterdir() if path.suffix in _WEIGHTS)
-    seen = f"; it holds {', '.join(found[:5])}" if found else ""
-    raise InputError(f"{folder}: no {SINGLE}, no {SINGLE + INDEX}, no {PYTORCH} and no {PYTORCH + INDEX}{seen}")
+    listing = f"; it holds {', '.join(found[:5])}" if found else ""
+    raise InputError(f"{folder}: no {SINGLE}, no {SINGLE + INDEX}, no {PYTORCH} and no {PYTORCH + INDEX}{listing}")
 
 
 def _named(folder: Path) -> str | None:

@@ -45,7 +45,7 @@ class Workdir:
         return str(self.home)
 
     @contextlib.contextmanager
-    def held(self, *, first: bool, done: int | None) -> Iterator[None]:
+    def writing(self, *, first: bool, done: int | None) -> Iterator[None]:
         """While a run writes. Makes the folder where it is not there.
 
         Args:
@@ -87,7 +87,7 @@ class StoreWorkdir(Workdir):
     before its next checkpoint, and stops.
 
     Attributes:
-      folder: a temporary one, for as long as the folder is `held`.
+      folder: a temporary one, for as long as the run is `writing`.
     """
 
     def __init__(self, home: PurePath):
@@ -97,7 +97,7 @@ class StoreWorkdir(Workdir):
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def held(self, *, first: bool, done: int | None) -> Iterator[None]:
+    def writing(self, *, first: bool, done: int | None) -> Iterator[None]:
         self._first = first
         with tempfile.TemporaryDirectory(prefix="vlm_jax-run-") as here:
             self.folder = Path(here)
@@ -159,9 +159,9 @@ class StoreWorkdir(Workdir):
 
     def _bring_back(self) -> None:
         """What an earlier part of the run wrote line by line, which this part goes on with."""
-        for held in self.home.iterdir():
-            if held.suffix == ".jsonl" or held.name == "log.txt":
-                (self.folder / held.name).write_bytes(held.read_bytes())
+        for path in self.home.iterdir():
+            if path.suffix == ".jsonl" or path.name == "log.txt":
+                (self.folder / path.name).write_bytes(path.read_bytes())
 
     def _send_now_and_then(self, ended: threading.Event) -> None:
         while not ended.wait(EVERY):

@@ -26,7 +26,7 @@ class Events:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self._folder, self._say, self._writer, self._flushed = folder, say, None, time.monotonic()
-        with self._telling():
+        with self._reported_errors():
             folder.mkdir(parents=True, exist_ok=True)
             self._writer = EventsWriter(str(folder / "events"))
             begun = SessionLog(status=SessionLog.SessionStatus.Value("START"))
@@ -40,7 +40,7 @@ class Events:
         from tensorboardX.proto.summary_pb2 import Summary
 
         points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        with self._telling():
+        with self._reported_errors():
             self._writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=points)))
             if time.monotonic() - self._flushed > FLUSHED:
                 self._flushed = time.monotonic()
@@ -48,12 +48,12 @@ class Events:
 
     def close(self) -> None:
         if self._writer is not None:
-            with self._telling():
+            with self._reported_errors():
                 self._writer.close()
         self._writer = None
 
     @contextlib.contextmanager
-    def _telling(self):
+    def _reported_errors(self):
         try:
             yield
         except OSError as error:
