@@ -10,9 +10,9 @@ from vlm_jax.errors import InputError
 
 def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object, as `object_pairs_hook` of `json.loads`. Raises InputError where a key is there twice."""
-    held = dict(pairs)
-    if len(held) != len(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise InputError(f"the key {twice!r} is there twice in one object; keep one of them")
-    return held
+    return result

@@ -126,9 +126,9 @@ def stamp(path: str | Path) -> tuple[str, float]:
         # The time of the last change of the inode as well: copying may keep the other, and the length be the same.
         return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}", status.st_mtime
     system, inside = _store(str(path))
-    told = system.info(inside)
-    version = next((told[key] for key in ("generation", "etag", "mtime", "updated", "created") if told.get(key)), None)
-    return ("", 0.0) if version is None else (f"{told.get('size')} {version}", 0.0)
+    info = system.info(inside)
+    version = next((info[key] for key in ("generation", "etag", "mtime", "updated", "created") if info.get(key)), None)
+    return ("", 0.0) if version is None else (f"{info.get('size')} {version}", 0.0)
 
 
 def is_file(path: str) -> bool:

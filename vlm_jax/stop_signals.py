@@ -17,18 +17,18 @@ def noted(
       first: called with the first of them, in the signal's handler.
       insists: a Ctrl-C that is not the first raises KeyboardInterrupt, as it would have without this.
     """
-    asked: list[int] = []
+    signals: list[int] = []
 
     def note(number, frame):
-        if asked and insists and number == signal.SIGINT:
+        if signals and insists and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not asked:
+        if not signals:
             first()
-        asked.append(number)
+        signals.append(number)
 
     before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield asked
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -78,10 +78,10 @@ CONTROLS: dict[str, Callable[[Sequence[Question]], list[Question]]] = {
 def _with(question: Question, images: Sequence) -> Question:
     replaced = {id(part): image for part, image in zip(image_parts(question.messages), images, strict=True)}
 
-    def content(given):
-        if isinstance(given, str):
-            return given
-        return [{"type": "image", "image": replaced[id(part)]} if id(part) in replaced else part for part in given]
+    def content(value):
+        if isinstance(value, str):
+            return value
+        return [{"type": "image", "image": replaced[id(part)]} if id(part) in replaced else part for part in value]
 
     messages = [{**message, "content": content(message["content"])} for message in question.messages]
     return dataclasses.replace(question, messages=messages)

@@ -46,9 +46,9 @@ def table(summary: Mapping[str, Any]) -> str:
     earlier = "baseline" in summary
     lines = [f"{'':{width}}  {'before  ' if earlier else ''}{summary['metric']:>10}   95 % interval      n  blind"]
     for name, part in rows:
-        held = f"{part['baseline']['mean']:>6.1%}  " if "baseline" in part else " " * 8 if earlier else ""
+        before = f"{part['baseline']['mean']:>6.1%}  " if "baseline" in part else " " * 8 if earlier else ""
         lines.append(
-            f"{name:{width}}  {held}{part['mean']:>10.1%}   {part['low']:>6.1%} – {part['high']:<6.1%}  "
+            f"{name:{width}}  {before}{part['mean']:>10.1%}   {part['low']:>6.1%} – {part['high']:<6.1%}  "
             f"{part['n']:>5}  {part['majority']:>5.1%}"
         )
     lines.append("blind: right without looking, by the commonest answer to each kind of question")
@@ -162,10 +162,10 @@ def _figures(summary: Mapping[str, Any]) -> str:
 
 
 def _card(one: Prediction, kind: str, images: Callable[[str], list[Source]], before: Prediction | None) -> str:
-    said = [("answer", " / ".join(one.answers)), ("said", one.error or one.prediction)]
+    entries = [("answer", " / ".join(one.answers)), ("said", one.error or one.prediction)]
     if before is not None:
-        said.insert(1, ("said before", before.prediction))
-    lines = "".join(f"<dt>{name}<dd>{html.escape(text) or '—'}" for name, text in said)
+        entries.insert(1, ("said before", before.prediction))
+    lines = "".join(f"<dt>{name}<dd>{html.escape(text) or '—'}" for name, text in entries)
     shown = "".join(_thumbnail(image) for image in images(one.id))
     return (
         f'<article class="{kind.replace(" ", "-")}"><span class=kind>{kind}</span>{shown}'
@@ -179,6 +179,6 @@ def _thumbnail(source: Source) -> str:
     except InputError as error:
         return f"<p>{html.escape(error.lines[0])}</p>"
     image.thumbnail((THUMBNAIL * 2, THUMBNAIL * 2))  # twice: sharp on dense screens
-    held = io.BytesIO()
-    image.save(held, "JPEG", quality=80)
-    return f'<img loading=lazy alt="" src="data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}">'
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return f'<img loading=lazy alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

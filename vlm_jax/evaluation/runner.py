@@ -80,16 +80,18 @@ def predict(
     """
     _drop_cut_line(path)
     written = read_predictions(path)
-    asked = {question.id: question for question in questions}
+    questions_by_id = {question.id: question for question in questions}
     stale = [
-        id for id, one in written.items() if id not in asked or (one.words is None and one.question != asked[id].text)
+        id
+        for id, one in written.items()
+        if id not in questions_by_id or (one.words is None and one.question != questions_by_id[id].text)
     ]
     if stale:
         raise InputError(f"{path}: holds answers to other questions ({stale[0]!r}, say); take another output folder")
     digests = QuestionDigests()
     answered = {id: one for id, one in written.items() if not one.error}
-    held = {id: one for id, one in answered.items() if answers_this(one, asked[id], digests)}
-    if differing := len(answered) - len(held):
+    predictions = {id: one for id, one in answered.items() if answers_this(one, questions_by_id[id], digests)}
+    if differing := len(answered) - len(predictions):
         were = "1 answer was" if differing == 1 else f"{differing:,} answers were"
         note(f"{path}: {were} given to other images or another conversation; asked again")
     with path.open("ab") as file:
@@ -97,17 +99,17 @@ def predict(
         def write(one: Prediction) -> None:
             if written.get(one.id) != one:
                 file.write(_line(one))
-            held[one.id] = one
+            predictions[one.id] = one
 
-        for one in list(held.values()):
-            write(rescored(one, metric, asked[one.id].answers, asked[one.id].groups))
+        for one in list(predictions.values()):
+            write(rescored(one, metric, questions_by_id[one.id].answers, questions_by_id[one.id].groups))
         for start in range(0, len(questions), batch):
             part = questions[start : start + batch]
-            new = [question for question in part if question.id not in held]
-            for question, (said, error) in zip(new, _answers(new, answer), strict=True):
-                write(_prediction(question, said, error, metric, digests))
+            new = [question for question in part if question.id not in predictions]
+            for question, (text, error) in zip(new, _answers(new, answer), strict=True):
+                write(_prediction(question, text, error, metric, digests))
             file.flush()
-            yield from (held[question.id] for question in part)
+            yield from (predictions[question.id] for question in part)
 
 
 def answers_this(one: Prediction, question: Question, digests: QuestionDigests, *, words_alone: bool = False) -> bool:
@@ -121,11 +123,11 @@ def answers_this(one: Prediction, question: Question, digests: QuestionDigests, 
     return one.words == words and (words_alone or one.images == images)
 
 
-def _prediction(question: Question, said: str, error: str | None, metric: str, digests: QuestionDigests) -> Prediction:
-    value = 0.0 if error else score(metric, said, question.answers)
+def _prediction(question: Question, text: str, error: str | None, metric: str, digests: QuestionDigests) -> Prediction:
+    value = 0.0 if error else score(metric, text, question.answers)
     words, images = digests(question.messages)
     return Prediction(
-        question.id, question.text, said, question.answers, value, metric, question.groups, error, words, images
+        question.id, question.text, text, question.answers, value, metric, question.groups, error, words, images
     )
 
 
@@ -145,15 +147,15 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
     """
     if not path.is_file():
         return {}
-    held = {}
+    predictions = {}
     # Split at line feeds alone, and as bytes: a cut may lie within a character, and a text may hold other line ends.
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             one = Prediction(**json.loads(line.decode("utf-8")))
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}, line {number}: no prediction ({error}); remove the file") from None
-        held[one.id] = one
-    return held
+        predictions[one.id] = one
+    return predictions
 
 
 def _drop_cut_line(path: Path) -> None:
@@ -162,18 +164,18 @@ def _drop_cut_line(path: Path) -> None:
 
 
 def _line(one: Prediction) -> bytes:
-    held = dataclasses.asdict(one)
+    fields = dataclasses.asdict(one)
     try:
-        return json.dumps(held, ensure_ascii=False).encode("utf-8") + b"\n"
+        return json.dumps(fields, ensure_ascii=False).encode("utf-8") + b"\n"
     except UnicodeEncodeError:  # half a surrogate pair, which JSON can write and UTF-8 cannot
-        return json.dumps(held).encode("ascii") + b"\n"
+        return json.dumps(fields).encode("ascii") + b"\n"
 
 
 def _answers(questions: Sequence[Question], answer: Answer) -> list[tuple[str, str | None]]:
     if not questions:
         return []
     try:
-        return [(said, None) for said in answer([question.messages for question in questions])]
+        return [(text, None) for text in answer([question.messages for question in questions])]
     except InputError as error:
         if len(questions) == 1:
             return [("", error.lines[0])]

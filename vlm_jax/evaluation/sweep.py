@@ -57,10 +57,10 @@ def sweep_config(
     )
 
 
-def _in_order(held: Mapping[str, Any]) -> ConfigDict:
+def _in_order(settings: Mapping[str, Any]) -> ConfigDict:
     """A config whose names keep their order, which is that of tables and plots, and may have dots."""
     config = ConfigDict(allow_dotted_keys=True, sort_keys=False)
-    for name, value in held.items():
+    for name, value in settings.items():
         config[name] = _in_order(value) if isinstance(value, Mapping) else value
     return config
 
@@ -101,10 +101,10 @@ def combinations(config: ConfigDict) -> list[dict[str, str]]:
 
 def places(config: ConfigDict) -> dict[str, ConfigDict]:
     """{where it stands: settings} of everything that a sweep changes in its training."""
-    held = {"config.set": config.set}
+    by_place = {"config.set": config.set}
     for axis in config.axes:
-        held |= {f"config.axes.{axis}, {label!r}": config.axes[axis][label] for label in config.axes[axis]}
-    return held
+        by_place |= {f"config.axes.{axis}, {label!r}": config.axes[axis][label] for label in config.axes[axis]}
+    return by_place
 
 
 def cells_of(config: ConfigDict) -> list[Cell]:
@@ -119,9 +119,9 @@ def cells_of(config: ConfigDict) -> list[Cell]:
 
 def check_form(config: ConfigDict) -> None:
     """Raises InputError where a config is something else than a sweep."""
-    wanted = list(sweep_config(train="", axes={}))
-    if sorted(config) != sorted(wanted):
-        raise InputError(f"the config is no sweep, which has {', '.join(wanted)}: see configs/ablations/")
+    expected = list(sweep_config(train="", axes={}))
+    if sorted(config) != sorted(expected):
+        raise InputError(f"the config is no sweep, which has {', '.join(expected)}: see configs/ablations/")
 
 
 def errors_of(config: ConfigDict) -> list[str]:

@@ -53,10 +53,10 @@ def rows_of(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> 
         grouped.setdefault(tuple(cell.labels.values()), []).append(cell)
     rows = []
     for members in grouped.values():
-        held = {cell.seed: results[cell.name] for cell in members if cell.name in results}
-        scores = {seed: result["mean"] for seed, result in held.items()}
-        low, high, over = _interval(list(held.values()))
-        count = max(1, len(held))
+        by_seed = {cell.seed: results[cell.name] for cell in members if cell.name in results}
+        scores = {seed: result["mean"] for seed, result in by_seed.items()}
+        low, high, over = _interval(list(by_seed.values()))
+        count = max(1, len(by_seed))
         rows.append(
             Row(
                 members[0].labels,
@@ -66,8 +66,8 @@ def rows_of(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> 
                 low,
                 high,
                 over,
-                max((result["n"] for result in held.values()), default=0),
-                sum(result["train_seconds"] for result in held.values()) / count,
+                max((result["n"] for result in by_seed.values()), default=0),
+                sum(result["train_seconds"] for result in by_seed.values()) / count,
             )
         )
     return rows
@@ -132,14 +132,14 @@ def duration(seconds: float) -> str:
 
 def comma_separated(rows: Sequence[Row]) -> str:
     """The table for programs: plain numbers, empty where nothing is finished."""
-    held = io.StringIO()
-    writer = csv.writer(held, lineterminator="\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     names = ("seeds", "mean", "low", "high", "interval_over", "questions", "train_seconds")
     writer.writerow([*rows[0].labels, *names])
     for row in rows:
         figures = [row.mean, row.low, row.high, row.over, row.questions, row.seconds]
         writer.writerow([*row.labels.values(), len(row.scores), *(figures if row.scores else [""] * len(figures))])
-    return held.getvalue()
+    return buffer.getvalue()
 
 
 def plot(rows: Sequence[Row], path: Path, *, x_axis: str, title: str, score: str) -> None:

@@ -92,10 +92,10 @@ class DecodeLoop:
             return None
         graph, state = nnx.split(model.decoder.layers.layer)
 
-        def made(flat: Flat):
+        def layer_of(flat: Flat):
             return nnx.merge(graph, map_by_path(lambda path, _: flat[path], state))
 
-        return [made(flat) for flat in layers]
+        return [layer_of(flat) for flat in layers]
 
     def _logits(self, parameters: Flat, batch: Batch) -> Array:
         model = self._model(parameters)
@@ -121,8 +121,8 @@ class DecodeLoop:
 
         def by_conversation(part):
             """[layers, rows, t, kv, d] as [layers, b, kv, capacity, d]; what lies behind a prompt is never seen."""
-            taken = jnp.swapaxes(part[:, row[:, None], at], 2, 3)
-            return jnp.pad(taken, ((0, 0), (0, 0), (0, 0), (0, max(0, capacity - longest)), (0, 0)))[..., :capacity, :]
+            prompt = jnp.swapaxes(part[:, row[:, None], at], 2, 3)
+            return jnp.pad(prompt, ((0, 0), (0, 0), (0, 0), (0, max(0, capacity - longest)), (0, 0)))[..., :capacity, :]
 
         cache = tuple(by_conversation(part) for part in cache)
         if self.one_by_one:

@@ -75,7 +75,7 @@ class LoadedModel:
         self.images_encoded = 0
         """Images that went through the vision tower so far."""
         self._decoder = DecodeLoop(config, stop_tokens, dtype=dtype, attach=attach)
-        self._kept: OrderedDict[int, _Prefix] = OrderedDict()
+        self._prefixes: OrderedDict[int, _Prefix] = OrderedDict()
         self.parameters = parameters
 
     @property
@@ -95,7 +95,7 @@ class LoadedModel:
 
     def forget(self) -> None:
         """Lets go of the conversations that are kept, and of their memory."""
-        self._kept.clear()
+        self._prefixes.clear()
 
     def fingerprint(self) -> str:
         """Tells weights apart: a digest of some values of every parameter."""
@@ -149,11 +149,11 @@ class LoadedModel:
         **sampling,
     ) -> list[Int[np.ndarray, " n"]]:
         """As `generate`, but the token ids of each answer, without its stop token."""
-        how = Sampling(temperature=temperature, seed=seed, **sampling)
+        options = Sampling(temperature=temperature, seed=seed, **sampling)
         examples = [self._prompt(messages, max_new_tokens) for messages in conversations]
         if len(examples) == 1:
-            *_, state = self._turn(examples[0], max_new_tokens, how, max_new_tokens)
-            return [self._before_stop(_said(state))]
+            *_, state = self._turn(examples[0], max_new_tokens, options, max_new_tokens)
+            return [self._before_stop(_answer_tokens(state))]
         # Alike lengths share a batch, so that short prompts do not wait for long ones.
         order = sorted(range(len(examples)), key=lambda index: examples[index].size)
         answers = {}
@@ -167,13 +167,13 @@ class LoadedModel:
                 self.parameters,
                 batch,
                 places,
-                how.numbers(),
+                options.numbers(),
                 keys,
                 capacity=capacity,
                 room=bucket(max_new_tokens),
-                mode=how.mode,
+                mode=options.mode,
             )
-            *_, state = self._decode(state, max_new_tokens, how, keys, max_new_tokens)
+            *_, state = self._decode(state, max_new_tokens, options, keys, max_new_tokens)
             tokens = np.asarray(state.answer)[:, : int(state.count)]
             answers |= {index: self._before_stop(row) for index, row in zip(members, tokens, strict=False)}
         return [answers[index] for index in range(len(examples))]
@@ -187,33 +187,33 @@ class LoadedModel:
         **sampling,
     ) -> Iterator[str]:
         """The answer to one conversation in pieces, as they are decoded; together they are what `generate` returns."""
-        how = Sampling(temperature=temperature, seed=seed, **sampling)
+        options = Sampling(temperature=temperature, seed=seed, **sampling)
         example = self._prompt(messages, max_new_tokens)
-        told = ""
-        for state in self._turn(example, max_new_tokens, how, STREAM_TOKENS):
+        sent = ""
+        for state in self._turn(example, max_new_tokens, options, STREAM_TOKENS):
             finished = bool(np.asarray(state.done)[0]) or int(state.count) >= max_new_tokens
-            text = self.processor.decode(self._before_stop(_said(state)))
+            text = self.processor.decode(self._before_stop(_answer_tokens(state)))
             # A character may be cut between two tokens; it is held back until it is whole.
-            if len(text) > len(told) and (finished or not text.endswith("\ufffd")):
-                yield text[len(told) :]
-                told = text
+            if len(text) > len(sent) and (finished or not text.endswith("\ufffd")):
+                yield text[len(sent) :]
+                sent = text
 
-    def _turn(self, example: Example, limit: int, how: Sampling, tokens_a_call: int) -> Iterator[Decoding]:
+    def _turn(self, example: Example, limit: int, options: Sampling, tokens_a_call: int) -> Iterator[Decoding]:
         """Answers one conversation, from where it was kept if it was; keeps it."""
-        ids, keys = example.input_ids, self._keys(how.seed, [0])
+        ids, keys = example.input_ids, self._keys(options.seed, [0])
         images = tuple(_digest(image) for image in example.images)
         shared, entry = self._longest_kept(example, images)
-        capacity, begin = bucket(len(ids) + limit), {"room": bucket(limit), "mode": how.mode}
+        capacity, begin = bucket(len(ids) + limit), {"room": bucket(limit), "mode": options.mode}
         if entry is None:
             batch, places = self._packed([example], 1)
             state = self._decoder.prefill(
-                self.parameters, batch, places, how.numbers(), keys, capacity=capacity, **begin
+                self.parameters, batch, places, options.numbers(), keys, capacity=capacity, **begin
             )
         else:
-            kept = self._kept[entry]
-            cache, more = kept.state.cache, max(0, capacity - kept.capacity)
-            if shared >= len(kept.tokens) - 1:
-                del self._kept[entry]  # it goes on, in the same memory
+            prefix = self._prefixes[entry]
+            cache, more = prefix.state.cache, max(0, capacity - prefix.capacity)
+            if shared >= len(prefix.tokens) - 1:
+                del self._prefixes[entry]  # it goes on, in the same memory
             elif not more:
                 cache = jax.tree.map(jnp.copy, cache)  # another conversation that begins alike
             if more:
@@ -240,32 +240,32 @@ class LoadedModel:
                 np.int32(len(ids) - shared),
                 cache,
                 np.full((1,), shared, np.int32),
-                how.numbers(),
+                options.numbers(),
                 keys,
                 **begin,
             )
         try:
-            for step in self._decode(state, limit, how, keys, tokens_a_call):
+            for step in self._decode(state, limit, options, keys, tokens_a_call):
                 state = step
                 yield state
         finally:
             # A call that is interrupted has taken the state it was given: there is nothing to keep.
             if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
-                told = np.concatenate([ids, np.asarray(state.answer)[0]])[: int(np.asarray(state.lengths)[0])]
-                self._kept[id(state)] = _Prefix(told, images, state)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+                tokens = np.concatenate([ids, np.asarray(state.answer)[0]])[: int(np.asarray(state.lengths)[0])]
+                self._prefixes[id(state)] = _Prefix(tokens, images, state)
+            while len(self._prefixes) > KEPT:
+                self._prefixes.popitem(last=False)
 
     def _longest_kept(self, example: Example, images: tuple[bytes, ...]) -> tuple[int, int | None]:
         """How many tokens of a conversation are in a cache, and in which; None where too few are."""
         best, entry = 0, None
         spans = _spans(example)
-        for key, kept in self._kept.items():
-            most = min(len(kept.tokens), len(example.input_ids) - 1)
-            differ = np.flatnonzero(kept.tokens[:most] != example.input_ids[:most])
+        for key, prefix in self._prefixes.items():
+            most = min(len(prefix.tokens), len(example.input_ids) - 1)
+            differ = np.flatnonzero(prefix.tokens[:most] != example.input_ids[:most])
             shared = int(differ[0]) if len(differ) else most
             for number, (start, stop) in enumerate(spans):
-                same = number < len(kept.images) and kept.images[number] == images[number]
+                same = number < len(prefix.images) and prefix.images[number] == images[number]
                 # An image is known whole or not at all.
                 if start < shared and not (same and stop <= shared):
                     shared = start
@@ -274,14 +274,14 @@ class LoadedModel:
         worth = best >= len(example.input_ids) // 2 or any(stop <= best for _, stop in spans)
         return (best, entry) if worth else (0, None)
 
-    def _decode(self, state: Decoding, limit: int, how: Sampling, keys, tokens_a_call: int) -> Iterator[Decoding]:
+    def _decode(self, state: Decoding, limit: int, options: Sampling, keys, tokens_a_call: int) -> Iterator[Decoding]:
         count = 1
         if tokens_a_call < limit or limit == 1:
             yield state
         while count < limit and not np.asarray(state.done).all():
             count = min(count + tokens_a_call, limit)
             state = self._decoder.decode(
-                self.parameters, self._layers, state, np.int32(count), how.numbers(), keys, mode=how.mode
+                self.parameters, self._layers, state, np.int32(count), options.numbers(), keys, mode=options.mode
             )
             yield state
         yield state
@@ -331,7 +331,7 @@ def _row_keys(seed, rows):
     return jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(rows)
 
 
-def _said(state: Decoding) -> np.ndarray:
+def _answer_tokens(state: Decoding) -> np.ndarray:
     """The tokens of a single conversation's answer so far, cut on the host: slicing an array of JAX is a program."""
     return np.asarray(state.answer)[0, : int(state.count)]
 

@@ -35,8 +35,8 @@ class Sampling:
 
     def __post_init__(self):
         errors = [
-            f"{name} is {value!r}; wanted {wanted}"
-            for name, value, sound, wanted in (
+            f"{name} is {value!r}; wanted {expected}"
+            for name, value, sound, expected in (
                 ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
                 ("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more"),
                 ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1"),

@@ -27,17 +27,17 @@ def start() -> None:
     Raises:
       InputError: some of `EXPLICIT` are missing, or are no such numbers.
     """
-    held = {name: os.environ[name] for name in EXPLICIT if name in os.environ}
-    if held:
-        missing = [name for name in EXPLICIT if name not in held]
+    variables = {name: os.environ[name] for name in EXPLICIT if name in os.environ}
+    if variables:
+        missing = [name for name in EXPLICIT if name not in variables]
         if missing:
-            raise InputError(f"{', '.join(held)} is set and {', '.join(missing)} is not; set all three, or none")
-        count, number = (held[name] for name in EXPLICIT[1:])
+            raise InputError(f"{', '.join(variables)} is set and {', '.join(missing)} is not; set all three, or none")
+        count, number = (variables[name] for name in EXPLICIT[1:])
         if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
             raise InputError(
                 f"JAX_PROCESS_ID is {number!r} of JAX_NUM_PROCESSES {count!r}; wanted 0 to one less than it"
             )
-        jax.distributed.initialize(held[EXPLICIT[0]], int(count), int(number))
+        jax.distributed.initialize(variables[EXPLICIT[0]], int(count), int(number))
     elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
         jax.distributed.initialize(cluster_detection_method="slurm")
     elif os.environ.get("JAX_PLATFORMS") != "cpu" and importlib.util.find_spec("libtpu") and _has_tpu():
@@ -66,10 +66,12 @@ def agree(number: int | None, what: str) -> None:
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        told = multihost_utils.process_allgather(np.int32(-1 if number is None else number)).ravel().tolist()
-        if len(set(told)) > 1:
-            seen = ", ".join("none" if one < 0 else str(one) for one in told)
-            raise InputError(f"{what}: the hosts find {seen}; take a folder that all of them share, or a gs:// address")
+        numbers = multihost_utils.process_allgather(np.int32(-1 if number is None else number)).ravel().tolist()
+        if len(set(numbers)) > 1:
+            listed = ", ".join("none" if one < 0 else str(one) for one in numbers)
+            raise InputError(
+                f"{what}: the hosts find {listed}; take a folder that all of them share, or a gs:// address"
+            )
 
 
 def total(array: np.ndarray) -> np.ndarray:
@@ -92,13 +94,13 @@ class StopTogether:
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._here = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
         self._any = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
-        self._said = None
+        self._outcome = None
 
-    def now(self, asked: bool) -> bool:
+    def now(self, requested: bool) -> bool:
         """To be called once a step by every process."""
         if jax.process_count() == 1:
-            return asked
-        before = self._said
-        votes = np.full(self._here, asked, np.int32)
-        self._said = self._any(jax.make_array_from_process_local_data(self._sharding, votes))
+            return requested
+        before = self._outcome
+        votes = np.full(self._here, requested, np.int32)
+        self._outcome = self._any(jax.make_array_from_process_local_data(self._sharding, votes))
         return before is not None and bool(before)

@@ -53,22 +53,22 @@ def flops(jaxpr: Any) -> float:
 
 
 def _equation_flops(equation) -> float:
-    name, given = equation.primitive.name, equation.params
+    name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         left, right = (value.aval.shape for value in equation.invars[:2])
-        (contracted, _), _ = given["dimension_numbers"]
+        (contracted, _), _ = params["dimension_numbers"]
         return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
     if name == "pallas_call":
-        estimate = given.get("cost_estimate")
+        estimate = params.get("cost_estimate")
         if estimate is not None:
             return float(estimate.flops)
-        return math.prod(given["grid_mapping"].grid) * flops(given["jaxpr"])
+        return math.prod(params["grid_mapping"].grid) * flops(params["jaxpr"])
     times = 1.0
     if name == "scan":
-        times = given["length"]
+        times = params["length"]
     elif name == "shard_map":  # what is inside runs on every device
-        times = math.prod(given["mesh"].shape.values())
-    inner = [_most(value) for value in given.values()]
+        times = math.prod(params["mesh"].shape.values())
+    inner = [_most(value) for value in params.values()]
     return times * sum(inner)
 
 
@@ -152,9 +152,9 @@ def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
 
 def _trips(line: str, bodies: dict[str, list[str]]) -> int:
     """How often a loop runs: its line says so, or its counter, from 0 in steps of 1, is held against a constant."""
-    told = re.search(r"known_trip_count\W+n\W+(\d+)", line)
-    if told:
-        return int(told[1])
+    match = re.search(r"known_trip_count\W+n\W+(\d+)", line)
+    if match:
+        return int(match[1])
     condition = re.search(r"condition=%?([\w.\-]+)", line)
     text = "\n".join(bodies[condition[1]])
     bounds = re.findall(r"[su]32\[\]\S* constant\((\d+)\)", text)

@@ -46,11 +46,11 @@ class Topology:
         """
         from jax.experimental import topologies
 
-        given = {}
+        options = {}
         if self.chips == 1:
-            given["chips_per_host_bounds"] = [1] * 3
+            options["chips_per_host_bounds"] = [1] * 3
         try:
-            devices = list(topologies.get_topology_desc(self.name, platform="tpu", **given).devices)
+            devices = list(topologies.get_topology_desc(self.name, platform="tpu", **options).devices)
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"--topology={self.name}: libtpu knows no such slice ({reason})") from error

@@ -91,12 +91,12 @@ def _errors(message: Any) -> Iterator[str]:
 def render(tokenizer, template: str | None, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
     """The conversation as text; images are one placeholder each, as the template writes them."""
 
-    wanted = template or tokenizer.get_chat_template()
+    template_text = template or tokenizer.get_chat_template()
 
-    def rendered(given: Sequence[Message]) -> str:
+    def rendered(conversation: Sequence[Message]) -> str:
         try:
             more = tokenizer.special_tokens_map
-            return chat_template.render(wanted, given, generation_prompt=generation_prompt, **more)
+            return chat_template.render(template_text, conversation, generation_prompt=generation_prompt, **more)
         except Exception as error:  # jinja's errors, and what a template raises itself
             reason = " ".join(str(error).split())
             raise InputError(f"the chat template cannot render this conversation: {reason}") from error
@@ -106,8 +106,8 @@ def render(tokenizer, template: str | None, messages: Sequence[Message], *, gene
     if not all(word in text for word in words):
         # Templates of some processors (LLaVA's) look at parts alone, and leave out what stands as plain text.
         parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages if _is_text(one)]
-        held = iter(parts)
-        again = rendered([next(held) if _is_text(one) else one for one in messages])
+        remaining = iter(parts)
+        again = rendered([next(remaining) if _is_text(one) else one for one in messages])
         if sum(word in again for word in words) > sum(word in text for word in words):
             return again
     return text

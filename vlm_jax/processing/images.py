@@ -72,13 +72,13 @@ def with_image(source: Source | Any, then: Callable[[PIL.Image.Image], Result]) 
         raise InputError(
             f"{name}: no image; give a path, encoded bytes, a data URI, a PIL image or a uint8 NumPy array"
         )
-    with contextlib.ExitStack() as held:
-        with _told(name):
+    with contextlib.ExitStack() as stack:
+        with _explained_errors(name):
             image = source if isinstance(source, PIL.Image.Image) else header(source)
             # Pillow only warns above its limit, and a warnings filter is not a thread's own: the limit is held here.
             if PIL.Image.MAX_IMAGE_PIXELS and math.prod(image.size) > PIL.Image.MAX_IMAGE_PIXELS:
                 raise PIL.Image.DecompressionBombError
-            held.enter_context(_turns.of(math.prod(image.size)))
+            stack.enter_context(_turns.of(math.prod(image.size)))
             if image is source:
                 upright = _to_rgb(PIL.ImageOps.exif_transpose(image))  # a copy: the caller's image stays as it is
             else:
@@ -105,7 +105,7 @@ def header(source: str | Path | bytes) -> PIL.Image.Image:
 
 
 @contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
+def _explained_errors(name: str) -> Iterator[None]:
     """Puts what is wrong with an image into a line that begins with its name."""
     try:
         yield
@@ -129,18 +129,18 @@ class _Turns:
     """Has threads wait while the pixels that others decode, together with theirs, would be too many."""
 
     def __init__(self, most: int):
-        self._most, self._taken, self._changed = most, 0, threading.Condition()
+        self._most, self._in_use, self._changed = most, 0, threading.Condition()
 
     @contextlib.contextmanager
     def of(self, pixels: int) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._most)
-            self._taken += pixels
+            self._changed.wait_for(lambda: not self._in_use or self._in_use + pixels <= self._most)
+            self._in_use += pixels
         try:
             yield
         finally:
             with self._changed:
-                self._taken -= pixels
+                self._in_use -= pixels
                 self._changed.notify_all()
 
 

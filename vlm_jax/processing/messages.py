@@ -115,19 +115,19 @@ def turn_weight(message: Mapping[str, Any]) -> int | float:
       InputError: it is no number, not 0 and beyond `WEIGHTS`, given twice with different values, or of a turn that is
         never learned.
     """
-    given = {key: message[key] for key in WEIGHT_KEYS if message.get(key) is not None}
-    for key, value in given.items():
+    weights = {key: message[key] for key in WEIGHT_KEYS if message.get(key) is not None}
+    for key, value in weights.items():
         if not _is_weight(value):
             raise InputError(
                 f"has the {key} {value!r}; how much of a turn is learned is true, false, 0, or a number from "
                 f"{WEIGHTS[0]:g} to {WEIGHTS[1]:g}"
             )
-    if len({float(value) for value in given.values()}) > 1:
-        said = " and ".join(f"the {key} {value!r}" for key, value in given.items())
-        raise InputError(f"has {said}, which contradict each other; keep one")
-    if not given:
+    if len({float(value) for value in weights.values()}) > 1:
+        listed = " and ".join(f"the {key} {value!r}" for key, value in weights.items())
+        raise InputError(f"has {listed}, which contradict each other; keep one")
+    if not weights:
         return 1 if message.get("role") == "assistant" else 0
-    key, value = next(iter(given.items()))
+    key, value = next(iter(weights.items()))
     if value and message.get("role") != "assistant":
         raise InputError(
             f"has the {key} {value!r}, but only the assistant's words are learned, and it is the "

@@ -139,10 +139,10 @@ class Processor:
         """The token that ends an answer by the chat template, which training teaches; None where no one token does."""
         try:
             turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
-            ids, said = chat.tokenize(self.tokenizer, self.template, turns)
+            ids, weights = chat.tokenize(self.tokenizer, self.template, turns)
         except InputError:  # a template that renders no answer teaches no end of one
             return None
-        last = int(ids[np.flatnonzero(said)[-1]])
+        last = int(ids[np.flatnonzero(weights)[-1]])
         known = {*self.tokenizer.get_added_vocab().values(), *self.tokenizer.all_special_ids}
         return last if last in known else None
 

@@ -220,10 +220,10 @@ class _Slots:
         self._coords[those] = layout.coords
         self._image_ids[those] = np.where(layout.image_ids > 0, self._images + layout.image_ids, 0)[:, None]
         self._window_ids[those] = layout.window_ids[:, None]
-        taken = np.where(layout.slot_of_token >= 0, self._next + layout.slot_of_token, layout.slot_of_token)
+        slots = np.where(layout.slot_of_token >= 0, self._next + layout.slot_of_token, layout.slot_of_token)
         self._images += int(layout.image_ids.max())
         self._next += len(units)
-        return taken
+        return slots
 
 
 def stack(rows: Sequence[Batch]) -> Batch:

@@ -68,7 +68,7 @@ def _compared(context: Any, value: Any) -> Any:
 
 
 @jinja2.pass_context
-def _taken(context: Any, value: Any) -> Any:
+def _sliced(context: Any, value: Any) -> Any:
     """A slice: a copy."""
     charge_made(value)
     return value
@@ -83,15 +83,15 @@ def _written(context: Any, value: Any, literal: int = 0) -> Any:
 
 @jinja2.pass_context
 def _joined(context: Any, values: Sequence[Any]) -> str:
-    held = [_materialised(one) for one in values]
-    weigh(*held)
-    return "".join(map(str, held))
+    pieces = [_materialised(one) for one in values]
+    weigh(*pieces)
+    return "".join(map(str, pieces))
 
 
 def _bounded_filter(name: str, function: Callable) -> Callable:
     """A filter that is counted; of a context, so that Jinja does not work it out while it compiles."""
     passed = getattr(function, "jinja_pass_arg", None)
-    given = passed.name if passed is not None else ""
+    passed_name = passed.name if passed is not None else ""
 
     @jinja2.pass_context
     @functools.wraps(function, assigned=("__name__", "__doc__"), updated=())
@@ -100,7 +100,7 @@ def _bounded_filter(name: str, function: Callable) -> Callable:
         args = [_materialised(one) if name in TAKE_ALL else _lazily(one) for one in args]
         check_growth(name, [*args, *kwargs.values()])
         first = {"context": context, "eval_context": context.eval_ctx, "environment": context.environment}
-        result = function(*([first[given]] if given else []), *args, **kwargs)
+        result = function(*([first[passed_name]] if passed_name else []), *args, **kwargs)
         charge_made(result)
         return result
 
@@ -153,7 +153,7 @@ class _Counting(NodeTransformer):
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
         self.generic_visit(node)
         if isinstance(node.arg, nodes.Slice):
-            return _filter("__taken", node) if node.ctx == "load" else node
+            return _filter("__sliced", node) if node.ctx == "load" else node
         node.arg = _unless_constant("__compared", node.arg)
         return node
 
@@ -167,8 +167,8 @@ class _Counting(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:
         self.generic_visit(node)
-        held = nodes.List(node.nodes, lineno=node.lineno, environment=node.environment)
-        return _filter("__joined", held)
+        pieces = nodes.List(node.nodes, lineno=node.lineno, environment=node.environment)
+        return _filter("__joined", pieces)
 
 
 def _filter(name: str, of: nodes.Expr, *more: nodes.Expr) -> nodes.Filter:
@@ -210,9 +210,9 @@ class _Environment(ImmutableSandboxedEnvironment):
             if left.bit_length() + right.bit_length() > BITS:
                 raise TooMuch("it makes a number of thousands of digits")
         elif operator == "*" and not numbers:
-            held, times = (right, left) if isinstance(left, int) else (left, right)
+            value, times = (right, left) if isinstance(left, int) else (left, right)
             if isinstance(times, int):
-                bounds.check_size(weight(held) * max(times, 0))
+                bounds.check_size(weight(value) * max(times, 0))
         elif operator == "%" and isinstance(left, str):
             check_growth("%", [left, *(right if isinstance(right, tuple) else [right])])
         elif not numbers:
@@ -224,13 +224,13 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call(self, context, obj, /, *args, **kwargs):
         bounds.charge(STEP)
         method = getattr(obj, "__wrapped__", obj)  # the sandbox wraps str.format
-        name, held = getattr(method, "__name__", ""), getattr(method, "__self__", None)
+        name, receiver = getattr(method, "__name__", ""), getattr(method, "__self__", None)
         args = tuple(_materialised(one) for one in args)
-        given = [*([held] if isinstance(held, str) else []), *args, *kwargs.values()]
-        if isinstance(held, bytes | int | float) or isinstance(held, str) and name not in _TEXT_METHODS:
-            raise TooMuch(f"it calls {type(held).__name__}.{name}, of which no chat template has need")
+        values = [*([receiver] if isinstance(receiver, str) else []), *args, *kwargs.values()]
+        if isinstance(receiver, bytes | int | float) or isinstance(receiver, str) and name not in _TEXT_METHODS:
+            raise TooMuch(f"it calls {type(receiver).__name__}.{name}, of which no chat template has need")
         weigh(*(one for one in args if isinstance(one, tuple)))  # may be hashed
-        check_growth(name if isinstance(name, str) else "", given)
+        check_growth(name if isinstance(name, str) else "", values)
         result = super().call(context, obj, *args, **kwargs)
         charge_made(result)
         return result
@@ -253,10 +253,10 @@ class _Namespace(jinja2.utils.Namespace):
 
     def __init__(*args, **kwargs):
         self, *rest = args
-        held = dict(*rest, **kwargs)
-        for name in held:
+        attributes = dict(*rest, **kwargs)
+        for name in attributes:
             _check_name(name)
-        jinja2.utils.Namespace.__init__(self, held)
+        jinja2.utils.Namespace.__init__(self, attributes)
 
     def __setitem__(self, name, value):
         _check_name(name)
@@ -289,7 +289,7 @@ def _compiled(text: str) -> jinja2.Template:
     environment.filters = {name: _bounded_filter(name, one) for name, one in environment.filters.items()}
     environment.tests = {name: _bounded_test(one) for name, one in environment.tests.items()}
     environment.filters |= {
-        "__counted": _counted, "__written": _written, "__joined": _joined, "__compared": _compared, "__taken": _taken
+        "__counted": _counted, "__written": _written, "__joined": _joined, "__compared": _compared, "__sliced": _sliced
     }  # fmt: skip
     environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "dict": _Dict()}
     environment.globals["namespace"] = _Namespace
@@ -308,9 +308,9 @@ def plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, Mapping):
-        return {plain(key): plain(held) for key, held in value.items()}
+        return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(held) for held in value]
+        return [plain(item) for item in value]
     return f"<{type(value).__name__}>"
 
 
@@ -325,12 +325,12 @@ def render(text: str, messages: Sequence[Mapping[str, Any]], *, generation_promp
     """
     if not messages:
         raise ValueError("there are no messages")
-    held = [{key: plain(value) for key, value in one.items() if value is not None} for one in messages]
-    bounds.begin(_letters(held), len(held))
+    plain_messages = [{key: plain(value) for key, value in one.items() if value is not None} for one in messages]
+    bounds.begin(_letters(plain_messages), len(plain_messages))
     template = _compiled(text)
     pieces, letters = [], 0
     for piece in template.generate(
-        messages=held, tools=None, documents=None, add_generation_prompt=generation_prompt, **more
+        messages=plain_messages, tools=None, documents=None, add_generation_prompt=generation_prompt, **more
     ):
         letters += len(piece)
         bounds.check_size(letters)

@@ -88,33 +88,35 @@ def length(value: Any) -> int:
 
 def charge_made(value: Any) -> None:
     """Of what a function gave back: its letters, and those of texts in a list, as `split` makes them."""
-    made = length(value)
+    size = length(value)
     if isinstance(value, list | tuple):
-        made += sum(len(one) for one in value if isinstance(one, str))
-    bounds.charge(made)
+        size += sum(len(one) for one in value if isinstance(one, str))
+    bounds.charge(size)
 
 
-def check_growth(name: str, held: Sequence[Any]) -> None:
+def check_growth(name: str, values: Sequence[Any]) -> None:
     """Raises TooMuch where a function, given these, could make more than a value may have."""
-    texts = [one for one in held if isinstance(one, str)]
-    total = weigh(*held) if name in DEEP else sum(map(length, held))
+    texts = [one for one in values if isinstance(one, str)]
+    total = weigh(*values) if name in DEEP else sum(map(length, values))
     bounds.charge(total)
-    numbers = [abs(one) for one in held if isinstance(one, int) and not isinstance(one, bool)]
+    numbers = [abs(one) for one in values if isinstance(one, int) and not isinstance(one, bool)]
     text = texts[0] if texts else ""
     if name in _SIZED:
         if max(numbers, default=0) > _WIDEST:
             raise TooMuch(f"it asks {name} for {max(numbers):,}")
         lines = text.count("\n") + text.count("\t") + 1
         total += lines * (sum(numbers) + sum(map(len, texts[1:])) + 8)
-    elif name == "round" and max(numbers[-1:], default=0) > _DEEPEST and len(held) > 1:
+    elif name == "round" and max(numbers[-1:], default=0) > _DEEPEST and len(values) > 1:
         raise TooMuch(f"it rounds to {numbers[-1]:,} places")
     elif name == "sum":
-        pieces = [len(one) for one in (held[0] if isinstance(held[0], list | tuple) else ()) if isinstance(one, Sized)]
+        pieces = [
+            len(one) for one in (values[0] if isinstance(values[0], list | tuple) else ()) if isinstance(one, Sized)
+        ]
         bounds.charge(len(pieces) * sum(pieces))
-    elif name == "tojson" and max(numbers[-1:], default=0) > _DEEPEST and len(held) > 1:
+    elif name == "tojson" and max(numbers[-1:], default=0) > _DEEPEST and len(values) > 1:
         raise TooMuch(f"it asks for JSON with {numbers[-1]:,} spaces before each line")
     elif name == "join":
-        pieces = next((one for one in held if isinstance(one, Sized) and not isinstance(one, str)), text)
+        pieces = next((one for one in values if isinstance(one, Sized) and not isinstance(one, str)), text)
         total += len(pieces) * sum(len(one) for one in texts if one is not pieces)
     elif name == "replace" and len(texts) > 2:
         total += (text.count(texts[1]) if texts[1] else len(text) + 1) * len(texts[2])

@@ -80,9 +80,9 @@ class Report:
         ]
         if self.fits is False:
             lines.append(f"WARNING: that is more than {FULL:.0%} of a device's memory")
-        told = f"and multiplies {self.flops / self.devices / 1e12:,.3g} TFLOP a device"
+        work = f"and multiplies {self.flops / self.devices / 1e12:,.3g} TFLOP a device"
         sent = [f"{_words(size)} by {kind}" for kind, (_, size) in self.collectives.items()]
-        return [*lines, told + (f"; devices exchange {', '.join(sent)}" if sent else "")]
+        return [*lines, work + (f"; devices exchange {', '.join(sent)}" if sent else "")]
 
     def as_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "total": self.memory.total, "fits": self.fits}
@@ -95,7 +95,7 @@ def report(trainer: Trainer, traced, compiled, limit: int | None, stage: Stage |
       stage: the last one where none is given.
     """
     text = compiled.as_text()
-    trained, frozen = _held(trainer, stage)
+    trained, frozen = _state_bytes(trainer, stage)
     kernels = re.findall(r"(splash_m[hq]a_\w+|mha_(?:forward|backward)\w*)", text)
     return Report(
         program_cost.memory(compiled),
@@ -113,7 +113,7 @@ def _words(size: int) -> str:
     return f"{size / GB:.1f} GiB" if size >= GB else f"{size / (1 << 20):.0f} MiB"
 
 
-def _held(trainer: Trainer, stage: Stage | None) -> tuple[int, int]:
+def _state_bytes(trainer: Trainer, stage: Stage | None) -> tuple[int, int]:
     """Bytes on a device of what trains with its optimizer, and of what is frozen."""
     trainable, optimizer_state, frozen = trainer.abstract_state(stage)
     return _bytes(trainable) + _bytes(optimizer_state), _bytes(frozen)

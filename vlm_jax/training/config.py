@@ -207,9 +207,9 @@ class _Check:
             value = value[name]
         return value
 
-    def want(self, good: bool, key: str, wanted: str) -> None:
+    def want(self, good: bool, key: str, expected: str) -> None:
         if not good:
-            self.errors.append(f"config.{key} is {self.value(key)!r}; wanted {wanted}")
+            self.errors.append(f"config.{key} is {self.value(key)!r}; wanted {expected}")
 
     def at_least(self, least: int, *keys: str) -> None:
         for key in keys:
@@ -325,11 +325,11 @@ def epochs_of(train: ConfigDict) -> int:
 
 def resume_settings(config: ConfigDict) -> dict[str, Any]:
     """{key: value} of the settings that change what is computed: a run goes on only with the same ones."""
-    kept = [
+    keys = [
         f"{section}.{key}" for section in ("batch", "train", "optimizer", "lora", "assemble") for key in config[section]
     ]
-    kept = [key for key in kept if key not in ("train.remat", "train.max_skipped_steps")]
-    kept += [
+    keys = [key for key in keys if key not in ("train.remat", "train.max_skipped_steps")]
+    keys += [
         "model.path",
         "model.dtype",
         "model.attention",
@@ -345,7 +345,7 @@ def resume_settings(config: ConfigDict) -> dict[str, Any]:
         "data.too_large",
     ]
     values = {}
-    for key in kept:
+    for key in keys:
         section, name = key.split(".")
         value = config[section][name]
         values[key] = value.to_dict() if isinstance(value, ConfigDict) else value

@@ -140,8 +140,8 @@ def step_flops(config: VLMConfig, trainable: Collection[str], attach=()) -> Step
     passes["connector"] = passes["vision"] or learns["connector"]
     passes["decoder"] = passes["connector"] or embedding or learns["decoder"]
 
-    held = abstract_parameters(config)
-    kernels = {path: leaf.size for path, leaf in held.items() if path.endswith("kernel") and not is_unused(path)}
+    abstract = abstract_parameters(config)
+    kernels = {path: leaf.size for path, leaf in abstract.items() if path.endswith("kernel") and not is_unused(path)}
     adapters = {
         path: leaf.size for path, leaf in abstract_parameters(config, attach=attach).items() if is_adapter(path)
     }

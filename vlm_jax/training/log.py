@@ -184,23 +184,23 @@ class RunLog:
         """Says now and then for how long something goes on already."""
         began, ended = time.perf_counter(), threading.Event()
 
-        def tell() -> None:
+        def repeat() -> None:
             while not ended.wait(STILL):
                 self.say(f"{what}, {time.perf_counter() - began:.0f} s so far …")
 
-        teller = threading.Thread(target=tell, daemon=True)
-        teller.start()
+        thread = threading.Thread(target=repeat, daemon=True)
+        thread.start()
         try:
             yield
         finally:
             ended.set()
-            teller.join()
+            thread.join()
 
     def close(self) -> None:
         self._console.bar = None
-        for held in (self._bar, self._events, self._file, self._validation):
-            if held is not None:
-                held.close()
+        for resource in (self._bar, self._events, self._file, self._validation):
+            if resource is not None:
+                resource.close()
 
 
 def _continued(path: Path, done: int):
@@ -214,14 +214,14 @@ def _continued(path: Path, done: int):
 def _lines_until(path: Path, step: int) -> list[str]:
     if not path.is_file():
         return []
-    kept = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
             if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
+                lines.append(line)
         except ValueError:  # the line a kill cut off
             continue
-    return kept
+    return lines
 
 
 def _clock(seconds: float) -> str:

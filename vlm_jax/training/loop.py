@@ -132,13 +132,13 @@ class Loop:
         """To the end, or until a person asks, or a hook."""
         state = self.state
         with (
-            stop_signals.noted(first=self._announce_stop, insists=True) as asked,
+            stop_signals.noted(first=self._announce_stop, insists=True) as signals,
             contextlib.closing(self.log),
             contextlib.ExitStack() as at_end,
         ):
             at_end.callback(self.saving.wait)  # a save under way is finished, whatever stops the run
             try:
-                self._take_steps(shapes, asked)
+                self._take_steps(shapes, signals)
                 self.profile.end(state)
                 if state.step > self.done or self.saving.saved is None:
                     # One who asks a run to stop does not wait for all validation examples.
@@ -158,13 +158,13 @@ class Loop:
         line = "stopping after this step, and saving; Ctrl-C again leaves at once …"
         threading.Thread(target=self.log.say, args=(line,), daemon=True).start()
 
-    def _take_steps(self, shapes: Sequence[Batch], asked: list[int]) -> None:
+    def _take_steps(self, shapes: Sequence[Batch], signals: list[int]) -> None:
         state, together = self.state, hosts.StopTogether(self.trainer.mesh)
         state.ended = self.early_stop is not None and self.early_stop.over
         programs = self._compile_all(shapes) if not state.ended else {}
         while state.step < self.steps and not state.ended:
             self._positions[state.step] = state.position = copy.deepcopy(self.batches.get_state())
-            if together.now(bool(asked)):
+            if together.now(bool(signals)):
                 self.stopped = True
                 break
             asking = time.perf_counter()

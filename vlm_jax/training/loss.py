@@ -69,19 +69,19 @@ def _in_chunks(head: Callable, hidden, targets, weights, *more):
     # head that is the same object by then with other parameters.
     traced = jax.make_jaxpr(head)(hidden[0])
 
-    def apply(hidden, *held):
-        return jax.core.eval_jaxpr(traced.jaxpr, held, hidden)[0]
+    def apply(hidden, *consts):
+        return jax.core.eval_jaxpr(traced.jaxpr, consts, hidden)[0]
 
     return apply, traced.consts, (hidden, *map(chunks, (targets, weights, *more)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _summed(head, held, hidden, targets, weights) -> Float[Array, ""]:
-    """Σ over chunks [n, b, width, …]; `held` is what the head closed over."""
+def _summed(head, consts, hidden, targets, weights) -> Float[Array, ""]:
+    """Σ over chunks [n, b, width, …]; `consts` is what the head closed over."""
 
     def one(total, chunk):
         hidden, targets, weights = chunk
-        return total + _losses(head(hidden, *held), targets, weights)[0], None
+        return total + _losses(head(hidden, *consts), targets, weights)[0], None
 
     return jax.lax.scan(one, jnp.float32(0), (hidden, targets, weights))[0]
 
@@ -99,36 +99,36 @@ def _losses(
     return jnp.sum(weights * (jnp.log(total) - chosen)), gradient
 
 
-def _forward(head, held, hidden, targets, weights):
+def _forward(head, consts, hidden, targets, weights):
     # Parameters that nothing asks a gradient of, a frozen vocabulary say, are not multiplied for one.
-    moved = [number for number, leaf in enumerate(held) if leaf.perturbed]
-    held, hidden = [leaf.value for leaf in held], hidden.value
+    moved = [number for number, leaf in enumerate(consts) if leaf.perturbed]
+    consts, hidden = [leaf.value for leaf in consts], hidden.value
 
     def one(carry, chunk):
         total, gradients = carry
         hidden, targets, weights = chunk
 
         def apply(hidden, *some):
-            whole = list(held)
+            whole = list(consts)
             for number, leaf in zip(moved, some, strict=True):
                 whole[number] = leaf
             return head(hidden, *whole)
 
-        logits, pull = jax.vjp(apply, hidden, *(held[number] for number in moved))
+        logits, pull = jax.vjp(apply, hidden, *(consts[number] for number in moved))
         loss, gradient = _losses(logits, targets, weights)
         hidden, *found = pull(gradient)
         return (total + loss, jax.tree.map(jnp.add, gradients, found)), hidden
 
-    empty = [jnp.zeros_like(held[number]) for number in moved]
+    empty = [jnp.zeros_like(consts[number]) for number in moved]
     (total, found), hidden = jax.lax.scan(one, (jnp.float32(0), empty), (hidden, targets.value, weights.value))
-    gradients = [None] * len(held)
+    gradients = [None] * len(consts)
     for number, gradient in zip(moved, found, strict=True):
         gradients[number] = gradient
     return total, (gradients, hidden)
 
 
-def _backward(head, kept, scale):
-    gradients, hidden = kept
+def _backward(head, residuals, scale):
+    gradients, hidden = residuals
 
     def scaled(leaf):
         return None if leaf is None else (leaf * scale).astype(leaf.dtype)
@@ -140,10 +140,10 @@ _summed.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _segment_sums(head, count, held, hidden, targets, weights, segments) -> Float[Array, "b segments"]:
+def _segment_sums(head, count, consts, hidden, targets, weights, segments) -> Float[Array, "b segments"]:
     def one(sums, chunk):
         hidden, targets, weights, segments = chunk
-        losses = weights * _negative_log_probabilities(head(hidden, *held), targets)
+        losses = weights * _negative_log_probabilities(head(hidden, *consts), targets)
         return sums + _by_segment(losses, segments, count), None
 
     zero = jnp.zeros((hidden.shape[1], count), jnp.float32)
@@ -160,9 +160,9 @@ def _by_segment(values: Float[Array, "b t"], segments: Int[Array, "b t"], count:
     return jnp.sum(jnp.where(mine, values[..., None], 0), axis=1)
 
 
-def _segment_forward(head, count, held, hidden, targets, weights, segments):
-    return _segment_sums(head, count, held, hidden, targets, weights, segments), (
-        held,
+def _segment_forward(head, count, consts, hidden, targets, weights, segments):
+    return _segment_sums(head, count, consts, hidden, targets, weights, segments), (
+        consts,
         hidden,
         targets,
         weights,
@@ -170,12 +170,12 @@ def _segment_forward(head, count, held, hidden, targets, weights, segments):
     )
 
 
-def _segment_backward(head, count, kept, scales):
-    held, hidden, targets, weights, segments = kept
+def _segment_backward(head, count, residuals, scales):
+    consts, hidden, targets, weights, segments = residuals
     # A position counts what its segment counts: then this is the gradient of one weighted sum.
     scales = jnp.pad(scales, ((0, 0), (1, 0)))  # segment 0 is none
     weights = weights * jnp.take_along_axis(scales[None], segments, axis=-1)
-    _, pull = jax.vjp(lambda held, hidden: _summed(head, held, hidden, targets, weights), held, hidden)
+    _, pull = jax.vjp(lambda consts, hidden: _summed(head, consts, hidden, targets, weights), consts, hidden)
     return *pull(jnp.float32(1)), None, None, None
 
 

@@ -46,14 +46,16 @@ def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.
     AdamW. `abstract`: {path: ShapeDtypeStruct} of what trains.
     """
     last = (
-        optax.add_decayed_weights(settings.weight_decay, mask=lambda held: {path: decays(path) for path in held}),
+        optax.add_decayed_weights(
+            settings.weight_decay, mask=lambda parameters: {path: decays(path) for path in parameters}
+        ),
         optax.scale_by_learning_rate(schedule),
     )
     chosen = adamw = optax.chain(_adam(settings.b1, settings.b2, settings.eps), *last)
     if settings.name == "adafactor":
         chosen = optax.chain(
             # Its own scaling by the size of parameters is left out: one learning rate means the same for all three.
-            _held(optax.adafactor(None, multiply_by_parameter_scale=False, clipping_threshold=1.0)),
+            _guarded(optax.adafactor(None, multiply_by_parameter_scale=False, clipping_threshold=1.0)),
             optax.scale(-1.0),  # it ends with a descent
             *last,
         )
@@ -69,7 +71,7 @@ def make_optimizer(settings, schedule: optax.Schedule, abstract: dict) -> optax.
             consistent_rms=MUON_RMS,
         )
         labels = {path: "muon" if path.endswith("/kernel") else "adamw" for path in abstract}
-        chosen = optax.partition({"muon": _held(muon), "adamw": adamw}, labels)
+        chosen = optax.partition({"muon": _guarded(muon), "adamw": adamw}, labels)
     scales = {path: float(settings.lr_multipliers[group(path)]) for path in abstract}
     by_group = optax.stateless(lambda updates, _: {path: update * scales[path] for path, update in updates.items()})
     return optax.chain(optax.stateless(functools.partial(_clipped, settings.clip_norm)), chosen, by_group)
@@ -81,7 +83,7 @@ def _clipped(most: float, gradients: dict, _) -> dict:
     return jax.tree.map(lambda gradient: gradient * factor, gradients)
 
 
-def _held(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def _guarded(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """`inner`, with a state that only a finite step changes."""
 
     def update(updates, state, parameters=None, *, finite=True, **_):
@@ -110,7 +112,7 @@ def set_back(optimizer_state, steps: int):
 
 
 def _adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
-    """`optax.scale_by_adam`, held, whose updates are taken from the moments that are kept.
+    """`optax.scale_by_adam`, guarded, whose updates are taken from the moments that are kept.
 
     optax takes them from new moments, of which the kept ones are a choice. XLA on CPUs then computes new moments twice,
     also inside the parameters' own fusion, which reads the old ones: it copies those first, since others are written
@@ -121,9 +123,9 @@ def _adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtra
         mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(gradients, state.nu, b2, 2)
         new = optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
-        count, mu, nu = kept = _if_finite(finite, new, state)
+        count, mu, nu = next_state = _if_finite(finite, new, state)
         first, second = optax.tree.bias_correction(mu, b1, count), optax.tree.bias_correction(nu, b2, count)
-        return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), first, second), kept
+        return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), first, second), next_state
 
     return optax.GradientTransformationExtraArgs(optax.scale_by_adam().init, update)
 

@@ -119,13 +119,13 @@ class Earlier:
                 "weights, or take another --workdir"
             )
 
-    def check_data(self, known_by: Mapping[str, Any], told: Mapping[str, list[str]]) -> None:
-        """Raises InputError where data differ, with what is `told` of how."""
+    def check_data(self, known_by: Mapping[str, Any], differences: Mapping[str, list[str]]) -> None:
+        """Raises InputError where data differ, and names the `differences`."""
         errors = []
         for key in known_by:
-            if key not in self.resume or (self.resume[key] == known_by[key] and not told.get(key)):
+            if key not in self.resume or (self.resume[key] == known_by[key] and not differences.get(key)):
                 continue
-            which = "; ".join(told.get(key) or ["which records differ was not written down when it began"])
+            which = "; ".join(differences.get(key) or ["which records differ was not written down when it began"])
             errors.append(
                 f"{self.home}: {key} is not what it was started with: {which}; put it back, or take another --workdir"
             )

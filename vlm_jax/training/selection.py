@@ -66,8 +66,12 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     Raises:
       InputError: targets or an expression that match nothing, adapters that nothing trains, or nothing to quantise.
     """
-    given = config.lora
-    lora = Lora(given.rank, float(given.alpha), given.targets, given.rslora, given.dropout) if given.rank else None
+    settings = config.lora
+    lora = (
+        Lora(settings.rank, float(settings.alpha), settings.targets, settings.rslora, settings.dropout)
+        if settings.rank
+        else None
+    )
     attach: tuple[Callable, ...] = (lora.attach,) if lora else ()
     still: tuple[Callable, ...] = (lora.without_dropout().attach,) if lora else ()
     paths = [path for path in abstract_parameters(model, attach=attach) if not is_seed(path) and not is_unused(path)]
@@ -87,7 +91,7 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
         pack = functools.partial(quantised.attach, kind=config.model.quantise, keep=moves)
         attach, still = (pack, *attach), (pack, *still)
 
-    def held(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    def stored_leaf(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         if path in moves or is_adapter(path):
             return jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
         plain = jnp.issubdtype(leaf.dtype, jnp.floating) and not path.endswith("/scales")
@@ -100,7 +104,7 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
             "nothing is left to be quantised; set lora.rank, or take none"
         )
     return Selection(
-        {path: held(path, leaf) for path, leaf in shapes.items() if not is_seed(path)},
+        {path: stored_leaf(path, leaf) for path, leaf in shapes.items() if not is_seed(path)},
         trainable,
         first,
         attach,

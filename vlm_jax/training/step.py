@@ -39,8 +39,8 @@ def make_loss(
 
     def loss(trainable: Flat, frozen: Flat, batch: Batch):
         model = nnx.merge(graph, replace(state, {**trainable, **frozen}))
-        how = {"dtype": dtype, "implementation": implementation, "remat": remat, "unroll": unroll}
-        hidden = model(batch, at=batch.loss_index, **how)
+        options = {"dtype": dtype, "implementation": implementation, "remat": remat, "unroll": unroll}
+        hidden = model(batch, at=batch.loss_index, **options)
         total, weight = objective(model.logits, hidden, batch)
         return total / _or_one(weight), weight
 
@@ -104,8 +104,8 @@ def _gradients(loss: Callable, draw: Callable[[Array], Flat], accumulate: int) -
             mean, weight = loss(trainable, {**frozen, **draw(key)}, rows)
             return mean * weight, weight
 
-        def part(carry, given):
-            rows, number = given
+        def part(carry, chunk):
+            rows, number = chunk
             found = jax.value_and_grad(total, has_aux=True)(trainable, rows, jax.random.fold_in(key, number))
             return jax.tree.map(jnp.add, carry, found), None
 

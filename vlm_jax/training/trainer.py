@@ -84,20 +84,20 @@ class Trainer:
         self.abstract = self.selection.abstract
         self.shardings = parameter_shardings(self.abstract, mesh)
         unroll = unrolled(config.train.remat, model, platform)
-        how = {"dtype": self.dtype, "implementation": self.attention, "remat": config.train.remat, "unroll": unroll}
-        loss = make_loss(model, **how, attach=self.selection.attach)
+        options = {"dtype": self.dtype, "implementation": self.attention, "remat": config.train.remat, "unroll": unroll}
+        loss = make_loss(model, **options, attach=self.selection.attach)
         whole = replicated(mesh)
         self._measure = jax.jit(
-            functools.partial(make_loss(model, **how, attach=self.selection.still), {}),
+            functools.partial(make_loss(model, **options, attach=self.selection.still), {}),
             in_shardings=(self.shardings, batch_sharding(mesh)),
             out_shardings=(whole, whole),
             compiler_options=compiler_options(platform),
         )
         first = config.train.first
         change = (change or first_stage(first.share, steps)) if self.selection.first else 0
-        given = [(0, change, self.selection.first, first.learning_rate)] if change else []
-        given.append((change, steps, self.selection.trainable, config.optimizer.learning_rate))
-        self.stages = [self._stage(loss, platform, *one) for one in given]
+        stage_arguments = [(0, change, self.selection.first, first.learning_rate)] if change else []
+        stage_arguments.append((change, steps, self.selection.trainable, config.optimizer.learning_rate))
+        self.stages = [self._stage(loss, platform, *one) for one in stage_arguments]
 
     def _stage(self, loss, platform: str, start: int, end: int, trainable: frozenset[str], rate: float) -> Stage:
         settings, whole = self.config, replicated(self.mesh)
@@ -213,10 +213,10 @@ class Trainer:
             step, self.saved({**trainable, **frozen}), optimizer_state
         )
         data.set_state(position)
-        held = parameters if self.saves_base else {**base(), **parameters}
+        everything = parameters if self.saves_base else {**base(), **parameters}
         if stage is not before:
-            return self.enter(stage, held)
-        trainable, frozen = split(held, stage)
+            return self.enter(stage, everything)
+        trainable, frozen = split(everything, stage)
         return trainable, optimizer_state, frozen
 
     @property

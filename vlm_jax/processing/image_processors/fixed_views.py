@@ -134,9 +134,9 @@ class FixedViews:
         if visual_tokens is None:
             return self
         _, high = (1, visual_tokens) if isinstance(visual_tokens, int) else visual_tokens
-        kept = tuple(size for size in self.pinpoints if self.tokens(self._whole(size)) <= high)
-        if self.pinpoints and kept:
-            return dataclasses.replace(self, pinpoints=kept)
+        allowed = tuple(size for size in self.pinpoints if self.tokens(self._whole(size)) <= high)
+        if self.pinpoints and allowed:
+            return dataclasses.replace(self, pinpoints=allowed)
         if high < (least := self.budget[0]):
             raise InputError(
                 f"at most {high} visual tokens an image, and this encoder makes {least} of the smallest; allow at "
@@ -199,9 +199,9 @@ class FixedViews:
                 for top in range(0, grid.rows * size, size)
                 for left in range(0, grid.columns * size, size)
             ]
-        seen = self.side * self.patch_size  # a strided convolution leaves out what fills no patch
-        views = [view.crop((0, 0, seen, seen)) if seen < size else view for view in views]
-        return np.concatenate([patchify(view, seen, seen, self.patch_size, 1) for view in views])
+        covered = self.side * self.patch_size  # a strided convolution leaves out what fills no patch
+        views = [view.crop((0, 0, covered, covered)) if covered < size else view for view in views]
+        return np.concatenate([patchify(view, covered, covered, self.patch_size, 1) for view in views])
 
     def _resized(self, image: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
         """To (height, width); what has that size already is left alone."""

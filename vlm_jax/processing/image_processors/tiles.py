@@ -33,12 +33,12 @@ def padded_square(image: PIL.Image.Image, colour: Sequence[int]) -> PIL.Image.Im
     return canvas
 
 
-def best_size(given: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def best_size(image_size: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Of sizes (height, width), the one that shows most of an image's pixels, then that with the least left empty."""
 
     def worth(size: tuple[int, int]) -> tuple[int, int]:
-        scale = min(size[1] / given[1], size[0] / given[0])
-        shown = min(int(given[1] * scale) * int(given[0] * scale), given[0] * given[1])
+        scale = min(size[1] / image_size[1], size[0] / image_size[0])
+        shown = min(int(image_size[1] * scale) * int(image_size[0] * scale), image_size[0] * image_size[1])
         return shown, shown - size[0] * size[1]
 
     return max(sizes, key=worth)
@@ -67,8 +67,8 @@ def layout_of(grid: Tiling, side: int, class_token: bool, keep_class: bool) -> V
         whole = tiles.reshape(grid.rows, grid.columns, side, side).swapaxes(1, 2)
         whole = whole.reshape(grid.rows * side, grid.columns * side)
         top, left = (whole.shape[0] - grid.tall) // 2, (whole.shape[1] - grid.wide) // 2
-        seen = whole[top : top + grid.tall, left : left + grid.wide]
-        tokens.append(np.pad(seen, ((0, 0), (0, 1)), constant_values=ROW_END).ravel())
+        visible = whole[top : top + grid.tall, left : left + grid.wide]
+        tokens.append(np.pad(visible, ((0, 0), (0, 1)), constant_values=ROW_END).ravel())
     layout = VisionLayout(
         units.ravel(),
         np.ones(views * slots, np.int32),
