@@ -275,7 +275,7 @@ def open_dataset(
       progress: passes chunks on, and shows how far they are.
       division: of the images among processes that open the same data.
       sets: what was measured of whole data sets before.
-      say: is told, in a line, where only the headers of images are looked at before the first step.
+      say: called with a line where only the headers of images are looked at before the first step.
 
     Raises:
       InputError: files that cannot be opened.

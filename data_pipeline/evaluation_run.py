@@ -64,7 +64,7 @@ def evaluate(
     An evaluation that was interrupted goes on; with another metric, answers are scored anew and nothing is asked again.
 
     Args:
-      say: is told what was noticed on the way, in lines.
+      say: called with what was noticed on the way, a line each.
       progress: passes answers on, of which there are so many, and shows how far they are.
 
     Raises:

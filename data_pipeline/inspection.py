@@ -17,7 +17,7 @@ from vlm_jax.error_list import shortened
 from vlm_jax.processing import images
 
 _BAR = 40  # characters of the longest bar
-_LARGE = 50_000_000  # pixels, from which on an image's memory is told
+_LARGE = 50_000_000  # pixels, from which on an image's memory is reported
 
 
 def summary(dataset: Dataset, plan: Plan, steps: int) -> str:

@@ -191,7 +191,7 @@ class Examples:
             self._note_visual(part, index, record, grids)
 
     def _read_all(self, places: Sequence[tuple[int, int]]) -> tuple[dict[tuple[int, int], Record], list[Record]]:
-        """The records that are in order, and of the others what names their images: all errors are told in one run."""
+        """The records that are in order, and of the others what names their images: one run reports all errors."""
         records: dict[tuple[int, int], Record] = {}
         refused: list[Record] = []
         for part, index in places:

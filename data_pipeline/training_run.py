@@ -88,7 +88,7 @@ def run(
       config: as `vlm_jax.training.config.default_config`.
       workdir: the folder of the run, here or at a gs:// address; it is made where it is not there.
       may_change: the settings that a run may go on with otherwise.
-      console: what is told goes there.
+      console: takes what is reported.
 
     Raises:
       InputError: settings, a model or data that cannot be used, all errors together as far as they can be known; or
@@ -182,7 +182,7 @@ def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset
 def _plan(config: ConfigDict, opened: _Opened, dataset: Dataset) -> Plan:
     """The batches of the run, from where it stands."""
     earlier = opened.earlier
-    if earlier is not None:  # before the place in it is looked for: that would be said in numbers of rows
+    if earlier is not None:  # before the place in it is looked for: that would report numbers of rows
         now = dataset.fingerprint()
         differs = earlier.resume.get("data") != now
         known = identity.differences(identity.read(opened.workdir.home), dataset.records()) if differs else []

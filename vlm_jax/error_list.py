@@ -28,7 +28,7 @@ def kind_of(error: str) -> str:
 def shortened(errors: Sequence[str], *, shown: int = SHOWN) -> list[str]:
     """The first lines of each kind in their order, then a line for each kind of which there are more.
 
-    Equal lines are told once. Where no kind has more than `shown`, they are all there is.
+    Equal lines are listed once. Where no kind has more than `shown`, they are all there is.
     """
     distinct = list(dict.fromkeys(errors))
     counts: Counter[str] = Counter()
@@ -52,6 +52,6 @@ def printable(errors: Sequence[str]) -> list[str]:
         number, path = tempfile.mkstemp(prefix="vlm-jax-errors-", suffix=".txt")
         with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(" ".join(error.split()) + "\n" for error in distinct)
-    except OSError as error:  # with nowhere to put them, all are told here
+    except OSError as error:  # with nowhere to put them, all are listed here
         return [*distinct, f"the list of errors could not be written to a file ({error.strerror or error})"]
     return [*lines, f"{len(distinct):,} errors in all; every line is in {path}"]

@@ -106,7 +106,7 @@ def _delimiter(path: str, text: str) -> str:
     counts = {}
     for delimiter in _DELIMITERS:
         rows = csv.reader(io.StringIO(text[:_HEADER], newline=""), delimiter=delimiter, strict=True)
-        with contextlib.suppress(csv.Error):  # a broken header is told when it is read
+        with contextlib.suppress(csv.Error):  # a broken header is reported when it is read
             counts[delimiter] = len(next((cells for cells in rows if any(cell.strip() for cell in cells)), ()))
     most = max(counts.values(), default=0)
     found = [delimiter for delimiter, count in counts.items() if count == most]

@@ -86,7 +86,7 @@ class Form:
 
 
 def require(entries: Entries, keys: Sequence[str], form: str) -> None:
-    """That at least one entry has one of the keys. Entries that are not objects are told one by one, later.
+    """That at least one entry has one of the keys. Entries that are not objects are reported one by one, later.
 
     Raises:
       InputError: naming the keys that were found instead, and the nearest of them.

@@ -43,7 +43,7 @@ class Conversations(Form):
             turns = places_first(turns, len(images))
         messages = fill(with_system(entry, turns, errors), images, where, errors)
         if errors:
-            # The record goes no further, so what would be found there is told here.
+            # The record goes no further, so what would be found there is reported here.
             silent = [number for number, message in enumerate(turns, 1) if _is_silent(message)]
             raise InputError(
                 [*errors, *(f"turn {number}, the assistant's, is empty; give the answer" for number in silent)]

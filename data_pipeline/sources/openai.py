@@ -98,5 +98,5 @@ def image_format(image: bytes) -> str:
     try:
         with header(image) as opened:
             return opened.format or ""
-    except Exception:  # a broken image is told by the image check, not here
+    except Exception:  # a broken image is reported by the image check, not here
         return ""

@@ -95,7 +95,7 @@ class TfdsEntries(Entries):
             with self._lock:
                 value = source[index]
             return Entry(index + 1, self.place(index), _plain(value, source.dataset_info.features))
-        except Exception as error:  # a broken shard or a feature without TensorFlow: told with the other errors
+        except Exception as error:  # a broken shard or a feature without TensorFlow: reported with the other errors
             return Entry(index + 1, self.place(index), error=f"cannot be read ({' '.join(str(error).split())})")
 
     def _builder(self) -> Any:

@@ -1,7 +1,7 @@
 """Records written in the formats that others train from.
 
 A file appears whole or not at all. Each record is read back as it is written, by the same code that reads the format,
-and must come out equal: what a format cannot hold is told, never dropped. Reading is `data_pipeline.sources`; the
+and must come out equal: what a format cannot hold is reported, never dropped. Reading is `data_pipeline.sources`; the
 project's own JSON lines are also written by `data_pipeline.records`, without the reading back.
 """
 

@@ -97,7 +97,7 @@ def plan(assembly: Assembly) -> AssemblyPlan:
     """The shapes and image settings of an assembled model.
 
     Raises:
-      InputError: a part is missing, of another kind, or the parts do not go together: all errors that can be told.
+      InputError: a part is missing, of another kind, or the parts do not go together: all errors that can be found.
     """
     errors: list[str] = []
     encoder = decoder = template = image_token = None

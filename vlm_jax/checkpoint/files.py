@@ -101,7 +101,7 @@ def _name(unfinished: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _of_one_writer(target: Path) -> Iterator[None]:
-    """While a target gets its name: of two that write it, the first has it, and the other is told.
+    """While a target gets its name: of two that write it, the first has it, and the other an error.
 
     Raises:
       InputError: it is there already, with something in it.

@@ -45,7 +45,7 @@ class Targets:
 
 
 def of_settings(settings: Mapping[str, Any], path: Path, errors: list[str]) -> Targets:
-    """The targets of an `adapter_config.json`, values of another type told among the errors."""
+    """The targets of an `adapter_config.json`, values of another type reported among the errors."""
     names = {}
     for key in KEYS[:2]:
         value = settings.get(key) or ()

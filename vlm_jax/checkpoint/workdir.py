@@ -114,7 +114,7 @@ class StoreWorkdir(Workdir):
                 yield
             except BaseException:
                 self._end(ended, sender)
-                with contextlib.suppress(InputError):  # what stopped the run is told, and what it wrote may explain it
+                with contextlib.suppress(InputError):  # what stopped the run is reported; what it wrote may explain it
                     self.sync()
                 raise
             self._end(ended, sender)

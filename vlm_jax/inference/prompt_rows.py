@@ -16,7 +16,7 @@ def packed(
     """A batch in the smallest bucket that holds the longest prompt; and where each lies.
 
     Args:
-      conversations: places that are told, of which the first are the examples'.
+      conversations: places that are returned, of which the first are the examples'.
       smallest: tokens of the shortest row there is.
     """
     sizes = [example.size for example in examples]

@@ -114,7 +114,7 @@ class VLMConfig:
 
     @property
     def family(self) -> str:
-        """Its key in `families.FAMILIES`: what else is its own is said there."""
+        """Its key in `families.FAMILIES`: what else is its own is stated there."""
         return self.vision.model_family
 
 

@@ -1,6 +1,6 @@
 """What is a model family's own, in one entry. Nothing else asks which family a model is of.
 
-`families` knows all of them; how one is added is told in docs/adding_a_model.md.
+`families` knows all of them; how one is added is described in docs/adding_a_model.md.
 """
 
 import dataclasses

@@ -58,7 +58,7 @@ class ImageCache:
         """
         Args:
           file: the cache; None keeps nothing.
-          say: is told where the file cannot be used, in a line.
+          say: called with a line where the file cannot be used.
         """
         self._file, self._say, self._lock = file, say, threading.Lock()
         self._connection: sqlite3.Connection | None = None

@@ -1,4 +1,4 @@
-"""What a step will take, told before it runs: memory by kind, multiplications, what devices send each other.
+"""What a step will take, reported before it runs: memory by kind, multiplications, what devices send each other.
 
 `scripts/compile_check.py` tells it of a machine that is not there, the loop of its own. Where memory is short, `advice`
 names the settings that would help most.

@@ -154,7 +154,7 @@ RENAMED = {
     "train.skip_at_most": "train.max_skipped_steps",
     "train.what": "train.trainable",
 }
-"""Settings by the names that earlier versions had, and their names now: told where one is given, and understood in
+"""Settings by the names that earlier versions had, and their names now: reported where one is given, and understood in
 checkpoints of earlier versions."""
 _OPEN = ("data.mixture", "data.columns")
 """Mappings whose keys are a person's."""

@@ -20,7 +20,7 @@ class Events:
         """
         Args:
           purge_from: the step from which on a reader forgets what an earlier start drew.
-          say: told in a line when no more can be written; training goes on.
+          say: called with a line when no more can be written; training goes on.
         """
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
