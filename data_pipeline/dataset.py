@@ -29,7 +29,7 @@ from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import multiplications
 from vlm_jax.processing.image_cache import NO_CACHE, ImageCache
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import Batch, RowSpec
+from vlm_jax.processing.rows import Batch
 
 _SAMPLED_WINDOWS = 4  # that row sizes are chosen from, where not everything is measured first
 
@@ -194,11 +194,8 @@ class Dataset:
 
     def batch_shapes(self) -> list[Batch]:
         """Padding in the shape of each bucket's batches, over all hosts: what the step is compiled for."""
-        images = self.parts[0].processor.images
-        return [
-            RowSpec(bucket.size, images.patch_dim, images.patches_per_token).batch(bucket.rows)
-            for bucket in self.buckets
-        ]
+        processor = self.parts[0].processor
+        return [processor.row_spec(bucket.size).batch(bucket.rows) for bucket in self.buckets]
 
     def batches(self, plan: Plan, *, steps: int | None = None, threads: int = 4, shard: Shard = WHOLE) -> Batches:
         """An iterator over the batches of a plan, or over its first `steps`."""

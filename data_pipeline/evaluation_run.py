@@ -37,6 +37,7 @@ class Evaluation:
       baseline: the folder of an earlier evaluation to compare with; empty for none.
       format, image_root, columns, question: of the benchmark, as `sources.open_source` takes them.
       max_new_tokens: tokens an answer may have.
+      visual_tokens, token_reduction: how much of an image the model sees, as `vlm_jax.load` takes them.
     """
 
     model: str
@@ -51,6 +52,8 @@ class Evaluation:
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     question: str = ""
     max_new_tokens: int = 64
+    visual_tokens: float | int | None = None
+    token_reduction: str | None = None
 
 
 def evaluate(
@@ -76,7 +79,9 @@ def evaluate(
     baseline = read_baseline(evaluation, questions) if evaluation.baseline else None
     questions = controls.CONTROLS[evaluation.images](questions)
     adapter = evaluation.model if evaluation.base else None
-    model = vlm_jax.load(evaluation.base or evaluation.model, adapter=adapter)
+    seen = {"visual_tokens": evaluation.visual_tokens, "token_reduction": evaluation.token_reduction}
+    model = vlm_jax.load(evaluation.base or evaluation.model, adapter=adapter, **seen)
+    budget = model.processor.budget
     settings = {
         "model": evaluation.model,
         "weights": model.fingerprint(),
@@ -87,6 +92,8 @@ def evaluate(
         "visual_tokens": list(model.processor.images.budget),
         "decoding": "greedy",
     }
+    if not budget.takes_all:
+        settings["token_reduction"] = [budget.visual_tokens, budget.method]
     output = Path(evaluation.output)
     output_folder.check(output, f"--output={output}", owner="an evaluation's", marks=(SETTINGS,))
     output.mkdir(parents=True, exist_ok=True)
@@ -157,7 +164,8 @@ def _begin(output: Path, settings: Mapping[str, Any]) -> None:
     path = output / SETTINGS
     if path.is_file():
         earlier = _settings_of(path)
-        differing = [key for key in settings if earlier.get(key) != settings[key]]
+        keys = dict.fromkeys([*settings, "token_reduction"])  # which is there only where tokens are left out
+        differing = [key for key in keys if earlier.get(key) != settings.get(key)]
         # Answers are scored anew by another metric, without asking again.
         if differing := [key for key in differing if key != "metric"]:
             raise InputError(

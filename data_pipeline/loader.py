@@ -16,7 +16,7 @@ from data_pipeline.measure import Examples
 from data_pipeline.packing import WINDOW, Place, Plan, Planned
 from data_pipeline.records import images_of
 from vlm_jax.errors import InputError
-from vlm_jax.processing.rows import Batch, Example, RowSpec, Size, assemble, stack
+from vlm_jax.processing.rows import Batch, Example, Size, assemble, stack
 
 _NAMED = 4  # batches that can still be named once they were given out
 _LOST = 20  # batches in a row of which nothing can be read, before a run that leaves out errors stops
@@ -91,8 +91,7 @@ class PlannedRows:
         self._examples, self._images, self._ledger = examples, images, ledger
         self._plan, self._count, self._shard = plan, count, shard
         self._lost = 0  # batches in a row of which nothing could be read
-        settings = examples.parts[0].processor.images
-        self._patches = (settings.patch_dim, settings.patches_per_token)
+        self._processor = examples.parts[0].processor
 
     def __len__(self) -> int:
         return self._count
@@ -112,7 +111,8 @@ class PlannedRows:
                     f"{places}: no longer fit the row they were planned into: the data is not what it was when the run "
                     "began; put it back, or begin a new run"
                 )
-        return stack([assemble(examples, RowSpec(capacity, *self._patches)) for examples in filled])
+        spec = self._processor.row_spec(capacity)
+        return stack([assemble(examples, spec) for examples in filled])
 
     def _rows_of_shard(self, planned: Planned) -> list[list[Place]]:
         local = len(planned.rows) // self._shard.count

@@ -260,7 +260,7 @@ class Examples:
         self._ledger.note(where, REPAIRED, kind, reason)
 
     def _note_visual(self, part: int, index: int, record: Record, grids: Sequence[Grid]) -> None:
-        counts = [self.parts[part].processor.images.tokens(grid) for grid in grids]
+        counts = [self.parts[part].processor.visual_tokens(grid) for grid in grids]
         self.visual[part][index] = sum(counts)
         self.shown[part][index] = tuple(map(_key, images_of(record)))
         self.visual_tokens |= dict(zip(self.shown[part][index], counts, strict=True))

@@ -28,6 +28,7 @@ from vlm_jax.errors import InputError, gathered
 from vlm_jax.parallel import hosts
 from vlm_jax.parallel import mesh as meshes
 from vlm_jax.parallel.starting import keep_compiled_programs
+from vlm_jax.processing import token_budget
 from vlm_jax.processing.image_cache import ImageCache
 from vlm_jax.processing.processor import Processor
 from vlm_jax.training import loop, resume
@@ -129,7 +130,8 @@ def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: C
         config.model.path, config.assemble.to_dict(), workdir.home, done, seed=config.train.seed
     )
     visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    processor = description.read_processor(source.assets, source.config, visual_tokens)
+    budget = token_budget.of_settings(config.model, config.train.seed)
+    processor = description.read_processor(source.assets, source.config, visual_tokens, budget)
     processor.most_tokens = max(config.batch.sequence_length, config.batch.max_sequence_length)
     opened = _Opened(workdir, done, source, processor, ImageCache.of_user(say=console.say), [])
     errors = opened.errors
@@ -258,7 +260,7 @@ def _check(opened: _Opened, dataset: Dataset, trainer: Trainer) -> tuple[Any, An
         )
     settings = resume.settings_to_save(
         trainer.config,
-        opened.processor.images,
+        opened.processor,
         opened.source,
         known_by,
         opened.workdir.home,

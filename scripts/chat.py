@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from absl import flags
 
 import command_line
+import token_flags
 from vlm_jax import terminal
 
 flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
@@ -50,8 +51,8 @@ def main() -> None:
 
     import vlm_jax
 
-    held_in = {"quantise": options.quantise, "quantise_tables": options.quantise_tables}
-    model = vlm_jax.load(options.base or options.model, adapter=options.model if options.base else None, **held_in)
+    loading = {"quantise": options.quantise, "quantise_tables": options.quantise_tables, **token_flags.options()}
+    model = vlm_jax.load(options.base or options.model, adapter=options.model if options.base else None, **loading)
     sampling = {name: options[name].value for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")}
     conversation = Conversation(lambda messages: model.stream(messages, options.max_new_tokens, **sampling), images)
     if options.question is not None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import flags
 
 import command_line
+import token_flags
 from vlm_jax import terminal
 
 flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
@@ -49,7 +50,8 @@ def main() -> None:
     options = flags.FLAGS
     names = ("model", "benchmark", "output", "base", "images", "metric", "baseline", "format", "image_root", "question")
     settings = {name: options[name].value for name in (*names, "max_new_tokens")}
-    summary = evaluate(Evaluation(**settings, columns=columns(options.column)), progress=progress)
+    settings |= {"columns": columns(options.column), **token_flags.options()}
+    summary = evaluate(Evaluation(**settings), progress=progress)
     print(terminal.safe(report.table(summary)))
     print(f"report: {Path(options.output) / 'report.html'}")
 

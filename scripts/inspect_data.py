@@ -29,12 +29,15 @@ def main(config: ConfigDict) -> None:
     from data_pipeline import inspection
     from data_pipeline.dataset import open_dataset
     from vlm_jax.checkpoint import starting_model
+    from vlm_jax.processing import token_budget
     from vlm_jax.processing.image_cache import ImageCache
     from vlm_jax.training.log import Console
 
     console = Console()
     visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    with starting_model.described(config.model.path, config.assemble.to_dict(), visual_tokens) as (model, processor):
+    budget = token_budget.of_settings(config.model, config.train.seed)
+    described = starting_model.described(config.model.path, config.assemble.to_dict(), visual_tokens, budget)
+    with described as (model, processor):
         # Errors are counted and shown here, whatever training would do about them.
         data = {**config.data.to_dict(), "on_error": "drop", "workers": 0}
         if data["too_large"] == "error":

@@ -14,12 +14,13 @@ from vlm_jax.errors import InputError
 __version__ = "0.1.0"
 
 _LAZY = {
+    "keep_tokens": "vlm_jax.models.token_reduction",
     "load": "vlm_jax.inference.loading",
     "export": "vlm_jax.checkpoint.export",
     "score": "vlm_jax.evaluation.metrics",
 }
 
-__all__ = ["InputError", "export", "load", "score"]
+__all__ = ["InputError", "export", "keep_tokens", "load", "score"]
 
 
 def __getattr__(name: str):

@@ -18,6 +18,7 @@ from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.hf_config import from_hf
 from vlm_jax.processing.image_processors import ImageProcessor, file
 from vlm_jax.processing.processor import Processor
+from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget
 
 
 def read_config(folder: Path) -> VLMConfig:
@@ -94,7 +95,12 @@ def read_tokenizer(folder: Path):
             raise InputError(f"{folder}: no readable tokenizer ({reason})") from error
 
 
-def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, int] | int | None = None) -> Processor:
+def read_processor(
+    folder: Path,
+    config: VLMConfig,
+    visual_tokens: tuple[int, int] | int | None = None,
+    budget: TokenBudget = ALL_TOKENS,
+) -> Processor:
     """Tokenizer, template and image processor of a folder.
 
     Raises:
@@ -110,6 +116,7 @@ def read_processor(folder: Path, config: VLMConfig, visual_tokens: tuple[int, in
         image_token=config.image_token,
         window_units=config.vision.window_units,
         template=template,
+        budget=budget,
     )
 
 

@@ -8,6 +8,8 @@ from vlm_jax.checkpoint import description, files, hf_folder, peft_folder, pth, 
 from vlm_jax.checkpoint.model_source import ModelSource, open_model
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.parameters import Flat, abstract_parameters
+from vlm_jax.processing.image_processors import ImageProcessor
+from vlm_jax.processing.token_budget import RESIZE
 
 FORMATS = ("hf", "peft", "pth", "orbax")
 DTYPES = ("keep", "float32", "bfloat16")
@@ -68,11 +70,27 @@ def export(
     elif format == "hf":
         trained = source.base is not None or run_folder.is_trained(source.folder)
         hf_folder.write_folder(
-            destination, source.config, parameters, source.assets, images=source.images, trained=trained
+            destination,
+            source.config,
+            parameters,
+            source.assets,
+            images=_capped(source),
+            budget=source.budget,
+            trained=trained,
         )
     else:
         images = source.images or description.read_image_processor(source.assets, source.config)
-        run_folder.write_run_folder(destination, source.assets, parameters, images)
+        run_folder.write_run_folder(destination, source.assets, parameters, images, source.budget)
+
+
+def _capped(source: ModelSource) -> ImageProcessor | None:
+    """How other programs are to prepare images: where `resize` made them smaller, with its limit."""
+    budget = source.budget
+    if budget.takes_all or budget.method != RESIZE:
+        return source.images
+    images = source.images or description.read_image_processor(source.assets, source.config)
+    least, most = images.budget
+    return images.with_budget((budget.count(least), budget.count(most)))
 
 
 def _connector(source: ModelSource, name: str) -> tuple[Flat | None, ModelSource]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vlm_jax.checkpoint import description, safetensors_file, tied_head, weight_files
+from vlm_jax.checkpoint import description, reduction_file, safetensors_file, tied_head, weight_files
 from vlm_jax.checkpoint.files import check_target, copy_assets, written_whole
 from vlm_jax.checkpoint.names import file_name, hub_name, memory_name, name_table
 from vlm_jax.checkpoint.stop_tokens import write_end_of_turn
@@ -25,6 +25,7 @@ from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.models.weight_names import WeightName
 from vlm_jax.processing.image_processors import ImageProcessor
+from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget
 
 SHARD_BYTES = 5 * 10**9
 Readable = jax.Array | np.ndarray | Deferred
@@ -138,6 +139,7 @@ def write_folder(
     assets: Path,
     *,
     images: ImageProcessor | None = None,
+    budget: TokenBudget = ALL_TOKENS,
     trained: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
@@ -147,6 +149,7 @@ def write_folder(
       parameters: of those that are deferred, one layer is read at a time.
       assets: a folder whose small files (`ASSETS`) are carried along.
       images: the image processor to write in place of the carried ones: the budget the model was trained with.
+      budget: how many visual tokens it was trained to see.
       trained: whether the model learned to end its turns as the chat template does; it is made to stop there.
 
     Raises:
@@ -161,6 +164,7 @@ def write_folder(
         description.name_dtype(folder / "config.json", {parameters[entry.path].dtype for entry in name_table(config)})
         tied_head.named_in(folder / "config.json", config.decoder.tied)
         description.write_image_processor(folder, images, config)
+        reduction_file.write(folder, budget)
         if trained:
             write_end_of_turn(folder, description.read_processor(folder, config))
         _write_weights(folder, config, parameters, shard_bytes)

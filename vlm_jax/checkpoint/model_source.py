@@ -9,7 +9,7 @@ import functools
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,6 +24,7 @@ from vlm_jax.checkpoint import (
     own_text,
     peft_folder,
     pth,
+    reduction_file,
     run_folder,
     tied_head,
     weight_digests,
@@ -38,6 +39,7 @@ from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.processing.image_processors import ImageProcessor
+from vlm_jax.processing.token_budget import TokenBudget
 
 ADAPTER = "adapter"
 """In a checkpoint's settings: which base it belongs to, and what its adapters are, if it has any."""
@@ -54,6 +56,7 @@ class ModelSource:
       base: where the weights that are not in this place are; None where all are.
       lora: the kind of its adapters, if it has any.
       expected: of a base, the digests of its tensors when the run that names it began (`tensor_digests`).
+      reduction: how many visual tokens it was trained to see, as it says it; None where it says nothing.
     """
 
     name: str
@@ -64,6 +67,16 @@ class ModelSource:
     base: "ModelSource | None" = None
     lora: Lora | None = None
     expected: str | None = None
+    reduction: Mapping[str, Any] | None = None
+
+    @property
+    def budget(self) -> TokenBudget:
+        """How many visual tokens it was trained to see.
+
+        Raises:
+          InputError: it says so in a way that this version does not know.
+        """
+        return reduction_file.of(self.reduction, self.name)
 
     def check(self) -> None:
         """Raises what reading would, as far as headers tell."""
@@ -222,8 +235,9 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         with run_folder.newest(folder) as (checkpoints, step):
             settings = checkpoints.settings(step)
         images, adapter = run_folder.image_settings(settings), settings.get(ADAPTER)
+        reduction = settings.get(reduction_file.KEY)
         if adapter is None:
-            return ModelSource(path_or_id, assets, config, images, folder)
+            return ModelSource(path_or_id, assets, config, images, folder, reduction=reduction)
         _check_adapter(adapter, f"{path_or_id}, checkpoint {step}")
         named = adapter["base"]
         if named.startswith("./"):
@@ -241,7 +255,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
             )
         lora = Lora(**adapter["lora"]) if adapter.get("lora") else None
         below = dataclasses.replace(below, expected=adapter.get("tensors"))
-        return ModelSource(path_or_id, assets, config, images, folder, below, lora)
+        return ModelSource(path_or_id, assets, config, images, folder, below, lora, reduction=reduction)
     if not isinstance(folder, Path):
         locations.check_bucket(folder)
         raise InputError(
@@ -253,11 +267,12 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         below = _base(path_or_id, base or settings.base)
         config, images = _own_images(folder, below)
         assets = own_text.assets_with(folder, below.assets)
-        return ModelSource(path_or_id, assets, config, images, folder, below, settings.lora)
+        reduction = reduction_file.read(folder) or below.reduction
+        return ModelSource(path_or_id, assets, config, images, folder, below, settings.lora, reduction=reduction)
     config = description.read_config(folder)
     found = tied_head.of_folder(folder, config)
     assets = folder if found == config else tied_head.assets_saying(folder, found.decoder.tied)
-    return ModelSource(path_or_id, assets, found, None, folder)
+    return ModelSource(path_or_id, assets, found, None, folder, reduction=reduction_file.read(folder))
 
 
 def _check_adapter(adapter: Any, where: str) -> None:
@@ -310,7 +325,8 @@ def _of_state_dict(name: str, file: Path, base: str | None) -> ModelSource:
     assets = own_text.assets_with(file.parent, below.assets)
     if found != config:
         assets = tied_head.assets_saying(assets, found.decoder.tied)
-    return ModelSource(name, assets, found, images, file, below, lora)
+    reduction = reduction_file.read(file.parent) or below.reduction
+    return ModelSource(name, assets, found, images, file, below, lora, reduction=reduction)
 
 
 def _own_images(folder: Path, below: ModelSource) -> tuple[VLMConfig, ImageProcessor | None]:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from vlm_jax import locations
-from vlm_jax.checkpoint import digests
+from vlm_jax.checkpoint import digests, reduction_file
 from vlm_jax.checkpoint.checkpoints import Checkpoints, missing_items
 from vlm_jax.checkpoint.files import copy_assets, written_whole
 from vlm_jax.deferred import Deferred
@@ -26,6 +26,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.processing.image_processors import ImageProcessor
 from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 from vlm_jax.processing.image_processors.fixed_views import FixedViews
+from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget
 
 _BROUGHT: list[tempfile.TemporaryDirectory] = []  # assets of run folders in a store, kept until the process ends
 
@@ -135,9 +136,10 @@ def write_assets(workdir: Path, source: Path) -> None:
         copy_assets(source, folder)
 
 
-def settings_json(images: ImageProcessor, **more: Any) -> dict[str, Any]:
+def settings_json(images: ImageProcessor, budget: TokenBudget = ALL_TOKENS, **more: Any) -> dict[str, Any]:
     """What travels with every checkpoint."""
-    return {"images": dataclasses.asdict(images), **more}
+    reduction = {} if budget.takes_all else {reduction_file.KEY: reduction_file.to_json(budget)}
+    return {"images": dataclasses.asdict(images), **reduction, **more}
 
 
 def image_settings(settings: dict[str, Any]) -> ImageProcessor:
@@ -172,13 +174,19 @@ def newest(path: PurePath) -> Iterator[tuple[Checkpoints, int]]:
         checkpoints.close()
 
 
-def write_run_folder(target: Path, assets: Path, parameters: dict[str, Deferred], images: ImageProcessor) -> None:
+def write_run_folder(
+    target: Path,
+    assets: Path,
+    parameters: dict[str, Deferred],
+    images: ImageProcessor,
+    budget: TokenBudget = ALL_TOKENS,
+) -> None:
     """A run folder with one checkpoint (step 0) of parameters alone: the `orbax` format of conversion."""
     with written_whole(target) as folder:
         write_assets(folder, assets)
         checkpoints = Checkpoints(folder, deferred=True)
         try:
-            checkpoints.save(0, parameters, settings_json(images))
+            checkpoints.save(0, parameters, settings_json(images, budget))
             checkpoints.close()  # waits for what is written meanwhile, and tells how it went
         except InputError:
             raise

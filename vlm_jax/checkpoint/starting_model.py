@@ -22,6 +22,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.parallel import hosts
 from vlm_jax.processing.processor import Processor
+from vlm_jax.processing.token_budget import TokenBudget
 
 
 def open_starting_model(
@@ -64,7 +65,7 @@ def shapes(path: str, assemble: Mapping[str, Any]) -> VLMConfig:
 
 @contextlib.contextmanager
 def described(
-    path: str, assemble: Mapping[str, Any], visual_tokens: tuple[int, int]
+    path: str, assemble: Mapping[str, Any], visual_tokens: tuple[int, int], budget: TokenBudget
 ) -> Iterator[tuple[VLMConfig, Processor]]:
     """Shapes and processor of the model that a run would start from, which needs no weights for them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +77,7 @@ def described(
         if run_folder.is_run_folder(source):
             source = run_folder.assets_of(source)
         config = description.read_config(source)
-        yield config, description.read_processor(source, config, visual_tokens)
+        yield config, description.read_processor(source, config, visual_tokens, budget)
 
 
 def _assembled(assemble: Mapping[str, Any], workdir: PurePath, seed: int) -> str:

@@ -28,7 +28,7 @@ from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.chat import Message
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import Batch, Example, PatchedImage
+from vlm_jax.processing.rows import Batch, Example
 
 MAX_BATCH = 16
 """Conversations answered at one time."""
@@ -201,7 +201,7 @@ class LoadedModel:
     def _turn(self, example: Example, limit: int, options: Sampling, tokens_a_call: int) -> Iterator[Decoding]:
         """Answers one conversation, from where it was kept if it was; keeps it."""
         ids, keys = example.input_ids, self._keys(options.seed, [0])
-        images = tuple(_digest(image) for image in example.images)
+        images = _image_digests(example)
         shared, entry = self._longest_kept(example, images)
         capacity, begin = bucket(len(ids) + limit), {"room": bucket(limit), "mode": options.mode}
         if entry is None:
@@ -220,16 +220,7 @@ class LoadedModel:
                 cache = jax.tree.map(
                     lambda part: jnp.pad(part, [(0, 0)] * (part.ndim - 2) + [(0, more), (0, 0)]), cache
                 )
-            before = int((ids[:shared] == example.image_token).sum())
-            known = sum(np.cumsum([len(image.layout.slot_of_token) for image in example.images]) <= before)
-            rest = dataclasses.replace(
-                example,
-                input_ids=ids[shared:],
-                positions=example.positions[:, shared:],
-                weights=example.weights[shared:],
-                images=example.images[known:],
-            )
-            batch, _ = self._packed([rest], 1, smallest=16)
+            batch, _ = self._packed([example.behind(shared)], 1, smallest=16)
             whole = np.full((1, bucket(len(ids))), self.config.decoder.vocab, np.int32)
             whole[0, : len(ids)] = ids
             state = self._decoder.extend(
@@ -301,7 +292,7 @@ class LoadedModel:
 
     def _packed(self, examples: Sequence[Example], conversations: int, *, smallest: int = 64) -> tuple[Batch, Places]:
         self.images_encoded += sum(len(example.images) for example in examples)
-        return packed(examples, conversations, self.config.vision, smallest=smallest)
+        return packed(examples, conversations, self.processor, self.config.vision.block_slots, smallest=smallest)
 
     @staticmethod
     def _keys(seed: int, rows: Sequence[int]):
@@ -336,15 +327,23 @@ def _answer_tokens(state: Decoding) -> np.ndarray:
     return np.asarray(state.answer)[0, : int(state.count)]
 
 
-def _digest(image: PatchedImage) -> bytes:
-    return hashlib.sha256(repr(image.grid).encode() + image.patches.tobytes()).digest()
+def _image_digests(example: Example) -> tuple[bytes, ...]:
+    """What the tokens of each image follow from: itself, and the question where that decides which of them stay."""
+    candidates, digests, done = example.candidates, [], 0
+    for image in example.images:
+        hasher = hashlib.sha256(repr(image.grid).encode() + image.patches.tobytes())
+        if candidates is not None and candidates.questions is not None:
+            words = example.input_ids[candidates.question_words == candidates.questions[done]]
+            hasher.update(words.tobytes())
+        done += len(image.layout.slot_of_token)
+        digests.append(hasher.digest())
+    return tuple(digests)
 
 
 def _spans(example: Example) -> list[tuple[int, int]]:
     """First token and end of each image."""
     places, spans, done = np.flatnonzero(example.input_ids == example.image_token), [], 0
     for image in example.images:
-        count = len(image.layout.slot_of_token)
-        spans.append((int(places[done]), int(places[done]) + count))
-        done += count
+        spans.append((int(places[done]), int(places[done]) + image.tokens))
+        done += image.tokens
     return spans

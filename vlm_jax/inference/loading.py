@@ -19,6 +19,7 @@ from vlm_jax.errors import InputError, gathered
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat, abstract_model, linears
 from vlm_jax.parallel.starting import keep_compiled_programs, leave_absent_tpu_alone
+from vlm_jax.processing.token_budget import ALL_TOKENS, RESIZE, TokenBudget
 
 
 def load(
@@ -26,7 +27,8 @@ def load(
     dtype: str = "auto",
     *,
     adapter: str | Path | None = None,
-    visual_tokens: int | tuple[int, int] | None = None,
+    visual_tokens: float | int | tuple[int, int] | None = None,
+    token_reduction: str | None = None,
     quantise: str | None = None,
     quantise_tables: bool = False,
 ) -> LoadedModel:
@@ -37,8 +39,11 @@ def load(
     Args:
       dtype: float32 or bfloat16; auto is float32 on a CPU, bfloat16 on an accelerator.
       adapter: a PEFT folder or a run folder with adapters alone, whose base `path` is.
-      visual_tokens: the most (or (least, most)) visual tokens an image takes; None keeps what the model was trained
-        with, or what the folder's image processor says.
+      visual_tokens: how many visual tokens of an image the decoder sees: a share (0 < share ≤ 1, a float), the most
+        that it takes, or (least, most) that it is scaled to. None keeps what the model was trained with, or what the
+        folder's image processor says.
+      token_reduction: how (`processing.token_budget.METHODS`): resize, which makes the image smaller, unless said
+        otherwise, or what the model was trained with.
       quantise: nf4 or int8: linear layers are held in 4 or 8 bits. They are packed a layer at a time; what they were
         is never in memory as a whole.
       quantise_tables: beside them, token embeddings and the output layer are held in 8 bits, which are a quarter of
@@ -65,18 +70,46 @@ def load(
     with gathered(errors):
         source.check()
     with gathered(errors):
-        images = visual_tokens if source.images is None else None
-        processor = description.read_processor(source.assets, source.config, images)
+        budget, bounds = _budget(source, visual_tokens, token_reduction)
+        processor = description.read_processor(
+            source.assets, source.config, bounds if source.images is None else None, budget
+        )
         stops = stop_tokens(source.assets, processor)
     if errors:
         raise InputError(errors)
     if source.images is not None:
-        processor.images = source.images.with_budget(visual_tokens)
+        processor.images = source.images.with_budget(bounds)
     make = functools.partial(LoadedModel, dtype=kind, context=_context(source.assets))
     if quantise is None:
         return make(source.config, source.read_merged(dtype=kind), processor, stops)
     parameters, attach = _quantised(source, kind, quantise, quantise_tables)
     return make(source.config, parameters, processor, stops, attach=attach)
+
+
+def _budget(
+    source: ModelSource, visual_tokens: float | int | tuple[int, int] | None, method: str | None
+) -> tuple[TokenBudget, int | tuple[int, int] | None]:
+    """What stays of an image, and between how many tokens it is scaled.
+
+    A number of tokens alone is a limit on the size of images: with it they are scaled as ever.
+    """
+    if isinstance(visual_tokens, tuple) or (visual_tokens is None and method is None):
+        return source.budget, visual_tokens
+    if visual_tokens is None:
+        own = source.budget
+        if own.takes_all:
+            raise InputError(
+                f"token_reduction {method!r} needs visual_tokens too: a share that stays, such as 0.25, or a number"
+            )
+        return TokenBudget(own.visual_tokens, method or own.method, own.seed), None
+    if isinstance(visual_tokens, int) and not isinstance(visual_tokens, bool) and method in (None, RESIZE):
+        own = source.budget
+        if method is None and own.chooses:
+            return TokenBudget(visual_tokens, own.method, own.seed), None
+        return ALL_TOKENS, visual_tokens
+    if method is None:
+        method = source.budget.method if visual_tokens != 1 else RESIZE
+    return TokenBudget(visual_tokens, method), None
 
 
 def _quantised(

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlm_jax.inference.decoding import Places, bucket
-from vlm_jax.models.config import TowerConfig
-from vlm_jax.processing.rows import Batch, Example, RowSpec, Size, assemble, stack
+from vlm_jax.processing.processor import Processor
+from vlm_jax.processing.rows import Batch, Example, Size, assemble, stack
 
 
 def packed(
-    examples: Sequence[Example], conversations: int, vision: TowerConfig, *, smallest: int = 64
+    examples: Sequence[Example], conversations: int, processor: Processor, block_slots: int, *, smallest: int = 64
 ) -> tuple[Batch, Places]:
     """A batch in the smallest bucket that holds the longest prompt; and where each lies.
 
     Args:
+      processor: of the examples.
+      block_slots: patch slots of one attention block of the tower.
       conversations: places that are returned, of which the first are the examples'.
       smallest: tokens of the shortest row there is.
     """
@@ -32,8 +34,8 @@ def packed(
     plain = [dataclasses.replace(one, weights=np.zeros_like(one.weights)) for one in examples]
     slots = max(sum(sizes[index].patches for index in row) for row in rows)
     # Whole windows, and no fewer than 64 slots: few shapes to compile.
-    capacity = Size(tokens, bucket(slots, -(-64 // vision.block_slots) * vision.block_slots, steps=8), 1)
-    spec = RowSpec(capacity, vision.patch_dim, vision.patches_per_token)
+    capacity = Size(tokens, bucket(slots, -(-64 // block_slots) * block_slots, steps=8), 1)
+    spec = processor.row_spec(capacity)
     batch = stack([assemble([plain[index] for index in row], spec) for row in rows])
     return batch if slots else batch.without_images(), Places(*places)
 

@@ -13,7 +13,7 @@ Implementations (all agree with `reference` in tests):
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from vlm_jax.errors import InputError
 from vlm_jax.models.fused_attention import KERNELS, fused
@@ -110,6 +110,36 @@ def attend(
     flat = weights.astype(v.dtype).reshape(*lead, kv_heads, groups * t, s)
     mixed = jnp.matmul(flat, values, preferred_element_type=jnp.float32).reshape(*lead, kv_heads, groups, t, d)
     return jnp.swapaxes((mixed / total).astype(v.dtype).reshape(*lead, heads, t, d), -3, -2)
+
+
+def attention_received(
+    q: Float[Array, "b t heads d"], k: Float[Array, "b t heads d"], segments: Int[Array, "b t"]
+) -> Float32[Array, "b t"]:
+    """What attention each place gets, as the mean over the heads and over the queries of its segment; 0 for padding.
+
+    Queries come in chunks, so that no score matrix of a whole row is held.
+    """
+    length = q.shape[1]
+    chunk = min(CHUNK, length)
+    pad = -length % chunk
+    k = k.astype(jnp.float32)
+
+    def part(start):
+        queries = jax.lax.dynamic_slice_in_dim(padded, start, chunk, axis=1)
+        mine = jax.lax.dynamic_slice_in_dim(padded_segments, start, chunk, axis=1)
+        visible = (mine[:, :, None] == segments[:, None, :]) & (mine[:, :, None] > 0)
+        scores = jnp.einsum("bthd,bshd->bhts", queries, k) * q.shape[-1] ** -0.5
+        scores = jnp.where(visible[:, None], scores, MASKED)
+        weights = jnp.where(visible[:, None], jnp.exp(scores - scores.max(axis=-1, keepdims=True)), 0)
+        total = weights.sum(axis=-1, keepdims=True)
+        return (weights / jnp.where(total > 0, total, 1)).mean(axis=1).sum(axis=1)
+
+    padded = jnp.pad(q.astype(jnp.float32), ((0, 0), (0, pad), (0, 0), (0, 0)))
+    padded_segments = jnp.pad(segments, ((0, 0), (0, pad)))
+    starts = jnp.arange(0, length + pad, chunk)
+    received = jax.lax.scan(lambda sums, start: (sums + part(start), None), jnp.zeros(segments.shape), starts)[0]
+    alike = jax.vmap(lambda row: jnp.searchsorted(jnp.sort(row), row, "right") - jnp.searchsorted(jnp.sort(row), row))
+    return received / alike(segments)
 
 
 def attend_cached(

@@ -6,8 +6,6 @@ What stands where (positions, which token takes which visual embedding, which sl
 host by `vlm_jax.processing`; nothing here depends on the size of an image.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,14 +15,15 @@ from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Decoder
 from vlm_jax.models.layers import constrain_rows, product
-from vlm_jax.processing.rows import ROW_END, Batch
+from vlm_jax.models.token_reduction.choice import reduced
+from vlm_jax.models.token_reduction.methods import needs
+from vlm_jax.processing.rows import ARRAYS, ROW_END, Batch
 
-_FIELDS = [field.name for field in dataclasses.fields(Batch)]
 jax.tree_util.register_pytree_with_keys(
     Batch,
-    lambda batch: ([(jax.tree_util.GetAttrKey(name), getattr(batch, name)) for name in _FIELDS], None),
-    lambda _, leaves: Batch.unchecked(leaves),
-    lambda batch: ([getattr(batch, name) for name in _FIELDS], None),
+    lambda batch: ([(jax.tree_util.GetAttrKey(name), getattr(batch, name)) for name in ARRAYS], batch.method),
+    lambda method, leaves: Batch.unchecked(leaves, method),
+    lambda batch: ([getattr(batch, name) for name in ARRAYS], batch.method),
 )
 
 
@@ -54,20 +53,24 @@ class VLM(nnx.Module):
         x = self.embed_tokens(batch.tokens, dtype)
         if batch.patches is None:
             return x, batch.positions
-        patches = self.vision(
+        patches, importance = self.vision(
             batch.patches,
             batch.patch_coords,
             batch.image_ids,
             batch.window_ids,
             dtype=dtype,
+            importance="importance" in needs(batch.method),
             **options,
         )
         visual = self.connector(patches)
-        index = batch.visual_index
-        gathered = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
+        index, positions = batch.visual_index, batch.positions
+        if batch.method:
+            gathered, index, positions = reduced(batch, visual, x, importance)
+        else:
+            gathered = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
         if self.newline is not None:
             x = jnp.where(index[..., None] == ROW_END, self.newline[...].astype(dtype), x)
-        return constrain_rows(jnp.where(index[..., None] >= 0, gathered, x)), batch.positions
+        return constrain_rows(jnp.where(index[..., None] >= 0, gathered, x)), positions
 
     def embed_tokens(self, tokens: Int[Array, "b t"], dtype=jnp.float32) -> Float[Array, "b t d"]:
         if isinstance(self.embedding, nnx.Module):

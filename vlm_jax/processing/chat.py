@@ -136,7 +136,26 @@ def tokenize(
         bytes a letter) only the beginning is tokenised, some more than `most`, and the placeholders behind it.
       image_token: the placeholder.
     """
-    text = render(tokenizer, template, messages, generation_prompt=generation_prompt)
+    return tokenize_rendered(
+        tokenizer,
+        template,
+        messages,
+        render(tokenizer, template, messages, generation_prompt=generation_prompt),
+        most=most,
+        image_token=image_token,
+    )[:2]
+
+
+def tokenize_rendered(
+    tokenizer,
+    template: str | None,
+    messages: Sequence[Message],
+    text: str,
+    *,
+    most: int | None = None,
+    image_token: int | None = None,
+) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """As `tokenize`, of a conversation that is rendered; and where in the text each token begins."""
     spans = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -165,7 +184,7 @@ def tokenize(
     for start, end, weight in spans:
         first, last = np.searchsorted(starts, (start, end))
         weights[first:last] = weight
-    return ids, weights
+    return ids, weights, starts
 
 
 def _long_enough(tokenizer, text: str, most: int) -> int | None:

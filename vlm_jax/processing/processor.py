@@ -16,7 +16,9 @@ from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing import chat
 from vlm_jax.processing.image_processors import Grid, ImageProcessor
 from vlm_jax.processing.images import describe, with_image
-from vlm_jax.processing.rows import Example, PatchedImage, Size
+from vlm_jax.processing.questions import question_turns
+from vlm_jax.processing.rows import CandidateTokens, Example, PatchedImage, RowSpec, Size
+from vlm_jax.processing.token_budget import ALL_TOKENS, CDPRUNER, RESIZE, TokenBudget, stays
 from vlm_jax.processing.vision_layout import VisionLayout
 
 
@@ -26,6 +28,8 @@ class Text:
 
     ids: Int[np.ndarray, " n"]
     weights: Float32[np.ndarray, " n"]
+    turns: Int[np.ndarray, " n"] | None = None
+    """For a method that follows the question: `questions.question_turns`."""
 
 
 class Processor:
@@ -39,13 +43,16 @@ class Processor:
         image_token: int,
         window_units: int,
         template: str | None = None,
+        budget: TokenBudget = ALL_TOKENS,
     ):
         """
         Args:
           window_units: side of a vision attention window, in merged units.
+          budget: how many of an image's tokens the decoder sees.
         """
         self.tokenizer, self.images, self.template = tokenizer, images, template
         self.image_token, self.window_units = image_token, window_units
+        self.budget = budget
         self.most_tokens: int | None = None
         """That are of use: of a text of more than twice as many, only the beginning is tokenised."""
 
@@ -71,15 +78,19 @@ class Processor:
           InputError: not a conversation, or one that the template cannot render.
         """
         chat.check_messages(messages)
-        ids, weights = chat.tokenize(
+        rendered = chat.render(self.tokenizer, self.template, messages, generation_prompt=generation_prompt)
+        ids, weights, starts = chat.tokenize_rendered(
             self.tokenizer,
             self.template,
             messages,
-            generation_prompt=generation_prompt,
+            rendered,
             most=self.most_tokens,
             image_token=self.image_token,
         )
-        return Text(ids, weights)
+        turns = None
+        if self.budget.chooses and self.budget.method == CDPRUNER:
+            turns = question_turns(messages, rendered, ids, starts, self.image_token)
+        return Text(ids, weights, turns)
 
     def lay_out(self, text: "Text", images: Sequence[PatchedImage], *, longest: int | None = None) -> Example:
         """Words and images as one example; of one that is longer, the first `longest` tokens.
@@ -88,18 +99,50 @@ class Processor:
           InputError: placeholders and images differ in number, or the cut would go through an image.
         """
         grids = [image.grid for image in images]
-        ids, weights = self._expanded(text, grids, longest)
-        positions = self.images.positions(ids, grids, self.image_token)
-        return Example(ids, positions, weights, tuple(images), self.image_token)
+        ids, weights = self._expanded(text, [image.tokens for image in images], longest)
+        if not self.budget.chooses:
+            positions = self.images.positions(ids, grids, self.image_token)
+            return Example(ids, positions, weights, tuple(images), self.image_token)
+        # Positions are those of all tokens of an image: what is left out leaves its place empty.
+        full, _ = self._expanded(text, [self.images.tokens(grid) for grid in grids], None)
+        positions = self.images.positions(full, grids, self.image_token)
+        visual = np.flatnonzero(full == self.image_token)
+        kept = np.ones(len(full), bool)
+        kept[visual] = False
+        start = 0
+        for image in images:
+            kept[visual[start + image.kept]] = True
+            start += len(image.layout.slot_of_token)
+        candidates = None
+        if self.budget.on_device:
+            candidates = CandidateTokens(self.budget.method, positions[:, visual], *self._questions(text, images))
+        positions = positions[:, kept][:, : len(ids)]
+        return Example(ids, positions, weights, tuple(images), self.image_token, candidates)
 
     def size(self, text: "Text", grids: Sequence[Grid], *, longest: int | None = None) -> Size:
         """What `lay_out` would take of a row, from the grids of the images alone: nothing is decoded."""
-        ids, weights = self._expanded(text, grids, longest)
+        ids, weights = self._expanded(text, list(map(self.visual_tokens, grids)), longest)
         slots = sum(len(self._layout(grid).units) for grid in grids)
         return Size(len(ids), slots * self.images.patches_per_token, int(np.count_nonzero(weights)))
 
-    def _expanded(self, text: "Text", grids: Sequence[Grid], longest: int | None):
-        counts = [self.images.tokens(grid) for grid in grids]
+    def _questions(self, text: "Text", images: Sequence[PatchedImage]):
+        """Of each token the turn whose question it is a word of, and of each candidate the turn it stands in."""
+        if text.turns is None:
+            return None, None
+        repeats = np.ones(len(text.ids), np.int64)
+        places = np.flatnonzero(text.ids == self.image_token)
+        repeats[places] = [image.tokens for image in images]
+        words = np.repeat(np.where(text.ids == self.image_token, 0, text.turns), repeats)
+        return words, np.repeat(text.turns[places], [len(image.layout.slot_of_token) for image in images])
+
+    def visual_tokens(self, grid: Grid) -> int:
+        """Tokens of an image that the decoder sees."""
+        if not self.budget.chooses:
+            return self.images.tokens(grid)
+        optional = self._layout(grid).optional
+        return self.budget.count(int(optional.sum())) + int((~optional).sum())
+
+    def _expanded(self, text: "Text", counts: Sequence[int], longest: int | None):
         ids, weights = chat.expand_images(text.ids, text.weights, counts, self.image_token)
         if longest is not None and len(ids) > longest:
             if (ids[longest:] == self.image_token).any():
@@ -115,6 +158,12 @@ class Processor:
         other.images = self.images.with_budget(visual_tokens)
         return other
 
+    def with_reduction(self, budget: TokenBudget) -> "Processor":
+        """The same, with so many of an image's tokens for the decoder."""
+        other = copy.copy(self)
+        other.budget = budget
+        return other
+
     def prepare_image(self, source) -> PatchedImage:
         def cut(image: PIL.Image.Image) -> PatchedImage:
             try:
@@ -126,11 +175,25 @@ class Processor:
         return with_image(source, cut)
 
     def prepared_image(self, patches: UInt8[np.ndarray, "units patches_per_token values"], grid: Grid) -> PatchedImage:
-        return PatchedImage(patches, grid, self._layout(grid))
+        layout = self._layout(grid)
+        kept = stays(self.budget, layout, patches) if self.budget.chooses else None
+        return PatchedImage(patches, grid, layout, kept)
 
     def grid(self, width: int, height: int) -> Grid:
         """How an image of this size in pixels is cut."""
-        return self.images.grid(width, height)
+        grid = self.images.grid(width, height)
+        if self.budget.takes_all or self.budget.method != RESIZE:
+            return grid
+        most = self.budget.count(self.images.tokens(grid))
+        return self.images.with_budget((min(self.images.budget[0], most), most)).grid(width, height)
+
+    def row_spec(self, size: Size) -> RowSpec:
+        """The arrays of rows of a size."""
+        patches_per_token = self.images.patches_per_token
+        if not self.budget.on_device:
+            return RowSpec(size, self.images.patch_dim, patches_per_token)
+        candidates = self.images.most_tokens(size.patches // patches_per_token)
+        return RowSpec(size, self.images.patch_dim, patches_per_token, self.budget.method, candidates)
 
     def _layout(self, grid: Grid) -> VisionLayout:
         return self.images.layout(grid, self.window_units)

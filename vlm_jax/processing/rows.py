@@ -26,6 +26,31 @@ class PatchedImage:
     grid: tuple[int, ...]
     """How it was cut: merged units (rows, columns), or a `views.Tiling`."""
     layout: VisionLayout
+    kept: Int[np.ndarray, " tokens"] | None = None
+    """Which of its tokens the decoder sees, ascending; None: all. Where the device chooses, as many as it chooses."""
+
+    @property
+    def tokens(self) -> int:
+        """How many of its tokens the decoder sees."""
+        return len(self.layout.slot_of_token if self.kept is None else self.kept)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CandidateTokens:
+    """What is known of all visual tokens of an example, where the device chooses which of them stay.
+
+    Attributes:
+      method: how it chooses (`token_budget.METHODS`).
+      positions: of M-RoPE, of all tokens of its images one after the other.
+      question_words: of each token of the example the question, from 1, that it is a word of; 0 for all others. Like
+        the next, for a method that follows the question.
+      questions: which of them is asked about each token's image.
+    """
+
+    method: str
+    positions: Int[np.ndarray, "3 n"]
+    question_words: Int[np.ndarray, " tokens"] | None = None
+    questions: Int[np.ndarray, " n"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,11 +64,34 @@ class Example:
     turn was given; all others 0."""
     images: tuple[PatchedImage, ...]
     image_token: int
+    candidates: CandidateTokens | None = None
 
     @property
     def supervised(self) -> Bool[np.ndarray, " n"]:
         """Tokens to be predicted in training."""
         return self.weights > 0
+
+    def behind(self, start: int) -> "Example":
+        """The tokens from a place on, which is within no image, and the images among them."""
+        before = int((self.input_ids[:start] == self.image_token).sum())
+        known = int(np.sum(np.cumsum([image.tokens for image in self.images]) <= before))
+        candidates = self.candidates
+        if candidates is not None:
+            done = sum(len(image.layout.slot_of_token) for image in self.images[:known])
+            candidates = CandidateTokens(
+                candidates.method,
+                candidates.positions[:, done:],
+                None if candidates.question_words is None else candidates.question_words[start:],
+                None if candidates.questions is None else candidates.questions[done:],
+            )
+        return Example(
+            self.input_ids[start:],
+            self.positions[:, start:],
+            self.weights[start:],
+            self.images[known:],
+            self.image_token,
+            candidates,
+        )
 
     @property
     def size(self) -> "Size":
@@ -88,8 +136,17 @@ class Batch:
       patch_coords: int32 [B, P, 2]: row and column of a patch in its image.
       image_ids, window_ids: int32 [B, P]: the image of the row, and the attention window of its block, that a slot is
         of.
+      method: how the device chooses which visual tokens stay (`models.token_reduction`); "": all in `visual_index` do.
+        Else `visual_index` holds only how many, and N = all tokens of all images of the row, in reading order, are in
+      candidate_slots: int32 [B, N]: the visual embedding that a token takes, or `ROW_END`; -1 for padding.
+      candidate_images: int32 [B, N]: its image in the row; 0 where it stays whatever is chosen.
+      candidate_keep: int32 [B, N]: how many tokens of that image stay, of those that may be left out.
+      candidate_positions: int32 [B, 3, N]: of M-RoPE.
+      question_words: int32 [B, T]: the question of the row, from 1, that a token is a word of; 0 for all others.
+      candidate_questions: int32 [B, N]: the question that is asked about its image. Both for `cdpruner` alone.
 
-    Without images the last four may be None: then the tower does not run.
+    Without images those of patches may be None: then the tower does not run. Those of candidates are None where the
+    device does not choose.
     """
 
     tokens: Int[Any, "*b t"]
@@ -103,10 +160,17 @@ class Batch:
     patch_coords: Int[Any, "*b p 2"] | None
     image_ids: Int[Any, "*b p"] | None
     window_ids: Int[Any, "*b p"] | None
+    candidate_slots: Int[Any, "*b n"] | None = None
+    candidate_images: Int[Any, "*b n"] | None = None
+    candidate_keep: Int[Any, "*b n"] | None = None
+    candidate_positions: Int[Any, "*b 3 n"] | None = None
+    question_words: Int[Any, "*b t"] | None = None
+    candidate_questions: Int[Any, "*b n"] | None = None
+    method: str = ""
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """(name, array) of those that are there."""
-        named = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        named = ((name, getattr(self, name)) for name in ARRAYS)
         return ((name, array) for name, array in named if array is not None)
 
     @property
@@ -116,15 +180,23 @@ class Batch:
         return self.tokens.shape[0], Size(self.tokens.shape[-1], patches, self.loss_index.shape[-1])
 
     @classmethod
-    def unchecked(cls, leaves: Iterable[Any]) -> "Batch":
+    def unchecked(cls, leaves: Iterable[Any], method: str = "") -> "Batch":
         """With anything in the place of its arrays (shardings, say), in the order of the fields."""
         batch = object.__new__(cls)
-        for field, leaf in zip(dataclasses.fields(cls), leaves, strict=True):
-            object.__setattr__(batch, field.name, leaf)
+        for name, leaf in zip(ARRAYS, leaves, strict=True):
+            object.__setattr__(batch, name, leaf)
+        object.__setattr__(batch, "method", method)
         return batch
 
     def without_images(self) -> "Batch":
-        return dataclasses.replace(self, patches=None, patch_coords=None, image_ids=None, window_ids=None)
+        nothing: dict[str, Any] = dict.fromkeys(OF_IMAGES)
+        return dataclasses.replace(self, **nothing, method="")
+
+
+ARRAYS = tuple(field.name for field in dataclasses.fields(Batch) if field.name != "method")
+"""Fields of a batch that hold arrays, in their order."""
+OF_IMAGES = ARRAYS[ARRAYS.index("patches") :]
+"""Those that a batch without images has none of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,11 +206,15 @@ class RowSpec:
     Attributes:
       patch_dim: pixel values of a patch.
       patches_per_token: patches that become one visual token; a row has a whole number of such groups.
+      method: as of a `Batch`.
+      candidates: visual tokens of which the device chooses, where it does.
     """
 
     size: Size
     patch_dim: int
     patches_per_token: int
+    method: str = ""
+    candidates: int = 0
 
     def empty(self) -> Batch:
         """One row of padding alone, to be filled."""
@@ -159,12 +235,25 @@ class RowSpec:
             patch_coords=zeros(size.patches, 2),
             image_ids=zeros(size.patches),
             window_ids=zeros(size.patches),
+            method=self.method,
+            **self._no_candidates(),
         )
+
+    def _no_candidates(self) -> dict[str, np.ndarray]:
+        if not self.method:
+            return {}
+        slots = np.full(self.candidates, -1, np.int32)
+        nothing = {"candidate_images": np.zeros_like(slots), "candidate_keep": np.zeros_like(slots)}
+        if self.method == "cdpruner":
+            nothing |= {"candidate_questions": np.zeros_like(slots)}
+            nothing |= {"question_words": np.zeros(self.size.tokens, np.int32)}
+        return {"candidate_slots": slots, **nothing, "candidate_positions": np.zeros((3, len(slots)), np.int32)}
 
     def batch(self, rows: int) -> Batch:
         """So many rows of padding, in the memory of one: what a step is compiled for."""
         row = self.empty()
-        return Batch(**{name: np.broadcast_to(array, (rows, *array.shape)) for name, array in row.items()})
+        arrays: dict[str, Any] = {name: np.broadcast_to(array, (rows, *array.shape)) for name, array in row.items()}
+        return dataclasses.replace(row, **arrays)
 
 
 def assemble(examples: Sequence[Example], spec: RowSpec) -> Batch:
@@ -178,7 +267,7 @@ def assemble(examples: Sequence[Example], spec: RowSpec) -> Batch:
         raise ValueError(f"examples of {needed} do not fit a row of {spec.size}")
     row = spec.empty()
     token = target = 0
-    slots = _Slots(row, spec.patches_per_token)
+    slots, candidates = _Slots(row, spec.patches_per_token), _Candidates(row)
     for segment, example in enumerate(examples, start=1):
         here = slice(token, token + len(example.input_ids))
         row.tokens[here] = example.input_ids
@@ -193,11 +282,44 @@ def assemble(examples: Sequence[Example], spec: RowSpec) -> Batch:
         row.loss_weights[there] = example.weights[places + 1]
 
         visual = token + np.flatnonzero(example.input_ids == example.image_token)
+        laid = []
         for image in example.images:
-            mine, visual = np.split(visual, [len(image.layout.slot_of_token)])
-            row.visual_index[mine] = slots.add(image)
+            mine, visual = np.split(visual, [image.tokens])
+            laid.append(slots.add(image))
+            row.visual_index[mine] = laid[-1] if image.kept is None else laid[-1][image.kept]
+        if spec.method:
+            candidates.add(example, here, laid)
         token, target = here.stop, there.stop
     return row
+
+
+class _Candidates:
+    """The candidates of a row, filled example by example."""
+
+    def __init__(self, row: Batch):
+        self._row: Any = row
+        self._next = self._images = self._questions = 0
+
+    def add(self, example: Example, here: slice, laid: Sequence[np.ndarray]) -> None:
+        """Those of an example in the tokens `here`, whose images' tokens take these slots."""
+        row, first = self._row, self._next
+        for image, slots in zip(example.images, laid, strict=True):
+            those = slice(self._next, self._next + len(slots))
+            self._images += 1
+            optional = image.layout.optional
+            row.candidate_slots[those] = slots
+            row.candidate_images[those] = np.where(optional, self._images, 0)
+            row.candidate_keep[those] = np.where(optional, image.tokens - np.count_nonzero(~optional), 0)
+            self._next = those.stop
+        known = example.candidates
+        if known is None:  # it has no images
+            return
+        row.candidate_positions[:, first : self._next] = known.positions
+        words = known.question_words
+        if known.questions is not None and words is not None:
+            row.question_words[here] = np.where(words > 0, words + self._questions, 0)
+            row.candidate_questions[first : self._next] = known.questions + self._questions
+            self._questions += int(known.questions.max(initial=0))
 
 
 class _Slots:
@@ -228,4 +350,5 @@ class _Slots:
 
 def stack(rows: Sequence[Batch]) -> Batch:
     """Rows of one shape become a batch: every array gains a leading [B]."""
-    return Batch(**{name: np.stack([getattr(row, name) for row in rows]) for name, _ in rows[0].items()})
+    arrays: dict[str, Any] = {name: np.stack([getattr(row, name) for row in rows]) for name, _ in rows[0].items()}
+    return dataclasses.replace(rows[0], **arrays)

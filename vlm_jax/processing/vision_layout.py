@@ -8,7 +8,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,6 +25,12 @@ class VisionLayout:
     """Row and column, in patches, of each patch of a slot; 0 for padding, -1 for a class token."""
     image_ids: Int[np.ndarray, " slots"]
     """Which image of the tower, from 1, a slot belongs to (an image may be several views); 0 for padding."""
+
+    @property
+    def optional(self) -> Bool[np.ndarray, " tokens"]:
+        """Which tokens may be left out: those of patches, not class tokens and the ends of rows."""
+        patch = self.coords[np.maximum(self.slot_of_token, 0), 0, 0] >= 0
+        return patch & (self.slot_of_token >= 0)
 
 
 @functools.lru_cache(maxsize=4096)

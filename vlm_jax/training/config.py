@@ -16,6 +16,7 @@ from vlm_jax.errors import InputError
 ATTENTION = ("reference", "chunked", "blockwise", "splash", "triton")
 QUANTISED = ("nf4", "int8")
 REMAT = ("none", "dots", "full")
+TOKEN_REDUCTIONS = ("resize", "random", "uniform", "divprune", "mmr", "cdpruner", "visionzip")
 OPTIMIZERS = ("adamw", "adafactor", "muon")
 
 
@@ -31,6 +32,11 @@ def default_config() -> ConfigDict:
                 "dtype": "auto",  # compute: float32 | bfloat16; auto: float32 on CPU, bfloat16 on an accelerator
                 "min_visual_tokens": 4,  # an image is scaled so that it takes between these many
                 "max_visual_tokens": 256,  # the most that an image takes: what is larger is scaled down
+                # What of them the decoder sees (docs/token_reduction.md): a share above 0 and up to 1.0, or a number of
+                # tokens an image, from 2. Rows are packed at that length.
+                "visual_tokens": 1.0,
+                # How: resize makes the image smaller | random | uniform | divprune | mmr | cdpruner | visionzip
+                "token_reduction": "resize",
                 # auto: splash on a TPU, triton on a GPU, else blockwise | one of these | chunked | reference
                 "attention": "auto",
                 "quantise": "none",  # none | nf4 | int8: how frozen kernels are held
@@ -248,6 +254,13 @@ def _check_model(config: ConfigDict, check: _Check) -> None:
     check.want(
         model.min_visual_tokens <= model.max_visual_tokens, "model.max_visual_tokens", "at least min_visual_tokens"
     )
+    share = model.visual_tokens
+    check.want(
+        0 < share <= 1 or (share > 1 and share == int(share)),
+        "model.visual_tokens",
+        "a share above 0 and up to 1.0, or a whole number of tokens an image",
+    )
+    check.one_of("model.token_reduction", TOKEN_REDUCTIONS)
     check.at_least(0, "lora.rank")
     check.above_0("lora.alpha")
     check.share("lora.dropout", below_1=True)
@@ -336,6 +349,8 @@ def resume_settings(config: ConfigDict) -> dict[str, Any]:
         "model.quantise",
         "model.min_visual_tokens",
         "model.max_visual_tokens",
+        "model.visual_tokens",
+        "model.token_reduction",
         "data.share",
         "data.shuffle",
         "data.answer",

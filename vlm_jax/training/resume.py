@@ -17,7 +17,7 @@ from vlm_jax.checkpoint.files import read_json
 from vlm_jax.checkpoint.model_source import ADAPTER, ModelSource, adapter_settings, open_model
 from vlm_jax.checkpoint.parts import PARTS
 from vlm_jax.errors import InputError
-from vlm_jax.processing.image_processors import ImageProcessor
+from vlm_jax.processing.processor import Processor
 from vlm_jax.training.config import renamed, resume_settings
 
 MAY_CHANGE = (
@@ -38,6 +38,8 @@ MODEL = "model"
 _LENGTH = ("train.steps", "train.epochs")
 _WHOLE = ("data.columns",)
 """Mappings whose keys are a person's: one value, not a group of settings."""
+_BEFORE = {"model.visual_tokens": 1.0, "model.token_reduction": "resize"}
+"""What runs did of which earlier versions wrote nothing down."""
 _PLACES = ("assemble.encoder", "assemble.decoder", "assemble.connector_weights")
 
 
@@ -168,7 +170,7 @@ def read(home: PurePath, step: int) -> Earlier:
             raise InputError(
                 f"{home}: holds a converted model, not a run; give it as config.model.path to start from it"
             )
-        resume = {_renamed(key): value for key, value in flat(settings["resume"]).items()}
+        resume = {**_BEFORE, **{_renamed(key): value for key, value in flat(settings["resume"]).items()}}
         steps = settings.get("steps") or resume.get("train.steps") or None
         stage = settings.get("first_stage")
         if stage is None and steps and resume.get("train.first.share"):
@@ -187,7 +189,7 @@ def _renamed(key: str) -> str:
 
 def settings_to_save(
     config: ConfigDict,
-    images: ImageProcessor,
+    processor: Processor,
     source: ModelSource,
     known_by: Mapping[str, Any],
     home: PurePath,
@@ -206,7 +208,7 @@ def settings_to_save(
     """
     digest = source.digest() if earlier is None else earlier.digest
     compared = {**resume_settings(config), **known_by, **({MODEL: digest} if digest else {})}
-    settings = run_folder.settings_json(images, resume=compared)
+    settings = run_folder.settings_json(processor.images, processor.budget, resume=compared)
     if beside_base:
         settings |= adapter_settings(source if earlier is None else source.base, lora, home)
     return settings

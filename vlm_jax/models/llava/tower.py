@@ -10,9 +10,9 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
-from vlm_jax.models.attention import attend
+from vlm_jax.models.attention import attend, attention_received
 from vlm_jax.models.layers import MLP, LayerNorm, Linear, constrain_rows, normalised, product, quick_gelu
 from vlm_jax.models.llava.shapes import EncoderConfig
 from vlm_jax.models.stack import Stack
@@ -43,12 +43,15 @@ class EncoderAttention(nnx.Module):
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
             setattr(self, name, Linear(config.hidden, config.hidden, bias=True, **make))
 
-    def __call__(self, x: Float[Array, "b p d"], slots: int) -> Float[Array, "b p d"]:
+    def __call__(self, x: Float[Array, "b p d"], slots: int, observe=None):
+        """`observe(q, k)`, [b, views, slots, heads, head_dim] each, is handed through."""
+
         def views(y):
             return y.reshape(y.shape[0], -1, slots, self.heads, y.shape[-1] // self.heads)
 
-        mixed = attend(views(self.q_proj(x)), views(self.k_proj(x)), views(self.v_proj(x)), None)
-        return self.out_proj(mixed.reshape(x.shape))
+        q, k = views(self.q_proj(x)), views(self.k_proj(x))
+        mixed = attend(q, k, views(self.v_proj(x)), None)
+        return self.out_proj(mixed.reshape(x.shape)), None if observe is None else observe(q, k)
 
 
 class EncoderBlock(nnx.Module):
@@ -60,9 +63,10 @@ class EncoderBlock(nnx.Module):
         self.attention = EncoderAttention(config, **make)
         self.mlp = MLP(config.hidden, config.mlp, activation=ACTIVATIONS[config.activation], **make)
 
-    def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b p d"]:
-        x = constrain_rows(x + self.attention(self.norm1(x), self.slots))
-        return constrain_rows(x + self.mlp(self.norm2(x)))
+    def __call__(self, x: Float[Array, "b p d"], observe=None):
+        mixed, y = self.attention(self.norm1(x), self.slots, observe)
+        x = constrain_rows(x + mixed)
+        return constrain_rows(x + self.mlp(self.norm2(x))), y
 
 
 def unused_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
@@ -134,8 +138,10 @@ class EncoderTower(nnx.Module):
         implementation: str = "chunked",
         remat: str = "none",
         unroll: bool = False,
-    ) -> Float[Array, "b p d"]:
-        """Features of every slot; those of empty views mean nothing, and no token takes them.
+        importance: bool = False,
+    ) -> tuple[Float[Array, "b p d"], Float32[Array, "b p"] | None]:
+        """Features of every slot, and with `importance` the attention that each receives in its view in the last layer.
+        Those of empty views mean nothing, and no token takes them.
 
         Args are `VisionTower`'s. Here views lie at whole multiples of `block_slots`, so the ids say nothing more.
         """
@@ -149,8 +155,19 @@ class EncoderTower(nnx.Module):
         x = constrain_rows(x)
         if self.pre_norm is not None:
             x = self.pre_norm(x)
-        x, _ = self.blocks(x, lambda block, x, _, place: (block(x), None), remat=remat, unroll=unroll)
-        return x if self.norm is None else self.norm(x)
+        last, received = config.depth - 1 if importance else config.depth, None
+        options = {"remat": remat, "unroll": unroll}
+        if last:
+            x, _ = self.blocks(x, lambda block, x, _, place: block(x), stop=last, **options)
+        if importance:
+
+            def observe(q, k):
+                q, k = (y.reshape(-1, *y.shape[2:]) for y in jax.lax.stop_gradient((q, k)))
+                return attention_received(q, k, jnp.ones(q.shape[:2], jnp.int32)).reshape(image_ids.shape)
+
+            x, received = self.blocks(x, lambda block, x, _, place: block(x, observe), start=last, **options)
+            received = received[0]
+        return (x if self.norm is None else self.norm(x)), received
 
 
 class Projector(nnx.Module):

@@ -9,9 +9,9 @@ lie side by side, ready for the merger. The original order returns when tokens p
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
-from vlm_jax.models.attention import attend, attention
+from vlm_jax.models.attention import attend, attention, attention_received
 from vlm_jax.models.layers import (
     MLP,
     GatedMLP,
@@ -60,14 +60,15 @@ class VisionBlock(nnx.Module):
         else:
             self.mlp = MLP(config.hidden, config.mlp, activation=quick_gelu, **make)
 
-    def __call__(self, x: Float[Array, "b p d"], cos, sin, mix) -> Float[Array, "b p d"]:
+    def __call__(self, x: Float[Array, "b p d"], cos, sin, mix):
+        """`mix(q, k, v) -> (mixed, y)` sees rotated heads; y is handed through."""
         # Split, not indexed: then the gradients are put side by side, not padded with zeros and added up.
         q, k, v = (
             part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(self.qkv(self.norm1(x)), 3, axis=-1)
         )
-        mixed = mix(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        mixed, y = mix(rotate(q, cos, sin), rotate(k, cos, sin), v)
         x = constrain_rows(x + self.proj(mixed.reshape(x.shape)))
-        return constrain_rows(x + self.mlp(self.norm2(x)))
+        return constrain_rows(x + self.mlp(self.norm2(x))), y
 
 
 class Merger(nnx.Module):
@@ -106,8 +107,10 @@ class VisionTower(nnx.Module):
         implementation: str = "chunked",
         remat: str = "none",
         unroll: bool = False,
-    ) -> Float[Array, "b p d"]:
-        """Runs all blocks.
+        importance: bool = False,
+    ) -> tuple[Float[Array, "b p d"], Float32[Array, "b u"] | None]:
+        """Runs all blocks: features, and with `importance` the attention that each visual token receives in the last
+        block that sees whole images, as the mean over its patches.
 
         Args:
           patches: raw pixels, one temporal slice: values ordered C, ph, pw.
@@ -125,15 +128,36 @@ class VisionTower(nnx.Module):
         same_window = blocks(window_ids)[..., :, None] == blocks(window_ids)[..., None, :]
 
         def windowed(q, k, v):
-            return attend(blocks(q), blocks(k), blocks(v), same_window).reshape(q.shape)
+            return attend(blocks(q), blocks(k), blocks(v), same_window).reshape(q.shape), None
 
         def whole_image(q, k, v):
-            return attention(q, k, v, image_ids, image_ids, causal=False, implementation=implementation)
+            return attention(q, k, v, image_ids, image_ids, causal=False, implementation=implementation), None
 
         period = repeating_period(config.depth, config.global_blocks)
 
         def apply(block, x, _, place):
-            return block(x, cos, sin, whole_image if place in config.global_blocks else windowed), None
+            return block(x, cos, sin, whole_image if place in config.global_blocks else windowed)
 
+        options = {"period": period, "remat": remat, "unroll": unroll}
         x = constrain_rows(self.patch_embed(patches, dtype))
-        return self.blocks(x, apply, period=period, remat=remat, unroll=unroll)[0]
+        if not importance:
+            return self.blocks(x, apply, **options)[0], None
+
+        first = config.depth - period
+        observed = max(place for place in range(period) if place in config.global_blocks)
+
+        def observe(block, x, _, place):
+            def whole_image_observed(q, k, v):
+                mixed, _ = whole_image(q, k, v)
+                return mixed, attention_received(*jax.lax.stop_gradient((q, k)), image_ids)
+
+            if place == observed:
+                return block(x, cos, sin, whole_image_observed)
+            x, _ = apply(block, x, None, place)
+            return x, jnp.zeros(image_ids.shape, jnp.float32)
+
+        if first:
+            x, _ = self.blocks(x, apply, stop=first, **options)
+        x, received = self.blocks(x, observe, start=first, **options)
+        received = received[observed]
+        return x, received.reshape(len(received), -1, config.patches_per_token).mean(axis=-1)

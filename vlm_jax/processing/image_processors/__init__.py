@@ -72,6 +72,9 @@ class ImageProcessor(Protocol):
     def tokens(self, grid: Grid) -> int:
         """Visual tokens of an image."""
 
+    def most_tokens(self, slots: int) -> int:
+        """The most visual tokens of images that so many slots of the tower hold, a slot being a token's patches."""
+
     def layout(self, grid: Grid, window_units: int) -> VisionLayout:
         """Where its patches lie in the tower, and which of them each token takes."""
 

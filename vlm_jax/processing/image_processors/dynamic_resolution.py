@@ -110,6 +110,9 @@ class DynamicResolution:
         """Visual tokens of an image."""
         return grid[0] * grid[1]
 
+    def most_tokens(self, slots: int) -> int:
+        return slots
+
     def layout(self, grid: tuple[int, int], window_units: int) -> VisionLayout:
         return vision_layout(*grid, window_units, self.merge_size)
 

@@ -173,6 +173,10 @@ class FixedViews:
         view = self.side**2 + (self.class_token and self.keep_class)
         return view + grid.tall * (grid.wide + 1)
 
+    def most_tokens(self, slots: int) -> int:
+        """Each row of `side` patches may end with a separator."""
+        return slots + slots // self.side
+
     def layout(self, grid: Tiling, window_units: int = 1) -> VisionLayout:
         """Where the patches of an image lie in the tower, and which of them each token takes."""
         return layout_of(grid, self.side, self.class_token, self.keep_class)

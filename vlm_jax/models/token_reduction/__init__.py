@@ -1,0 +1,121 @@
+"""Fewer visual tokens: which of an image's tokens the decoder sees, a short file a method.
+
+    resize        the image itself is made smaller (`processing.image_processors`); saves the tower's work too
+    random        token_budget: a seeded sample
+    uniform       token_budget: an even stride
+    divprune      as far apart as may be
+    mmr           important, and unlike what is kept
+    cdpruner      diverse, given the question
+    visionzip     what receives most attention; the rest is merged into a few
+
+How many tokens of an image stay is worked out on the host (`processing.token_budget`), so that shapes are fixed; which
+ones, here, on the device. A method is given what it asks for in `METHODS`, and nothing else.
+"""
+
+import difflib
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+from numpy.typing import ArrayLike
+
+from vlm_jax.errors import InputError
+from vlm_jax.models.token_reduction.candidates import Candidates, unit
+from vlm_jax.models.token_reduction.methods import METHODS
+from vlm_jax.processing import token_budget
+
+_STEP = 64
+"""Numbers of tokens are rounded up to a multiple of this, so that few programs are compiled."""
+
+
+def keep_tokens(
+    method: str,
+    embeddings: ArrayLike,
+    keep: int,
+    *,
+    importance: ArrayLike | None = None,
+    query: ArrayLike | None = None,
+    grid: tuple[int, int] | None = None,
+    seed: int = 0,
+) -> Int[np.ndarray, " keep"]:
+    """Which tokens of one image a method keeps.
+
+    Args:
+      method: a key of `METHODS`.
+      embeddings: [n, d], the image's visual tokens in reading order.
+      keep: how many stay.
+      importance: [n], of each token, for methods that weigh it, as it is given: bring it to between 0 and 1 for `mmr`.
+      query: [m, d], embeddings of the question's tokens, for methods that follow the question.
+      grid: rows and columns of the tokens; checked against their number.
+      seed: of `random`.
+
+    Returns:
+      Indices, ascending. What a method has no use for is not looked at.
+
+    Raises:
+      InputError: an unknown method, numbers that do not go together, or something that the method needs is missing.
+    """
+    embeddings = np.asarray(embeddings)
+    count = len(embeddings)
+    given = {"importance": importance, "query": query}
+    if errors := _errors(method, embeddings, keep, given, grid):
+        raise InputError(errors)
+    if method == "uniform":
+        return token_budget.uniform(count, keep)
+    if method == "random":
+        return token_budget.random(count, keep, seed)
+
+    padded = -(-count // _STEP) * _STEP
+
+    def pad(array) -> np.ndarray:
+        array = np.asarray(array, np.float32)
+        return np.pad(array, [(0, padded - count)] + [(0, 0)] * (array.ndim - 1))
+
+    needs = METHODS[method].needs
+    chosen = _choose(
+        method,
+        np.pad(np.ones(count, np.int32), (0, padded - count)),
+        np.full(padded, keep, np.int32),
+        pad(embeddings),
+        pad(importance) if "importance" in needs else None,
+        np.asarray(query, np.float32) if "query" in needs else None,
+    )
+    return np.flatnonzero(np.asarray(chosen)[:count])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _choose(method, image, keep, embeddings, importance, query):
+    if query is not None:
+        query = jnp.broadcast_to(jnp.mean(unit(query), axis=0), embeddings.shape)
+    candidates = Candidates(image, keep, jnp.max(keep), unit(embeddings), importance, query)
+    most = {"most": len(image)} if METHODS[method].factored else {}
+    return METHODS[method].choose(candidates, **most)
+
+
+def _errors(method: str, embeddings: np.ndarray, keep: int, given: dict, grid) -> list[str]:
+    errors = []
+    if method not in METHODS:
+        near = difflib.get_close_matches(method, METHODS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return [f"method {method!r}: known are {', '.join(METHODS)}{hint}"]
+    if embeddings.ndim != 2 or not np.issubdtype(embeddings.dtype, np.floating):
+        return [f"embeddings are {embeddings.dtype} {list(embeddings.shape)}; wanted floats [n, d]"]
+    count, width = embeddings.shape
+    if not 1 <= keep <= count:
+        errors.append(f"keep is {keep}; wanted between 1 and the image's {count} tokens")
+    if grid is not None and (len(grid) != 2 or grid[0] * grid[1] != count):
+        errors.append(f"grid {tuple(grid)} is not that of {count} tokens")
+    for name in sorted(METHODS[method].needs - {"embeddings"}):
+        if given[name] is None:
+            errors.append(f"{method} needs {name}=, and got none")
+    if "importance" in METHODS[method].needs and (weights := given["importance"]) is not None:
+        if np.shape(weights) != (count,) or not np.isfinite(weights).all():
+            errors.append(f"importance has the shape {np.shape(weights)}; wanted {count} finite numbers")
+    if "query" in METHODS[method].needs and (query := given["query"]) is not None:
+        if np.ndim(query) != 2 or np.shape(query)[1] != width or not len(query):
+            errors.append(
+                f"query has the shape {np.shape(query)}; wanted [m, {width}], one row a token of the question"
+            )
+    return errors

@@ -1,0 +1,77 @@
+"""Visual tokens put in their places in a row, once a method has chosen which stay."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int32
+
+from vlm_jax.models.token_reduction.candidates import Candidates, scaled, unit
+from vlm_jax.models.token_reduction.methods import METHODS
+from vlm_jax.processing.rows import Batch
+
+
+def reduced(
+    batch: Batch,
+    visual: Float[Array, "b u d"],
+    words: Float[Array, "b t d"],
+    importance: Float32[Array, "b u"] | None = None,
+) -> tuple[Float[Array, "b t d"], Int32[Array, "b t"], Int32[Array, "b 3 t"]]:
+    """Which visual embedding each token of the rows takes.
+
+    Args:
+      batch: with candidates.
+      visual: of every visual embedding of the tower.
+      words: token embeddings, for methods that follow the question.
+      importance: of each visual embedding, for methods that ask for it.
+
+    Returns:
+      The embedding that each token takes (nothing of use for text), `visual_index` and `positions` with the tokens that
+      stay in the place of those that the host assumed.
+    """
+    method = METHODS[batch.method]
+    slots = batch.candidate_slots
+    rounds = jnp.max(batch.candidate_keep)
+    taken = jnp.take_along_axis(visual, jnp.maximum(slots, 0)[..., None], axis=1)
+    if importance is not None:
+        importance = jnp.take_along_axis(importance, jnp.maximum(slots, 0), axis=1)
+
+    query = None
+    if "query" in method.needs:
+        means = jax.vmap(_question_means)(jax.lax.stop_gradient(unit(words)), batch.question_words)
+        query = jnp.take_along_axis(means, batch.candidate_questions[..., None], axis=1)
+
+    def row(image, keep, taken, importance, query):
+        candidates = Candidates(image, keep, rounds, jax.lax.stop_gradient(unit(taken)), importance, query)
+        if importance is not None:
+            candidates = candidates.with_importance(scaled(candidates, jax.lax.stop_gradient(importance)))
+        # The host keeps no image longer than a row.
+        stay = method.choose(candidates, most=words.shape[1]) if method.factored else method.choose(candidates)
+        return stay, taken if method.merge is None else method.merge(candidates, taken)
+
+    stay, taken = jax.vmap(row)(batch.candidate_images, batch.candidate_keep, taken, importance, query)
+    stay |= (batch.candidate_images == 0) & (slots != -1)  # class tokens, and ends of rows
+    chosen = _in_places(stay, batch.visual_index != -1)
+
+    def put(values):
+        return jnp.take_along_axis(values, chosen, axis=-1)
+
+    visual_here = batch.visual_index != -1
+    index = jnp.where(visual_here, put(slots), -1)
+    positions = jnp.where(
+        visual_here[:, None], jnp.take_along_axis(batch.candidate_positions, chosen[:, None], axis=-1), batch.positions
+    )
+    return jnp.take_along_axis(taken, chosen[..., None], axis=1), index, positions
+
+
+def _question_means(words: Float32[Array, "t d"], questions: Int32[Array, " t"]) -> Float32[Array, "q d"]:
+    """Of each question of a row, by its number, the mean of its words' unit-length embeddings."""
+    count = len(questions) + 1
+    total = jax.ops.segment_sum(words, questions, count)
+    words_of = jax.ops.segment_sum(jnp.ones(len(questions)), questions, count)
+    return total / jnp.maximum(words_of, 1)[:, None]
+
+
+def _in_places(stay: Bool[Array, "b n"], visual: Bool[Array, "b t"]) -> Int32[Array, "b t"]:
+    """Of each visual token of a row the candidate that it is: the first place takes the first that stays, and so on."""
+    first = jnp.argsort(~stay, axis=-1, stable=True).astype(jnp.int32)
+    rank = jnp.cumsum(visual, axis=-1) - 1
+    return jnp.take_along_axis(first, jnp.clip(rank, 0, first.shape[-1] - 1), axis=-1)

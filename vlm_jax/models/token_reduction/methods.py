@@ -1,0 +1,38 @@
+"""The methods by name, and what each of them looks at."""
+
+import dataclasses
+from collections.abc import Callable
+
+from vlm_jax.models.token_reduction import cdpruner, divprune, mmr, visionzip
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to choose.
+
+    Attributes:
+      choose: (candidates) → which stay; None where the host chooses.
+      needs: of `embeddings`, `importance`, `query`: what of the candidates it looks at.
+      factored: whether `choose` is given the most tokens that any image keeps, a number (`most`).
+      merge: (candidates, visual tokens) → the tokens with what is left out merged into some that stay.
+    """
+
+    choose: Callable | None
+    needs: frozenset[str] = frozenset()
+    merge: Callable | None = None
+    factored: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "random": Method(None),
+    "uniform": Method(None),
+    "divprune": Method(divprune.choose, frozenset({"embeddings"})),
+    "mmr": Method(mmr.choose, frozenset({"embeddings", "importance"})),
+    "cdpruner": Method(cdpruner.choose, frozenset({"embeddings", "query"}), factored=True),
+    "visionzip": Method(visionzip.choose, frozenset({"embeddings", "importance"}), visionzip.merge),
+}
+
+
+def needs(method: str) -> frozenset[str]:
+    """What of the candidates a method looks at; nothing where none chooses ("")."""
+    return METHODS[method].needs if method else frozenset()
