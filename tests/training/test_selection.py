@@ -16,6 +16,9 @@ from vlm_jax.models.parameters import nest
 from vlm_jax.parallel import mesh as meshes
 from vlm_jax.processing.rows import RowSpec, Size
 
+ADAPTERS = {"lora__rank": 4, "model__quantise": "nf4", "lora__targets": "attention+mlp+connector", **PROPORTIONAL}
+"""Of most tests here: a step is compiled once for all of them."""
+
 
 def test_adapters_learn_while_the_base_stays_bit_for_bit(base, batch):
     _, told, trainable, optimizer_state, (before, after), _ = run(
@@ -46,12 +49,12 @@ def test_accumulating_equals_one_large_batch(base, batch):
 
 def test_the_loss_is_the_weighted_mean_over_the_whole_batch_however_small_the_weights(base, batch):
     """In plain NumPy from what each row loses alone; in one go, and in four parts."""
-    settings, rows = {"optimizer__learning_rate": 1e-3}, np.arange(ROWS)[:, None]
+    rows = np.arange(ROWS)[:, None]
     supervised = batch.loss_weights
 
     def told(weights, **more):
         weighted = dataclasses.replace(batch, loss_weights=weights.astype(np.float32))
-        _, (loss,), moved, *_ = run(base, weighted, 1, **settings, **more)
+        _, (loss,), *_, moved = run(base, weighted, 1, **PROPORTIONAL, **more)
         return loss, moved
 
     given = np.array([1, 0, 0.25, 0, 0, 0, 0, 3])
@@ -66,8 +69,7 @@ def test_the_loss_is_the_weighted_mean_over_the_whole_batch_however_small_the_we
     parts, _ = told(each, batch__gradient_accumulation=4)
     few, _ = told(each / 1024, batch__gradient_accumulation=4)
     np.testing.assert_allclose([loss, small, parts, few], expected, rtol=1e-5)
-    for path, array in moved.items():
-        np.testing.assert_allclose(np.asarray(same[path]), np.asarray(array), atol=1e-5, err_msg=path)
+    same_moves(same, moved)
 
 
 def test_dropout_is_drawn_anew_for_each_step_and_the_same_for_a_seed(base, batch):
@@ -86,17 +88,16 @@ def test_dropout_is_drawn_anew_for_each_step_and_the_same_for_a_seed(base, batch
 
 
 def test_adapters_on_eight_devices_learn_what_they_learn_on_one(base, batch):
-    settings = {"lora__rank": 4, "model__quantise": "nf4", "lora__targets": "attention+mlp+connector"}
-    _, one, *_, single = run(base, batch, 3, **settings, **PROPORTIONAL)
-    _, many, *_, sharded = run(base, batch, 3, devices=8, mesh=(2, 2, 2), **settings, **PROPORTIONAL)
+    _, one, *_, single = run(base, batch, 3, **ADAPTERS)
+    _, many, *_, sharded = run(base, batch, 3, devices=8, mesh=(2, 2, 2), **ADAPTERS)
     np.testing.assert_allclose(many, one, atol=1e-4)
     same_moves(sharded, single)
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_adapters_on_a_quantised_base_learn_what_they_learn_on_the_values_it_stands_for(base, batch, kind):
-    settings = {"lora__rank": 4, "lora__targets": "attention+mlp+connector", **PROPORTIONAL}
-    _, told, _, _, (packed, _), moves = run(base, batch, 3, model__quantise=kind, **settings)
+    settings = {**ADAPTERS, "model__quantise": kind}
+    _, told, _, _, (packed, _), moves = run(base, batch, 3, **settings)
     code = quantised.CODES[kind]
     assert any(path.endswith(f"/{code}") for path in packed)
 
@@ -109,14 +110,13 @@ def test_adapters_on_a_quantised_base_learn_what_they_learn_on_the_values_it_sta
         assert 0 < np.abs(values - kernel[...]).max() < np.abs(kernel[...]).max()
         return values
 
-    _, plain, *_, expected = run(base, batch, 3, values=unpacked, **settings)
+    _, plain, *_, expected = run(base, batch, 3, values=unpacked, **{**settings, "model__quantise": "none"})
     np.testing.assert_allclose(told, plain, rtol=1e-5)
     same_moves(moves, expected)
 
 
 def test_a_step_whose_loss_is_not_finite_changes_nothing_but_the_place_in_the_schedule(base, batch):
-    settings = {"lora__rank": 4, "model__quantise": "nf4", "lora__targets": "attention+mlp+connector"}
-    trainer, step = compiled(base, 1, (-1, 1, 1), tuple(sorted(settings.items())))
+    trainer, step = compiled(base, 1, (-1, 1, 1), tuple(sorted(ADAPTERS.items())))
     state = trainer.start(open_model(str(base)).read(place=trainer.place))
     held = jax.device_get(state[:2])
     broken = dataclasses.replace(batch, loss_weights=np.where(batch.loss_weights > 0, np.inf, 0).astype(np.float32))
@@ -151,8 +151,7 @@ def stacked(jaxpr, shapes):
     return found
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
-@pytest.mark.parametrize("quantise", ["none", "nf4"])
+@pytest.mark.parametrize(("remat", "quantise"), [("none", "none"), ("dots", "nf4"), ("full", "nf4")])
 def test_the_step_keeps_no_copy_of_the_base_for_its_backward_pass(base, remat, quantise, monkeypatch):
     monkeypatch.setattr(vlm_jax.training.trainer, "SHALLOW", 0)  # a loop, as other platforms have for any depth
     settings = {"lora__rank": 4, "lora__targets": "attention+mlp+vision", "train__remat": remat}
