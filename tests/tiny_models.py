@@ -20,6 +20,8 @@ from vlm_jax.processing.new_tokenizer import write_tokenizer
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
 VOCAB = 640
+ONE_LAYER = {"layers": 1, "depth": 1, "global_blocks": (0,), "max_visual_tokens": 16}
+"""What `save_tiny` makes the smallest model of."""
 
 
 def save_tiny(

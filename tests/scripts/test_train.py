@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import kills
 from tests.started import as_shipped, environment, run
-from tests.tiny_models import PHOTOS, save_tiny
+from tests.tiny_models import ONE_LAYER, PHOTOS, save_tiny
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
@@ -164,10 +164,11 @@ def test_going_on_with_other_settings_is_refused_with_both_values(base, unstoppe
     assert lines[-1].startswith("error: ") and "optimizer.weight_decay = 0.0" in lines[-1] and "1.0" in lines[-1]
 
 
-def test_a_finished_run_is_left_as_it_is(base, unstopped):
+def test_a_finished_run_is_left_as_it_is_and_says_so_without_compiling(base, unstopped):
     before = (unstopped[0] / "metrics.jsonl").read_bytes()
     again = train(base, unstopped[0])
     assert again.returncode == 0, again.stderr
+    assert f"finished: all {STEPS} steps" in again.stderr and "compiling" not in again.stderr
     assert (unstopped[0] / "metrics.jsonl").read_bytes() == before
 
 
@@ -345,15 +346,10 @@ def test_a_finished_run_is_given_more_steps_and_a_lower_rate_and_goes_on(base, u
     assert "compiling" not in fewer.stderr
 
 
-def test_a_finished_run_says_so_without_compiling(base, unstopped):
-    again = train(base, unstopped[0])
-    assert again.returncode == 0 and f"finished: all {STEPS} steps" in again.stderr and "compiling" not in again.stderr
-
-
 def test_the_model_of_a_run_may_lie_elsewhere_or_be_gone_but_not_be_another(base, unstopped, tmp_path):
     moved, other = tmp_path / "moved", tmp_path / "other"
     shutil.copytree(base, moved)
-    save_tiny(other, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16, seed=5)
+    save_tiny(other, **ONE_LAYER, seed=5)
     for name in (moved, os.path.relpath(base), tmp_path / "gone", unstopped[0]):
         again = train(name, unstopped[0])
         assert again.returncode == 0 and "finished" in again.stderr, again.stderr
@@ -371,11 +367,11 @@ def test_what_the_console_said_is_kept_in_the_run_folder(unstopped):
 def test_data_that_differ_are_refused_with_the_records_that_do(base, tmp_path):
     entries = json.loads((PHOTOS / "photos.json").read_text())[:8]
     entries = [{**entry, "id": f"r{number}"} for number, entry in enumerate(entries)]
-    data, more = tmp_path / "data.json", (f"--config.data.image_root={PHOTOS}", "--config.train.steps=2")
+    data, more = tmp_path / "data.json", (f"--config.data.image_root={PHOTOS}", "--config.train.steps=1")
     data.write_text(json.dumps(entries))
     assert train(base, tmp_path / "run", *more, data=data).returncode == 0
     changed = {**entries[1], "conversations": entries[2]["conversations"], "image": entries[2].get("image")}
     data.write_text(json.dumps([*entries[2:], changed, {**entries[0], "id": "new"}]))
-    refused = train(base, tmp_path / "run", *more[:1], "--config.train.steps=3", data=data)
+    refused = train(base, tmp_path / "run", *more[:1], "--config.train.steps=2", data=data)
     assert refused.returncode == 1 and refused.stderr.count("error: ") == 1
     assert "1 added (new); 1 removed (r0); 1 changed (r1); put it back" in refused.stderr

@@ -12,7 +12,7 @@ import vlm_jax
 from tests.checkpoint.folders import change_tensors
 from tests.scripts.test_train import STEPS, losses, train
 from tests.started import ROOT, environment, run
-from tests.tiny_models import PHOTOS, assistant, save_tiny, user
+from tests.tiny_models import ONE_LAYER, PHOTOS, assistant, save_tiny, user
 from vlm_jax.checkpoint import safetensors_file
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
@@ -78,7 +78,7 @@ def test_a_base_that_is_gone_or_another_is_named_and_one_that_moved_is_gone_on_w
     moved, other = tmp_path / "moved", tmp_path / "other"
     shutil.copytree(trained, tmp_path / "run")
     shutil.copytree(base, moved)
-    save_tiny(other, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16, seed=5)
+    save_tiny(other, **ONE_LAYER, seed=5)
     with pytest.raises(InputError, match="trained on other weights than those of .*other"):
         vlm_jax.load(other, adapter=trained)
     hidden = base.rename(base.with_name("hidden"))

@@ -11,7 +11,7 @@ import pytest
 
 import vlm_jax
 from tests.scripts.test_train import STEPS, command, losses
-from tests.started import environment
+from tests.started import environment, run
 from tests.tiny_models import PHOTOS, assistant, user
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.checkpoint.model_source import open_model
@@ -31,12 +31,16 @@ def data(tmp_path_factory):
     return path
 
 
-def started(base, workdir, data, *more, **variables):
+def settings(base, workdir, data):
     # Another number of hosts is another program: updates in proportion to gradients do not enlarge its rounding.
     optimizer = ("--config.optimizer.eps=1.0", "--config.optimizer.learning_rate=1.0")
-    settings = (f"--config.data.image_root={PHOTOS}", "--config.data.on_error=drop", *optimizer, *more)
+    more = (f"--config.data.image_root={PHOTOS}", "--config.data.on_error=drop", *optimizer)
+    return command(base, workdir, *more, data=data)
+
+
+def started(base, workdir, data, **variables):
     return subprocess.Popen(
-        command(base, workdir, *settings, data=data),
+        settings(base, workdir, data),
         env=environment(**variables),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -44,16 +48,16 @@ def started(base, workdir, data, *more, **variables):
     )
 
 
-def finished(process):
-    said = process.communicate(timeout=240)[1]
-    assert process.returncode == 0, said
-    return said
+def finished(base, workdir, data):
+    done = run(settings(base, workdir, data), env=environment())
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 @pytest.fixture(scope="module")
 def unstopped(base, data, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "unstopped"
-    finished(started(base, workdir, data))
+    finished(base, workdir, data)
     return workdir
 
 
@@ -87,7 +91,7 @@ def test_a_run_killed_while_it_saves_goes_on_with_the_same_losses_and_weights(
         open_model(f"{RUN}/checkpoints/6")
     assert len(losses_at(store, RUN)) >= 6  # as far as what was about to be saved
 
-    assert "going on from step 3" in finished(started(base, RUN, data))
+    assert "going on from step 3" in finished(base, RUN, data)
     assert losses_at(store, RUN) == losses(unstopped)
     expected = parameters(unstopped)
     for path, array in parameters(RUN).items():
@@ -136,10 +140,11 @@ def test_two_hosts_that_share_no_disk_stop_together_and_one_goes_on_alone(store,
     assert "running on" in told[0] and "running on" not in told[1]  # one of them speaks
     reached = run_folder.latest_step(folder(workdir))
     assert 3 <= reached < STEPS
-    assert f"going on from step {reached}" in finished(started(base, workdir, data))
+    assert f"going on from step {reached}" in finished(base, workdir, data)
     np.testing.assert_allclose(losses_at(store, workdir), losses(unstopped), atol=1e-4)
-    for path, array in parameters(unstopped).items():
-        np.testing.assert_allclose(parameters(workdir)[path], array, atol=2e-4, err_msg=path)
+    expected = parameters(unstopped)
+    for path, array in parameters(workdir).items():
+        np.testing.assert_allclose(array, expected[path], atol=2e-4, err_msg=path)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,6 @@ def test_two_hosts_that_share_no_disk_stop_together_and_one_goes_on_alone(store,
 )
 def test_an_address_that_runs_cannot_use_is_one_line(store, base, address, expected):
     store.put(("bucket", "others/image.jpg"), b"", {})
-    process = started(base, address, PHOTOS / "photos.json")
-    said = process.communicate(timeout=100)[1]
-    assert process.returncode == 1
-    assert expected in said and said.startswith("error: ") and said.count("\n") == 1
+    refused = run(settings(base, address, PHOTOS / "photos.json"), env=environment())
+    assert refused.returncode == 1
+    assert expected in refused.stderr and refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
