@@ -17,16 +17,25 @@ from vlm_jax.processing.token_budget import METHODS, TokenBudget
 from vlm_jax.training.step import make_loss
 
 CHOOSING = [method for method in METHODS if method != "resize"]
+ON_DEVICE = [method for method in CHOOSING if method not in ("random", "uniform")]
 FAMILIES = {"qwen2_5_vl": (4, (1, 3)), "qwen2_vl": (2, (0, 1))}
 CAPACITY = Size(384, 1536, 32)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module")
 def model(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    depth, global_blocks = FAMILIES[request.param]
-    save_tiny(folder, family=request.param, layers=2, depth=depth, global_blocks=global_blocks, max_visual_tokens=48)
+    """Of the family that a test is for; Qwen2.5-VL unless said otherwise."""
+    family = getattr(request, "param", "qwen2_5_vl")
+    folder = tmp_path_factory.mktemp(family)
+    depth, global_blocks = FAMILIES[family]
+    save_tiny(folder, family=family, layers=2, depth=depth, global_blocks=global_blocks, max_visual_tokens=48)
     return vlm_jax.load(folder, dtype="float32")
+
+
+def both_families(methods):
+    """Every method on Qwen2.5-VL, and on Qwen2-VL one that looks into the tower, in which they differ."""
+    cases = [("qwen2_5_vl", method) for method in methods] + [("qwen2_vl", "visionzip")]
+    return pytest.mark.parametrize(("model", "method"), cases, indirect=["model"])
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,7 @@ def hidden(model):
     return lambda batch: np.asarray(decode(*embed(batch), batch.segment_ids))
 
 
-@pytest.mark.parametrize("method", CHOOSING)
+@both_families(CHOOSING)
 def test_all_of_all_tokens_give_the_full_models_hidden_states_exactly(model, conversations, hidden, method):
     full = processor(model, 1.0, "resize")
     own = processor(model, 10_000, method)
@@ -66,7 +75,7 @@ def test_all_of_all_tokens_give_the_full_models_hidden_states_exactly(model, con
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("method", CHOOSING)
+@both_families(CHOOSING)
 def test_a_row_gives_what_each_example_gives_alone(model, conversations, hidden, method):
     own = processor(model, 0.3, method)
     examples = [own.encode(one) for one in conversations]
@@ -79,7 +88,7 @@ def test_a_row_gives_what_each_example_gives_alone(model, conversations, hidden,
         start += count
 
 
-@pytest.mark.parametrize("method", CHOOSING)
+@pytest.mark.parametrize("method", ON_DEVICE)
 def test_changing_an_image_changes_nothing_in_its_neighbours(model, conversations, method):
     own = processor(model, 0.3, method)
     before = row(own, [own.encode(one) for one in conversations])
@@ -127,7 +136,7 @@ def test_counts_follow_the_setting_and_positions_those_of_all_tokens(model, conv
             assert dataclasses.astuple(size) == dataclasses.astuple(example.size)
 
 
-@pytest.mark.parametrize("method", [method for method in CHOOSING if method not in ("random", "uniform", "cdpruner")])
+@both_families(["divprune", "mmr", "visionzip"])
 def test_the_tokens_that_the_plain_function_keeps_are_put_in_their_places(model, conversations, method):
     """Embeddings and positions of a row, against the tower's output and `keep_tokens`."""
     own, full = processor(model, 0.4, method), model.processor
