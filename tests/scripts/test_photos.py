@@ -32,12 +32,6 @@ def trained(tmp_path_factory):
         f"--workdir={folder / 'run'}",
         f"--config.model.path={folder / 'tiny'}",
         f"--config.data.path={data}",
-        # As many tokens a step in shorter rows, and layers in a loop, which compiles sooner.
-        "--config.batch.rows=4",
-        "--config.batch.sequence_length=256",
-        "--config.model.max_visual_tokens=16",
-        "--config.train.remat=full",
-        "--config.train.steps=100",
     )
     return vlm_jax.load(folder / "run")
 
