@@ -130,7 +130,7 @@ def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: C
         config.model.path, config.assemble.to_dict(), workdir.home, done, seed=config.train.seed
     )
     visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    budget = token_budget.of_settings(config.model, config.train.seed)
+    budget = token_budget.of_settings(config.model.visual_tokens, config.model.token_reduction, config.train.seed)
     processor = description.read_processor(source.assets, source.config, visual_tokens, budget)
     processor.most_tokens = max(config.batch.sequence_length, config.batch.max_sequence_length)
     opened = _Opened(workdir, done, source, processor, ImageCache.of_user(say=console.say), [])

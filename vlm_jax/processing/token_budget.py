@@ -7,8 +7,6 @@ import dataclasses
 import difflib
 import numbers
 import zlib
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -84,10 +82,9 @@ def budget_errors(visual_tokens, method, *, names: tuple[str, str] = ("visual_to
 ALL_TOKENS = TokenBudget()
 
 
-def of_settings(model: Mapping[str, Any], seed: int) -> TokenBudget:
+def of_settings(visual_tokens: float, token_reduction: str, seed: int) -> TokenBudget:
     """As the settings of a run say it, where every number is a float: a whole one above 1 is a number of tokens."""
-    visual_tokens = model["visual_tokens"]
-    return TokenBudget(visual_tokens if visual_tokens <= 1 else int(visual_tokens), model["token_reduction"], seed)
+    return TokenBudget(visual_tokens if visual_tokens <= 1 else int(visual_tokens), token_reduction, seed)
 
 
 def uniform(count: int, keep: int) -> Int[np.ndarray, " keep"]:
