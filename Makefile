@@ -46,12 +46,13 @@ if error:
 endef
 export CHECK_PYTHON
 
-.PHONY: help setup test test-fast lint quickstart tiny_base
+.PHONY: help setup test test-all test-fast lint quickstart tiny_base
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup [ACCEL=cpu|cuda|tpu] [PYTHON=python3]   make .venv/ with what running needs"
 	@echo "make test  [ARGS=\"-k name\"]                        add the test extra to .venv/ and run the tests"
+	@echo "make test-all                                      these and long evidence, before a release"
 	@echo "make test-fast                                     the tests that take seconds"
 	@echo "make quickstart                                    teach a tiny model invented objects, before your eyes"
 	@echo "make tiny_base                                     train the tiny model that quickstart starts from (hours)"
@@ -78,6 +79,9 @@ $(STAMP_TEST): $(STAMP_SETUP)
 	@touch $@
 
 test: $(STAMP_TEST)
+	$(IN_VENV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not evidence" $(ARGS)
+
+test-all: $(STAMP_TEST)
 	$(IN_VENV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(STAMP_TEST)

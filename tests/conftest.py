@@ -95,8 +95,12 @@ SLOW = (
     "test_starting.py",
     "test_buckets.py",
     "test_loader.py",
+    "token_reduction",
 )
 """Files and folders that take long, the longest first. `make test-fast` leaves them out."""
+EVIDENCE = ("test_photos.py", "test_any_size.py", "test_train_step_benchmark.py")
+"""Long evidence, of which `make test` has smaller versions (test_readme.py, test_buckets.py,
+test_parity.py): `make test-all` runs it too."""
 
 
 def pytest_collection_modifyitems(items):
@@ -110,3 +114,5 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if place(item) < len(SLOW):
             item.add_marker(pytest.mark.slow)
+        if item.path.name in EVIDENCE:
+            item.add_marker(pytest.mark.evidence)
