@@ -10,11 +10,13 @@ does not fit. --preset takes published shapes (3b, 7b, 32b, 72b) where config.mo
 
 Where the config leaves batch.patches or batch.supervised to the data, rows are assumed to be half images: as many patch
 slots as so many visual tokens take (for windows that do not fill their block an eighth more; of a model with views of
-fixed size whole views, one at least), and a supervised position for 4 tokens.
+fixed size whole views, one at least), and a supervised position for 4 tokens. With a share of the visual tokens
+(config.model.visual_tokens, where a method chooses behind the tower) as many more images are assumed.
 """
 
 import interrupts  # noqa: F401 - first of all
 
+import dataclasses
 import json
 import time
 from typing import Any
@@ -86,7 +88,9 @@ def buckets_of(config: ConfigDict, model, rows_multiple: int) -> list:
 
     batch, block = config.batch, model.vision.block_slots
     tokens, longest = batch.sequence_length, batch.max_sequence_length
-    slots = batch.patches or model.vision.typical_slots(tokens // 2)
+    budget = budget_of(config)
+    share = budget.visual_tokens if isinstance(budget.visual_tokens, float) and budget.chooses else 1.0
+    slots = batch.patches or model.vision.typical_slots(int(tokens // 2 / share))
     if slots % block:
         raise InputError(f"config.batch.patches is {slots}; wanted a multiple of {block}, one attention window")
     buckets = [Bucket(batch.rows, Size(tokens, slots, batch.supervised or tokens // 4))]
@@ -94,6 +98,13 @@ def buckets_of(config: ConfigDict, model, rows_multiple: int) -> list:
         size = Size(longest, slots * longest // tokens // block * block, batch.supervised or longest // 4)
         buckets.append(Bucket(rows_of(longest, batch.rows, tokens, rows_multiple), size))
     return buckets
+
+
+def budget_of(config: ConfigDict):
+    """How many visual tokens of an image the decoder sees."""
+    from vlm_jax.processing import token_budget
+
+    return token_budget.of_settings(config.model.visual_tokens, config.model.token_reduction, config.train.seed)
 
 
 def compiled(trainer, bucket, stage, target) -> Any:
@@ -108,7 +119,11 @@ def compiled(trainer, bucket, stage, target) -> Any:
         f"{of}{rows} rows of {size.tokens} tokens, {size.patches} patch slots, {size.supervised} supervised positions"
     )
     started = time.perf_counter()
-    traced = trainer.trace(RowSpec(size, vision.patch_dim, vision.patches_per_token).batch(rows), stage)
+    spec = RowSpec(size, vision.patch_dim, vision.patches_per_token)
+    if (budget := budget_of(trainer.config)).on_device:
+        candidates = vision.most_tokens(size.patches // vision.patches_per_token)
+        spec = dataclasses.replace(spec, method=budget.method, candidates=candidates)
+    traced = trainer.trace(spec.batch(rows), stage)
     try:
         program = traced.lower().compile()
     except Exception as error:

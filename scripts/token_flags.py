@@ -4,6 +4,8 @@ from typing import Any
 
 from absl import flags
 
+from token_number import number_of
+
 flags.DEFINE_string(
     "visual_tokens",
     "",
@@ -23,13 +25,5 @@ def options() -> dict[str, Any]:
     Raises:
       InputError: no number.
     """
-    from vlm_jax.errors import InputError
-
     text, method = flags.FLAGS.visual_tokens, flags.FLAGS.token_reduction or None
-    if not text:
-        return {"visual_tokens": None, "token_reduction": method}
-    try:
-        number = float(text) if "." in text else int(text)
-    except ValueError:
-        raise InputError(f"--visual_tokens={text}: wanted a share such as 0.25, or a whole number of tokens") from None
-    return {"visual_tokens": number, "token_reduction": method}
+    return {"visual_tokens": number_of("visual_tokens", text) if text else None, "token_reduction": method}

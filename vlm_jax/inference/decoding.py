@@ -68,6 +68,7 @@ class DecodeLoop:
         self.extend = jit(self._extend, static_argnames=("room", "mode"), donate_argnames=("cache",))
         self.decode = jit(self._decode, static_argnames=("mode",), donate_argnames=("state",))
         self.logits = jit(self._logits)
+        self.visual_index = jit(self._visual_index)
 
     def layers_of(self, parameters: Flat) -> tuple[Flat, ...] | None:
         """The decoder's layers one by one, for `extend` and `decode`; None where they are scanned in their stack.
@@ -100,6 +101,12 @@ class DecodeLoop:
     def _logits(self, parameters: Flat, batch: Batch) -> Array:
         model = self._model(parameters)
         return model.logits(model(batch, dtype=self.dtype, implementation=self.attention))
+
+    def _visual_index(self, parameters: Flat, batch: Batch) -> Array:
+        """`visual_index` once tokens are chosen."""
+        model = self._model(parameters)
+        words = model.embed_tokens(batch.tokens, self.dtype)
+        return model.visual(batch, words, dtype=self.dtype, implementation=self.attention)[1]
 
     def _prefill(
         self, parameters: Flat, batch: Batch, places: Places, numbers, keys, *, capacity: int, room: int, mode: Mode

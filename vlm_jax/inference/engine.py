@@ -117,6 +117,24 @@ class LoadedModel:
         logits = self._decoder.logits(self.parameters, batch)
         return np.asarray(logits[0, : len(example.input_ids)])
 
+    def kept_tokens(self, messages: Sequence[Message]) -> list[Int[np.ndarray, " kept"]]:
+        """Of each image of a conversation, which of its visual tokens the decoder sees, in reading order."""
+        example = self.encode(messages)
+        if not example.images:
+            return []
+        batch, _ = self._packed([example], 1)
+        index = batch.visual_index
+        if batch.method:
+            index = np.asarray(self._decoder.visual_index(self.parameters, batch))
+        visual, kept, first = index[0][index[0] != -1], [], 0
+        for image in example.images:
+            slots = image.layout.slot_of_token
+            mine, visual = np.split(visual, [image.tokens])
+            # Ends of rows, which are all alike, all stay.
+            kept.append(np.flatnonzero((slots < 0) | np.isin(slots + first, mine)))
+            first += len(image.layout.units)
+        return kept
+
     def generate(
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],

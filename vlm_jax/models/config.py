@@ -57,6 +57,9 @@ class TowerConfig(Protocol):
     def typical_slots(self, tokens: int) -> int:
         """Patch slots of a row with so many visual tokens, about."""
 
+    def most_tokens(self, slots: int) -> int:
+        """The most visual tokens of images that so many slots hold, a slot being a token's patches."""
+
     def inconsistencies(self) -> list[str]:
         """What in the shapes does not go together, in words."""
 

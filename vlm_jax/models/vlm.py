@@ -53,6 +53,21 @@ class VLM(nnx.Module):
         x = self.embed_tokens(batch.tokens, dtype)
         if batch.patches is None:
             return x, batch.positions
+        gathered, index, positions = self.visual(batch, x, dtype=dtype, **options)
+        if self.newline is not None:
+            x = jnp.where(index[..., None] == ROW_END, self.newline[...].astype(dtype), x)
+        return constrain_rows(jnp.where(index[..., None] >= 0, gathered, x)), positions
+
+    def visual(
+        self, batch: Batch, words: Float[Array, "b t d"], *, dtype=jnp.float32, **options
+    ) -> tuple[Float[Array, "b t d"], Int[Array, "b t"], Int[Array, "b 3 t"]]:
+        """The visual embedding that each token takes, which one that is, and all positions.
+
+        Where the device chooses tokens, `visual_index` and positions are those that were chosen.
+
+        Args:
+          words: token embeddings.
+        """
         patches, importance = self.vision(
             batch.patches,
             batch.patch_coords,
@@ -63,14 +78,11 @@ class VLM(nnx.Module):
             **options,
         )
         visual = self.connector(patches)
-        index, positions = batch.visual_index, batch.positions
         if batch.method:
-            gathered, index, positions = reduced(batch, visual, x, importance)
-        else:
-            gathered = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
-        if self.newline is not None:
-            x = jnp.where(index[..., None] == ROW_END, self.newline[...].astype(dtype), x)
-        return constrain_rows(jnp.where(index[..., None] >= 0, gathered, x)), positions
+            return reduced(batch, visual, words, importance)
+        index = batch.visual_index
+        gathered = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
+        return gathered, index, batch.positions
 
     def embed_tokens(self, tokens: Int[Array, "b t"], dtype=jnp.float32) -> Float[Array, "b t d"]:
         if isinstance(self.embedding, nnx.Module):

@@ -82,6 +82,10 @@ class EncoderConfig:
         """Pixel values of one patch: C · ph · pw."""
         return self.channels * self.patch_size**2
 
+    def most_tokens(self, slots: int) -> int:
+        """Each row of patches may end with a separator."""
+        return slots + slots // self.side
+
     def typical_slots(self, tokens: int) -> int:
         """Patch slots of the views that make so many visual tokens; of one view at least."""
         return max(1, tokens // self.view_tokens) * self.block_slots

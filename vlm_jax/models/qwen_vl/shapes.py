@@ -58,6 +58,9 @@ class VisionConfig:
         """Pixel values of one patch of a still image, one temporal slice: C · ph · pw."""
         return self.channels * self.patch_size**2
 
+    def most_tokens(self, slots: int) -> int:
+        return slots
+
     def typical_slots(self, tokens: int) -> int:
         """Patch slots of a row with so many visual tokens, about: an eighth more for windows that fill no block."""
         return tokens * self.patches_per_token * 9 // 8 // self.block_slots * self.block_slots

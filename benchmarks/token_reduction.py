@@ -1,0 +1,186 @@
+"""What fewer visual tokens save of a training step: time and memory by method and share, or products at 3B shapes.
+
+    .venv/bin/python benchmarks/token_reduction.py [--device=gpu]
+    .venv/bin/python benchmarks/token_reduction.py --products=3b
+
+The first times steps of a small model on the same examples (one image each, and a text), rows as long as their tokens:
+methods and shares in turn, the median of --turns. The second compiles nothing: it counts the products of the traced
+step at published shapes, and what choosing takes of them, loops included. Rows of both hold one example.
+"""
+
+import argparse
+import functools
+import os
+import statistics
+import sys
+import time
+
+SHARES = (1.0, 0.5, 0.25, 0.1)
+METHODS = ("resize", "random", "uniform", "divprune", "mmr", "cdpruner", "visionzip")
+GREEDY = ("divprune", "mmr", "cdpruner")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--products", default="", help="shapes by name (3b, 7b, …): count products, time nothing")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"), help="where steps are timed")
+    parser.add_argument("--visual_tokens", type=int, default=0, help="of an image; 0: 256, or 1,024 of 3B")
+    parser.add_argument("--text_tokens", type=int, default=96, help="of an example, beside its image")
+    parser.add_argument("--rows", type=int, default=4, help="examples a step")
+    parser.add_argument("--turns", type=int, default=5, help="timed steps of each kind")
+    parser.add_argument("--methods", default=",".join(METHODS), help="commas between")
+    parser.add_argument("--train", default="full", help="config.train.trainable: full, frozen_vision, …")
+    options = parser.parse_args()
+    if unknown := set(options.methods.split(",")) - set(METHODS):
+        sys.exit(f"no such method: {', '.join(sorted(unknown))}; known are {', '.join(METHODS)}")
+    os.environ["JAX_PLATFORMS"] = "cpu" if options.products or options.device == "cpu" else ""
+    (count_products if options.products else time_steps)(options)
+
+
+def kinds(options) -> list[tuple[str, float]]:
+    """(method, share), all tokens once."""
+    return [("resize", 1.0)] + [(method, share) for method in options.methods.split(",") for share in SHARES[1:]]
+
+
+def trainer_of(model, options, **settings):
+    from vlm_jax.parallel import mesh as meshes
+    from vlm_jax.training.config import default_config
+    from vlm_jax.training.trainer import Trainer
+
+    config = default_config()
+    config.model.path = config.data.path = "-"
+    config.batch.rows, config.train.trainable = options.rows, options.train
+    config.update(settings)
+    return Trainer(config, model, meshes.make_mesh(meshes.MeshShape(), None), 1000)
+
+
+def spec_of(vision, method: str, share: float, visual: int, text: int):
+    """Rows of one example whose image has `visual` tokens before anything is left out."""
+    from vlm_jax.processing.rows import RowSpec, Size
+    from vlm_jax.processing.token_budget import TokenBudget
+
+    budget = TokenBudget(share, method)
+    kept = budget.count(visual)
+    units = kept if method == "resize" else visual
+    slots = -(-units * vision.patches_per_token // vision.block_slots) * vision.block_slots
+    size = Size(kept + text, slots, text // 2)
+    if not budget.on_device:
+        return RowSpec(size, vision.patch_dim, vision.patches_per_token), kept
+    candidates = vision.most_tokens(slots // vision.patches_per_token)
+    return RowSpec(size, vision.patch_dim, vision.patches_per_token, method, candidates), kept
+
+
+def count_products(options) -> None:
+    from vlm_jax.models.presets import PRESETS
+    from vlm_jax.parallel import program_cost
+
+    model, visual = PRESETS[options.products], options.visual_tokens or 1024
+    trainer = trainer_of(model, options)
+    width, whole = model.decoder.hidden, None
+    print(f"{options.products}, {options.train}, {options.rows} examples of {visual} + {options.text_tokens} tokens")
+    print("| method | share | TFLOP a step | of all tokens | choosing |\n|---|---|---|---|---|")
+    chosen_by_host: dict[float, float] = {}
+    for method, share in sorted(kinds(options), key=lambda kind: kind[0] not in ("resize", "random", "uniform")):
+        spec, kept = spec_of(model.vision, method, share, visual, options.text_tokens)
+        total = program_cost.flops(trainer.trace(spec.batch(options.rows)).jaxpr)
+        rounds = 2.0 * kept * spec.candidates * width * options.rows if method in GREEDY and spec.method else 0.0
+        if method == "cdpruner" and spec.method:
+            rounds += 2.0 * kept * spec.size.tokens * spec.candidates * options.rows
+        whole = whole or total
+        if method in ("random", "uniform"):
+            chosen_by_host[share] = total
+        choosing = total - chosen_by_host[share] + rounds if spec.method and share in chosen_by_host else 0.0
+        total += rounds
+        share_of = f"{total / 1e12:.2f} | {total / whole:.0%} | {choosing / total:.2%}"
+        print(f"| {method} | {share:.0%} | {share_of} |", flush=True)
+
+
+def time_steps(options) -> None:
+    import jax
+    import numpy as np
+
+    from vlm_jax.models.presets import PRESETS
+    from vlm_jax.parallel import mesh as meshes
+    from vlm_jax.parallel import program_cost
+
+    model, visual = PRESETS["mini"], options.visual_tokens or 256
+    trainer = trainer_of(model, options)
+    steps = {}
+    for method, share in kinds(options):
+        spec, kept = spec_of(model.vision, method, share, visual, options.text_tokens)
+        batch = filled(spec, model, method, kept, visual, options)
+        program = trainer.compile(batch)
+        steps[method, share] = (program, meshes.to_devices(batch, trainer.mesh), program_cost.memory(program).total)
+    times: dict[tuple[str, float], list[float]] = {kind: [] for kind in steps}
+    for turn in range(options.turns + 1):
+        for kind, (program, batch, _) in steps.items():
+            state = fresh(trainer)
+            started = time.perf_counter()
+            *_, metrics = program(*state, batch, np.int32(0))
+            jax.block_until_ready(metrics)
+            if turn:
+                times[kind].append(time.perf_counter() - started)
+    whole = statistics.median(times["resize", 1.0])
+    print(f"{jax.devices()[0].device_kind}: mini, {options.rows} examples of {visual} + {options.text_tokens} tokens")
+    print("| method | share | s a step | of all tokens | examples/s | memory, MiB |\n|---|---|---|---|---|---|")
+    for (method, share), (_, _, memory) in steps.items():
+        middle = statistics.median(times[method, share])
+        print(
+            f"| {method} | {share:.0%} | {middle:.3f} | {middle / whole:.0%} | {options.rows / middle:.1f} | "
+            f"{memory / 2**20:.0f} |"
+        )
+
+
+@functools.cache
+def drawn(model):
+    from flax import nnx
+
+    from vlm_jax.models.parameters import flatten
+    from vlm_jax.models.vlm import VLM
+
+    return flatten(nnx.state(VLM(model, rngs=nnx.Rngs(0))))
+
+
+def fresh(trainer):
+    """A state of copies: a step takes the memory of what it is given."""
+    import jax
+    import jax.numpy as jnp
+
+    return trainer.start(jax.tree.map(jnp.copy, drawn(trainer.model)))
+
+
+def filled(spec, model, method: str, kept: int, visual: int, options):
+    """A batch of this shape with an image of noise in every row."""
+    import numpy as np
+
+    from vlm_jax.processing.positions import mrope_positions
+    from vlm_jax.processing.rows import CandidateTokens, Example, PatchedImage, assemble, stack
+    from vlm_jax.processing.vision_layout import vision_layout
+
+    rng, vision = np.random.default_rng(0), model.vision
+    units = kept if method == "resize" else visual
+    grid = next((side, units // side) for side in range(int(units**0.5), 0, -1) if units % side == 0)
+    layout = vision_layout(*grid, vision.window_units, vision.merge_size)
+    rows = []
+    for _ in range(options.rows):
+        words = rng.integers(0, 256, options.text_tokens)
+        ids = np.concatenate([np.full(units, model.image_token), words]).astype(np.int32)
+        positions = mrope_positions(ids, [grid], model.image_token)
+        stays = np.arange(kept) * units // kept
+        whole = np.r_[stays, np.arange(units, len(ids))]
+        patches = rng.integers(0, 256, (units, vision.patches_per_token, vision.patch_dim)).astype(np.uint8)
+        weights = np.r_[np.zeros(kept + len(words) // 2), np.ones(len(words) - len(words) // 2)].astype(np.float32)
+        image = PatchedImage(patches, grid, layout, None if kept == units else stays)
+        candidates = None
+        if spec.method:
+            questions = np.r_[np.zeros(kept), np.ones(len(words) // 2), np.zeros(len(words) - len(words) // 2)]
+            asked = (questions.astype(np.int32), np.ones(units, np.int32)) if method == "cdpruner" else (None, None)
+            candidates = CandidateTokens(method, positions[:, :units], *asked)
+        rows.append(
+            assemble([Example(ids[whole], positions[:, whole], weights, (image,), model.image_token, candidates)], spec)
+        )
+    return stack(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Draws which visual tokens of a picture a model sees: methods side by side, as one PNG and one HTML page.
+
+    .venv/bin/python scripts/show_tokens.py --model=runs/photos --image=cat.jpg --output=tokens --visual_tokens=0.25
+
+--method names one method, and may be given several times; without it, all are drawn. `cdpruner` follows --question.
+"""
+
+import interrupts  # noqa: F401 - first of all
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+import command_line
+
+flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
+flags.DEFINE_string("image", None, "the picture", required=True)
+flags.DEFINE_string("output", None, "folder for tokens.png and tokens.html", required=True)
+flags.DEFINE_string("visual_tokens", "0.25", "a share of the picture's tokens, or a number of them")
+flags.DEFINE_multi_string("method", [], "resize, random, uniform, divprune, mmr, cdpruner or visionzip; all without it")
+flags.DEFINE_string("question", "What is in the picture?", "what is asked about it")
+
+
+def main() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import vlm_jax
+    from token_number import number_of
+    from vlm_jax import output_folder
+    from vlm_jax.checkpoint.files import write_text
+    from vlm_jax.errors import InputError, gathered
+    from vlm_jax.evaluation import kept_tokens
+    from vlm_jax.processing.images import open_image
+    from vlm_jax.processing.token_budget import METHODS, TokenBudget
+
+    options, errors, budgets = flags.FLAGS, [], []
+    number = number_of("visual_tokens", options.visual_tokens)
+    for method in options.method or METHODS:
+        with gathered(errors):
+            budgets.append(TokenBudget(number, method))
+    with gathered(errors):
+        image = open_image(options.image)
+    with gathered(errors):
+        output_folder.check(
+            Path(options.output), f"--output={options.output}", owner="a drawing's", marks=("tokens.png",)
+        )
+    if errors:
+        raise InputError(errors)
+    model = vlm_jax.load(options.model, visual_tokens=1.0)
+    panels = kept_tokens.panels(model, image, options.question, budgets)
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept_tokens.side_by_side(image, panels).save(folder / "tokens.png")
+    title = f"{Path(options.image).name} as {options.model} sees it"
+    write_text(folder / "tokens.html", kept_tokens.page(image, panels, title=title))
+    print("\n".join(panel.title for panel in panels))
+    print(f"drawn: {folder / 'tokens.png'}, {folder / 'tokens.html'}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

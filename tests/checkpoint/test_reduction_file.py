@@ -1,0 +1,153 @@
+"""How many visual tokens a model was trained to see travels with it, and may be said otherwise when it is loaded."""
+
+import json
+
+import numpy as np
+import pytest
+
+import vlm_jax
+from data_pipeline.training_run import run
+from tests.tiny_models import PHOTOS, user
+from vlm_jax.checkpoint import reduction_file
+from vlm_jax.errors import InputError
+from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget, of_settings
+from vlm_jax.training.config import check_config, default_config
+
+
+def config_of(base, **model):
+    config = default_config()
+    config.model.update(path=str(base), max_visual_tokens=16, **model)
+    config.data.path = str(PHOTOS / "photos.json")
+    config.batch.update(rows=8, sequence_length=192)
+    config.train.update(steps=4, remat="none")
+    config.optimizer.learning_rate = 1e-3
+    config.checkpoint.update(every=2, keep=5)
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "reduced"
+    run(config_of(base, visual_tokens=0.4, token_reduction="divprune"), str(workdir))
+    return workdir
+
+
+def losses(workdir):
+    return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_trains_on_fewer_tokens_and_its_checkpoint_says_so(base, trained):
+    visual = [json.loads(line)["visual_tokens"] for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    model = vlm_jax.load(trained, dtype="float32")
+    assert model.processor.budget == TokenBudget(0.4, "divprune")
+    messages = [user("What is the cat called?", str(PHOTOS / "chelsea.jpg"))]
+    few = (model.encode(messages).input_ids == model.config.image_token).sum()
+    everything = vlm_jax.load(trained, dtype="float32", visual_tokens=1.0)
+    many = (everything.encode(messages).input_ids == model.config.image_token).sum()
+    assert few == int(0.4 * many + 0.5) and max(visual) > 0
+    assert everything.processor.budget == ALL_TOKENS
+    assert np.isfinite(model.logits(messages)).all()
+
+
+def test_a_run_that_goes_on_comes_to_the_same_losses(base, trained, tmp_path):
+    settings = {"visual_tokens": 0.4, "token_reduction": "divprune"}
+    first = config_of(base, **settings)
+    first.train.steps = 2
+    run(first, str(tmp_path / "run"))
+    # The length of a run is part of its schedule, so it is compared with one that was given more steps as well.
+    again = config_of(base, **settings)
+    run(again, str(tmp_path / "run"))
+    assert losses(tmp_path / "run")[:2] == losses(trained)[:2] and len(losses(tmp_path / "run")) == 4
+    with pytest.raises(InputError, match="was started with model.token_reduction = 'divprune'"):
+        run(config_of(base, visual_tokens=0.4, token_reduction="uniform"), str(tmp_path / "run"))
+
+
+def test_an_export_says_it_in_a_file_of_its_own_and_an_import_knows_it(trained, tmp_path):
+    vlm_jax.export(trained, tmp_path / "hf")
+    assert json.loads((tmp_path / "hf" / reduction_file.FILE).read_text()) == {
+        "visual_tokens": 0.4,
+        "method": "divprune",
+        "seed": 0,
+    }
+    model = vlm_jax.load(tmp_path / "hf", dtype="float32")
+    assert model.processor.budget == TokenBudget(0.4, "divprune")
+    messages = [user("What is the cat called?", str(PHOTOS / "chelsea.jpg"))]
+    own = vlm_jax.load(trained, dtype="float32")
+    np.testing.assert_allclose(model.logits(messages), own.logits(messages), atol=1e-5)
+    vlm_jax.export(tmp_path / "hf", tmp_path / "orbax", "orbax")
+    assert vlm_jax.load(tmp_path / "orbax", dtype="float32").processor.budget == TokenBudget(0.4, "divprune")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ({"visual_tokens": 0.5, "method": "tomorrows", "seed": 0}, "'tomorrows': known are resize, random"),
+        ({"visual_tokens": 0.0, "method": "divprune", "seed": 0}, "wanted a share above 0 and up to 1.0"),
+        ({"visual_tokens": 0.5, "method": "divprune"}, "which this version does not know"),
+        ({"visual_tokens": 0.5, "method": "divprune", "seed": 0, "layer": 3}, "which this version does not know"),
+        ([0.5], "which this version does not know"),
+    ],
+)
+def test_a_reduction_that_is_not_known_is_refused_with_the_way_out(content, line):
+    with pytest.raises(InputError) as caught:
+        reduction_file.of(content, "runs/a")
+    assert line in str(caught.value) and "runs/a" in str(caught.value) and "visual_tokens=1.0" in str(caught.value)
+
+
+def test_what_is_not_known_can_still_be_loaded_with_all_tokens(base, tmp_path):
+    import shutil
+
+    shutil.copytree(base, tmp_path / "model")
+    unknown = {"visual_tokens": 0.5, "method": "tomorrows", "seed": 0}
+    (tmp_path / "model" / reduction_file.FILE).write_text(json.dumps(unknown))
+    with pytest.raises(InputError, match="tomorrows"):
+        vlm_jax.load(tmp_path / "model")
+    assert vlm_jax.load(tmp_path / "model", visual_tokens=1.0).processor.budget == ALL_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"visual_tokens": 0.5}, TokenBudget(0.5, "resize")),
+        ({"visual_tokens": 7, "token_reduction": "mmr"}, TokenBudget(7, "mmr")),
+        ({"visual_tokens": 9}, ALL_TOKENS),
+        ({}, ALL_TOKENS),
+    ],
+)
+def test_a_loaded_model_takes_what_is_asked_for(base, options, expected):
+    model = vlm_jax.load(base, dtype="float32", **options)
+    assert model.processor.budget == expected
+    if options.get("visual_tokens") == 9:  # a limit on the size of images, as ever
+        assert model.processor.images.budget[1] == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"visual_tokens": 0.0}, "wanted a share above 0"),
+        ({"visual_tokens": 1.5}, "wanted a share above 0"),
+        ({"visual_tokens": 0, "token_reduction": "mmr"}, "a whole number of tokens an image from 1"),
+        ({"visual_tokens": 0.5, "token_reduction": "divprun"}, "did you mean divprune?"),
+        ({"token_reduction": "divprune"}, "needs visual_tokens too"),
+    ],
+)
+def test_what_cannot_be_is_one_line(base, options, line):
+    with pytest.raises(InputError, match=line):
+        vlm_jax.load(base, **options)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5, -3.0])
+def test_settings_of_a_run_are_checked(base, value):
+    config = config_of(base)
+    config.model.visual_tokens = value
+    with pytest.raises(InputError, match=r"config\.model\.visual_tokens is"):
+        check_config(config)
+    assert of_settings(256.0, "mmr", 1) == TokenBudget(256, "mmr", 1)
+
+
+def test_a_question_is_needed_where_the_question_decides(base):
+    model = vlm_jax.load(base, dtype="float32", visual_tokens=0.5, token_reduction="cdpruner")
+    image = {"type": "image", "image": str(PHOTOS / "chelsea.jpg")}
+    with pytest.raises(InputError, match="turn 1: shows an image and asks nothing"):
+        model.generate([{"role": "user", "content": [image]}])
+    assert model.generate([user("What?", image["image"])], max_new_tokens=2) is not None

@@ -1,0 +1,65 @@
+"""Kept tokens drawn over a picture: what is light stays, the rest is dark, one panel a method."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import vlm_jax
+from tests.tiny_assembled import save_assembled
+from tests.tiny_models import PHOTOS
+from vlm_jax.evaluation.kept_tokens import WIDTH, Panel, drawn, page, panels, side_by_side
+from vlm_jax.processing.token_budget import METHODS, TokenBudget
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return PIL.Image.open(PHOTOS / "chelsea.jpg").convert("RGB")
+
+
+def test_light_places_are_those_that_stay():
+    white = PIL.Image.new("RGB", (40, 20), (255, 255, 255))
+    panel = Panel("divprune", (2, 4), np.array([0, 6]))
+    picture = np.asarray(drawn(white, panel))[..., 0]
+    assert picture.shape == (WIDTH // 2, WIDTH)
+    light = picture > 128
+    cells = light.reshape(2, WIDTH // 4, 4, WIDTH // 4).mean(axis=(1, 3))
+    assert (cells > 0.9).ravel().nonzero()[0].tolist() == [0, 6] and cells[cells < 0.9].max() < 0.1
+    assert panel.title == "divprune: 2 of 8"
+
+
+def test_every_method_has_a_panel_of_its_own_count(base, photo):
+    model = vlm_jax.load(base, dtype="float32")
+    found = panels(model, photo, "What is it?", [TokenBudget(0.5, method) for method in METHODS])
+    assert [panel.method for panel in found] == list(METHODS)
+    count = found[1].grid[0] * found[1].grid[1]
+    assert {len(panel.kept) for panel in found[1:]} == {int(count * 0.5 + 0.5)}
+    assert found[0].grid != found[1].grid and len(found[0].kept) == found[0].grid[0] * found[0].grid[1]
+    assert len({tuple(panel.kept) for panel in found[1:]}) > 2
+    assert model.processor.budget.takes_all
+    sheet = side_by_side(photo, found)
+    assert sheet.width > 3 * WIDTH
+    html = page(photo, found, title="<chelsea>")
+    assert html.count("<figure>") == len(METHODS) and "&lt;chelsea&gt;" in html and "<chelsea>" not in html
+
+
+@pytest.mark.parametrize("image_mode", ["anyres", "letterbox"])
+def test_class_tokens_and_ends_of_rows_stay_in_assembled_models(tmp_path, photo, image_mode):
+    how = {"keep_class": True, "final_norm": True} if image_mode == "letterbox" else {}
+    folder = save_assembled(tmp_path, "vit" if how else "clip", image_mode=image_mode, **how)
+    model = vlm_jax.load(folder, dtype="float32")
+    messages = [{"role": "user", "content": [{"type": "image", "image": photo}, {"type": "text", "text": "What?"}]}]
+    (complete,) = model.encode(messages).images
+    layout = complete.layout
+    for method in ("uniform", "divprune", "visionzip", "cdpruner"):
+        reduced = vlm_jax.load(folder, dtype="float32", visual_tokens=0.25, token_reduction=method)
+        (kept,) = reduced.kept_tokens(messages)
+        always = np.flatnonzero(~layout.optional)
+        assert len(always) and np.isin(always, kept).all(), method
+        assert len(kept) - len(always) == int(layout.optional.sum() * 0.25 + 0.5), method
+        example = reduced.encode(messages)
+        assert (example.input_ids == example.image_token).sum() == len(kept)
+        assert isinstance(reduced.generate(messages, max_new_tokens=3), str)
+    everything = vlm_jax.load(folder, dtype="float32", visual_tokens=10_000, token_reduction="divprune")
+    np.testing.assert_allclose(everything.logits(messages), model.logits(messages), atol=1e-4)
+    (panel,) = panels(model, photo, "What?", [TokenBudget(0.25, "divprune")])
+    assert panel.grid[0] == panel.grid[1] and 0 < len(panel.kept) < panel.grid[0] * panel.grid[1]

@@ -1,0 +1,38 @@
+"""Conversations with fewer visual tokens: caches that go on answer as a fresh reading does."""
+
+import numpy as np
+import pytest
+
+import vlm_jax
+from tests.tiny_models import PHOTOS, assistant, noise, user
+
+
+@pytest.mark.parametrize("method", ["divprune", "cdpruner"])
+def test_a_conversation_that_goes_on_answers_as_one_that_is_read_anew(base, tmp_path, method):
+    options = {"dtype": "float32", "visual_tokens": 0.4, "token_reduction": method}
+    model, fresh = vlm_jax.load(base, **options), vlm_jax.load(base, **options)
+    cat, other = str(PHOTOS / "chelsea.jpg"), noise(tmp_path, 28 * 4, 28 * 3)
+    messages = [user("What is the cat called?", cat)]
+    for question in (user("And this?", other), user("Which is larger?")):
+        answer = model.generate_tokens([messages], max_new_tokens=4)[0]
+        fresh.forget()
+        np.testing.assert_array_equal(fresh.generate_tokens([messages], max_new_tokens=4)[0], answer)
+        messages = [*messages, assistant(model.processor.decode(answer)), question]
+    before = model.images_encoded
+    together = model.generate_tokens([messages, [user("What?", other)]], max_new_tokens=4)
+    fresh.forget()
+    for conversation, answer in zip([messages, [user("What?", other)]], together, strict=True):
+        fresh.forget()
+        np.testing.assert_array_equal(fresh.generate_tokens([conversation], max_new_tokens=4)[0], answer)
+    assert model.images_encoded > before
+
+
+def test_where_the_question_decides_another_question_is_another_image(base):
+    model = vlm_jax.load(base, dtype="float32", visual_tokens=0.4, token_reduction="cdpruner")
+    cat = str(PHOTOS / "chelsea.jpg")
+    model.generate([user("What is the cat called?", cat)], max_new_tokens=2)
+    encoded = model.images_encoded
+    model.generate([user("Which colour has the table?", cat)], max_new_tokens=2)
+    assert model.images_encoded == encoded + 1, "which tokens stay follows from the question"
+    model.generate([user("Which colour has the table?", cat)], max_new_tokens=2)
+    assert model.images_encoded == encoded + 1
