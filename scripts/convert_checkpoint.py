@@ -12,6 +12,7 @@ import interrupts  # noqa: F401 - first of all
 from absl import flags
 
 import command_line
+from vlm_jax import terminal
 
 flags.DEFINE_string("source", None, "Hugging Face folder, hub id, or run folder", required=True)
 flags.DEFINE_string("target", None, "folder to write", required=True)
@@ -24,7 +25,9 @@ def main() -> None:
     import vlm_jax
 
     options = flags.FLAGS
-    vlm_jax.export(options.source, options.target, options.format, dtype=options.dtype, base=options.base)
+    vlm_jax.export(
+        options.source, options.target, options.format, dtype=options.dtype, base=options.base, say=terminal.say
+    )
     print(f"{options.target}: written as {options.format}")
 
 

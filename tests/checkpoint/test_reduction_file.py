@@ -1,6 +1,7 @@
 """How many visual tokens a model was trained to see travels with it, and may be said otherwise when it is loaded."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -78,6 +79,23 @@ def test_an_export_says_it_in_a_file_of_its_own_and_an_import_knows_it(trained, 
     assert vlm_jax.load(tmp_path / "orbax", dtype="float32").processor.budget == TokenBudget(0.4, "divprune")
 
 
+def test_where_images_are_made_smaller_others_get_the_limit_and_here_nothing_is_made_smaller_twice(base, tmp_path):
+    shutil.copytree(base, tmp_path / "model")
+    reduction_file.write(tmp_path / "model", TokenBudget(0.5, "resize"))
+    notes = []
+    vlm_jax.export(tmp_path / "model", tmp_path / "hf", say=notes.append)
+    assert len(notes) == 1 and "50% of the visual tokens" in notes[0] and "no larger than the largest" in notes[0]
+    before, after = (json.loads((tmp_path / name / "preprocessor_config.json").read_text()) for name in ("model", "hf"))
+    assert after["max_pixels"] == before["max_pixels"] // 2
+    messages = [user("What is the cat called?", str(PHOTOS / "chelsea.jpg"))]
+    models = [vlm_jax.load(tmp_path / name, dtype="float32") for name in ("model", "hf")]
+    ids = [model.encode(messages).input_ids.tolist() for model in models]
+    assert ids[0] == ids[1] and models[1].processor.budget == TokenBudget(0.5, "resize")
+    full = vlm_jax.load(tmp_path / "hf", dtype="float32", visual_tokens=1.0).encode(messages)
+    many = (full.input_ids == full.image_token).sum()
+    assert (np.array(ids[0]) == full.image_token).sum() <= many / 2
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [
@@ -95,8 +113,6 @@ def test_a_reduction_that_is_not_known_is_refused_with_the_way_out(content, line
 
 
 def test_what_is_not_known_can_still_be_loaded_with_all_tokens(base, tmp_path):
-    import shutil
-
     shutil.copytree(base, tmp_path / "model")
     unknown = {"visual_tokens": 0.5, "method": "tomorrows", "seed": 0}
     (tmp_path / "model" / reduction_file.FILE).write_text(json.dumps(unknown))

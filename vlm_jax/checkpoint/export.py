@@ -1,10 +1,11 @@
 """Conversion between formats: Hugging Face folders and run folders, each way, without changing a bit of a weight."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from vlm_jax.checkpoint import description, files, hf_folder, peft_folder, pth, run_folder
+from vlm_jax.checkpoint import description, files, hf_folder, peft_folder, pth, reduction_file, run_folder
 from vlm_jax.checkpoint.model_source import ModelSource, open_model
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.parameters import Flat, abstract_parameters
@@ -16,7 +17,13 @@ DTYPES = ("keep", "float32", "bfloat16")
 
 
 def export(
-    path: str | Path, target: str | Path, format: str = "hf", *, dtype: str = "keep", base: str | Path | None = None
+    path: str | Path,
+    target: str | Path,
+    format: str = "hf",
+    *,
+    dtype: str = "keep",
+    base: str | Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Writes the model at `path` (Hugging Face folder, hub id, PEFT or run folder) to the new folder `target`.
 
@@ -25,6 +32,8 @@ def export(
     `orbax` a run folder, which training starts from; `pth` a file with PyTorch's state dict. A `.pth` file is read as
     well, full or of adapters, with `base` for its model. Weights keep their dtype, unless `dtype` names another
     (float32, bfloat16). The visual-token budget a run was trained with is written into the exported image processor.
+
+    `say` is called with what other programs do not know of the model, a line each.
 
     Weights pass through memory layer by layer, or, where they come from a run folder, parameter by parameter; none
     goes to a device.
@@ -52,14 +61,24 @@ def export(
         with gathered(errors):
             description.check_tokenizer(source.assets, source.config)
         source.check()
+        with gathered(errors):
+            budget = source.budget
     if errors:
         raise InputError(errors)
+    for line in reduction_file.notes(budget, format):
+        say(f"{target}: {line}")
     if format == "peft":
         if source.lora is None:
             raise InputError(f"{path}: has no adapters; its weights go into format hf")
         connector, below = _connector(source, str(path))
         peft_folder.write(
-            destination, source.config, source.lora, source.read_adapters(), base=below.name, connector=connector
+            destination,
+            source.config,
+            source.lora,
+            source.read_adapters(),
+            base=below.name,
+            connector=connector,
+            budget=budget,
         )
         return
     parameters = source.deferred(None if dtype == "keep" else dtype)
@@ -74,21 +93,25 @@ def export(
             source.config,
             parameters,
             source.assets,
-            images=_capped(source),
-            budget=source.budget,
+            images=(capped := _capped(source)) or source.images,
+            budget=budget,
+            budget_of=None if capped is None else _images_of(source),
             trained=trained,
         )
     else:
-        images = source.images or description.read_image_processor(source.assets, source.config)
-        run_folder.write_run_folder(destination, source.assets, parameters, images, source.budget)
+        run_folder.write_run_folder(destination, source.assets, parameters, _images_of(source), budget)
+
+
+def _images_of(source: ModelSource) -> ImageProcessor:
+    return source.images or description.read_image_processor(source.assets, source.config)
 
 
 def _capped(source: ModelSource) -> ImageProcessor | None:
-    """How other programs are to prepare images: where `resize` made them smaller, with its limit."""
+    """How other programs are to prepare images, where `resize` made them smaller: with its limit. Else None."""
     budget = source.budget
     if budget.takes_all or budget.method != RESIZE:
-        return source.images
-    images = source.images or description.read_image_processor(source.assets, source.config)
+        return None
+    images = _images_of(source)
     least, most = images.budget
     return images.with_budget((budget.count(least), budget.count(most)))
 

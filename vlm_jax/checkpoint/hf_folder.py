@@ -140,6 +140,7 @@ def write_folder(
     *,
     images: ImageProcessor | None = None,
     budget: TokenBudget = ALL_TOKENS,
+    budget_of: ImageProcessor | None = None,
     trained: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
@@ -150,6 +151,7 @@ def write_folder(
       assets: a folder whose small files (`ASSETS`) are carried along.
       images: the image processor to write in place of the carried ones: the budget the model was trained with.
       budget: how many visual tokens it was trained to see.
+      budget_of: the image processor that the budget is of, where `images` is another.
       trained: whether the model learned to end its turns as the chat template does; it is made to stop there.
 
     Raises:
@@ -164,7 +166,7 @@ def write_folder(
         description.name_dtype(folder / "config.json", {parameters[entry.path].dtype for entry in name_table(config)})
         tied_head.named_in(folder / "config.json", config.decoder.tied)
         description.write_image_processor(folder, images, config)
-        reduction_file.write(folder, budget)
+        reduction_file.write(folder, budget, budget_of)
         if trained:
             write_end_of_turn(folder, description.read_processor(folder, config))
         _write_weights(folder, config, parameters, shard_bytes)

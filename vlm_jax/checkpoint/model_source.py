@@ -272,7 +272,9 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
     config = description.read_config(folder)
     found = tied_head.of_folder(folder, config)
     assets = folder if found == config else tied_head.assets_saying(folder, found.decoder.tied)
-    return ModelSource(path_or_id, assets, found, None, folder, reduction=reduction_file.read(folder))
+    reduction = reduction_file.read(folder)
+    images = run_folder.image_settings(reduction) if reduction and reduction_file.IMAGES in reduction else None
+    return ModelSource(path_or_id, assets, found, images, folder, reduction=reduction)
 
 
 def _check_adapter(adapter: Any, where: str) -> None:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from vlm_jax.adapters.lora import Lora
-from vlm_jax.checkpoint import beside_adapters, peft_targets, pth, weight_files
+from vlm_jax.checkpoint import beside_adapters, peft_targets, pth, reduction_file, weight_files
 from vlm_jax.checkpoint.beside_adapters import CONNECTOR
 from vlm_jax.checkpoint.files import check_target, write_json, written_whole
 from vlm_jax.checkpoint.names import hub_name, memory_name, name_table
@@ -26,6 +26,7 @@ from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.models.weight_names import WeightName
+from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget
 
 WEIGHTS = beside_adapters.ADAPTERS[0]
 _PREFIX = "base_model.model."
@@ -37,7 +38,14 @@ def is_peft_folder(path: Path) -> bool:
 
 
 def write(
-    target: Path, config: VLMConfig, lora: Lora, parameters: Flat, *, base: str, connector: Flat | None = None
+    target: Path,
+    config: VLMConfig,
+    lora: Lora,
+    parameters: Flat,
+    *,
+    base: str,
+    connector: Flat | None = None,
+    budget: TokenBudget = ALL_TOKENS,
 ) -> None:
     """Writes the adapters among `parameters` as a PEFT folder.
 
@@ -45,6 +53,7 @@ def write(
       connector: all of it, where it was trained beside the adapters: of an assembled model `final_connector.pth` in the
         folder, of a Qwen-VL peft's `modules_to_save`.
       base: the name or path of the model they were trained on, written as `base_model_name_or_path`.
+      budget: how many visual tokens they were trained to see.
 
     Raises:
       InputError: the target is in the way, or there are no adapters.
@@ -67,6 +76,7 @@ def write(
     if not tensors:
         raise InputError(f"{target}: nothing to write: the model has no adapters")
     with written_whole(target) as folder:
+        reduction_file.write(folder, budget)
         settings = {**_settings(config, lora, modules), "base_model_name_or_path": base}
         module = families.of(config).connector_module
         if connector and module:

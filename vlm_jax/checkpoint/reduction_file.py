@@ -3,13 +3,15 @@
 Other programs do not read it: they show such a model all tokens of an image.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlm_jax.checkpoint.files import read_json, write_json
 from vlm_jax.errors import InputError
-from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget, budget_errors
+from vlm_jax.processing.image_processors import ImageProcessor
+from vlm_jax.processing.token_budget import ALL_TOKENS, RESIZE, TokenBudget, budget_errors
 
 FILE = "token_reduction.json"
 KEY = "token_reduction"
@@ -17,14 +19,41 @@ KEY = "token_reduction"
 _KEYS = {"visual_tokens", "method", "seed"}
 
 
+IMAGES = "images"
+"""In the file, where `resize` left its limit in the image processor beside it: how that was before."""
+
+
 def to_json(budget: TokenBudget) -> dict[str, Any]:
     return {"visual_tokens": budget.visual_tokens, "method": budget.method, "seed": budget.seed}
 
 
-def write(folder: Path, budget: TokenBudget) -> None:
-    """Into the folder of a model; nothing where it sees all tokens."""
+def write(folder: Path, budget: TokenBudget, images: ImageProcessor | None = None) -> None:
+    """Into the folder of a model; nothing where it sees all tokens.
+
+    Args:
+      images: the image processor that the budget is of, where another one is written beside it.
+    """
     if not budget.takes_all:
-        write_json(folder / FILE, to_json(budget))
+        before = {} if images is None else {IMAGES: dataclasses.asdict(images)}
+        write_json(folder / FILE, {**to_json(budget), **before})
+
+
+def notes(budget: TokenBudget, format: str) -> list[str]:
+    """What others, or a format, do not know of it: a line each."""
+    if budget.takes_all:
+        return []
+    share = f"{budget.visual_tokens:.0%}" if isinstance(budget.visual_tokens, float) else f"{budget.visual_tokens}"
+    trained = f"was trained on {share} of the visual tokens of an image, by {budget.method}"
+    if format == "pth":
+        return [f"the model {trained}, which a .pth file cannot hold: load it with visual_tokens and token_reduction"]
+    if format == "orbax":
+        return []
+    if budget.method == RESIZE:
+        return [
+            f"the model {trained}: other programs make images no larger than the largest were and leave smaller ones "
+            f"as they are; this one reads {FILE}"
+        ]
+    return [f"the model {trained}: other programs show it all of them; this one reads {FILE}"]
 
 
 def read(folder: Path) -> Mapping[str, Any] | None:
@@ -41,6 +70,8 @@ def of(settings: Mapping[str, Any] | None, name: str) -> TokenBudget:
     if settings is None:
         return ALL_TOKENS
     remedy = "take a version of vlm-jax that does, or load it with visual_tokens=1.0, which shows it all tokens"
+    if isinstance(settings, Mapping):
+        settings = {key: value for key, value in settings.items() if key != IMAGES}
     if not isinstance(settings, Mapping) or set(settings) != _KEYS:
         raise InputError(f"{name}: its token reduction is {settings!r}, which this version does not know; {remedy}")
     names = ("its visual_tokens", "its token reduction")

@@ -115,7 +115,9 @@ class Processor:
             start += len(image.layout.slot_of_token)
         candidates = None
         if self.budget.on_device:
-            candidates = CandidateTokens(self.budget.method, positions[:, visual], *self._questions(text, images))
+            words, questions = self._questions(text, images)
+            words = None if words is None else words[: len(ids)]
+            candidates = CandidateTokens(self.budget.method, positions[:, visual], words, questions)
         positions = positions[:, kept][:, : len(ids)]
         return Example(ids, positions, weights, tuple(images), self.image_token, candidates)
 
@@ -185,7 +187,12 @@ class Processor:
         if self.budget.takes_all or self.budget.method != RESIZE:
             return grid
         most = self.budget.count(self.images.tokens(grid))
-        return self.images.with_budget((min(self.images.budget[0], most), most)).grid(width, height)
+        try:
+            return self.images.with_budget((min(self.images.budget[0], most), most)).grid(width, height)
+        except InputError as error:
+            raise InputError(
+                f"{error}; or take a method that leaves tokens out behind the encoder (model.token_reduction=divprune)"
+            ) from None
 
     def row_spec(self, size: Size) -> RowSpec:
         """The arrays of rows of a size."""

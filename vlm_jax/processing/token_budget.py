@@ -107,7 +107,7 @@ def stays(
     optional = np.flatnonzero(layout.optional)
     keep = budget.count(len(optional))
     if budget.method == "random":  # another sample for another image, the same whenever and wherever it is read
-        chosen = random(len(optional), keep, budget.seed, zlib.crc32(patches))
+        chosen = random(len(optional), keep, budget.seed, zlib.crc32(np.ascontiguousarray(patches)))
     else:
         chosen = uniform(len(optional), keep)
     kept = ~layout.optional
