@@ -17,6 +17,7 @@ from data_pipeline.training_run import run
 from tests.tiny_models import PHOTOS, save_tiny, user
 from vlm_jax.checkpoint import description, export, hf_folder
 from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.errors import InputError
 from vlm_jax.models import families
 from vlm_jax.models.config import DecoderConfig, VLMConfig
 from vlm_jax.models.family import Family
@@ -44,7 +45,7 @@ class ToyTower(nnx.Module):
         self.patches = Linear(config.patch_dim, config.hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
 
     def __call__(self, patches, coords, image_ids, window_ids, *, dtype=jnp.float32, **_):
-        return jax.nn.gelu(self.patches(normalised(self.config, patches).astype(dtype)))
+        return jax.nn.gelu(self.patches(normalised(self.config, patches).astype(dtype))), None
 
 
 def read_toy(config, pixel_mean, pixel_std, where):
@@ -127,6 +128,14 @@ def test_a_toy_family_is_read_written_trained_and_asked(toy, tmp_path):
     assert trained.keys() == written.keys()
     for path, array in trained.items():
         np.testing.assert_array_equal(array, written[path], err_msg=path)
+
+
+def test_what_a_tower_does_not_tell_is_not_weighed(toy):
+    question = [user("What is it?", str(PHOTOS / "chelsea.jpg"))]
+    fewer = vlm_jax.load(toy, dtype="float32", visual_tokens=0.5, token_reduction="divprune")
+    assert np.isfinite(fewer.logits(question)).all()
+    with pytest.raises(InputError, match="this model's tower does not tell it; take divprune"):
+        vlm_jax.load(toy, dtype="float32", visual_tokens=0.5, token_reduction="visionzip").logits(question)
 
 
 def test_a_name_or_a_model_type_that_is_taken_is_refused(toy):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
+from vlm_jax.errors import InputError
 from vlm_jax.models.token_reduction.candidates import Candidates, scaled, unit
 from vlm_jax.models.token_reduction.methods import METHODS
 from vlm_jax.processing.rows import Batch
@@ -23,11 +24,19 @@ def reduced(
       words: token embeddings, for methods that follow the question.
       importance: of each visual embedding, for methods that ask for it.
 
+    Raises:
+      InputError: the method weighs importance, and the tower tells none.
+
     Returns:
       The embedding that each token takes (nothing of use for text), `visual_index` and `positions` with the tokens that
       stay in the place of those that the host assumed.
     """
     method = METHODS[batch.method]
+    if "importance" in method.needs and importance is None:
+        raise InputError(
+            f"token reduction {batch.method!r} weighs the attention that visual tokens receive, and this model's tower "
+            "does not tell it; take divprune, uniform or another"
+        )
     slots = batch.candidate_slots
     rounds = jnp.max(batch.candidate_keep)
     taken = jnp.take_along_axis(visual, jnp.maximum(slots, 0)[..., None], axis=1)
