@@ -65,7 +65,7 @@ def panels(model: Any, image: PIL.Image.Image, question: str, budgets: Sequence[
     return found
 
 
-def _in_grid(image: PatchedImage, kept: Int[np.ndarray, " kept"]) -> tuple[tuple[int, int], Int[np.ndarray, " kept"]]:
+def _in_grid(image: PatchedImage, kept: Int[np.ndarray, " kept"]) -> tuple[tuple[int, int], Int[np.ndarray, " shown"]]:
     """Rows and columns of an image, and which of its places stay; of one in tiles, those of the whole view."""
     if len(image.grid) == 2:
         rows, columns = image.grid
