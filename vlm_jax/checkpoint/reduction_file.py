@@ -61,7 +61,7 @@ def read(folder: Path) -> Mapping[str, Any] | None:
     return read_json(folder / FILE) if (folder / FILE).is_file() else None
 
 
-def of(settings: Mapping[str, Any] | None, name: str) -> TokenBudget:
+def of(settings: Any, name: str) -> TokenBudget:
     """The budget that a model was trained with.
 
     Raises:
