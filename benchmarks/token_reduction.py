@@ -63,7 +63,7 @@ def spec_of(vision, method: str, share: float, visual: int, text: int):
     kept = budget.count(visual)
     units = kept if method == "resize" else visual
     slots = -(-units * vision.patches_per_token // vision.block_slots) * vision.block_slots
-    size = Size(kept + text, slots, text // 2)
+    size = Size(kept + text, slots, text - text // 2)
     if not budget.on_device:
         return RowSpec(size, vision.patch_dim, vision.patches_per_token), kept
     candidates = vision.most_tokens(slots // vision.patches_per_token)
@@ -80,6 +80,8 @@ def count_products(options) -> None:
     print(f"{options.products}, {options.train}, {options.rows} examples of {visual} + {options.text_tokens} tokens")
     print("| method | share | TFLOP a step | of all tokens | choosing |\n|---|---|---|---|---|")
     chosen_by_host: dict[float, float] = {}
+    if not {"random", "uniform"} & set(options.methods.split(",")):
+        options.methods = f"uniform,{options.methods}"  # what choosing takes is told from it
     for method, share in sorted(kinds(options), key=lambda kind: kind[0] not in ("resize", "random", "uniform")):
         spec, kept = spec_of(model.vision, method, share, visual, options.text_tokens)
         total = program_cost.flops(trainer.trace(spec.batch(options.rows)).jaxpr)

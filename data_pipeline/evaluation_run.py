@@ -93,7 +93,7 @@ def evaluate(
         "decoding": "greedy",
     }
     if not budget.takes_all:
-        settings["token_reduction"] = [budget.visual_tokens, budget.method]
+        settings["token_reduction"] = [budget.visual_tokens, budget.method, budget.seed]
     output = Path(evaluation.output)
     output_folder.check(output, f"--output={output}", owner="an evaluation's", marks=(SETTINGS,))
     output.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ class Examples:
         self.sizes = [np.full((len(part.source), 3), UNKNOWN, np.int64) for part in parts]
         """Of each part [n, 3]: tokens, patch slots, supervised positions; negative where unknown or left out."""
         self.visual = [np.full(len(part.source), LEFT_OUT, np.int64) for part in parts]
-        """Of each part [n]: visual tokens; negative where not measured."""
+        """Of each part [n]: visual tokens that the decoder sees; negative where not measured."""
         self.shown: list[list[tuple[str, ...]]] = [[()] * len(part.source) for part in parts]
         """Of each part, of each example that was measured: its images, by path or digest."""
         # How an example was made to fit: its own visual tokens at most, its own longest; 0 for the part's.
@@ -65,7 +65,7 @@ class Examples:
         self.image_sizes: dict[str, tuple[int, int]] = {}
         """(width, height) in pixels of every image that was measured, by path, or by a digest of an embedded one."""
         self.visual_tokens: dict[str, int] = {}
-        """How many visual tokens each image was given when it was last measured."""
+        """How many visual tokens the tower made of each image when it was last measured."""
         self._texts: OrderedDict[tuple[int, int], Text] = OrderedDict()
         self._lock = threading.Lock()
         # Ids are compared only where all are read, in the order of the files: which of two is the second would
@@ -243,7 +243,7 @@ class Examples:
             if fitted := fit.with_smaller_images(processor, text, sizes, self._limits):
                 self._budgets[part][index] = fitted[1]
                 self._note_visual(part, index, record, self._grids(part, index, record))
-                reason = f"{takes}; its images have at most {fitted[1]} visual tokens each"
+                reason = f"{takes}; its images have at most {fitted[1]} visual tokens each, before any are left out"
                 self._note_fitted(part, index, fitted[0], where, "images shrunk", reason)
                 return
         elif self.too_large == "truncate_text":
@@ -260,10 +260,11 @@ class Examples:
         self._ledger.note(where, REPAIRED, kind, reason)
 
     def _note_visual(self, part: int, index: int, record: Record, grids: Sequence[Grid]) -> None:
-        counts = [self.parts[part].processor.visual_tokens(grid) for grid in grids]
-        self.visual[part][index] = sum(counts)
+        processor = self.parts[part].processor
+        self.visual[part][index] = sum(map(processor.visual_tokens, grids))
         self.shown[part][index] = tuple(map(_key, images_of(record)))
-        self.visual_tokens |= dict(zip(self.shown[part][index], counts, strict=True))
+        seen = map(processor.images.tokens, grids)
+        self.visual_tokens |= dict(zip(self.shown[part][index], seen, strict=True))
 
     def _note_repeated(self, part: int, index: int, record: Record) -> None:
         """Counts an id that an earlier record has.

@@ -19,7 +19,7 @@ from data_pipeline.dataset import Dataset, open_dataset, remedy
 from data_pipeline.loader import Batches, Shard
 from data_pipeline.measured import MeasuredSets
 from data_pipeline.packing import Plan
-from vlm_jax.checkpoint import description, run_folder
+from vlm_jax.checkpoint import description, reduction_file, run_folder
 from vlm_jax.checkpoint.files import write_json
 from vlm_jax.checkpoint.model_source import ModelSource
 from vlm_jax.checkpoint.starting_model import open_starting_model
@@ -132,6 +132,11 @@ def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: C
     visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
     budget = token_budget.of_settings(config.model.visual_tokens, config.model.token_reduction, config.train.seed)
     processor = description.read_processor(source.assets, source.config, visual_tokens, budget)
+    if done is None and source.reduction is not None and source.reduction != reduction_file.to_json(budget):
+        console.say(
+            f"{source.name} was trained on fewer visual tokens ({source.reduction}); this run takes what its own "
+            "settings say (model.visual_tokens, model.token_reduction)"
+        )
     processor.most_tokens = max(config.batch.sequence_length, config.batch.max_sequence_length)
     opened = _Opened(workdir, done, source, processor, ImageCache.of_user(say=console.say), [])
     errors = opened.errors

@@ -26,7 +26,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import vlm_jax
     from token_number import number_of
-    from vlm_jax import output_folder
+    from vlm_jax import output_folder, terminal
     from vlm_jax.checkpoint.files import write_text
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.evaluation import kept_tokens
@@ -38,6 +38,8 @@ def main() -> None:
     for method in options.method or METHODS:
         with gathered(errors):
             budgets.append(TokenBudget(number, method))
+        if errors and not options.method:
+            break  # they have the number in common
     with gathered(errors):
         image = open_image(options.image)
     with gathered(errors):
@@ -47,12 +49,20 @@ def main() -> None:
     if errors:
         raise InputError(errors)
     model = vlm_jax.load(options.model, visual_tokens=1.0)
+    for budget in list(budgets):
+        try:
+            model.processor.with_reduction(budget).check_budget()
+        except InputError as error:
+            if options.method:
+                raise
+            terminal.say(f"{budget.method} is left out: {error}")
+            budgets.remove(budget)
     panels = kept_tokens.panels(model, image, options.question, budgets)
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
-    kept_tokens.side_by_side(image, panels).save(folder / "tokens.png")
+    kept_tokens.side_by_side(panels).save(folder / "tokens.png")
     title = f"{Path(options.image).name} as {options.model} sees it"
-    write_text(folder / "tokens.html", kept_tokens.page(image, panels, title=title))
+    write_text(folder / "tokens.html", kept_tokens.page(panels, title=title))
     print("\n".join(panel.title for panel in panels))
     print(f"drawn: {folder / 'tokens.png'}, {folder / 'tokens.html'}")
 

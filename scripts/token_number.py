@@ -6,6 +6,9 @@ def number_of(flag: str, text: str) -> float | int:
     from vlm_jax.errors import InputError
 
     try:
-        return float(text) if "." in text else int(text)
+        number = float(text) if "." in text else int(text)
     except ValueError:
         raise InputError(f"--{flag}={text}: wanted a share such as 0.25, or a whole number of tokens") from None
+    if number == 1 and isinstance(number, int):
+        raise InputError(f"--{flag}=1: all tokens are --{flag}=1.0, and a number of them starts at 2")
+    return number

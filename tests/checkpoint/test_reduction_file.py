@@ -8,12 +8,14 @@ import pytest
 
 import vlm_jax
 from data_pipeline.training_run import run
+from tests.tiny_assembled import save_assembled
 from tests.tiny_models import PHOTOS, user
 from vlm_jax.checkpoint import reduction_file
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget, of_settings
 from vlm_jax.training.config import check_config, default_config
+from vlm_jax.training.log import Console
 
 
 def config_of(base, **model):
@@ -146,6 +148,7 @@ def test_a_loaded_model_takes_what_is_asked_for(base, options, expected):
         ({"visual_tokens": 0, "token_reduction": "mmr"}, "a whole number of tokens an image from 1"),
         ({"visual_tokens": 0.5, "token_reduction": "divprun"}, "did you mean divprune?"),
         ({"token_reduction": "divprune"}, "needs visual_tokens too"),
+        ({"visual_tokens": (4, 9), "token_reduction": "mmr"}, "give a share or a number with it"),
     ],
 )
 def test_what_cannot_be_is_one_line(base, options, line):
@@ -159,6 +162,9 @@ def test_settings_of_a_run_are_checked(base, value):
     config.model.visual_tokens = value
     with pytest.raises(InputError, match=r"config\.model\.visual_tokens is"):
         check_config(config)
+    config.model.update(visual_tokens=1.0, token_reduction="divprune")
+    with pytest.raises(InputError, match="wanted resize where model.visual_tokens is 1.0"):
+        check_config(config)
     assert of_settings(256.0, "mmr", 1) == TokenBudget(256, "mmr", 1)
 
 
@@ -168,3 +174,34 @@ def test_a_question_is_needed_where_the_question_decides(base):
     with pytest.raises(InputError, match="turn 1: shows an image and asks nothing"):
         model.generate([{"role": "user", "content": [image]}])
     assert model.generate([user("What?", image["image"])], max_new_tokens=2) is not None
+
+
+def test_an_encoder_of_fixed_views_is_not_resized_and_says_so_when_it_is_loaded(tmp_path):
+    folder = save_assembled(tmp_path, "siglip")
+    with pytest.raises(InputError, match="this encoder makes at least 16 tokens of any image; take a method"):
+        vlm_jax.load(folder, visual_tokens=0.5)
+    assert vlm_jax.load(folder, visual_tokens=0.5, token_reduction="uniform").processor.budget.chooses
+
+
+def test_adapters_that_see_all_tokens_on_a_base_that_does_not_keep_to_that(base, tmp_path):
+    shutil.copytree(base, tmp_path / "base")
+    reduction_file.write(tmp_path / "base", TokenBudget(0.5, "divprune"))
+    config, lines = config_of(tmp_path / "base"), Lines()
+    config.lora.rank = 2
+    config.train.steps = 1
+    run(config, str(tmp_path / "run"), console=lines)
+    assert any("was trained on fewer visual tokens" in line for line in lines.lines)
+    vlm_jax.export(tmp_path / "run", tmp_path / "peft", "peft")
+    for path in ("run", "peft"):
+        assert vlm_jax.load(tmp_path / path, dtype="float32").processor.budget == ALL_TOKENS
+
+
+class Lines(Console):
+    """A console whose lines are kept."""
+
+    def __init__(self):
+        super().__init__(silent=True)
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)

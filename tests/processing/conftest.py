@@ -8,6 +8,19 @@ import pytest
 from vlm_jax.processing.new_tokenizer import write_tokenizer
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
+TEXTS = [
+    "What is the cat called?",
+    "แมวตัวนี้ชื่ออะไร",
+    "น้ำพริกอ่องกับข้าวเหนียว ๒๕๖๙",
+    "👩‍🚀🚀 emoji, 😀",
+    "  two spaces before and after  ",
+    "lines\nand\n\nmore lines\n",
+    "tabs\tand \\ 'quotes' \"double\" {{ braces }} {% raw %}",
+    "<image> <|box_start|>(1,2)<|box_end|>",
+    "naïve café — “Zürich” 東京",
+    "",
+    "x",
+]
 
 
 def photo_texts() -> list[str]:

@@ -1,15 +1,12 @@
 """Conversations become the tokens that transformers makes of them, and only the assistant's words are supervised."""
 
 import itertools
-import json
 import random
 import types
-import unicodedata
 
 import numpy as np
 import PIL.Image
 import pytest
-from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -17,10 +14,9 @@ from data_pipeline.records import images_of
 from data_pipeline.sources import read
 from vlm_jax.errors import InputError
 from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
-from vlm_jax.processing.new_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, write_tokenizer
 from vlm_jax.processing.processor import Processor
 
-from .conftest import PHOTOS, photo_texts
+from .conftest import PHOTOS, TEXTS
 
 # The template of the hub's Qwen2.5-VL folders.
 PUBLISHED_TEMPLATE = (
@@ -46,19 +42,6 @@ PUBLISHED_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SETTINGS = DynamicResolution().with_budget((4, 64))
-TEXTS = [
-    "What is the cat called?",
-    "แมวตัวนี้ชื่ออะไร",
-    "น้ำพริกอ่องกับข้าวเหนียว ๒๕๖๙",
-    "👩‍🚀🚀 emoji, 😀",
-    "  two spaces before and after  ",
-    "lines\nand\n\nmore lines\n",
-    "tabs\tand \\ 'quotes' \"double\" {{ braces }} {% raw %}",
-    "<image> <|box_start|>(1,2)<|box_end|>",
-    "naïve café — “Zürich” 東京",
-    "",
-    "x",
-]
 
 
 @pytest.fixture(scope="session", params=["tokenizer_folder", "merging_tokenizer_folder"])
@@ -144,47 +127,6 @@ def said(processor: Processor, messages) -> list[str]:
 
 
 # --- the tokenizer and its template -----------------------------------------------------------------------------------
-
-
-def test_the_tokenizer_loads_in_transformers_and_encodes_as_its_file_does(tokenizer_folder):
-    loaded = AutoTokenizer.from_pretrained(tokenizer_folder)
-    file = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
-    marked = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|> a<|im_end|>\n<|endoftext|>"
-    for text in [*TEXTS, *photo_texts(), marked, "e\u0301", "a \n b", "I'll we'VE 123", "\r\n\r\n"]:
-        ids = loaded(text)["input_ids"]
-        assert ids == file.encode(text).ids, text
-        assert loaded.decode(ids) == unicodedata.normalize("NFC", text)
-    assert len(loaded) == file.get_vocab_size() == 640
-    assert (loaded.eos_token, loaded.pad_token, loaded.bos_token) == ("<|im_end|>", "<|endoftext|>", None)
-    assert loaded.chat_template == CHAT_TEMPLATE
-
-
-def test_a_tokenizer_rebuilt_from_its_vocabulary_and_merges_alone_is_the_same(tokenizer_folder, tmp_path):
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        (tmp_path / name).write_bytes((tokenizer_folder / name).read_bytes())
-    whole, rebuilt = (AutoTokenizer.from_pretrained(folder) for folder in (tokenizer_folder, tmp_path))
-    for text in TEXTS:
-        assert whole(text)["input_ids"] == rebuilt(text)["input_ids"]
-
-
-def test_special_tokens_are_the_last_ids_and_one_token_each(tmp_path):
-    ids = write_tokenizer(tmp_path, ["a few words"], 300)
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert list(ids) == list(SPECIAL_TOKENS)
-    assert sorted(ids.values()) == list(range(len(loaded) - len(ids), len(loaded)))
-    for token, number in ids.items():
-        assert loaded(token)["input_ids"] == [number]
-        assert loaded.decode([number], skip_special_tokens=True) == ""
-
-
-def test_writing_a_tokenizer_twice_gives_the_same_files(tokenizer_folder, tmp_path):
-    write_tokenizer(tmp_path, photo_texts(), 640)
-    for path in tmp_path.iterdir():
-        if path.name == "tokenizer.json":  # the order in which its vocabulary is written is not fixed
-            first, second = (json.loads(file.read_text()) for file in (path, tokenizer_folder / path.name))
-            assert first == second
-        else:
-            assert path.read_bytes() == (tokenizer_folder / path.name).read_bytes(), path.name
 
 
 @pytest.mark.parametrize("generation_prompt", [False, True])

@@ -104,13 +104,14 @@ def read_processor(
     """Tokenizer, template and image processor of a folder.
 
     Raises:
-      InputError: no tokenizer, no chat template, or special ids that disagree with `config.json`.
+      InputError: no tokenizer, no chat template, special ids that disagree with `config.json`, or a budget that images
+        of this model cannot have.
     """
     tokenizer = read_tokenizer(folder)
     template = chat_template.read(folder, tokenizer)
     if wrong := _disagreements(folder, tokenizer, config):
         raise InputError(wrong)
-    return Processor(
+    processor = Processor(
         tokenizer,
         read_image_processor(folder, config).with_budget(visual_tokens),
         image_token=config.image_token,
@@ -118,6 +119,8 @@ def read_processor(
         template=template,
         budget=budget,
     )
+    processor.check_budget()
+    return processor
 
 
 def check_tokenizer(folder: Path, config: VLMConfig) -> None:

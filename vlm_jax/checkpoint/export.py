@@ -78,7 +78,8 @@ def export(
             source.read_adapters(),
             base=below.name,
             connector=connector,
-            budget=budget,
+            budget=None if budget.takes_all and below.reduction is None else budget,
+            images=None if _capped(source) is None else _images_of(source),
         )
         return
     parameters = source.deferred(None if dtype == "keep" else dtype)

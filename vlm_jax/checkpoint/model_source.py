@@ -268,13 +268,13 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         config, images = _own_images(folder, below)
         assets = own_text.assets_with(folder, below.assets)
         reduction = reduction_file.read(folder) or below.reduction
+        images = _uncapped(folder, reduction) or images
         return ModelSource(path_or_id, assets, config, images, folder, below, settings.lora, reduction=reduction)
     config = description.read_config(folder)
     found = tied_head.of_folder(folder, config)
     assets = folder if found == config else tied_head.assets_saying(folder, found.decoder.tied)
     reduction = reduction_file.read(folder)
-    images = run_folder.image_settings(reduction) if reduction and reduction_file.IMAGES in reduction else None
-    return ModelSource(path_or_id, assets, found, images, folder, reduction=reduction)
+    return ModelSource(path_or_id, assets, found, _uncapped(folder, reduction), folder, reduction=reduction)
 
 
 def _check_adapter(adapter: Any, where: str) -> None:
@@ -329,6 +329,14 @@ def _of_state_dict(name: str, file: Path, base: str | None) -> ModelSource:
         assets = tied_head.assets_saying(assets, found.decoder.tied)
     reduction = reduction_file.read(file.parent) or below.reduction
     return ModelSource(name, assets, found, images, file, below, lora, reduction=reduction)
+
+
+def _uncapped(folder: Path, reduction: Mapping[str, Any] | None) -> ImageProcessor | None:
+    """How images are prepared before `resize` makes them smaller, where the file beside the weights says it."""
+    if not isinstance(reduction, Mapping) or reduction_file.IMAGES not in reduction:
+        return None
+    with description.settings_of(folder / reduction_file.FILE):
+        return run_folder.image_settings(dict(reduction))
 
 
 def _own_images(folder: Path, below: ModelSource) -> tuple[VLMConfig, ImageProcessor | None]:

@@ -26,7 +26,8 @@ from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.models.weight_names import WeightName
-from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget
+from vlm_jax.processing.image_processors import ImageProcessor
+from vlm_jax.processing.token_budget import TokenBudget
 
 WEIGHTS = beside_adapters.ADAPTERS[0]
 _PREFIX = "base_model.model."
@@ -45,7 +46,8 @@ def write(
     *,
     base: str,
     connector: Flat | None = None,
-    budget: TokenBudget = ALL_TOKENS,
+    budget: TokenBudget | None = None,
+    images: ImageProcessor | None = None,
 ) -> None:
     """Writes the adapters among `parameters` as a PEFT folder.
 
@@ -53,7 +55,8 @@ def write(
       connector: all of it, where it was trained beside the adapters: of an assembled model `final_connector.pth` in the
         folder, of a Qwen-VL peft's `modules_to_save`.
       base: the name or path of the model they were trained on, written as `base_model_name_or_path`.
-      budget: how many visual tokens they were trained to see.
+      budget: how many visual tokens they were trained to see, where that or the base's is not all.
+      images: the image processor that the budget is of, if need be.
 
     Raises:
       InputError: the target is in the way, or there are no adapters.
@@ -76,7 +79,8 @@ def write(
     if not tensors:
         raise InputError(f"{target}: nothing to write: the model has no adapters")
     with written_whole(target) as folder:
-        reduction_file.write(folder, budget)
+        if budget is not None:
+            reduction_file.write(folder, budget, images, always=True)
         settings = {**_settings(config, lora, modules), "base_model_name_or_path": base}
         module = families.of(config).connector_module
         if connector and module:

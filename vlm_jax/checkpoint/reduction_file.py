@@ -27,13 +27,14 @@ def to_json(budget: TokenBudget) -> dict[str, Any]:
     return {"visual_tokens": budget.visual_tokens, "method": budget.method, "seed": budget.seed}
 
 
-def write(folder: Path, budget: TokenBudget, images: ImageProcessor | None = None) -> None:
+def write(folder: Path, budget: TokenBudget, images: ImageProcessor | None = None, *, always: bool = False) -> None:
     """Into the folder of a model; nothing where it sees all tokens.
 
     Args:
-      images: the image processor that the budget is of, where another one is written beside it.
+      images: the image processor that the budget is of, where another one is written beside it, or none.
+      always: also where it sees all tokens: the base of these adapters does not.
     """
-    if not budget.takes_all:
+    if always or not budget.takes_all:
         before = {} if images is None else {IMAGES: dataclasses.asdict(images)}
         write_json(folder / FILE, {**to_json(budget), **before})
 
@@ -48,7 +49,7 @@ def notes(budget: TokenBudget, format: str) -> list[str]:
         return [f"the model {trained}, which a .pth file cannot hold: load it with visual_tokens and token_reduction"]
     if format == "orbax":
         return []
-    if budget.method == RESIZE:
+    if budget.method == RESIZE and format != "peft":
         return [
             f"the model {trained}: other programs make images no larger than the largest were and leave smaller ones "
             f"as they are; this one reads {FILE}"
@@ -69,7 +70,10 @@ def of(settings: Any, name: str) -> TokenBudget:
     """
     if settings is None:
         return ALL_TOKENS
-    remedy = "take a version of vlm-jax that does, or load it with visual_tokens=1.0, which shows it all tokens"
+    remedy = (
+        "take a version of vlm-jax that does, load it with visual_tokens=1.0, which shows it all tokens, or remove "
+        f"{FILE} beside it"
+    )
     if isinstance(settings, Mapping):
         settings = {key: value for key, value in settings.items() if key != IMAGES}
     if not isinstance(settings, Mapping) or set(settings) != _KEYS:

@@ -19,6 +19,7 @@ NEEDED = (
     "*.safetensors",
     "*.safetensors.index.json",
     "adapter_config.json",
+    "token_reduction.json",
     "final_connector.pth",
     "non_lora_state_dict.bin",
     "non_lora_trainables.bin",

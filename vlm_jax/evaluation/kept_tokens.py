@@ -12,6 +12,7 @@ import PIL.Image
 import PIL.ImageDraw
 from jaxtyping import Bool, Int
 
+from vlm_jax.processing.image_processors import ImageProcessor
 from vlm_jax.processing.rows import PatchedImage
 from vlm_jax.processing.token_budget import TokenBudget
 
@@ -26,11 +27,13 @@ class Panel:
 
     Attributes:
       method: its name.
-      grid: rows and columns of the visual tokens of the image as the method has it.
+      picture: the image as the tower sees it: resized, cropped or with borders; of one in tiles, the whole view.
+      grid: rows and columns of its visual tokens.
       kept: which of them stay, row by row.
     """
 
     method: str
+    picture: PIL.Image.Image
     grid: tuple[int, int]
     kept: Int[np.ndarray, " kept"]
 
@@ -59,7 +62,8 @@ def panels(model: Any, image: PIL.Image.Image, question: str, budgets: Sequence[
             model.processor = everything.with_reduction(budget)
             (shown,) = model.encode(messages).images
             (kept,) = model.kept_tokens(messages)
-            found.append(Panel(budget.method, *_in_grid(shown, kept)))
+            grid, places = _in_grid(shown, kept)
+            found.append(Panel(budget.method, _picture(shown, grid, everything.images), grid, places))
     finally:
         model.processor = everything
     return found
@@ -78,8 +82,17 @@ def _in_grid(image: PatchedImage, kept: Int[np.ndarray, " kept"]) -> tuple[tuple
     return (side, side), coords[mine, 0] * side + coords[mine, 1]
 
 
-def drawn(image: PIL.Image.Image, panel: Panel) -> PIL.Image.Image:
+def _picture(image: PatchedImage, grid: tuple[int, int], images: ImageProcessor) -> PIL.Image.Image:
+    """Patches put together again, as `images.patchify` took them apart."""
+    (rows, columns), size, merge = grid, images.patch_size, images.merge_size
+    pixels = image.patches[: rows * columns].reshape(rows, columns, merge, merge, 3, size, size)
+    pixels = pixels.transpose(0, 2, 5, 1, 3, 6, 4)
+    return PIL.Image.fromarray(np.ascontiguousarray(pixels).reshape(rows * merge * size, columns * merge * size, 3))
+
+
+def drawn(panel: Panel) -> PIL.Image.Image:
     """The image with what is left out dark, and a thin line around each token that stays."""
+    image = panel.picture
     height = max(1, round(WIDTH * image.height / image.width))
     shown = np.asarray(image.convert("RGB").resize((WIDTH, height), PIL.Image.Resampling.BICUBIC), np.float32)
     rows, columns = panel.grid
@@ -98,9 +111,9 @@ def drawn(image: PIL.Image.Image, panel: Panel) -> PIL.Image.Image:
     return picture
 
 
-def side_by_side(image: PIL.Image.Image, panels: Sequence[Panel], *, columns: int = 4) -> PIL.Image.Image:
+def side_by_side(panels: Sequence[Panel], *, columns: int = 4) -> PIL.Image.Image:
     """All panels, each under its title, as one picture."""
-    pictures = [drawn(image, panel) for panel in panels]
+    pictures = [drawn(panel) for panel in panels]
     height = max(picture.height for picture in pictures) + _TITLE
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
@@ -120,10 +133,10 @@ def _data_uri(picture: PIL.Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def page(image: PIL.Image.Image, panels: Sequence[Panel], *, title: str) -> str:
+def page(panels: Sequence[Panel], *, title: str) -> str:
     """The same as one HTML file that needs no network."""
     figures = "\n".join(
-        f'<figure><img alt="" src="{_data_uri(drawn(image, panel))}"><figcaption>{html.escape(panel.title)}'
+        f'<figure><img alt="" src="{_data_uri(drawn(panel))}"><figcaption>{html.escape(panel.title)}'
         "</figcaption></figure>"
         for panel in panels
     )

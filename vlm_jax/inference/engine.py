@@ -278,6 +278,7 @@ class LoadedModel:
                 # An image is known whole or not at all.
                 if start < shared and not (same and stop <= shared):
                     shared = start
+            shared = _before_questions(example, spans, shared)
             if shared > best:
                 best, entry = shared, key
         worth = best >= len(example.input_ids) // 2 or any(stop <= best for _, stop in spans)
@@ -299,10 +300,12 @@ class LoadedModel:
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; wanted at least 1")
         example = self.processor.encode(messages, generation_prompt=True)
-        if self.context is not None and len(example.input_ids) + max_new_tokens > self.context:
+        # Where tokens of an image are left out, its positions are still those of all.
+        length = max(len(example.input_ids), int(example.positions.max(initial=0)) + 1)
+        if self.context is not None and length + max_new_tokens > self.context:
             least = "at least " if len(example.input_ids) > 2 * self.context else ""  # more are not counted
             raise InputError(
-                f"the prompt takes {least}{len(example.input_ids):,} tokens and the answer up to {max_new_tokens:,}; "
+                f"the prompt takes {least}{length:,} tokens and the answer up to {max_new_tokens:,}; "
                 f"the model reads {self.context:,} at most (max_position_embeddings of config.json): give fewer or "
                 "smaller images (visual_tokens), less text, or lower max_new_tokens"
             )
@@ -356,6 +359,25 @@ def _image_digests(example: Example) -> tuple[bytes, ...]:
         done += len(image.layout.slot_of_token)
         digests.append(hasher.digest())
     return tuple(digests)
+
+
+def _before_questions(example: Example, spans: Sequence[tuple[int, int]], shared: int) -> int:
+    """So many of the `shared` tokens that no question is cut which decides what stays of an image that is still to be
+    read: its words must be read with it."""
+    candidates = example.candidates
+    if candidates is None or candidates.questions is None or candidates.question_words is None:
+        return shared
+    asked = np.cumsum([0, *(len(image.layout.slot_of_token) for image in example.images)])
+    while True:
+        # Those that are not known whole, and where the words begin that are asked about them.
+        unread = [number for number, (_, stop) in enumerate(spans) if stop > shared]
+        begins = [spans[number][0] for number in unread]
+        for number in unread:
+            words = np.flatnonzero(candidates.question_words == candidates.questions[asked[number]])
+            begins += words[:1].tolist()
+        if min(begins, default=shared) >= shared:
+            return shared
+        shared = min(begins)
 
 
 def _spans(example: Example) -> list[tuple[int, int]]:

@@ -79,6 +79,7 @@ def load(
         raise InputError(errors)
     if source.images is not None:
         processor.images = source.images.with_budget(bounds)
+        processor.check_budget()
     make = functools.partial(LoadedModel, dtype=kind, context=_context(source.assets))
     if quantise is None:
         return make(source.config, source.read_merged(dtype=kind), processor, stops)
@@ -93,8 +94,15 @@ def _budget(
 
     A number of tokens alone is a limit on the size of images: with it they are scaled as ever.
     """
-    if isinstance(visual_tokens, tuple) or (visual_tokens is None and method is None):
+    if isinstance(visual_tokens, tuple):
+        if method is not None:
+            raise InputError(
+                f"token_reduction {method!r} beside visual_tokens {visual_tokens}, between which images are scaled: "
+                "give a share or a number with it"
+            )
         return source.budget, visual_tokens
+    if visual_tokens is None and method is None:
+        return source.budget, None
     if visual_tokens is None:
         own = source.budget
         if own.takes_all:
@@ -107,9 +115,10 @@ def _budget(
         if method is None and own.chooses:
             return TokenBudget(visual_tokens, own.method, own.seed), None
         return ALL_TOKENS, visual_tokens
-    if method is None:
-        method = source.budget.method if visual_tokens != 1 else RESIZE
-    return TokenBudget(visual_tokens, method), None
+    if visual_tokens == 1 and isinstance(visual_tokens, float):
+        return TokenBudget(1.0, method or RESIZE), None  # whatever it was trained with, known here or not
+    own = source.budget
+    return TokenBudget(visual_tokens, method or own.method, own.seed), None
 
 
 def _quantised(

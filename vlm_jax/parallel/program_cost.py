@@ -45,7 +45,7 @@ def flops(jaxpr: Any) -> float:
     """Floating-point operations of the products of a (closed) jaxpr over all devices: 2 for each multiplication.
 
     What is computed again in a backward pass counts again. A loop whose length depends on values counts once, which
-    only `blockwise` attention has. A kernel counts what it says of itself, or its products at
+    `blockwise` attention and greedy token reduction have. A kernel counts what it says of itself, or its products at
     every place of its grid.
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)

@@ -6,6 +6,7 @@ checkpoint. Fixing shapes and batching belong to `rows`.
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,18 +79,18 @@ class Processor:
           InputError: not a conversation, or one that the template cannot render.
         """
         chat.check_messages(messages)
-        rendered = chat.render(self.tokenizer, self.template, messages, generation_prompt=generation_prompt)
+        render = functools.partial(chat.render, self.tokenizer, self.template, generation_prompt=generation_prompt)
         ids, weights, starts = chat.tokenize_rendered(
             self.tokenizer,
             self.template,
             messages,
-            rendered,
+            render(messages),
             most=self.most_tokens,
             image_token=self.image_token,
         )
         turns = None
         if self.budget.chooses and self.budget.method == CDPRUNER:
-            turns = question_turns(messages, rendered, ids, starts, self.image_token)
+            turns = question_turns(messages, render, ids, starts, self.image_token)
         return Text(ids, weights, turns)
 
     def lay_out(self, text: "Text", images: Sequence[PatchedImage], *, longest: int | None = None) -> Example:
@@ -186,12 +187,23 @@ class Processor:
         grid = self.images.grid(width, height)
         if self.budget.takes_all or self.budget.method != RESIZE:
             return grid
-        most = self.budget.count(self.images.tokens(grid))
+        least, most = self.images.budget[0], self.budget.count(self.images.tokens(grid))
         try:
-            return self.images.with_budget((min(self.images.budget[0], most), most)).grid(width, height)
-        except InputError as error:
+            return self.images.with_budget((min(least, most), most)).grid(width, height)
+        except InputError:  # no image has as few: as few as there are
+            return self.images.with_budget((least, least)).grid(width, height)
+
+    def check_budget(self) -> None:
+        """Raises InputError where images cannot be made as much smaller as `resize` is asked to."""
+        if self.budget.takes_all or self.budget.method != RESIZE:
+            return
+        least, most = self.images.budget
+        try:
+            self.images.with_budget((1, self.budget.count(most)))
+        except InputError:
             raise InputError(
-                f"{error}; or take a method that leaves tokens out behind the encoder (model.token_reduction=divprune)"
+                f"visual_tokens {self.budget.visual_tokens} by resize: this encoder makes at least {least} tokens of "
+                "any image; take a method that leaves some out behind it (token_reduction divprune, uniform, …)"
             ) from None
 
     def row_spec(self, size: Size) -> RowSpec:

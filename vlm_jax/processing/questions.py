@@ -4,7 +4,7 @@ The question about an image is the text of the turn that it stands in. Answers a
 model in use has not read them when it looks at the image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -15,7 +15,7 @@ from vlm_jax.processing import chat
 
 def question_turns(
     messages: Sequence[chat.Message],
-    text: str,
+    render: Callable[[Sequence[chat.Message]], str],
     ids: Int[np.ndarray, " n"],
     starts: Int[np.ndarray, " n"],
     image_token: int,
@@ -23,25 +23,15 @@ def question_turns(
     """Of each token the turn, from 1, whose question it is a word of, or in which it is an image; 0 for all others.
 
     Args:
-      text: the rendered conversation.
-      ids, starts: its tokens, and where in it each begins.
+      render: makes the text of a conversation.
+      ids, starts: the tokens of that text, and where in it each begins.
 
     Raises:
       InputError: a turn shows an image and asks nothing, or the template rewrites the question.
     """
     turns = np.zeros(len(ids), np.int32)
     images = iter(np.flatnonzero(ids == image_token))
-    place = 0
-    for number, message in enumerate(messages, start=1):
-        shown = len(chat.image_parts([message]))
-        spans = []
-        for words in _texts(message):
-            at = text.find(words, place)
-            if at < 0 and shown:
-                raise InputError(f"turn {number}: the chat template rewrites its text, so its question cannot be found")
-            if at >= 0:
-                spans.append((at, at + len(words)))
-                place = at + len(words)
+    for number, (shown, spans) in enumerate(_questions(messages, render), start=1):
         if not shown:
             continue
         if not spans:
@@ -51,6 +41,8 @@ def question_turns(
             )
         for start, end in spans:
             first, last = np.searchsorted(starts, (start, end))
+            if first == len(starts) or starts[first] > start:
+                first -= 1  # a word that begins with the blank before it
             turns[first:last] = number
         for _ in range(shown):
             if (image := next(images, None)) is not None:
@@ -58,8 +50,43 @@ def question_turns(
     return turns
 
 
+def _questions(
+    messages: Sequence[chat.Message], render: Callable[[Sequence[chat.Message]], str]
+) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Of each turn, how many images it shows, and from where to where in the rendered text its words are.
+
+    A mark before the words tells where they come to stand: the same words may be in what a template says.
+    """
+    text = render(messages)
+    mark = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in text)
+    marked = render([_marked(message, mark) for message in messages])
+    if marked.replace(mark, "") != text:
+        raise InputError("the chat template rewrites the text of turns, so questions about images cannot be found")
+    places = [place - number for number, place in enumerate(at for at, letter in enumerate(marked) if letter == mark)]
+    found, following = [], iter(places)
+    for message in messages:
+        shown = len(chat.image_parts([message]))
+        words = _texts(message) if shown else []
+        found.append((shown, [(start := next(following), start + len(one)) for one in words]))
+    return found
+
+
 def _texts(message: chat.Message) -> list[str]:
-    """What a message says, without the blanks that a template may strip."""
-    content = message["content"]
-    parts = [content] if isinstance(content, str) else [one.get("text") for one in content if one["type"] == "text"]
-    return [part.strip() for part in parts if part and part.strip()]
+    """What a message with images says, without the blanks that a template may strip."""
+    return [part["text"].strip() for part in message["content"] if _says(part)]
+
+
+def _says(part) -> bool:
+    return part["type"] == "text" and bool(part.get("text", "").strip())
+
+
+def _marked(message: chat.Message, mark: str) -> chat.Message:
+    if not chat.image_parts([message]):
+        return message
+    content = []
+    for part in message["content"]:
+        if _says(part):
+            blanks = len(part["text"]) - len(part["text"].lstrip())
+            part = {**part, "text": part["text"][:blanks] + mark + part["text"][blanks:]}
+        content.append(part)
+    return {**message, "content": content}

@@ -256,11 +256,16 @@ def _check_model(config: ConfigDict, check: _Check) -> None:
     )
     share = model.visual_tokens
     check.want(
-        0 < share <= 1 or (share > 1 and share == int(share)),
+        0 < share <= 1 or (share > 1 and float(share).is_integer()),
         "model.visual_tokens",
         "a share above 0 and up to 1.0, or a whole number of tokens an image",
     )
     check.one_of("model.token_reduction", TOKEN_REDUCTIONS)
+    check.want(
+        share != 1 or model.token_reduction == "resize",
+        "model.token_reduction",
+        "resize where model.visual_tokens is 1.0, all of them: a method needs a share such as 0.25",
+    )
     check.at_least(0, "lora.rank")
     check.above_0("lora.alpha")
     check.share("lora.dropout", below_1=True)

@@ -110,7 +110,7 @@ class VisionTower(nnx.Module):
         importance: bool = False,
     ) -> tuple[Float[Array, "b p d"], Float32[Array, "b u"] | None]:
         """Runs all blocks: features, and with `importance` the attention that each visual token receives in the last
-        block that sees whole images, as the mean over its patches.
+        block that sees whole images, as the mean over its patches; None where none does.
 
         Args:
           patches: raw pixels, one temporal slice: values ordered C, ph, pw.
@@ -140,11 +140,11 @@ class VisionTower(nnx.Module):
 
         options = {"period": period, "remat": remat, "unroll": unroll}
         x = constrain_rows(self.patch_embed(patches, dtype))
-        if not importance:
+        observed = max((place for place in range(period) if place in config.global_blocks), default=None)
+        if not importance or observed is None:
             return self.blocks(x, apply, **options)[0], None
 
         first = config.depth - period
-        observed = max(place for place in range(period) if place in config.global_blocks)
 
         def observe(block, x, _, place):
             def whole_image_observed(q, k, v):

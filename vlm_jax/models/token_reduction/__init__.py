@@ -100,9 +100,11 @@ def _errors(method: str, embeddings: np.ndarray, keep: int, given: dict, grid) -
         near = difflib.get_close_matches(method, METHODS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return [f"method {method!r}: known are {', '.join(METHODS)}{hint}"]
-    if embeddings.ndim != 2 or not np.issubdtype(embeddings.dtype, np.floating):
+    if embeddings.ndim != 2 or not jnp.issubdtype(embeddings.dtype, jnp.floating):
         return [f"embeddings are {embeddings.dtype} {list(embeddings.shape)}; wanted floats [n, d]"]
     count, width = embeddings.shape
+    if not np.isfinite(embeddings.astype(np.float32)).all():
+        errors.append("embeddings hold NaN or infinity")
     if not 1 <= keep <= count:
         errors.append(f"keep is {keep}; wanted between 1 and the image's {count} tokens")
     if grid is not None and (len(grid) != 2 or grid[0] * grid[1] != count):
