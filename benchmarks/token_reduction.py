@@ -176,8 +176,8 @@ def filled(spec, model, method: str, kept: int, visual: int, options):
         candidates = None
         if spec.method:
             questions = np.r_[np.zeros(kept), np.ones(len(words) // 2), np.zeros(len(words) - len(words) // 2)]
-            asked = (questions.astype(np.int32), np.ones(units, np.int32)) if method == "cdpruner" else (None, None)
-            candidates = CandidateTokens(method, positions[:, :units], *asked)
+            question = (questions.astype(np.int32), np.ones(units, np.int32)) if method == "cdpruner" else (None, None)
+            candidates = CandidateTokens(method, positions[:, :units], *question)
         rows.append(
             assemble([Example(ids[whole], positions[:, whole], weights, (image,), model.image_token, candidates)], spec)
         )

@@ -30,7 +30,7 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 # resumption, and the whole way of a person) is compiled as they ship: `started.as_shipped`.
 quick = ["--xla_backend_optimization_level=0"]
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # which knows no others, and dies of the flag
-    # With one core there is nothing to be had from code that is generated in 32 parts, which takes a third longer.
+    # With one core there is nothing to be had from code that is generated in 32 parts, which takes longer.
     quick += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 for flag in quick:
     if flag.split("=")[0] not in os.environ["XLA_FLAGS"]:

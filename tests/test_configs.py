@@ -11,6 +11,8 @@ import pytest
 from vlm_jax.adapters import quantised
 from vlm_jax.models import attention, stack
 from vlm_jax.models.presets import PRESETS
+from vlm_jax.models.token_reduction import methods
+from vlm_jax.processing import token_budget
 from vlm_jax.training import config as settings
 from vlm_jax.training.config import check_config
 from vlm_jax.training.selection import select
@@ -40,6 +42,7 @@ def test_the_words_of_settings_are_those_that_the_parts_know():
     assert settings.ATTENTION == attention.IMPLEMENTATIONS
     assert settings.QUANTISED == quantised.KINDS
     assert settings.REMAT == tuple(stack.REMAT_POLICIES)
+    assert settings.TOKEN_REDUCTIONS == token_budget.METHODS == (token_budget.RESIZE, *methods.METHODS)
 
 
 def test_settings_are_checked_and_sweeps_planned_without_loading_jax_or_transformers():

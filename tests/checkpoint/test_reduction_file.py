@@ -8,6 +8,7 @@ import pytest
 
 import vlm_jax
 from data_pipeline.training_run import run
+from tests.consoles import Lines
 from tests.tiny_assembled import save_assembled
 from tests.tiny_models import PHOTOS, user
 from vlm_jax.checkpoint import reduction_file
@@ -15,7 +16,6 @@ from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget, of_settings
 from vlm_jax.training.config import check_config, default_config
-from vlm_jax.training.log import Console
 
 
 def config_of(base, **model):
@@ -194,14 +194,3 @@ def test_adapters_that_see_all_tokens_on_a_base_that_does_not_keep_to_that(base,
     vlm_jax.export(tmp_path / "run", tmp_path / "peft", "peft")
     for path in ("run", "peft"):
         assert vlm_jax.load(tmp_path / path, dtype="float32").processor.budget == ALL_TOKENS
-
-
-class Lines(Console):
-    """A console whose lines are kept."""
-
-    def __init__(self):
-        super().__init__(silent=True)
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)

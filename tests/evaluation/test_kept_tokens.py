@@ -47,8 +47,8 @@ def test_every_method_has_a_panel_of_its_own_count(base, photo):
 
 @pytest.mark.parametrize("image_mode", ["anyres", "letterbox"])
 def test_class_tokens_and_ends_of_rows_stay_in_assembled_models(tmp_path, photo, image_mode):
-    how = {"keep_class": True, "final_norm": True} if image_mode == "letterbox" else {}
-    folder = save_assembled(tmp_path, "vit" if how else "clip", image_mode=image_mode, **how)
+    options = {"keep_class": True, "final_norm": True} if image_mode == "letterbox" else {}
+    folder = save_assembled(tmp_path, "vit" if options else "clip", image_mode=image_mode, **options)
     model = vlm_jax.load(folder, dtype="float32")
     messages = [{"role": "user", "content": [{"type": "image", "image": photo}, {"type": "text", "text": "What?"}]}]
     (complete,) = model.encode(messages).images

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.errors import InputError
-from vlm_jax.models.attention import CHUNK, attention, choose
+from vlm_jax.models.attention import CHUNK, attention, attention_received, choose
 from vlm_jax.models.fused_attention import KERNELS, fused
 from vlm_jax.parallel.mesh import MeshShape, make_mesh
 
@@ -94,3 +94,23 @@ def test_an_unknown_implementation_is_refused_by_name():
     x, segments = jnp.zeros((1, 2, 2, 4)), jnp.ones((1, 2), jnp.int32)
     with pytest.raises(ValueError, match="'flash'; known: reference, chunked, blockwise"):
         attention(x, x, x, segments, segments, causal=True, implementation="flash")
+
+
+@pytest.mark.parametrize("length", [7, 259])
+def test_attention_that_is_received_equals_plain_numpy(length):
+    rng = np.random.default_rng(length)
+    q, k = (rng.normal(size=(2, length, 3, 4)).astype(np.float32) for _ in range(2))
+    segments = np.sort(rng.integers(0, 4, (2, length)).astype(np.int32), axis=1)[:, ::-1].copy()  # 0, padding, last
+    found = np.asarray(attention_received(*map(jnp.asarray, (q, k, segments))))
+    expected = np.zeros((2, length))
+    for row in range(2):
+        for segment in range(1, 4):
+            mine = np.flatnonzero(segments[row] == segment)
+            if not len(mine):
+                continue
+            scores = np.einsum("thd,shd->hts", q[row][mine].astype(np.float64), k[row][mine]) / 2
+            weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            weights /= weights.sum(axis=-1, keepdims=True)
+            expected[row, mine] = weights.mean(axis=(0, 1))
+            np.testing.assert_allclose(expected[row, mine].sum(), 1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)

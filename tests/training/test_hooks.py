@@ -5,12 +5,13 @@ import json
 import pytest
 
 from data_pipeline.training_run import run
+from tests.consoles import Lines
 from tests.tiny_models import PHOTOS
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.errors import InputError
 from vlm_jax.training.config import default_config
 from vlm_jax.training.hooks import EarlyStop, Samples, Validation
-from vlm_jax.training.log import Console, RunLog
+from vlm_jax.training.log import RunLog
 from vlm_jax.training.run_state import RunState
 
 
@@ -87,28 +88,17 @@ def config(base):
     return config
 
 
-class Kept(Console):
-    """A console whose lines are kept instead."""
-
-    def __init__(self):
-        super().__init__(silent=True)
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
-
-
 def test_a_run_ends_early_stays_ended_and_goes_on_with_more_patience(config, tmp_path):
-    console = Kept()
+    console = Lines()
     result = run(config, str(tmp_path / "run"), console=console)
     assert (result.steps, result.done, result.stopped) == (20, 3, False)
     assert any("validation.patience" in line for line in console.lines)
     assert run_folder.latest_step(tmp_path / "run") == 3
 
-    again = run(config, str(tmp_path / "run"), console=Kept())
+    again = run(config, str(tmp_path / "run"), console=Lines())
     assert (again.done, again.stopped) == (3, False)
     config.validation.patience = 4
-    further = run(config, str(tmp_path / "run"), console=Kept())
+    further = run(config, str(tmp_path / "run"), console=Lines())
     assert further.done == 5 and run_folder.latest_step(tmp_path / "run") == 5
 
 

@@ -43,44 +43,12 @@ def export(
         way, all of them listed; too small a disk; or `peft` of a model that has no adapters or of which more than
         adapters and the connector was trained. Nothing is written then.
     """
-    errors = []
-    if format not in FORMATS:
-        errors.append(f"format {format!r}: known are {', '.join(FORMATS)}")
-    if dtype not in DTYPES:
-        errors.append(f"dtype {dtype!r}: known are {', '.join(DTYPES)}")
-    destination = Path(target)
-    if "://" in str(target):
-        errors.append(f"{target}: models are written to a disk; name a folder here, and copy it there")
-    else:
-        with gathered(errors):
-            files.check_target(destination)
-    with gathered(errors):
-        source = open_model(str(path), base=None if base is None else str(base))
-        if base is not None and source.base is None:
-            errors.append(f"{path}: is a whole model, which needs no base")
-        with gathered(errors):
-            description.check_tokenizer(source.assets, source.config)
-        source.check()
-        with gathered(errors):
-            budget = source.budget
-    if errors:
-        raise InputError(errors)
+    source = _checked(str(path), target, format, dtype, base)
+    destination, budget = Path(target), source.budget
     for line in reduction_file.notes(budget, format):
         say(f"{target}: {line}")
     if format == "peft":
-        if source.lora is None:
-            raise InputError(f"{path}: has no adapters; its weights go into format hf")
-        connector, below = _connector(source, str(path))
-        peft_folder.write(
-            destination,
-            source.config,
-            source.lora,
-            source.read_adapters(),
-            base=below.name,
-            connector=connector,
-            budget=None if budget.takes_all and below.reduction is None else budget,
-            images=None if _capped(source) is None else _images_of(source),
-        )
+        _write_adapters(destination, source, str(path))
         return
     parameters = source.deferred(None if dtype == "keep" else dtype)
     files.check_room(destination, sum(array.nbytes for array in parameters.values()))
@@ -88,19 +56,61 @@ def export(
         with files.file_written_whole(destination) as unfinished:
             pth.write(unfinished, hf_folder.to_tensors(source.config, parameters))
     elif format == "hf":
-        trained = source.base is not None or run_folder.is_trained(source.folder)
+        capped = _capped(source)
         hf_folder.write_folder(
             destination,
             source.config,
             parameters,
             source.assets,
-            images=(capped := _capped(source)) or source.images,
+            images=capped or source.images,
             budget=budget,
-            budget_of=None if capped is None else _images_of(source),
-            trained=trained,
+            budget_of=capped and _images_of(source),
+            trained=source.base is not None or run_folder.is_trained(source.folder),
         )
     else:
         run_folder.write_run_folder(destination, source.assets, parameters, _images_of(source), budget)
+
+
+def _checked(path: str, target: str | Path, format: str, dtype: str, base: str | Path | None) -> ModelSource:
+    """The model that is to be written. Raises InputError, with all errors, where that cannot be."""
+    errors = []
+    if format not in FORMATS:
+        errors.append(f"format {format!r}: known are {', '.join(FORMATS)}")
+    if dtype not in DTYPES:
+        errors.append(f"dtype {dtype!r}: known are {', '.join(DTYPES)}")
+    if "://" in str(target):
+        errors.append(f"{target}: models are written to a disk; name a folder here, and copy it there")
+    else:
+        with gathered(errors):
+            files.check_target(Path(target))
+    with gathered(errors):
+        source = open_model(path, base=None if base is None else str(base))
+        if base is not None and source.base is None:
+            errors.append(f"{path}: is a whole model, which needs no base")
+        with gathered(errors):
+            description.check_tokenizer(source.assets, source.config)
+        with gathered(errors):
+            _ = source.budget
+        source.check()
+    if errors:
+        raise InputError(errors)
+    return source
+
+
+def _write_adapters(target: Path, source: ModelSource, name: str) -> None:
+    if source.lora is None:
+        raise InputError(f"{name}: has no adapters; its weights go into format hf")
+    connector, below = _connector(source, name)
+    peft_folder.write(
+        target,
+        source.config,
+        source.lora,
+        source.read_adapters(),
+        base=below.name,
+        connector=connector,
+        budget=None if source.budget.takes_all and below.reduction is None else source.budget,
+        images=_capped(source) and _images_of(source),
+    )
 
 
 def _images_of(source: ModelSource) -> ImageProcessor:

@@ -367,13 +367,13 @@ def _before_questions(example: Example, spans: Sequence[tuple[int, int]], shared
     candidates = example.candidates
     if candidates is None or candidates.questions is None or candidates.question_words is None:
         return shared
-    asked = np.cumsum([0, *(len(image.layout.slot_of_token) for image in example.images)])
+    firsts = np.cumsum([0, *(len(image.layout.slot_of_token) for image in example.images)])
     while True:
         # Those that are not known whole, and where the words begin that are asked about them.
         unread = [number for number, (_, stop) in enumerate(spans) if stop > shared]
         begins = [spans[number][0] for number in unread]
         for number in unread:
-            words = np.flatnonzero(candidates.question_words == candidates.questions[asked[number]])
+            words = np.flatnonzero(candidates.question_words == candidates.questions[firsts[number]])
             begins += words[:1].tolist()
         if min(begins, default=shared) >= shared:
             return shared

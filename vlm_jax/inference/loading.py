@@ -52,15 +52,8 @@ def load(
     Raises:
       InputError: not a model of a known architecture, an incomplete one, or unknown settings; every error is listed.
     """
-    errors = []
-    if dtype not in ("auto", "float32", "bfloat16"):
-        errors.append(f"dtype {dtype!r}: known are auto, float32, bfloat16")
-    if quantise not in (None, *quantised.KINDS):
-        errors.append(f"quantise {quantise!r}: known are {', '.join(quantised.KINDS)}")
-    if quantise is None and quantise_tables:
-        errors.append(f"quantise_tables goes with quantise, which is None; known are {', '.join(quantised.KINDS)}")
-    if errors:
-        raise InputError(errors)
+    errors: list[str] = []
+    _check_settings(dtype, quantise, quantise_tables)
     leave_absent_tpu_alone()
     keep_compiled_programs()
     kind = jnp.dtype(("float32" if jax.default_backend() == "cpu" else "bfloat16") if dtype == "auto" else dtype)
@@ -85,6 +78,18 @@ def load(
         return make(source.config, source.read_merged(dtype=kind), processor, stops)
     parameters, attach = _quantised(source, kind, quantise, quantise_tables)
     return make(source.config, parameters, processor, stops, attach=attach)
+
+
+def _check_settings(dtype: str, quantise: str | None, quantise_tables: bool) -> None:
+    errors = []
+    if dtype not in ("auto", "float32", "bfloat16"):
+        errors.append(f"dtype {dtype!r}: known are auto, float32, bfloat16")
+    if quantise not in (None, *quantised.KINDS):
+        errors.append(f"quantise {quantise!r}: known are {', '.join(quantised.KINDS)}")
+    if quantise is None and quantise_tables:
+        errors.append(f"quantise_tables goes with quantise, which is None; known are {', '.join(quantised.KINDS)}")
+    if errors:
+        raise InputError(errors)
 
 
 def _budget(

@@ -100,43 +100,37 @@ class Processor:
           InputError: placeholders and images differ in number, or the cut would go through an image.
         """
         grids = [image.grid for image in images]
-        ids, weights = self._expanded(text, [image.tokens for image in images], longest)
-        if not self.budget.chooses:
-            positions = self.images.positions(ids, grids, self.image_token)
-            return Example(ids, positions, weights, tuple(images), self.image_token)
+        counts = [len(image.layout.slot_of_token) for image in images]
+        ids, weights = chat.expand_images(text.ids, text.weights, counts, self.image_token)
         # Positions are those of all tokens of an image: what is left out leaves its place empty.
-        full, _ = self._expanded(text, [self.images.tokens(grid) for grid in grids], None)
-        positions = self.images.positions(full, grids, self.image_token)
-        visual = np.flatnonzero(full == self.image_token)
-        kept = np.ones(len(full), bool)
-        kept[visual] = False
-        start = 0
-        for image in images:
-            kept[visual[start + image.kept]] = True
-            start += len(image.layout.slot_of_token)
-        candidates = None
-        if self.budget.on_device:
-            words, questions = self._questions(text, images)
-            words = None if words is None else words[: len(ids)]
-            candidates = CandidateTokens(self.budget.method, positions[:, visual], words, questions)
-        positions = positions[:, kept][:, : len(ids)]
-        return Example(ids, positions, weights, tuple(images), self.image_token, candidates)
+        positions = self.images.positions(ids, grids, self.image_token)
+        visual, candidates = ids == self.image_token, None
+        if self.budget.chooses and images:
+            kept = ~visual
+            stay = [image.kept + start for image, start in zip(images, np.cumsum([0, *counts]), strict=False)]
+            kept[np.flatnonzero(visual)[np.concatenate(stay)]] = True
+            if self.budget.on_device:
+                candidates = self._candidates(text, positions[:, visual], kept, counts)
+            ids, weights, positions = ids[kept], weights[kept], positions[:, kept]
+        ids, weights = self._cut(ids, weights, longest)
+        return Example(ids, positions[:, : len(ids)], weights, tuple(images), self.image_token, candidates)
 
     def size(self, text: "Text", grids: Sequence[Grid], *, longest: int | None = None) -> Size:
         """What `lay_out` would take of a row, from the grids of the images alone: nothing is decoded."""
-        ids, weights = self._expanded(text, list(map(self.visual_tokens, grids)), longest)
+        counts = list(map(self.visual_tokens, grids))
+        ids, weights = self._cut(*chat.expand_images(text.ids, text.weights, counts, self.image_token), longest)
         slots = sum(len(self._layout(grid).units) for grid in grids)
         return Size(len(ids), slots * self.images.patches_per_token, int(np.count_nonzero(weights)))
 
-    def _questions(self, text: "Text", images: Sequence[PatchedImage]):
-        """Of each token the turn whose question it is a word of, and of each candidate the turn it stands in."""
+    def _candidates(self, text: "Text", positions, kept, counts: Sequence[int]) -> CandidateTokens:
+        """All visual tokens of an example; `kept` are the places of its tokens, these included, that stay."""
         if text.turns is None:
-            return None, None
+            return CandidateTokens(self.budget.method, positions)
+        places = text.ids == self.image_token
         repeats = np.ones(len(text.ids), np.int64)
-        places = np.flatnonzero(text.ids == self.image_token)
-        repeats[places] = [image.tokens for image in images]
-        words = np.repeat(np.where(text.ids == self.image_token, 0, text.turns), repeats)
-        return words, np.repeat(text.turns[places], [len(image.layout.slot_of_token) for image in images])
+        repeats[places] = counts
+        words = np.repeat(np.where(places, 0, text.turns), repeats)[kept]
+        return CandidateTokens(self.budget.method, positions, words, np.repeat(text.turns[places], counts))
 
     def visual_tokens(self, grid: Grid) -> int:
         """Tokens of an image that the decoder sees."""
@@ -145,8 +139,7 @@ class Processor:
         optional = self._layout(grid).optional
         return self.budget.count(int(optional.sum())) + int((~optional).sum())
 
-    def _expanded(self, text: "Text", counts: Sequence[int], longest: int | None):
-        ids, weights = chat.expand_images(text.ids, text.weights, counts, self.image_token)
+    def _cut(self, ids: np.ndarray, weights: np.ndarray, longest: int | None) -> tuple[np.ndarray, np.ndarray]:
         if longest is not None and len(ids) > longest:
             if (ids[longest:] == self.image_token).any():
                 raise InputError(f"cut to {longest} tokens it would lose a part of an image")

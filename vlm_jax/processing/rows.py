@@ -317,6 +317,7 @@ class _Candidates:
         row.candidate_positions[:, first : self._next] = known.positions
         words = known.question_words
         if known.questions is not None and words is not None:
+            words = words[: here.stop - here.start]  # an example may be cut behind its images
             row.question_words[here] = np.where(words > 0, words + self._questions, 0)
             row.candidate_questions[first : self._next] = known.questions + self._questions
             self._questions += int(known.questions.max(initial=0))

@@ -133,30 +133,25 @@ class VisionTower(nnx.Module):
         def whole_image(q, k, v):
             return attention(q, k, v, image_ids, image_ids, causal=False, implementation=implementation), None
 
-        period = repeating_period(config.depth, config.global_blocks)
-
         def apply(block, x, _, place):
             return block(x, cos, sin, whole_image if place in config.global_blocks else windowed)
 
+        period = repeating_period(config.depth, config.global_blocks)
         options = {"period": period, "remat": remat, "unroll": unroll}
         x = constrain_rows(self.patch_embed(patches, dtype))
         observed = max((place for place in range(period) if place in config.global_blocks), default=None)
         if not importance or observed is None:
             return self.blocks(x, apply, **options)[0], None
 
-        first = config.depth - period
+        def observed_image(q, k, v):
+            return whole_image(q, k, v)[0], attention_received(*jax.lax.stop_gradient((q, k)), image_ids)
 
         def observe(block, x, _, place):
-            def whole_image_observed(q, k, v):
-                mixed, _ = whole_image(q, k, v)
-                return mixed, attention_received(*jax.lax.stop_gradient((q, k)), image_ids)
-
             if place == observed:
-                return block(x, cos, sin, whole_image_observed)
-            x, _ = apply(block, x, None, place)
-            return x, jnp.zeros(image_ids.shape, jnp.float32)
+                return block(x, cos, sin, observed_image)
+            return apply(block, x, None, place)[0], jnp.zeros(image_ids.shape, jnp.float32)
 
-        if first:
+        if first := config.depth - period:
             x, _ = self.blocks(x, apply, stop=first, **options)
         x, received = self.blocks(x, observe, start=first, **options)
         received = received[observed]

@@ -59,8 +59,8 @@ def keep_tokens(
     """
     embeddings = np.asarray(embeddings)
     count = len(embeddings)
-    given = {"importance": importance, "query": query}
-    if errors := _errors(method, embeddings, keep, given, grid):
+    weighed = {"importance": importance, "query": query}
+    if errors := _errors(method, embeddings, keep, weighed, grid):
         raise InputError(errors)
     if method == "uniform":
         return token_budget.uniform(count, keep)
@@ -94,7 +94,7 @@ def _choose(method, image, keep, embeddings, importance, query):
     return METHODS[method].choose(candidates, **most)
 
 
-def _errors(method: str, embeddings: np.ndarray, keep: int, given: dict, grid) -> list[str]:
+def _errors(method: str, embeddings: np.ndarray, keep: int, weighed: dict, grid) -> list[str]:
     errors = []
     if method not in METHODS:
         near = difflib.get_close_matches(method, METHODS, 1)
@@ -110,12 +110,12 @@ def _errors(method: str, embeddings: np.ndarray, keep: int, given: dict, grid) -
     if grid is not None and (len(grid) != 2 or grid[0] * grid[1] != count):
         errors.append(f"grid {tuple(grid)} is not that of {count} tokens")
     for name in sorted(METHODS[method].needs - {"embeddings"}):
-        if given[name] is None:
+        if weighed[name] is None:
             errors.append(f"{method} needs {name}=, and got none")
-    if "importance" in METHODS[method].needs and (weights := given["importance"]) is not None:
+    if "importance" in METHODS[method].needs and (weights := weighed["importance"]) is not None:
         if np.shape(weights) != (count,) or not np.isfinite(weights).all():
             errors.append(f"importance has the shape {np.shape(weights)}; wanted {count} finite numbers")
-    if "query" in METHODS[method].needs and (query := given["query"]) is not None:
+    if "query" in METHODS[method].needs and (query := weighed["query"]) is not None:
         if np.ndim(query) != 2 or np.shape(query)[1] != width or not len(query):
             errors.append(
                 f"query has the shape {np.shape(query)}; wanted [m, {width}], one row a token of the question"

@@ -43,9 +43,6 @@ class Candidates:
         """Whether a place holds a token."""
         return self.image > 0
 
-    def with_importance(self, importance: Float32[Array, " n"]) -> "Candidates":
-        return dataclasses.replace(self, importance=importance)
-
     def largest(self, values: Float32[Array, " n"]) -> Float32[Array, " n"]:
         """Of each token, the largest value in its image."""
         return self._by_image(jax.ops.segment_max, values)
@@ -61,7 +58,7 @@ class Candidates:
         return jnp.minimum(self._by_image(jax.ops.segment_min, first), len(scores) - 1)
 
     def _by_image(self, reduce, values):
-        return reduce(values, self.image, num_segments=len(values) + 1, indices_are_sorted=False)[self.image]
+        return reduce(values, self.image, num_segments=len(values) + 1)[self.image]
 
 
 def unit(vectors: Float[Array, "*n d"]) -> Float32[Array, "*n d"]:

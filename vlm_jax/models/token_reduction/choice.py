@@ -1,5 +1,7 @@
 """Visual tokens put in their places in a row, once a method has chosen which stay."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
@@ -51,7 +53,8 @@ def reduced(
     def row(image, keep, taken, importance, query):
         candidates = Candidates(image, keep, rounds, jax.lax.stop_gradient(unit(taken)), importance, query)
         if importance is not None:
-            candidates = candidates.with_importance(scaled(candidates, jax.lax.stop_gradient(importance)))
+            weights = scaled(candidates, jax.lax.stop_gradient(importance))
+            candidates = dataclasses.replace(candidates, importance=weights)
         # The host keeps no image longer than a row.
         stay = method.choose(candidates, most=words.shape[1]) if method.factored else method.choose(candidates)
         return stay, taken if method.merge is None else method.merge(candidates, taken)
