@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from data_pipeline.packing import Bucket, Packer, as_array, bucket_of
 from vlm_jax.errors import InputError
@@ -158,12 +158,35 @@ class _Trial:
         limits = as_array(rows)
         if (bucket_of(self._all, limits) < 0).any():
             return float("inf")
-        packer, filled = Packer([Bucket(1, size) for size in rows]), np.zeros(len(rows))
-        for one in self._sample:
-            closed = packer.add((0, 0), one)
-            if closed is not None:
-                filled[closed[0]] += 1
-        for bucket, limit in enumerate(limits):
-            # Rows that are still open count by how full they are: a run has many more examples than the sample.
-            filled[bucket] += sum((1 - packer.free(bucket) / limit)[:, :2].max(axis=1))
-        return float(filled @ limits @ self._costs)
+        return float(rows_filled(self._sample, rows) @ limits @ self._costs)
+
+
+def rows_filled(sizes: Int[np.ndarray, "n 3"], rows: Sequence[Size]) -> Float[np.ndarray, " buckets"]:
+    """How many rows of each of these sizes examples take, one packed after the other."""
+    limits = as_array(rows)
+    packer, filled = Packer([Bucket(1, size) for size in rows]), np.zeros(len(rows))
+    for one in sizes:
+        closed = packer.add((0, 0), one)
+        if closed is not None:
+            filled[closed[0]] += 1
+    for bucket, limit in enumerate(limits):
+        # Rows that are still open count by how full they are: a run has many more examples than the sample.
+        filled[bucket] += sum((1 - packer.free(bucket) / limit)[:, :2].max(axis=1))
+    return filled
+
+
+def examples_in(sizes: Int[np.ndarray, "n 3"], buckets: Sequence[Bucket], steps: float) -> float:
+    """How many examples, one packed after the other, so many batches hold once all rows are closed.
+
+    Exact where they are among those given, in their order; else as many more as these fill.
+    """
+    packer, closed = Packer(buckets), np.zeros(len(buckets), np.int64)
+    rows = np.array([bucket.rows for bucket in buckets])
+    for count, one in enumerate(sizes):
+        if (row := packer.add((0, 0), one)) is not None:
+            closed[row[0]] += 1
+        opened = [len(packer.free(bucket)) for bucket in range(len(buckets))]
+        if (-(-(closed + opened) // rows)).sum() > steps:
+            return float(count)
+    filled = rows_filled(sizes, [bucket.size for bucket in buckets])
+    return steps * len(sizes) / max(float((filled / rows).sum()), 1e-9)

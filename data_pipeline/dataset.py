@@ -5,15 +5,17 @@ Training, validation and `scripts/inspect_data.py` share this one object. Each s
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from data_pipeline import identity, run_length
-from data_pipeline.buckets import Costs, choose_buckets
+from data_pipeline.buckets import Costs, choose_buckets, examples_in
 from data_pipeline.check import ALONE, Division
 from data_pipeline.image_loader import ImageLoader
 from data_pipeline.ledger import Ledger
@@ -30,6 +32,7 @@ from vlm_jax.models.parameters import multiplications
 from vlm_jax.processing.image_cache import NO_CACHE, ImageCache
 from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.rows import Batch
+from vlm_jax.processing.token_schedule import DRAWN, TokenSchedule
 
 _SAMPLED_WINDOWS = 4  # that row sizes are chosen from, where not everything is measured first
 
@@ -46,6 +49,7 @@ class Dataset:
       complete: whether every example is measured before the first step.
       sample: how many are looked at to choose row sizes, where not all of one part are.
       buckets: the shapes of its batches, once they are chosen.
+      schedule: of visual tokens, where examples are shown with several budgets.
     """
 
     def __init__(
@@ -58,8 +62,11 @@ class Dataset:
         sample: int = 0,
         ledger: Ledger | None = None,
         cache: ImageCache = NO_CACHE,
+        schedule: TokenSchedule | None = None,
     ):
         """As `open_dataset`, of parts that are open; nothing is measured yet."""
+        self.schedule = schedule
+        self._budgets = () if schedule is None else schedule.budgets
         self.parts, self.ledger = list(parts), ledger or Ledger()
         self._seed, self._shuffle = seed, settings["shuffle"]
         self.images = ImageLoader(
@@ -75,6 +82,7 @@ class Dataset:
             on_error=settings["on_error"],
             decode=self.decodes,
             cache=cache,
+            budgets=self._budgets,
         )
         self.mixture = Mixture([part.share for part in parts], seed=seed, shuffle=settings["shuffle"])
         # Where a faulty record stops the run all errors are known before the first step.
@@ -100,9 +108,23 @@ class Dataset:
         else:
             self.examples.measure(self.mixture.take(0, self.sample), division)
 
+    def take(self, start: int, count: int, turns: Sequence[int] | None = None) -> Int[np.ndarray, "count 2"]:
+        """Which examples the run shows from place `start` on: `Mixture.take`, with the budgets of the schedule.
+
+        Args:
+          turns: as of a `Course`; None: of one epoch.
+        """
+        places = self.mixture.take(start, count)
+        if self.schedule is not None:
+            if turns is None:
+                turns = run_length.course_of(self.mixture.examples, steps=0, epochs=1, schedule=self.schedule).turns
+            places[:, 0] += len(self.parts) * self.schedule.at(start, count, turns)
+        return places
+
     def measure_once(self, sets: MeasuredSets, progress: Callable[..., Iterable] = lambda chunks, **_: chunks) -> None:
         """As `measure`, in a process of its own, with what is known of this data from before."""
-        key = key_of(self.parts, seed=self._seed, decode=self.decodes) if self.complete else None
+        known = {"seed": self._seed, "decode": self.decodes, "budgets": self._budgets}
+        key = key_of(self.parts, **known) if self.complete else None
         beside = sets.restore(self.examples, key)
         if beside:
             self._records = beside["records"]
@@ -170,7 +192,7 @@ class Dataset:
 
         def plan(course: Course) -> Plan:
             return Plan(
-                self.mixture.take,
+                functools.partial(self.take, turns=course.turns),
                 self.examples.measure_or_stop,
                 self.buckets,
                 seed=self._seed,
@@ -179,14 +201,18 @@ class Dataset:
                 epoch=count,
             )
 
-        requested = run_length.course_of(count, steps=steps, epochs=epochs)
+        def course_of(steps: int, epochs: int) -> Course:
+            return run_length.course_of(
+                count, steps=steps, epochs=epochs, schedule=self.schedule, examples_of=self._examples_of
+            )
+
+        requested = course_of(steps, epochs)
         if position is None:
             return plan(requested)
         if before is None or before == (steps, epochs):
             course = run_length.course_in(position["plan"], requested)
         else:
-            earlier = run_length.course_of(count, steps=before[0], epochs=before[1])
-            earlier = run_length.course_in(position["plan"], earlier)
+            earlier = run_length.course_in(position["plan"], course_of(*before))
             course = run_length.changed_course(plan, earlier, requested, position["plan"], position["next"])
         chosen = plan(course)
         chosen.restore(position["plan"])
@@ -194,8 +220,7 @@ class Dataset:
 
     def batch_shapes(self) -> list[Batch]:
         """Padding in the shape of each bucket's batches, over all hosts: what the step is compiled for."""
-        processor = self.parts[0].processor
-        return [processor.row_spec(bucket.size).batch(bucket.rows) for bucket in self.buckets]
+        return [self.examples.row_spec(bucket.size).batch(bucket.rows) for bucket in self.buckets]
 
     def batches(self, plan: Plan, *, steps: int | None = None, threads: int = 4, shard: Shard = WHOLE) -> Batches:
         """An iterator over the batches of a plan, or over its first `steps`."""
@@ -233,8 +258,18 @@ class Dataset:
         """Ends the processes that decode images."""
         self.images.close()
 
+    def _examples_of(self, budget: int, steps: float) -> float:
+        """How many examples with a budget of the schedule so many steps show, about."""
+        places = self.mixture.take(0, _SAMPLED_WINDOWS * WINDOW)  # of little data, over and over
+        sizes = self.examples.measure(places + [budget * len(self.parts), 0])
+        return examples_in(_usable(sizes), self.buckets, steps) * len(sizes) / max(len(_usable(sizes)), 1)
+
     def _sampled_sizes(self) -> np.ndarray:
         """[n, 3] of what was measured and can be used, each example as often as the mixture shows it."""
+        if self.schedule is not None:  # with each budget as often as it is to be
+            places = self.mixture.take(0, self.sample)
+            places[:, 0] += len(self.parts) * dataclasses.replace(self.schedule, order=DRAWN).at(0, self.sample)
+            return _usable(self.examples.measure(places))
         if self.complete and len(self.parts) == 1:
             return _usable(self.examples.sizes[0])
         return _usable(self.examples.measure(self.mixture.take(0, self.sample)))
@@ -243,6 +278,7 @@ class Dataset:
         """The error lines of data without a usable example: how many were left out of which kind, and each reason."""
         names = ", ".join(part.name for part in self.parts)
         looked_at = sum(int((sizes[:, 0] != UNKNOWN).sum()) for sizes in self.examples.sizes)
+        looked_at //= max(1, len(self._budgets))
         counts = self.ledger.summary() or "see the errors"
         return [f"{names}: no example {what}; of {looked_at:,} looked at: {counts}", *self.ledger.reasons()]
 
@@ -259,6 +295,7 @@ def open_dataset(
     progress: Callable[..., Iterable] = lambda chunks, **_: chunks,
     division: Division = ALONE,
     sets: MeasuredSets | None = None,
+    schedule: TokenSchedule | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Dataset:
     """Opens what `data` names and measures it; what is wrong with the records is in the `errors` of the result.
@@ -272,13 +309,23 @@ def open_dataset(
       progress: passes chunks on, and shows how far they are.
       division: of the images among processes that open the same data.
       sets: what was measured of whole data sets before.
+      schedule: of visual tokens; None: all with the processor's own budget.
       say: called with a line where only the headers of images are looked at before the first step.
 
     Raises:
       InputError: files that cannot be opened.
     """
     parts = open_parts(settings, processor, seed=seed)
-    dataset = Dataset(parts, settings, seed=seed, complete=complete, sample=sample, ledger=ledger, cache=cache)
+    dataset = Dataset(
+        parts,
+        settings,
+        seed=seed,
+        complete=complete,
+        sample=sample,
+        ledger=ledger,
+        cache=cache,
+        schedule=schedule,
+    )
     if not dataset.decodes and (limit := settings["decode_check_up_to"]):
         say(
             f"{len(dataset.examples):,} examples are more than data.decode_check_up_to={limit:,}: only the headers of "

@@ -32,6 +32,8 @@ def summary(dataset: Dataset, plan: Plan, steps: int) -> str:
         + f", {len(examples.image_sizes):,} images, {used[:, 0].sum():,} tokens{sample}; {steps:,} steps",
         f"  tokens an example {_spark(used[:, 0])}",
     ]
+    if dataset.schedule is not None:
+        lines.append(f"  visual tokens by schedule: {dataset.schedule.describe()}")
     if examples.image_sizes:
         lines.append(f"  visual tokens     {_spark(visual[visual > 0])}")
         original, seen, smaller = _resolution(dataset)
@@ -81,7 +83,7 @@ def report(dataset: Dataset, config: ConfigDict) -> str:
             f"{seen}; {smaller:.0%} are scaled down by more than a tenth of their area",
         ]
     plan = Plan(
-        dataset.mixture.take,
+        dataset.take,
         examples.measure_or_stop,
         dataset.buckets,
         seed=config.train.seed,
@@ -133,10 +135,15 @@ def _spark(values: np.ndarray) -> str:
 
 def _measured(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sizes of what was measured and of what of it is used, and the visual tokens of that."""
-    sizes = np.concatenate(dataset.examples.sizes)
+    sizes, visual = dataset.examples.sizes, dataset.examples.visual
+    if dataset.schedule is not None:  # each with the budget that it is shown with first
+        places = dataset.take(0, dataset.mixture.examples if dataset.complete else dataset.sample)
+        sizes = [np.stack([sizes[part][index] for part, index in places.tolist()])]
+        visual = [np.array([visual[part][index] for part, index in places.tolist()])]
+    sizes = np.concatenate(sizes)
     measured = sizes[sizes[:, 0] != UNKNOWN]
     used = sizes[:, 0] >= 0
-    return measured, sizes[used], np.concatenate(dataset.examples.visual)[used]
+    return measured, sizes[used], np.concatenate(visual)[used]
 
 
 def _resolution(dataset: Dataset) -> tuple[str, str, float]:

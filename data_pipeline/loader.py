@@ -91,7 +91,6 @@ class PlannedRows:
         self._examples, self._images, self._ledger = examples, images, ledger
         self._plan, self._count, self._shard = plan, count, shard
         self._lost = 0  # batches in a row of which nothing could be read
-        self._processor = examples.parts[0].processor
 
     def __len__(self) -> int:
         return self._count
@@ -111,7 +110,7 @@ class PlannedRows:
                     f"{places}: no longer fit the row they were planned into: the data is not what it was when the run "
                     "began; put it back, or begin a new run"
                 )
-        spec = self._processor.row_spec(capacity)
+        spec = self._examples.row_spec(capacity)
         return stack([assemble(examples, spec) for examples in filled])
 
     def _rows_of_shard(self, planned: Planned) -> list[list[Place]]:
@@ -172,7 +171,7 @@ def load_examples(examples: Examples, images: ImageLoader, places: Sequence[Plac
             examples.refuse(record.where, "unreadable", [f"{record.where}: {error}" for error in errors])
             results.append(None)
             continue
-        processor = examples.parts[part].processor
+        processor = examples.processor(part)
         prepared = [processor.prepared_image(one, grid) for one, (_, grid) in zip(patches, keys, strict=True)]
         results.append(processor.lay_out(text, prepared, longest=examples.longest(part, index)))
     return results

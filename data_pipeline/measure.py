@@ -22,8 +22,9 @@ from data_pipeline.records import Record, images_of
 from data_pipeline.sources import Chain, Source, repeated_ids
 from vlm_jax.errors import InputError
 from vlm_jax.processing.image_cache import NO_CACHE, ImageCache, key_of
-from vlm_jax.processing.processor import Grid, Text
-from vlm_jax.processing.rows import Size
+from vlm_jax.processing.processor import Grid, Processor, Text
+from vlm_jax.processing.rows import RowSpec, Size
+from vlm_jax.processing.token_budget import TokenBudget
 
 UNKNOWN, LEFT_OUT = -2, -1
 CHUNK = 1024
@@ -43,24 +44,32 @@ class Examples:
         on_error: str = "stop",
         decode: bool = False,
         cache: ImageCache = NO_CACHE,
+        budgets: Sequence[TokenBudget] = (),
     ):
         """
         Args:
+          budgets: of visual tokens, where examples are shown with others than the parts' processors have. Example
+            (part, index) with the n-th of them, from 0, is (part + n · parts, index) in all that follows.
           too_large, on_error: as the settings `data.too_large` and `data.on_error` (`vlm_jax.training.config`).
           decode: decode every image when it is measured, which finds truncated files; otherwise headers are read.
           cache: of what is known of images from before.
         """
         self.parts, self._ledger, self._cache = list(parts), ledger, cache
         self.too_large, self.on_error, self._decode = too_large, on_error, decode
-        self.sizes = [np.full((len(part.source), 3), UNKNOWN, np.int64) for part in parts]
+        reduced = [part.processor.with_reduction(budget) for budget in budgets for part in parts]
+        self._processors = reduced or [part.processor for part in parts]
+        choosing = [one for one in self._processors if one.budget.on_device]
+        self._describes_rows = (choosing or self._processors)[0]
+        lengths = [len(part.source) for part in parts] * max(1, len(budgets))
+        self.sizes = [np.full((length, 3), UNKNOWN, np.int64) for length in lengths]
         """Of each part [n, 3]: tokens, patch slots, supervised positions; negative where unknown or left out."""
-        self.visual = [np.full(len(part.source), LEFT_OUT, np.int64) for part in parts]
+        self.visual = [np.full(length, LEFT_OUT, np.int64) for length in lengths]
         """Of each part [n]: visual tokens that the decoder sees; negative where not measured."""
-        self.shown: list[list[tuple[str, ...]]] = [[()] * len(part.source) for part in parts]
+        self.shown: list[list[tuple[str, ...]]] = [[()] * length for length in lengths]
         """Of each part, of each example that was measured: its images, by path or digest."""
         # How an example was made to fit: its own visual tokens at most, its own longest; 0 for the part's.
-        self._budgets = [np.zeros(len(part.source), np.int32) for part in parts]
-        self._cuts = [np.zeros(len(part.source), np.int32) for part in parts]
+        self._budgets = [np.zeros(length, np.int32) for length in lengths]
+        self._cuts = [np.zeros(length, np.int32) for length in lengths]
         self._limits: fit.Limits | None = None
         self.image_sizes: dict[str, tuple[int, int]] = {}
         """(width, height) in pixels of every image that was measured, by path, or by a digest of an embedded one."""
@@ -78,17 +87,22 @@ class Examples:
     def __len__(self) -> int:
         return sum(len(part.source) for part in self.parts)
 
+    def processor(self, part: int) -> Processor:
+        """What prepares the examples of a part."""
+        return self._processors[part]
+
+    def row_spec(self, size: Size) -> RowSpec:
+        """The arrays of rows of a size, which hold examples of all parts and budgets."""
+        return self._describes_rows.row_spec(size)
+
     def measure(self, places: Int[np.ndarray, "n 2"], division: Division = ALONE) -> Int[np.ndarray, "n 3"]:
         """Sizes of examples, made to fit once `set_buckets` was called; negative for those that are left out.
 
         Args:
           division: of the images among processes, all of which measure the same places now.
         """
-        new = [
-            (part, index)
-            for part, index in dict.fromkeys(map(tuple, places.tolist()))
-            if self.sizes[part][index, 0] == UNKNOWN
-        ]
+        unknown = [(part, index) for part, index in places.tolist() if self.sizes[part][index, 0] == UNKNOWN]
+        new = list(dict.fromkeys((part % len(self.parts), index) for part, index in unknown))
         if new:
             self._measure(new, division)
         sizes = np.stack([self.sizes[part][index] for part, index in places.tolist()])
@@ -122,7 +136,7 @@ class Examples:
             self._ids = set()
         every = [
             np.stack([np.full(len(sizes), part), np.arange(len(sizes))], axis=1)
-            for part, sizes in enumerate(self.sizes)
+            for part, sizes in enumerate(self.sizes[: len(self.parts)])
         ]
         places = np.concatenate(every)
         chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
@@ -163,10 +177,10 @@ class Examples:
 
     def where(self, part: int, index: int) -> str:
         """A record that may be unreadable, as error lines name it."""
-        source = self.parts[part].source
-        if hasattr(source, "identify"):
-            return source.identify(index)[1]
-        return f"{self.parts[part].name}, entry {index + 1}"
+        named = self.parts[part % len(self.parts)]
+        if hasattr(named.source, "identify"):
+            return named.source.identify(index)[1]
+        return f"{named.name}, entry {index + 1}"
 
     def _measure(self, places: Sequence[tuple[int, int]], division: Division) -> None:
         records, refused = self._read_all(places)
@@ -180,22 +194,25 @@ class Examples:
                     self.refuse(record.where, "image", errors)
                 continue
             try:
-                text = self.parts[part].processor.tokenize(record.messages)
-                grids = self._grids(part, index, record)
-                size = self.parts[part].processor.size(text, grids)
+                text = self._tokenize(part, record)
+                with_each = range(part, len(self.sizes), len(self.parts))
+                grids = [self._grids(one, index, record) for one in with_each]
+                sizes = [self._processors[one].size(text, cut) for one, cut in zip(with_each, grids, strict=True)]
             except InputError as error:
                 self.refuse(record.where, "conversation", [f"{record.where}: {line}" for line in error.lines])
                 continue
             self._keep_text((part, index), text)
-            self.sizes[part][index] = dataclasses.astuple(size)
-            self._note_visual(part, index, record, grids)
+            for one, size, cut in zip(with_each, sizes, grids, strict=True):
+                self.sizes[one][index] = dataclasses.astuple(size)
+                self._note_visual(one, index, record, cut)
 
     def _read_all(self, places: Sequence[tuple[int, int]]) -> tuple[dict[tuple[int, int], Record], list[Record]]:
         """The records that are in order, and of the others what names their images: one run reports all errors."""
         records: dict[tuple[int, int], Record] = {}
         refused: list[Record] = []
         for part, index in places:
-            self.sizes[part][index] = LEFT_OUT
+            for sizes in self.sizes[part :: len(self.parts)]:
+                sizes[index] = LEFT_OUT
             try:
                 record = self.parts[part].source[index]
                 if self._ids is not None and (part, self._file(part, index), record.id) in self._ids:
@@ -222,7 +239,7 @@ class Examples:
     def _make_fit(self, part: int, index: int) -> None:
         size = Size(*self.sizes[part][index].tolist())
         record, text = self._record_and_text(part, index)
-        processor, where = self.parts[part].processor, record.where
+        processor, where = self._processors[part], record.where
         largest = Size(*self._limits[-1].tolist())
         most = processor.most_tokens
         least = "at least " if most is not None and size.tokens > 2 * most else ""  # more were not counted
@@ -260,7 +277,7 @@ class Examples:
         self._ledger.note(where, REPAIRED, kind, reason)
 
     def _note_visual(self, part: int, index: int, record: Record, grids: Sequence[Grid]) -> None:
-        processor = self.parts[part].processor
+        processor = self._processors[part]
         self.visual[part][index] = sum(map(processor.visual_tokens, grids))
         self.shown[part][index] = tuple(map(_key, images_of(record)))
         seen = map(processor.images.tokens, grids)
@@ -284,15 +301,21 @@ class Examples:
 
     def _grids(self, part: int, index: int, record: Record) -> list[Grid]:
         sizes = [self.image_sizes[_key(image)] for image in images_of(record)]
-        return fit.grids(self.parts[part].processor, sizes, int(self._budgets[part][index]))
+        return fit.grids(self._processors[part], sizes, int(self._budgets[part][index]))
 
     def _record_and_text(self, part: int, index: int) -> tuple[Record, Text]:
+        part %= len(self.parts)
         record = self.parts[part].source[index]
         text = self._texts.get((part, index))
         if text is None:
-            text = self.parts[part].processor.tokenize(record.messages)
+            text = self._tokenize(part, record)
             self._keep_text((part, index), text)
         return record, text
+
+    def _tokenize(self, part: int, record: Record) -> Text:
+        """Its words, with what any of the budgets wants to know of them."""
+        choosing = self._processors[part :: len(self.parts)]
+        return max(choosing, key=lambda one: one.budget.on_device).tokenize(record.messages)
 
     def _keep_text(self, key: tuple[int, int], text: Text) -> None:
         with self._lock:

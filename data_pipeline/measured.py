@@ -25,6 +25,7 @@ from data_pipeline.measure import UNKNOWN, Examples
 from data_pipeline.parts import Part
 from vlm_jax import locations
 from vlm_jax.processing.image_cache import ImageCache, settled
+from vlm_jax.processing.token_budget import TokenBudget
 
 _VERSION = 1  # of what is kept and of how things are measured here
 _SELF_CONTAINED = ("records", "llava", "sharegpt", "openai", "table", "alpaca", "query_response", "prompt_completion")
@@ -127,9 +128,9 @@ def _apply(examples: Examples, arrays: Mapping[str, np.ndarray], paths: Sequence
     return bool(changed.any())
 
 
-def key_of(parts: Sequence[Part], *, seed: int, decode: bool) -> str | None:
+def key_of(parts: Sequence[Part], *, seed: int, decode: bool, budgets: Sequence[TokenBudget] = ()) -> str | None:
     """What the measured sizes of these parts are known by; None where they follow from more than can be told."""
-    facts: list[Any] = [_VERSION, decode, seed]
+    facts: list[Any] = [_VERSION, decode, seed, *map(repr, budgets)]
     facts += [importlib.metadata.version(name) for name in ("transformers", "tokenizers", "jinja2", "vlm-jax")]
     for part in parts:
         processor = part.processor

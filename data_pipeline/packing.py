@@ -156,15 +156,17 @@ class Course:
       examples: so many are shown and then all rows close; None: endlessly many.
       steps: the number of batches; None where `examples` decides it.
       ends: after how many examples rows close besides: where a run ended that was lengthened then.
+      turns: likewise, where the next budget of a `TokenSchedule` begins.
     """
 
     examples: int | None = None
     steps: int | None = None
     ends: tuple[int, ...] = ()
+    turns: tuple[int, ...] = ()
 
     def next_end(self, start: int) -> int | None:
         """After how many examples rows close next, for one who has seen `start`."""
-        ends = [*self.ends, *([] if self.examples is None else [self.examples])]
+        ends = [*self.ends, *self.turns, *([] if self.examples is None else [self.examples])]
         return min((end for end in ends if end > start), default=self.examples)
 
 
@@ -182,13 +184,14 @@ class Plan:
         examples: int | None = None,
         steps: int | None = None,
         ends: Sequence[int] = (),
+        turns: Sequence[int] = (),
         epoch: int | None = None,
         window: int = WINDOW,
     ):
         """
         Args:
           take: `Mixture.take`.
-          examples, steps, ends: its `Course`.
+          examples, steps, ends, turns: its `Course`.
           epoch: how many examples there are: where as many in a row are all left out, the plan gives up.
           window: examples measured at a time; another window is another plan.
         """
@@ -196,7 +199,7 @@ class Plan:
         self._limits = as_array([bucket.size for bucket in buckets])
         self._take, self._measure = take, measure
         self._seed, self._shuffle = seed, shuffle
-        self.course, self._window = Course(examples, steps, tuple(ends)), window
+        self.course, self._window = Course(examples, steps, tuple(ends), tuple(turns)), window
         self._lock = threading.Lock()
         self._packer = Packer(self.buckets)
         self._waiting: list[list[list[Place]]] = [[] for _ in buckets]  # closed rows, fewer than a batch

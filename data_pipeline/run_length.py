@@ -9,17 +9,38 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from data_pipeline.packing import Course, Plan
+from vlm_jax.processing.token_schedule import IN_TURN, TokenSchedule
 
 
-def course_of(examples: int, *, steps: int, epochs: int) -> Course:
-    """Of a fresh run of `steps`, or of so many epochs of `examples` where steps is 0."""
-    return Course(steps=steps) if steps else Course(examples=epochs * examples)
+def course_of(
+    examples: int,
+    *,
+    steps: int,
+    epochs: int,
+    schedule: TokenSchedule | None = None,
+    examples_of: Callable[[int, float], float] = lambda budget, steps: 0.0,
+) -> Course:
+    """Of a fresh run of `steps`, or of so many epochs of `examples` where steps is 0.
+
+    Args:
+      schedule: of visual tokens, whose budgets may be taken in turn.
+      examples_of: how many examples with a budget, by its number, so many steps show, about.
+    """
+    turns: list[float] = []
+    if schedule is not None and schedule.order == IN_TURN:
+        for number, share in enumerate(schedule.shares[:-1]):
+            count = examples_of(number, share * steps) if steps else share * epochs * examples
+            turns.append((turns[-1] if turns else 0) + count)
+    whole = tuple(round(turn) for turn in turns)
+    return Course(steps=steps, turns=whole) if steps else Course(examples=epochs * examples, turns=whole)
 
 
 def course_in(position: Mapping[str, Any], otherwise: Course) -> Course:
     """What the plan of a saved position followed; earlier versions did not say, and followed the settings."""
     saved = position.get("course")
-    return Course(saved["examples"], saved["steps"], tuple(saved["ends"])) if saved else otherwise
+    if not saved:
+        return otherwise
+    return Course(saved["examples"], saved["steps"], tuple(saved["ends"]), tuple(saved.get("turns", ())))
 
 
 def changed_course(
@@ -38,7 +59,10 @@ def changed_course(
     if requested.examples is None or requested.examples > reach:
         # What was given out knows nothing of the new end.
         ends = (*before.ends, before.examples) if ended else before.ends
-        return dataclasses.replace(requested, ends=tuple(ends))
+        turns = [
+            old if old <= reach else max(new, reach) for old, new in zip(before.turns, requested.turns, strict=True)
+        ]
+        return dataclasses.replace(requested, ends=tuple(ends), turns=tuple(turns))
     # Rows were shared with examples beyond the new end: they stay, and the run ends after as many steps as it takes.
     earlier.restore(position)
     available = len(earlier) if before.examples is not None else None

@@ -28,7 +28,7 @@ from vlm_jax.errors import InputError, gathered
 from vlm_jax.parallel import hosts
 from vlm_jax.parallel import mesh as meshes
 from vlm_jax.parallel.starting import keep_compiled_programs
-from vlm_jax.processing import token_budget
+from vlm_jax.processing import token_budget, token_schedule
 from vlm_jax.processing.image_cache import ImageCache
 from vlm_jax.processing.processor import Processor
 from vlm_jax.training import loop, resume
@@ -174,6 +174,7 @@ def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset
             progress=functools.partial(console.progress, "measuring"),
             sets=MeasuredSets.of_user(),
             division=Division(jax.process_index(), jax.process_count(), hosts.total),
+            schedule=token_schedule.schedule_of(config.model, config.train.seed),
             say=console.say,
         )
         errors += [*dataset.errors, remedy(len(dataset.errors))] if dataset.errors else []

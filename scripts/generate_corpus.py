@@ -31,6 +31,7 @@ def main(config: ConfigDict) -> None:
     if kind not in offline.MAKERS:
         errors.append(f"config.corpus is {kind!r}; known are {', '.join(offline.MAKERS)}")
     least = {"factor": 1, "held_out": 0, "seed": 0, "train": 0, "drill": 0, "things": 0, "finding": 0}
+    least["side"] = 28
     errors += [
         f"config.{key} is {settings[key]}; wanted at least {low}"
         for key, low in least.items()

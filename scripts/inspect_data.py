@@ -29,7 +29,7 @@ def main(config: ConfigDict) -> None:
     from data_pipeline import inspection
     from data_pipeline.dataset import open_dataset
     from vlm_jax.checkpoint import starting_model
-    from vlm_jax.processing import token_budget
+    from vlm_jax.processing import token_budget, token_schedule
     from vlm_jax.processing.image_cache import ImageCache
     from vlm_jax.training.log import Console
 
@@ -50,6 +50,7 @@ def main(config: ConfigDict) -> None:
             sample=sample,
             cache=ImageCache.of_user(say=console.say),
             progress=functools.partial(console.progress, "measuring"),
+            schedule=token_schedule.schedule_of(config.model, config.train.seed),
             say=console.say,
         )
         errors = list(dataset.errors)

@@ -14,7 +14,7 @@ import PIL.ImageDraw
 import PIL.ImageFilter
 
 SIDE = 112
-"""Pixels: 8 × 8 patches, one window of the vision tower, 16 visual tokens."""
+"""Pixels where nothing else is said: 8 × 8 patches, one window of the vision tower, 16 visual tokens."""
 _OVERSAMPLING = 3
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -181,9 +181,10 @@ def light(rng: np.random.Generator, picture: np.ndarray, strength: float) -> np.
 
 
 def finish(rng: np.random.Generator, picture: np.ndarray, *, noise: float = 4.0, blur: float = 0.0) -> bytes:
-    """What a camera makes of it: blur of so many pixels, sensor noise, JPEG. Returns the file."""
+    """What a camera makes of it: blur of so many pixels (of `SIDE`), sensor noise, JPEG. Returns the file."""
     if blur:
         image = PIL.Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+        blur = blur * picture.shape[0] / SIDE
         picture = np.asarray(image.filter(PIL.ImageFilter.GaussianBlur(blur)), np.float32)
     picture = picture + rng.normal(0, 1, picture.shape).astype(np.float32) * noise
     file = BytesIO()

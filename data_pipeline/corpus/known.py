@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from data_pipeline.corpus import things
-from data_pipeline.corpus.drawing import COLOURS, SHAPES
+from data_pipeline.corpus.drawing import COLOURS, SHAPES, SIDE
 from data_pipeline.corpus.scenes import THAI, a, plural
 from data_pipeline.corpus.things import Part, Thing
 from data_pipeline.corpus.wordings import SEASONS
@@ -110,9 +110,10 @@ def catalogue(unlike: Callable[[Thing], bool]) -> tuple[tuple[Thing, list[Asked]
     return tuple(made)
 
 
-def draw(rng: np.random.Generator, thing: Thing) -> bytes:
-    """One view, an encoded picture."""
-    ground = things.cluttered(rng, most=5, largest=0.25) if rng.random() < 0.6 else things.textured(rng)
+def draw(rng: np.random.Generator, thing: Thing, side: int = SIDE) -> bytes:
+    """One view, an encoded picture of so many pixels a side."""
+    loud = rng.random() < 0.6
+    ground = things.cluttered(rng, most=5, largest=0.25, side=side) if loud else things.textured(rng, side)
     return things.view(rng, thing, ground, _CAMERA)
 
 

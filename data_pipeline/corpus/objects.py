@@ -23,21 +23,22 @@ _CAMERA = dataclasses.replace(_STUDIO, lean=0.22, noise=(3.0, 10.0), blurs=())
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
 
 
-def draw(rng: np.random.Generator, thing: Thing, *, split: str) -> bytes:
-    """One view, an encoded picture. `split` photo: on a real photograph; otherwise on a drawn background."""
+def draw(rng: np.random.Generator, thing: Thing, *, split: str, side: int = SIDE) -> bytes:
+    """One view, an encoded picture of so many pixels a side: on a real photograph in the split photo, else on a drawn
+    background."""
     if split == "photo":
-        return things.view(rng, thing, _photograph(rng), _CAMERA)
-    return things.view(rng, thing, things.cluttered(rng, most=4, largest=0.15), _STUDIO)
+        return things.view(rng, thing, _photograph(rng, side), _CAMERA)
+    return things.view(rng, thing, things.cluttered(rng, most=4, largest=0.15, side=side), _STUDIO)
 
 
-def _photograph(rng: np.random.Generator) -> np.ndarray:
-    """A part of one of the shipped photographs, [SIDE, SIDE, 3]."""
+def _photograph(rng: np.random.Generator, pixels: int) -> np.ndarray:
+    """A part of one of the shipped photographs, [pixels, pixels, 3]."""
     names = sorted(path.name for path in PHOTOGRAPHS.glob("*.jpg"))
     with PIL.Image.open(PHOTOGRAPHS / str(rng.choice(names))) as opened:
         photograph = opened.convert("RGB")
     side = int(rng.uniform(0.5, 1.0) * min(photograph.size))
     left, top = (int(rng.integers(0, length - side + 1)) for length in photograph.size)
-    part = photograph.resize((SIDE, SIDE), PIL.Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+    part = photograph.resize((pixels, pixels), PIL.Image.Resampling.BICUBIC, (left, top, left + side, top + side))
     if rng.random() < 0.5:
         part = part.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(part, np.float32)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.corpus import known, objects, scenes, wordings
+from data_pipeline.corpus.drawing import SIDE
 from data_pipeline.corpus.things import Thing
 from data_pipeline.records import Record, write_records
 from vlm_jax import output_folder
@@ -36,12 +37,15 @@ _IN_ONE_PROCESS = 300  # pictures that are drawn before another process would ha
 Drawn = tuple[str, bytes, list[Record]]
 
 
-def make_objects(folder: Path, *, factor: int, held_out: int, seed: int, workers: int, progress: Callable) -> dict:
+def make_objects(
+    folder: Path, *, factor: int, held_out: int, seed: int, side: int = SIDE, workers: int, progress: Callable
+) -> dict:
     """The corpus of invented objects: `train`, and the held-out splits `synthetic` and `photo`.
 
     Args:
       factor: 1 for `PAIRS` questions a fact; 5, 10, 15 for so many times as many, each time with other views.
       held_out: questions a fact in each held-out split; one in four is Thai.
+      side: pixels of a picture.
       progress: wraps the iterable of drawn pictures, told their number as `total`.
 
     Returns:
@@ -51,7 +55,7 @@ def make_objects(folder: Path, *, factor: int, held_out: int, seed: int, workers
     views = [(thing, "train", view) for view in range(pairs) for thing in range(len(objects.CATALOGUE))]
     for split in ("synthetic", "photo"):
         views += [(thing, split, view) for view in range(held_out) for thing in range(len(objects.CATALOGUE))]
-    return _write(folder, functools.partial(_draw_view, seed), views, workers, progress)
+    return _write(folder, functools.partial(_draw_view, seed, side), views, workers, progress)
 
 
 def make_scenes(
@@ -63,6 +67,7 @@ def make_scenes(
     held_out: int,
     finding: int,
     seed: int,
+    side: int = SIDE,
     workers: int,
     progress: Callable,
 ) -> dict:
@@ -74,13 +79,14 @@ def make_scenes(
       things: pictures of things made of several shapes, every second of which is `known` by name.
       held_out: single questions with balanced answers, about the picture, or about what is at a place.
       finding: as held_out, about one of several shapes that has to be found by its name or colour.
+      side: pixels of a picture.
     """
     counts = {"train": train, "drill": drill, "things": things, "held_out": held_out, "finding": finding}
     jobs = [(split, index) for split, count in counts.items() for index in range(count)]
-    return _write(folder, functools.partial(_draw_scene, seed), jobs, workers, progress)
+    return _write(folder, functools.partial(_draw_scene, seed, side), jobs, workers, progress)
 
 
-def _draw_view(seed: int, job: tuple[int, str, int]) -> list[Drawn]:
+def _draw_view(seed: int, side: int, job: tuple[int, str, int]) -> list[Drawn]:
     index, split, view = job
     thing = objects.CATALOGUE[index]
     drawn = []
@@ -92,7 +98,7 @@ def _draw_view(seed: int, job: tuple[int, str, int]) -> list[Drawn]:
         rng = np.random.default_rng([seed, place, index, view, 0 if split == "train" else number])
         name = f"images/{split}-{thing.key}-{view:04}" + ("" if split == "train" else f"-{kind}") + ".jpg"
         if shared is None or split != "train":
-            shared = (name, objects.draw(rng, thing, split=split), [])
+            shared = (name, objects.draw(rng, thing, split=split, side=side), [])
             drawn.append(shared)
         language, steps = _FORMS[view % len(_FORMS)] if split == "train" else ("th" if view % 4 == 3 else "en", False)
         questions = wordings.questions(kind, language, held_out=split != "train")
@@ -112,14 +118,15 @@ def _draw_view(seed: int, job: tuple[int, str, int]) -> list[Drawn]:
     return drawn
 
 
-def _draw_scene(seed: int, job: tuple[str, int]) -> list[Drawn]:
+def _draw_scene(seed: int, side: int, job: tuple[str, int]) -> list[Drawn]:
     split, index = job
     name = f"images/{split}-{index:06}.jpg"
     provenance = {"made_by": "drawn", "seed": seed}
     if split == "things":
-        return [_draw_thing(seed, index)]
+        return [_draw_thing(seed, side, index)]
     if split in ("train", "drill"):
-        picture, turns = scenes.draw(np.random.default_rng([seed, _PLACES[split], index]), drill=split != "train")
+        rng = np.random.default_rng([seed, _PLACES[split], index])
+        picture, turns = scenes.draw(rng, drill=split != "train", side=side)
         records = [
             Record(
                 f"{split}-{index:06}-{part}",
@@ -135,7 +142,8 @@ def _draw_scene(seed: int, job: tuple[str, int]) -> list[Drawn]:
     answers = scenes.ANSWERS[task]
     wanted = answers[number % len(answers)]
     for attempt in range(100_000):
-        picture, turns = scenes.draw(np.random.default_rng([seed, _PLACES[split], index, attempt]), drill=True)
+        rng = np.random.default_rng([seed, _PLACES[split], index, attempt])
+        picture, turns = scenes.draw(rng, drill=True, side=side)
         found = [
             turn
             for turn in turns
@@ -158,7 +166,7 @@ def _draw_scene(seed: int, job: tuple[str, int]) -> list[Drawn]:
     return [(name, picture, [record])]
 
 
-def _draw_thing(seed: int, index: int) -> Drawn:
+def _draw_thing(seed: int, side: int, index: int) -> Drawn:
     """A thing of the base model's small world, asked about in the ways in which the invented objects are."""
     rng = np.random.default_rng([seed, _PLACES["things"], index])
     if index % 2:
@@ -185,7 +193,7 @@ def _draw_thing(seed: int, index: int) -> Drawn:
         )
         for number, (task, language, question, reply) in enumerate(asked)
     ]
-    return name, known.draw(rng, thing), records
+    return name, known.draw(rng, thing, side), records
 
 
 def _unlike_objects(thing: Thing) -> bool:
@@ -265,10 +273,11 @@ def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callabl
     """
     stamp = folder / "corpus.json"
     mark = folder / ".corpus"  # says that the folder is ours, finished or not
-    wanted = {"corpus": kind, **settings}
+    wanted = {"corpus": kind, "side": SIDE, **settings}
     if stamp.is_file():
         held = read_json(stamp)
-        made_with = {key: value for key, value in held.items() if key != "records"}
+        # Earlier versions drew pictures of one size and did not say so.
+        made_with = {"side": SIDE, **{key: value for key, value in held.items() if key != "records"}}
         if made_with != wanted:
             differing = ", ".join(key for key in {**wanted, **made_with} if wanted.get(key) != made_with.get(key))
             raise InputError(f"{folder}: holds a corpus made with another {differing}; take another --output")

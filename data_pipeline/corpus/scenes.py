@@ -91,14 +91,15 @@ def a(word: str) -> str:
     return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
-def draw(rng: np.random.Generator, *, drill: bool = False) -> tuple[bytes, list[Turn]]:
+def draw(rng: np.random.Generator, *, drill: bool = False, side: int = SIDE) -> tuple[bytes, list[Turn]]:
     """A scene as an encoded picture, and questions about it that have one answer each.
 
     Args:
       drill: ask all that is known how to ask. The answers then give away each other's: ask each apart.
+      side: pixels of the picture.
     """
     kind = rng.choice(["items", "nested", "word"], p=[0.8, 0.1, 0.1])
-    pattern, picture, visible = _canvas(rng)
+    pattern, picture, visible = _canvas(rng, side)
     make = {"items": _items, "nested": _nested, "word": _word}[str(kind)]
     picture, turns = make(rng, picture, visible, drill)
     if pattern != "plain":
@@ -108,21 +109,22 @@ def draw(rng: np.random.Generator, *, drill: bool = False) -> tuple[bytes, list[
 
 def draw_one(rng: np.random.Generator) -> tuple[bytes, Item]:
     """One shape in the middle of an encoded picture, and what it is."""
-    _, picture, visible = _canvas(rng)
+    _, picture, visible = _canvas(rng, SIDE)
     item = Item(str(rng.choice(list(SHAPES))), str(rng.choice(visible)), "centre")
     centre = np.array(ANCHORS["centre"]) + rng.uniform(-0.12, 0.12, 2)
     outline = _outline(rng, item, centre, rng.uniform(0.18, 0.36))
     return _photographed(rng, drawing.paint(picture, [outline], shadow=float(rng.choice([0, 0.3])))), item
 
 
-def _canvas(rng) -> tuple[str, np.ndarray, list[str]]:
+def _canvas(rng, side: int) -> tuple[str, np.ndarray, list[str]]:
     """A background: its pattern, its picture, and the colours that are seen on it."""
     pattern = str(rng.choice(drawing.BACKGROUNDS, p=[0.6, 0.1, 0.1, 0.1, 0.1]))
     ground = _ground(rng)
     # The pattern's second colour is close to its first, so that shapes stay the loudest thing in a picture.
     second = np.clip(ground + rng.choice([-1, 1]) * rng.uniform(20, 45) + rng.normal(0, 6, 3), 0, 255)
     visible = [name for name, colour in COLOURS.items() if drawing.apart(colour, [ground, second], 75.0)]
-    return pattern, drawing.background(rng, pattern, ground.astype(np.float32), second.astype(np.float32)), visible
+    colours = ground.astype(np.float32), second.astype(np.float32)
+    return pattern, drawing.background(rng, pattern, *colours, side=side), visible
 
 
 def _photographed(rng, picture: np.ndarray) -> bytes:
@@ -200,11 +202,11 @@ def _nested(rng, picture, visible, drill):
 
 def _word(rng, picture, visible, drill):
     word, colour = str(rng.choice(WORDS)), str(rng.choice(visible))
-    size = int(rng.integers(26, 37))
-    font = PIL.ImageFont.load_default(size)
-    mask = PIL.Image.new("L", (SIDE, SIDE))
-    x = SIDE / 2 + rng.uniform(-6, 6)
-    y = SIDE * rng.uniform(0.3, 0.7)
+    side = picture.shape[0]
+    font = PIL.ImageFont.load_default(int(rng.integers(26, 37)) * side / SIDE)
+    mask = PIL.Image.new("L", (side, side))
+    x = side / 2 + rng.uniform(-6, 6) * side / SIDE
+    y = side * rng.uniform(0.3, 0.7)
     PIL.ImageDraw.Draw(mask).text((x, y), word, fill=255, font=font, anchor="mm")
     mask = mask.rotate(rng.uniform(-8, 8), PIL.Image.Resampling.BICUBIC)
     alpha = np.asarray(mask, np.float32)[..., None] / 255

@@ -60,7 +60,7 @@ class Camera:
 
 
 def view(rng: np.random.Generator, thing: Thing, picture: np.ndarray, camera: Camera) -> bytes:
-    """A thing in a pose of its own on a background [SIDE, SIDE, 3]: an encoded picture."""
+    """A thing in a pose of its own on a background [side, side, 3]: an encoded picture."""
     turn, tilt = rng.uniform(-camera.turn, camera.turn), rng.uniform(-camera.tilt, camera.tilt)
     radius = rng.uniform(*camera.radius)
     size = radius * np.array([rng.uniform(0.88, 1.12), rng.uniform(0.88, 1.12)])
@@ -78,23 +78,23 @@ def view(rng: np.random.Generator, thing: Thing, picture: np.ndarray, camera: Ca
     return drawing.finish(rng, picture, noise=rng.uniform(*camera.noise), blur=blur)
 
 
-def cluttered(rng: np.random.Generator, most: int, largest: float) -> np.ndarray:
-    """A loud background [SIDE, SIDE, 3]: a pattern of two colours, on it at most so many shapes of half that size."""
+def cluttered(rng: np.random.Generator, most: int, largest: float, side: int = SIDE) -> np.ndarray:
+    """A loud background [side, side, 3]: a pattern of two colours, on it at most so many shapes of half that size."""
     colours = [
         drawing.muted(rng) if rng.random() < 0.6 else np.array(COLOURS[str(rng.choice(list(COLOURS)))], np.float32)
         for _ in range(2)
     ]
-    picture = drawing.background(rng, str(rng.choice(drawing.BACKGROUNDS)), *colours)
+    picture = drawing.background(rng, str(rng.choice(drawing.BACKGROUNDS)), *colours, side=side)
     return drawing.paint(picture, _clutter(rng, most, largest))
 
 
-def textured(rng: np.random.Generator) -> np.ndarray:
-    """A background [SIDE, SIDE, 3] of features of all sizes in colours of little saturation, as photographs have."""
-    picture = np.broadcast_to(drawing.muted(rng), (SIDE, SIDE, 3)).astype(np.float32)
+def textured(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
+    """A background [side, side, 3] of features of all sizes in colours of little saturation, as photographs have."""
+    picture = np.broadcast_to(drawing.muted(rng), (side, side, 3)).astype(np.float32)
     contrast = rng.uniform(15, 70)
     for octave in range(5):
         strength = contrast * rng.uniform(0.3, 1) / (1 + 0.5 * octave)
-        noise = drawing.smooth_noise(rng, SIDE, 2 ** (octave + 1), 3)
+        noise = drawing.smooth_noise(rng, side, 2 ** (octave + 1), 3)
         grey = noise.mean(axis=2, keepdims=True)
         picture = picture + strength * (grey + rng.uniform(0, 0.5) * (noise - grey))
     patches = []

@@ -66,6 +66,45 @@ def test_a_run_that_goes_on_comes_to_the_same_losses(base, trained, tmp_path):
         run(config_of(base, visual_tokens=0.4, token_reduction="uniform"), str(tmp_path / "run"))
 
 
+def metrics(workdir, name):
+    return [json.loads(line)[name] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("order", ["in_turn", "drawn"])
+def test_a_schedule_takes_one_program_and_goes_on_exactly(base, tmp_path, capsys, order):
+    """Trained on a share of the tokens and on all of them; used, from then on, with all."""
+    schedule = {"token_schedule": "0.4: 0.5, 1.0: 0.5", "token_schedule_order": order, "token_reduction": "divprune"}
+    config = config_of(base, visual_tokens=1.0, **schedule)
+    config.checkpoint.every = 1
+    assert run(config, str(tmp_path / "run")).done == 4
+    shown = "".join(capsys.readouterr())
+    assert "visual tokens by schedule: 50% of the examples with 40%" in shown
+    assert set(metrics(tmp_path / "run", "compiles")) == {1}
+    assert vlm_jax.load(tmp_path / "run", dtype="float32").processor.budget.takes_all
+    for step in (1, 2, 3):
+        folder = tmp_path / f"from_{step}"
+        shutil.copytree(tmp_path / "run", folder)
+        for later in range(step + 1, 5):
+            shutil.rmtree(folder / "checkpoints" / str(later))
+        run(config, str(folder))
+        assert losses(folder)[-(4 - step) :] == losses(tmp_path / "run")[step:]
+    changed = config_of(base, **{**schedule, "token_schedule": "0.4: 0.9, 1.0: 0.1"})
+    with pytest.raises(InputError, match="was started with model.token_schedule = '0.4: 0.5, 1.0: 0.5'"):
+        run(changed, str(tmp_path / "run"))
+
+
+def test_in_turn_the_first_steps_have_fewer_visual_tokens_and_a_longer_run_goes_on(base, tmp_path):
+    config = config_of(base, token_schedule="0.25: 0.5, 1.0: 0.5", token_reduction="uniform")
+    run(config, str(tmp_path / "run"))
+    share = np.array(metrics(tmp_path / "run", "visual_tokens")) / metrics(tmp_path / "run", "tokens")
+    assert share[:2].max() < share[2:].min(), share
+    config.train.steps = 6
+    assert run(config, str(tmp_path / "run")).done == 6
+    later = np.array(metrics(tmp_path / "run", "visual_tokens")) / metrics(tmp_path / "run", "tokens")
+    np.testing.assert_array_equal(later[:4], share)
+    assert later[4:].min() > share[:2].max()
+
+
 def test_an_export_says_it_in_a_file_of_its_own_and_an_import_knows_it(trained, tmp_path):
     vlm_jax.export(trained, tmp_path / "hf")
     assert json.loads((tmp_path / "hf" / reduction_file.FILE).read_text()) == {

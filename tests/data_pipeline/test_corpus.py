@@ -93,7 +93,7 @@ def test_held_out_views_and_wordings_are_in_no_training_record(corpus):
 
 
 def test_no_photograph_comes_into_training_or_the_synthetic_split(monkeypatch):
-    def refused(rng):
+    def refused(rng, pixels):
         raise AssertionError("a photograph was opened")
 
     monkeypatch.setattr(objects, "_photograph", refused)

@@ -19,7 +19,16 @@ from vlm_jax.processing.image_processors import Grid, ImageProcessor
 from vlm_jax.processing.images import describe, with_image
 from vlm_jax.processing.questions import question_turns
 from vlm_jax.processing.rows import CandidateTokens, Example, PatchedImage, RowSpec, Size
-from vlm_jax.processing.token_budget import ALL_TOKENS, CDPRUNER, RESIZE, TokenBudget, stays
+from vlm_jax.processing.token_budget import (
+    ALL_TOKENS,
+    CDPRUNER,
+    POOL,
+    RESIZE,
+    TokenBudget,
+    blocks_of,
+    kept_count,
+    stays,
+)
 from vlm_jax.processing.vision_layout import VisionLayout
 
 
@@ -136,8 +145,7 @@ class Processor:
         """Tokens of an image that the decoder sees."""
         if not self.budget.chooses:
             return self.images.tokens(grid)
-        optional = self._layout(grid).optional
-        return self.budget.count(int(optional.sum())) + int((~optional).sum())
+        return kept_count(self.budget, self._layout(grid))
 
     def _cut(self, ids: np.ndarray, weights: np.ndarray, longest: int | None) -> tuple[np.ndarray, np.ndarray]:
         if longest is not None and len(ids) > longest:
@@ -172,8 +180,10 @@ class Processor:
 
     def prepared_image(self, patches: UInt8[np.ndarray, "units patches_per_token values"], grid: Grid) -> PatchedImage:
         layout = self._layout(grid)
-        kept = stays(self.budget, layout, patches) if self.budget.chooses else None
-        return PatchedImage(patches, grid, layout, kept)
+        if not self.budget.chooses:
+            return PatchedImage(patches, grid, layout)
+        blocks = blocks_of(self.budget, layout)[0] if self.budget.method == POOL else None
+        return PatchedImage(patches, grid, layout, stays(self.budget, layout, patches), blocks)
 
     def grid(self, width: int, height: int) -> Grid:
         """How an image of this size in pixels is cut."""

@@ -29,6 +29,9 @@ class PatchedImage:
     kept: Int[np.ndarray, " tokens"] | None = None
     """Which of its tokens the decoder sees, ascending; None: all. Where the device chooses, as many as it chooses."""
 
+    blocks: Int[np.ndarray, " all_tokens"] | None = None
+    """Which of them are merged into one: `pooling.blocks`; None: none are."""
+
     @property
     def tokens(self) -> int:
         """How many of its tokens the decoder sees."""
@@ -139,7 +142,7 @@ class Batch:
       method: how the device chooses which visual tokens stay (`models.token_reduction`); "": all in `visual_index` do.
         Else `visual_index` holds only how many, and N = all tokens of all images of the row, in reading order, are in
       candidate_slots: int32 [B, N]: the visual embedding that a token takes, or `ROW_END`; -1 for padding.
-      candidate_images: int32 [B, N]: its image in the row; 0 where it stays whatever is chosen.
+      candidate_images: int32 [B, N]: its image in the row, for `pool` its block; 0 where it stays whatever is chosen.
       candidate_keep: int32 [B, N]: how many tokens of that image stay, of those that may be left out.
       candidate_positions: int32 [B, 3, N]: of M-RoPE.
       question_words: int32 [B, T]: the question of the row, from 1, that a token is a word of; 0 for all others.
@@ -305,14 +308,20 @@ class _Candidates:
         row, first = self._row, self._next
         for image, slots in zip(example.images, laid, strict=True):
             those = slice(self._next, self._next + len(slots))
-            self._images += 1
-            optional = image.layout.optional
             row.candidate_slots[those] = slots
-            row.candidate_images[those] = np.where(optional, self._images, 0)
-            row.candidate_keep[those] = np.where(optional, image.tokens - np.count_nonzero(~optional), 0)
+            optional = image.layout.optional & (image.kept is not None)
+            if image.blocks is None:
+                row.candidate_images[those] = np.where(optional, self._images + 1, 0)
+                row.candidate_keep[those] = np.where(optional, image.tokens - np.count_nonzero(~optional), 0)
+            else:
+                row.candidate_images[those] = np.where(optional, self._images + image.blocks, 0)
+                row.candidate_keep[those][image.kept] = optional[image.kept]
+            self._images = int(row.candidate_images[those].max(initial=self._images))
             self._next = those.stop
         known = example.candidates
-        if known is None:  # it has no images
+        if known is None:  # it has no images, or all of their tokens stay
+            visual = example.input_ids == example.image_token
+            row.candidate_positions[:, first : self._next] = example.positions[:, visual]
             return
         row.candidate_positions[:, first : self._next] = known.positions
         words = known.question_words

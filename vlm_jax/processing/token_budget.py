@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vlm_jax.errors import InputError
+from vlm_jax.processing.pooling import blocks
 from vlm_jax.processing.vision_layout import VisionLayout
 
-RESIZE, CDPRUNER = "resize", "cdpruner"
-METHODS = (RESIZE, "random", "uniform", "divprune", "mmr", CDPRUNER, "visionzip")
+RESIZE, POOL, CDPRUNER = "resize", "pool", "cdpruner"
+METHODS = (RESIZE, "random", "uniform", POOL, "divprune", "mmr", CDPRUNER, "visionzip")
 """Ways to come to fewer tokens, by name."""
 
 
@@ -49,7 +50,7 @@ class TokenBudget:
 
     @property
     def on_device(self) -> bool:
-        """Whether tokens are chosen by what the tower makes of them."""
+        """Whether tokens are chosen, or merged, when the tower has made something of them."""
         return self.chooses and self.method not in ("random", "uniform")
 
     def count(self, tokens: int) -> int:
@@ -104,6 +105,9 @@ def stays(
 
     Class tokens and the ends of rows always do.
     """
+    if budget.method == POOL:
+        _, centre = blocks_of(budget, layout)
+        return np.flatnonzero(~layout.optional | centre)
     optional = np.flatnonzero(layout.optional)
     keep = budget.count(len(optional))
     if budget.method == "random":  # another sample for another image, the same whenever and wherever it is read
@@ -113,3 +117,16 @@ def stays(
     kept = ~layout.optional
     kept[optional[chosen]] = True
     return np.flatnonzero(kept)
+
+
+def blocks_of(budget: TokenBudget, layout: VisionLayout):
+    """`pooling.blocks` of an image, as many as the budget has it."""
+    return blocks(layout, budget.count(int(layout.optional.sum())))
+
+
+def kept_count(budget: TokenBudget, layout: VisionLayout) -> int:
+    """How many of an image's tokens stay, where some are left out behind the tower."""
+    whole = int((~layout.optional).sum())
+    if budget.method == POOL:
+        return whole + int(blocks_of(budget, layout)[1].sum())
+    return whole + budget.count(len(layout.optional) - whole)

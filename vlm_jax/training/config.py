@@ -10,13 +10,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError
+from vlm_jax.processing import token_schedule
 
 # The words that parts of the package know, once more: those modules load JAX, for which a mistyped setting and a sweep
 # that only starts other programs should not wait. tests/test_configs.py sees to it that they are the same.
 ATTENTION = ("reference", "chunked", "blockwise", "splash", "triton")
 QUANTISED = ("nf4", "int8")
 REMAT = ("none", "dots", "full")
-TOKEN_REDUCTIONS = ("resize", "random", "uniform", "divprune", "mmr", "cdpruner", "visionzip")
+TOKEN_REDUCTIONS = ("resize", "random", "uniform", "pool", "divprune", "mmr", "cdpruner", "visionzip")
 OPTIMIZERS = ("adamw", "adafactor", "muon")
 
 
@@ -35,8 +36,12 @@ def default_config() -> ConfigDict:
                 # What of them the decoder sees (docs/token_reduction.md): a share above 0 and up to 1.0, or a number of
                 # tokens an image, from 2. Rows are packed at that length.
                 "visual_tokens": 1.0,
-                # How: resize makes the image smaller | random | uniform | divprune | mmr | cdpruner | visionzip
+                # How: resize makes the image smaller | random | uniform | pool | divprune | mmr | cdpruner | visionzip
                 "token_reduction": "resize",
+                # While training, instead of visual_tokens: several, each with its share of the examples, such as
+                # "0.25: 0.9, 1.0: 0.1". What is trained is then used with visual_tokens. "": no schedule.
+                "token_schedule": "",
+                "token_schedule_order": "in_turn",  # in_turn, one after the other | drawn, for each example
                 # auto: splash on a TPU, triton on a GPU, else blockwise | one of these | chunked | reference
                 "attention": "auto",
                 "quantise": "none",  # none | nf4 | int8: how frozen kernels are held
@@ -262,10 +267,16 @@ def _check_model(config: ConfigDict, check: _Check) -> None:
     )
     check.one_of("model.token_reduction", TOKEN_REDUCTIONS)
     check.want(
-        share != 1 or model.token_reduction == "resize",
+        share != 1 or model.token_reduction == "resize" or bool(model.token_schedule),
         "model.token_reduction",
         "resize where model.visual_tokens is 1.0, all of them: a method needs a share such as 0.25",
     )
+    if model.token_schedule:
+        try:
+            token_schedule.parse(model.token_schedule)
+        except InputError as error:
+            check.errors += [f"config.model.token_schedule: {line}" for line in error.lines]
+    check.one_of("model.token_schedule_order", token_schedule.ORDERS)
     check.at_least(0, "lora.rank")
     check.above_0("lora.alpha")
     check.share("lora.dropout", below_1=True)
@@ -356,6 +367,8 @@ def resume_settings(config: ConfigDict) -> dict[str, Any]:
         "model.max_visual_tokens",
         "model.visual_tokens",
         "model.token_reduction",
+        "model.token_schedule",
+        "model.token_schedule_order",
         "data.share",
         "data.shuffle",
         "data.answer",

@@ -38,7 +38,12 @@ MODEL = "model"
 _LENGTH = ("train.steps", "train.epochs")
 _WHOLE = ("data.columns",)
 """Mappings whose keys are a person's: one value, not a group of settings."""
-_BEFORE = {"model.visual_tokens": 1.0, "model.token_reduction": "resize"}
+_BEFORE = {
+    "model.visual_tokens": 1.0,
+    "model.token_reduction": "resize",
+    "model.token_schedule": "",
+    "model.token_schedule_order": "in_turn",
+}
 """What runs did of which earlier versions wrote nothing down."""
 _PLACES = ("assemble.encoder", "assemble.decoder", "assemble.connector_weights")
 

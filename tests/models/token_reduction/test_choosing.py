@@ -47,7 +47,7 @@ def test_the_set_of_the_definition_is_kept_for_every_number(method, kind):
             assert found.tolist() == expected.tolist(), (seed, keep)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "pool"])
 def test_as_many_are_kept_as_asked_in_order_and_all_of_all(method):
     embeddings, importance, query = inputs("random", 7)
     for keep in range(1, len(embeddings) + 1):

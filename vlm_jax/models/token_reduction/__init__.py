@@ -3,6 +3,7 @@
     resize        the image itself is made smaller (`processing.image_processors`); saves the tower's work too
     random        token_budget: a seeded sample
     uniform       token_budget: an even stride
+    pool          blocks of neighbours become their mean
     divprune      as far apart as may be
     mmr           important, and unlike what is kept
     cdpruner      diverse, given the question
@@ -43,7 +44,7 @@ def keep_tokens(
     """Which tokens of one image a method keeps.
 
     Args:
-      method: a key of `METHODS`.
+      method: a key of `METHODS`; not pool, which merges blocks of neighbours and chooses nothing.
       embeddings: [n, d], the image's visual tokens in reading order.
       keep: how many stay.
       importance: [n], of each token, for methods that weigh it, as it is given: bring it to between 0 and 1 for `mmr`.
@@ -100,6 +101,8 @@ def _errors(method: str, embeddings: np.ndarray, keep: int, weighed: dict, grid)
         near = difflib.get_close_matches(method, METHODS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return [f"method {method!r}: known are {', '.join(METHODS)}{hint}"]
+    if method == "pool":
+        return ["pool makes blocks of neighbouring tokens one each, and chooses none; take another method"]
     if embeddings.ndim != 2 or not jnp.issubdtype(embeddings.dtype, jnp.floating):
         return [f"embeddings are {embeddings.dtype} {list(embeddings.shape)}; wanted floats [n, d]"]
     count, width = embeddings.shape

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from vlm_jax.models.token_reduction import cdpruner, divprune, mmr, visionzip
+from vlm_jax.models.token_reduction import cdpruner, divprune, mmr, pool, visionzip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Method:
 METHODS: dict[str, Method] = {
     "random": Method(None),
     "uniform": Method(None),
+    "pool": Method(pool.choose, merge=pool.merge),
     "divprune": Method(divprune.choose, frozenset({"embeddings"})),
     "mmr": Method(mmr.choose, frozenset({"embeddings", "importance"})),
     "cdpruner": Method(cdpruner.choose, frozenset({"embeddings", "query"}), factored=True),
