@@ -70,24 +70,19 @@ def metrics(workdir, name):
     return [json.loads(line)[name] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("order", ["in_turn", "drawn"])
-def test_a_schedule_takes_one_program_and_goes_on_exactly(base, tmp_path, capsys, order):
+def test_a_schedule_takes_one_program_and_goes_on_exactly(base, tmp_path, capsys):
     """Trained on a share of the tokens and on all of them; used, from then on, with all."""
-    schedule = {"token_schedule": "0.4: 0.5, 1.0: 0.5", "token_schedule_order": order, "token_reduction": "divprune"}
+    schedule = {"token_schedule": "0.4: 0.5, 1.0: 0.5", "token_schedule_order": "drawn", "token_reduction": "divprune"}
     config = config_of(base, visual_tokens=1.0, **schedule)
-    config.checkpoint.every = 1
     assert run(config, str(tmp_path / "run")).done == 4
     shown = "".join(capsys.readouterr())
     assert "visual tokens by schedule: 50% of the examples with 40%" in shown
     assert set(metrics(tmp_path / "run", "compiles")) == {1}
     assert vlm_jax.load(tmp_path / "run", dtype="float32").processor.budget.takes_all
-    for step in (1, 2, 3):
-        folder = tmp_path / f"from_{step}"
-        shutil.copytree(tmp_path / "run", folder)
-        for later in range(step + 1, 5):
-            shutil.rmtree(folder / "checkpoints" / str(later))
-        run(config, str(folder))
-        assert losses(folder)[-(4 - step) :] == losses(tmp_path / "run")[step:]
+    shutil.copytree(tmp_path / "run", tmp_path / "from_2")
+    shutil.rmtree(tmp_path / "from_2" / "checkpoints" / "4")
+    run(config, str(tmp_path / "from_2"))
+    assert losses(tmp_path / "from_2")[-2:] == losses(tmp_path / "run")[2:]
     changed = config_of(base, **{**schedule, "token_schedule": "0.4: 0.9, 1.0: 0.1"})
     with pytest.raises(InputError, match="was started with model.token_schedule = '0.4: 0.5, 1.0: 0.5'"):
         run(changed, str(tmp_path / "run"))
