@@ -25,6 +25,7 @@ from vlm_jax.checkpoint.model_source import ModelSource
 from vlm_jax.checkpoint.starting_model import open_starting_model
 from vlm_jax.checkpoint.workdir import Workdir, check_usable, open_workdir
 from vlm_jax.errors import InputError, gathered
+from vlm_jax.models.config import VLMConfig
 from vlm_jax.parallel import hosts
 from vlm_jax.parallel import mesh as meshes
 from vlm_jax.parallel.starting import keep_compiled_programs
@@ -69,6 +70,7 @@ class _Opened:
     processor: Processor
     cache: ImageCache
     errors: list[str]
+    model: VLMConfig
     mesh: Mesh | None = None
     earlier: resume.Earlier | None = None
     changes: list[str] = dataclasses.field(default_factory=list)
@@ -138,16 +140,18 @@ def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: C
             "settings say (model.visual_tokens, model.token_reduction)"
         )
     processor.most_tokens = max(config.batch.sequence_length, config.batch.max_sequence_length)
-    opened = _Opened(workdir, done, source, processor, ImageCache.of_user(say=console.say), [])
+    # What a token reduction learns, the model that a run starts from need not have.
+    model = dataclasses.replace(source.config, reducer=budget.method if budget.method in token_budget.LEARNED else "")
+    opened = _Opened(workdir, done, source, processor, ImageCache.of_user(say=console.say), [], model)
     errors = opened.errors
     with gathered(errors):
         source.check()
     with gathered(errors):
         opened.mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
         meshes.check_rows(opened.mesh, config.batch.rows, config.batch.gradient_accumulation)
-        meshes.check_heads(opened.mesh, source.config)
+        meshes.check_heads(opened.mesh, model)
     with gathered(errors):
-        select(config, source.config, compute_dtype(config.model.dtype, jax.default_backend()))
+        select(config, model, compute_dtype(config.model.dtype, jax.default_backend()))
     if done is not None:
         with gathered(errors):
             opened.earlier = resume.read(workdir.home, done)
@@ -181,7 +185,7 @@ def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset
     if dataset is not None and opened.mesh is not None:
         ways = meshes.row_shards(opened.mesh) * batch.gradient_accumulation
         with gathered(errors):
-            dataset.choose_buckets(batch.to_dict(), opened.source.config, rows_multiple=ways)
+            dataset.choose_buckets(batch.to_dict(), opened.model, rows_multiple=ways)
     if errors:
         raise InputError(list(dict.fromkeys(errors)))
     return dataset
@@ -210,11 +214,11 @@ def _plan(config: ConfigDict, opened: _Opened, dataset: Dataset) -> Plan:
 
 def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, console: Console) -> Result:
     """What is left to be checked, and then the loop."""
-    workdir, done, source, earlier = opened.workdir, opened.done, opened.source, opened.earlier
+    workdir, done, earlier = opened.workdir, opened.done, opened.earlier
     steps, ledger_before = len(plan), dataset.ledger.summary()
     assert opened.mesh is not None  # or an error has been raised
     change = None if earlier is None else earlier.change_of_stages(config.train.first.share, steps)
-    trainer = Trainer(config, source.config, opened.mesh, steps, change=change)
+    trainer = Trainer(config, opened.model, opened.mesh, steps, change=change)
     console.say(trainer.describe())
     shard = Shard(jax.process_index(), jax.process_count())
     batches = dataset.batches(plan, threads=config.data.threads, shard=shard)

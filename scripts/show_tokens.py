@@ -28,6 +28,7 @@ def main() -> None:
     from token_number import number_of
     from vlm_jax import output_folder, terminal
     from vlm_jax.checkpoint.files import write_text
+    from vlm_jax.checkpoint.reduction_file import check_learned
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.evaluation import kept_tokens
     from vlm_jax.processing.images import open_image
@@ -51,6 +52,7 @@ def main() -> None:
     model = vlm_jax.load(options.model, visual_tokens=1.0)
     for budget in list(budgets):
         try:
+            check_learned(budget, model.config, options.model)
             model.processor.with_reduction(budget).check_budget()
         except InputError as error:
             if options.method:

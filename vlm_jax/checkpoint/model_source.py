@@ -39,7 +39,7 @@ from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.processing.image_processors import ImageProcessor
-from vlm_jax.processing.token_budget import TokenBudget
+from vlm_jax.processing.token_budget import LEARNED, TokenBudget
 
 ADAPTER = "adapter"
 """In a checkpoint's settings: which base it belongs to, and what its adapters are, if it has any."""
@@ -68,6 +68,11 @@ class ModelSource:
     lora: Lora | None = None
     expected: str | None = None
     reduction: Mapping[str, Any] | None = None
+
+    def __post_init__(self):
+        method = self.reduction.get("method") if isinstance(self.reduction, Mapping) else None
+        if method in LEARNED and not pth.is_state_dict(self.folder):  # its parameters are among the weights
+            object.__setattr__(self, "config", dataclasses.replace(self.config, reducer=method))
 
     @property
     def budget(self) -> TokenBudget:

@@ -7,12 +7,19 @@ inverses.
 
 from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.weight_names import WeightName, decoder_names
+from vlm_jax.models.weight_names import SAME, WeightName, decoder_names
+
+_LEARNED = {
+    "mmr_learned": ("reducer/weight", "token_reduction.scorer.weight"),
+    "pool_learned": ("reducer/kernel", "token_reduction.projection.weight"),
+}
+"""What a method of token reduction has learned: by no name that another program knows."""
 
 
 def name_table(config: VLMConfig) -> list[WeightName]:
     """An entry for every parameter of a model."""
-    return [*families.of(config).weight_names(config), *decoder_names(config.decoder)]
+    names = [*families.of(config).weight_names(config), *decoder_names(config.decoder)]
+    return [*names, WeightName(*_LEARNED[config.reducer], SAME)] if config.reducer else names
 
 
 def hub_name(name: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 from vlm_jax.checkpoint.files import read_json, write_json
 from vlm_jax.errors import InputError
+from vlm_jax.models.config import VLMConfig
 from vlm_jax.processing.image_processors import ImageProcessor
-from vlm_jax.processing.token_budget import ALL_TOKENS, RESIZE, TokenBudget, budget_errors
+from vlm_jax.processing.token_budget import ALL_TOKENS, LEARNED, RESIZE, TokenBudget, budget_errors
 
 FILE = "token_reduction.json"
 KEY = "token_reduction"
@@ -55,6 +56,14 @@ def notes(budget: TokenBudget, format: str) -> list[str]:
             f"as they are; this one reads {FILE}"
         ]
     return [f"the model {trained}: other programs show it all of them; this one reads {FILE}"]
+
+
+def check_learned(budget: TokenBudget, config: VLMConfig, name: str) -> None:
+    """Raises InputError where a model is to choose tokens as it has not learned to."""
+    if budget.chooses and budget.method in LEARNED and config.reducer != budget.method:
+        raise InputError(
+            f"{name}: has not learned to choose by {budget.method}: train it with that token_reduction, or take mmr"
+        )
 
 
 def read(folder: Path) -> Mapping[str, Any] | None:

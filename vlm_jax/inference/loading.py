@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vlm_jax.adapters import quantised, quantised_tables
-from vlm_jax.checkpoint import description, files
+from vlm_jax.checkpoint import description, files, reduction_file
 from vlm_jax.checkpoint.model_source import ModelSource, open_model
 from vlm_jax.checkpoint.stop_tokens import stop_tokens
 from vlm_jax.errors import InputError, gathered
@@ -64,6 +64,7 @@ def load(
         source.check()
     with gathered(errors):
         budget, bounds = _budget(source, visual_tokens, token_reduction)
+        reduction_file.check_learned(budget, source.config, source.name)
         processor = description.read_processor(
             source.assets, source.config, bounds if source.images is None else None, budget
         )

@@ -102,6 +102,7 @@ class VLMConfig:
     Attributes:
       connector: merger (Qwen-VL's), mlp (two layers with GELU between) or linear.
       newline: whether rows of tiles end with a learned embedding (LLaVA-NeXT's `image_newline`).
+      reducer: the method of token reduction whose parameters the model has (`token_reduction.learned`), if any.
       video_token, vision_start_token, vision_end_token: -1 where the model has none.
     """
 
@@ -114,6 +115,7 @@ class VLMConfig:
     init_std: float = 0.02
     connector: str = "merger"
     newline: bool = False
+    reducer: str = ""
 
     @property
     def family(self) -> str:

@@ -16,6 +16,7 @@ from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Decoder
 from vlm_jax.models.layers import constrain_rows, product
 from vlm_jax.models.token_reduction.choice import reduced
+from vlm_jax.models.token_reduction.learned import LEARNED
 from vlm_jax.models.token_reduction.methods import needs
 from vlm_jax.processing.rows import ARRAYS, ROW_END, Batch
 
@@ -38,6 +39,7 @@ class VLM(nnx.Module):
         self.connector = family.connectors[config.connector](config.vision, **make)
         width = config.decoder.hidden
         self.newline = _weights((width,), **{**make, "std": width**-0.5}) if config.newline else None
+        self.reducer = nnx.data(LEARNED[config.reducer](width, dtype) if config.reducer else None)
         embedding = (config.decoder.vocab, config.decoder.hidden)
         # `vlm_jax.adapters` may put modules in the place of both tables.
         self.embedding = nnx.data(_weights(embedding, **make))
@@ -79,7 +81,7 @@ class VLM(nnx.Module):
         )
         visual = self.connector(patches)
         if batch.method:
-            return reduced(batch, visual, words, importance)
+            return reduced(batch, visual, words, importance, self.reducer)
         index = batch.visual_index
         gathered = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
         return gathered, index, batch.positions

@@ -26,6 +26,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"connector/fc1/kernel$", ("embed", "fan")),
     (r"connector/fc2/kernel$", ("fan", "embed")),
     (r"connector/proj/kernel$", ("embed", "fan")),
+    (r"reducer/kernel$", ("embed", "fan")),
 )
 
 SMALL = 1 << 14

@@ -1,5 +1,6 @@
 """Blocks of neighbouring visual tokens, which `pool` makes one token each; worked out on the host from the grid."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -18,8 +19,23 @@ def pooled_grid(rows: int, columns: int, keep: int) -> tuple[int, int]:
     return best, min(columns, keep // best)
 
 
-def blocks(layout: VisionLayout, keep: int) -> tuple[Int[np.ndarray, " tokens"], Bool[np.ndarray, " tokens"]]:
-    """In which block each token of an image is, from 1 (0: in none, it stays as it is), and which is its centre.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+    """How the tokens of an image are pooled.
+
+    Attributes:
+      number: in which block each is, from 1; 0: in none, it stays as it is.
+      centre: whether it is the one that stands for its block.
+      quadrant: of its block: upper left 0, upper right 1, lower left 2, lower right 3.
+    """
+
+    number: Int[np.ndarray, " tokens"]
+    centre: Bool[np.ndarray, " tokens"]
+    quadrant: Int[np.ndarray, " tokens"]
+
+
+def blocks(layout: VisionLayout, keep: int) -> Blocks:
+    """The blocks of an image.
 
     The views of an image are cut each by itself. The token at the centre of a block, of four the upper left, stands for
     it.
@@ -30,7 +46,7 @@ def blocks(layout: VisionLayout, keep: int) -> tuple[Int[np.ndarray, " tokens"],
     slots = np.maximum(layout.slot_of_token, 0)
     view = np.where(layout.optional, layout.image_ids[slots], 0)
     coords = layout.coords[slots, 0]
-    block, centre = np.zeros(len(view), np.int32), np.zeros(len(view), bool)
+    block, centre, quadrant = (np.zeros(len(view), kind) for kind in (np.int32, bool, np.int32))
     total = int(np.count_nonzero(view))
     for one in np.unique(view[view > 0]):
         mine = np.flatnonzero(view == one)
@@ -42,8 +58,10 @@ def blocks(layout: VisionLayout, keep: int) -> tuple[Int[np.ndarray, " tokens"],
         numbers = [place * part // length for place, part, length in zip((row, column), parts, size, strict=True)]
         block[mine] = block.max() + 1 + numbers[0] * parts[1] + numbers[1]
         middles = [_middles(length, part) for length, part in zip(size, parts, strict=True)]
-        centre[mine] = (row == middles[0][numbers[0]]) & (column == middles[1][numbers[1]])
-    return block, centre
+        down, across = (middle[number] for middle, number in zip(middles, numbers, strict=True))
+        centre[mine] = (row == down) & (column == across)
+        quadrant[mine] = 2 * (row > down) + (column > across)
+    return Blocks(block, centre, quadrant)
 
 
 def _middles(length: int, parts: int) -> Int[np.ndarray, " parts"]:

@@ -22,7 +22,7 @@ from vlm_jax.processing.rows import CandidateTokens, Example, PatchedImage, RowS
 from vlm_jax.processing.token_budget import (
     ALL_TOKENS,
     CDPRUNER,
-    POOL,
+    POOLS,
     RESIZE,
     TokenBudget,
     blocks_of,
@@ -182,7 +182,7 @@ class Processor:
         layout = self._layout(grid)
         if not self.budget.chooses:
             return PatchedImage(patches, grid, layout)
-        blocks = blocks_of(self.budget, layout)[0] if self.budget.method == POOL else None
+        blocks = blocks_of(self.budget, layout) if self.budget.method in POOLS else None
         return PatchedImage(patches, grid, layout, stays(self.budget, layout, patches), blocks)
 
     def grid(self, width: int, height: int) -> Grid:

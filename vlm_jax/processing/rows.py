@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
+from vlm_jax.processing.pooling import Blocks
+from vlm_jax.processing.token_budget import CDPRUNER, POOL_LEARNED
 from vlm_jax.processing.vision_layout import VisionLayout
 
 ROW_END = -2
@@ -29,8 +31,8 @@ class PatchedImage:
     kept: Int[np.ndarray, " tokens"] | None = None
     """Which of its tokens the decoder sees, ascending; None: all. Where the device chooses, as many as it chooses."""
 
-    blocks: Int[np.ndarray, " all_tokens"] | None = None
-    """Which of them are merged into one: `pooling.blocks`; None: none are."""
+    blocks: Blocks | None = None
+    """Which of them are merged into one; None: none are."""
 
     @property
     def tokens(self) -> int:
@@ -147,6 +149,7 @@ class Batch:
       candidate_positions: int32 [B, 3, N]: of M-RoPE.
       question_words: int32 [B, T]: the question of the row, from 1, that a token is a word of; 0 for all others.
       candidate_questions: int32 [B, N]: the question that is asked about its image. Both for `cdpruner` alone.
+      candidate_quadrants: int32 [B, N]: the quarter of its block that it lies in, for `pool_learned` alone.
 
     Without images those of patches may be None: then the tower does not run. Those of candidates are None where the
     device does not choose.
@@ -169,6 +172,7 @@ class Batch:
     candidate_positions: Int[Any, "*b 3 n"] | None = None
     question_words: Int[Any, "*b t"] | None = None
     candidate_questions: Int[Any, "*b n"] | None = None
+    candidate_quadrants: Int[Any, "*b n"] | None = None
     method: str = ""
 
     def items(self) -> Iterator[tuple[str, Any]]:
@@ -247,9 +251,11 @@ class RowSpec:
             return {}
         slots = np.full(self.candidates, -1, np.int32)
         nothing = {"candidate_images": np.zeros_like(slots), "candidate_keep": np.zeros_like(slots)}
-        if self.method == "cdpruner":
+        if self.method == CDPRUNER:
             nothing |= {"candidate_questions": np.zeros_like(slots)}
             nothing |= {"question_words": np.zeros(self.size.tokens, np.int32)}
+        if self.method == POOL_LEARNED:
+            nothing |= {"candidate_quadrants": np.zeros_like(slots)}
         return {"candidate_slots": slots, **nothing, "candidate_positions": np.zeros((3, len(slots)), np.int32)}
 
     def batch(self, rows: int) -> Batch:
@@ -314,7 +320,9 @@ class _Candidates:
                 row.candidate_images[those] = np.where(optional, self._images + 1, 0)
                 row.candidate_keep[those] = np.where(optional, image.tokens - np.count_nonzero(~optional), 0)
             else:
-                row.candidate_images[those] = np.where(optional, self._images + image.blocks, 0)
+                row.candidate_images[those] = np.where(optional, self._images + image.blocks.number, 0)
+                if row.candidate_quadrants is not None:
+                    row.candidate_quadrants[those] = image.blocks.quadrant
                 row.candidate_keep[those][image.kept] = optional[image.kept]
             self._images = int(row.candidate_images[those].max(initial=self._images))
             self._next = those.stop

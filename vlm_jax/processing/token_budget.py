@@ -12,12 +12,15 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vlm_jax.errors import InputError
-from vlm_jax.processing.pooling import blocks
+from vlm_jax.processing.pooling import Blocks, blocks
 from vlm_jax.processing.vision_layout import VisionLayout
 
-RESIZE, POOL, CDPRUNER = "resize", "pool", "cdpruner"
-METHODS = (RESIZE, "random", "uniform", POOL, "divprune", "mmr", CDPRUNER, "visionzip")
+RESIZE, CDPRUNER, POOL_LEARNED = "resize", "cdpruner", "pool_learned"
+POOLS = ("pool", POOL_LEARNED)
+METHODS = (RESIZE, "random", "uniform", *POOLS, "divprune", "mmr", "mmr_learned", CDPRUNER, "visionzip")
 """Ways to come to fewer tokens, by name."""
+LEARNED = ("mmr_learned", POOL_LEARNED)
+"""Those that have parameters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +108,8 @@ def stays(
 
     Class tokens and the ends of rows always do.
     """
-    if budget.method == POOL:
-        _, centre = blocks_of(budget, layout)
-        return np.flatnonzero(~layout.optional | centre)
+    if budget.method in POOLS:
+        return np.flatnonzero(~layout.optional | blocks_of(budget, layout).centre)
     optional = np.flatnonzero(layout.optional)
     keep = budget.count(len(optional))
     if budget.method == "random":  # another sample for another image, the same whenever and wherever it is read
@@ -119,7 +121,7 @@ def stays(
     return np.flatnonzero(kept)
 
 
-def blocks_of(budget: TokenBudget, layout: VisionLayout):
+def blocks_of(budget: TokenBudget, layout: VisionLayout) -> Blocks:
     """`pooling.blocks` of an image, as many as the budget has it."""
     return blocks(layout, budget.count(int(layout.optional.sum())))
 
@@ -127,6 +129,6 @@ def blocks_of(budget: TokenBudget, layout: VisionLayout):
 def kept_count(budget: TokenBudget, layout: VisionLayout) -> int:
     """How many of an image's tokens stay, where some are left out behind the tower."""
     whole = int((~layout.optional).sum())
-    if budget.method == POOL:
-        return whole + int(blocks_of(budget, layout)[1].sum())
+    if budget.method in POOLS:
+        return whole + int(blocks_of(budget, layout).centre.sum())
     return whole + budget.count(len(layout.optional) - whole)

@@ -17,7 +17,18 @@ from vlm_jax.processing import token_schedule
 ATTENTION = ("reference", "chunked", "blockwise", "splash", "triton")
 QUANTISED = ("nf4", "int8")
 REMAT = ("none", "dots", "full")
-TOKEN_REDUCTIONS = ("resize", "random", "uniform", "pool", "divprune", "mmr", "cdpruner", "visionzip")
+TOKEN_REDUCTIONS = (
+    "resize",
+    "random",
+    "uniform",
+    "pool",
+    "pool_learned",
+    "divprune",
+    "mmr",
+    "mmr_learned",
+    "cdpruner",
+    "visionzip",
+)
 OPTIMIZERS = ("adamw", "adafactor", "muon")
 
 
@@ -36,7 +47,8 @@ def default_config() -> ConfigDict:
                 # What of them the decoder sees (docs/token_reduction.md): a share above 0 and up to 1.0, or a number of
                 # tokens an image, from 2. Rows are packed at that length.
                 "visual_tokens": 1.0,
-                # How: resize makes the image smaller | random | uniform | pool | divprune | mmr | cdpruner | visionzip
+                # How: resize makes the image smaller | random | uniform | pool | pool_learned | divprune | mmr |
+                # mmr_learned | cdpruner | visionzip
                 "token_reduction": "resize",
                 # While training, instead of visual_tokens: several, each with its share of the examples, such as
                 # "0.25: 0.9, 1.0: 0.1". What is trained is then used with visual_tokens. "": no schedule.

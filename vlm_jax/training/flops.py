@@ -18,6 +18,7 @@ from jaxtyping import Int
 from vlm_jax.adapters.lora import is_adapter, is_seed
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import abstract_parameters, is_unused
+from vlm_jax.models.token_reduction.learned import PREFIX
 from vlm_jax.processing.rows import Batch
 
 PEAKS = {
@@ -148,6 +149,8 @@ def step_flops(config: VLMConfig, trainable: Collection[str], attach=()) -> Step
     cost = dict.fromkeys(passes, 0.0)
     for path, size in {**kernels, **adapters}.items():
         part = path.split("/")[0]
+        if path.startswith(PREFIX):  # of each block of visual tokens: four, at the usual quarter
+            part, size = "connector", size / 4
         first = path == "vision/patch_embed/kernel"
         if first:  # a still image needs one product for its equal temporal slices; pixels have no gradient
             size /= vision.temporal_patch_size

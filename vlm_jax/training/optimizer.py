@@ -138,12 +138,14 @@ def group(path: str) -> str:
     if is_adapter(path):
         return "adapter"
     part = path.split("/")[0]
-    return {"newline": "connector"}.get(part, part if part in ("vision", "connector") else "decoder")
+    return {"newline": "connector", "reducer": "connector"}.get(
+        part, part if part in ("vision", "connector") else "decoder"
+    )
 
 
 def decays(path: str) -> bool:
     """Whether weight decay applies: to matrices, not to norms, biases and single learned vectors."""
-    return not path.endswith(("/scale", "/bias", "/class_token", "newline"))
+    return not path.endswith(("/scale", "/bias", "/class_token", "newline", "reducer/weight"))
 
 
 def optimizer_shardings(optimizer: optax.GradientTransformation, abstract: dict, shardings: dict, mesh):

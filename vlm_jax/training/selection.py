@@ -14,11 +14,12 @@ from vlm_jax.adapters.lora import Lora, is_adapter, is_seed
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import abstract_parameters, is_unused, matching
+from vlm_jax.models.token_reduction.learned import PREFIX
 
 PRESETS = {
     "full": r".*",
     "frozen_vision": r"(?!vision/).*",
-    "connector": r"(newline$|connector/(?!.*adapter/).*)",
+    "connector": r"(newline$|reducer/|connector/(?!.*adapter/).*)",
     "adapter": r".*/adapter/[ab]",
 }
 """Names for the usual choices; any other regular expression over paths works as well."""
@@ -79,6 +80,8 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     if what == "auto":
         what = "adapter" if lora else "full"
     trainable = trainable_paths(paths, what)
+    # What a method of token reduction learns has no use but to be trained.
+    trainable |= frozenset(path for path in paths if path.startswith(PREFIX))
     if lora and not any(map(is_adapter, trainable)):
         raise InputError(
             f"lora.rank is {lora.rank}, and train.trainable {what!r} trains no adapter; take adapter, or rank 0"

@@ -24,6 +24,7 @@ from vlm_jax.models.attention import choose
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
 from vlm_jax.models.stack import SHALLOW
+from vlm_jax.models.token_reduction import learned
 from vlm_jax.parallel.compiler import compiler_options
 from vlm_jax.parallel.mesh import batch_sharding, replicated, spread, to_devices
 from vlm_jax.parallel.rules import parameter_shardings, partition
@@ -142,7 +143,12 @@ class Trainer:
         )
 
     def place(self, path: str, array: np.ndarray | jax.Array | Deferred) -> Flat:
-        """Puts a parameter that was read, or is now, on its devices, as it is trained or held frozen."""
+        """Puts a parameter that was read, or is now, on its devices, as it is trained or held frozen.
+
+        What an earlier run learned of a token reduction that this one does not use is left behind.
+        """
+        if path.startswith(learned.PREFIX) and path not in self.abstract:
+            return {}
         if path in self.selection.quantised:
             wide = spread(array, self.sharding(path, array.shape))
             return quantised.quantised(path, wide, self.selection.quantise, self.shardings)
@@ -186,11 +192,16 @@ class Trainer:
         return total / weight
 
     def start(self, parameters: Flat) -> State:
-        """Of a fresh run; adapters that `parameters` has not begin as they should."""
+        """Of a fresh run; adapters, and a learned token reduction, that `parameters` has not begin as they should."""
         fresh = {
             path: spread(lora.initial(path, leaf.shape, self.config.train.seed), self.shardings[path])
             for path, leaf in self.abstract.items()
             if path not in parameters and lora.is_adapter(path)
+        }
+        fresh |= {
+            path: spread(learned.initial(path, leaf.shape), self.shardings[path])
+            for path, leaf in self.abstract.items()
+            if path not in parameters and path.startswith(learned.PREFIX)
         }
         return self.enter(self.stages[0], {**parameters, **fresh})
 

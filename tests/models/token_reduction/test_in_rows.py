@@ -13,10 +13,11 @@ import vlm_jax
 from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
 from vlm_jax.models.parameters import build
 from vlm_jax.processing.rows import Size, assemble, stack
-from vlm_jax.processing.token_budget import METHODS, TokenBudget
+from vlm_jax.processing.token_budget import LEARNED, METHODS, TokenBudget
 from vlm_jax.training.step import make_loss
 
-CHOOSING = [method for method in METHODS if method != "resize"]
+# What is learned has its own tests (test_learned.py).
+CHOOSING = [method for method in METHODS if method not in ("resize", *LEARNED)]
 ON_DEVICE = [method for method in CHOOSING if method not in ("random", "uniform")]
 FAMILIES = {"qwen2_5_vl": (4, (1, 3)), "qwen2_vl": (2, (0, 1))}
 CAPACITY = Size(384, 1536, 32)

@@ -1,5 +1,7 @@
 """Pooling against plain NumPy: blocks of the grid, their means, and where these stand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from tests.tiny_models import assistant, noise, save_tiny, user
 from vlm_jax.errors import InputError
 from vlm_jax.models.parameters import build
 from vlm_jax.models.token_reduction.candidates import Candidates
+from vlm_jax.models.token_reduction.learned import Shuffle, initial
 from vlm_jax.models.token_reduction.methods import METHODS
 from vlm_jax.processing.pooling import blocks, pooled_grid
 from vlm_jax.processing.rows import Size, assemble, stack
@@ -25,7 +28,8 @@ def test_blocks_are_rectangles_of_about_equal_size_that_cover_the_grid(grid):
     for keep in range(1, rows * columns + 1):
         down, across = pooled_grid(rows, columns, keep)
         assert down <= rows and across <= columns and keep / 2 < down * across <= keep
-        block, centre = blocks(vision_layout(rows, columns, 4, 2), keep)
+        found = blocks(vision_layout(rows, columns, 4, 2), keep)
+        block, centre, quadrant = found.number, found.centre, found.quadrant.reshape(grid)
         assert sorted(np.unique(block)) == list(range(1, down * across + 1))
         assert centre.sum() == down * across
         block, centre = block.reshape(grid), centre.reshape(grid)
@@ -39,27 +43,54 @@ def test_blocks_are_rectangles_of_about_equal_size_that_cover_the_grid(grid):
             )
             ((top, left),) = np.argwhere(centre & (block == number))
             assert (top, left) == ((row.min() + row.max()) // 2, (column.min() + column.max()) // 2)
+            lower, right = row > (row.min() + row.max()) // 2, column > (column.min() + column.max()) // 2
+            np.testing.assert_array_equal(quadrant[row, column], 2 * lower + right)
     assert (block.ravel() == np.arange(1, rows * columns + 1)).all(), "all of all are blocks of their own"
 
 
 def test_a_quarter_of_an_even_grid_are_blocks_of_two_by_two():
-    block, centre = blocks(vision_layout(6, 8, 4, 2), 12)
+    found = blocks(vision_layout(6, 8, 4, 2), 12)
+    block, centre = found.number, found.centre
+    np.testing.assert_array_equal(found.quadrant.reshape(6, 8)[2:4, 4:6], [[0, 1], [2, 3]])
     expected = 1 + np.arange(6)[:, None] // 2 * 4 + np.arange(8)[None] // 2
     np.testing.assert_array_equal(block.reshape(6, 8), expected)
     assert np.argwhere(centre.reshape(6, 8)).tolist() == [[row, column] for row in (0, 2, 4) for column in (0, 2, 4, 6)]
 
 
-def test_a_block_becomes_its_mean_and_nothing_else_enters():
+def with_kernel(kernel):
+    shuffle = Shuffle(kernel.shape[-1], jnp.float32)
+    shuffle.kernel[...] = kernel
+    return shuffle
+
+
+def test_a_block_becomes_its_mean_or_its_projection_and_nothing_else_enters():
     random = np.random.default_rng(0)
     visual = random.normal(size=(40, 8)).astype(np.float32)
-    block, centre = blocks(vision_layout(5, 7, 4, 2), 9)
+    found = blocks(vision_layout(5, 7, 4, 2), 9)
+    block, centre = found.number, found.centre
     image = np.pad(block, (0, 5))  # padding behind
     keep = np.pad(centre.astype(np.int32), (0, 5))
     candidates = Candidates(jnp.asarray(image), jnp.asarray(keep), jnp.int32(1))
     merged = np.asarray(jax.jit(METHODS["pool"].merge)(candidates, jnp.asarray(visual)))
     stay = np.asarray(METHODS["pool"].choose(candidates))
     np.testing.assert_array_equal(stay, np.pad(centre, (0, 5)))
+    shuffle = jax.jit(lambda kernel, candidates, visual: with_kernel(kernel)(candidates, visual, 16))
+    quadrant = jnp.asarray(np.pad(found.quadrant, (0, 5)))
+    candidates = dataclasses.replace(candidates, quadrant=quadrant)
+    begun = np.asarray(shuffle(initial("reducer/kernel", (4, 8, 8)), candidates, jnp.asarray(visual)))
+    kernel = random.normal(size=(4, 8, 8)).astype(np.float32)
+    projected = np.asarray(shuffle(jnp.asarray(kernel), candidates, jnp.asarray(visual)))
     for number in np.unique(block):
+        quarters = []
+        for quarter in range(4):
+            mine = visual[(image == number) & (np.asarray(quadrant) == quarter)].astype(np.float64)
+            quarters.append(mine.mean(axis=0) if len(mine) else visual[image == number].mean(axis=0))
+        expected = sum(quarter @ matrix for quarter, matrix in zip(quarters, kernel, strict=True))
+        if (image == number).sum() > 1:
+            np.testing.assert_allclose(projected[image == number][0], expected, atol=1e-4)
+            np.testing.assert_allclose(begun[image == number][0], np.mean(quarters, axis=0), atol=1e-5)
+        else:
+            np.testing.assert_array_equal(projected[image == number], visual[image == number])
         expected = visual[image == number].astype(np.float64).mean(axis=0)
         np.testing.assert_allclose(merged[image == number], np.tile(expected, ((image == number).sum(), 1)), rtol=1e-5)
         if (image == number).sum() == 1:

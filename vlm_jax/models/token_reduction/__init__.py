@@ -4,8 +4,10 @@
     random        token_budget: a seeded sample
     uniform       token_budget: an even stride
     pool          blocks of neighbours become their mean
+    pool_learned  likewise, side by side and through a projection that is learned
     divprune      as far apart as may be
     mmr           important, and unlike what is kept
+    mmr_learned   likewise, with an importance that is learned
     cdpruner      diverse, given the question
     visionzip     what receives most attention; the rest is merged into a few
 
@@ -44,7 +46,8 @@ def keep_tokens(
     """Which tokens of one image a method keeps.
 
     Args:
-      method: a key of `METHODS`; not pool, which merges blocks of neighbours and chooses nothing.
+      method: a key of `METHODS`; not pool and pool_learned, which merge blocks of neighbours and choose nothing, nor
+        mmr_learned, which is mmr with importances of a model's own.
       embeddings: [n, d], the image's visual tokens in reading order.
       keep: how many stay.
       importance: [n], of each token, for methods that weigh it, as it is given: bring it to between 0 and 1 for `mmr`.
@@ -101,8 +104,10 @@ def _errors(method: str, embeddings: np.ndarray, keep: int, weighed: dict, grid)
         near = difflib.get_close_matches(method, METHODS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return [f"method {method!r}: known are {', '.join(METHODS)}{hint}"]
-    if method == "pool":
-        return ["pool makes blocks of neighbouring tokens one each, and chooses none; take another method"]
+    if method.startswith("pool"):
+        return [f"{method} makes blocks of neighbouring tokens one each, and chooses none; take another method"]
+    if METHODS[method].learned:
+        return [f"{method} weighs tokens as a model has learned to; take mmr, with these importances"]
     if embeddings.ndim != 2 or not jnp.issubdtype(embeddings.dtype, jnp.floating):
         return [f"embeddings are {embeddings.dtype} {list(embeddings.shape)}; wanted floats [n, d]"]
     count, width = embeddings.shape

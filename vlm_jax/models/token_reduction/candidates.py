@@ -29,6 +29,7 @@ class Candidates:
       embeddings: what the connector made of each, of unit length (`unit`).
       importance: of each within its image; for methods that ask for it.
       query: the mean of the unit-length embeddings of the question that is asked about its image; likewise.
+      quadrant: which quarter of its block (its `image`) a token is of, for a method that merges blocks.
     """
 
     image: Int32[Array, " n"]
@@ -37,6 +38,7 @@ class Candidates:
     embeddings: Float32[Array, "n d"] | None = None
     importance: Float32[Array, " n"] | None = None
     query: Float32[Array, "n d"] | None = None
+    quadrant: Int32[Array, " n"] | None = None
 
     @property
     def there(self) -> Bool[Array, " n"]:

@@ -1,6 +1,7 @@
 """Visual tokens put in their places in a row, once a method has chosen which stay."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from vlm_jax.errors import InputError
 from vlm_jax.models.token_reduction.candidates import Candidates, scaled, unit
+from vlm_jax.models.token_reduction.learned import gated
 from vlm_jax.models.token_reduction.methods import METHODS
 from vlm_jax.processing.rows import Batch
 
@@ -17,6 +19,7 @@ def reduced(
     visual: Float[Array, "b u d"],
     words: Float[Array, "b t d"],
     importance: Float32[Array, "b u"] | None = None,
+    reducer: Callable | None = None,
 ) -> tuple[Float[Array, "b t d"], Int32[Array, "b t"], Int32[Array, "b 3 t"]]:
     """Which visual embedding each token of the rows takes.
 
@@ -25,6 +28,7 @@ def reduced(
       visual: of every visual embedding of the tower.
       words: token embeddings, for methods that follow the question.
       importance: of each visual embedding, for methods that ask for it.
+      reducer: what the model has learned for the method (`learned.LEARNED`).
 
     Raises:
       InputError: the method weighs importance, and the tower tells none.
@@ -42,7 +46,11 @@ def reduced(
     slots = batch.candidate_slots
     rounds = jnp.max(batch.candidate_keep)
     taken = jnp.take_along_axis(visual, jnp.maximum(slots, 0)[..., None], axis=1)
-    if importance is not None:
+    assert reducer is not None or not method.learned  # a model without one is refused when it is loaded
+    if method.learned == "scores":
+        importance = reducer(taken)
+        taken = gated(taken, importance)
+    elif importance is not None:
         importance = jnp.take_along_axis(importance, jnp.maximum(slots, 0), axis=1)
 
     query = None
@@ -50,16 +58,21 @@ def reduced(
         means = jax.vmap(_question_means)(jax.lax.stop_gradient(unit(words)), batch.question_words)
         query = jnp.take_along_axis(means, batch.candidate_questions[..., None], axis=1)
 
-    def row(image, keep, taken, importance, query):
-        candidates = Candidates(image, keep, rounds, jax.lax.stop_gradient(unit(taken)), importance, query)
+    most = words.shape[1]  # the host keeps no image longer than a row
+
+    def row(image, keep, taken, importance, query, quadrant):
+        fixed = jax.lax.stop_gradient(unit(taken)) if "embeddings" in method.needs else None
+        candidates = Candidates(image, keep, rounds, fixed, importance, query, quadrant)
         if importance is not None:
             weights = scaled(candidates, jax.lax.stop_gradient(importance))
             candidates = dataclasses.replace(candidates, importance=weights)
-        # The host keeps no image longer than a row.
-        stay = method.choose(candidates, most=words.shape[1]) if method.factored else method.choose(candidates)
+        stay = method.choose(candidates, most=most) if method.factored else method.choose(candidates)
+        if method.learned == "merge":
+            return stay, reducer(candidates, taken, most)
         return stay, taken if method.merge is None else method.merge(candidates, taken)
 
-    stay, taken = jax.vmap(row)(batch.candidate_images, batch.candidate_keep, taken, importance, query)
+    known = (batch.candidate_images, batch.candidate_keep, taken, importance, query, batch.candidate_quadrants)
+    stay, taken = jax.vmap(row)(*known)
     stay |= (batch.candidate_images == 0) & (slots != -1)  # class tokens, and ends of rows
     chosen = _in_places(stay, batch.visual_index != -1)
 

@@ -13,13 +13,16 @@ class Method:
     Attributes:
       choose: (candidates) → which stay; None where the host chooses.
       needs: of `embeddings`, `importance`, `query`: what of the candidates it looks at.
-      factored: whether `choose` is given the most tokens that any image keeps, a number (`most`).
       merge: (candidates, visual tokens) → the tokens with what is left out merged into some that stay.
+      learned: what the model has learned for it (`learned.LEARNED`) is used: "scores" in place of importance, or
+        "merge" in place of `merge`.
+      factored: whether `choose` is given the most tokens that any image keeps, a number (`most`).
     """
 
     choose: Callable | None
     needs: frozenset[str] = frozenset()
     merge: Callable | None = None
+    learned: str = ""
     factored: bool = False
 
 
@@ -27,8 +30,10 @@ METHODS: dict[str, Method] = {
     "random": Method(None),
     "uniform": Method(None),
     "pool": Method(pool.choose, merge=pool.merge),
+    "pool_learned": Method(pool.choose, learned="merge"),
     "divprune": Method(divprune.choose, frozenset({"embeddings"})),
     "mmr": Method(mmr.choose, frozenset({"embeddings", "importance"})),
+    "mmr_learned": Method(mmr.choose, frozenset({"embeddings"}), learned="scores"),
     "cdpruner": Method(cdpruner.choose, frozenset({"embeddings", "query"}), factored=True),
     "visionzip": Method(visionzip.choose, frozenset({"embeddings", "importance"}), visionzip.merge),
 }
