@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import vlm_jax
 from tests.started import as_shipped
 from tests.tiny_models import PHOTOS
@@ -23,6 +25,7 @@ def block(heading, language):
     return re.search(rf"^```{language}\n(.*?)^```", section, re.M | re.S)[1]
 
 
+@pytest.mark.evidence
 def test_four_commands_lead_from_five_photographs_to_an_answer(tmp_path):
     (tmp_path / "photos").mkdir()
     for name in IMAGES:

@@ -71,6 +71,7 @@ def test_a_merge_goes_tensor_by_tensor_and_is_pefts(wide, tmp_path):
     )
 
 
+@pytest.mark.evidence
 def test_conversions_in_processes_of_their_own_stay_far_below_the_model(wide, tmp_path):
     folder, size = wide
     out, _, _ = measured.convert(folder / "base", tmp_path / "run", "orbax", devices=8)

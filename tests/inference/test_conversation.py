@@ -39,7 +39,10 @@ def anew(folder, messages, questions, **how):
     return said, model.images_encoded
 
 
-@pytest.mark.parametrize("how", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 3, "repetition_penalty": 1.5}])
+SAMPLED = {"temperature": 1.0, "top_p": 0.9, "seed": 3, "repetition_penalty": 1.5}
+
+
+@pytest.mark.parametrize("how", [{}, pytest.param(SAMPLED, marks=pytest.mark.evidence)])
 def test_five_turns_about_one_image_encode_it_once(made, how):
     folder, _ = made
     model = vlm_jax.load(folder)

@@ -125,6 +125,7 @@ def compile_check(*flags):
     return ran
 
 
+@pytest.mark.evidence
 @needs_libtpu
 def test_a_small_step_is_compiled_for_a_slice_of_tpus_with_splash_attention():
     ran = compile_check(
@@ -160,6 +161,11 @@ def test_what_cannot_be_compiled_is_refused_before_compiling():
     config = f"--config={ROOT}/configs/qwen2_5_vl_3b_lora.py"
     ran = compile_check(config, "--topology=v5e:2x4", "--config.batch.rows=3")
     assert ran.returncode == 1 and "batch.rows 3" in ran.stderr and "multiple of 8" in ran.stderr
+
+
+@pytest.mark.evidence
+def test_meshes_that_cannot_be_are_refused_before_compiling():
+    config = f"--config={ROOT}/configs/qwen2_5_vl_3b_lora.py"
     ran = compile_check(config, "--topology=v5e:2x4", "--config.batch.rows=8", "--config.mesh.tensor=4")
     assert ran.returncode == 1 and "mesh.tensor 4" in ran.stderr and "2 key-value heads" in ran.stderr
     hosts = ("--topology=v5e:4x4", "--config.batch.rows=8", "--config.mesh.data=1", "--config.mesh.fsdp=2")

@@ -153,6 +153,7 @@ def test_the_same_command_goes_on_and_runs_nothing_twice(finished):
         assert "going on from step" in (output / "cells" / name / "cell.log").read_text()
 
 
+@pytest.mark.evidence
 def test_an_interrupted_cell_comes_to_what_an_uninterrupted_one_does(finished, tmp_path):
     config, output, (_, second), _ = finished
     told = sweep(config, output, "--dry_run").stdout
@@ -227,6 +228,7 @@ def test_a_finished_sweep_runs_nothing_and_other_settings_are_refused(finished, 
     assert fewer.returncode == 0 and "over questions: bootstrap of the one seed" in fewer.stdout
 
 
+@pytest.mark.evidence
 def test_a_cell_that_fails_is_told_and_the_others_go_on(material, tmp_path):
     axes = {"tokens": {"8": {"batch.sequence_length": 8}, "64": {"batch.sequence_length": 64, **AXES["rate"]["0.02"]}}}
     config = page(material, tmp_path / "page.py", axes=axes, seeds=(0,))

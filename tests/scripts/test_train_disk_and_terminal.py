@@ -32,6 +32,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     assert checkpoints.latest() is None
 
 
+@pytest.mark.evidence
 def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_still_saves(base, tmp_path):
     workdir = tmp_path / "run"
     process = subprocess.Popen(

@@ -125,6 +125,7 @@ def test_the_last_and_the_best_checkpoint_are_kept_and_both_can_be_loaded(watche
     np.testing.assert_array_equal(vlm_jax.load(workdir / "checkpoints" / str(STEPS)).logits(asked), last)
 
 
+@pytest.mark.evidence
 def test_a_run_killed_at_the_change_of_stages_goes_on_exactly(base, watched, tmp_path):
     workdir = tmp_path / "killed"
     process = subprocess.Popen(

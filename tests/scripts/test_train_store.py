@@ -83,6 +83,7 @@ def parameters(workdir):
     return {path: np.asarray(array) for path, array in open_model(str(workdir)).read().items()}
 
 
+@pytest.mark.evidence
 def test_a_run_killed_while_it_saves_goes_on_with_the_same_losses_and_weights(
     store, killed, base, data, unstopped, tmp_path
 ):
@@ -118,6 +119,7 @@ def test_a_run_killed_while_it_saves_goes_on_with_the_same_losses_and_weights(
         np.testing.assert_array_equal(array, expected[path], err_msg=path)
 
 
+@pytest.mark.evidence
 @pytest.mark.timeout(400)
 def test_two_hosts_that_share_no_disk_stop_together_and_one_goes_on_alone(store, base, data, unstopped, tmp_path):
     workdir = "gs://bucket/runs/two"
