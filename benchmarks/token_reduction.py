@@ -9,6 +9,7 @@ step at published shapes, and what choosing takes of them, loops included. Rows 
 """
 
 import argparse
+import dataclasses
 import functools
 import os
 import statistics
@@ -16,8 +17,11 @@ import sys
 import time
 
 SHARES = (1.0, 0.5, 0.25, 0.1)
-METHODS = ("resize", "random", "uniform", "divprune", "mmr", "cdpruner", "visionzip")
-GREEDY = ("divprune", "mmr", "cdpruner")
+METHODS = (
+    *("resize", "random", "uniform", "pool", "pool_learned"),
+    *("divprune", "mmr", "mmr_learned", "cdpruner", "visionzip"),
+)
+GREEDY = ("divprune", "mmr", "mmr_learned", "cdpruner")
 
 
 def main() -> None:
@@ -42,25 +46,28 @@ def kinds(options) -> list[tuple[str, float]]:
     return [("resize", 1.0)] + [(method, share) for method in options.methods.split(",") for share in SHARES[1:]]
 
 
-def trainer_of(model, options, **settings):
+@functools.cache
+def trainer_of(model, rows: int, train: str, method: str):
+    """Of a model with what the method learns."""
     from vlm_jax.parallel import mesh as meshes
+    from vlm_jax.processing.token_budget import LEARNED
     from vlm_jax.training.config import default_config
     from vlm_jax.training.trainer import Trainer
 
     config = default_config()
     config.model.path = config.data.path = "-"
-    config.batch.rows, config.train.trainable = options.rows, options.train
-    config.update(settings)
+    config.batch.rows, config.train.trainable = rows, train
+    model = dataclasses.replace(model, reducer=method if method in LEARNED else "")
     return Trainer(config, model, meshes.make_mesh(meshes.MeshShape(), None), 1000)
 
 
 def spec_of(vision, method: str, share: float, visual: int, text: int):
     """Rows of one example whose image has `visual` tokens before anything is left out."""
     from vlm_jax.processing.rows import RowSpec, Size
-    from vlm_jax.processing.token_budget import TokenBudget
+    from vlm_jax.processing.token_budget import TokenBudget, kept_count
 
     budget = TokenBudget(share, method)
-    kept = budget.count(visual)
+    kept = budget.count(visual) if method == "resize" else kept_count(budget, layout_of(vision, visual)[1])
     units = kept if method == "resize" else visual
     slots = -(-units * vision.patches_per_token // vision.block_slots) * vision.block_slots
     size = Size(kept + text, slots, text - text // 2)
@@ -70,12 +77,19 @@ def spec_of(vision, method: str, share: float, visual: int, text: int):
     return RowSpec(size, vision.patch_dim, vision.patches_per_token, method, candidates), kept
 
 
+def layout_of(vision, units: int):
+    """The grid of an image of so many tokens, as square as may be, and how it lies in the tower."""
+    from vlm_jax.processing.vision_layout import vision_layout
+
+    grid = next((side, units // side) for side in range(int(units**0.5), 0, -1) if units % side == 0)
+    return grid, vision_layout(*grid, vision.window_units, vision.merge_size)
+
+
 def count_products(options) -> None:
     from vlm_jax.models.presets import PRESETS
     from vlm_jax.parallel import program_cost
 
     model, visual = PRESETS[options.products], options.visual_tokens or 1024
-    trainer = trainer_of(model, options)
     width, whole = model.decoder.hidden, None
     print(f"{options.products}, {options.train}, {options.rows} examples of {visual} + {options.text_tokens} tokens")
     print("| method | share | TFLOP a step | of all tokens | choosing |\n|---|---|---|---|---|")
@@ -84,7 +98,9 @@ def count_products(options) -> None:
         options.methods = f"uniform,{options.methods}"  # what choosing takes is told from it
     for method, share in sorted(kinds(options), key=lambda kind: kind[0] not in ("resize", "random", "uniform")):
         spec, kept = spec_of(model.vision, method, share, visual, options.text_tokens)
-        total = program_cost.flops(trainer.trace(spec.batch(options.rows)).jaxpr)
+        total = program_cost.flops(
+            trainer_of(model, options.rows, options.train, method).trace(spec.batch(options.rows)).jaxpr
+        )
         rounds = 2.0 * kept * spec.candidates * width * options.rows if method in GREEDY and spec.method else 0.0
         if method == "cdpruner" and spec.method:
             rounds += 2.0 * kept * spec.size.tokens * spec.candidates * options.rows
@@ -106,16 +122,19 @@ def time_steps(options) -> None:
     from vlm_jax.parallel import program_cost
 
     model, visual = PRESETS["mini"], options.visual_tokens or 256
-    trainer = trainer_of(model, options)
     steps = {}
     for method, share in kinds(options):
         spec, kept = spec_of(model.vision, method, share, visual, options.text_tokens)
-        batch = filled(spec, model, method, kept, visual, options)
+        batch, trainer = (
+            filled(spec, model, method, share, visual, options),
+            trainer_of(model, options.rows, options.train, method),
+        )
         program = trainer.compile(batch)
-        steps[method, share] = (program, meshes.to_devices(batch, trainer.mesh), program_cost.memory(program).total)
+        placed = meshes.to_devices(batch, trainer.mesh)
+        steps[method, share] = (trainer, program, placed, program_cost.memory(program).total)
     times: dict[tuple[str, float], list[float]] = {kind: [] for kind in steps}
     for turn in range(options.turns + 1):
-        for kind, (program, batch, _) in steps.items():
+        for kind, (trainer, program, batch, _) in steps.items():
             state = fresh(trainer)
             started = time.perf_counter()
             *_, metrics = program(*state, batch, np.int32(0))
@@ -125,7 +144,7 @@ def time_steps(options) -> None:
     whole = statistics.median(times["resize", 1.0])
     print(f"{jax.devices()[0].device_kind}: mini, {options.rows} examples of {visual} + {options.text_tokens} tokens")
     print("| method | share | s a step | of all tokens | examples/s | memory, MiB |\n|---|---|---|---|---|---|")
-    for (method, share), (_, _, memory) in steps.items():
+    for (method, share), (*_, memory) in steps.items():
         middle = statistics.median(times[method, share])
         print(
             f"| {method} | {share:.0%} | {middle:.3f} | {middle / whole:.0%} | {options.rows / middle:.1f} | "
@@ -151,28 +170,28 @@ def fresh(trainer):
     return trainer.start(jax.tree.map(jnp.copy, drawn(trainer.model)))
 
 
-def filled(spec, model, method: str, kept: int, visual: int, options):
+def filled(spec, model, method: str, share: float, visual: int, options):
     """A batch of this shape with an image of noise in every row."""
     import numpy as np
 
     from vlm_jax.processing.positions import mrope_positions
     from vlm_jax.processing.rows import CandidateTokens, Example, PatchedImage, assemble, stack
-    from vlm_jax.processing.vision_layout import vision_layout
+    from vlm_jax.processing.token_budget import POOLS, TokenBudget, blocks_of, stays
 
-    rng, vision = np.random.default_rng(0), model.vision
-    units = kept if method == "resize" else visual
-    grid = next((side, units // side) for side in range(int(units**0.5), 0, -1) if units % side == 0)
-    layout = vision_layout(*grid, vision.window_units, vision.merge_size)
+    rng, vision, budget = np.random.default_rng(0), model.vision, TokenBudget(share, method)
+    units = budget.count(visual) if method == "resize" else visual
+    grid, layout = layout_of(vision, units)
     rows = []
     for _ in range(options.rows):
         words = rng.integers(0, 256, options.text_tokens)
         ids = np.concatenate([np.full(units, model.image_token), words]).astype(np.int32)
         positions = mrope_positions(ids, [grid], model.image_token)
-        stays = np.arange(kept) * units // kept
-        whole = np.r_[stays, np.arange(units, len(ids))]
         patches = rng.integers(0, 256, (units, vision.patches_per_token, vision.patch_dim)).astype(np.uint8)
+        stay = stays(budget, layout, patches) if method != "resize" else np.arange(units)
+        kept, whole = len(stay), np.r_[stay, np.arange(units, len(ids))]
         weights = np.r_[np.zeros(kept + len(words) // 2), np.ones(len(words) - len(words) // 2)].astype(np.float32)
-        image = PatchedImage(patches, grid, layout, None if kept == units else stays)
+        blocks = blocks_of(budget, layout) if method in POOLS else None
+        image = PatchedImage(patches, grid, layout, None if kept == units else stay, blocks)
         candidates = None
         if spec.method:
             questions = np.r_[np.zeros(kept), np.ones(len(words) // 2), np.zeros(len(words) - len(words) // 2)]

@@ -106,18 +106,25 @@ class Dataset:
         if self.complete:
             self.examples.measure_all(progress, division)
         else:
-            self.examples.measure(self.mixture.take(0, self.sample), division)
+            places = self.mixture.take(0, self.sample)
+            for budget in range(max(1, len(self._budgets))):
+                self.examples.measure(places + [budget * len(self.parts), 0], division)
+
+    @property
+    def turns_of_an_epoch(self) -> tuple[int, ...]:
+        """The `Course.turns` of one epoch, or of the sample where not all is measured."""
+        count = self.mixture.examples if self.complete else self.sample
+        return run_length.course_of(count, steps=0, epochs=1, schedule=self.schedule).turns
 
     def take(self, start: int, count: int, turns: Sequence[int] | None = None) -> Int[np.ndarray, "count 2"]:
         """Which examples the run shows from place `start` on: `Mixture.take`, with the budgets of the schedule.
 
         Args:
-          turns: as of a `Course`; None: of one epoch.
+          turns: as of a `Course`; None: `turns_of_an_epoch`.
         """
         places = self.mixture.take(start, count)
         if self.schedule is not None:
-            if turns is None:
-                turns = run_length.course_of(self.mixture.examples, steps=0, epochs=1, schedule=self.schedule).turns
+            turns = self.turns_of_an_epoch if turns is None else turns
             places[:, 0] += len(self.parts) * self.schedule.at(start, count, turns)
         return places
 

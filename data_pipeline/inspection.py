@@ -88,6 +88,7 @@ def report(dataset: Dataset, config: ConfigDict) -> str:
         dataset.buckets,
         seed=config.train.seed,
         shuffle=config.data.shuffle,
+        turns=dataset.turns_of_an_epoch,
         examples=dataset.mixture.examples if dataset.complete else dataset.sample,
     )
     lines += ["", "batches"]

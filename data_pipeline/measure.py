@@ -53,10 +53,15 @@ class Examples:
           too_large, on_error: as the settings `data.too_large` and `data.on_error` (`vlm_jax.training.config`).
           decode: decode every image when it is measured, which finds truncated files; otherwise headers are read.
           cache: of what is known of images from before.
+
+        Raises:
+          InputError: images cannot be made as much smaller as one of the budgets asks.
         """
         self.parts, self._ledger, self._cache = list(parts), ledger, cache
         self.too_large, self.on_error, self._decode = too_large, on_error, decode
         reduced = [part.processor.with_reduction(budget) for budget in budgets for part in parts]
+        for processor in reduced:
+            processor.check_budget()
         self._processors = reduced or [part.processor for part in parts]
         choosing = [one for one in self._processors if one.budget.on_device]
         self._describes_rows = (choosing or self._processors)[0]
@@ -136,7 +141,8 @@ class Examples:
             self._ids = set()
         every = [
             np.stack([np.full(len(sizes), part), np.arange(len(sizes))], axis=1)
-            for part, sizes in enumerate(self.sizes[: len(self.parts)])
+            # One budget measures all; but each is made to fit by itself.
+            for part, sizes in enumerate(self.sizes if self._limits is not None else self.sizes[: len(self.parts)])
         ]
         places = np.concatenate(every)
         chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
@@ -281,7 +287,8 @@ class Examples:
         self.visual[part][index] = sum(map(processor.visual_tokens, grids))
         self.shown[part][index] = tuple(map(_key, images_of(record)))
         seen = map(processor.images.tokens, grids)
-        self.visual_tokens |= dict(zip(self.shown[part][index], seen, strict=True))
+        if part < len(self.parts):  # of several budgets the first tells how large images are seen
+            self.visual_tokens |= dict(zip(self.shown[part][index], seen, strict=True))
 
     def _note_repeated(self, part: int, index: int, record: Record) -> None:
         """Counts an id that an earlier record has.

@@ -137,7 +137,7 @@ def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: C
     if done is None and source.reduction is not None and source.reduction != reduction_file.to_json(budget):
         console.say(
             f"{source.name} was trained on fewer visual tokens ({source.reduction}); this run takes what its own "
-            "settings say (model.visual_tokens, model.token_reduction)"
+            "settings say (model.visual_tokens, model.token_reduction, model.token_schedule)"
         )
     processor.most_tokens = max(config.batch.sequence_length, config.batch.max_sequence_length)
     # What a token reduction learns, the model that a run starts from need not have.

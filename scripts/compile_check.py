@@ -70,13 +70,17 @@ def shapes_of(config: ConfigDict):
     from vlm_jax.checkpoint import starting_model
     from vlm_jax.errors import InputError
     from vlm_jax.models.presets import PRESETS
+    from vlm_jax.processing.token_budget import LEARNED
 
     name = flags.FLAGS.preset
-    if name is None:
-        return starting_model.shapes(config.model.path, config.assemble.to_dict())
-    if name not in PRESETS:
+    if name is not None and name not in PRESETS:
         raise InputError(f"--preset={name}: known are {', '.join(PRESETS)}")
-    return PRESETS[name]
+    if name is None:
+        shapes = starting_model.shapes(config.model.path, config.assemble.to_dict())
+    else:
+        shapes = PRESETS[name]
+    method = config.model.token_reduction
+    return dataclasses.replace(shapes, reducer=method if method in LEARNED else "")
 
 
 def buckets_of(config: ConfigDict, model, rows_multiple: int) -> list:
@@ -101,9 +105,11 @@ def buckets_of(config: ConfigDict, model, rows_multiple: int) -> list:
 
 
 def budget_of(config: ConfigDict):
-    """How many visual tokens of an image the decoder sees."""
-    from vlm_jax.processing import token_budget
+    """How many visual tokens of an image the decoder sees; of a schedule the fewest, which take most patch slots."""
+    from vlm_jax.processing import token_budget, token_schedule
 
+    if (schedule := token_schedule.schedule_of(config.model, config.train.seed)) is not None:
+        return min(schedule.budgets, key=lambda budget: budget.count(10_000))
     return token_budget.of_settings(config.model.visual_tokens, config.model.token_reduction, config.train.seed)
 
 

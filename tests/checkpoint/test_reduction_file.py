@@ -88,6 +88,21 @@ def test_a_schedule_takes_one_program_and_goes_on_exactly(base, tmp_path, capsys
         run(changed, str(tmp_path / "run"))
 
 
+def test_what_fits_with_some_of_its_tokens_alone_is_told_before_the_first_step(base, tmp_path):
+    config = config_of(base, token_schedule="0.25: 0.9, 1.0: 0.1", token_reduction="uniform")
+    config.batch.sequence_length = 100
+    with pytest.raises(InputError, match=r"takes 1\d\d tokens.*raise batch.sequence_length"):
+        run(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_that_cannot_make_images_smaller_refuses_a_schedule_by_resize(tmp_path):
+    save_assembled(tmp_path / "base")
+    config = config_of(tmp_path / "base", token_schedule="0.25: 0.9, 1.0: 0.1")
+    with pytest.raises(InputError, match="this encoder makes at least"):
+        run(config, str(tmp_path / "run"))
+
+
 def test_in_turn_the_first_steps_have_fewer_visual_tokens_and_a_longer_run_goes_on(base, tmp_path):
     config = config_of(base, token_schedule="0.25: 0.5, 1.0: 0.5", token_reduction="uniform")
     run(config, str(tmp_path / "run"))

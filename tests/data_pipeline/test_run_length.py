@@ -9,6 +9,8 @@ from data_pipeline import run_length
 from data_pipeline.packing import Course
 from tests.data_pipeline.test_packing import plan_of
 from vlm_jax.processing.rows import Size
+from vlm_jax.processing.token_budget import TokenBudget
+from vlm_jax.processing.token_schedule import TokenSchedule
 
 COUNT = 90
 LENGTHS = [Size(20 + n % 9, 64, 2) for n in range(COUNT)]
@@ -147,3 +149,18 @@ def test_a_run_that_stopped_where_a_window_begins_is_lengthened_too(window):
         rest = taken(again, number, len(again))
         walked = long(before)
         assert set(counted([*taken(walked, 0, number), *rest]).values()) == {2}
+
+
+def test_each_budget_of_a_schedule_in_turn_has_a_step_at_least():
+    schedule = TokenSchedule((TokenBudget(1.0), TokenBudget(0.25)), (0.05, 0.95))
+    asked = []
+
+    def examples_of(*asked_for):
+        asked.append(asked_for)
+        return 7.0
+
+    course = run_length.course_of(1000, steps=10, epochs=0, schedule=schedule, examples_of=examples_of)
+    assert asked == [(0, 1)] and course.turns == (7,) and course.next_end(0) == 7 and course.next_end(7) is None
+    assert run_length.course_of(1000, steps=0, epochs=2, schedule=schedule).turns == (100,)
+    drawn = TokenSchedule(schedule.budgets, schedule.shares, "drawn")
+    assert run_length.course_of(1000, steps=10, epochs=0, schedule=drawn).turns == ()

@@ -74,6 +74,13 @@ def test_a_method_needs_no_share_of_its_own_beside_a_schedule():
         check_config(config)
     config.model.token_schedule = "0.25: 0.9, 1.0: 0.1"
     check_config(config)
+    config.model.token_schedule = "1.0: 1.0"
+    with pytest.raises(InputError, match="resize where every budget of model.token_schedule is 1.0"):
+        check_config(config)
+    config.model.update(token_schedule="", token_reduction="resize", token_schedule_order="drawn")
+    with pytest.raises(InputError, match="in_turn where there is no model.token_schedule"):
+        check_config(config)
+    config.model.token_schedule = "0.25: 0.9, 1.0: 0.1"
     config.model.token_schedule_order = "sideways"
     with pytest.raises(InputError, match="in_turn or drawn"):
         check_config(config)

@@ -31,13 +31,14 @@ from vlm_jax.checkpoint import (
 )
 from vlm_jax.checkpoint.checkpoints import PARAMETERS
 from vlm_jax.checkpoint.files import read_json
-from vlm_jax.checkpoint.names import hub_name
+from vlm_jax.checkpoint.names import hub_name, learned_method
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.deferred import Deferred, deferred
 from vlm_jax.errors import InputError
 from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
+from vlm_jax.models.token_reduction.learned import PREFIX
 from vlm_jax.processing.image_processors import ImageProcessor
 from vlm_jax.processing.token_budget import LEARNED, TokenBudget
 
@@ -70,9 +71,11 @@ class ModelSource:
     reduction: Mapping[str, Any] | None = None
 
     def __post_init__(self):
+        if pth.is_state_dict(self.folder):  # what it has learned, its tensors tell
+            return
         method = self.reduction.get("method") if isinstance(self.reduction, Mapping) else None
-        if method in LEARNED and not pth.is_state_dict(self.folder):  # its parameters are among the weights
-            object.__setattr__(self, "config", dataclasses.replace(self.config, reducer=method))
+        reducer = str(method) if method in LEARNED else ""
+        object.__setattr__(self, "config", dataclasses.replace(self.config, reducer=reducer))
 
     @property
     def budget(self) -> TokenBudget:
@@ -109,7 +112,7 @@ class ModelSource:
         if self.base is not None:
             own = self.read_beside_adapters()
             whole = own.keys() == abstract_parameters(self.config).keys()
-            flat = {} if whole else self.base.read(dtype=dtype, place=place, sharding=sharding)
+            flat = {} if whole else self._of_base(self.base.read(dtype=dtype, place=place, sharding=sharding))
             for path, array in own.items():
                 flat |= one(path, array)
             return flat
@@ -167,13 +170,16 @@ class ModelSource:
                 return checkpoints.deferred_parameters(step, abstract_parameters(self.config))
         own = {path: deferred(self._own[path]) for path in self.trained_beside_adapters()}
         whole = own.keys() == abstract_parameters(self.config).keys()
-        return own if whole else self.base.deferred() | own
+        return own if whole else self._of_base(self.base.deferred()) | own
+
+    def _of_base(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Without what the base has learned of a token reduction that this model does not use."""
+        known = abstract_parameters(self.config)
+        return {path: leaf for path, leaf in parameters.items() if path in known or not path.startswith(PREFIX)}
 
     def digest(self) -> str:
-        """Tells weights apart without reading them all, wherever they lie: names, sizes, and spots of every tensor.
-
-        Training moves nearly every value of what it trains, so that two spots tell whether a tensor was.
-        """
+        """Tells weights apart without reading them all, wherever they lie: names, sizes, and spots of every tensor, of
+        which training moves nearly every value."""
         hasher = hashlib.sha256(b"" if self.base is None else self.base.digest().encode())
         if run_folder.is_run_folder(self.folder):
             with run_folder.newest(self.folder) as (checkpoints, step):
@@ -328,11 +334,12 @@ def _of_state_dict(name: str, file: Path, base: str | None) -> ModelSource:
                 f"{', '.join(settings.modules_to_save)} was trained beside them; give the folder"
             )
     config, images = _own_images(file.parent, below)
+    config = dataclasses.replace(config, reducer=learned_method(tensors))
     found = tied_head.of_tensors({hub_name(key): tensor for key, tensor in tensors.items()}, config)
     assets = own_text.assets_with(file.parent, below.assets)
     if found != config:
         assets = tied_head.assets_saying(assets, found.decoder.tied)
-    reduction = reduction_file.read(file.parent) or below.reduction
+    reduction = reduction_file.naming(reduction_file.read(file.parent) or below.reduction, found.reducer)
     return ModelSource(name, assets, found, images, file, below, lora, reduction=reduction)
 
 

@@ -5,6 +5,8 @@ tensors onto it: what transformers holds in memory, and what LLaVA's files say; 
 inverses.
 """
 
+from collections.abc import Iterable
+
 from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.weight_names import SAME, WeightName, decoder_names
@@ -14,6 +16,11 @@ _LEARNED = {
     "pool_learned": ("reducer/kernel", "token_reduction.projection.weight"),
 }
 """What a method of token reduction has learned: by no name that another program knows."""
+
+
+def learned_method(tensors: Iterable[str]) -> str:
+    """The method whose learned parameters are among tensors of these names; "" for none."""
+    return next((method for method, (_, name) in _LEARNED.items() if name in tensors), "")
 
 
 def name_table(config: VLMConfig) -> list[WeightName]:

@@ -28,14 +28,19 @@ def to_json(budget: TokenBudget) -> dict[str, Any]:
     return {"visual_tokens": budget.visual_tokens, "method": budget.method, "seed": budget.seed}
 
 
+def is_kept(budget: TokenBudget) -> bool:
+    """Whether anything is to be said of it: tokens are left out, or the model has parameters of a method."""
+    return not budget.takes_all or budget.method in LEARNED
+
+
 def write(folder: Path, budget: TokenBudget, images: ImageProcessor | None = None, *, always: bool = False) -> None:
-    """Into the folder of a model; nothing where it sees all tokens.
+    """Into the folder of a model; nothing where there is nothing to say (`is_kept`).
 
     Args:
       images: the image processor that the budget is of, where another one is written beside it, or none.
       always: also where it sees all tokens: the base of these adapters does not.
     """
-    if always or not budget.takes_all:
+    if always or is_kept(budget):
         before = {} if images is None else {IMAGES: dataclasses.asdict(images)}
         write_json(folder / FILE, {**to_json(budget), **before})
 
@@ -64,6 +69,12 @@ def check_learned(budget: TokenBudget, config: VLMConfig, name: str) -> None:
         raise InputError(
             f"{name}: has not learned to choose by {budget.method}: train it with that token_reduction, or take mmr"
         )
+
+
+def naming(settings: Any, learned: str) -> Any:
+    """What is said of a model that has the parameters of a method, where that does not name it."""
+    known = not learned or (isinstance(settings, Mapping) and settings.get("method") == learned)
+    return settings if known else to_json(TokenBudget(1.0, learned))
 
 
 def read(folder: Path) -> Mapping[str, Any] | None:

@@ -138,7 +138,7 @@ def write_assets(workdir: Path, source: Path) -> None:
 
 def settings_json(images: ImageProcessor, budget: TokenBudget = ALL_TOKENS, **more: Any) -> dict[str, Any]:
     """What travels with every checkpoint."""
-    reduction = {} if budget.takes_all else {reduction_file.KEY: reduction_file.to_json(budget)}
+    reduction = {reduction_file.KEY: reduction_file.to_json(budget)} if reduction_file.is_kept(budget) else {}
     return {"images": dataclasses.asdict(images), **reduction, **more}
 
 

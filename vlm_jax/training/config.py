@@ -283,9 +283,19 @@ def _check_model(config: ConfigDict, check: _Check) -> None:
         "model.token_reduction",
         "resize where model.visual_tokens is 1.0, all of them: a method needs a share such as 0.25",
     )
+    check.want(
+        bool(model.token_schedule) or model.token_schedule_order == token_schedule.IN_TURN,
+        "model.token_schedule_order",
+        f"{token_schedule.IN_TURN} where there is no model.token_schedule",
+    )
     if model.token_schedule:
         try:
-            token_schedule.parse(model.token_schedule)
+            entries = token_schedule.parse(model.token_schedule)
+            check.want(
+                any(tokens != 1 for tokens, _ in entries) or share != 1 or model.token_reduction == "resize",
+                "model.token_reduction",
+                "resize where every budget of model.token_schedule is 1.0: a method needs a share such as 0.25",
+            )
         except InputError as error:
             check.errors += [f"config.model.token_schedule: {line}" for line in error.lines]
     check.one_of("model.token_schedule_order", token_schedule.ORDERS)

@@ -81,14 +81,15 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
         what = "adapter" if lora else "full"
     trainable = trainable_paths(paths, what)
     # What a method of token reduction learns has no use but to be trained.
-    trainable |= frozenset(path for path in paths if path.startswith(PREFIX))
+    learned = frozenset(path for path in paths if path.startswith(PREFIX))
+    trainable |= learned
     if lora and not any(map(is_adapter, trainable)):
         raise InputError(
             f"lora.rank is {lora.rank}, and train.trainable {what!r} trains no adapter; take adapter, or rank 0"
         )
     first = frozenset()
     if config.train.first.share:
-        first = trainable_paths(paths, config.train.first.trainable, setting="train.first.trainable")
+        first = trainable_paths(paths, config.train.first.trainable, setting="train.first.trainable") | learned
     moves = trainable | first
     if config.model.quantise != "none":
         pack = functools.partial(quantised.attach, kind=config.model.quantise, keep=moves)

@@ -1,0 +1,58 @@
+"""What is learned from fewer visual tokens: every method at three shares, on the quickstart's world in larger images.
+
+    .venv/bin/python scripts/generate_corpus.py --config=configs/corpus/objects.py --output=runs/fewer_tokens/objects \
+        --config.side=224 --config.factor=3
+    .venv/bin/python scripts/generate_corpus.py --config=configs/corpus/scenes.py --output=runs/fewer_tokens/scenes \
+        --config.side=224 --config.train=0 --config.drill=4000 --config.things=6000 --config.finding=0
+    .venv/bin/python scripts/train.py --config=configs/tiny_base.py:drill --workdir=runs/fewer_tokens/base \
+        --config.model.path=vlm_jax/assets/tiny_base --config.model.max_visual_tokens=64 --config.train.steps=900 \
+        --config.data.path=runs/fewer_tokens/scenes/drill.jsonl,runs/fewer_tokens/scenes/things.jsonl
+    .venv/bin/python scripts/sweep.py --config=configs/ablations/fewer_tokens.py --output=runs/fewer_tokens/steps
+    .venv/bin/python scripts/sweep.py --config=configs/ablations/fewer_tokens.py:time --output=runs/fewer_tokens/time
+
+Images have 64 tokens. The shipped base knows 16 an image, so it is trained on first, at that size. Every cell then
+learns the invented objects and is asked about views of them that it has not seen. A step shows about as many examples
+whatever the share: rows are as long for all, and there are fewer of them where examples take fewer tokens. So `steps`
+compares equal steps on equal data, and `time` gives every cell as long as all tokens take: more steps, by what a step
+of its own takes (SECONDS, of `benchmarks/token_reduction.py --examples`).
+"""
+
+from vlm_jax.evaluation.sweep import sweep_config
+
+HERE = "runs/fewer_tokens"
+WHOLE, TEXT = 64, 36
+"""Tokens of an image, and of the words of an example, as the mean."""
+ROWS = 6
+"""A step, with all tokens."""
+STEPS = 300
+METHODS = (
+    *("resize", "random", "uniform", "pool", "pool_learned"),
+    *("divprune", "mmr", "mmr_learned", "cdpruner", "visionzip"),
+)
+
+
+def get_config(equal="steps"):
+    if equal not in ("steps", "time"):
+        raise ValueError(f"configs/ablations/fewer_tokens.py:{equal}: steps or time")
+    cells = {"100 %": {"model.visual_tokens": 1.0, "batch.rows": ROWS, "train.steps": STEPS}}
+    for share in (50, 25, 10):
+        rows = round(ROWS * (WHOLE * share / 100 + TEXT) / (WHOLE + TEXT))
+        steps = STEPS if equal == "steps" else round(STEPS * ROWS / rows)
+        for method in METHODS:
+            settings = {"model.visual_tokens": share / 100, "model.token_reduction": method}
+            cells[f"{share} %, {method}"] = {**settings, "batch.rows": rows, "train.steps": steps}
+    return sweep_config(
+        train="configs/quickstart.py",
+        set={
+            "model.path": f"{HERE}/base",
+            "model.max_visual_tokens": WHOLE,
+            "data.path": f"{HERE}/objects/train.jsonl",
+            "batch.patches": 0,
+            "train.epochs": 0,
+            "checkpoint.every": 10_000,
+        },
+        axes={"visual tokens": cells},
+        seeds=(0, 1, 2),
+        benchmark=f"{HERE}/objects/synthetic.jsonl,{HERE}/objects/photo.jsonl",
+        max_new_tokens=16,
+    )
