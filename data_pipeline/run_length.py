@@ -30,7 +30,7 @@ def course_of(
     if schedule is not None and schedule.order == IN_TURN:
         for number, share in enumerate(schedule.shares[:-1]):
             # Each that is asked for has a step.
-            count = examples_of(number, max(1, round(share * steps))) if steps else share * epochs * examples
+            count = examples_of(number, float(max(1, round(share * steps)))) if steps else share * epochs * examples
             turns.append((turns[-1] if turns else 0) + count)
     whole = tuple(round(turn) for turn in turns)
     return Course(steps=steps, turns=whole) if steps else Course(examples=epochs * examples, turns=whole)
