@@ -97,8 +97,7 @@ def test_what_fits_with_some_of_its_tokens_alone_is_told_before_the_first_step(b
 
 
 def test_an_encoder_that_cannot_make_images_smaller_refuses_a_schedule_by_resize(tmp_path):
-    save_assembled(tmp_path / "base", "siglip")
-    config = config_of(tmp_path / "base", token_schedule="0.25: 0.9, 1.0: 0.1")
+    config = config_of(save_assembled(tmp_path, "siglip"), token_schedule="0.25: 0.9, 1.0: 0.1")
     with pytest.raises(InputError, match="this encoder makes at least"):
         run(config, str(tmp_path / "run"))
 

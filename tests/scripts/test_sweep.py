@@ -110,8 +110,18 @@ def times(folder):
 
 @pytest.fixture(scope="module")
 def finished(material, tmp_path_factory):
-    """A sweep of two seeds: stopped by Ctrl-C in its first cell, killed in its second, then let run to its end."""
+    """A sweep of two seeds."""
     folder = tmp_path_factory.mktemp("sweep")
+    config, output = page(material, folder / "page.py"), folder / "out"
+    done = sweep(config, output)
+    assert done.returncode == 0, done.stderr
+    return config, output, [cell.name for cell in cells_of(command_line.load_config(str(config)))], done
+
+
+@pytest.fixture(scope="module")
+def interrupted(material, tmp_path_factory):
+    """The same: stopped by Ctrl-C in its first cell, killed in its second, then let run to its end."""
+    folder = tmp_path_factory.mktemp("interrupted")
     config, output = page(material, folder / "page.py"), folder / "out"
     cells = output / "cells"
     first, second = names = [cell.name for cell in cells_of(command_line.load_config(str(config)))]
@@ -144,8 +154,9 @@ def finished(material, tmp_path_factory):
     return config, output, names, done
 
 
-def test_the_same_command_goes_on_and_runs_nothing_twice(finished):
-    _, output, (first, second), done = finished
+@pytest.mark.evidence
+def test_the_same_command_goes_on_and_runs_nothing_twice(interrupted):
+    _, output, (first, second), done = interrupted
     assert "1 of 2 cells are finished already" in done.stderr
     assert "[1/2]" not in done.stderr and "[2/2] amount half, rate 0.02, seed 1: begun" in done.stderr
     assert re.search(r"\[2/2\] .*% of 4, in 0:00:\d\d", done.stderr)
@@ -154,8 +165,8 @@ def test_the_same_command_goes_on_and_runs_nothing_twice(finished):
 
 
 @pytest.mark.evidence
-def test_an_interrupted_cell_comes_to_what_an_uninterrupted_one_does(finished, tmp_path):
-    config, output, (_, second), _ = finished
+def test_an_interrupted_cell_comes_to_what_an_uninterrupted_one_does(interrupted, tmp_path):
+    config, output, (_, second), _ = interrupted
     told = sweep(config, output, "--dry_run").stdout
     (cell,) = re.findall(r"^amount half, rate 0.02, seed 1 \(finished\)\n  (.*)$", told, re.M)
     words = [word.replace(str(output / "cells" / second), str(tmp_path)) for word in shlex.split(cell)]

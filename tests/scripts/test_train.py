@@ -99,6 +99,7 @@ def test_a_killed_run_goes_on_with_the_same_losses_and_ends_with_the_same_weight
         np.testing.assert_array_equal(array, expected[path], err_msg=path)
 
 
+@pytest.mark.evidence
 def test_a_run_killed_in_the_middle_of_a_save_loses_no_checkpoint(base, unstopped, tmp_path):
     workdir = tmp_path / "killed"
     process = subprocess.Popen(

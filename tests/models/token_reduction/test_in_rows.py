@@ -76,7 +76,7 @@ def test_all_of_all_tokens_give_the_full_models_hidden_states_exactly(model, con
     np.testing.assert_array_equal(found, expected)
 
 
-@both_families(CHOOSING)
+@both_families(["random", "divprune", "pool"])
 def test_a_row_may_hold_images_of_which_all_stay_beside_others(model, conversations, hidden, method):
     """As a schedule has it: each example is what it is alone, with all of its tokens or with some."""
     some, full = processor(model, 0.3, method), processor(model, 1.0, method)
