@@ -170,7 +170,7 @@ def digests(benchmark: str) -> dict[str, str | None]:
 
 def deciding(training: ConfigDict) -> dict[str, Any]:
     """The settings of a training that decide what is learned; its data by names and lengths, as they may be large."""
-    from vlm_jax.training.config import resume_settings
+    from vlm_jax.training.resume_settings import resume_settings
 
     data = {
         Path(name).name: Path(name).stat().st_size

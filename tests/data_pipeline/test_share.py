@@ -7,7 +7,8 @@ from data_pipeline.dataset import open_dataset
 from tests.tiny_models import save_tiny
 from vlm_jax.checkpoint import description
 from vlm_jax.errors import InputError
-from vlm_jax.training.config import check_config, default_config, resume_settings
+from vlm_jax.training.config import check_config, default_config
+from vlm_jax.training.resume_settings import resume_settings
 
 
 def table(path, numbers):

@@ -5,7 +5,6 @@ line as `--config.a.b=value`.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -372,38 +371,3 @@ def _check_the_rest(config: ConfigDict, check: _Check) -> None:
 def epochs_of(train: ConfigDict) -> int:
     """How often all of the data is seen by a run whose length is not given in steps."""
     return 0 if train.steps else train.epochs or 1
-
-
-def resume_settings(config: ConfigDict) -> dict[str, Any]:
-    """{key: value} of the settings that change what is computed: a run goes on only with the same ones."""
-    keys = [
-        f"{section}.{key}" for section in ("batch", "train", "optimizer", "lora", "assemble") for key in config[section]
-    ]
-    keys = [key for key in keys if key not in ("train.remat", "train.max_skipped_steps")]
-    keys += [
-        "model.path",
-        "model.dtype",
-        "model.attention",
-        "model.quantise",
-        "model.min_visual_tokens",
-        "model.max_visual_tokens",
-        "model.visual_tokens",
-        "model.token_reduction",
-        "model.token_schedule",
-        "model.token_schedule_order",
-        "data.share",
-        "data.shuffle",
-        "data.answer",
-        "data.columns",
-        "data.question",
-        "data.on_error",
-        "data.too_large",
-    ]
-    values = {}
-    for key in keys:
-        section, name = key.split(".")
-        value = config[section][name]
-        values[key] = value.to_dict() if isinstance(value, ConfigDict) else value
-    if config.data.on_error == "drop":
-        values["data.decode_check_up_to"] = config.data.decode_check_up_to  # it decides what is left out
-    return values

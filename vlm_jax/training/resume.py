@@ -18,7 +18,8 @@ from vlm_jax.checkpoint.model_source import ADAPTER, ModelSource, adapter_settin
 from vlm_jax.checkpoint.parts import PARTS
 from vlm_jax.errors import InputError
 from vlm_jax.processing.processor import Processor
-from vlm_jax.training.config import renamed, resume_settings
+from vlm_jax.training.config import renamed
+from vlm_jax.training.resume_settings import resume_settings
 
 MAY_CHANGE = (
     "train.steps",

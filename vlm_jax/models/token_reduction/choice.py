@@ -1,6 +1,7 @@
 """Visual tokens put in their places in a row, once a method has chosen which stay."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 from vlm_jax.errors import InputError
 from vlm_jax.models.token_reduction.candidates import Candidates, scaled, unit
 from vlm_jax.models.token_reduction.learned import gated
-from vlm_jax.models.token_reduction.methods import METHODS
+from vlm_jax.models.token_reduction.methods import METHODS, Method
 from vlm_jax.processing.rows import Batch
 
 
@@ -44,7 +45,6 @@ def reduced(
             "does not tell it; take divprune, uniform or another"
         )
     slots = batch.candidate_slots
-    rounds = jnp.max(batch.candidate_keep)
     taken = jnp.take_along_axis(visual, jnp.maximum(slots, 0)[..., None], axis=1)
     assert reducer is not None or not method.learned  # a model without one is refused when it is loaded
     if method.learned == "scores":
@@ -58,19 +58,7 @@ def reduced(
         means = jax.vmap(_question_means)(jax.lax.stop_gradient(unit(words)), batch.question_words)
         query = jnp.take_along_axis(means, batch.candidate_questions[..., None], axis=1)
 
-    most = words.shape[1]  # the host keeps no image longer than a row
-
-    def row(image, keep, taken, importance, query, quadrant):
-        fixed = jax.lax.stop_gradient(unit(taken)) if "embeddings" in method.needs else None
-        candidates = Candidates(image, keep, rounds, fixed, importance, query, quadrant)
-        if importance is not None:
-            weights = scaled(candidates, jax.lax.stop_gradient(importance))
-            candidates = dataclasses.replace(candidates, importance=weights)
-        stay = method.choose(candidates, most=most) if method.factored else method.choose(candidates)
-        if method.learned == "merge":
-            return stay, reducer(candidates, taken, most)
-        return stay, taken if method.merge is None else method.merge(candidates, taken)
-
+    row = functools.partial(_chosen, method, reducer, jnp.max(batch.candidate_keep), words.shape[1])
     known = (batch.candidate_images, batch.candidate_keep, taken, importance, query, batch.candidate_quadrants)
     stay, taken = jax.vmap(row)(*known)
     stay |= (batch.candidate_images == 0) & (slots != -1)  # class tokens, and ends of rows
@@ -85,6 +73,22 @@ def reduced(
         visual_here[:, None], jnp.take_along_axis(batch.candidate_positions, chosen[:, None], axis=-1), batch.positions
     )
     return jnp.take_along_axis(taken, chosen[..., None], axis=1), index, positions
+
+
+def _chosen(
+    method: Method, reducer: Callable | None, rounds, most: int, image, keep, taken, importance, query, quadrant
+) -> tuple[Bool[Array, " n"], Float[Array, "n d"]]:
+    """Of the candidates of one row, which stay, and what is there where they do. The host keeps no image longer than
+    `most`, a row."""
+    fixed = jax.lax.stop_gradient(unit(taken)) if "embeddings" in method.needs else None
+    candidates = Candidates(image, keep, rounds, fixed, importance, query, quadrant)
+    if importance is not None:
+        weights = scaled(candidates, jax.lax.stop_gradient(importance))
+        candidates = dataclasses.replace(candidates, importance=weights)
+    stay = method.choose(candidates, most=most) if method.factored else method.choose(candidates)
+    if reducer is not None and method.learned == "merge":
+        return stay, reducer(candidates, taken, most)
+    return stay, taken if method.merge is None else method.merge(candidates, taken)
 
 
 def _question_means(words: Float32[Array, "t d"], questions: Int32[Array, " t"]) -> Float32[Array, "q d"]:
