@@ -30,6 +30,9 @@ METHODS = (
     *("divprune", "mmr", "mmr_learned", "cdpruner", "visionzip"),
 )
 
+MIXED = ("resize", "uniform", "divprune")
+"""Also with a last part that sees all tokens, as they are used then (`benchmarks/used_with_all_tokens.py`)."""
+
 
 def get_config(equal="steps"):
     if equal not in ("steps", "time"):
@@ -41,6 +44,10 @@ def get_config(equal="steps"):
         for method in METHODS:
             settings = {"model.visual_tokens": share / 100, "model.token_reduction": method}
             cells[f"{share} %, {method}"] = {**settings, "batch.rows": rows, "train.steps": steps}
+            if share == 25 and method in MIXED:
+                mixed = {"model.token_schedule": "0.25: 0.9, 1.0: 0.1"}
+                label = f"25 % and, for the last tenth, all, {method}"
+                cells[label] = {**settings, **mixed, "batch.rows": rows, "train.steps": steps}
     return sweep_config(
         train="configs/quickstart.py",
         set={
