@@ -125,10 +125,8 @@ def time_steps(options) -> None:
     steps = {}
     for method, share in kinds(options):
         spec, kept = spec_of(model.vision, method, share, visual, options.text_tokens)
-        batch, trainer = (
-            filled(spec, model, method, share, visual, options),
-            trainer_of(model, options.rows, options.train, method),
-        )
+        batch = filled(spec, model, method, share, visual, options)
+        trainer = trainer_of(model, options.rows, options.train, method)
         program = trainer.compile(batch)
         placed = meshes.to_devices(batch, trainer.mesh)
         steps[method, share] = (trainer, program, placed, program_cost.memory(program).total)

@@ -8,8 +8,6 @@ answered is kept in each cell's folder, so that the same command goes on.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 from collections import defaultdict
@@ -27,7 +25,7 @@ def main() -> None:
     for result in results:
         cell = options.sweep / "cells" / result["cell"]
         settings = json.loads((cell / "evaluation" / "report.json").read_text())["settings"]
-        asked = Evaluation(
+        evaluation = Evaluation(
             model=str(cell / "run"),
             benchmark=settings["benchmark"],
             output=str(cell / "with_all_tokens"),
@@ -35,8 +33,7 @@ def main() -> None:
             max_new_tokens=settings["max_new_tokens"],
             visual_tokens=1.0,
         )
-        with contextlib.redirect_stdout(io.StringIO()):
-            report = evaluate(asked, say=lambda line: None)
+        report = evaluate(evaluation)
         scores[", ".join(result["axes"].values())].append((result["mean"], report["mean"]))
     whole = statistics.mean(after for _, after in next(iter(scores.values())))
     print("| trained with | seeds | as trained | with all tokens | of training with all |")

@@ -13,8 +13,8 @@
 Images have 64 tokens. The shipped base knows 16 an image, so it is trained on first, at that size. Every cell then
 learns the invented objects and is asked about views of them that it has not seen. A step shows about as many examples
 whatever the share: rows are as long for all, and there are fewer of them where examples take fewer tokens. So `steps`
-compares equal steps on equal data, and `time` gives every cell as long as all tokens take: more steps, by what a step
-of its own takes (SECONDS, of `benchmarks/token_reduction.py --examples`).
+compares equal steps on equal data, and `time` gives every cell as many rows as all tokens take, which is more steps.
+That is about equal time: the tower's work an image is not counted. The tables have the seconds of each training.
 """
 
 from vlm_jax.evaluation.sweep import sweep_config

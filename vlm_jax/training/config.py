@@ -9,25 +9,13 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError
-from vlm_jax.processing import token_schedule
+from vlm_jax.processing import token_budget, token_schedule
 
 # The words that parts of the package know, once more: those modules load JAX, for which a mistyped setting and a sweep
 # that only starts other programs should not wait. tests/test_configs.py sees to it that they are the same.
 ATTENTION = ("reference", "chunked", "blockwise", "splash", "triton")
 QUANTISED = ("nf4", "int8")
 REMAT = ("none", "dots", "full")
-TOKEN_REDUCTIONS = (
-    "resize",
-    "random",
-    "uniform",
-    "pool",
-    "pool_learned",
-    "divprune",
-    "mmr",
-    "mmr_learned",
-    "cdpruner",
-    "visionzip",
-)
 OPTIMIZERS = ("adamw", "adafactor", "muon")
 
 
@@ -276,7 +264,7 @@ def _check_model(config: ConfigDict, check: _Check) -> None:
         "model.visual_tokens",
         "a share above 0 and up to 1.0, or a whole number of tokens an image",
     )
-    check.one_of("model.token_reduction", TOKEN_REDUCTIONS)
+    check.one_of("model.token_reduction", token_budget.METHODS)
     check.want(
         share != 1 or model.token_reduction == "resize" or bool(model.token_schedule),
         "model.token_reduction",
