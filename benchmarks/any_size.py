@@ -7,7 +7,6 @@ counts compilations by JAX's own events. Prints a table; the exit status is 1 wh
 """
 
 import argparse
-import dataclasses
 import json
 import random
 import sys
@@ -25,7 +24,7 @@ from vlm_jax.checkpoint import description, hf_folder
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import multiplications
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import Size
+from vlm_jax.processing.example import Size
 from vlm_jax.training.config import default_config
 from vlm_jax.training.trainer import Trainer
 
@@ -114,7 +113,7 @@ def measure(path: Path, given: argparse.Namespace) -> None:
     lines.append(f"compiled {at_first} times for {len(buckets)} shapes, {after} times more in {given.batches} batches")
     room, filled = np.zeros(3), np.zeros(3)
     for bucket in buckets:
-        key, size = (bucket.rows, bucket.size), dataclasses.astuple(bucket.size)
+        key, size = (bucket.rows, bucket.size), bucket.size.columns
         here = seen[key] * bucket.rows * np.array(size), np.array([used[key, name] for name in KINDS])
         room, filled = room + here[0], filled + here[1]
         lines.append(f"  {seen[key]:4} of {bucket.rows} × {size[0]} tokens, {size[1]} patch slots: {unused(*here)}")

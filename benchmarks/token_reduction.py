@@ -19,7 +19,7 @@ import time
 SHARES = (1.0, 0.5, 0.25, 0.1)
 METHODS = (
     *("resize", "random", "uniform", "pool", "pool_learned"),
-    *("divprune", "mmr", "mmr_learned", "cdpruner", "visionzip"),
+    *("divprune", "mmr", "mmr_learned", "cdpruner", "visionzip", "fastv", "pyramiddrop"),
 )
 GREEDY = ("divprune", "mmr", "mmr_learned", "cdpruner")
 
@@ -46,6 +46,21 @@ def kinds(options) -> list[tuple[str, float]]:
     return [("resize", 1.0)] + [(method, share) for method in options.methods.split(",") for share in SHARES[1:]]
 
 
+def asking(model, spec, rows: int) -> float:
+    """Products of weighing tokens within the decoder: one query an image against its row, in every layer below the
+    last cut, which a scanned layer does whether it is the last of its range or not."""
+    if not spec.size.above:
+        return 0.0
+    from vlm_jax.processing.token_budget import cut_layers
+
+    decoder = model.decoder
+    lengths, stops = (spec.size.tokens, *spec.size.above), (0, *cut_layers(spec.method, 0, decoder.layers))
+    layers = zip(stops, stops[1:], lengths, strict=False)
+    return sum(
+        2.0 * rows * (stop - start) * tokens * decoder.heads * decoder.head_dim for start, stop, tokens in layers
+    )
+
+
 @functools.cache
 def trainer_of(model, rows: int, train: str, method: str):
     """Of a model with what the method learns."""
@@ -63,10 +78,16 @@ def trainer_of(model, rows: int, train: str, method: str):
 
 def spec_of(vision, method: str, share: float, visual: int, text: int):
     """Rows of one example whose image has `visual` tokens before anything is left out."""
-    from vlm_jax.processing.rows import RowSpec, Size
+    from vlm_jax.processing.example import Size
+    from vlm_jax.processing.rows import RowSpec
     from vlm_jax.processing.token_budget import TokenBudget, kept_count
 
     budget = TokenBudget(share, method)
+    if budget.cuts:
+        slots = -(-visual * vision.patches_per_token // vision.block_slots) * vision.block_slots
+        above = tuple(text + count for count in budget.counts_above(visual))
+        size = Size(visual + text, slots, text - text // 2, above)
+        return RowSpec(size, vision.patch_dim, vision.patches_per_token, method), visual
     kept = budget.count(visual) if method == "resize" else kept_count(budget, layout_of(vision, visual)[1])
     units = kept if method == "resize" else visual
     slots = -(-units * vision.patches_per_token // vision.block_slots) * vision.block_slots
@@ -107,7 +128,8 @@ def count_products(options) -> None:
         whole = whole or total
         if method in ("random", "uniform"):
             chosen_by_host[share] = total
-        choosing = total - chosen_by_host[share] + rounds if spec.method and share in chosen_by_host else 0.0
+        compared = spec.candidates and share in chosen_by_host
+        choosing = total - chosen_by_host[share] + rounds if compared else asking(model, spec, options.rows)
         total += rounds
         share_of = f"{total / 1e12:.2f} | {total / whole:.0%} | {choosing / total:.2%}"
         print(f"| {method} | {share:.0%} | {share_of} |", flush=True)
@@ -172,8 +194,9 @@ def filled(spec, model, method: str, share: float, visual: int, options):
     """A batch of this shape with an image of noise in every row."""
     import numpy as np
 
+    from vlm_jax.processing.example import CandidateTokens, Example, PatchedImage, TokensAbove
     from vlm_jax.processing.positions import mrope_positions
-    from vlm_jax.processing.rows import CandidateTokens, Example, PatchedImage, assemble, stack
+    from vlm_jax.processing.rows import assemble, stack
     from vlm_jax.processing.token_budget import POOLS, TokenBudget, blocks_of, stays
 
     rng, vision, budget = np.random.default_rng(0), model.vision, TokenBudget(share, method)
@@ -185,18 +208,23 @@ def filled(spec, model, method: str, share: float, visual: int, options):
         ids = np.concatenate([np.full(units, model.image_token), words]).astype(np.int32)
         positions = mrope_positions(ids, [grid], model.image_token)
         patches = rng.integers(0, 256, (units, vision.patches_per_token, vision.patch_dim)).astype(np.uint8)
-        stay = stays(budget, layout, patches) if method != "resize" else np.arange(units)
+        stay = stays(budget, layout, patches) if budget.chooses else np.arange(units)
         kept, whole = len(stay), np.r_[stay, np.arange(units, len(ids))]
         weights = np.r_[np.zeros(kept + len(words) // 2), np.ones(len(words) - len(words) // 2)].astype(np.float32)
         blocks = blocks_of(budget, layout) if method in POOLS else None
         image = PatchedImage(patches, grid, layout, None if kept == units else stay, blocks)
-        candidates = None
-        if spec.method:
+        candidates = above = None
+        if budget.cuts:  # the last word asks
+            above = TokensAbove(np.array([budget.counts_above(units)]), np.array([units + len(words) // 2]))
+        elif spec.method:
             questions = np.r_[np.zeros(kept), np.ones(len(words) // 2), np.zeros(len(words) - len(words) // 2)]
             question = (questions.astype(np.int32), np.ones(units, np.int32)) if method == "cdpruner" else (None, None)
             candidates = CandidateTokens(method, positions[:, :units], *question)
         rows.append(
-            assemble([Example(ids[whole], positions[:, whole], weights, (image,), model.image_token, candidates)], spec)
+            assemble(
+                [Example(ids[whole], positions[:, whole], weights, (image,), model.image_token, candidates, above)],
+                spec,
+            )
         )
     return stack(rows)
 

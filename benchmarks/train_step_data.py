@@ -15,8 +15,8 @@ import PIL.Image
 from vlm_jax.checkpoint import description
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.presets import PRESETS
+from vlm_jax.processing.example import Example
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import Example
 
 BASE = Path(__file__).resolve().parents[1] / "vlm_jax" / "assets" / "tiny_base"
 """Lends its tokenizer and the rules for images; its weights are not used."""

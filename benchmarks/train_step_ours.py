@@ -1,6 +1,5 @@
 """vlm_jax's side of `train_step.py`: packed rows through the step that `scripts/train.py` runs."""
 
-import dataclasses
 import heapq
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,8 @@ from vlm_jax.checkpoint import hf_folder
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import abstract_parameters, multiplications
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import Batch, Example, RowSpec, Size, assemble, stack
+from vlm_jax.processing.example import Example, Size
+from vlm_jax.processing.rows import Batch, RowSpec, assemble, stack
 from vlm_jax.training.config import default_config
 from vlm_jax.training.flops import peak_flops, step_flops
 from vlm_jax.training.trainer import Trainer, unrolled
@@ -134,7 +134,7 @@ class Side:
             "trained": sum(trainer.abstract[path].size for path in selection.trainable),
             "flops": sum(flops.of_batch(batch) for batch in self.batches),
             "peak": peak_flops(device.device_kind),
-            "products": room * float(np.dot(slot_costs(self.settings, self.model), dataclasses.astuple(size))),
+            "products": room * float(np.dot(slot_costs(self.settings, self.model), size.columns)),
             "costs": multiplications(self.model),
             "device": device.device_kind,
             "memory": memory.get("peak_bytes_in_use"),

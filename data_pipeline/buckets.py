@@ -11,13 +11,18 @@ from jaxtyping import Float, Int
 
 from data_pipeline.packing import Bucket, Packer, as_array, bucket_of
 from vlm_jax.errors import InputError
-from vlm_jax.processing.rows import Size
+from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.parameters import multiplications
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.token_budget import TokenBudget, cut_layers
 
 _TRIED = 1000  # examples that row sizes are tried out with
 _SHARES = (0.55, 0.7, 0.8, 0.88, 0.94, 1.0, 1.06, 1.15, 1.3)
 """Patch slots of a row that are tried, as parts of what a row full of average examples takes."""
 _ROUNDS = 2  # of trying the buckets one after another
 _WORTH = 0.99  # a further bucket is compiled where it makes the data at least this much cheaper
+_ROOMS = (1.0, 1.04, 1.08, 1.15, 1.25)  # tokens of a row above a cut that are tried, as parts of its share
+_ABOVE = 64  # they are a multiple of it, as attention's blocks are
 _SPARE = 1.3  # supervised positions of a row beyond its share: they cost little, and should not be what closes a row
 
 
@@ -28,10 +33,25 @@ class Costs:
     token: float = 1.0
     patch: float = 0.2
     supervised: float = 0.1
+    above: tuple[float, ...] = ()
+    """Of a token above each cut within the decoder, up to the next."""
+
+    @property
+    def columns(self) -> tuple[float, ...]:
+        """In the order of `Size.columns`."""
+        return self.token, self.patch, self.supervised, *self.above
+
+    @classmethod
+    def of(cls, model: VLMConfig, budget: TokenBudget) -> "Costs":
+        token, patch, supervised = multiplications(model)
+        depth = model.decoder.layers
+        ends = [*cut_layers(budget.method, budget.layer, depth), depth] if budget.cuts else [depth]
+        parts = [token * (stop - start) / depth for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+        return cls(parts[0], patch, supervised, tuple(parts[1:]))
 
 
 def choose_buckets(
-    sizes: Int[np.ndarray, "n 3"],
+    sizes: Int[np.ndarray, "n columns"],
     *,
     rows: int,
     tokens: int,
@@ -42,7 +62,7 @@ def choose_buckets(
     block_slots: int,
     rows_multiple: int = 1,
     costs: Costs = Costs(),
-    every: Int[np.ndarray, "m 3"] | None = None,
+    every: Int[np.ndarray, "m columns"] | None = None,
 ) -> list[Bucket]:
     """The shapes of batches that suit the data.
 
@@ -96,8 +116,8 @@ class _Trial:
 
     def __init__(
         self,
-        sizes: Int[np.ndarray, "n 3"],
-        every: Int[np.ndarray, "m 3"],
+        sizes: Int[np.ndarray, "n columns"],
+        every: Int[np.ndarray, "m columns"],
         block_slots: int,
         costs: Costs,
         fixed: tuple[int, int],
@@ -106,13 +126,15 @@ class _Trial:
         self._all, self._total = every, sizes.sum(axis=0)
         self._sample = sizes[:: max(1, -(-len(sizes) // _TRIED))]
         self._block, self._fixed = block_slots, fixed
-        self._costs = np.array(dataclasses.astuple(costs))
+        self._costs = np.array(costs.columns)
+        self._room = _ROOMS[0]
         self.images = bool(len(every)) and bool(every[:, 1].any())
 
     def sizes(self, lengths: Sequence[int]) -> tuple[list[Size], float]:
         """Rows of these lengths, shortest first, and the cost of the sample in them."""
         if not len(self._all):  # nothing is as short as that: the errors that follow tell which and why
-            size = Size(lengths[-1], self._fixed[0] or self._block, self._fixed[1] or 32)
+            above = (lengths[-1],) * (len(self._costs) - 3)
+            size = Size(lengths[-1], self._fixed[0] or self._block, self._fixed[1] or 32, above)
             return [size], float("inf")
         largest = self._all.max(axis=0)
         share = float(self._total[1] / self._total[0])
@@ -136,6 +158,10 @@ class _Trial:
                             best, slots = cost, tried
             if best == before:
                 break
+        rooms = {room: self._cost(lengths, slots, room) for room in (_ROOMS if len(self._costs) > 3 else ())}
+        if rooms:
+            self._room = min(rooms, key=rooms.__getitem__)
+            best = rooms[self._room]
         return self._rows(lengths, slots), best
 
     def _blocks(self, slots: float) -> int:
@@ -149,11 +175,20 @@ class _Trial:
             if number or not supervised:
                 estimate = max(most, _SPARE * length * self._total[2] / self._total[0])
                 supervised = max(supervised if number else 0, int(-(-estimate // 32) * 32))
-            rows.append(Size(length, room, supervised))
+            rows.append(Size(length, room, supervised, self._above(length, inside, number == len(slots) - 1)))
         return rows
 
-    def _cost(self, lengths: Sequence[int], slots: Sequence[int]) -> float:
+    def _above(self, length: int, inside: Int[np.ndarray, "n columns"], last: bool) -> tuple[int, ...]:
+        """Tokens of a row of `length` above each cut: its share, and in the last bucket what any of these examples
+        takes. Elsewhere one that is all text goes to the next bucket, and leaves rows with images short."""
+        wanted = self._room * length * self._total[3:] / self._total[0]
+        if last and len(inside):
+            wanted = np.maximum(wanted, inside[:, 3:].max(axis=0))
+        return tuple(min(length, int(-(-tokens // _ABOVE) * _ABOVE)) for tokens in wanted.tolist())
+
+    def _cost(self, lengths: Sequence[int], slots: Sequence[int], room: float | None = None) -> float:
         """Multiplications of the rows that the sample takes; infinite where an example fits none."""
+        self._room = room or self._room
         rows = self._rows(lengths, slots)
         limits = as_array(rows)
         if (bucket_of(self._all, limits) < 0).any():
@@ -161,7 +196,7 @@ class _Trial:
         return float(rows_filled(self._sample, rows) @ limits @ self._costs)
 
 
-def rows_filled(sizes: Int[np.ndarray, "n 3"], rows: Sequence[Size]) -> Float[np.ndarray, " buckets"]:
+def rows_filled(sizes: Int[np.ndarray, "n columns"], rows: Sequence[Size]) -> Float[np.ndarray, " buckets"]:
     """How many rows of each of these sizes examples take, one packed after the other."""
     limits = as_array(rows)
     packer, filled = Packer([Bucket(1, size) for size in rows]), np.zeros(len(rows))
@@ -171,11 +206,12 @@ def rows_filled(sizes: Int[np.ndarray, "n 3"], rows: Sequence[Size]) -> Float[np
             filled[closed[0]] += 1
     for bucket, limit in enumerate(limits):
         # Rows that are still open count by how full they are: a run has many more examples than the sample.
-        filled[bucket] += sum((1 - packer.free(bucket) / limit)[:, :2].max(axis=1))
+        shares = np.delete(1 - packer.free(bucket) / limit, 2, axis=1)  # of supervised positions there are plenty
+        filled[bucket] += sum(shares.max(axis=1))
     return filled
 
 
-def examples_in(sizes: Int[np.ndarray, "n 3"], buckets: Sequence[Bucket], steps: float) -> float:
+def examples_in(sizes: Int[np.ndarray, "n columns"], buckets: Sequence[Bucket], steps: float) -> float:
     """How many examples, one packed after the other, so many batches hold once all rows are closed.
 
     Exact where they are among those given, in their order; else as many more as these fill.

@@ -28,7 +28,6 @@ from data_pipeline.parts import Part, open_parts
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.parameters import multiplications
 from vlm_jax.processing.image_cache import NO_CACHE, ImageCache
 from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.rows import Batch
@@ -159,7 +158,7 @@ class Dataset:
             supervised=batch["supervised"],
             block_slots=model.vision.block_slots,
             rows_multiple=rows_multiple,
-            costs=Costs(*multiplications(model)),
+            costs=Costs.of(model, self.examples.budget),
             every=_usable(np.concatenate(self.examples.sizes)) if self.complete else None,
         )
         self.fit(buckets)

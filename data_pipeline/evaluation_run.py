@@ -37,7 +37,8 @@ class Evaluation:
       baseline: the folder of an earlier evaluation to compare with; empty for none.
       format, image_root, columns, question: of the benchmark, as `sources.open_source` takes them.
       max_new_tokens: tokens an answer may have.
-      visual_tokens, token_reduction: how much of an image the model sees, as `vlm_jax.load` takes them.
+      visual_tokens, token_reduction, token_reduction_layer: how much of an image the model sees, as `vlm_jax.load`
+        takes them.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Evaluation:
     max_new_tokens: int = 64
     visual_tokens: float | int | None = None
     token_reduction: str | None = None
+    token_reduction_layer: int | None = None
 
 
 def evaluate(
@@ -79,7 +81,8 @@ def evaluate(
     baseline = read_baseline(evaluation, questions) if evaluation.baseline else None
     questions = controls.CONTROLS[evaluation.images](questions)
     adapter = evaluation.model if evaluation.base else None
-    seen = {"visual_tokens": evaluation.visual_tokens, "token_reduction": evaluation.token_reduction}
+    names = ("visual_tokens", "token_reduction", "token_reduction_layer")
+    seen = {name: getattr(evaluation, name) for name in names}
     model = vlm_jax.load(evaluation.base or evaluation.model, adapter=adapter, **seen)
     budget = model.processor.budget
     settings = {
@@ -93,7 +96,8 @@ def evaluate(
         "decoding": "greedy",
     }
     if not budget.takes_all:
-        settings["token_reduction"] = [budget.visual_tokens, budget.method, budget.seed]
+        layer = [budget.layer] if budget.layer else []
+        settings["token_reduction"] = [budget.visual_tokens, budget.method, budget.seed, *layer]
     output = Path(evaluation.output)
     output_folder.check(output, f"--output={output}", owner="an evaluation's", marks=(SETTINGS,))
     output.mkdir(parents=True, exist_ok=True)

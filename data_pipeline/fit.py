@@ -11,11 +11,11 @@ from jaxtyping import Int
 
 from data_pipeline.packing import as_array, bucket_of
 from vlm_jax.errors import InputError
+from vlm_jax.processing.example import Size
 from vlm_jax.processing.processor import Grid, Processor, Text
-from vlm_jax.processing.rows import Size
 
-Limits = Int[np.ndarray, "buckets 3"]
-"""Tokens, patch slots and supervised positions of a row of each bucket."""
+Limits = Int[np.ndarray, "buckets columns"]
+"""The lengths of a row of each bucket (`Size.columns`)."""
 
 
 def with_smaller_images(

@@ -172,7 +172,9 @@ def _epoch(dataset: Dataset, planned: Sequence[Planned]) -> str:
 
 def _shape(bucket: Bucket) -> str:
     size = bucket.size
-    return f"  {bucket.rows} rows × {size.tokens:,} tokens, {size.patches:,} patches, {size.supervised:,} supervised"
+    above = "".join(f", then {tokens:,}" for tokens in size.above)
+    inside = f"{size.patches:,} patches, {size.supervised:,} supervised"
+    return f"  {bucket.rows} rows × {size.tokens:,} tokens{above}, {inside}"
 
 
 def _batches(dataset: Dataset, buckets: Sequence[Bucket], planned: Sequence[Planned]) -> list[str]:
@@ -180,5 +182,6 @@ def _batches(dataset: Dataset, buckets: Sequence[Bucket], planned: Sequence[Plan
     return [
         f"{_shape(bucket)}: {count:,} batches"
         + (f", {tokens:.1%} of the tokens and {patches:.1%} of the patch slots unused" if count else "")
-        for bucket, count, (tokens, patches, _) in zip(buckets, counts, unused, strict=True)
+        + (f"; of the tokens above {', '.join(f'{share:.1%}' for share in above)}" if count and above else "")
+        for bucket, count, (tokens, patches, _, *above) in zip(buckets, counts, unused, strict=True)
     ]

@@ -16,7 +16,8 @@ from data_pipeline.measure import Examples
 from data_pipeline.packing import WINDOW, Place, Plan, Planned
 from data_pipeline.records import images_of
 from vlm_jax.errors import InputError
-from vlm_jax.processing.rows import Batch, Example, Size, assemble, stack
+from vlm_jax.processing.example import NOTHING, Example
+from vlm_jax.processing.rows import Batch, assemble, stack
 
 _NAMED = 4  # batches that can still be named once they were given out
 _LOST = 20  # batches in a row of which nothing can be read, before a run that leaves out errors stops
@@ -104,7 +105,7 @@ class PlannedRows:
         following = iter(loaded)
         filled = [[example for example in (next(following) for _ in row) if example is not None] for row in rows]
         for row, examples in zip(rows, filled, strict=True):
-            if not sum((example.size for example in examples), Size(0, 0, 0)).fits(capacity):
+            if not sum((example.size for example in examples), NOTHING).fits(capacity):
                 places = ", ".join(self._examples.where(*place) for place in row)
                 raise InputError(
                     f"{places}: no longer fit the row they were planned into: the data is not what it was when the run "

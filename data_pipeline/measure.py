@@ -5,7 +5,6 @@ never a silent change. In which order examples come is `mixture`'s, which of the
 them into arrays `loader`'s.
 """
 
-import dataclasses
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -21,9 +20,10 @@ from data_pipeline.parts import Part
 from data_pipeline.records import Record, images_of
 from data_pipeline.sources import Chain, Source, repeated_ids
 from vlm_jax.errors import InputError
+from vlm_jax.processing.example import Size
 from vlm_jax.processing.image_cache import NO_CACHE, ImageCache, key_of
 from vlm_jax.processing.processor import Grid, Processor, Text
-from vlm_jax.processing.rows import RowSpec, Size
+from vlm_jax.processing.rows import RowSpec
 from vlm_jax.processing.token_budget import TokenBudget
 
 UNKNOWN, LEFT_OUT = -2, -1
@@ -59,15 +59,18 @@ class Examples:
         """
         self.parts, self._ledger, self._cache = list(parts), ledger, cache
         self.too_large, self.on_error, self._decode = too_large, on_error, decode
-        reduced = [part.processor.with_reduction(budget) for budget in budgets for part in parts]
+        # Examples of which all stay share rows with others that are cut within the decoder.
+        cuts = max((budget.cuts for budget in budgets), default=0)
+        reduced = [part.processor.with_reduction(budget, cuts=cuts) for budget in budgets for part in parts]
         for processor in reduced:
             processor.check_budget()
         self._processors = reduced or [part.processor for part in parts]
-        choosing = [one for one in self._processors if one.budget.on_device]
+        choosing = [one for one in self._processors if one.budget.on_device or one.budget.cuts]
         self._describes_rows = (choosing or self._processors)[0]
         lengths = [len(part.source) for part in parts] * max(1, len(budgets))
-        self.sizes = [np.full((length, 3), UNKNOWN, np.int64) for length in lengths]
-        """Of each part [n, 3]: tokens, patch slots, supervised positions; negative where unknown or left out."""
+        columns = 3 + self._processors[0].cuts
+        self.sizes = [np.full((length, columns), UNKNOWN, np.int64) for length in lengths]
+        """Of each part [n, columns]: `Size.columns`; negative where unknown or left out."""
         self.visual = [np.full(length, LEFT_OUT, np.int64) for length in lengths]
         """Of each part [n]: visual tokens that the decoder sees; negative where not measured."""
         self.shown: list[list[tuple[str, ...]]] = [[()] * length for length in lengths]
@@ -92,6 +95,11 @@ class Examples:
     def __len__(self) -> int:
         return sum(len(part.source) for part in self.parts)
 
+    @property
+    def budget(self) -> TokenBudget:
+        """Of those that rows are laid out for: one that chooses, where any does."""
+        return self._describes_rows.budget
+
     def processor(self, part: int) -> Processor:
         """What prepares the examples of a part."""
         return self._processors[part]
@@ -100,7 +108,7 @@ class Examples:
         """The arrays of rows of a size, which hold examples of all parts and budgets."""
         return self._describes_rows.row_spec(size)
 
-    def measure(self, places: Int[np.ndarray, "n 2"], division: Division = ALONE) -> Int[np.ndarray, "n 3"]:
+    def measure(self, places: Int[np.ndarray, "n 2"], division: Division = ALONE) -> Int[np.ndarray, "n columns"]:
         """Sizes of examples, made to fit once `set_buckets` was called; negative for those that are left out.
 
         Args:
@@ -120,7 +128,7 @@ class Examples:
                 sizes[row] = self.sizes[part][index]
         return sizes
 
-    def measure_or_stop(self, places: Int[np.ndarray, "n 2"]) -> Int[np.ndarray, "n 3"]:
+    def measure_or_stop(self, places: Int[np.ndarray, "n 2"]) -> Int[np.ndarray, "n columns"]:
         """As `measure`, while a run goes on.
 
         Raises:
@@ -209,7 +217,7 @@ class Examples:
                 continue
             self._keep_text((part, index), text)
             for one, size, cut in zip(with_each, sizes, grids, strict=True):
-                self.sizes[one][index] = dataclasses.astuple(size)
+                self.sizes[one][index] = size.columns
                 self._note_visual(one, index, record, cut)
 
     def _read_all(self, places: Sequence[tuple[int, int]]) -> tuple[dict[tuple[int, int], Record], list[Record]]:
@@ -243,16 +251,18 @@ class Examples:
         return {_key(image): error.rpartition(" (used by ")[0] for image, error in zip(faulty, errors, strict=True)}
 
     def _make_fit(self, part: int, index: int) -> None:
-        size = Size(*self.sizes[part][index].tolist())
+        size = Size.of(self.sizes[part][index].tolist())
         record, text = self._record_and_text(part, index)
         processor, where = self._processors[part], record.where
-        largest = Size(*self._limits[-1].tolist())
+        largest = Size.of(self._limits[-1].tolist())
         most = processor.most_tokens
         least = "at least " if most is not None and size.tokens > 2 * most else ""  # more were not counted
         takes = (
             f"{where}: takes {least}{size.tokens} tokens, {size.patches} patch slots and {size.supervised} supervised "
             f"positions; the largest row holds {largest.tokens}, {largest.patches} and {largest.supervised}"
         )
+        if size.above:
+            takes += f" (above the cuts within the decoder {list(size.above)} tokens, of {list(largest.above)})"
         self.sizes[part][index] = LEFT_OUT
         if self.too_large == "error":
             # An error whatever becomes of unreadable records: too_large is a setting of its own.
@@ -279,7 +289,7 @@ class Examples:
         self._ledger.note(where, DROPPED, "too large", takes)
 
     def _note_fitted(self, part: int, index: int, size: Size, where: str, kind: str, reason: str) -> None:
-        self.sizes[part][index] = dataclasses.astuple(size)
+        self.sizes[part][index] = size.columns
         self._ledger.note(where, REPAIRED, kind, reason)
 
     def _note_visual(self, part: int, index: int, record: Record, grids: Sequence[Grid]) -> None:
@@ -322,7 +332,7 @@ class Examples:
     def _tokenize(self, part: int, record: Record) -> Text:
         """Its words, with what any of the budgets wants to know of them."""
         choosing = self._processors[part :: len(self.parts)]
-        return max(choosing, key=lambda one: one.budget.on_device).tokenize(record.messages)
+        return max(choosing, key=lambda one: one.budget.by_question).tokenize(record.messages)
 
     def _keep_text(self, key: tuple[int, int], text: Text) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vlm_jax.errors import InputError
-from vlm_jax.processing.rows import Size
+from vlm_jax.processing.example import Size
 
 OPEN_ROWS = 64
 """Rows of a size that may still be filled at one time: enough for a good fit, few enough to keep the shuffled order."""
@@ -44,8 +44,9 @@ class Planned:
     rows: list[list[Place]]
 
 
-def as_array(sizes: Sequence[Size]) -> Int[np.ndarray, "n 3"]:
-    return np.array([(size.tokens, size.patches, size.supervised) for size in sizes], np.int64).reshape(-1, 3)
+def as_array(sizes: Sequence[Size]) -> Int[np.ndarray, "n columns"]:
+    """Their `Size.columns`, which are equally many."""
+    return np.array([size.columns for size in sizes], np.int64).reshape(-1, len(sizes[0].columns) if sizes else 3)
 
 
 class Packer:
@@ -59,11 +60,12 @@ class Packer:
     def __init__(self, buckets: Sequence[Bucket]):
         self._limits = as_array([bucket.size for bucket in buckets])
         # Supervised positions are plenty (`buckets`): what is left of them does not make a row less full.
-        self._weights = np.array([1, 1, 0]) / np.maximum(self._limits, 1)
+        columns = self._limits.shape[1]
+        self._weights = np.array([1, 1, 0, *[1] * (columns - 3)]) / np.maximum(self._limits, 1)
         self._rows: list[list[list[Place]]] = [[] for _ in buckets]
-        self._free = np.zeros((len(buckets), OPEN_ROWS, 3), np.int64)
+        self._free = np.zeros((len(buckets), OPEN_ROWS, columns), np.int64)
 
-    def add(self, item: Place, size: Int[np.ndarray, " 3"]) -> tuple[int, list[Place]] | None:
+    def add(self, item: Place, size: Int[np.ndarray, " columns"]) -> tuple[int, list[Place]] | None:
         """Packs an example; the row (bucket, items) that had to be closed for it, if any.
 
         Raises:
@@ -95,7 +97,7 @@ class Packer:
         rows.append([item])
         return closed
 
-    def free(self, bucket: int) -> Int[np.ndarray, "rows 3"]:
+    def free(self, bucket: int) -> Int[np.ndarray, "rows columns"]:
         """What the open rows of a bucket have left."""
         return self._free[bucket, : len(self._rows[bucket])]
 
@@ -113,7 +115,7 @@ class Packer:
     def restore(self, state: dict[str, Any]) -> None:
         self._rows = _places(state["rows"])
         for bucket, free in enumerate(state["free"]):
-            self._free[bucket, : len(free)] = np.array(free, np.int64).reshape(-1, 3)
+            self._free[bucket, : len(free)] = np.array(free, np.int64).reshape(-1, self._free.shape[2])
 
 
 def _places(rows: list[list[list[Sequence[int]]]]) -> list[list[list[Place]]]:
@@ -121,7 +123,7 @@ def _places(rows: list[list[list[Sequence[int]]]]) -> list[list[list[Place]]]:
     return [[[(part, index) for part, index in row] for row in bucket] for bucket in rows]
 
 
-def bucket_of(sizes: Int[np.ndarray, "n 3"], limits: Int[np.ndarray, "buckets 3"]) -> Int[np.ndarray, " n"]:
+def bucket_of(sizes: Int[np.ndarray, "n columns"], limits: Int[np.ndarray, "buckets columns"]) -> Int[np.ndarray, " n"]:
     """The first bucket that an example fits, -1 for none."""
     fits = (sizes[:, None] <= limits[None]).all(axis=2)
     return np.where(fits.any(axis=1), fits.argmax(axis=1), -1)
@@ -129,23 +131,19 @@ def bucket_of(sizes: Int[np.ndarray, "n 3"], limits: Int[np.ndarray, "buckets 3"
 
 def unused_shares(
     buckets: Sequence[Bucket], planned: Sequence[Planned], size: Callable[[Place], np.ndarray]
-) -> tuple[Int[np.ndarray, " buckets"], Float[np.ndarray, "buckets 3"]]:
-    """Of each bucket: how many batches are planned, and what share of their tokens, patch slots and supervised
-    positions stays unused."""
-    counts = np.zeros(len(buckets), np.int64)
-    used = np.zeros((len(buckets), 3))
+) -> tuple[Int[np.ndarray, " buckets"], Float[np.ndarray, "buckets columns"]]:
+    """Of each bucket: how many batches are planned, and what share of their rows' lengths stays unused."""
+    limits, counts = as_array([bucket.size for bucket in buckets]), np.zeros(len(buckets), np.int64)
+    used = np.zeros(limits.shape)
     for batch in planned:
         counts[batch.bucket] += 1
-        used[batch.bucket] += sum((size(place) for row in batch.rows for place in row), np.zeros(3))
-    slots = counts[:, None] * [
-        [bucket.rows * limit for limit in limits]
-        for bucket, limits in zip(buckets, as_array([bucket.size for bucket in buckets]), strict=True)
-    ]
+        used[batch.bucket] += sum((size(place) for row in batch.rows for place in row), np.zeros(limits.shape[1]))
+    slots = counts[:, None] * np.array([[bucket.rows] for bucket in buckets]) * limits
     return counts, 1 - used / np.maximum(slots, 1)
 
 
 Measure = Callable[[np.ndarray], np.ndarray]
-"""Positions' (part, index) [n, 2] to their sizes [n, 3]; negative sizes for examples that are left out."""
+"""Positions' (part, index) [n, 2] to their sizes [n, columns]; negative sizes for examples that are left out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,7 +260,7 @@ class Plan:
         """
         if state["buckets"] != self._shapes():
             raise InputError(
-                f"the checkpoint's batches have (rows, tokens, patches, supervised) {state['buckets']}, this run's "
+                f"the checkpoint's batches have (rows, tokens, patches, supervised, …) {state['buckets']}, this run's "
                 f"{self._shapes()}: shapes follow the data, the batch settings and the number of devices; go on with "
                 "what the run began with, or begin a new one from this folder (model.path)"
             )

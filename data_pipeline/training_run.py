@@ -133,7 +133,7 @@ def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: C
         config.model.path, config.assemble.to_dict(), workdir.home, done, seed=config.train.seed
     )
     visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    budget = token_budget.of_settings(config.model.visual_tokens, config.model.token_reduction, config.train.seed)
+    budget = token_budget.of_settings(config.model, config.train.seed)
     processor = description.read_processor(source.assets, source.config, visual_tokens, budget)
     if done is None and source.reduction is not None and source.reduction != reduction_file.to_json(budget):
         console.say(
@@ -151,6 +151,8 @@ def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: C
         opened.mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
         meshes.check_rows(opened.mesh, config.batch.rows, config.batch.gradient_accumulation)
         meshes.check_heads(opened.mesh, model)
+    with gathered(errors):
+        token_budget.cut_layers(budget.method, budget.layer, model.decoder.layers)
     with gathered(errors):
         select(config, model, compute_dtype(config.model.dtype, jax.default_backend()))
     if done is not None:

@@ -11,7 +11,8 @@ does not fit. --preset takes published shapes (3b, 7b, 32b, 72b) where config.mo
 Where the config leaves batch.patches or batch.supervised to the data, rows are assumed to be half images: as many patch
 slots as so many visual tokens take (for windows that do not fill their block an eighth more; of a model with views of
 fixed size whole views, one at least), and a supervised position for 4 tokens. With a share of the visual tokens
-(config.model.visual_tokens, where a method chooses behind the tower) as many more images are assumed.
+(config.model.visual_tokens, where a method chooses behind the tower) as many more images are assumed; where tokens are
+left out within the decoder, that the images of a row are one.
 """
 
 import interrupts  # noqa: F401 - first of all
@@ -88,7 +89,7 @@ def buckets_of(config: ConfigDict, model, rows_multiple: int) -> list:
     from data_pipeline.buckets import rows_of
     from data_pipeline.packing import Bucket
     from vlm_jax.errors import InputError
-    from vlm_jax.processing.rows import Size
+    from vlm_jax.processing.example import Size
 
     batch, block = config.batch, model.vision.block_slots
     tokens, longest = batch.sequence_length, batch.max_sequence_length
@@ -97,9 +98,14 @@ def buckets_of(config: ConfigDict, model, rows_multiple: int) -> list:
     slots = batch.patches or model.vision.typical_slots(int(tokens // 2 / share))
     if slots % block:
         raise InputError(f"config.batch.patches is {slots}; wanted a multiple of {block}, one attention window")
-    buckets = [Bucket(batch.rows, Size(tokens, slots, batch.supervised or tokens // 4))]
+
+    def above(tokens: int) -> tuple[int, ...]:
+        return tuple(tokens - tokens // 2 + kept for kept in budget.counts_above(tokens // 2)) if budget.cuts else ()
+
+    buckets = [Bucket(batch.rows, Size(tokens, slots, batch.supervised or tokens // 4, above(tokens)))]
     if longest > tokens:
-        size = Size(longest, slots * longest // tokens // block * block, batch.supervised or longest // 4)
+        slots = slots * longest // tokens // block * block
+        size = Size(longest, slots, batch.supervised or longest // 4, above(longest))
         buckets.append(Bucket(rows_of(longest, batch.rows, tokens, rows_multiple), size))
     return buckets
 
@@ -110,7 +116,7 @@ def budget_of(config: ConfigDict):
 
     if (schedule := token_schedule.schedule_of(config.model, config.train.seed)) is not None:
         return min(schedule.budgets, key=lambda budget: budget.count(10_000))
-    return token_budget.of_settings(config.model.visual_tokens, config.model.token_reduction, config.train.seed)
+    return token_budget.of_settings(config.model, config.train.seed)
 
 
 def compiled(trainer, bucket, stage, target) -> Any:
@@ -126,7 +132,10 @@ def compiled(trainer, bucket, stage, target) -> Any:
     )
     started = time.perf_counter()
     spec = RowSpec(size, vision.patch_dim, vision.patches_per_token)
-    if (budget := budget_of(trainer.config)).on_device:
+    budget = budget_of(trainer.config)
+    if budget.cuts:
+        spec = dataclasses.replace(spec, method=budget.method, layer=budget.layer)
+    if budget.on_device:
         candidates = vision.most_tokens(size.patches // vision.patches_per_token)
         spec = dataclasses.replace(spec, method=budget.method, candidates=candidates)
     traced = trainer.trace(spec.batch(rows), stage)
@@ -143,7 +152,7 @@ def compiled(trainer, bucket, stage, target) -> Any:
     seconds = time.perf_counter() - started
     result = report(trainer, traced, program, target.memory, stage)
     if flags.FLAGS.json:
-        lengths = [size.tokens, size.patches, size.supervised]
+        lengths = list(size.columns)
         more = {"topology": target.name, "rows": rows, "size": lengths, "steps": [stage.start, stage.end]}
         print(json.dumps({**more, "seconds": seconds, **result.as_json()}))
     else:

@@ -35,7 +35,7 @@ def main(config: ConfigDict) -> None:
 
     console = Console()
     visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    budget = token_budget.of_settings(config.model.visual_tokens, config.model.token_reduction, config.train.seed)
+    budget = token_budget.of_settings(config.model, config.train.seed)
     described = starting_model.described(config.model.path, config.assemble.to_dict(), visual_tokens, budget)
     with described as (model, processor):
         # Errors are counted and shown here, whatever training would do about them.

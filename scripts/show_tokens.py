@@ -2,7 +2,8 @@
 
     .venv/bin/python scripts/show_tokens.py --model=runs/photos --image=cat.jpg --output=tokens --visual_tokens=0.25
 
---method names one method, and may be given several times; without it, all are drawn. `cdpruner` follows --question.
+--method names one method, and may be given several times; without it, all are drawn. `cdpruner`, `fastv` and
+`pyramiddrop` follow --question; of the last two what is left at the end of the decoder is drawn.
 """
 
 import interrupts  # noqa: F401 - first of all
@@ -18,7 +19,9 @@ flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder",
 flags.DEFINE_string("image", None, "the picture", required=True)
 flags.DEFINE_string("output", None, "folder for tokens.png and tokens.html", required=True)
 flags.DEFINE_string("visual_tokens", "0.25", "a share of the picture's tokens, or a number of them")
-flags.DEFINE_multi_string("method", [], "resize, random, uniform, divprune, mmr, cdpruner or visionzip; all without it")
+flags.DEFINE_multi_string(
+    "method", [], "resize, random, uniform, pool, divprune, mmr, cdpruner, visionzip, fastv, …; all without it"
+)
 flags.DEFINE_string("question", "What is in the picture?", "what is asked about it")
 
 
@@ -32,7 +35,7 @@ def main() -> None:
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.evaluation import kept_tokens
     from vlm_jax.processing.images import open_image
-    from vlm_jax.processing.token_budget import METHODS, TokenBudget
+    from vlm_jax.processing.token_budget import METHODS, TokenBudget, cut_layers
 
     options, errors, budgets = flags.FLAGS, [], []
     number = number_of("visual_tokens", options.visual_tokens)
@@ -53,6 +56,7 @@ def main() -> None:
     for budget in list(budgets):
         try:
             check_learned(budget, model.config, options.model)
+            cut_layers(budget.method, budget.layer, model.config.decoder.layers)
             model.processor.with_reduction(budget).check_budget()
         except InputError as error:
             if options.method:

@@ -15,8 +15,10 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "token_reduction",
     "",
-    "how: resize, random, uniform, divprune, mmr, cdpruner or visionzip; empty: as it was trained, else resize",
+    "how: resize, random, uniform, pool, divprune, mmr, cdpruner, visionzip, fastv or pyramiddrop, or mmr_learned or "
+    "pool_learned of a model that has learned it; empty: as it was trained, else resize",
 )
+flags.DEFINE_integer("token_reduction_layer", None, "of fastv: decoder layers that see all tokens; 2 without it")
 
 
 def options() -> dict[str, Any]:
@@ -26,4 +28,8 @@ def options() -> dict[str, Any]:
       InputError: no number.
     """
     text, method = flags.FLAGS.visual_tokens, flags.FLAGS.token_reduction or None
-    return {"visual_tokens": number_of("visual_tokens", text) if text else None, "token_reduction": method}
+    return {
+        "visual_tokens": number_of("visual_tokens", text) if text else None,
+        "token_reduction": method,
+        "token_reduction_layer": flags.FLAGS.token_reduction_layer,
+    }

@@ -18,6 +18,7 @@ That is about equal time: the tower's work an image is not counted. The tables h
 """
 
 from vlm_jax.evaluation.sweep import sweep_config
+from vlm_jax.processing.token_budget import CUTS, TokenBudget, cut_layers
 
 HERE = "runs/fewer_tokens"
 WHOLE, TEXT = 64, 36
@@ -25,13 +26,30 @@ WHOLE, TEXT = 64, 36
 ROWS = 6
 """A step, with all tokens."""
 STEPS = 300
+LAYERS = 4
+"""Of the base's decoder."""
 METHODS = (
     *("resize", "random", "uniform", "pool", "pool_learned"),
     *("divprune", "mmr", "mmr_learned", "cdpruner", "visionzip"),
+    *("fastv", "pyramiddrop"),
 )
 
 MIXED = ("resize", "uniform", "divprune")
 """Also with a last part that sees all tokens, as they are used then (`benchmarks/used_with_all_tokens.py`)."""
+
+
+def length(share: float) -> float:
+    return WHOLE * share + TEXT
+
+
+def mean_length(method: str, share: float) -> float:
+    """Tokens of an example that a layer of the decoder sees, as the mean over layers."""
+    if method not in CUTS:
+        return length(share)
+    counts = (WHOLE, *TokenBudget(share, method).counts_above(WHOLE))
+    stops = (0, *cut_layers(method, 0, LAYERS), LAYERS)
+    seen = sum(count * (stop - start) for count, start, stop in zip(counts, stops, stops[1:], strict=False))
+    return seen / LAYERS + TEXT
 
 
 def get_config(equal="steps"):
@@ -39,9 +57,10 @@ def get_config(equal="steps"):
         raise ValueError(f"configs/ablations/fewer_tokens.py:{equal}: steps or time")
     cells = {"100 %": {"model.visual_tokens": 1.0, "batch.rows": ROWS, "train.steps": STEPS}}
     for share in (50, 25, 10):
-        rows = round(ROWS * (WHOLE * share / 100 + TEXT) / (WHOLE + TEXT))
-        steps = STEPS if equal == "steps" else round(STEPS * ROWS / rows)
         for method in METHODS:
+            # Where tokens are left out within the decoder, rows are as long as with all of them below the first cut.
+            rows = ROWS if method in CUTS else round(ROWS * length(share / 100) / length(1.0))
+            steps = STEPS if equal == "steps" else round(STEPS * length(1.0) / mean_length(method, share / 100))
             settings = {"model.visual_tokens": share / 100, "model.token_reduction": method}
             cells[f"{share} %, {method}"] = {**settings, "batch.rows": rows, "train.steps": steps}
             if share == 25 and method in MIXED:

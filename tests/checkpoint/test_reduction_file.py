@@ -153,7 +153,9 @@ def test_where_images_are_made_smaller_others_get_the_limit_and_here_nothing_is_
         ({"visual_tokens": 0.5, "method": "tomorrows", "seed": 0}, "'tomorrows': known are resize, random"),
         ({"visual_tokens": 0.0, "method": "divprune", "seed": 0}, "wanted a share above 0 and up to 1.0"),
         ({"visual_tokens": 0.5, "method": "divprune"}, "which this version does not know"),
-        ({"visual_tokens": 0.5, "method": "divprune", "seed": 0, "layer": 3}, "which this version does not know"),
+        ({"visual_tokens": 0.5, "method": "divprune", "seed": 0, "layer": 3}, "which goes with fastv"),
+        ({"visual_tokens": 0.5, "method": "fastv", "seed": 0, "layer": "3"}, "wanted a layer of the decoder"),
+        ({"visual_tokens": 0.5, "method": "fastv", "seed": 0, "level": 3}, "which this version does not know"),
         ([0.5], "which this version does not know"),
     ],
 )
@@ -213,7 +215,8 @@ def test_settings_of_a_run_are_checked(base, value):
     config.model.update(visual_tokens=1.0, token_reduction="divprune")
     with pytest.raises(InputError, match="wanted resize where model.visual_tokens is 1.0"):
         check_config(config)
-    assert of_settings(256.0, "mmr", 1) == TokenBudget(256, "mmr", 1)
+    config.model.update(visual_tokens=256.0, token_reduction="mmr")
+    assert of_settings(config.model, 1) == TokenBudget(256, "mmr", 1)
 
 
 def test_a_question_is_needed_where_the_question_decides(base):

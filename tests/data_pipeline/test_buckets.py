@@ -1,7 +1,5 @@
 """Shapes of batches chosen from data: every example fits one, little of them stays unused, as few as pay."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from data_pipeline.buckets import Costs, choose_buckets
 from data_pipeline.mixture import Mixture, Share
 from data_pipeline.packing import Plan, as_array, bucket_of, unused_shares
 from vlm_jax.errors import InputError
-from vlm_jax.processing.rows import Size
+from vlm_jax.processing.example import Size
 
 COSTS = Costs(1.0, 0.2, 0.1)
 
@@ -30,7 +28,7 @@ def unused(lengths, buckets, examples):
     batches = [plan[number] for number in range(len(plan))]
     counts, shares = unused_shares(buckets, batches, lambda place: lengths[place[1]])
     slots = as_array([bucket.size for bucket in buckets]) * (counts * [bucket.rows for bucket in buckets])[:, None]
-    costs = np.array(dataclasses.astuple(COSTS))
+    costs = np.array(COSTS.columns)
     tokens, patches, _ = (slots * shares).sum(axis=0) / slots.sum(axis=0)
     return tokens, patches, (slots * shares @ costs).sum() / (slots @ costs).sum()
 

@@ -16,7 +16,8 @@ from data_pipeline.packing import Bucket, Plan
 from data_pipeline.records import Record
 from tests.tiny_models import PHOTOS
 from vlm_jax.errors import InputError
-from vlm_jax.processing.rows import Batch, Size
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.rows import Batch
 from vlm_jax.training.config import default_config
 
 DATA = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data_pipeline.mixture import Mixture, Share
 from data_pipeline.packing import Bucket, Packer, Plan, as_array, bucket_of, unused_shares
 from vlm_jax.errors import InputError
-from vlm_jax.processing.rows import Size
+from vlm_jax.processing.example import Size
 
 SMALL, LARGE = Bucket(4, Size(100, 640, 20)), Bucket(2, Size(300, 1280, 60))
 sizes = st.lists(

@@ -8,7 +8,7 @@ import pytest
 from data_pipeline import run_length
 from data_pipeline.packing import Course
 from tests.data_pipeline.test_packing import plan_of
-from vlm_jax.processing.rows import Size
+from vlm_jax.processing.example import Size
 from vlm_jax.processing.token_budget import TokenBudget
 from vlm_jax.processing.token_schedule import TokenSchedule
 

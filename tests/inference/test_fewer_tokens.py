@@ -4,13 +4,26 @@ import numpy as np
 import pytest
 
 import vlm_jax
-from tests.tiny_models import PHOTOS, assistant, noise, user
+from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
 
 
-@pytest.mark.parametrize("method", ["divprune", "cdpruner"])
-def test_a_conversation_that_goes_on_answers_as_one_that_is_read_anew(base, tmp_path, method):
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """Layers enough for every method that leaves tokens out between them."""
+    folder = tmp_path_factory.mktemp("deep")
+    save_tiny(folder, layers=4, depth=2, global_blocks=(1,), max_visual_tokens=16)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("method", "one_by_one"),
+    [("divprune", True), ("cdpruner", True), ("fastv", True), ("fastv", False), ("pyramiddrop", False)],
+)
+def test_a_conversation_that_goes_on_answers_as_one_that_is_read_anew(deep, tmp_path, method, one_by_one):
+    """Also where layers are scanned in their stack, as on an accelerator."""
     options = {"dtype": "float32", "visual_tokens": 0.4, "token_reduction": method}
-    model, fresh = vlm_jax.load(base, **options), vlm_jax.load(base, **options)
+    model, fresh = vlm_jax.load(deep, **options), vlm_jax.load(deep, **options)
+    model._decoder.one_by_one = one_by_one
     cat, other = str(PHOTOS / "chelsea.jpg"), noise(tmp_path, 28 * 4, 28 * 3)
     messages = [user("What is the cat called?", cat)]
     for question in (user("And this?", other), user("Which is larger?")):
@@ -25,6 +38,22 @@ def test_a_conversation_that_goes_on_answers_as_one_that_is_read_anew(base, tmp_
         fresh.forget()
         np.testing.assert_array_equal(fresh.generate_tokens([conversation], max_new_tokens=4)[0], answer)
     assert model.images_encoded > before
+
+
+@pytest.mark.parametrize("method", ["fastv", "pyramiddrop"])
+def test_what_is_left_out_within_the_decoder_is_in_no_cache_above_it_and_text_goes_on_from_there(deep, method):
+    model = vlm_jax.load(deep, dtype="float32", visual_tokens=0.4, token_reduction=method)
+    messages = [user("What is the cat called?", str(PHOTOS / "chelsea.jpg"))]
+    answer = model.generate(messages, max_new_tokens=3)
+    (prefix,) = model._prefixes.values()
+    example = model.processor.encode(messages, generation_prompt=True)
+    counts = np.asarray(prefix.state.lengths)[:, 0]
+    assert (counts[0] - counts[1:]).tolist() == [example.size.tokens - above for above in example.size.above]
+    encoded = model.images_encoded
+    model.generate([*messages, assistant(answer), user("And its colour?")], max_new_tokens=2)
+    assert model.images_encoded == encoded, "the image is in the cache"
+    model.generate([user("Which colour has the table?", str(PHOTOS / "chelsea.jpg"))], max_new_tokens=2)
+    assert model.images_encoded == encoded + 1, "which tokens stay follows from the question"
 
 
 def test_where_the_question_decides_another_question_is_another_image(base):

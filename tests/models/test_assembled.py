@@ -14,7 +14,8 @@ from vlm_jax.checkpoint import description, hf_folder
 from vlm_jax.checkpoint.names import memory_name, name_table
 from vlm_jax.inference.loading import load
 from vlm_jax.models.parameters import is_unused
-from vlm_jax.processing.rows import RowSpec, Size, assemble, stack
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.rows import RowSpec, assemble, stack
 from vlm_jax.training.step import make_loss
 
 VARIANTS = {

@@ -8,7 +8,8 @@ import torch
 from tests.tiny_models import PHOTOS, assistant, noise, reference_inputs, save_tiny, user
 from vlm_jax.checkpoint.names import name_table
 from vlm_jax.inference.loading import load
-from vlm_jax.processing.rows import RowSpec, Size, assemble, stack
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.rows import RowSpec, assemble, stack
 from vlm_jax.training.step import make_loss
 
 VARIANTS = {

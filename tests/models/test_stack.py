@@ -13,7 +13,8 @@ from vlm_jax.inference.loading import load
 from vlm_jax.models.layers import Linear
 from vlm_jax.models.stack import Stack
 from vlm_jax.parallel.program_cost import flops
-from vlm_jax.processing.rows import RowSpec, Size, assemble, stack
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.rows import RowSpec, assemble, stack
 from vlm_jax.training.step import make_loss
 
 

@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 
+from vlm_jax.processing.example import Example, PatchedImage, Size
 from vlm_jax.processing.positions import mrope_positions
-from vlm_jax.processing.rows import Example, PatchedImage, RowSpec, Size, assemble, stack
+from vlm_jax.processing.rows import RowSpec, assemble, stack
 from vlm_jax.processing.vision_layout import vision_layout
 
 ROW_ARRAYS = (

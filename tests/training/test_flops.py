@@ -11,8 +11,9 @@ from flax import nnx
 from vlm_jax.adapters.lora import Lora, is_adapter
 from vlm_jax.models.parameters import abstract_model, abstract_parameters, replace
 from vlm_jax.models.presets import PRESETS
+from vlm_jax.processing.example import Example, PatchedImage, Size, TokensAbove
 from vlm_jax.processing.positions import mrope_positions
-from vlm_jax.processing.rows import Example, PatchedImage, RowSpec, Size, assemble, stack
+from vlm_jax.processing.rows import RowSpec, assemble, stack
 from vlm_jax.processing.vision_layout import vision_layout
 from vlm_jax.training.flops import Work, peak_flops, step_flops, work_of
 
@@ -92,6 +93,22 @@ def test_lengths_of_a_packed_batch_are_those_of_its_examples():
     flops = step_flops(TIED, set(abstract_parameters(TIED)))
     alone = [work_of(stack([assemble([one], RowSpec(capacity, 588, 4))]), 64) for one in sum(rows, [])]
     assert flops.of_batch(batch) == pytest.approx(sum(map(flops.of, alone)))
+
+
+def test_what_is_left_out_within_the_decoder_counts_in_the_layers_that_see_it():
+    def cut(one, *keep):
+        keep = np.array(keep, np.int64).reshape(-1, 1)
+        return dataclasses.replace(one, above=TokensAbove(keep, np.zeros(len(keep), np.int64)))
+
+    rows = [[cut(example(9, [(5, 3)], 4), 4), cut(example(20, [(1, 2), (6, 6)], 7), 2, 9)], [cut(example(30, [], 3))]]
+    spec = RowSpec(Size(160, 512, 32, (64,)), 588, 4, "fastv", layer=1)
+    batch = stack([assemble(row, spec) for row in rows])
+    flops = step_flops(TIED, set(abstract_parameters(TIED)))
+    work = work_of(batch, 64, flops.layers)
+    assert work.shares == pytest.approx((1 / flops.layers, 1 - 1 / flops.layers))
+    assert sorted(work.above[0]) == sorted([9 + 4, 20 + 2 + 9, 30])
+    mean = sum(share * tokens.sum() for share, tokens in zip(work.shares, (work.tokens, *work.above), strict=True))
+    assert flops.parts(work)["decoder"] == pytest.approx(flops.token * mean)
 
 
 def test_six_a_token_where_it_trains_and_four_under_adapters():

@@ -12,7 +12,8 @@ from data_pipeline.packing import Bucket, Plan, as_array
 from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
 from vlm_jax.inference.loading import load
 from vlm_jax.models.parameters import build
-from vlm_jax.processing.rows import RowSpec, Size, assemble, stack
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.rows import RowSpec, assemble, stack
 from vlm_jax.training.objectives.sft import sft
 from vlm_jax.training.step import make_loss
 

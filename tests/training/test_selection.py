@@ -14,7 +14,8 @@ from vlm_jax.adapters import quantised
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.models.parameters import nest
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import RowSpec, Size
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.rows import RowSpec
 
 ADAPTERS = {"lora__rank": 4, "model__quantise": "nf4", "lora__targets": "attention+mlp+connector", **PROPORTIONAL}
 """Of most tests here: a step is compiled once for all of them."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.parallel import mesh as meshes
-from vlm_jax.processing.rows import RowSpec, Size
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.rows import RowSpec
 from vlm_jax.training.config import default_config
 from vlm_jax.training.trainer import Trainer
 

@@ -17,7 +17,8 @@ from vlm_jax.processing.token_budget import ALL_TOKENS, LEARNED, RESIZE, TokenBu
 FILE = "token_reduction.json"
 KEY = "token_reduction"
 """Of a checkpoint's settings."""
-_KEYS = {"visual_tokens", "method", "seed"}
+_KEYS, _MORE = {"visual_tokens", "method", "seed"}, {"layer"}
+"""Which it has, and may have."""
 
 
 IMAGES = "images"
@@ -25,7 +26,8 @@ IMAGES = "images"
 
 
 def to_json(budget: TokenBudget) -> dict[str, Any]:
-    return {"visual_tokens": budget.visual_tokens, "method": budget.method, "seed": budget.seed}
+    layer = {"layer": budget.layer} if budget.layer else {}
+    return {"visual_tokens": budget.visual_tokens, "method": budget.method, "seed": budget.seed, **layer}
 
 
 def is_kept(budget: TokenBudget) -> bool:
@@ -96,10 +98,10 @@ def of(settings: Any, name: str) -> TokenBudget:
     )
     if isinstance(settings, Mapping):
         settings = {key: value for key, value in settings.items() if key != IMAGES}
-    if not isinstance(settings, Mapping) or set(settings) != _KEYS:
+    if not isinstance(settings, Mapping) or not _KEYS <= set(settings) <= _KEYS | _MORE:
         raise InputError(f"{name}: its token reduction is {settings!r}, which this version does not know; {remedy}")
-    names = ("its visual_tokens", "its token reduction")
-    if errors := budget_errors(settings["visual_tokens"], settings["method"], names=names):
+    names = ("its visual_tokens", "its token reduction", "the layer of its token reduction")
+    if errors := budget_errors(settings["visual_tokens"], settings["method"], settings.get("layer", 0), names=names):
         raise InputError([f"{name}: {error}; {remedy}" for error in errors])
     if not isinstance(settings["seed"], int):
         raise InputError(f"{name}: its token reduction has the seed {settings['seed']!r}; {remedy}")

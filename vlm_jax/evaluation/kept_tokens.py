@@ -12,8 +12,8 @@ import PIL.Image
 import PIL.ImageDraw
 from jaxtyping import Bool, Int
 
+from vlm_jax.processing.example import PatchedImage
 from vlm_jax.processing.image_processors import ImageProcessor
-from vlm_jax.processing.rows import PatchedImage
 from vlm_jax.processing.token_budget import TokenBudget
 
 WIDTH = 320

@@ -20,6 +20,7 @@ from vlm_jax.models import attention
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Cache
 from vlm_jax.models.parameters import Flat, map_by_path, replace, split_model
+from vlm_jax.models.token_reduction.in_decoder import through_decoder
 from vlm_jax.models.vlm import VLM, Batch
 from vlm_jax.parallel.compiler import compiler_options
 
@@ -39,8 +40,8 @@ class Decoding(NamedTuple):
     """A batch of unfinished answers."""
 
     cache: Cache
-    lengths: Int[Array, " b"]
-    """Filled cache entries of each row."""
+    lengths: Int[Array, "ranges b"]
+    """Filled cache entries of each row, by range of layers: where tokens are left out between them, fewer above."""
     position: Int[Array, " b"]
     """M-RoPE position of the next token: text counts on in all three axes."""
     last: Int[Array, " b"]
@@ -98,50 +99,68 @@ class DecodeLoop:
 
         return [layer_of(flat) for flat in layers]
 
-    def _logits(self, parameters: Flat, batch: Batch) -> Array:
+    def _logits(self, parameters: Flat, batch: Batch) -> tuple[Array, Array]:
+        """Of the tokens that are left at the end of each row, and where they stood in it."""
         model = self._model(parameters)
-        return model.logits(model(batch, dtype=self.dtype, implementation=self.attention))
+        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
+        through = through_decoder(model.decoder, x, positions, batch, implementation=self.attention)
+        return model.logits(through.hidden), through.places[-1]
 
     def _visual_index(self, parameters: Flat, batch: Batch) -> Array:
-        """`visual_index` once tokens are chosen."""
+        """`visual_index` once tokens are chosen: of those that are left at the end of each row."""
         model = self._model(parameters)
-        words = model.embed_tokens(batch.tokens, self.dtype)
-        return model.visual(batch, words, dtype=self.dtype, implementation=self.attention)[1]
+        if not batch.above:
+            words = model.embed_tokens(batch.tokens, self.dtype)
+            return model.visual(batch, words, dtype=self.dtype, implementation=self.attention)[1]
+        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
+        places = through_decoder(model.decoder, x, positions, batch, implementation=self.attention).places[-1]
+        return jnp.take_along_axis(batch.visual_index, places, axis=1, mode="fill", fill_value=-1)
 
     def _prefill(
-        self, parameters: Flat, batch: Batch, places: Places, numbers, keys, *, capacity: int, room: int, mode: Mode
+        self,
+        parameters: Flat,
+        batch: Batch,
+        places: Places,
+        numbers,
+        keys,
+        *,
+        capacity: tuple[int, ...],
+        room: int,
+        mode: Mode,
     ) -> Decoding:
         """Reads packed prompts and chooses the first token of each answer.
 
         Args:
-          capacity: entries of each conversation's cache.
+          capacity: entries of each conversation's cache, by range of layers.
           room: tokens an answer may have.
         """
         model = self._model(parameters)
         x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
-        hidden, cache = model.decoder(x, positions, batch.segment_ids, implementation=self.attention, keep_kv=True)
+        through = through_decoder(
+            model.decoder,
+            x,
+            positions,
+            batch,
+            observe=lambda q, k, v: (k, v),
+            implementation=self.attention,
+        )
         row, start, lengths = places
         longest = x.shape[1]
         offset = jnp.arange(longest)
         at = jnp.minimum(start[:, None] + offset, longest - 1)  # [b, t] of packed rows
         inside = offset < lengths[:, None]
-
-        def by_conversation(part):
-            """[layers, rows, t, kv, d] as [layers, b, kv, capacity, d]; what lies behind a prompt is never seen."""
-            prompt = jnp.swapaxes(part[:, row[:, None], at], 2, 3)
-            return jnp.pad(prompt, ((0, 0), (0, 0), (0, 0), (0, max(0, capacity - longest)), (0, 0)))[..., :capacity, :]
-
-        cache = tuple(by_conversation(part) for part in cache)
+        firsts, counts = _in_ranges(through.places, places)
+        cache = tuple(map(functools.partial(_by_conversation, row), through.observed, firsts, capacity))
         if self.one_by_one:
-            cache = tuple((cache[0][index], cache[1][index]) for index in range(self.config.decoder.layers))
+            cache = tuple(tuple(zip(keys_of, values, strict=True)) for keys_of, values in cache)
         positions = jnp.moveaxis(positions, 1, 2)[row[:, None], at]  # [b, t, 3]
         position = jnp.max(jnp.where(inside[..., None], positions, -1), axis=(1, 2)) + 1
-        last = hidden[row, jnp.maximum(start + lengths - 1, 0)]
+        last = through.hidden[row, jnp.maximum(firsts[-1] + counts[-1] - 1, 0)]
         seen = None
         if mode.penalised:
             tokens = batch.tokens[row[:, None], at]
             seen = self._seen(jnp.where(inside, tokens, self.config.decoder.vocab))
-        return self._begun(model, cache, lengths, position, last, seen, numbers, keys, room, mode)
+        return self._begun(model, cache, jnp.stack(counts), position, last, seen, numbers, keys, room, mode)
 
     def _extend(
         self,
@@ -151,7 +170,7 @@ class DecodeLoop:
         tokens: Int[Array, "1 n"],
         count: Int[Array, ""],
         cache: Cache,
-        lengths: Int[Array, " b"],
+        lengths: Int[Array, "ranges b"],
         numbers,
         keys,
         *,
@@ -179,7 +198,7 @@ class DecodeLoop:
     def _begun(self, model, cache, lengths, position, last, seen, numbers, keys, room, mode) -> Decoding:
         first = choose(model.logits(last), numbers, keys, 0, seen, mode)
         answer = jnp.zeros((first.shape[0], room), jnp.int32).at[:, 0].set(first)
-        done = jnp.isin(first, self._stop) | (first == NO_TOKEN) | (lengths == 0)
+        done = jnp.isin(first, self._stop) | (first == NO_TOKEN) | (lengths[0] == 0)
         return Decoding(cache, lengths, position, first, done, answer, jnp.int32(1), seen)
 
     def _decode(
@@ -216,6 +235,34 @@ class DecodeLoop:
             )
 
         return jax.lax.while_loop(more, one, state)
+
+
+def _in_ranges(kept: Sequence[Int[Array, "rows _"]], places: Places) -> tuple[list[Array], list[Array]]:
+    """Where each conversation begins in the rows of each range of layers, and how many tokens it has there.
+
+    Args:
+      kept: `in_decoder.Through.places`.
+    """
+    row, start, lengths = places
+    firsts, counts = [start], [lengths]
+    for those in kept[1:]:
+        mine = those[row]
+        firsts.append(jnp.sum(mine < start[:, None], axis=1, dtype=jnp.int32))
+        counts.append(jnp.sum(mine < (start + lengths)[:, None], axis=1, dtype=jnp.int32) - firsts[-1])
+    return firsts, counts
+
+
+def _by_conversation(row, pair, first, capacity: int):
+    """Keys and values, [layers, rows, t, kv, d] as [layers, b, kv, capacity, d]; what lies behind a prompt is never
+    seen."""
+    longest = pair[0].shape[2]
+    at = jnp.minimum(first[:, None] + jnp.arange(longest), longest - 1)
+
+    def one(part):
+        prompt = jnp.swapaxes(part[:, row[:, None], at], 2, 3)
+        return jnp.pad(prompt, ((0, 0), (0, 0), (0, 0), (0, max(0, capacity - longest)), (0, 0)))[..., :capacity, :]
+
+    return tuple(map(one, pair))
 
 
 @functools.cache

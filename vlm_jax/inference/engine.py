@@ -9,7 +9,6 @@ becomes arrays, in `vlm_jax.processing`.
 """
 
 import copy
-import dataclasses
 import functools
 import hashlib
 from collections import OrderedDict
@@ -21,14 +20,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vlm_jax.errors import InputError
+from vlm_jax.inference import prefixes
 from vlm_jax.inference.decoding import DecodeLoop, Decoding, Places, bucket
 from vlm_jax.inference.prompt_rows import packed
 from vlm_jax.inference.sampling import NO_TOKEN, Sampling
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.chat import Message
+from vlm_jax.processing.example import Example, Size
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import Batch, Example
+from vlm_jax.processing.rows import Batch
 
 MAX_BATCH = 16
 """Conversations answered at one time."""
@@ -36,19 +37,6 @@ STREAM_TOKENS = 4
 """Tokens decoded between two pieces of a stream."""
 KEPT = 4
 """Conversations whose caches are kept, so that their next turn is read from where they ended."""
-
-
-@dataclasses.dataclass
-class _Prefix:
-    """A conversation in a cache."""
-
-    tokens: Int[np.ndarray, " n"]
-    images: tuple[bytes, ...]
-    state: Decoding
-
-    @property
-    def capacity(self) -> int:
-        return jax.tree.leaves(self.state.cache)[0].shape[-2]
 
 
 class LoadedModel:
@@ -75,7 +63,7 @@ class LoadedModel:
         self.images_encoded = 0
         """Images that went through the vision tower so far."""
         self._decoder = DecodeLoop(config, stop_tokens, dtype=dtype, attach=attach)
-        self._prefixes: OrderedDict[int, _Prefix] = OrderedDict()
+        self._prefixes: OrderedDict[int, prefixes.Prefix] = OrderedDict()
         self.parameters = parameters
 
     @property
@@ -111,14 +99,20 @@ class LoadedModel:
         return self.processor.encode(messages)
 
     def logits(self, messages: Sequence[Message]) -> Float[np.ndarray, "tokens vocab"]:
-        """float32 logits at every token of `encode(messages)`."""
+        """float32 logits at every token of `encode(messages)`; NaN at those that are left out within the decoder."""
         example = self.encode(messages)
         batch, _ = self._packed([example], 1)
-        logits = self._decoder.logits(self.parameters, batch)
-        return np.asarray(logits[0, : len(example.input_ids)])
+        logits, places = map(np.asarray, self._decoder.logits(self.parameters, batch))
+        if not batch.above:
+            return logits[0, : len(example.input_ids)]
+        left = np.flatnonzero(places[0] < len(example.input_ids))
+        found = np.full((len(example.input_ids), logits.shape[-1]), np.nan, np.float32)
+        found[places[0][left]] = logits[0, left]
+        return found
 
     def kept_tokens(self, messages: Sequence[Message]) -> list[Int[np.ndarray, " kept"]]:
-        """Of each image of a conversation, which of its visual tokens the decoder sees, in reading order."""
+        """Of each image of a conversation, which of its visual tokens the decoder sees, in reading order; where some
+        are left out within it, up to its last layer."""
         example = self.encode(messages)
         if not example.images:
             return []
@@ -127,9 +121,11 @@ class LoadedModel:
         if batch.method:
             index = np.asarray(self._decoder.visual_index(self.parameters, batch))
         visual, kept, first = index[0][index[0] != -1], [], 0
-        for image in example.images:
-            slots = image.layout.slot_of_token
-            mine, visual = np.split(visual, [image.tokens])
+        for number, image in enumerate(example.images):
+            slots, count = image.layout.slot_of_token, image.tokens
+            if example.above is not None:
+                count += int(example.above.keep[number, -1] - image.layout.optional.sum())
+            mine, visual = np.split(visual, [count])
             # Ends of rows, which are all alike, all stay.
             kept.append(np.flatnonzero((slots < 0) | np.isin(slots + first, mine)))
             first += len(image.layout.units)
@@ -180,7 +176,8 @@ class LoadedModel:
             rows = 1 << (len(members) - 1).bit_length()
             keys = self._keys(seed, members + [0] * (rows - len(members)))
             batch, places = self._packed([examples[index] for index in members], rows)
-            capacity = bucket(max(len(examples[index].input_ids) for index in members) + max_new_tokens)
+            sizes = [examples[index].size for index in members]
+            capacity = _capacity(sizes, batch, max_new_tokens)
             state = self._decoder.prefill(
                 self.parameters,
                 batch,
@@ -219,17 +216,18 @@ class LoadedModel:
     def _turn(self, example: Example, limit: int, options: Sampling, tokens_a_call: int) -> Iterator[Decoding]:
         """Answers one conversation, from where it was kept if it was; keeps it."""
         ids, keys = example.input_ids, self._keys(options.seed, [0])
-        images = _image_digests(example)
+        images = prefixes.image_digests(example)
         shared, entry = self._longest_kept(example, images)
-        capacity, begin = bucket(len(ids) + limit), {"room": bucket(limit), "mode": options.mode}
+        begin = {"room": bucket(limit), "mode": options.mode}
         if entry is None:
             batch, places = self._packed([example], 1)
+            capacity = _capacity([example.size], batch, limit)
             state = self._decoder.prefill(
                 self.parameters, batch, places, options.numbers(), keys, capacity=capacity, **begin
             )
         else:
             prefix = self._prefixes[entry]
-            cache, more = prefix.state.cache, max(0, capacity - prefix.capacity)
+            cache, more = prefix.state.cache, max(0, bucket(len(ids) + limit) - prefix.capacity)
             if shared >= len(prefix.tokens) - 1:
                 del self._prefixes[entry]  # it goes on, in the same memory
             elif not more:
@@ -248,7 +246,7 @@ class LoadedModel:
                 whole,
                 np.int32(len(ids) - shared),
                 cache,
-                np.full((1,), shared, np.int32),
+                prefixes.lengths(example, shared, len(cache)),
                 options.numbers(),
                 keys,
                 **begin,
@@ -260,29 +258,14 @@ class LoadedModel:
         finally:
             # A call that is interrupted has taken the state it was given: there is nothing to keep.
             if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
-                tokens = np.concatenate([ids, np.asarray(state.answer)[0]])[: int(np.asarray(state.lengths)[0])]
-                self._prefixes[id(state)] = _Prefix(tokens, images, state)
+                tokens = np.concatenate([ids, np.asarray(state.answer)[0]])[: int(np.asarray(state.lengths)[0, 0])]
+                self._prefixes[id(state)] = prefixes.Prefix(tokens, images, state)
             while len(self._prefixes) > KEPT:
                 self._prefixes.popitem(last=False)
 
     def _longest_kept(self, example: Example, images: tuple[bytes, ...]) -> tuple[int, int | None]:
         """How many tokens of a conversation are in a cache, and in which; None where too few are."""
-        best, entry = 0, None
-        spans = _spans(example)
-        for key, prefix in self._prefixes.items():
-            most = min(len(prefix.tokens), len(example.input_ids) - 1)
-            differ = np.flatnonzero(prefix.tokens[:most] != example.input_ids[:most])
-            shared = int(differ[0]) if len(differ) else most
-            for number, (start, stop) in enumerate(spans):
-                same = number < len(prefix.images) and prefix.images[number] == images[number]
-                # An image is known whole or not at all.
-                if start < shared and not (same and stop <= shared):
-                    shared = start
-            shared = _before_questions(example, spans, shared)
-            if shared > best:
-                best, entry = shared, key
-        worth = best >= len(example.input_ids) // 2 or any(stop <= best for _, stop in spans)
-        return (best, entry) if worth else (0, None)
+        return prefixes.longest(self._prefixes, example, images)
 
     def _decode(self, state: Decoding, limit: int, options: Sampling, keys, tokens_a_call: int) -> Iterator[Decoding]:
         count = 1
@@ -348,42 +331,7 @@ def _answer_tokens(state: Decoding) -> np.ndarray:
     return np.asarray(state.answer)[0, : int(state.count)]
 
 
-def _image_digests(example: Example) -> tuple[bytes, ...]:
-    """What the tokens of each image follow from: itself, and the question where that decides which of them stay."""
-    candidates, digests, done = example.candidates, [], 0
-    for image in example.images:
-        hasher = hashlib.sha256(repr(image.grid).encode() + image.patches.tobytes())
-        if candidates is not None and candidates.questions is not None:
-            words = example.input_ids[candidates.question_words == candidates.questions[done]]
-            hasher.update(words.tobytes())
-        done += len(image.layout.slot_of_token)
-        digests.append(hasher.digest())
-    return tuple(digests)
-
-
-def _before_questions(example: Example, spans: Sequence[tuple[int, int]], shared: int) -> int:
-    """So many of the `shared` tokens that no question is cut which decides what stays of an image that is still to be
-    read: its words must be read with it."""
-    candidates = example.candidates
-    if candidates is None or candidates.questions is None or candidates.question_words is None:
-        return shared
-    firsts = np.cumsum([0, *(len(image.layout.slot_of_token) for image in example.images)])
-    while True:
-        # Those that are not known whole, and where the words begin that are asked about them.
-        unread = [number for number, (_, stop) in enumerate(spans) if stop > shared]
-        begins = [spans[number][0] for number in unread]
-        for number in unread:
-            words = np.flatnonzero(candidates.question_words == candidates.questions[firsts[number]])
-            begins += words[:1].tolist()
-        if min(begins, default=shared) >= shared:
-            return shared
-        shared = min(begins)
-
-
-def _spans(example: Example) -> list[tuple[int, int]]:
-    """First token and end of each image."""
-    places, spans, done = np.flatnonzero(example.input_ids == example.image_token), [], 0
-    for image in example.images:
-        spans.append((int(places[done]), int(places[done]) + image.tokens))
-        done += image.tokens
-    return spans
+def _capacity(sizes: Sequence[Size], batch: Batch, more: int) -> tuple[int, ...]:
+    """Entries of a cache that holds each of these and so many tokens behind it, by range of layers."""
+    columns = np.array([(size.tokens, *size.above) for size in sizes]).max(axis=0)
+    return tuple(bucket(int(tokens) + more) for tokens in columns[: 1 + len(batch.above)])

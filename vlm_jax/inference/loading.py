@@ -19,7 +19,7 @@ from vlm_jax.errors import InputError, gathered
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat, abstract_model, linears
 from vlm_jax.parallel.starting import keep_compiled_programs, leave_absent_tpu_alone
-from vlm_jax.processing.token_budget import ALL_TOKENS, RESIZE, TokenBudget
+from vlm_jax.processing.token_budget import ALL_TOKENS, RESIZE, TokenBudget, cut_layers
 
 
 def load(
@@ -29,6 +29,7 @@ def load(
     adapter: str | Path | None = None,
     visual_tokens: float | int | tuple[int, int] | None = None,
     token_reduction: str | None = None,
+    token_reduction_layer: int | None = None,
     quantise: str | None = None,
     quantise_tables: bool = False,
 ) -> LoadedModel:
@@ -44,6 +45,7 @@ def load(
         folder's image processor says.
       token_reduction: how (`processing.token_budget.METHODS`): resize, which makes the image smaller, unless said
         otherwise, or what the model was trained with.
+      token_reduction_layer: of fastv, how many layers of the decoder see all tokens; 2 unless said otherwise.
       quantise: nf4 or int8: linear layers are held in 4 or 8 bits. They are packed a layer at a time; what they were
         is never in memory as a whole.
       quantise_tables: beside them, token embeddings and the output layer are held in 8 bits, which are a quarter of
@@ -63,7 +65,9 @@ def load(
     with gathered(errors):
         source.check()
     with gathered(errors):
-        budget, bounds = _budget(source, visual_tokens, token_reduction)
+        budget, bounds = _budget(source, visual_tokens, token_reduction, token_reduction_layer)
+        if budget.cuts:
+            cut_layers(budget.method, budget.layer, source.config.decoder.layers)
         reduction_file.check_learned(budget, source.config, source.name)
         processor = description.read_processor(
             source.assets, source.config, bounds if source.images is None else None, budget
@@ -94,37 +98,46 @@ def _check_settings(dtype: str, quantise: str | None, quantise_tables: bool) -> 
 
 
 def _budget(
-    source: ModelSource, visual_tokens: float | int | tuple[int, int] | None, method: str | None
+    source: ModelSource,
+    visual_tokens: float | int | tuple[int, int] | None,
+    method: str | None,
+    layer: int | None = None,
 ) -> tuple[TokenBudget, int | tuple[int, int] | None]:
     """What stays of an image, and between how many tokens it is scaled.
 
     A number of tokens alone is a limit on the size of images: with it they are scaled as ever.
     """
     if isinstance(visual_tokens, tuple):
-        if method is not None:
-            raise InputError(
-                f"token_reduction {method!r} beside visual_tokens {visual_tokens}, between which images are scaled: "
-                "give a share or a number with it"
-            )
+        for name, value in (("token_reduction", method), ("token_reduction_layer", layer)):
+            if value is not None:
+                raise InputError(
+                    f"{name} {value!r} beside visual_tokens {visual_tokens}, between which images are scaled: give a "
+                    "share or a number with it"
+                )
         return source.budget, visual_tokens
-    if visual_tokens is None and method is None:
+    if visual_tokens is None and method is None and layer is None:
         return source.budget, None
     if visual_tokens is None:
         own = source.budget
         if own.takes_all:
-            raise InputError(
-                f"token_reduction {method!r} needs visual_tokens too: a share that stays, such as 0.25, or a number"
-            )
-        return TokenBudget(own.visual_tokens, method or own.method, own.seed), None
+            name = f"token_reduction {method!r}" if method is not None else f"token_reduction_layer {layer}"
+            raise InputError(f"{name} needs visual_tokens too: a share that stays, such as 0.25, or a number")
+        return _like(own, own.visual_tokens, method, layer), None
     if isinstance(visual_tokens, int) and not isinstance(visual_tokens, bool) and method in (None, RESIZE):
         own = source.budget
-        if method is None and own.chooses:
-            return TokenBudget(visual_tokens, own.method, own.seed), None
-        return ALL_TOKENS, visual_tokens
+        if method is None and (own.chooses or own.cuts):
+            return _like(own, visual_tokens, method, layer), None
+        if layer is None:
+            return ALL_TOKENS, visual_tokens
     if visual_tokens == 1 and isinstance(visual_tokens, float):
-        return TokenBudget(1.0, method or RESIZE), None  # whatever it was trained with, known here or not
-    own = source.budget
-    return TokenBudget(visual_tokens, method or own.method, own.seed), None
+        return TokenBudget(1.0, method or RESIZE, layer=layer or 0), None  # whatever it was trained with, known or not
+    return _like(source.budget, visual_tokens, method, layer), None
+
+
+def _like(own: TokenBudget, visual_tokens: float | int, method: str | None, layer: int | None) -> TokenBudget:
+    """What a model was trained with, but for what is said."""
+    kept = own.layer if method in (None, own.method) else 0
+    return TokenBudget(visual_tokens, method or own.method, own.seed, kept if layer is None else layer)
 
 
 def _quantised(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlm_jax.inference.decoding import Places, bucket
+from vlm_jax.processing.example import Example, Size
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import Batch, Example, Size, assemble, stack
+from vlm_jax.processing.rows import Batch, assemble, stack
 
 
 def packed(
@@ -34,7 +35,12 @@ def packed(
     plain = [dataclasses.replace(one, weights=np.zeros_like(one.weights)) for one in examples]
     slots = max(sum(sizes[index].patches for index in row) for row in rows)
     # Whole windows, and no fewer than 64 slots: few shapes to compile.
-    capacity = Size(tokens, bucket(slots, -(-64 // block_slots) * block_slots, steps=8), 1)
+    # Above a cut within the decoder rows are as long as the fullest is there; where all stay, nothing is cut.
+    above = np.array([np.sum([sizes[index].above for index in row], axis=0) for row in rows if row]).max(axis=0)
+    above = tuple(min(tokens, bucket(int(count), smallest, steps=4)) for count in above)
+    if all(set(size.above) <= {size.tokens} for size in sizes):
+        above = ()
+    capacity = Size(tokens, bucket(slots, -(-64 // block_slots) * block_slots, steps=8), 1, above)
     spec = processor.row_spec(capacity)
     batch = stack([assemble([plain[index] for index in row], spec) for row in rows])
     return batch if slots else batch.without_images(), Places(*places)

@@ -18,8 +18,8 @@ from vlm_jax.models.rope import mrope_angles, rotate, turn
 from vlm_jax.models.stack import Stack
 
 Cache = tuple
-"""Keys (rotated) and values of what was read: (k, v), each [layers, b, kv_heads, s, head_dim], or such a pair a layer,
-each [b, kv_heads, s, head_dim]."""
+"""Keys (rotated) and values of what was read, for each range of layers between two cuts (one, where nothing is left
+out): (k, v), each [layers, b, kv_heads, s, head_dim], or such a pair a layer, each [b, kv_heads, s, head_dim]."""
 
 
 class SelfAttention(nnx.Module):
@@ -91,7 +91,7 @@ class Decoder(nnx.Module):
         remat: str = "none",
         unroll: bool = False,
         at: Int[Array, "b n"] | None = None,
-        keep_kv: bool = False,
+        observe: Callable | None = None,
         start: int = 0,
         stop: int | None = None,
     ):
@@ -100,21 +100,21 @@ class Decoder(nnx.Module):
         Args:
           at: places of each row whose hidden states are wanted, for all of them; layers that are unrolled
             (`unroll`) spare the others the last MLP, which in a stack of few is much of the work.
-
+          observe: called with each layer's rotated queries and keys, and its values, each [b, t, heads, head_dim].
           start, stop: the layers that run; all unless said otherwise. Between two ranges tokens may be left out: x,
             positions and segments then have fewer.
 
         Returns:
-          hidden [b, t, d], or [b, n, d], normalised where the last layer has run; with `keep_kv` also (k, v), each
-          [layers, b, t, kv_heads, head_dim], keys rotated.
+          hidden [b, t, d], or [b, n, d], normalised where the last layer has run; with `observe` also what that
+          returned, stacked over the layers that ran.
         """
         cos, sin = self._angles(positions, at_once=unroll)
 
         def attend_row(q, k, v):
             mixed = attention(q, k, v, segment_ids, segment_ids, causal=True, implementation=implementation)
-            return mixed, ((k, v) if keep_kv else None)
+            return mixed, None if observe is None else observe(q, k, v)
 
-        x, kv = self.layers(
+        x, observed = self.layers(
             x,
             lambda layer, x, _, place: layer(x, cos, sin, attend_row),
             remat=remat,
@@ -125,44 +125,63 @@ class Decoder(nnx.Module):
         )
         if stop is None or stop == self.config.layers:
             x = self.norm(picked(x, at) if at is not None and not unroll else x)
-        return (x, kv) if keep_kv else x
+        return x if observe is None else (x, observed)
 
     def extend(
         self,
         x: Float[Array, "b t d"],
         positions: Int[Array, "b 3 t"],
         cache: Cache,
-        lengths: Int[Array, " b"],
+        lengths: Int[Array, "ranges b"],
         layers: Sequence[DecoderLayer] | None = None,
     ) -> tuple[Float[Array, "b t d"], Cache]:
-        """More tokens of each row behind the `lengths[b]` that are in its cache; their keys and values join it.
+        """More tokens of each row behind the `lengths[range, b]` that are in its cache; their keys and values join it.
 
         The cache is a loop's carry, not its scanned input, so that each step writes its entries in place.
 
         Args:
-          layers: the layers one by one, with a cache that is a tuple of each layer's; None scans the stack, out of
-            which a CPU copies each layer before it uses it.
+          layers: the layers one by one, with a cache that has a pair for each; None scans the stack, out of which a
+            CPU copies each layer before it uses it.
 
         Returns:
           hidden [b, t, d] and the cache.
         """
         cos, sin = self._angles(positions)
-        rows, ends = jnp.arange(x.shape[0])[:, None], lengths[:, None] + jnp.arange(x.shape[1])
-        room = (cache[0] if layers is None else cache[0][0]).shape[-2]
-        visible = jnp.arange(room) <= ends[..., None]  # [b, t, s]
+        rows, new, start = jnp.arange(x.shape[0])[:, None], [], 0
+        for number, part in enumerate(cache):
+            ends = lengths[number][:, None] + jnp.arange(x.shape[1])
+            room = jax.tree.leaves(part)[0].shape[-2]
+            visible = jnp.arange(room) <= ends[..., None]  # [b, t, s]
+            places = (rows, ends, visible)
+            if layers is not None:
+                mine = layers[start : start + len(part)]
+                x, part = self._extend_one_by_one(x, cos, sin, part, places, mine)
+                start += len(part)
+            else:
+                stop = start + len(part[0])
+                x, part = self._extend_stack(x, cos, sin, part, places, start, stop)
+                start = stop
+            new.append(part)
+        return self.norm(x), tuple(new)
 
-        if layers is not None:
-            new = []
-            for layer, layer_cache in zip(layers, cache, strict=True):
+    @staticmethod
+    def _extend_one_by_one(x, cos, sin, cache, places, layers):
+        """`extend` through some layers, with a pair of keys and values for each."""
+        (rows, ends, visible), new = places, []
+        for layer, layer_cache in zip(layers, cache, strict=True):
 
-                def attend_one(q, k, v, layer_cache=layer_cache):
-                    parts = zip(layer_cache, (k, v), strict=True)
-                    layer_cache = tuple(old.at[rows, :, ends].set(part.astype(old.dtype)) for old, part in parts)
-                    return attend_cached(q, *layer_cache, visible), layer_cache
+            def attend_one(q, k, v, layer_cache=layer_cache):
+                parts = zip(layer_cache, (k, v), strict=True)
+                layer_cache = tuple(old.at[rows, :, ends].set(part.astype(old.dtype)) for old, part in parts)
+                return attend_cached(q, *layer_cache, visible), layer_cache
 
-                x, layer_cache = layer(x, cos, sin, attend_one)
-                new.append(layer_cache)
-            return self.norm(x), tuple(new)
+            x, layer_cache = layer(x, cos, sin, attend_one)
+            new.append(layer_cache)
+        return x, tuple(new)
+
+    def _extend_stack(self, x, cos, sin, cache, places, start: int, stop: int):
+        """`extend` through the layers [start, stop), whose keys and values are stacked."""
+        rows, ends, visible = places
 
         def layer_step(layer, carry, index, place):
             x, cache = carry
@@ -176,8 +195,9 @@ class Decoder(nnx.Module):
             x, cache = layer(x, cos, sin, attend_layer)
             return (x, cache), None
 
-        (x, cache), _ = self.layers((x, cache), layer_step, xs=jnp.arange(self.config.layers))
-        return self.norm(x), cache
+        numbers = jnp.arange(self.config.layers) - start
+        (x, cache), _ = self.layers((x, cache), layer_step, xs=numbers, start=start, stop=stop)
+        return x, cache
 
     def _angles(self, positions, at_once: bool = False):
         angles = mrope_angles(positions, self.config.head_dim, self.config.rope_theta, self.config.mrope_sections)

@@ -16,15 +16,21 @@ from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Decoder
 from vlm_jax.models.layers import constrain_rows, product
 from vlm_jax.models.token_reduction.choice import reduced
+from vlm_jax.models.token_reduction.in_decoder import through_decoder
 from vlm_jax.models.token_reduction.learned import LEARNED
 from vlm_jax.models.token_reduction.methods import needs
-from vlm_jax.processing.rows import ARRAYS, ROW_END, Batch
+from vlm_jax.processing.rows import ARRAYS, ROW_END, STATIC, Batch
+
+
+def _static(batch: Batch) -> tuple:
+    return tuple(getattr(batch, name) for name in STATIC)
+
 
 jax.tree_util.register_pytree_with_keys(
     Batch,
-    lambda batch: ([(jax.tree_util.GetAttrKey(name), getattr(batch, name)) for name in ARRAYS], batch.method),
-    lambda method, leaves: Batch.unchecked(leaves, method),
-    lambda batch: ([getattr(batch, name) for name in ARRAYS], batch.method),
+    lambda batch: ([(jax.tree_util.GetAttrKey(name), getattr(batch, name)) for name in ARRAYS], _static(batch)),
+    lambda static, leaves: Batch.unchecked(leaves, static),
+    lambda batch: ([getattr(batch, name) for name in ARRAYS], _static(batch)),
 )
 
 
@@ -80,7 +86,7 @@ class VLM(nnx.Module):
             **options,
         )
         visual = self.connector(patches)
-        if batch.method:
+        if batch.chooses:
             return reduced(batch, visual, words, importance, self.reducer)
         index = batch.visual_index
         gathered = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
@@ -101,10 +107,13 @@ class VLM(nnx.Module):
         unroll: bool = False,
         at: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b t d"] | Float[Array, "b n d"]:
-        """Hidden states of whole rows, ready for `logits`, or of the places `at` of each."""
+        """Hidden states of whole rows, ready for `logits`, or of the places `at` of each.
+
+        Where tokens are left out within the decoder, whole rows are what is left of them.
+        """
         options = {"implementation": implementation, "remat": remat, "unroll": unroll}
         x, positions = self.embed(batch, dtype=dtype, **options)
-        return self.decoder(x, positions, batch.segment_ids, at=at, **options)
+        return through_decoder(self.decoder, x, positions, batch, at=at, **options).hidden
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """float32 logits; call it on the few rows that are needed, never on a whole batch."""

@@ -15,13 +15,13 @@ from jaxtyping import Float32, Int, UInt8
 
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing import chat
+from vlm_jax.processing.example import CandidateTokens, Example, PatchedImage, Size, TokensAbove, tokens_above
 from vlm_jax.processing.image_processors import Grid, ImageProcessor
 from vlm_jax.processing.images import describe, with_image
 from vlm_jax.processing.questions import question_turns
-from vlm_jax.processing.rows import CandidateTokens, Example, PatchedImage, RowSpec, Size
+from vlm_jax.processing.rows import RowSpec
 from vlm_jax.processing.token_budget import (
     ALL_TOKENS,
-    CDPRUNER,
     POOLS,
     RESIZE,
     TokenBudget,
@@ -63,6 +63,8 @@ class Processor:
         self.tokenizer, self.images, self.template = tokenizer, images, template
         self.image_token, self.window_units = image_token, window_units
         self.budget = budget
+        self.cuts = budget.cuts
+        """Within the decoder. Beside others that are cut examples of which all tokens stay have as many."""
         self.most_tokens: int | None = None
         """That are of use: of a text of more than twice as many, only the beginning is tokenised."""
 
@@ -98,8 +100,8 @@ class Processor:
             image_token=self.image_token,
         )
         turns = None
-        if self.budget.chooses and self.budget.method == CDPRUNER:
-            turns = question_turns(messages, render, ids, starts, self.image_token)
+        if self.budget.by_question:
+            turns = question_turns(messages, render, ids, starts, self.image_token, self.budget.method)
         return Text(ids, weights, turns)
 
     def lay_out(self, text: "Text", images: Sequence[PatchedImage], *, longest: int | None = None) -> Example:
@@ -121,15 +123,39 @@ class Processor:
             if self.budget.on_device:
                 candidates = self._candidates(text, positions[:, visual], kept, counts)
             ids, weights, positions = ids[kept], weights[kept], positions[:, kept]
+        above = self._above(text, counts, [image.layout for image in images]) if self.cuts else None
         ids, weights = self._cut(ids, weights, longest)
-        return Example(ids, positions[:, : len(ids)], weights, tuple(images), self.image_token, candidates)
+        if above is not None:  # what is asked may be cut off, and is then looked at from where the text ends
+            above = TokensAbove(above.keep, np.minimum(above.asks, len(ids) - 1))
+        return Example(ids, positions[:, : len(ids)], weights, tuple(images), self.image_token, candidates, above)
 
     def size(self, text: "Text", grids: Sequence[Grid], *, longest: int | None = None) -> Size:
         """What `lay_out` would take of a row, from the grids of the images alone: nothing is decoded."""
         counts = list(map(self.visual_tokens, grids))
         ids, weights = self._cut(*chat.expand_images(text.ids, text.weights, counts, self.image_token), longest)
-        slots = sum(len(self._layout(grid).units) for grid in grids)
-        return Size(len(ids), slots * self.images.patches_per_token, int(np.count_nonzero(weights)))
+        layouts = list(map(self._layout, grids))
+        slots = sum(len(layout.units) for layout in layouts)
+        above = tokens_above(layouts, self._keep(layouts), len(ids)) if self.cuts else ()
+        return Size(len(ids), slots * self.images.patches_per_token, int(np.count_nonzero(weights)), above)
+
+    def _keep(self, layouts: Sequence[VisionLayout]) -> Int[np.ndarray, "images cuts"]:
+        """`TokensAbove.keep` of images laid out like this."""
+        counts = [self.budget.counts_above(int(layout.optional.sum())) for layout in layouts]
+        return np.array(counts, np.int64).reshape(-1, self.cuts)
+
+    def _above(self, text: "Text", counts: Sequence[int], layouts: Sequence[VisionLayout]) -> TokensAbove:
+        """Of images of so many tokens each. They are weighed by the last token of the turn that shows them; where that
+        is an image's, by the token behind it."""
+        keep = self._keep(layouts)
+        if not self.budget.cuts:  # all stay
+            return TokensAbove(keep, np.zeros(len(layouts), np.int64))
+        assert text.turns is not None
+        shown = text.ids == self.image_token
+        lengths = np.ones(len(text.ids), np.int64)
+        lengths[shown] = counts
+        ends = np.cumsum(lengths) - 1  # the last token of each, once images are as long as they are
+        last = [int(np.flatnonzero(text.turns == turn)[-1]) for turn in text.turns[shown]]
+        return TokensAbove(keep, np.array([ends[place] + shown[place] for place in last], np.int64))
 
     def _candidates(self, text: "Text", positions, kept, counts: Sequence[int]) -> CandidateTokens:
         """All visual tokens of an example; `kept` are the places of its tokens, these included, that stay."""
@@ -162,10 +188,14 @@ class Processor:
         other.images = self.images.with_budget(visual_tokens)
         return other
 
-    def with_reduction(self, budget: TokenBudget) -> "Processor":
-        """The same, with so many of an image's tokens for the decoder."""
+    def with_reduction(self, budget: TokenBudget, *, cuts: int = 0) -> "Processor":
+        """The same, with so many of an image's tokens for the decoder.
+
+        Args:
+          cuts: of others whose examples share rows with these.
+        """
         other = copy.copy(self)
-        other.budget = budget
+        other.budget, other.cuts = budget, max(cuts, budget.cuts)
         return other
 
     def prepare_image(self, source) -> PatchedImage:
@@ -212,6 +242,8 @@ class Processor:
     def row_spec(self, size: Size) -> RowSpec:
         """The arrays of rows of a size."""
         patches_per_token = self.images.patches_per_token
+        if size.above:
+            return RowSpec(size, self.images.patch_dim, patches_per_token, self.budget.method, layer=self.budget.layer)
         if not self.budget.on_device:
             return RowSpec(size, self.images.patch_dim, patches_per_token)
         candidates = self.images.most_tokens(size.patches // patches_per_token)

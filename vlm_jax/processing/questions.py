@@ -19,12 +19,14 @@ def question_turns(
     ids: Int[np.ndarray, " n"],
     starts: Int[np.ndarray, " n"],
     image_token: int,
+    method: str,
 ) -> Int[np.ndarray, " n"]:
     """Of each token the turn, from 1, whose question it is a word of, or in which it is an image; 0 for all others.
 
     Args:
       render: makes the text of a conversation.
       ids, starts: the tokens of that text, and where in it each begins.
+      method: that wants to know.
 
     Raises:
       InputError: a turn shows an image and asks nothing, or the template rewrites the question.
@@ -36,7 +38,7 @@ def question_turns(
             continue
         if not spans:
             raise InputError(
-                f"turn {number}: shows an image and asks nothing, and cdpruner chooses tokens by the question; give it "
+                f"turn {number}: shows an image and asks nothing, and {method} chooses tokens by the question; give it "
                 "one, or take another method (model.token_reduction)"
             )
         for start, end in spans:

@@ -10,118 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, UInt8
+from jaxtyping import Float32, Int, UInt8
 
-from vlm_jax.processing.pooling import Blocks
+from vlm_jax.processing.example import NOTHING, Example, PatchedImage, Size
 from vlm_jax.processing.token_budget import CDPRUNER, POOL_LEARNED
-from vlm_jax.processing.vision_layout import VisionLayout
 
 ROW_END = -2
 """In `visual_index`: the learned embedding that ends a row of tiles. Text is -1."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PatchedImage:
-    """One image of an example: its patches by merged unit, and its layout in the tower."""
-
-    patches: UInt8[np.ndarray, "units patches_per_token values"]
-    grid: tuple[int, ...]
-    """How it was cut: merged units (rows, columns), or a `views.Tiling`."""
-    layout: VisionLayout
-    kept: Int[np.ndarray, " tokens"] | None = None
-    """Which of its tokens the decoder sees, ascending; None: all. Where the device chooses, as many as it chooses."""
-
-    blocks: Blocks | None = None
-    """Which of them are merged into one; None: none are."""
-
-    @property
-    def tokens(self) -> int:
-        """How many of its tokens the decoder sees."""
-        return len(self.layout.slot_of_token if self.kept is None else self.kept)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CandidateTokens:
-    """What is known of all visual tokens of an example, where the device chooses which of them stay.
-
-    Attributes:
-      method: how it chooses (`token_budget.METHODS`).
-      positions: of M-RoPE, of all tokens of its images one after the other.
-      question_words: of each token of the example the question, from 1, that it is a word of; 0 for all others. Like
-        the next, for a method that follows the question.
-      questions: which of them is asked about each token's image.
-    """
-
-    method: str
-    positions: Int[np.ndarray, "3 n"]
-    question_words: Int[np.ndarray, " tokens"] | None = None
-    questions: Int[np.ndarray, " n"] | None = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Example:
-    """A conversation, processed."""
-
-    input_ids: Int[np.ndarray, " n"]
-    positions: Int[np.ndarray, "3 n"]
-    weights: Float32[np.ndarray, " n"]
-    """What each token weighs in the loss: those of the assistant's words and the end of their turn 1, or what their
-    turn was given; all others 0."""
-    images: tuple[PatchedImage, ...]
-    image_token: int
-    candidates: CandidateTokens | None = None
-
-    @property
-    def supervised(self) -> Bool[np.ndarray, " n"]:
-        """Tokens to be predicted in training."""
-        return self.weights > 0
-
-    def behind(self, start: int) -> "Example":
-        """The tokens from a place on, which is within no image, and the images among them."""
-        before = int((self.input_ids[:start] == self.image_token).sum())
-        known = int(np.sum(np.cumsum([image.tokens for image in self.images]) <= before))
-        candidates = self.candidates
-        if candidates is not None:
-            done = sum(len(image.layout.slot_of_token) for image in self.images[:known])
-            candidates = CandidateTokens(
-                candidates.method,
-                candidates.positions[:, done:],
-                None if candidates.question_words is None else candidates.question_words[start:],
-                None if candidates.questions is None else candidates.questions[done:],
-            )
-        return Example(
-            self.input_ids[start:],
-            self.positions[:, start:],
-            self.weights[start:],
-            self.images[known:],
-            self.image_token,
-            candidates,
-        )
-
-    @property
-    def size(self) -> "Size":
-        patches_per_token = self.images[0].patches.shape[1] if self.images else 0
-        slots = sum(len(image.layout.units) for image in self.images)
-        return Size(len(self.input_ids), slots * patches_per_token, int(np.count_nonzero(self.weights)))
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Size:
-    """The three lengths a row is packed by: tokens, patch slots (window padding included), supervised positions."""
-
-    tokens: int
-    patches: int
-    supervised: int
-
-    def __add__(self, other: "Size") -> "Size":
-        return Size(self.tokens + other.tokens, self.patches + other.patches, self.supervised + other.supervised)
-
-    def fits(self, capacity: "Size") -> bool:
-        return (
-            self.tokens <= capacity.tokens
-            and self.patches <= capacity.patches
-            and self.supervised <= capacity.supervised
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,9 +45,14 @@ class Batch:
       question_words: int32 [B, T]: the question of the row, from 1, that a token is a word of; 0 for all others.
       candidate_questions: int32 [B, N]: the question that is asked about its image. Both for `cdpruner` alone.
       candidate_quadrants: int32 [B, N]: the quarter of its block that it lies in, for `pool_learned` alone.
+      above: where the method leaves tokens out within the decoder, how long rows are above each cut; layer: after which
+        layer, where that is a setting (`token_budget.TokenBudget`). Then there are no candidates, but
+      cut_images: int32 [B, T]: which image of the row, from 1, a token is of that may be left out; 0 for all others.
+      cut_keep: int32 [B, cuts, T]: how many of these tokens of its image stay above each cut.
+      cut_asks: int32 [B, T]: the place in the row of the token that they are weighed by.
 
-    Without images those of patches may be None: then the tower does not run. Those of candidates are None where the
-    device does not choose.
+    Without images those of patches may be None: then the tower does not run. Those of candidates and cuts are None
+    where there are none.
     """
 
     tokens: Int[Any, "*b t"]
@@ -173,7 +73,12 @@ class Batch:
     question_words: Int[Any, "*b t"] | None = None
     candidate_questions: Int[Any, "*b n"] | None = None
     candidate_quadrants: Int[Any, "*b n"] | None = None
+    cut_images: Int[Any, "*b t"] | None = None
+    cut_keep: Int[Any, "*b cuts t"] | None = None
+    cut_asks: Int[Any, "*b t"] | None = None
     method: str = ""
+    layer: int = 0
+    above: tuple[int, ...] = ()
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """(name, array) of those that are there."""
@@ -184,24 +89,30 @@ class Batch:
     def shape(self) -> tuple[int, "Size"]:
         """Rows, and the size of each: what tells compiled programs apart."""
         patches = 0 if self.patches is None else self.patches.shape[-2]
-        return self.tokens.shape[0], Size(self.tokens.shape[-1], patches, self.loss_index.shape[-1])
+        return self.tokens.shape[0], Size(self.tokens.shape[-1], patches, self.loss_index.shape[-1], self.above)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the device chooses visual tokens before the decoder sees any."""
+        return bool(self.method) and not self.above
 
     @classmethod
-    def unchecked(cls, leaves: Iterable[Any], method: str = "") -> "Batch":
+    def unchecked(cls, leaves: Iterable[Any], static: Sequence[Any] = ("", 0, ())) -> "Batch":
         """With anything in the place of its arrays (shardings, say), in the order of the fields."""
         batch = object.__new__(cls)
-        for name, leaf in zip(ARRAYS, leaves, strict=True):
-            object.__setattr__(batch, name, leaf)
-        object.__setattr__(batch, "method", method)
+        for name, value in zip((*ARRAYS, *STATIC), (*leaves, *static), strict=True):
+            object.__setattr__(batch, name, value)
         return batch
 
     def without_images(self) -> "Batch":
         nothing: dict[str, Any] = dict.fromkeys(OF_IMAGES)
-        return dataclasses.replace(self, **nothing, method="")
+        return dataclasses.replace(self, **nothing, method="", layer=0, above=())
 
 
-ARRAYS = tuple(field.name for field in dataclasses.fields(Batch) if field.name != "method")
-"""Fields of a batch that hold arrays, in their order."""
+STATIC = ("method", "layer", "above")
+"""Fields of a batch that compiled programs are told apart by."""
+ARRAYS = tuple(field.name for field in dataclasses.fields(Batch) if field.name not in STATIC)
+"""Those that hold arrays, in their order."""
 OF_IMAGES = ARRAYS[ARRAYS.index("patches") :]
 """Those that a batch without images has none of."""
 
@@ -213,7 +124,7 @@ class RowSpec:
     Attributes:
       patch_dim: pixel values of a patch.
       patches_per_token: patches that become one visual token; a row has a whole number of such groups.
-      method: as of a `Batch`.
+      method, layer: as of a `Batch`; above: the size's.
       candidates: visual tokens of which the device chooses, where it does.
     """
 
@@ -222,6 +133,7 @@ class RowSpec:
     patches_per_token: int
     method: str = ""
     candidates: int = 0
+    layer: int = 0
 
     def empty(self) -> Batch:
         """One row of padding alone, to be filled."""
@@ -243,8 +155,15 @@ class RowSpec:
             image_ids=zeros(size.patches),
             window_ids=zeros(size.patches),
             method=self.method,
-            **self._no_candidates(),
+            layer=self.layer,
+            above=size.above,
+            **(self._no_cuts() if size.above else self._no_candidates()),
         )
+
+    def _no_cuts(self) -> dict[str, np.ndarray]:
+        one = np.zeros(self.size.tokens, np.int32)
+        keep = np.zeros((len(self.size.above), self.size.tokens), np.int32)
+        return {"cut_images": one, "cut_keep": keep, "cut_asks": one.copy()}
 
     def _no_candidates(self) -> dict[str, np.ndarray]:
         if not self.method:
@@ -271,12 +190,14 @@ def assemble(examples: Sequence[Example], spec: RowSpec) -> Batch:
     Raises:
       ValueError: they do not fit.
     """
-    needed = sum((example.size for example in examples), Size(0, 0, 0))
+    needed = sum((example.size for example in examples), NOTHING)
+    if not spec.size.above and set(needed.above) <= {needed.tokens}:
+        needed = dataclasses.replace(needed, above=())  # nothing is left out, so nothing is cut
     if not needed.fits(spec.size):
         raise ValueError(f"examples of {needed} do not fit a row of {spec.size}")
-    row = spec.empty()
+    row: Any = spec.empty()
     token = target = 0
-    slots, candidates = _Slots(row, spec.patches_per_token), _Candidates(row)
+    slots, candidates, images = _Slots(row, spec.patches_per_token), _Candidates(row), 0
     for segment, example in enumerate(examples, start=1):
         here = slice(token, token + len(example.input_ids))
         row.tokens[here] = example.input_ids
@@ -292,11 +213,16 @@ def assemble(examples: Sequence[Example], spec: RowSpec) -> Batch:
 
         visual = token + np.flatnonzero(example.input_ids == example.image_token)
         laid = []
-        for image in example.images:
+        for number, image in enumerate(example.images):
             mine, visual = np.split(visual, [image.tokens])
             laid.append(slots.add(image))
             row.visual_index[mine] = laid[-1] if image.kept is None else laid[-1][image.kept]
-        if spec.method:
+            if example.above is not None and row.above:
+                images += 1
+                row.cut_images[mine] = np.where(image.layout.optional, images, 0)
+                row.cut_keep[:, mine] = example.above.keep[number][:, None]
+                row.cut_asks[mine] = token + example.above.asks[number]
+        if row.chooses:
             candidates.add(example, here, laid)
         token, target = here.stop, there.stop
     return row

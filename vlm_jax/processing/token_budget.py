@@ -15,9 +15,11 @@ from vlm_jax.errors import InputError
 from vlm_jax.processing.pooling import Blocks, blocks
 from vlm_jax.processing.vision_layout import VisionLayout
 
-RESIZE, CDPRUNER, POOL_LEARNED = "resize", "cdpruner", "pool_learned"
+RESIZE, CDPRUNER, POOL_LEARNED, FASTV = "resize", "cdpruner", "pool_learned", "fastv"
 POOLS = ("pool", POOL_LEARNED)
-METHODS = (RESIZE, "random", "uniform", *POOLS, "divprune", "mmr", "mmr_learned", CDPRUNER, "visionzip")
+CUTS = {FASTV: 1, "pyramiddrop": 3}
+"""Methods that leave tokens out within the decoder, and behind how many of its layers."""
+METHODS = (RESIZE, "random", "uniform", *POOLS, "divprune", "mmr", "mmr_learned", CDPRUNER, "visionzip", *CUTS)
 """Ways to come to fewer tokens, by name."""
 LEARNED = ("mmr_learned", POOL_LEARNED)
 """Those that have parameters."""
@@ -31,14 +33,16 @@ class TokenBudget:
       visual_tokens: a share of the image's tokens (a float, 0 < share ≤ 1) or a number of them (an int).
       method: of `METHODS`.
       seed: of `random`.
+      layer: of `fastv`, how many layers of the decoder see all tokens; 0: as many as its authors have (`cut_layers`).
     """
 
     visual_tokens: float | int = 1.0
     method: str = RESIZE
     seed: int = 0
+    layer: int = 0
 
     def __post_init__(self):
-        if errors := budget_errors(self.visual_tokens, self.method):
+        if errors := budget_errors(self.visual_tokens, self.method, self.layer):
             raise InputError(errors)
 
     @property
@@ -48,13 +52,23 @@ class TokenBudget:
 
     @property
     def chooses(self) -> bool:
-        """Whether some tokens of an image are left out behind the tower: by any method but `resize`."""
-        return not self.takes_all and self.method != RESIZE
+        """Whether some tokens of an image are left out between the tower and the decoder."""
+        return not self.takes_all and self.method != RESIZE and self.method not in CUTS
 
     @property
     def on_device(self) -> bool:
         """Whether tokens are chosen, or merged, when the tower has made something of them."""
         return self.chooses and self.method not in ("random", "uniform")
+
+    @property
+    def cuts(self) -> int:
+        """Behind how many layers of the decoder some tokens are left out."""
+        return 0 if self.takes_all else CUTS.get(self.method, 0)
+
+    @property
+    def by_question(self) -> bool:
+        """Whether what stays of an image follows from what is asked about it."""
+        return bool(self.cuts) or (self.chooses and self.method == CDPRUNER)
 
     def count(self, tokens: int) -> int:
         """How many of an image's tokens stay: a share is rounded, halves up; one at least, all at most."""
@@ -62,9 +76,23 @@ class TokenBudget:
             return min(tokens, max(1, int(self.visual_tokens * tokens + 0.5)))
         return min(tokens, self.visual_tokens)
 
+    def counts_above(self, tokens: int) -> tuple[int, ...]:
+        """How many of an image's tokens stay above each cut within the decoder: with several, in equal ratios down to
+        `count`. An eighth, for instance, by a half, a quarter, an eighth."""
+        last, cuts = self.count(tokens), CUTS.get(self.method, 0)
+        if isinstance(self.visual_tokens, float) and not self.takes_all:
+            ratio = self.visual_tokens
+        else:
+            ratio = last / max(tokens, 1)
+        between = (max(last, int(ratio ** (cut / cuts) * tokens + 0.5 + 1e-9)) for cut in range(1, cuts))
+        return (*between, last) if cuts else ()
 
-def budget_errors(visual_tokens, method, *, names: tuple[str, str] = ("visual_tokens", "token_reduction")) -> list[str]:
-    """What of the two settings cannot be, a line each.
+
+NAMES = ("visual_tokens", "token_reduction", "token_reduction_layer")
+
+
+def budget_errors(visual_tokens, method, layer=0, *, names: tuple[str, str, str] = NAMES) -> list[str]:
+    """What of the settings cannot be, a line each.
 
     Args:
       names: that they are called by.
@@ -80,15 +108,53 @@ def budget_errors(visual_tokens, method, *, names: tuple[str, str] = ("visual_to
         near = difflib.get_close_matches(str(method), METHODS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         errors.append(f"{names[1]} {method!r}: known are {', '.join(METHODS)}{hint}")
+    if not isinstance(layer, numbers.Integral) or isinstance(layer, bool) or layer < 0:
+        errors.append(f"{names[2]} is {layer!r}; wanted a layer of the decoder, from 1, or 0 for the method's own")
+    elif layer and method in METHODS and method != FASTV:
+        errors.append(f"{names[2]} is {layer}, which goes with {FASTV}, and {names[1]} is {method}; take 0")
     return errors
 
 
 ALL_TOKENS = TokenBudget()
 
 
-def of_settings(visual_tokens: float, token_reduction: str, seed: int) -> TokenBudget:
-    """As the settings of a run say it, where every number is a float: a whole one above 1 is a number of tokens."""
-    return TokenBudget(visual_tokens if visual_tokens <= 1 else int(visual_tokens), token_reduction, seed)
+def of_settings(model, seed: int, visual_tokens: float | None = None) -> TokenBudget:
+    """As the settings of a run say it, where every number is a float: a whole one above 1 is a number of tokens.
+
+    Args:
+      model: the group of settings.
+      visual_tokens: instead of its own.
+    """
+    tokens = model.visual_tokens if visual_tokens is None else visual_tokens
+    tokens = tokens if tokens <= 1 else int(tokens)
+    return TokenBudget(tokens, model.token_reduction, seed, model.token_reduction_layer)
+
+
+FASTV_LAYER = 2
+"""Behind which `fastv` leaves tokens out, as published (arXiv:2403.06764)."""
+
+
+def cut_layers(method: str, layer: int, depth: int) -> tuple[int, ...]:
+    """How many layers of a decoder of `depth` run before each cut; none of a method that cuts elsewhere.
+
+    Raises:
+      InputError: no such layer, or none above it.
+    """
+    if method == FASTV:
+        layer = layer or FASTV_LAYER
+        if not 0 < layer < depth:
+            raise InputError(
+                f"token_reduction_layer is {layer}, and the decoder has {depth} layers, of which at least one must "
+                f"follow it; take 1 to {depth - 1}"
+            )
+        return (layer,)
+    cuts = CUTS.get(method, 0)
+    if cuts and depth <= cuts:
+        raise InputError(
+            f"token_reduction {method} leaves tokens out behind a quarter, a half and three quarters of the decoder, "
+            f"which has {depth} layers; take {FASTV}, or a decoder of 4 layers or more"
+        )
+    return tuple(depth * cut // (cuts + 1) for cut in range(1, cuts + 1))
 
 
 def uniform(count: int, keep: int) -> Int[np.ndarray, " keep"]:

@@ -69,7 +69,7 @@ def parse(text: str) -> list[tuple[float, float]]:
         except ValueError:
             errors.append(f"{entry!r} is no visual tokens and share, such as in {EXAMPLE!r}")
             continue
-        errors += budget_errors(_number(tokens), "resize", names=(f"{entry!r}: visual_tokens", ""))
+        errors += budget_errors(_number(tokens), "resize", names=(f"{entry!r}: visual_tokens", "", ""))
         if not 0 < share <= 1:
             errors.append(f"{entry!r} has the share {share:g}; wanted one above 0 and up to 1")
         entries.append((tokens, share))
@@ -93,7 +93,7 @@ def schedule_of(model, seed: int) -> TokenSchedule | None:
     if not model.token_schedule:
         return None
     entries = parse(model.token_schedule)
-    budgets = tuple(of_settings(tokens, model.token_reduction, seed) for tokens, _ in entries)
+    budgets = tuple(of_settings(model, seed, tokens) for tokens, _ in entries)
     return TokenSchedule(budgets, tuple(share for _, share in entries), model.token_schedule_order, seed)
 
 

@@ -35,8 +35,9 @@ def default_config() -> ConfigDict:
                 # tokens an image, from 2. Rows are packed at that length.
                 "visual_tokens": 1.0,
                 # How: resize makes the image smaller | random | uniform | pool | pool_learned | divprune | mmr |
-                # mmr_learned | cdpruner | visionzip
+                # mmr_learned | cdpruner | visionzip | fastv | pyramiddrop, which leave tokens out within the decoder
                 "token_reduction": "resize",
+                "token_reduction_layer": 0,  # fastv: decoder layers that see all tokens; 0: 2, as published
                 # While training, instead of visual_tokens: several, each with its share of the examples, such as
                 # "0.25: 0.9, 1.0: 0.1". What is trained is then used with visual_tokens. "": no schedule.
                 "token_schedule": "",
@@ -265,6 +266,12 @@ def _check_model(config: ConfigDict, check: _Check) -> None:
         "a share above 0 and up to 1.0, or a whole number of tokens an image",
     )
     check.one_of("model.token_reduction", token_budget.METHODS)
+    check.at_least(0, "model.token_reduction_layer")
+    check.want(
+        model.token_reduction_layer <= 0 or model.token_reduction == token_budget.FASTV,
+        "model.token_reduction_layer",
+        f"0 where model.token_reduction is not {token_budget.FASTV}",
+    )
     check.want(
         share != 1 or model.token_reduction == "resize" or bool(model.token_schedule),
         "model.token_reduction",

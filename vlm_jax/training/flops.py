@@ -6,10 +6,12 @@ forwards; 2 N more where its weights train; 2 N more where a gradient has to pas
 before it. So a part that trains takes 6 N, a frozen decoder under adapters 4 N, and a frozen tower in front of it 2 N:
 nothing before it learns, and nothing runs backwards through it. Scores and mixing of attention have no weights: 4 · d
 for each pair of a query and a key that it may see, three times that with a backward pass. Of causal pairs, half count.
-A look-up in the embedding costs nothing; the output layer works on supervised positions alone.
+A look-up in the embedding costs nothing; the output layer works on supervised positions alone. Tokens that are left out
+within the decoder count in the layers that see them.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Collection
 
 import numpy as np
@@ -20,6 +22,7 @@ from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import abstract_parameters, is_unused
 from vlm_jax.models.token_reduction.learned import PREFIX
 from vlm_jax.processing.rows import Batch
+from vlm_jax.processing.token_budget import cut_layers
 
 PEAKS = {
     # device_kind begins with -> FLOP/s of dense bfloat16 products, from the makers' data sheets
@@ -54,14 +57,20 @@ class Work:
     windows: Int[np.ndarray, " windows"]
     """Patches of each attention window."""
     supervised: int
+    above: tuple[Int[np.ndarray, " examples"], ...] = ()
+    """Tokens of each example that are left above each cut within the decoder."""
+    shares: tuple[float, ...] = (1.0,)
+    """What part of the decoder's layers all tokens go through, and then those above each cut."""
 
 
-def work_of(batch: Batch, block_slots: int) -> Work:
+def work_of(batch: Batch, block_slots: int, layers: int = 0) -> Work:
     """The work of a packed batch, from the host's arrays.
 
     Args:
       block_slots: patch slots of one attention block, within which window ids count (`VisionConfig.block_slots`).
+      layers: of the decoder, where tokens are left out within it.
     """
+    ends = (0, *(cut_layers(batch.method, batch.layer, layers) if batch.above else ()), layers or 1)
     window_ids = batch.window_ids.reshape(-1, block_slots)
     # The slots that fill a block up carry no image, whatever window they lie in.
     window_ids = np.where(batch.image_ids.reshape(-1, block_slots) > 0, window_ids, 0)
@@ -70,7 +79,21 @@ def work_of(batch: Batch, block_slots: int) -> Work:
         images=_counts(batch.image_ids),
         windows=_counts(window_ids),
         supervised=int(np.count_nonzero(batch.loss_weights)),
+        above=tuple(_left(batch, cut) for cut in range(len(batch.above))),
+        shares=tuple((stop - start) / ends[-1] for start, stop in itertools.pairwise(ends)),
     )
+
+
+def _left(batch: Batch, cut: int) -> Int[np.ndarray, " examples"]:
+    """Tokens of each example that are left above a cut."""
+    images, width = batch.cut_images, int(batch.cut_images.max()) + 1
+    rows = np.arange(len(images))[:, None]
+    counts = np.bincount((rows * width + images).ravel(), minlength=len(images) * width)[rows * width + images]
+    # Each token as the part of it that stays: so many of those of its image.
+    parts = np.where(images > 0, np.minimum(batch.cut_keep[:, cut] / np.maximum(counts, 1), 1), 1.0)
+    ids, width = batch.segment_ids, int(batch.segment_ids.max()) + 1
+    found = np.bincount((rows * width + ids).ravel(), parts.ravel(), len(ids) * width).reshape(len(ids), width)
+    return np.round(found[:, 1:][found[:, 1:] > 0]).astype(np.int64)
 
 
 def _counts(ids: Int[np.ndarray, "rows n"]) -> Int[np.ndarray, " groups"]:
@@ -103,12 +126,15 @@ class StepFlops:
     image_pair: float
     """Attention of all global blocks, a pair of patches of one image."""
     block_slots: int
+    layers: int
+    """Of the decoder."""
 
     def parts(self, work: Work) -> dict[str, float]:
         """FLOPs by part of the model."""
+        ranges = list(zip(work.shares, (work.tokens, *work.above), strict=True))
         return {
-            "decoder": self.token * float(work.tokens.sum()),
-            "decoder attention": self.decoder_pair * _squares(work.tokens) / 2,
+            "decoder": self.token * sum(share * float(tokens.sum()) for share, tokens in ranges),
+            "decoder attention": self.decoder_pair * sum(share * _squares(tokens) for share, tokens in ranges) / 2,
             "vision": self.patch * float(work.images.sum()),
             "vision attention": self.window_pair * _squares(work.windows) + self.image_pair * _squares(work.images),
             "output": self.supervised * work.supervised,
@@ -119,7 +145,7 @@ class StepFlops:
 
     def of_batch(self, batch: Batch) -> float:
         """FLOPs of a step on a packed batch, from the host's arrays."""
-        return self.of(work_of(batch, self.block_slots))
+        return self.of(work_of(batch, self.block_slots, self.layers))
 
 
 def _squares(counts: Int[np.ndarray, " n"]) -> float:
@@ -171,4 +197,5 @@ def step_flops(config: VLMConfig, trainable: Collection[str], attach=()) -> Step
         window_pair=attention(vision.depth - blocks, vision.hidden, "vision"),
         image_pair=attention(blocks, vision.hidden, "vision"),
         block_slots=vision.block_slots,
+        layers=decoder.layers,
     )

@@ -42,6 +42,7 @@ _WHOLE = ("data.columns",)
 _BEFORE = {
     "model.visual_tokens": 1.0,
     "model.token_reduction": "resize",
+    "model.token_reduction_layer": 0,
     "model.token_schedule": "",
     "model.token_schedule_order": "in_turn",
 }

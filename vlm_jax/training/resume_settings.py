@@ -20,6 +20,7 @@ def resume_settings(config: ConfigDict) -> dict[str, Any]:
         "model.max_visual_tokens",
         "model.visual_tokens",
         "model.token_reduction",
+        "model.token_reduction_layer",
         "model.token_schedule",
         "model.token_schedule_order",
         "data.share",

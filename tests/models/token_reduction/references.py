@@ -89,4 +89,21 @@ def visionzip_merged(visual, keep, importance):
     return merged[np.sort(np.concatenate([dominant, targets]))]
 
 
-REFERENCES = {"divprune": divprune, "mmr": mmr, "cdpruner": cdpruner, "visionzip": visionzip}
+def top(importance, keep):
+    """The highest; of equal ones the first."""
+    return np.sort(np.argsort(-np.asarray(importance), kind="stable")[:keep])
+
+
+def fastv(embeddings, keep, *, importance, **_):
+    """Importance being the attention of the question's last token."""
+    return top(importance, keep)
+
+
+REFERENCES = {
+    "divprune": divprune,
+    "mmr": mmr,
+    "cdpruner": cdpruner,
+    "visionzip": visionzip,
+    "fastv": fastv,
+    "pyramiddrop": fastv,
+}

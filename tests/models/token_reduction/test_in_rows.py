@@ -12,14 +12,15 @@ from flax import nnx
 import vlm_jax
 from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
 from vlm_jax.models.parameters import build
-from vlm_jax.processing.rows import Size, assemble, stack
-from vlm_jax.processing.token_budget import LEARNED, METHODS, TokenBudget
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.rows import assemble, stack
+from vlm_jax.processing.token_budget import CUTS, LEARNED, METHODS, TokenBudget
 from vlm_jax.training.step import make_loss
 
-# What is learned has its own tests (test_learned.py).
-CHOOSING = [method for method in METHODS if method not in ("resize", *LEARNED)]
+# What is learned, and what is left out within the decoder, have their own tests (test_learned.py, test_in_decoder.py).
+CHOOSING = [method for method in METHODS if method not in ("resize", *LEARNED, *CUTS)]
 ON_DEVICE = [method for method in CHOOSING if method not in ("random", "uniform")]
-FAMILIES = {"qwen2_5_vl": (4, (1, 3)), "qwen2_vl": (2, (0, 1))}
+FAMILIES = {"qwen2_5_vl": (2, (1,)), "qwen2_vl": (1, (0,))}
 CAPACITY = Size(384, 1536, 32)
 
 

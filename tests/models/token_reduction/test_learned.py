@@ -19,7 +19,8 @@ from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
 from vlm_jax.models.parameters import abstract_model, replace
 from vlm_jax.models.token_reduction.learned import gated, initial
-from vlm_jax.processing.rows import Size, assemble, stack
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.rows import assemble, stack
 from vlm_jax.processing.token_budget import TokenBudget
 from vlm_jax.training.step import make_loss
 

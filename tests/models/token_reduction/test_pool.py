@@ -14,8 +14,9 @@ from vlm_jax.models.parameters import build
 from vlm_jax.models.token_reduction.candidates import Candidates
 from vlm_jax.models.token_reduction.learned import Shuffle, initial
 from vlm_jax.models.token_reduction.methods import METHODS
+from vlm_jax.processing.example import Size
 from vlm_jax.processing.pooling import blocks, pooled_grid
-from vlm_jax.processing.rows import Size, assemble, stack
+from vlm_jax.processing.rows import assemble, stack
 from vlm_jax.processing.token_budget import TokenBudget
 from vlm_jax.processing.vision_layout import vision_layout
 

@@ -10,6 +10,8 @@
     mmr_learned   likewise, with an importance that is learned
     cdpruner      diverse, given the question
     visionzip     what receives most attention; the rest is merged into a few
+    fastv         above a layer of the decoder, what the question attends to
+    pyramiddrop   likewise at three depths, fewer each time
 
 How many tokens of an image stay is worked out on the host (`processing.token_budget`), so that shapes are fixed; which
 ones, here, on the device. A method is given what it asks for in `METHODS`, and nothing else.
@@ -50,7 +52,8 @@ def keep_tokens(
         mmr_learned, which is mmr with importances of a model's own.
       embeddings: [n, d], the image's visual tokens in reading order.
       keep: how many stay.
-      importance: [n], of each token, for methods that weigh it, as it is given: bring it to between 0 and 1 for `mmr`.
+      importance: [n], of each token, for methods that weigh it, as it is given: bring it to between 0 and 1 for `mmr`;
+        for fastv and pyramiddrop the attention that it gets from the question's last token.
       query: [m, d], embeddings of the question's tokens, for methods that follow the question.
       grid: rows and columns of the tokens; checked against their number.
       seed: of `random`.

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from vlm_jax.models.token_reduction import cdpruner, divprune, mmr, pool, visionzip
+from vlm_jax.models.token_reduction import cdpruner, divprune, fastv, mmr, pool, pyramiddrop, visionzip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Method:
       learned: what the model has learned for it (`learned.LEARNED`) is used: "scores" in place of importance, or
         "merge" in place of `merge`.
       factored: whether `choose` is given the most tokens that any image keeps, a number (`most`).
+      in_decoder: whether it chooses between the decoder's layers, by the attention there (`in_decoder`).
     """
 
     choose: Callable | None
@@ -24,6 +25,7 @@ class Method:
     merge: Callable | None = None
     learned: str = ""
     factored: bool = False
+    in_decoder: bool = False
 
 
 METHODS: dict[str, Method] = {
@@ -36,9 +38,11 @@ METHODS: dict[str, Method] = {
     "mmr_learned": Method(mmr.choose, frozenset({"embeddings"}), learned="scores"),
     "cdpruner": Method(cdpruner.choose, frozenset({"embeddings", "query"}), factored=True),
     "visionzip": Method(visionzip.choose, frozenset({"embeddings", "importance"}), visionzip.merge),
+    "fastv": Method(fastv.choose, frozenset({"importance"}), in_decoder=True),
+    "pyramiddrop": Method(pyramiddrop.choose, frozenset({"importance"}), in_decoder=True),
 }
 
 
 def needs(method: str) -> frozenset[str]:
-    """What of the candidates a method looks at; nothing where none chooses ("")."""
-    return METHODS[method].needs if method else frozenset()
+    """What a method looks at of the tokens that the tower made; nothing where none chooses among them."""
+    return METHODS[method].needs if method and not METHODS[method].in_decoder else frozenset()

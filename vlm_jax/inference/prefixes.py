@@ -1,0 +1,100 @@
+"""Conversations in caches: how much of another one is known from them, and what is still to be read."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from vlm_jax.inference.decoding import Decoding
+from vlm_jax.processing.example import Example
+
+
+@dataclasses.dataclass
+class Prefix:
+    """A conversation in a cache."""
+
+    tokens: Int[np.ndarray, " n"]
+    images: tuple[bytes, ...]
+    state: Decoding
+
+    @property
+    def capacity(self) -> int:
+        return jax.tree.leaves(self.state.cache)[0].shape[-2]
+
+
+def longest(known: Mapping[int, Prefix], example: Example, images: tuple[bytes, ...]) -> tuple[int, int | None]:
+    """How many tokens of a conversation are in a cache, and in which; None where too few are.
+
+    Args:
+      images: its `image_digests`.
+    """
+    best, entry = 0, None
+    spans = spans_of(example)
+    for key, prefix in known.items():
+        most = min(len(prefix.tokens), len(example.input_ids) - 1)
+        differ = np.flatnonzero(prefix.tokens[:most] != example.input_ids[:most])
+        shared = int(differ[0]) if len(differ) else most
+        for number, (start, stop) in enumerate(spans):
+            same = number < len(prefix.images) and prefix.images[number] == images[number]
+            # An image is known whole or not at all.
+            if start < shared and not (same and stop <= shared):
+                shared = start
+        shared = _before_questions(example, spans, shared)
+        if example.above is not None and not all(
+            stop <= shared and asks < shared for (_, stop), asks in zip(spans, example.above.asks, strict=True)
+        ):
+            shared = 0  # what stays above a cut is chosen while a row is read from its beginning
+        if shared > best:
+            best, entry = shared, key
+    worth = best >= len(example.input_ids) // 2 or any(stop <= best for _, stop in spans)
+    return (best, entry) if worth else (0, None)
+
+
+def lengths(example: Example, shared: int, ranges: int) -> Int[np.ndarray, "ranges 1"]:
+    """How many of the first `shared` tokens of an example, all of its images among them, each range of layers sees."""
+    left_out = [example.size.tokens - tokens for tokens in (example.size.above if ranges > 1 else ())]
+    return np.array([[shared], *([shared - count] for count in left_out)], np.int32)
+
+
+def image_digests(example: Example) -> tuple[bytes, ...]:
+    """What the tokens of each image follow from: itself, and the question where that decides which of them stay."""
+    candidates, digests, done = example.candidates, [], 0
+    for image in example.images:
+        hasher = hashlib.sha256(repr(image.grid).encode() + image.patches.tobytes())
+        if candidates is not None and candidates.questions is not None:
+            words = example.input_ids[candidates.question_words == candidates.questions[done]]
+            hasher.update(words.tobytes())
+        done += len(image.layout.slot_of_token)
+        digests.append(hasher.digest())
+    return tuple(digests)
+
+
+def _before_questions(example: Example, spans: Sequence[tuple[int, int]], shared: int) -> int:
+    """So many of the `shared` tokens that no question is cut which decides what stays of an image that is still to be
+    read: its words must be read with it."""
+    candidates = example.candidates
+    if candidates is None or candidates.questions is None or candidates.question_words is None:
+        return shared
+    firsts = np.cumsum([0, *(len(image.layout.slot_of_token) for image in example.images)])
+    while True:
+        # Those that are not known whole, and where the words begin that are asked about them.
+        unread = [number for number, (_, stop) in enumerate(spans) if stop > shared]
+        begins = [spans[number][0] for number in unread]
+        for number in unread:
+            words = np.flatnonzero(candidates.question_words == candidates.questions[firsts[number]])
+            begins += words[:1].tolist()
+        if min(begins, default=shared) >= shared:
+            return shared
+        shared = min(begins)
+
+
+def spans_of(example: Example) -> list[tuple[int, int]]:
+    """First token and end of each image."""
+    places, spans, done = np.flatnonzero(example.input_ids == example.image_token), [], 0
+    for image in example.images:
+        spans.append((int(places[done]), int(places[done]) + image.tokens))
+        done += image.tokens
+    return spans
