@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.started import environment
 
 ROOT = Path(__file__).resolve().parents[1]
-PER_KIND = 12
+PER_KIND = 6
 
 
 def fuzz(*arguments):
@@ -22,7 +22,7 @@ def test_broken_files_are_read_or_refused_in_a_line():
     counts = {name: (int(read), int(refused), int(other)) for name, read, refused, other in table}
     assert done.returncode == 0 and counts["all"][2] == 0, done.stdout
     assert len(counts) > 28 and all(sum(count) for count in counts.values())
-    assert counts["all"][0] > 50 and counts["all"][1] > 50  # neither is all there is
+    assert counts["all"][0] > 25 and counts["all"][1] > 25  # neither is all there is
 
 
 def test_what_is_neither_is_told_with_its_seed():

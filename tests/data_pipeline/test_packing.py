@@ -83,8 +83,9 @@ def test_rows_are_well_filled():
     rng = np.random.default_rng(0)
     lengths = [Size(int(n), 0, 1) for n in rng.integers(5, 60, 3000)]
     plan = plan_of(lengths, buckets=[Bucket(1, Size(512, 64, 512))], window=256)
+    array = as_array(lengths)
     (batches,), ((tokens, patches, supervised),) = unused_shares(
-        plan.buckets, batches_of(plan), lambda place: as_array(lengths)[place[1]]
+        plan.buckets, batches_of(plan), lambda place: array[place[1]]
     )
     assert batches == len(plan) and tokens < 0.02
     assert patches == 1.0 and supervised == pytest.approx(1 - 3000 / 512 / batches)

@@ -15,15 +15,10 @@ def deep(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("method", "one_by_one"),
-    [("divprune", True), ("cdpruner", True), ("fastv", True), ("fastv", False), ("pyramiddrop", False)],
-)
-def test_a_conversation_that_goes_on_answers_as_one_that_is_read_anew(deep, tmp_path, method, one_by_one):
-    """Also where layers are scanned in their stack, as on an accelerator."""
+@pytest.mark.parametrize("method", ["divprune", "cdpruner"])
+def test_a_conversation_that_goes_on_answers_as_one_that_is_read_anew(base, tmp_path, method):
     options = {"dtype": "float32", "visual_tokens": 0.4, "token_reduction": method}
-    model, fresh = vlm_jax.load(deep, **options), vlm_jax.load(deep, **options)
-    model._decoder.one_by_one = one_by_one
+    model, fresh = vlm_jax.load(base, **options), vlm_jax.load(base, **options)
     cat, other = str(PHOTOS / "chelsea.jpg"), noise(tmp_path, 28 * 4, 28 * 3)
     messages = [user("What is the cat called?", cat)]
     for question in (user("And this?", other), user("Which is larger?")):
@@ -40,20 +35,36 @@ def test_a_conversation_that_goes_on_answers_as_one_that_is_read_anew(deep, tmp_
     assert model.images_encoded > before
 
 
-@pytest.mark.parametrize("method", ["fastv", "pyramiddrop"])
-def test_what_is_left_out_within_the_decoder_is_in_no_cache_above_it_and_text_goes_on_from_there(deep, method):
-    model = vlm_jax.load(deep, dtype="float32", visual_tokens=0.4, token_reduction=method)
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_what_is_left_out_within_the_decoder_is_in_no_cache_above_it_and_words_go_on_from_there(
+    base, deep, tmp_path, one_by_one
+):
+    """Where layers are scanned in their stack, as on an accelerator, with four ranges of them, else with two."""
+    options = {"visual_tokens": 0.4, "token_reduction": "pyramiddrop"}
+    if one_by_one:
+        options |= {"token_reduction": "fastv", "token_reduction_layer": 1}
+    model, fresh = (vlm_jax.load(base if one_by_one else deep, dtype="float32", **options) for _ in range(2))
+    for one in (model, fresh):
+        one._decoder.one_by_one = one_by_one
     messages = [user("What is the cat called?", str(PHOTOS / "chelsea.jpg"))]
-    answer = model.generate(messages, max_new_tokens=3)
+    answer = model.generate_tokens([messages], max_new_tokens=4)[0]
     (prefix,) = model._prefixes.values()
     example = model.processor.encode(messages, generation_prompt=True)
     counts = np.asarray(prefix.state.lengths)[:, 0]
     assert (counts[0] - counts[1:]).tolist() == [example.size.tokens - above for above in example.size.above]
     encoded = model.images_encoded
-    model.generate([*messages, assistant(answer), user("And its colour?")], max_new_tokens=2)
+    more = [*messages, assistant(model.processor.decode(answer)), user("Which is larger?")]
+    found = model.generate_tokens([more], max_new_tokens=4)[0]
     assert model.images_encoded == encoded, "the image is in the cache"
-    model.generate([user("Which colour has the table?", str(PHOTOS / "chelsea.jpg"))], max_new_tokens=2)
-    assert model.images_encoded == encoded + 1, "which tokens stay follows from the question"
+    np.testing.assert_array_equal(fresh.generate_tokens([more], max_new_tokens=4)[0], found)
+    # Another question is another image, and another image is read with all that stands before it.
+    other = [user("Which colour has the table?", str(PHOTOS / "chelsea.jpg"))]
+    both = [*more, assistant("This"), user("And this?", noise(tmp_path, 28 * 4, 28 * 3))]
+    together = model.generate_tokens([other, both], max_new_tokens=4)
+    assert model.images_encoded == encoded + 3
+    for conversation, found in zip([other, both], together, strict=True):
+        np.testing.assert_array_equal(model.generate_tokens([conversation], max_new_tokens=4)[0], found)
+    assert model.images_encoded == encoded + 6
 
 
 def test_where_the_question_decides_another_question_is_another_image(base):

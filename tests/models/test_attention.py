@@ -7,6 +7,7 @@ import pytest
 
 from vlm_jax.errors import InputError
 from vlm_jax.models.attention import CHUNK, attention, attention_received, choose
+from vlm_jax.models.blockwise import BLOCK
 from vlm_jax.models.fused_attention import KERNELS, fused
 from vlm_jax.parallel.mesh import MeshShape, make_mesh
 
@@ -23,8 +24,14 @@ def plain(q, k, v, segments, causal):
     return np.einsum("bhts,bshd->bthd", weights / weights.sum(axis=-1, keepdims=True), v)
 
 
-@pytest.mark.parametrize("implementation", ["reference", "chunked", "blockwise"])
-@pytest.mark.parametrize("length", [5, CHUNK, CHUNK + 3, 2 * CHUNK + 100])
+LENGTHS = {
+    "reference": (5, CHUNK + 3),
+    "chunked": (5, CHUNK, CHUNK + 3, 2 * CHUNK + 100),
+    "blockwise": (5, BLOCK, 2 * BLOCK + 3),
+}
+
+
+@pytest.mark.parametrize(("implementation", "length"), [(name, one) for name, many in LENGTHS.items() for one in many])
 @pytest.mark.parametrize("causal", [True, False])
 def test_attention_equals_plain_numpy(implementation, length, causal):
     rng = np.random.default_rng(length)

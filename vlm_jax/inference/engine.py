@@ -227,15 +227,12 @@ class LoadedModel:
             )
         else:
             prefix = self._prefixes[entry]
-            cache, more = prefix.state.cache, max(0, bucket(len(ids) + limit) - prefix.capacity)
-            if shared >= len(prefix.tokens) - 1:
-                del self._prefixes[entry]  # it goes on, in the same memory
-            elif not more:
-                cache = jax.tree.map(jnp.copy, cache)  # another conversation that begins alike
-            if more:
-                cache = jax.tree.map(
-                    lambda part: jnp.pad(part, [(0, 0)] * (part.ndim - 2) + [(0, more), (0, 0)]), cache
-                )
+            goes_on = shared >= len(prefix.tokens) - 1
+            if goes_on:
+                del self._prefixes[entry]  # in the same memory; else it is another conversation that begins alike
+            columns = (example.size.tokens, *example.size.above)
+            room = tuple(bucket(tokens + limit) for tokens in columns[: len(prefix.state.cache)])
+            cache = prefixes.with_room(prefix.state.cache, room, copy=not goes_on)
             batch, _ = self._packed([example.behind(shared)], 1, smallest=16)
             whole = np.full((1, bucket(len(ids))), self.config.decoder.vocab, np.int32)
             whole[0, : len(ids)] = ids

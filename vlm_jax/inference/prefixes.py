@@ -1,14 +1,17 @@
 """Conversations in caches: how much of another one is known from them, and what is still to be read."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
 from vlm_jax.inference.decoding import Decoding
+from vlm_jax.models.decoder import Cache
 from vlm_jax.processing.example import Example
 
 
@@ -20,9 +23,21 @@ class Prefix:
     images: tuple[bytes, ...]
     state: Decoding
 
-    @property
-    def capacity(self) -> int:
-        return jax.tree.leaves(self.state.cache)[0].shape[-2]
+
+def with_room(cache: Cache, capacity: tuple[int, ...], *, copy: bool) -> Cache:
+    """A cache with room for so many entries, at least, in each range of layers.
+
+    Args:
+      copy: whether all of it is to be new memory: the old is still needed.
+    """
+
+    def one(part, entries: int):
+        if (more := entries - part.shape[-2]) > 0:
+            return jnp.pad(part, [(0, 0)] * (part.ndim - 2) + [(0, more), (0, 0)])
+        return jnp.copy(part) if copy else part
+
+    parts = zip(cache, capacity, strict=True)
+    return tuple(jax.tree.map(functools.partial(one, entries=entries), part) for part, entries in parts)
 
 
 def longest(known: Mapping[int, Prefix], example: Example, images: tuple[bytes, ...]) -> tuple[int, int | None]:
