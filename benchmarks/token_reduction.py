@@ -2,10 +2,12 @@
 
     .venv/bin/python benchmarks/token_reduction.py [--device=gpu]
     .venv/bin/python benchmarks/token_reduction.py --products=3b
+    .venv/bin/python benchmarks/token_reduction.py --topology=v5e:2x4 --rows=8
 
 The first times steps of a small model on the same examples (one image each, and a text), rows as long as their tokens:
 methods and shares in turn, the median of --turns. The second compiles nothing: it counts the products of the traced
-step at published shapes, and what choosing takes of them, loops included. Rows of both hold one example.
+step at published shapes, and what choosing takes of them, loops included. The third compiles the steps of 3B shapes for
+a TPU slice that is not there: memory, and what chips send each other. Rows of all hold one example.
 """
 
 import argparse
@@ -15,8 +17,10 @@ import os
 import statistics
 import sys
 import time
+from pathlib import Path
 
-SHARES = (1.0, 0.5, 0.25, 0.1)
+sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ is no package that is installed
+
 METHODS = (
     *("resize", "random", "uniform", "pool", "pool_learned"),
     *("divprune", "mmr", "mmr_learned", "cdpruner", "visionzip", "fastv", "pyramiddrop"),
@@ -27,6 +31,8 @@ GREEDY = ("divprune", "mmr", "mmr_learned", "cdpruner")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--products", default="", help="shapes by name (3b, 7b, …): count products, time nothing")
+    parser.add_argument("--topology", default="", help="a TPU slice: compile for it, time nothing")
+    parser.add_argument("--shares", default="0.5,0.25,0.1", help="beside all tokens; commas between")
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"), help="where steps are timed")
     parser.add_argument("--visual_tokens", type=int, default=0, help="of an image; 0: 256, or 1,024 of 3B")
     parser.add_argument("--text_tokens", type=int, default=96, help="of an example, beside its image")
@@ -38,12 +44,14 @@ def main() -> None:
     if unknown := set(options.methods.split(",")) - set(METHODS):
         sys.exit(f"no such method: {', '.join(sorted(unknown))}; known are {', '.join(METHODS)}")
     os.environ["JAX_PLATFORMS"] = "cpu" if options.products or options.device == "cpu" else ""
-    (count_products if options.products else time_steps)(options)
+    (compile_steps if options.topology else count_products if options.products else time_steps)(options)
 
 
 def kinds(options) -> list[tuple[str, float]]:
     """(method, share), all tokens once."""
-    return [("resize", 1.0)] + [(method, share) for method in options.methods.split(",") for share in SHARES[1:]]
+    return [("resize", 1.0)] + [
+        (method, float(share)) for method in options.methods.split(",") for share in options.shares.split(",")
+    ]
 
 
 def asking(model, spec, rows: int) -> float:
@@ -135,6 +143,38 @@ def count_products(options) -> None:
         print(f"| {method} | {share:.0%} | {share_of} |", flush=True)
 
 
+def compile_steps(options) -> None:
+    from vlm_jax.parallel import topology
+
+    target = topology.parse(options.topology)
+    topology.prepare(target)
+    from configs.qwen2_5_vl_3b_full import get_config
+    from vlm_jax.models.presets import PRESETS
+    from vlm_jax.parallel import mesh as meshes
+    from vlm_jax.processing.token_budget import LEARNED
+    from vlm_jax.training.compile_report import GB, report
+    from vlm_jax.training.trainer import Trainer
+
+    config, visual = get_config(), options.visual_tokens or 1024
+    config.data.path, config.batch.rows, config.train.trainable = "-", options.rows, options.train
+    mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh), target.devices())
+    print(f"3b, {options.train}, on {target.name}: {options.rows} rows of {visual} + {options.text_tokens} tokens")
+    print("| method | share | TFLOP a chip | GiB a chip | of which temporaries | GiB exchanged | s to compile |")
+    print("|---|---|---|---|---|---|---|")
+    for method, share in kinds(options):
+        model = dataclasses.replace(PRESETS["3b"], reducer=method if method in LEARNED else "")
+        trainer = Trainer(config, model, mesh, 1000)
+        started = time.perf_counter()
+        spec, _ = spec_of(model.vision, method, share, visual, options.text_tokens)
+        traced = trainer.trace(spec.batch(options.rows))
+        found = report(trainer, traced, traced.lower().compile(), target.memory)
+        sent = sum(size for _, size in found.collectives.values()) / GB
+        memory = f"{found.memory.total / GB:.2f} | {found.memory.temporaries / GB:.2f}"
+        seconds = time.perf_counter() - started
+        work = found.flops / found.devices / 1e12
+        print(f"| {method} | {share:.0%} | {work:.1f} | {memory} | {sent:.2f} | {seconds:.0f} |", flush=True)
+
+
 def time_steps(options) -> None:
     import jax
     import numpy as np
@@ -215,7 +255,7 @@ def filled(spec, model, method: str, share: float, visual: int, options):
         image = PatchedImage(patches, grid, layout, None if kept == units else stay, blocks)
         candidates = above = None
         if budget.cuts:  # the last word asks
-            above = TokensAbove(np.array([budget.counts_above(units)]), np.array([units + len(words) // 2]))
+            above = TokensAbove(np.array([budget.counts_above(units)]), np.array([units + len(words) // 2 - 1]))
         elif spec.method:
             questions = np.r_[np.zeros(kept), np.ones(len(words) // 2), np.zeros(len(words) - len(words) // 2)]
             question = (questions.astype(np.int32), np.ones(units, np.int32)) if method == "cdpruner" else (None, None)

@@ -266,6 +266,12 @@ class Examples:
         self.sizes[part][index] = LEFT_OUT
         if self.too_large == "error":
             # An error whatever becomes of unreadable records: too_large is a setting of its own.
+            if bucket_of(np.array([[*size.columns[:3]]]), self._limits[:, :3])[0] >= 0:
+                self.errors.append(
+                    f"{takes}: rows are as long above a cut as most of the data takes, and this is mostly text; raise "
+                    "batch.buckets, train for epochs, so that all of it is measured first, or set data.too_large"
+                )
+                return
             self.errors.append(
                 f"{takes}: raise batch.sequence_length (or batch.patches, batch.supervised), allow longer rows by "
                 "batch.max_sequence_length and batch.buckets, lower model.max_visual_tokens, or set data.too_large"

@@ -3,17 +3,19 @@
 It connects data and evaluation to the loop, which calls what is made here.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline.dataset import open_dataset
+from data_pipeline.dataset import Dataset, open_dataset
 from data_pipeline.loader import Shard
 from data_pipeline.measured import MeasuredSets
-from data_pipeline.packing import Bucket
+from data_pipeline.packing import Bucket, as_array, bucket_of
 from data_pipeline.parts import open_parts
 from data_pipeline.questions import questions_of
 from vlm_jax.checkpoint.files import write_text
@@ -24,6 +26,7 @@ from vlm_jax.evaluation import controls, report, runner
 from vlm_jax.evaluation.runner import Question
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat
+from vlm_jax.processing.example import Size
 from vlm_jax.processing.image_cache import NO_CACHE, ImageCache
 from vlm_jax.processing.processor import Processor
 from vlm_jax.training.trainer import Trainer
@@ -45,7 +48,7 @@ def validation_loss(
     dataset = open_dataset(settings, processor, seed=config.train.seed, cache=cache, sets=MeasuredSets.of_user())
     if dataset.errors:
         raise InputError(dataset.errors)
-    dataset.fit(buckets)
+    dataset.fit(_rows_like(buckets, dataset))
 
     def measure(parameters: Flat) -> float:
         # A plan lets go of what it gave out: each pass has its own.
@@ -54,6 +57,22 @@ def validation_loss(
         return trainer.measure(parameters, dataset.batches(plan, threads=config.data.threads, shard=shard))
 
     return measure, dataset.fingerprint()
+
+
+def _rows_like(buckets: Sequence[Bucket], dataset: Dataset) -> list[Bucket]:
+    """The rows of a run for its validation data, which need not be cut within the decoder as its own are: by a schedule
+    examples are shown otherwise than they are used, and data that are mostly text leave little out."""
+    cuts = dataset.examples.processor(0).cuts
+
+    def rows(above: Callable[[Size], tuple[int, ...]]) -> list[Bucket]:
+        return [Bucket(one.rows, dataclasses.replace(one.size, above=above(one.size))) for one in buckets]
+
+    whole = rows(lambda size: (size.tokens,) * cuts)
+    if not cuts or any(len(bucket.size.above) != cuts for bucket in buckets):
+        return whole
+    sizes = np.concatenate(dataset.examples.sizes)
+    fits = (bucket_of(sizes[sizes[:, 0] >= 0], as_array([bucket.size for bucket in buckets])) >= 0).all()
+    return list(buckets) if fits else whole
 
 
 def sampler(

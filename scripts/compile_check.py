@@ -19,6 +19,7 @@ import interrupts  # noqa: F401 - first of all
 
 import dataclasses
 import json
+import math
 import time
 from typing import Any
 
@@ -100,7 +101,8 @@ def buckets_of(config: ConfigDict, model, rows_multiple: int) -> list:
         raise InputError(f"config.batch.patches is {slots}; wanted a multiple of {block}, one attention window")
 
     def above(tokens: int) -> tuple[int, ...]:
-        return tuple(tokens - tokens // 2 + kept for kept in budget.counts_above(tokens // 2)) if budget.cuts else ()
+        counts = kept_above(config, tokens // 2) if budget.cuts else []
+        return tuple(tokens - tokens // 2 + count for count in counts)
 
     buckets = [Bucket(batch.rows, Size(tokens, slots, batch.supervised or tokens // 4, above(tokens)))]
     if longest > tokens:
@@ -119,6 +121,18 @@ def budget_of(config: ConfigDict):
     return token_budget.of_settings(config.model, config.train.seed)
 
 
+def kept_above(config: ConfigDict, tokens: int) -> list[int]:
+    """Of so many visual tokens, how many are left above each cut within the decoder; of a schedule, as the mean."""
+    from vlm_jax.processing import token_schedule
+    from vlm_jax.processing.token_budget import of_settings
+
+    schedule = token_schedule.schedule_of(config.model, config.train.seed)
+    budgets = (of_settings(config.model, config.train.seed),) if schedule is None else schedule.budgets
+    shares = (1.0,) if schedule is None else schedule.shares
+    counts = zip(*(budget.counts_above(tokens) for budget in budgets), strict=True)
+    return [math.ceil(sum(share * one for share, one in zip(shares, each, strict=True))) for each in counts]
+
+
 def compiled(trainer, bucket, stage, target) -> Any:
     """Compiles the step of a stage for a shape of batch, and prints what it takes."""
     from vlm_jax.errors import InputError
@@ -127,9 +141,9 @@ def compiled(trainer, bucket, stage, target) -> Any:
 
     rows, size, vision = bucket.rows, bucket.size, trainer.model.vision
     of = f"steps {stage.start + 1} to {stage.end}: " if len(trainer.stages) > 1 else ""
-    terminal.say(
-        f"{of}{rows} rows of {size.tokens} tokens, {size.patches} patch slots, {size.supervised} supervised positions"
-    )
+    above = "".join(f", then {tokens}" for tokens in size.above)
+    inside = f"{size.patches} patch slots, {size.supervised} supervised positions"
+    terminal.say(f"{of}{rows} rows of {size.tokens} tokens{above}, {inside}")
     started = time.perf_counter()
     spec = RowSpec(size, vision.patch_dim, vision.patches_per_token)
     budget = budget_of(trainer.config)

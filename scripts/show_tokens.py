@@ -8,6 +8,7 @@
 
 import interrupts  # noqa: F401 - first of all
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -22,6 +23,9 @@ flags.DEFINE_string("visual_tokens", "0.25", "a share of the picture's tokens, o
 flags.DEFINE_multi_string(
     "method", [], "resize, random, uniform, pool, divprune, mmr, cdpruner, visionzip, fastv, …; all without it"
 )
+flags.DEFINE_integer(
+    "token_reduction_layer", None, "of fastv: decoder layers that see all tokens; as the model was trained, else 2"
+)
 flags.DEFINE_string("question", "What is in the picture?", "what is asked about it")
 
 
@@ -35,13 +39,14 @@ def main() -> None:
     from vlm_jax.errors import InputError, gathered
     from vlm_jax.evaluation import kept_tokens
     from vlm_jax.processing.images import open_image
-    from vlm_jax.processing.token_budget import METHODS, TokenBudget, cut_layers
+    from vlm_jax.processing.token_budget import FASTV, METHODS, TokenBudget, cut_layers
 
     options, errors, budgets = flags.FLAGS, [], []
     number = number_of("visual_tokens", options.visual_tokens)
+    layer = options.token_reduction_layer
     for method in options.method or METHODS:
         with gathered(errors):
-            budgets.append(TokenBudget(number, method))
+            budgets.append(TokenBudget(number, method, layer=layer or 0 if method == FASTV else 0))
         if errors and not options.method:
             break  # they have the number in common
     with gathered(errors):
@@ -53,6 +58,8 @@ def main() -> None:
     if errors:
         raise InputError(errors)
     model = vlm_jax.load(options.model, visual_tokens=1.0)
+    if layer is None and (own := own_budget(options.model)).method == FASTV:
+        budgets = [dataclasses.replace(one, layer=own.layer) if one.method == FASTV else one for one in budgets]
     for budget in list(budgets):
         try:
             check_learned(budget, model.config, options.model)
@@ -71,6 +78,18 @@ def main() -> None:
     write_text(folder / "tokens.html", kept_tokens.page(panels, title=title))
     print("\n".join(panel.title for panel in panels))
     print(f"drawn: {folder / 'tokens.png'}, {folder / 'tokens.html'}")
+
+
+def own_budget(name: str):
+    """What a model was trained with; all tokens where this version does not know it."""
+    from vlm_jax.checkpoint.model_source import open_model
+    from vlm_jax.errors import InputError
+    from vlm_jax.processing.token_budget import ALL_TOKENS
+
+    try:
+        return open_model(name).budget
+    except InputError:
+        return ALL_TOKENS
 
 
 if __name__ == "__main__":

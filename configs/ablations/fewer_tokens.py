@@ -43,9 +43,7 @@ def length(share: float) -> float:
 
 
 def mean_length(method: str, share: float) -> float:
-    """Tokens of an example that a layer of the decoder sees, as the mean over layers."""
-    if method not in CUTS:
-        return length(share)
+    """Tokens of an example that a layer of the decoder sees, as the mean over layers, of a method of `CUTS`."""
     counts = (WHOLE, *TokenBudget(share, method).counts_above(WHOLE))
     stops = (0, *cut_layers(method, 0, LAYERS), LAYERS)
     seen = sum(count * (stop - start) for count, start, stop in zip(counts, stops, stops[1:], strict=False))
@@ -60,7 +58,8 @@ def get_config(equal="steps"):
         for method in METHODS:
             # Where tokens are left out within the decoder, rows are as long as with all of them below the first cut.
             rows = ROWS if method in CUTS else round(ROWS * length(share / 100) / length(1.0))
-            steps = STEPS if equal == "steps" else round(STEPS * length(1.0) / mean_length(method, share / 100))
+            saved = mean_length(method, share / 100) / length(1.0) if method in CUTS else rows / ROWS
+            steps = STEPS if equal == "steps" else round(STEPS / saved)
             settings = {"model.visual_tokens": share / 100, "model.token_reduction": method}
             cells[f"{share} %, {method}"] = {**settings, "batch.rows": rows, "train.steps": steps}
             if share == 25 and method in MIXED:

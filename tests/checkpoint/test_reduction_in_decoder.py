@@ -17,24 +17,35 @@ from vlm_jax.training.config import check_config
 SETTINGS = {"visual_tokens": 0.4, "token_reduction": "fastv", "token_reduction_layer": 1}
 
 
+def scheduled(base):
+    """Rows hold examples of which all stay beside others, on devices that share heads and rows; what is measured beside
+    the steps sees all tokens."""
+    schedule = {"token_schedule": "0.4: 0.5, 1.0: 0.5", "token_schedule_order": "drawn"}
+    config = config_of(base, **{**SETTINGS, **schedule, "visual_tokens": 1.0})
+    config.mesh.update(fsdp=4, tensor=2)
+    config.validation.update(path=str(PHOTOS / "photos.json"), every=2)
+    return config
+
+
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory):
-    """By a schedule, so that rows hold examples of which all stay beside others; and what it said."""
     workdir = tmp_path_factory.mktemp("runs") / "fastv"
-    run(config_of(base, token_schedule="0.4: 0.5, 1.0: 0.5", token_schedule_order="drawn", **SETTINGS), str(workdir))
+    run(scheduled(base), str(workdir))
     return workdir
 
 
 def test_a_schedule_takes_one_program_with_shorter_rows_above_the_cut(trained):
     assert set(metrics(trained, "compiles")) == {1}
     shown = (trained / "log.txt").read_text()
+    measured = [json.loads(line)["loss"] for line in (trained / "validation.jsonl").read_text().splitlines()]
+    assert len(measured) == 2 and np.isfinite(measured).all()
     assert "8 rows × 192 tokens, then " in shown and "of the tokens above" in shown, shown
 
 
 def test_a_run_that_goes_on_comes_to_the_same_losses(base, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
-    config = config_of(base, token_schedule="0.4: 0.5, 1.0: 0.5", token_schedule_order="drawn", **SETTINGS)
+    config = scheduled(base)
     run(config, str(tmp_path / "run"))
     assert losses(tmp_path / "run")[-2:] == losses(trained)[-2:]
     config.model.update(token_reduction="divprune", token_reduction_layer=0)
@@ -42,9 +53,28 @@ def test_a_run_that_goes_on_comes_to_the_same_losses(base, trained, tmp_path):
         run(config, str(tmp_path / "run"))
 
 
-def test_the_layer_travels_with_the_model_and_may_be_said_otherwise(trained, tmp_path):
+def test_validation_data_that_are_mostly_text_have_rows_of_their_own(base, tmp_path):
+    """Of rows that are as long above the cut as images leave them, an example that is all text would fit none."""
+    config = config_of(base, **SETTINGS)
+    config.model.update(visual_tokens=0.1, max_visual_tokens=64)
+    image, words = str(PHOTOS / "chelsea.jpg"), " ".join(["word"] * 36)
+    (tmp_path / "short.csv").write_text(f"image,question,answer\n{image},Cat?,Yes\n")
+    (tmp_path / "long.csv").write_text(f"image,question,answer\n,{words}?,Yes\n")
+    config.data.path = str(tmp_path / "short.csv")
+    config.validation.update(path=str(tmp_path / "long.csv"), every=1)
+    config.train.steps = 1
+    run(config, str(tmp_path / "run"))
+    assert " 192 tokens, then 128," in (tmp_path / "run" / "log.txt").read_text()
+    (loss,) = (json.loads(line)["loss"] for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines())
+    assert np.isfinite(loss)
+
+
+def test_the_layer_travels_with_the_model_and_may_be_said_otherwise(base, tmp_path):
     own = TokenBudget(0.4, "fastv", layer=1)
-    notes = []
+    notes, trained = [], tmp_path / "run"
+    config = config_of(base, **SETTINGS)
+    config.train.steps = 1
+    run(config, str(trained))
     vlm_jax.export(trained, tmp_path / "hf", say=notes.append)
     assert len(notes) == 1 and "by fastv: other programs show it all of them" in notes[0]
     assert json.loads((tmp_path / "hf" / "token_reduction.json").read_text())["layer"] == 1

@@ -91,3 +91,20 @@ def test_examples_that_are_all_longer_than_a_row_are_no_trouble_here():
     lengths = as_array([Size(100, 64, 10)] * 5)
     (bucket,) = choose_buckets(lengths, rows=4, tokens=16, context=16, count=1, block_slots=64)
     assert bucket.size.tokens == 16
+
+
+def test_above_a_cut_rows_are_as_long_as_the_data_leaves_them():
+    """A fifth of the images' tokens stay. Examples that are all text set the length where there is one shape of row."""
+    rng, costs = np.random.default_rng(0), Costs(0.25, 0.2, 0.1, (0.75,))
+    words, images = rng.integers(20, 60, 400), rng.integers(100, 200, 400)
+    sizes = np.stack([words + images, -(-images // 16) * 64, words // 2, words + images // 5], axis=1)
+    options = {"rows": 4, "tokens": 1024, "context": 1024, "block_slots": 64, "costs": costs}
+    (bucket,) = choose_buckets(sizes, count=1, **options)
+    share = sizes[:, 3].sum() / sizes[:, 0].sum()
+    assert bucket.size.tokens == 1024 and share * 1024 <= bucket.size.above[0] <= 1.3 * share * 1024
+    assert bucket.size.above[0] % 64 == 0
+    text = np.array([[1000, 0, 500, 1000]] * 4)
+    (one,) = choose_buckets(np.concatenate([sizes, text]), count=1, **options)
+    assert one.size.above == (1024,)
+    first, last = choose_buckets(np.concatenate([sizes, text]), count=2, **options)
+    assert first.size.above[0] <= 1.3 * share * 1024 and last.size.above == (1024,)

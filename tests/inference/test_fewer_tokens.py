@@ -57,8 +57,8 @@ def test_what_is_left_out_within_the_decoder_is_in_no_cache_above_it_and_words_g
     found = model.generate_tokens([more], max_new_tokens=4)[0]
     assert model.images_encoded == encoded, "the image is in the cache"
     np.testing.assert_array_equal(fresh.generate_tokens([more], max_new_tokens=4)[0], found)
-    # Another question is another image, and another image is read with all that stands before it.
-    other = [user("Which colour has the table?", str(PHOTOS / "chelsea.jpg"))]
+    # Another question is another image, also one that begins alike; and another image is read with all before it.
+    other = [user("What is the", str(PHOTOS / "chelsea.jpg"))]
     both = [*more, assistant("This"), user("And this?", noise(tmp_path, 28 * 4, 28 * 3))]
     together = model.generate_tokens([other, both], max_new_tokens=4)
     assert model.images_encoded == encoded + 3

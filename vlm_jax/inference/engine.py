@@ -256,7 +256,7 @@ class LoadedModel:
             # A call that is interrupted has taken the state it was given: there is nothing to keep.
             if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
                 tokens = np.concatenate([ids, np.asarray(state.answer)[0]])[: int(np.asarray(state.lengths)[0, 0])]
-                self._prefixes[id(state)] = prefixes.Prefix(tokens, images, state)
+                self._prefixes[id(state)] = prefixes.Prefix(tokens, images, prefixes.asks_of(example), state)
             while len(self._prefixes) > KEPT:
                 self._prefixes.popitem(last=False)
 

@@ -151,8 +151,8 @@ def asked(
         visible &= jnp.arange(t) <= at
         scores = jnp.einsum("bkgd,btkd->bkgt", query, k, precision="highest") * d**-0.5
         scores = jnp.where(visible[:, None, None], scores, MASKED)
-        found = jnp.mean(jax.nn.softmax(scores, axis=-1), axis=(1, 2))
-        return number + 1, jnp.where(mine, found, weights)
+        return number + 1, jnp.where(mine[:, None, None], jax.nn.softmax(scores, axis=-1), weights)
 
-    start = jnp.int32(1), jnp.zeros((b, t), jnp.float32)
-    return jax.lax.while_loop(lambda carry: carry[0] <= images, body, start)[1]
+    # Heads may lie on several devices: they are put together once, not for each image.
+    start = jnp.int32(1), jnp.zeros((b, kv_heads, q.shape[3], t), jnp.float32)
+    return jnp.mean(jax.lax.while_loop(lambda carry: carry[0] <= images, body, start)[1], axis=(1, 2))
