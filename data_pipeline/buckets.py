@@ -127,7 +127,6 @@ class _Trial:
         self._sample = sizes[:: max(1, -(-len(sizes) // _TRIED))]
         self._block, self._fixed = block_slots, fixed
         self._costs = np.array(costs.columns)
-        self._room = _ROOMS[0]
         self.images = bool(len(every)) and bool(every[:, 1].any())
 
     def sizes(self, lengths: Sequence[int]) -> tuple[list[Size], float]:
@@ -158,16 +157,14 @@ class _Trial:
                             best, slots = cost, tried
             if best == before:
                 break
-        rooms = {room: self._cost(lengths, slots, room) for room in (_ROOMS if len(self._costs) > 3 else ())}
-        if rooms:
-            self._room = min(rooms, key=rooms.__getitem__)
-            best = rooms[self._room]
-        return self._rows(lengths, slots), best
+        rooms = _ROOMS if len(self._costs) > 3 else _ROOMS[:1]
+        best, room = min((self._cost(lengths, slots, room), room) for room in rooms)
+        return self._rows(lengths, slots, room), best
 
     def _blocks(self, slots: float) -> int:
         return max(1, int(-(-slots // self._block))) * self._block
 
-    def _rows(self, lengths: Sequence[int], slots: Sequence[int]) -> list[Size]:
+    def _rows(self, lengths: Sequence[int], slots: Sequence[int], spare: float = _ROOMS[0]) -> list[Size]:
         rows, supervised = [], self._fixed[1]
         for number, (length, room) in enumerate(zip(lengths, slots, strict=True)):
             inside = self._all[(self._all[:, 0] <= length) & (self._all[:, 1] <= room)]
@@ -175,21 +172,20 @@ class _Trial:
             if number or not supervised:
                 estimate = max(most, _SPARE * length * self._total[2] / self._total[0])
                 supervised = max(supervised if number else 0, int(-(-estimate // 32) * 32))
-            rows.append(Size(length, room, supervised, self._above(length, inside, number == len(slots) - 1)))
+            rows.append(Size(length, room, supervised, self._above(length, spare, inside, number == len(slots) - 1)))
         return rows
 
-    def _above(self, length: int, inside: Int[np.ndarray, "n columns"], last: bool) -> tuple[int, ...]:
-        """Tokens of a row of `length` above each cut: its share, and in the last bucket what any of these examples
-        takes. Elsewhere one that is all text goes to the next bucket, and leaves rows with images short."""
-        wanted = self._room * length * self._total[3:] / self._total[0]
+    def _above(self, length: int, spare: float, inside: Int[np.ndarray, "n columns"], last: bool) -> tuple[int, ...]:
+        """Tokens of a row of `length` above each cut: so many times its share, and in the last bucket what any of these
+        examples takes. Elsewhere one that is all text goes to the next bucket, and leaves rows with images short."""
+        wanted = spare * length * self._total[3:] / self._total[0]
         if last and len(inside):
             wanted = np.maximum(wanted, inside[:, 3:].max(axis=0))
         return tuple(min(length, int(-(-tokens // _ABOVE) * _ABOVE)) for tokens in wanted.tolist())
 
-    def _cost(self, lengths: Sequence[int], slots: Sequence[int], room: float | None = None) -> float:
+    def _cost(self, lengths: Sequence[int], slots: Sequence[int], spare: float = _ROOMS[0]) -> float:
         """Multiplications of the rows that the sample takes; infinite where an example fits none."""
-        self._room = room or self._room
-        rows = self._rows(lengths, slots)
+        rows = self._rows(lengths, slots, spare)
         limits = as_array(rows)
         if (bucket_of(self._all, limits) < 0).any():
             return float("inf")

@@ -24,6 +24,10 @@ from vlm_jax.evaluation.runner import Prediction, Question
 SETTINGS = "settings.json"
 
 
+SEEN = ("visual_tokens", "token_reduction", "token_reduction_layer")
+"""Fields of an evaluation that `vlm_jax.load` takes too."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """What is asked of which model.
@@ -81,8 +85,7 @@ def evaluate(
     baseline = read_baseline(evaluation, questions) if evaluation.baseline else None
     questions = controls.CONTROLS[evaluation.images](questions)
     adapter = evaluation.model if evaluation.base else None
-    names = ("visual_tokens", "token_reduction", "token_reduction_layer")
-    seen = {name: getattr(evaluation, name) for name in names}
+    seen = {name: getattr(evaluation, name) for name in SEEN}
     model = vlm_jax.load(evaluation.base or evaluation.model, adapter=adapter, **seen)
     budget = model.processor.budget
     settings = {

@@ -66,8 +66,7 @@ def load(
         source.check()
     with gathered(errors):
         budget, bounds = _budget(source, visual_tokens, token_reduction, token_reduction_layer)
-        if budget.cuts:
-            cut_layers(budget.method, budget.layer, source.config.decoder.layers)
+        cut_layers(budget.method, budget.layer, source.config.decoder.layers)
         reduction_file.check_learned(budget, source.config, source.name)
         processor = description.read_processor(
             source.assets, source.config, bounds if source.images is None else None, budget

@@ -98,7 +98,7 @@ def through_decoder(
     tokens, start = _Tokens(places, batch.segment_ids, positions, *arrays), 0
     images = jnp.max(batch.cut_images) if batch.above else 0
     observed, known = [], [tokens.places]
-    stops = cut_layers(batch.method, batch.layer, decoder.config.layers) if batch.above else ()
+    stops = cut_layers(batch.method, batch.layer, decoder.config.layers)
     for cut, (stop, length) in enumerate(zip(stops, batch.above, strict=True)):
 
         def watch(q, k, v, tokens=tokens):
