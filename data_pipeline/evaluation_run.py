@@ -98,6 +98,8 @@ def evaluate(
         "visual_tokens": list(model.processor.images.budget),
         "decoding": "greedy",
     }
+    if model.repetition_penalty != 1:
+        settings["decoding"] = f"greedy, repetition penalty {model.repetition_penalty:g}"
     if not budget.takes_all:
         layer = [budget.layer] if budget.layer else []
         settings["token_reduction"] = [budget.visual_tokens, budget.method, budget.seed, *layer]

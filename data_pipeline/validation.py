@@ -19,6 +19,7 @@ from data_pipeline.packing import Bucket, as_array, bucket_of
 from data_pipeline.parts import open_parts
 from data_pipeline.questions import questions_of
 from vlm_jax.checkpoint.files import write_text
+from vlm_jax.checkpoint.generation_settings import repetition_penalty
 from vlm_jax.checkpoint.stop_tokens import stop_tokens
 from vlm_jax.checkpoint.workdir import Workdir
 from vlm_jax.errors import InputError, gathered
@@ -95,6 +96,7 @@ def sampler(
         processor,
         stop_tokens(assets, processor),
         dtype=trainer.dtype,
+        repetition_penalty=repetition_penalty(assets),
         attach=trainer.selection.still,
     )
 

@@ -29,7 +29,11 @@ flags.DEFINE_integer("max_new_tokens", 256, "tokens an answer may have", lower_b
 flags.DEFINE_float("temperature", 0.0, "0: the likeliest answer; higher: more varied", lower_bound=0.0)
 flags.DEFINE_integer("top_k", 0, "draw from so many of the likeliest tokens; 0: from all", lower_bound=0)
 flags.DEFINE_float("top_p", 1.0, "draw from the likeliest tokens that together have this probability")
-flags.DEFINE_float("repetition_penalty", 1.0, "above 1: tokens that were said already become less likely")
+flags.DEFINE_float(
+    "repetition_penalty",
+    None,
+    "above 1: tokens that were said already become less likely; else what the model's generation_config.json says",
+)
 flags.DEFINE_integer("seed", 0, "seed of a varied answer")
 flags.DEFINE_enum("quantise", None, ["nf4", "int8"], "hold linear layers in 4 or 8 bits")
 flags.DEFINE_bool("quantise_tables", False, "with --quantise: hold embeddings and the output layer in 8 bits, too")

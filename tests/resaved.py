@@ -172,7 +172,7 @@ def compare(folder: Path, theirs, conversations: Sequence, questions: Sequence, 
     for question in questions:
         inputs = reference(folder, question, generation_prompt=True)
         with torch.no_grad():
-            made = theirs.generate(**inputs, max_new_tokens=tokens, do_sample=False, repetition_penalty=1.0)
+            made = theirs.generate(**inputs, max_new_tokens=tokens, do_sample=False)
         answer = ours.processor.decode(made[0, inputs["input_ids"].shape[1] :].tolist())
         worst.answers |= ours.generate(question, max_new_tokens=tokens) != answer
     return worst

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -79,17 +80,36 @@ def test_a_missing_head_is_missed_only_where_it_is_not_tied(made, tmp_path):
 
 
 def test_weights_of_another_kind_of_number_are_named(folder):
-    name = "model.layers.{}.input_layernorm.weight"
-
     def spoil(held):
-        held[name.format(0)] = held[name.format(0)].half()
         held["model.norm.weight"] = held["model.norm.weight"].to(torch.int8)
+        name = "model.layers.1.input_layernorm.weight"
+        held[name] = held[name].double()
 
     change_tensors(folder, spoil)
-    assert errors(folder) == [
-        f"{folder}: model.norm.weight is I8; this reads F32, BF16 and F16 weights",
-        f"{folder}: the layers of {name} differ in dtype: F16, F32",
+    advice = "this reads F32, BF16 and F16 weights: load it with transformers and save it with one of these as dtype"
+    assert sorted(errors(folder)) == [
+        f"{folder}: model.layers.{{}}.input_layernorm.weight is F64; {advice}",
+        f"{folder}: model.norm.weight is I8; {advice}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "common"),
+    [("half", "float", "float32"), ("bfloat16", "float", "float32"), ("half", "bfloat16", "float32")],
+)
+def test_layers_in_several_dtypes_are_held_in_one_that_has_all_values(folder, first, second, common):
+    name = "model.layers.{}.mlp.up_proj.weight"
+
+    def change(held):
+        for layer, dtype in enumerate((first, second)):
+            held[name.format(layer)] = getattr(held[name.format(layer)], dtype)()
+
+    change_tensors(folder, change)
+    stored, held = tensors(folder), read(folder)
+    kernel = held["decoder/layers/layer/mlp/up_proj/kernel"]
+    assert kernel.dtype == common
+    for layer in (0, 1):
+        np.testing.assert_array_equal(np.asarray(kernel[layer]), stored[name.format(layer)].float().numpy().T)
 
 
 def test_many_errors_are_cut_off_with_their_number(folder):

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from transformers import GenerationConfig
+from transformers import GenerationConfig, Qwen2_5_VLConfig
 
 import vlm_jax
 from vlm_jax.checkpoint import description
@@ -100,3 +100,27 @@ def test_a_stop_token_that_is_no_token_is_refused(folder):
     ends_at(folder, "im_end")
     with pytest.raises(InputError, match=r"generation_config.json: eos_token_id must be a token id or a list of them"):
         stop_tokens(folder, processor(folder))
+
+
+@pytest.mark.parametrize("top", [None, "absent"])
+@pytest.mark.parametrize("many", [True, False])
+def test_without_a_generation_config_the_text_configs_end_counts_as_in_transformers(folder, top, many):
+    end, turn = ids(folder)
+    value = [turn, 7] if many else 7
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= {"eos_token_id": value, "bos_token_id": end}
+    config.pop("eos_token_id", None)
+    if top is None:
+        config["eos_token_id"] = None
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink()
+    theirs = GenerationConfig.from_model_config(Qwen2_5_VLConfig.from_pretrained(folder)).eos_token_id
+    assert theirs == value
+    found = stop_tokens(folder, processor(folder))
+    assert found == ((turn, 7) if many else (7, turn))
+    write_end_of_turn(folder, processor(folder))
+    if not many:
+        written = json.loads((folder / "generation_config.json").read_text())
+        assert written == {"bos_token_id": end, "eos_token_id": [7, turn]} | (
+            {"pad_token_id": written["pad_token_id"]} if "pad_token_id" in written else {}
+        )

@@ -4,12 +4,14 @@ Everything a folder lacks is found from headers before a byte of weights is read
 written beside its place and renamed into it, so none is ever seen half-written.
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax.checkpoint import description, reduction_file, safetensors_file, tied_head, weight_files
@@ -189,11 +191,12 @@ def _mismatches(where: str, config: VLMConfig, table: list[WeightName], stored: 
             dtypes.add(dtype)
             if stored_shape != shape:
                 errors.append(f"{where}: tensor {name} has shape {stored_shape}, config.json implies {shape}")
-        if len(dtypes) > 1:
-            errors.append(f"{where}: the layers of {entry.name} differ in dtype: {', '.join(sorted(dtypes))}")
         odd = dtypes - {"F32", "BF16", "F16"}
         if odd:
-            errors.append(f"{where}: {entry.name} is {', '.join(odd)}; this reads F32, BF16 and F16 weights")
+            errors.append(
+                f"{where}: {entry.name} is {', '.join(sorted(odd))}; this reads F32, BF16 and F16 weights: load it "
+                "with transformers and save it with one of these as dtype"
+            )
     if config.decoder.tied:
         expected.add(HEAD)  # some writers store the tied head as well: it is compared
     surplus = [name for name in stored if name not in expected and not name.endswith("inv_freq")]
@@ -210,11 +213,13 @@ def _joined(config: VLMConfig, tensors: Mapping[str, np.ndarray]) -> dict[str, D
 
     def of(entry: WeightName) -> Deferred:
         layer_tensors = [tensors[name] for name in entry.tensors()]
+        # Layers that were saved in several dtypes are held in one that has the values of all.
+        dtype = functools.reduce(jnp.promote_types, [tensor.dtype for tensor in layer_tensors])
 
         def read(layer: int | None, within: tuple[slice, ...]) -> np.ndarray:
-            return entry.transform.read(layer_tensors[layer or 0])[within]
+            return entry.transform.read(layer_tensors[layer or 0])[within].astype(dtype, copy=False)
 
-        return Deferred(shapes[entry.path].shape, layer_tensors[0].dtype, read, stacked=entry.layers is not None)
+        return Deferred(shapes[entry.path].shape, dtype, read, stacked=entry.layers is not None)
 
     shapes = abstract_parameters(config)
     return {entry.path: of(entry) for entry in name_table(config)}

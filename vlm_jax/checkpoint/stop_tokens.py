@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.checkpoint.files import read_json, write_json
+from vlm_jax.checkpoint.generation_settings import CONFIG, GENERATION_CONFIG, PENALTY, settings_in
 from vlm_jax.errors import InputError
 from vlm_jax.processing.processor import Processor
-
-_FILES = ("generation_config.json", "config.json")
 
 
 def stop_tokens(assets: Path, processor: Processor) -> tuple[int, ...]:
@@ -30,18 +29,19 @@ def write_end_of_turn(folder: Path, processor: Processor) -> None:
     stops = stop_tokens(folder, processor)
     if stops == ends:
         return
-    path, config = folder / _FILES[0], read_json(folder / _FILES[1])
+    path, config = folder / GENERATION_CONFIG, settings_in(folder / CONFIG)
     # Without the file transformers takes these from config.json.
-    own = {key: config[key] for key in ("bos_token_id", "pad_token_id") if config.get(key) is not None}
+    own = {key: config[key] for key in ("bos_token_id", "pad_token_id", PENALTY) if key in config}
     generation: dict[str, Any] = read_json(path) if path.is_file() else own
     write_json(path, generation | {"eos_token_id": list(stops)})
 
 
 def _ends_of_text(assets: Path, processor: Processor) -> tuple[int, ...]:
-    """`eos_token_id` of generation_config.json, else of config.json, else the tokenizer's."""
-    for name in _FILES:
+    """`eos_token_id` of generation_config.json, else of config.json (its top, else its text_config), else the
+    tokenizer's."""
+    for name in (GENERATION_CONFIG, CONFIG):
         path = assets / name
-        value = read_json(path).get("eos_token_id") if path.is_file() else None
+        value = settings_in(path).get("eos_token_id")
         if value is not None:
             tokens = tuple(value) if isinstance(value, list) else (value,)
             if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):

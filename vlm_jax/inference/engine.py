@@ -12,7 +12,8 @@ import copy
 import functools
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,15 +52,18 @@ class LoadedModel:
         *,
         dtype,
         context: int | None = None,
+        repetition_penalty: float = 1.0,
         attach: Sequence[Callable] = (),
     ):
         """
         Args:
           context: tokens that the model was made to read at most, prompt and answer together; None: not known.
+          repetition_penalty: of answers for which no other is given.
           attach: what gives the model the layers that `parameters` has beside the base's (`vlm_jax.adapters`).
         """
         self.config, self.processor, self.stop_tokens = config, copy.copy(processor), stop_tokens
         self.context = self.processor.most_tokens = context
+        self.repetition_penalty = repetition_penalty
         self.images_encoded = 0
         """Images that went through the vision tower so far."""
         self._decoder = DecodeLoop(config, stop_tokens, dtype=dtype, attach=attach)
@@ -144,7 +148,8 @@ class LoadedModel:
         A conversation that goes on where an earlier one ended is read from there: its images are not looked at again.
 
         Args:
-          sampling: top_k, top_p, repetition_penalty, as in `vlm_jax.inference.sampling.Sampling`.
+          sampling: top_k, top_p, repetition_penalty, as in `vlm_jax.inference.sampling.Sampling`; without the last, the
+            penalty of the model's generation_config.json.
 
         Raises:
           InputError: no conversation, an unreadable image, or a setting that cannot be.
@@ -163,7 +168,7 @@ class LoadedModel:
         **sampling,
     ) -> list[Int[np.ndarray, " n"]]:
         """As `generate`, but the token ids of each answer, without its stop token."""
-        options = Sampling(temperature=temperature, seed=seed, **sampling)
+        options = self._sampling(temperature, seed, sampling)
         examples = [self._prompt(messages, max_new_tokens) for messages in conversations]
         if len(examples) == 1:
             *_, state = self._turn(examples[0], max_new_tokens, options, max_new_tokens)
@@ -202,7 +207,7 @@ class LoadedModel:
         **sampling,
     ) -> Iterator[str]:
         """The answer to one conversation in pieces, as they are decoded; together they are what `generate` returns."""
-        options = Sampling(temperature=temperature, seed=seed, **sampling)
+        options = self._sampling(temperature, seed, sampling)
         example = self._prompt(messages, max_new_tokens)
         sent = ""
         for state in self._turn(example, max_new_tokens, options, STREAM_TOKENS):
@@ -212,6 +217,10 @@ class LoadedModel:
             if len(text) > len(sent) and (finished or not text.endswith("\ufffd")):
                 yield text[len(sent) :]
                 sent = text
+
+    def _sampling(self, temperature: float, seed: int, more: Mapping[str, Any]) -> Sampling:
+        given = {name: value for name, value in more.items() if value is not None}
+        return Sampling(temperature=temperature, seed=seed, **{"repetition_penalty": self.repetition_penalty, **given})
 
     def _turn(self, example: Example, limit: int, options: Sampling, tokens_a_call: int) -> Iterator[Decoding]:
         """Answers one conversation, from where it was kept if it was; keeps it."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from vlm_jax.adapters import quantised, quantised_tables
 from vlm_jax.checkpoint import description, files, reduction_file
+from vlm_jax.checkpoint.generation_settings import repetition_penalty
 from vlm_jax.checkpoint.model_source import ModelSource, open_model
 from vlm_jax.checkpoint.stop_tokens import stop_tokens
 from vlm_jax.errors import InputError, gathered
@@ -72,12 +73,14 @@ def load(
             source.assets, source.config, bounds if source.images is None else None, budget
         )
         stops = stop_tokens(source.assets, processor)
+    with gathered(errors):
+        penalty = repetition_penalty(source.assets)
     if errors:
         raise InputError(errors)
     if source.images is not None:
         processor.images = source.images.with_budget(bounds)
         processor.check_budget()
-    make = functools.partial(LoadedModel, dtype=kind, context=_context(source.assets))
+    make = functools.partial(LoadedModel, dtype=kind, context=_context(source.assets), repetition_penalty=penalty)
     if quantise is None:
         return make(source.config, source.read_merged(dtype=kind), processor, stops)
     parameters, attach = _quantised(source, kind, quantise, quantise_tables)

@@ -5,7 +5,7 @@ exception: an answer whose first line break would melt into the prompt's last, s
 assistant said is found by rendering the conversation up to each of their turns; templates need no marks for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,15 +102,31 @@ def render(tokenizer, template: str | None, messages: Sequence[Message], *, gene
             raise InputError(f"the chat template cannot render this conversation: {reason}") from error
 
     text = rendered(messages)
-    words = [message["content"].strip() for message in messages if isinstance(message["content"], str)]
-    if not all(word in text for word in words):
-        # Templates of some processors (LLaVA's) look at parts alone, and leave out what stands as plain text.
-        parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages if _is_text(one)]
-        remaining = iter(parts)
-        again = rendered([next(remaining) if _is_text(one) else one for one in messages])
-        if sum(word in again for word in words) > sum(word in text for word in words):
-            return again
-    return text
+    # Templates of some processors (LLaVA's) look at parts alone, and leave out what stands as plain text.
+    left_out = [number for number in _not_verbatim(messages, text) if _is_ignored(rendered, messages, number, text)]
+    if not left_out:
+        return text
+    in_parts = list(messages)
+    for number in left_out:
+        in_parts[number] = {**messages[number], "content": [{"type": "text", "text": messages[number]["content"]}]}
+    return rendered(in_parts)
+
+
+def _not_verbatim(messages: Sequence[Message], text: str) -> list[int]:
+    """Which messages of plain text do not stand in a rendered text as they are."""
+    return [number for number, one in enumerate(messages) if _is_text(one) and one["content"].strip() not in text]
+
+
+def _is_ignored(
+    rendered: Callable[[Sequence[Message]], str], messages: Sequence[Message], number: int, text: str
+) -> bool:
+    """Whether a template takes no notice of what a message says. One that changes it (leaves out an earlier turn's
+    thinking, say) makes something else of other words."""
+    other = "1" if messages[number]["content"].strip() == "0" else "0"
+    try:
+        return rendered([*messages[:number], {**messages[number], "content": other}, *messages[number + 1 :]]) == text
+    except InputError:
+        return False
 
 
 def _is_text(message: Message) -> bool:
@@ -141,6 +157,7 @@ def tokenize(
         template,
         messages,
         render(tokenizer, template, messages, generation_prompt=generation_prompt),
+        learned=not generation_prompt,
         most=most,
         image_token=image_token,
     )[:2]
@@ -152,10 +169,16 @@ def tokenize_rendered(
     messages: Sequence[Message],
     text: str,
     *,
+    learned: bool = True,
     most: int | None = None,
     image_token: int | None = None,
 ) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """As `tokenize`, of a conversation that is rendered; and where in the text each token begins."""
+    """As `tokenize`, of a conversation that is rendered; and where in the text each token begins.
+
+    Args:
+      learned: whether anybody asks for the weights. To be answered, a conversation may be rendered by a template that
+        makes something else of earlier turns (leaves their thinking out); such turns weigh 0 then.
+    """
     spans = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -163,8 +186,11 @@ def tokenize_rendered(
         before = render(tokenizer, template, messages[:index], generation_prompt=True)
         through = render(tokenizer, template, messages[: index + 1])
         if not through.startswith(before) or not text.startswith(through):
+            if not learned:
+                continue
             raise InputError(
-                "the chat template rewrites earlier turns, so the assistant's words cannot be told from the prompt"
+                "the chat template rewrites earlier turns, so the assistant's words cannot be told from the prompt; "
+                "give each answer a conversation of its own, or take a template that leaves earlier turns as they are"
             )
         # The template's line break after the end of turn is not something the assistant says.
         spans.append((len(before), len(through.rstrip()), turn_weight(message)))

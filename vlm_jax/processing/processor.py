@@ -96,6 +96,7 @@ class Processor:
             self.template,
             messages,
             render(messages),
+            learned=not generation_prompt,
             most=self.most_tokens,
             image_token=self.image_token,
         )

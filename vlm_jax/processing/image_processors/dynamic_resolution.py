@@ -146,18 +146,19 @@ def _read(settings: Mapping[str, Any]) -> DynamicResolution:
 
     low, high = _pixel_bounds(settings)
     mean, std = file.normalisation(settings, default.mean, default.std)
-    read = DynamicResolution(
-        min_pixels=low,
-        max_pixels=high,
-        patch_size=first(settings.get("patch_size"), default.patch_size),
-        merge_size=first(settings.get("merge_size"), default.merge_size),
-        mean=mean,
-        std=std,
-        resample=settings.get("resample", default.resample),
-    )
-    whole = (read.min_pixels, read.max_pixels, read.patch_size, read.merge_size)
-    if not all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in whole):
-        raise ValueError(f"pixel bounds, patch and merge size must be whole numbers above 0, got {whole}")
+    whole = {
+        "min_pixels": low,
+        "max_pixels": high,
+        "patch_size": first(settings.get("patch_size"), default.patch_size),
+        "merge_size": first(settings.get("merge_size"), default.merge_size),
+    }
+    # Some write 50176.0, which transformers takes.
+    whole = {key: int(one) if isinstance(one, float) and one.is_integer() else one for key, one in whole.items()}
+    odd = [key for key, one in whole.items() if not isinstance(one, int) or isinstance(one, bool) or one < 1]
+    if odd:
+        values = ", ".join(f"{key} {whole[key]!r}" for key in odd)
+        raise ValueError(f"{values}: must be a whole number above 0; correct it in the file")
+    read = DynamicResolution(**whole, mean=mean, std=std, resample=settings.get("resample", default.resample))
     if read.min_pixels > read.max_pixels:
         raise ValueError(f"min_pixels {read.min_pixels} is above max_pixels {read.max_pixels}")
     if (frames := first(settings.get("temporal_patch_size"), 2)) != 2:
