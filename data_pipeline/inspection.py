@@ -166,8 +166,13 @@ def _epoch(dataset: Dataset, planned: Sequence[Planned]) -> str:
     count = sum(len(row) for batch in planned for row in batch.rows)
     steps, tokens = len(planned) * expected / max(count, 1), used[:, 0].mean() * expected
     if dataset.complete and count == len(used):
-        return f"an epoch is {steps:,.0f} steps and {tokens:,.0f} tokens"
-    return f"an epoch is about {max(1, round(steps)):,} steps and {tokens:,.0f} tokens (by {count:,} that are planned)"
+        return f"an epoch is {_counted(round(steps), 'step')} and {tokens:,.0f} tokens"
+    about = _counted(max(1, round(steps)), "step")
+    return f"an epoch is about {about} and {tokens:,.0f} tokens (from the first {count:,} examples of the run)"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _shape(bucket: Bucket) -> str:

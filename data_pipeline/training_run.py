@@ -19,6 +19,8 @@ from data_pipeline.dataset import Dataset, open_dataset, remedy
 from data_pipeline.loader import Batches, Shard
 from data_pipeline.measured import MeasuredSets
 from data_pipeline.packing import Plan
+from data_pipeline.parts import open_parts
+from vlm_jax import locations
 from vlm_jax.checkpoint import description, reduction_file, run_folder
 from vlm_jax.checkpoint.files import write_json
 from vlm_jax.checkpoint.model_source import ModelSource
@@ -109,13 +111,17 @@ def run(
         say(f"WARNING: JAX runs on the CPU although {advice}")
 
     opened = _open(config, workdir, may_change, console)
-    if opened.done is not None and opened.finished:
+    if opened.done is not None and opened.earlier is not None and opened.finished:
         run_folder.check_present(opened.workdir.home, opened.done)
+        _check_same_data(config, opened, opened.earlier)
         say(
             f"finished: all {opened.done} steps of {opened.workdir} are done; ask for more with --config.train.steps "
             "or --config.train.epochs"
         )
         return Result(opened.workdir, opened.done, opened.done, trained=False)
+    say(f"training {opened.source.name} on {config.data.path or ', '.join(config.data.mixture)}")
+    if both := _also_trained_on(config):
+        say(f"WARNING: {', '.join(both)} is trained on and validated on: its loss will say little of what is new")
     dataset = _open_data(config, opened, console)
     plan = _plan(config, opened, dataset)
     say(inspection.summary(dataset, plan, len(plan)))
@@ -194,14 +200,37 @@ def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset
     return dataset
 
 
+def _check_same_data(config: ConfigDict, opened: _Opened, earlier: resume.Earlier) -> None:
+    """Raises InputError where a finished run is asked to learn other data than it did, or data that cannot be opened:
+    nothing of it would be learned."""
+    settings, seed = config.data.to_dict(), config.train.seed
+    dataset = Dataset(open_parts(settings, opened.processor, seed=seed), settings, seed=seed)
+    try:
+        _check_data(earlier, dataset)
+    finally:
+        dataset.close()
+
+
+def _check_data(earlier: resume.Earlier, dataset: Dataset) -> None:
+    """Raises InputError where the data of a run that goes on are not what it began with."""
+    now = dataset.fingerprint()
+    differs = earlier.resume.get("data") != now
+    known = identity.differences(identity.read(earlier.home), dataset.records()) if differs else []
+    earlier.check_data({"data": now}, {"data": known})
+
+
+def _also_trained_on(config: ConfigDict) -> list[str]:
+    """Files of the validation that are trained on as well."""
+    trained = {locations.absolute(name) for name in locations.named_in(config.data.path)}
+    named = locations.named_in(config.validation.path) if config.validation.path else []
+    return [name for name in named if locations.absolute(name) in trained]
+
+
 def _plan(config: ConfigDict, opened: _Opened, dataset: Dataset) -> Plan:
     """The batches of the run, from where it stands."""
     earlier = opened.earlier
     if earlier is not None:  # before the place in it is looked for: that would report numbers of rows
-        now = dataset.fingerprint()
-        differs = earlier.resume.get("data") != now
-        known = identity.differences(identity.read(opened.workdir.home), dataset.records()) if differs else []
-        earlier.check_data({"data": now}, {"data": known})
+        _check_data(earlier, dataset)
     plan = dataset.plan(
         steps=config.train.steps,
         epochs=epochs_of(config.train),

@@ -76,6 +76,8 @@ def _status(main: Callable[..., Any], config: bool, argv: list[str]) -> int:
         return _fail(f"{error} (--help lists the flags)", status=2)
     except InputError as error:
         return _fail(*printable(error.lines))
+    except Stopped:
+        return interrupts.STATUS
     except KeyboardInterrupt:
         return _fail("interrupted", status=interrupts.STATUS)
     except OSError as error:
@@ -96,6 +98,10 @@ def _nobody_reads() -> bool:
     # What is left in the buffer goes nowhere; the interpreter would complain of it at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
+
+
+class Stopped(Exception):
+    """A person asked a program to stop, and it did: nothing more is to be said."""
 
 
 class _UsageError(Exception):

@@ -6,10 +6,18 @@ callback of the interpreter, which cannot raise (JAX has one in the garbage coll
 is sent again a moment later instead.
 """
 
+import importlib.util
 import os
 import signal
 import sys
 import threading
+
+if importlib.util.find_spec("absl") is None or importlib.util.find_spec("jax") is None:
+    _here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.exit(
+        f"error: {sys.executable} lacks what this needs; run make setup in {_here}, and start programs with "
+        f"{os.path.relpath(os.path.join(_here, '.venv', 'bin', 'python'))}"
+    )
 
 STATUS = 130
 """Of a process that Ctrl-C ended, as shells have it."""

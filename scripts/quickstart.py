@@ -285,10 +285,10 @@ def next_steps(output: Path, objects: Path) -> str:
 
 Ask one question:
   {python} scripts/chat.py --model={output / "run"} --image={objects / image} --question="{question}"
-Open it in transformers (wants PyTorch):
+Open it in transformers (needs PyTorch: {python} -m pip install torch):
   {python} -c "from transformers import AutoModelForImageTextToText as M; print(M.from_pretrained('{output / "hf"}'))"
 Train on your own images (a table with the columns image, question, answer):
-  {python} scripts/train.py --config=configs/quickstart.py --workdir=runs/mine \\
+  {python} scripts/train.py --config=configs/quickstart.py --workdir=runs/my_images \\
     --config.data.path=questions.csv --config.train.steps=150"""
 
 

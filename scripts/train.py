@@ -35,8 +35,8 @@ def main(config: ConfigDict, **options) -> None:
     from vlm_jax.parallel import hosts
 
     result = run(config, flags.FLAGS.workdir, **options)
-    if result.stopped:
-        raise KeyboardInterrupt
+    if result.stopped:  # which it said, with how to go on
+        raise command_line.Stopped
     if hosts.is_first():
         ask = f"{command_line.program('chat')} --model={result.workdir} --image=IMAGE --question=QUESTION"
         terminal.say(f"{'done: ' if result.trained else ''}ask it with  {ask}")

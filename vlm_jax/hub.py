@@ -27,7 +27,7 @@ def answering(
 
     hub = constants.ENDPOINT
     page = f"{hub}/{repo}" if kind == "model" else f"{hub}/datasets/{repo}"
-    neither = f"neither a {local} here{near} nor"
+    nothing_here = f"no {local} of this name here{near};"
     try:
         yield
     except InputError:
@@ -38,7 +38,7 @@ def answering(
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
-            f"{name}: {neither} a {kind} on {hub}; check the spelling; for a private {kind} log in "
+            f"{name}: {nothing_here} no {kind} on {hub} either; check the spelling; for a private {kind} log in "
             "with `hf auth login` or set HF_TOKEN"
         ) from error
     except errors.RevisionNotFoundError as error:
@@ -49,11 +49,11 @@ def answering(
     except errors.LocalEntryNotFoundError as error:
         if constants.HF_HUB_OFFLINE:
             raise InputError(
-                f"{name}: {neither} complete in the cache {constants.HF_HUB_CACHE}, and "
+                f"{name}: {nothing_here} it is not complete in the cache {constants.HF_HUB_CACHE} either, and "
                 f"HF_HUB_OFFLINE forbids the download; unset it, or give a {local}"
             ) from error
         raise InputError(
-            f"{name}: {neither} complete in the cache, and {hub} gives no answer "
+            f"{name}: {nothing_here} it is not complete in the cache either, and {hub} gives no answer "
             f"({_reason(error.__cause__ or error)}); check the network and HF_ENDPOINT, or give a {local}"
         ) from error
     except errors.HfHubHTTPError as error:

@@ -251,7 +251,7 @@ def test_what_is_cached_is_found_offline_and_without_the_hub(hub, resolve):
 @pytest.mark.parametrize(
     ("model", "environment", "parts"),
     [
-        ("farm/corps", {}, ["farm/corps: neither a folder here nor a model on http://", "hf auth login"]),
+        ("farm/corps", {}, ["farm/corps: no folder of this name here; no model on http://", "hf auth login"]),
         ("farm/crops@third", {}, ["farm/crops has no revision 'third'", "/farm/crops/tree/main"]),
         ("farm/fenced", {}, ["access must be asked for at http://", "/farm/fenced"]),
         ("farm/broken", {}, ["farm/broken", "500"]),

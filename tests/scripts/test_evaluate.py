@@ -47,7 +47,7 @@ def test_unreadable_images_count_as_wrong_and_are_listed(model, tmp_path):
     table.write_text(f"image,question,answer\nnowhere.png,What?,A cat\n{PHOTOS / 'coffee.jpg'},What?,Coffee\n")
     done = evaluate(model, table, tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "1 could not be asked" in done.stdout
+    assert "1 could not be asked and count as wrong (" in done.stdout and "nowhere.png: no such image" in done.stdout
     summary = json.loads((tmp_path / "out" / "report.json").read_text())
     assert summary["n"] == 2 and "nowhere.png" in summary["errors"][0]["error"]
 

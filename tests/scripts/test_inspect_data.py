@@ -44,7 +44,7 @@ def test_what_does_not_fit_is_counted_with_its_reason(base):
 def test_a_sample_is_enough_for_an_estimate(base):
     done = inspect(base, "--sample=16")
     assert done.returncode == 0, done.stderr
-    assert "of which 16 were measured" in done.stdout and "(by 16 that are planned)" in done.stdout
+    assert "of which 16 were measured" in done.stdout and "(from the first 16 examples of the run)" in done.stdout
 
 
 def test_words_without_images_are_looked_at_too(base, tmp_path):

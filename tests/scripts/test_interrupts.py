@@ -2,6 +2,7 @@
 
 import interrupts
 
+import os
 import shutil
 import signal
 import subprocess
@@ -99,3 +100,10 @@ def test_a_program_ends_with_its_one_line_whenever_it_comes(tmp_path, delay):
     _, told = process.communicate(timeout=60)
     # -2: so early that Python had not come to the script.
     assert process.returncode in (130, -2) and (process.returncode != 130 or told == "error: interrupted\n"), told
+
+
+def test_another_interpreter_is_told_which_one_to_take():
+    lonely = [sys.executable, "-S", str(SCRIPTS / "train.py"), "--help"]  # without the packages of the environment
+    done = subprocess.run(lonely, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "run make setup" in done.stderr and ".venv/bin/python" in done.stderr

@@ -93,6 +93,7 @@ def test_a_run_ends_early_stays_ended_and_goes_on_with_more_patience(config, tmp
     result = run(config, str(tmp_path / "run"), console=console)
     assert (result.steps, result.done, result.stopped) == (20, 3, False)
     assert any("validation.patience" in line for line in console.lines)
+    assert f"training {config.model.path} on {config.data.path}" in console.lines
     assert run_folder.latest_step(tmp_path / "run") == 3
 
     again = run(config, str(tmp_path / "run"), console=Lines())
@@ -129,3 +130,48 @@ def test_patience_without_validation_data_is_refused(config, tmp_path):
     config.validation.path = ""
     with pytest.raises(InputError, match="config.validation.patience is 2; wanted 0 without validation.path"):
         run(config, str(tmp_path / "run"))
+
+
+def more_rows(table):
+    table.write_text(table.read_text() + f"{PHOTOS / 'coffee.jpg'},What is in the cup?,Coffee\n")
+
+
+def other_rows(table):
+    table.write_text(table.read_text().replace("Chelsea", "Tom"))
+
+
+def no_table(table):
+    table.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (more_rows, ["data is not what it was started with: 1 added (", "config.model.path=", "another --workdir"]),
+        (other_rows, ["data is not what it was started with: 1 changed ("]),
+        (no_table, ["table.csv"]),
+    ],
+)
+def test_a_finished_run_that_is_given_other_data_says_that_it_learned_nothing_of_them(config, tmp_path, change, said):
+    table = tmp_path / "table.csv"
+    table.write_text(
+        f"image,question,answer\n{PHOTOS / 'chelsea.jpg'},What is the cat called?,Chelsea\n"
+        f"{PHOTOS / 'coffee.jpg'},What is it?,A cup\n"
+    )
+    config.data.path = str(table)
+    config.validation.update(path="", patience=0)
+    config.train.steps = 1
+    assert run(config, str(tmp_path / "run")).trained
+    assert not run(config, str(tmp_path / "run")).trained
+    change(table)
+    with pytest.raises(InputError) as caught:
+        run(config, str(tmp_path / "run"))
+    assert len(caught.value.lines) == 1 and all(words in caught.value.lines[0] for words in said)
+
+
+def test_validation_on_what_is_trained_on_is_pointed_out(config, tmp_path):
+    config.validation.update(path=f"{PHOTOS / 'photos.json'},{PHOTOS / 'same_question.json'}", patience=0)
+    config.train.steps, console = 1, Lines()
+    run(config, str(tmp_path / "run"), console=console)
+    (line,) = [line for line in console.lines if "WARNING" in line]
+    assert f"{PHOTOS / 'photos.json'} is trained on and validated on" in line and "same_question" not in line

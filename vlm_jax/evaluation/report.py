@@ -54,8 +54,10 @@ def table(summary: Mapping[str, Any]) -> str:
     lines.append("blind: right without looking, by the commonest answer to each kind of question")
     if earlier:
         lines.append(f"learned {summary['baseline']['learned']}, lost {summary['baseline']['lost']}")
-    if summary["errors"]:
-        lines.append(f"{len(summary['errors'])} could not be asked and count as wrong; report.json names them")
+    if errors := summary["errors"]:
+        first = f"{errors[0]['id']}: {errors[0]['error']}"
+        all_named = f"; report.json has all {len(errors)}" if len(errors) > 1 else ""
+        lines.append(f"{len(errors)} could not be asked and count as wrong ({first}{all_named})")
     return "\n".join(lines)
 
 

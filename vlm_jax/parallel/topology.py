@@ -8,6 +8,7 @@ import importlib.util
 import math
 import os
 import re
+import sys
 
 from vlm_jax.errors import InputError
 
@@ -84,7 +85,10 @@ def prepare(topology: Topology) -> None:
       InputError: libtpu is not installed.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise InputError("compiling for a TPU needs libtpu; pip install 'vlm-jax[tpu]', on Linux with an x86_64 CPU")
+        raise InputError(
+            f"compiling for a TPU needs libtpu: {sys.executable} -m pip install 'vlm-jax[tpu]', on Linux "
+            "with an x86_64 CPU"
+        )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # this is no TPU machine: there is nobody to ask
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", GENERATIONS[topology.generation][0])

@@ -123,6 +123,7 @@ class Loop:
         self.steps, self.done, self.stopped = trainer.steps, state.step, False
         self.throughput = Throughput(trainer)
         self.compiles = 0
+        self._programs: dict[int, dict] = {}
         self.stage: Stage | None = None
         self._pending: tuple | None = None  # a step whose metrics were not read yet
         self._noted = self._finite = self.done  # the last step that was noted; the last whose loss was finite
@@ -155,13 +156,14 @@ class Loop:
 
     def _announce_stop(self) -> None:
         # In a thread: what the signal interrupted may be in the middle of a line itself.
-        line = "stopping after this step, and saving; Ctrl-C again leaves at once …"
+        when = "after this step, and saving" if self._programs else "when the step is compiled"
+        line = f"stopping {when}; Ctrl-C again leaves at once …"
         threading.Thread(target=self.log.say, args=(line,), daemon=True).start()
 
     def _take_steps(self, shapes: Sequence[Batch], signals: list[int]) -> None:
         state, together = self.state, hosts.StopTogether(self.trainer.mesh)
         state.ended = self.early_stop is not None and self.early_stop.over
-        programs = self._compile_all(shapes) if not state.ended else {}
+        programs = self._programs = self._compile_all(shapes) if not state.ended else {}
         while state.step < self.steps and not state.ended:
             self._positions[state.step] = state.position = copy.deepcopy(self.batches.get_state())
             if together.now(bool(signals)):

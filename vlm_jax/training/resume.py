@@ -136,7 +136,8 @@ class Earlier:
                 continue
             which = "; ".join(differences.get(key) or ["which records differ was not written down when it began"])
             errors.append(
-                f"{self.home}: {key} is not what it was started with: {which}; put it back, or take another --workdir"
+                f"{self.home}: {key} is not what it was started with: {which}; put it back. To teach its model "
+                f"more, begin a run with it: --config.model.path={self.home} and another --workdir"
             )
         if errors:
             raise InputError(errors)
