@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.resaved import FORMS, compare, save, small_config
 from tests.tiny_models import PHOTOS, assistant, noise, user
+from vlm_jax.models import families
 
 
 def main() -> None:
@@ -31,7 +32,10 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="folder with vocab.json and merges.txt, if not there")
     given = parser.parse_args()
     logging.set_verbosity_error()
-    config_json = small_config(json.loads((given.metadata / "config.json").read_text()))
+    config_json = json.loads((given.metadata / "config.json").read_text())
+    if (kind := config_json.get("model_type")) not in families.titles():
+        parser.error(f"{given.metadata}: model_type {kind!r}; known are {', '.join(families.titles())}")
+    config_json = small_config(config_json)
     differs = False
     print(f"{'form':26} {'prompts':8} {'pixels':>8} {'logits':>8} answers")
     with tempfile.TemporaryDirectory() as folder:
