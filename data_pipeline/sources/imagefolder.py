@@ -8,12 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipeline.records import Record, json_type
+from data_pipeline.records import Record
 from data_pipeline.sources import csv_files, json_files, table
 from data_pipeline.sources.containers import Entries, Entry
 from data_pipeline.sources.forms import require
 from data_pipeline.sources.openai import image_format
 from data_pipeline.sources.text_writers import Lines
+from data_pipeline.values import json_type
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 

@@ -4,9 +4,10 @@ import operator
 from collections.abc import Mapping
 from typing import Any, SupportsIndex
 
-from data_pipeline.records import Record, from_json, images_named, json_type
+from data_pipeline.records import Record, from_json, images_named
 from data_pipeline.sources.containers import Entries, Entry
 from data_pipeline.sources.forms import Form, Options
+from data_pipeline.values import json_type
 from vlm_jax.errors import InputError
 
 

@@ -60,6 +60,11 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, Mapping) and all(map(is_empty, value.values())))
 
 
+def is_blank(value: Any) -> bool:
+    """As `is_empty`, of a value that is words: "[]" and "{}" are words like others."""
+    return not value.strip() if isinstance(value, str) else is_empty(value)
+
+
 def tool_keys(message: Mapping[str, Any]) -> list[str]:
     """The keys by which a message calls a tool or answers such a call."""
     return [key for key in _TOOL_KEYS if not is_empty(message.get(key))]
@@ -115,7 +120,7 @@ def turn_weight(message: Mapping[str, Any]) -> int | float:
       InputError: it is no number, not 0 and beyond `WEIGHTS`, given twice with different values, or of a turn that is
         never learned.
     """
-    weights = {key: message[key] for key in WEIGHT_KEYS if message.get(key) is not None}
+    weights = {key: message[key] for key in WEIGHT_KEYS if not is_empty(message.get(key))}
     for key, value in weights.items():
         if not _is_weight(value):
             raise InputError(
