@@ -1,6 +1,7 @@
 """What a parsed value is: in the words of an error line, and as the text that it was written as."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -21,11 +22,24 @@ class WrittenFloat(float):
         return number
 
 
+@dataclass(frozen=True)
+class UnnamedClass:
+    """The number of a class that has no name, such as -1 where `datasets` has none: it stands for no answer."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"the class {self.number}, where the {self.count} classes that have names begin with 0"
+
+
 def json_type(value: Any) -> str:
     """What a parsed JSON value is, in the words of an error line."""
     names = {type(None): "nothing", bool: "true or false", str: "a text", list: "a list", dict: "an object"}
     if isinstance(value, float) and value != value:
         return "NaN (a missing value)"
+    if isinstance(value, UnnamedClass):
+        return str(value)
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
 
 

@@ -49,9 +49,10 @@ def test_places_take_the_images_that_no_part_names(tmp_path, names, images):
     assert shown(tmp_path, {"messages": asked(*parts), "images": list(images)}) == expected
 
 
-@pytest.mark.parametrize(
-    "names, images", [("a", "b"), ("ab", "ba"), ("ab", "a"), ("a", "ab"), ("a_", "bca"), ("a_", "bc")]
-)
+DIFFERING = [("a", "b"), ("ab", "ba"), ("ab", "a"), ("a", "ab"), ("a_", "bca"), ("a_", "bc")]
+
+
+@pytest.mark.parametrize("names, images", DIFFERING)
 def test_images_that_are_not_those_of_the_parts_are_refused(tmp_path, names, images):
     parts = [{"type": "image"} if name == "_" else {"type": "image", "image": name} for name in names]
     error = error_of(write_lines(tmp_path / "a.jsonl", [{"messages": asked(*parts), "images": list(images)}]))
@@ -77,9 +78,9 @@ def test_a_mark_in_a_part_is_told_of_the_part_that_has_it(tmp_path, texts):
     entry = {"messages": [{"role": "user", "content": content}, *messages()[1:]], "images": ["a.png"]}
     errors = errors_of(write_lines(tmp_path / "a.jsonl", [entry]))
     numbers = [number for number, text in enumerate(texts, 1) if "<image>" in text]
-    assert [
-        f"message 1, part {number} contains '<image>'" in e for number, e in zip(numbers, errors, strict=False)
-    ] == [True] * len(numbers)
+    for number, error in zip(numbers, errors, strict=False):
+        assert f"message 1, part {number} contains '<image>'" in error
+    assert len(errors) >= len(numbers)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_mark_in_a_part_is_told_of_the_part_that_has_it(tmp_path, texts):
     ],
 )
 def test_what_is_put_before_a_message_is_not_counted_among_its_parts(tmp_path, content, place):
-    entry = {"messages": [{"role": "user", "content": content}, *messages()[1:]], "images": ["a.png", "b.png"][:1]}
+    entry = {"messages": [{"role": "user", "content": content}, *messages()[1:]], "images": ["a.png"]}
     assert place in error_of(write_lines(tmp_path / "a.jsonl", [entry]))
 
 
@@ -134,10 +135,8 @@ MARKS = [
 
 @pytest.mark.parametrize("mark", MARKS)
 def test_marks_of_other_trainers_are_refused_where_images_are_given(tmp_path, mark):
-    for entry in (
-        {"messages": messages(f"{mark}Who?"), "images": ["a.png"]},
-        {"messages": asked({"type": "image", "image": "a.png"}, {"type": "text", "text": mark})},
-    ):
+    parts = asked({"type": "image", "image": "a.png"}, {"type": "text", "text": mark})
+    for entry in ({"messages": messages(f"{mark}Who?"), "images": ["a.png"]}, {"messages": parts}):
         error = error_of(write_lines(tmp_path / "a.jsonl", [entry]))
         assert "message 1" in error and f"contains {mark!r}, which would be read as words" in error
 
