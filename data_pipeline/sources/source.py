@@ -57,6 +57,10 @@ class Source:
             converted = {**self._form(entry.value), "id": identifier}
         except InputError as error:
             raise InputError([f"{where}: {line}" for line in error.lines]) from None
+        except RecursionError:
+            raise InputError(
+                f"{where}: is nested too deeply; leave out the objects and lists that are no data"
+            ) from None
         options = self._options
         return from_json(converted, where=where, image_root=options.root, training=options.training)
 
@@ -80,7 +84,7 @@ class Source:
             return []
         try:
             value = self._form(value)
-        except InputError:
+        except (InputError, RecursionError):
             # What is named outright is all there is then; what a form calls `images` is looked for under `image`.
             value = {**value, "image": value.get("image") or value.get("images")}
         return images_named(value, self._options.root)

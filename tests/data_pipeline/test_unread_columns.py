@@ -230,3 +230,14 @@ def test_the_lines_of_a_file_are_each_their_own(tmp_path):
     path.write_text("".join(json.dumps({**MESSAGES, **beside}) + "\n" for beside in ({}, {"img": "a.png"}, {})))
     records, errors = sources.read(path)
     assert len(records) == 2 and len(errors) == 1 and f"{path}, line 2: has 'img'" in errors[0]
+
+
+@pytest.mark.parametrize("key", ["note", "choices", "weight", "images", "answers", "labels", "media"])
+@pytest.mark.parametrize("inside", ["[]", '{"a": }'])
+def test_data_nested_a_thousand_deep_is_a_line_and_not_the_end(tmp_path, key, inside):
+    begin, end = inside[:-1], inside[-1]
+    deep = begin * 900 + "1" + end * 900
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({**ROW, key: "DEEP"}).replace('"DEEP"', deep) + "\n" + json.dumps(ROW) + "\n")
+    records, errors = sources.read(path, training=False)
+    assert len(records) >= 1 and all("line 1: " in error and len(error) < 400 for error in errors)
