@@ -309,12 +309,6 @@ class _Parser:
             return ""
         if source[:5].lower() == "data:":
             return self.embedded(source, name)
-        if _ENCODED.match(source) or _too_long(source):
-            self.error(
-                f"{name} is {shortened(source)}, a text of {len(source):,} characters and no path; an image in base64 "
-                "begins with data:image/png;base64, (or its own kind)"
-            )
-            return ""
         if source[:7].lower() == "file://":
             try:
                 source = unquote(urlsplit(source).path)
@@ -325,6 +319,12 @@ class _Parser:
             self.error(
                 f"{name} is the remote image {shortened(source)}; addresses in data are not fetched: "
                 "download it and give its path"
+            )
+            return ""
+        if _ENCODED.match(source) or (_too_long(source) and not locations.is_remote(self.image_root)):
+            self.error(
+                f"{name} is {shortened(source)}, a text of {len(source):,} characters and no path; an image in base64 "
+                "begins with data:image/png;base64, (or its own kind)"
             )
             return ""
         if _NOT_IN_PATHS.search(source):

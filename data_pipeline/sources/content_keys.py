@@ -149,7 +149,7 @@ def unread_choices(entry: Mapping[str, Any], asked_in: Sequence[str]) -> list[st
 
 
 def _letters(key: str) -> str:
-    return re.sub("[^a-z0-9]", "", key.lower())
+    return re.sub(r"[\W_]", "", key.lower())
 
 
 def _texts(value: Any) -> list[str]:

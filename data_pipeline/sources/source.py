@@ -7,6 +7,7 @@ from typing import Any, SupportsIndex
 from data_pipeline.records import Record, from_json, images_named
 from data_pipeline.sources.containers import Entries, Entry
 from data_pipeline.sources.forms import Form, Options
+from data_pipeline.sources.json_files import from_cell
 from data_pipeline.values import json_type
 from vlm_jax.errors import InputError
 
@@ -86,7 +87,7 @@ class Source:
             value = self._form(value)
         except (InputError, RecursionError):
             # What is named outright is all there is then; what a form calls `images` is looked for under `image`.
-            value = {**value, "image": value.get("image") or value.get("images")}
+            value = {**value, "image": from_cell(value.get("image") or value.get("images"))}
         return images_named(value, self._options.root)
 
     def _number(self, index: SupportsIndex) -> int:

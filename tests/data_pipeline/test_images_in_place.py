@@ -186,3 +186,11 @@ def test_a_bare_image_in_base64_is_refused_without_being_printed(tmp_path, conte
     for entry in ({"image": text, "question": "Who?", "answer": "I"}, {"messages": messages(image=text)}):
         error = error_of(write_lines(tmp_path / "a.jsonl", [entry]))
         assert len(error) < 400 and "begins with data:image/png;base64," in error
+
+
+@pytest.mark.parametrize(
+    "name", ["file:///photos/" + "%E0%B8%81" * 40 + ".png", "ก" * 80 + ".png", "a/" * 300 + "a.png"]
+)
+def test_a_long_path_is_a_path(tmp_path, name):
+    (record,), errors = sources.read(write_lines(tmp_path / "a.jsonl", [{"messages": messages(image=name)}]))
+    assert errors == [] and len(images_of(record)) == 1
