@@ -8,7 +8,6 @@ Reading files and their formats is `data_pipeline.sources`; whether an image exi
 import base64
 import binascii
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from data_pipeline.marks import HALF_A_CHARACTER, LEAVE_OUT, errors_in, places_in
+from data_pipeline.values import as_written, json_type, shortened
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 from vlm_jax.processing.messages import (
@@ -29,21 +30,21 @@ from vlm_jax.processing.messages import (
     unread_part_keys,
 )
 
-# Tokens that open or close a turn, or that stand for an image. Inside a message they would be tokenised as the real
-# thing and forge turns or images. Tokens that people write on purpose (`<|box_start|>` of grounding data) may stay.
-_RESERVED_TOKEN = re.compile(r"<\|(?:im_start|im_end|endoftext|(?:image|video|vision)_pad|vision_(?:start|end))\|>")
-_IMAGE_MARK = "<image>"
-_OTHER_MARKS = ("<video>", "<audio>", "<speech>", "<|audio_1|>", "<|image_1|>", "<ref-object>", "<bbox>")
-_INLINE_IMAGE = re.compile(r"<img>[^<]*</img>")  # how Qwen-VL and ms-swift name an image within a text
-_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half a character; tokenisers and files cannot
 _NOT_IN_PATHS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # would also break up an error line
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 TEXT_FIELDS = ("task", "fact_id", "split", "context", "reasoning")
 _UNSUPPORTED_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio")
 _TOOL_PARTS = ("tool_call", "tool_calls", "tools", "tool_use", "tool_result", "function_call")
-LEAVE_OUT = "remove the record, or leave such records out by data.on_error=drop"
-"""The advice for what cannot be trained on at all."""
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255  # characters, as Linux has them
+_ENCODED = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk0|SUkq|TU0A)[A-Za-z0-9+/=\s]{60,}")  # beginnings of images
+
+
+class PlacedPart(dict[str, Any]):
+    """A part that is not in the file: of a text cut at its marks, or an image from beside the messages.
+
+    Error lines do not count it among the parts of its message.
+    """
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, t
         answers = list(map(as_written, answers))
     if answers is not None and not (isinstance(answers, list) and all(isinstance(a, str) for a in answers)):
         parser.error("'answers' must be a list of strings")
-    elif any(_SURROGATE.search(answer) for answer in answers or ()):
+    elif any(HALF_A_CHARACTER.search(answer) for answer in answers or ()):
         parser.error("'answers' contains half of a surrogate pair (a broken \\u escape); rewrite that character")
     for name in TEXT_FIELDS:
         value = entry.get(name)
@@ -131,7 +132,7 @@ def from_json(entry: Mapping[str, Any], *, where: str, image_root: str | Path, t
         parser.error("'provenance' must be an object")
     if not isinstance(entry.get("id"), str) or not entry["id"]:
         parser.error("'id' must be a string that is not empty")
-    elif _SURROGATE.search(entry["id"]):
+    elif HALF_A_CHARACTER.search(entry["id"]):
         parser.error("'id' contains half of a surrogate pair (a broken \\u escape); rewrite that character")
     if parser.errors:
         raise InputError(parser.errors)
@@ -207,26 +208,8 @@ class _Parser:
         if not isinstance(value, str):
             self.error(f"{name} must be a text, not {json_type(value)}")
             return ""
-        for token in dict.fromkeys(_RESERVED_TOKEN.findall(value)):
-            self.error(
-                f"{name} contains the special token '{token}', which would be read as part of the chat form; "
-                "remove or rewrite it"
-            )
-        if _IMAGE_MARK in value:
-            self.error(
-                f"{name} contains '{_IMAGE_MARK}', which is a mark of the LLaVA format only; remove it and "
-                "give the image itself"
-            )
-        for mark in _OTHER_MARKS:
-            if mark in value:
-                self.error(f"{name} contains '{mark}', and only text and images can be trained on: {LEAVE_OUT}")
-        if inline := _INLINE_IMAGE.search(value):
-            self.error(
-                f"{name} contains {inline[0][:80]!r}, which would be read as words; give the image as a part of the "
-                "message, or under 'images' with <image> in its place"
-            )
-        if _SURROGATE.search(value):
-            self.error(f"{name} contains half of a surrogate pair (a broken \\u escape); rewrite that character")
+        for reason in errors_in(value):
+            self.error(f"{name} {reason}")
         return value
 
     def messages(self, raw: Any, training: bool) -> list[dict[str, Any]]:
@@ -234,6 +217,9 @@ class _Parser:
             self.error("'messages' must be a list of at least one message")
             return []
         messages = [self.message(message, f"message {number}") for number, message in enumerate(raw, 1)]
+        if any(map(_shows_image, messages)):
+            for number, message in enumerate(messages, 1):
+                self.other_places(message, f"message {number}")
         # Order is only worth checking once every role is known.
         if all(message is not None for message in messages):
             self.order([message["role"] for message in messages], training)
@@ -278,7 +264,24 @@ class _Parser:
         if not isinstance(raw, list):
             self.error(f"{name} must have a text or a list of parts as 'content', not {json_type(raw)}")
             return ""
-        return [self.part(part, f"{name}, part {number}") for number, part in enumerate(raw, 1)]
+        parts, number, beside = [], 0, 0
+        for part in raw:
+            if not isinstance(part, PlacedPart):
+                number += 1
+                parts.append(self.part(part, f"{name}, part {number}"))
+            elif part["type"] == "text":
+                parts.append(self.part(part, name))
+            else:
+                beside += 1
+                parts.append(self.part(part, f"{name}, image {beside}"))
+        return parts
+
+    def other_places(self, message: dict[str, Any] | None, name: str) -> None:
+        """Errors of marks of other trainers in the words of a user; an answer may be HTML."""
+        if message is not None and message["role"] == "user":
+            parts = [{"text": message["content"]}] if isinstance(message["content"], str) else message["content"]
+            for reason in places_in("\n".join(part.get("text", "") for part in parts)):
+                self.error(f"{name} {reason}")
 
     def part(self, raw: Any, name: str) -> dict[str, Any]:
         kind = raw.get("type") if isinstance(raw, Mapping) else None
@@ -310,23 +313,29 @@ class _Parser:
             try:
                 source = unquote(urlsplit(source).path)
             except ValueError as error:
-                self.error(f"{name} is {_shortened(source)}, which is no address ({error}); give the path")
+                self.error(f"{name} is {shortened(source)}, which is no address ({error}); give the path")
                 return ""
         elif _SCHEME.match(source):
             self.error(
-                f"{name} is the remote image {_shortened(source)}; addresses in data are not fetched: "
+                f"{name} is the remote image {shortened(source)}; addresses in data are not fetched: "
                 "download it and give its path"
             )
             return ""
+        if _ENCODED.match(source) or (_too_long(source) and not locations.is_remote(self.image_root)):
+            self.error(
+                f"{name} is {shortened(source)}, a text of {len(source):,} characters and no path; an image in base64 "
+                "begins with data:image/png;base64, (or its own kind)"
+            )
+            return ""
         if _NOT_IN_PATHS.search(source):
-            self.error(f"{name} names the image {_shortened(source)}; a path has no line breaks or control characters")
+            self.error(f"{name} names the image {shortened(source)}; a path has no line breaks or control characters")
             return ""
         return locations.join(self.image_root, source)
 
     def embedded(self, uri: str, name: str) -> bytes:
         header = _DATA_URI.match(uri)
         if header is None:
-            self.error(f"{name} is the data URI {_shortened(uri)}; only base64 is read (data:image/png;base64,…)")
+            self.error(f"{name} is the data URI {shortened(uri)}; only base64 is read (data:image/png;base64,…)")
             return b""
         try:
             image = base64.b64decode("".join(uri[header.end() :].split()), validate=True)
@@ -363,38 +372,17 @@ class _Parser:
             self.error("the last message is not an answer of the assistant, so there is nothing to learn; add it")
 
 
+def _shows_image(message: Mapping[str, Any] | None) -> bool:
+    return isinstance(content := (message or {}).get("content"), list) and any(p["type"] == "image" for p in content)
+
+
+def _too_long(path: str) -> bool:
+    return len(path) > _LONGEST_PATH or any(len(name) > _LONGEST_NAME for name in path.split("/"))
+
+
 def plain_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
     """A part with its content under the name of its type; LLaMA-Factory's stands under `value`."""
     kind = part["type"]
     if part.get("value") is None or part.get(kind) is not None:
         return part
     return {**{key: value for key, value in part.items() if key != "value"}, kind: part["value"]}
-
-
-def as_written(value: Any) -> Any:
-    """A number as the text it was written as, for answers; anything else as it is."""
-    if isinstance(value, float):
-        written = value.text if isinstance(value, WrittenFloat) else str(value)
-        return written if math.isfinite(value) else value
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-class WrittenFloat(float):
-    """A number of a text file that remembers how it was written: 3.10 is not 3.1 where it is an answer."""
-
-    def __new__(cls, text: str | float):
-        number = super().__new__(cls, text)
-        number.text = str(text)
-        return number
-
-
-def json_type(value: Any) -> str:
-    """What a parsed JSON value is, in the words of an error line."""
-    names = {type(None): "nothing", bool: "true or false", str: "a text", list: "a list", dict: "an object"}
-    if isinstance(value, float) and value != value:
-        return "NaN (a missing value)"
-    return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
-
-
-def _shortened(text: str, length: int = 60) -> str:
-    return repr(text if len(text) <= length else text[: length - 1] + "…")

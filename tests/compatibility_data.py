@@ -4,6 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
+
 from data_pipeline import sources
 from tests.data_pipeline.source_files import png
 from tests.data_pipeline.test_sources_folders import save
@@ -44,6 +47,20 @@ def by_class(folder: Path) -> Path:
         (folder / "classes" / name).mkdir(parents=True)
         (folder / "classes" / name / "1.png").write_bytes(png())
     return folder / "classes"
+
+
+def classes_in_parquet(folder: Path) -> Path:
+    features = {"info": {"features": {"answer": {"_type": "ClassLabel", "names": ["dog", "cat"]}}}}
+    table = pyarrow.table({"image": ["chelsea.jpg"], "question": ["What?"], "answer": [1]})
+    metadata = {b"huggingface": json.dumps(features).encode()}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), folder / "data.parquet")
+    return folder / "data.parquet"
+
+
+def multiple_choice(folder: Path) -> Path:
+    rows = [("index", "question", "A", "B", "answer", "image"), ("0", "What is it?", "a dog", "a cat", "B", "x.jpg")]
+    (folder / "data.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    return folder / "data.tsv"
 
 
 def shard(folder: Path) -> Path:
@@ -152,6 +169,12 @@ DATA = [
         "more placeholders than images",
         data_of({"messages": [{"role": "user", "content": [PARTS[0], *PARTS]}, SAY], **IMAGES}),
     ),
+    (
+        "TRL",
+        "images in the parts and again in `images`",
+        data_of({"messages": [{"role": "user", "content": [PATH, PARTS[1]]}, SAY], **IMAGES}),
+    ),
+    ("TRL", "`label` of KTO", data_of({"prompt": [ASK], "completion": [SAY], **IMAGES, "label": 0})),
     ("TRL", "tool turns", data_of({"messages": [ASK, SAY, TOOL, SAY], **IMAGES})),
     (
         "OpenAI",
@@ -193,8 +216,20 @@ DATA = [
     ),
     ("qwen-vl-utils", "`max_pixels` of one image", data_of({"messages": [BOUNDED, SAY]})),
     ("datasets", "`save_to_disk`", written(saved_to_disk)),
+    ("datasets", "Parquet with classes", written(classes_in_parquet)),
     ("datasets", "images in folders by class, no `data.question`", written(by_class)),
     ("webdataset", "a shard of images and JSON", written(shard)),
+    ("VLMEvalKit", "choices in the columns `A`, `B`", written(multiple_choice)),
+    (
+        "MMMU",
+        "`<image 1>` where an image stands",
+        data_of({"messages": [ASK | {"content": "<image 1>?"}, SAY], **IMAGES}),
+    ),
+    (
+        "others",
+        "images under `image_path`",
+        data_of({"messages": [ASK | {"content": "What?"}, SAY], "image_path": "chelsea.jpg"}),
+    ),
     ("spreadsheets", "CSV with semicolons", written(spreadsheet(";", "data.csv"))),
     ("spreadsheets", "TSV", written(spreadsheet("\t", "data.tsv"))),
 ]

@@ -6,12 +6,12 @@ Files are one record a group, so that reading one does not decompress its neighb
 
 import bisect
 import itertools
-import json
 import os
 import threading
 from collections.abc import Sequence
 from typing import Any
 
+from data_pipeline.sources import json_files
 from data_pipeline.sources.containers import Entries, Entry, did_you_mean
 from vlm_jax import locations
 from vlm_jax.errors import InputError
@@ -111,7 +111,7 @@ def _parse(content: bytes) -> Any:
 
     try:
         if content[:1] == b"{":  # in MessagePack this would be a number, not a map
-            return json.loads(content)
+            return json_files.parse(content.decode("utf-8"))
         return msgpack.unpackb(content)
     except Exception as error:  # what bytes of another kind make the parsers raise is not a fixed list
         reason = " ".join(str(error).split()) or type(error).__name__

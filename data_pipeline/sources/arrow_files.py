@@ -12,8 +12,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from data_pipeline.sources.arrow_rows import Reading, plain_row, readings
 from data_pipeline.sources.containers import Entries, Entry, did_you_mean
-from data_pipeline.sources.parquet_files import plain_row
 from vlm_jax import json_objects, locations
 from vlm_jax.errors import InputError
 
@@ -39,9 +39,9 @@ class ArrowEntries(Entries):
             raise InputError(f"{path}: Arrow files are read from a disk only; copy them, or mount the bucket")
         folder, _, split = path.partition("#") if "#" in path and not os.path.exists(path) else (path, "", "")
         if folder.lower().endswith(SUFFIXES) and os.path.isfile(folder):
-            self._files, self._columns, self._classes = [folder], None, {}
+            self._files, self._columns, self._features = [folder], None, _features(os.path.dirname(folder))
         else:
-            self._files, self._columns, self._classes = _described(_split_folder(folder, split))
+            self._files, self._columns, self._features = _described(_split_folder(folder, split))
         self.__setstate__({})
         errors, counts = [], []
         for file in self._files:
@@ -56,11 +56,12 @@ class ArrowEntries(Entries):
         self._ends = list(itertools.accumulate(counts))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("path", "_files", "_columns", "_classes", "_ends")}
+        return {name: getattr(self, name) for name in ("path", "_files", "_columns", "_features", "_ends")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open: dict[str, Any] = {}
+        self._readings: dict[str, dict[str, Reading]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -78,8 +79,7 @@ class ArrowEntries(Entries):
             (row,) = rows.to_pylist()
         except Exception as error:  # a broken column must not hide the errors of the others
             return Entry(index + 1, self.place(index), error=f"cannot be read ({' '.join(str(error).split())})")
-        row = {name: self._named(name, value) for name, value in row.items()}
-        return Entry(index + 1, self.place(index), plain_row(row))
+        return Entry(index + 1, self.place(index), plain_row(row, self._readings[self._files[number]]))
 
     def place(self, index: int) -> str:
         number, within = self._where(index)
@@ -88,12 +88,6 @@ class ArrowEntries(Entries):
     def _where(self, index: int) -> tuple[int, int]:
         number = bisect.bisect_right(self._ends, index)
         return number, index - (self._ends[number - 1] if number else 0)
-
-    def _named(self, name: str, value: Any) -> Any:
-        classes = self._classes.get(name)
-        if classes is None or not isinstance(value, int):
-            return value
-        return classes[value] if 0 <= value < len(classes) else None
 
     def _table(self, file: str) -> Any:
         import pyarrow
@@ -113,6 +107,7 @@ class ArrowEntries(Entries):
                 except (pyarrow.ArrowException, OSError, ValueError) as error:
                     reason = " ".join(str(error).split())[:200]
                     raise InputError(f"{file}: is no Arrow file, or a part of one; copy it again ({reason})") from None
+                self._readings[file] = readings(table.schema, self._features, file)
                 self._open[file] = table if self._columns is None else table.select(self._columns)
             return self._open[file]
 
@@ -136,8 +131,8 @@ def _split_folder(folder: str, split: str) -> str:
     return os.path.join(folder, split or splits[0])
 
 
-def _described(folder: str) -> tuple[list[str], list[str] | None, dict[str, list[str]]]:
-    """The files of a saved data set, the columns that its format keeps, and the names of its classes by column."""
+def _described(folder: str) -> tuple[list[str], list[str] | None, Any]:
+    """The files of a saved data set, the columns that its format keeps, and its features."""
     state = _json(os.path.join(folder, STATE))
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise InputError(
@@ -148,15 +143,14 @@ def _described(folder: str) -> tuple[list[str], list[str] | None, dict[str, list
     names = [one.get("filename") for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
     if not names or not all(isinstance(name, str) and name and name == os.path.basename(name) for name in names):
         raise InputError(f"{os.path.join(folder, STATE)}: '_data_files' names no files of this folder; save it again")
-    about = _json(os.path.join(folder, ABOUT)) if os.path.isfile(os.path.join(folder, ABOUT)) else {}
-    features = about.get("features")
-    classes = {
-        name: feature["names"]
-        for name, feature in (features.items() if isinstance(features, Mapping) else ())
-        if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" and feature.get("names")
-    }
     columns = None if state.get("_output_all_columns") else state.get("_format_columns")
-    return [os.path.join(folder, name) for name in names], columns, classes
+    return [os.path.join(folder, name) for name in names], columns, _features(folder)
+
+
+def _features(folder: str) -> Any:
+    """What a folder says of the features of its columns; None where it says nothing, and the files themselves may."""
+    path = os.path.join(folder, ABOUT)
+    return (_json(path).get("features") or None) if os.path.isfile(path) else None
 
 
 def _json(path: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import io
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -15,6 +16,9 @@ from vlm_jax.errors import InputError
 SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _HEADER = 2**20  # characters that hold the header
+_ROWS_LOOKED_AT = 100
+_NAMED = re.compile(r'"?sep=([^\w\s"\r\n]|\t)"?(?:\r\n|\r|\n)', re.IGNORECASE | re.ASCII)
+"""Excel's line on what separates the cells, for where the language of the computer would have something else."""
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what decoding leaves of such bytes
 _LARGEST_CELL = 2**31 - 1
 """Characters: the whole file is in memory already, and 131,072, as Python has it, is less than an embedded image."""
@@ -25,14 +29,17 @@ _ADVICE = "put cells with {}, quotes or line breaks in quotes, and double the qu
 def open_rows(path: str) -> Entries:
     """Rows as objects, their keys the header's names in lower case. A broken row is an error of its entry.
 
-    Cells are separated by what separates the names of the header: commas, semicolons or tabs.
+    Cells are separated by what separates the names of the header: commas, semicolons or tabs; or by what a first line
+    `sep=;` names, as Excel reads it.
 
     Raises:
       InputError: the file cannot be read, its header is broken or names a column twice, or no row follows it.
     """
     text, consumed = _text(path)
-    delimiter = _delimiter(path, text)
-    between = _DELIMITERS[delimiter]
+    named = _NAMED.match(text)
+    delimiter = named[1] if named else _delimiter(path, text)
+    between, before = _name(delimiter), named[0] if named else ""
+    text, consumed = text[len(before) :], consumed + len(before)
     header: tuple[str, ...] | None = None
     spans, lines, errors = [], [], {}
 
@@ -45,7 +52,8 @@ def open_rows(path: str) -> Entries:
     csv.field_size_limit(_LARGEST_CELL)
     reader = csv.reader(counted(), delimiter=delimiter, strict=True)
     while True:
-        start, line = consumed, reader.line_num + 1  # where the row starts: a quoted cell can hold line breaks
+        # Where the row starts: a quoted cell can hold line breaks.
+        start, line = consumed, bool(before) + reader.line_num + 1
         message = None
         try:
             cells = next(reader)
@@ -62,18 +70,18 @@ def open_rows(path: str) -> Entries:
             if header is None:
                 header = _header(path, cells)
                 continue
-            if any(map(_NOT_UTF8.search, cells)):
-                message = "holds bytes that are not UTF-8; save the file as UTF-8"
-            elif len(cells) != len(header):
-                message = (
-                    f"has {len(cells)} cells where the header has {len(header)}; put cells with {between} in quotes"
-                )
+            message = _wrong_with(cells, header, between)
         if message is not None:
             errors[len(spans)] = message
         spans.append((start, consumed))
         lines.append(line)
     if not spans:
         raise InputError(f"{path}: holds no entries")
+    if len(errors) == len(spans) and (other := _delimiter_of_rows(text, delimiter, header)):
+        raise InputError(
+            f"{path}: its header has {between} between the names and its rows have {_name(other)} between the cells; "
+            "write the header as the rows"
+        )
     parse = functools.partial(_parse_row, header, delimiter)
     return SpanEntries(path, as_spans(spans), parse, lines=np.asarray(lines, np.int64), errors=errors)
 
@@ -119,6 +127,33 @@ def _delimiter(path: str, text: str) -> str:
     if most > 1:
         return found[0]
     return "\t" if path.lower().endswith(".tsv") else ","
+
+
+def _wrong_with(cells: list[str], header: tuple[str, ...], between: str) -> str | None:
+    if any(map(_NOT_UTF8.search, cells)):
+        return "holds bytes that are not UTF-8; save the file as UTF-8"
+    if len(cells) != len(header):
+        return f"has {len(cells)} cells where the header has {len(header)}; put cells with {between} in quotes"
+    return None
+
+
+def _name(delimiter: str) -> str:
+    return _DELIMITERS.get(delimiter, repr(delimiter))
+
+
+def _delimiter_of_rows(text: str, delimiter: str, header: tuple[str, ...]) -> str:
+    """What separates the cells of the rows, where it is not what separates the names of the header; else ""."""
+    for other in _DELIMITERS:
+        if other == delimiter:
+            continue
+        rows = csv.reader(io.StringIO(text[:_HEADER], newline=""), delimiter=other, strict=True)
+        counts = []
+        with contextlib.suppress(csv.Error):
+            for cells in itertools.islice(rows, _ROWS_LOOKED_AT):
+                counts += [len(cells)] if any(cell.strip() for cell in cells) else []
+        if len(header) > 1 and counts[1:] and all(count == len(header) for count in counts[1:]):
+            return other
+    return ""
 
 
 def _parse_row(header: tuple[str, ...], delimiter: str, text: str) -> dict[str, str]:

@@ -4,20 +4,20 @@ A form turns one entry into what `data_pipeline.records.from_json` reads. The fo
 `openai`, `instructions`, `table`, `vqa` and `mpa`; which one a file is in is decided by `detection`.
 """
 
-import contextlib
 import difflib
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipeline.records import TEXT_FIELDS, as_written, json_type
-from data_pipeline.sources import content_keys
+from data_pipeline.records import TEXT_FIELDS, PlacedPart
+from data_pipeline.sources import content_keys, json_files
 from data_pipeline.sources.containers import Entries
+from data_pipeline.values import as_written, json_type, shortened
 from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
+from vlm_jax.processing.messages import is_empty
 
 ANSWERS = ("majority", "first", "sampled")
 """How the answer to train on is picked where several are given."""
@@ -63,6 +63,12 @@ class Form:
     history = False
     """Whether the earlier turns that `history` has are read."""
 
+    asked_in: Sequence[str] = ()
+    """Where the question stands in a column, beside which other programs look for choices."""
+
+    images_beside = True
+    """Whether images are looked for in `image` and `images` alone; some data sets name theirs in other columns."""
+
     def __call__(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         """The entry as `from_json` reads it, its id left out.
 
@@ -70,8 +76,16 @@ class Form:
           InputError: with errors that name no place.
         """
         errors = content_keys.unread(entry, self.conversational, history=self.history)
+        if self.asked_in:
+            errors += content_keys.unread_choices(entry, self.asked_in)
+        converted: Mapping[str, Any] | None = None
         with gathered(errors):
             converted = self.convert(entry)
+        if converted is not None:
+            errors += content_keys.unread_images(entry, shown=_shows_image(converted.get("messages")))
+        elif self.images_beside:
+            shown = not all(is_empty(entry.get(key)) for key in ("image", "images"))
+            errors += content_keys.unread_images(entry, shown=shown)
         if errors:
             raise InputError(errors)
         return converted
@@ -83,6 +97,17 @@ class Form:
           InputError: with errors that name no place.
         """
         raise NotImplementedError
+
+
+def _shows_image(messages: Any) -> bool:
+    """Whether a conversation, whatever else is wrong with it, has an image in it."""
+    contents = (
+        [message.get("content") for message in messages if isinstance(message, Mapping)]
+        if isinstance(messages, list)
+        else []
+    )
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(isinstance(part, Mapping) and part.get("type") in ("image", "image_url") for part in parts)
 
 
 def require(entries: Entries, keys: Sequence[str], form: str) -> None:
@@ -108,27 +133,38 @@ def keys_of(entry: Mapping[str, Any]) -> str:
     return ", ".join(repr(key) for key in list(entry)[:8]) or "no keys"
 
 
-def other_fields(entry: Mapping[str, Any]) -> dict[str, Any]:
+def other_fields(entry: Mapping[str, Any], errors: list[str], *, compared: bool) -> dict[str, Any]:
     """The fields of a record besides its messages, as far as an entry of another form has them.
 
     Other programs may use these names for something else, so what is not of the record's type is passed over. In
     cells that hold texts only, lists and objects are JSON.
+
+    Args:
+      errors: takes a line where `answers` cannot be read and `compared`.
+      compared: answers are learned or compared with here; else a conversation has its own.
     """
     fields = {name: entry[name] for name in TEXT_FIELDS if isinstance(entry.get(name), str) and entry[name]}
-    answers, provenance = (_from_cell(entry.get(name)) for name in ("answers", "provenance"))
-    answers = list(map(as_written, answers)) if isinstance(answers, list) else answers
+    answers, provenance = (json_files.from_cell(entry.get(name)) for name in ("answers", "provenance"))
+    if isinstance(answers, list):
+        answers = list(map(as_written, answers))
     if isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers):
         fields["answers"] = answers
+    elif compared and not is_empty(answers):
+        errors.append(_unread_answers(answers))
     if isinstance(provenance, Mapping):
         fields["provenance"] = dict(provenance)
     return fields
 
 
-def _from_cell(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in ("[", "{"):
-        with contextlib.suppress(ValueError, RecursionError):  # a text that only begins like JSON
-            return json.loads(value)
-    return value
+def _unread_answers(answers: Any) -> str:
+    if isinstance(answers, str):
+        return (
+            f"'answers' is the text {shortened(answers)}, which is no list in JSON; it must be a list of texts, as a "
+            'cell ["green", "lime"]'
+        )
+    wrong = next((one for one in answers if not isinstance(one, str)), None) if isinstance(answers, list) else None
+    found = f"a list with {json_type(wrong)} in it" if isinstance(answers, list) else json_type(answers)
+    return f"'answers' must be a list of texts, and is {found}"
 
 
 def text_of(entry: Mapping[str, Any], key: str, name: str, errors: list[str]) -> str:
@@ -149,7 +185,10 @@ def question_and_answer(question: str, images: Sequence[str | bytes], answer: st
     """The messages of one question about the images before it."""
     content: str | list[dict[str, Any]] = question
     if images:
-        content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": question}]
+        content = [
+            *(PlacedPart({"type": "image", "image": image}) for image in images),
+            PlacedPart({"type": "text", "text": question}),
+        ]
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if answer is not None:
         messages.append({"role": "assistant", "content": answer})

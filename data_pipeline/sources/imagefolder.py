@@ -8,14 +8,16 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipeline.records import Record, json_type
+from data_pipeline.records import Record
 from data_pipeline.sources import csv_files, json_files, table
 from data_pipeline.sources.containers import Entries, Entry
 from data_pipeline.sources.forms import require
 from data_pipeline.sources.openai import image_format
 from data_pipeline.sources.text_writers import Lines
+from data_pipeline.values import json_type
 from vlm_jax import locations
 from vlm_jax.errors import InputError
+from vlm_jax.processing.messages import is_empty
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 """Extensions of images in folders by class."""
@@ -55,11 +57,17 @@ class ImageFolderEntries(Entries):
         if not isinstance(entry.value, Mapping):
             return entry
         row: dict[str, Any] = dict(entry.value)
-        name = row.pop("file_name", row.pop("file_names", None))
+        several, name = row.pop("file_names", None), row.pop("file_name", None)
+        images = {"file_name": name, "file_names": several, "image": row.get("image")}
+        filled = {key: one if isinstance(one, list) else [one] for key, one in images.items() if not is_empty(one)}
+        if len({repr(one) for one in filled.values()}) > 1:
+            told = " and ".join(f"{key!r} {images[key]!r}" for key in filled)
+            return Entry(entry.number, entry.place, error=f"has {told}, which differ; keep one of them")
+        name = name if is_empty(several) else several
         if not name or not isinstance(name, (str, list)):
             error = f"'file_name' is {json_type(name) if name != '' else 'empty'}; name the image, from this folder"
             return Entry(entry.number, entry.place, error=error)
-        return Entry(entry.number, entry.place, {"image": name, **row})
+        return Entry(entry.number, entry.place, {**row, "image": name})
 
     def place(self, index: int) -> str:
         return self._entries.place(index)

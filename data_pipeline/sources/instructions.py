@@ -9,12 +9,12 @@ ms-swift have it.
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipeline.records import as_written, json_type
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
 from data_pipeline.sources.turns import fill, images_beside, places_first, read_turns, with_system
+from data_pipeline.values import as_written, json_type
 from vlm_jax.errors import InputError
-from vlm_jax.processing.messages import WEIGHT_KEYS, is_empty
+from vlm_jax.processing.messages import WEIGHT_KEYS, is_blank, is_empty
 
 
 class _Instructions(Form):
@@ -34,10 +34,11 @@ class _Instructions(Form):
         errors: list[str] = []
         where, images = images_beside(entry, ("images", "image"), errors)
         messages = with_system(entry, self.messages_of(entry, errors), errors)
+        fields = other_fields(entry, errors, compared=not self.options.training)
         messages = fill(places_first(messages, len(images)), images, where, errors)
         if errors:
             raise InputError(errors)
-        return {**other_fields(entry), "messages": messages}
+        return {**fields, "messages": messages}
 
     def asked_and_answered(
         self, question: Any, answer_key: str, entry: Mapping[str, Any], errors: list[str]
@@ -57,6 +58,7 @@ class QueryResponse(_Instructions):
     """`{"query", "response", "history": [[query, response], …], "system", "images"}`."""
 
     name, key, history = "query_response", "query", True
+    asked_in = ("query",)
 
     def messages_of(self, entry: Mapping[str, Any], errors: list[str]) -> list[dict[str, Any]]:
         query = entry.get("query")
@@ -69,9 +71,10 @@ class Alpaca(_Instructions):
     """`{"instruction", "input", "output", "history", "system", "images"}`; `input` is the instruction's next line."""
 
     name, key, history = "alpaca", "instruction", True
+    asked_in = ("instruction", "input")
 
     def messages_of(self, entry: Mapping[str, Any], errors: list[str]) -> list[dict[str, Any]]:
-        texts = [entry.get(key) for key in ("instruction", "input") if not is_empty(entry.get(key))]
+        texts = [entry.get(key) for key in ("instruction", "input") if not is_blank(entry.get(key))]
         if not all(isinstance(text, str) for text in texts):
             errors.append("'instruction' and 'input' must be texts")
             texts = []
@@ -99,7 +102,7 @@ class PromptCompletion(_Instructions):
 
 def _not_learned(turn: dict[str, Any]) -> dict[str, Any]:
     """An answer of the prompt; what says how much of it is learned stays."""
-    unchanged = turn["role"] != "assistant" or any(turn.get(key) is not None for key in WEIGHT_KEYS)
+    unchanged = turn["role"] != "assistant" or any(not is_empty(turn.get(key)) for key in WEIGHT_KEYS)
     return turn if unchanged else {**turn, "weight": 0}
 
 

@@ -4,6 +4,7 @@ A pass over the file notes where each entry lies; parsing it is done when it is 
 costs sixteen bytes an entry.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.records import WrittenFloat, json_type
 from data_pipeline.sources.containers import Entries, SpanEntries, as_spans, not_utf8, opening, read_text
+from data_pipeline.values import WrittenFloat, json_type
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 from vlm_jax.json_objects import object_of
@@ -101,6 +102,14 @@ def parse(text: str) -> Any:
         raise InputError(f"broken JSON at {at}: {error.msg}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
         raise InputError(f"broken JSON: {error}") from None
+
+
+def from_cell(value: Any) -> Any:
+    """What a cell that holds text only says in JSON, where it is a list or an object; else the value as it is."""
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
+        with contextlib.suppress(InputError):  # a text that only begins like JSON
+            return parse(value.strip())
+    return value
 
 
 def _parsed(path: str, text: str) -> Any:

@@ -41,6 +41,7 @@ class Conversations(Form):
         turns = read_turns(entry.get(key), key, errors)
         if key in self.images_first:
             turns = places_first(turns, len(images))
+        fields = other_fields(entry, errors, compared=not self.options.training)
         messages = fill(with_system(entry, turns, errors), images, where, errors)
         if errors:
             # The record goes no further, so what would be found there is reported here.
@@ -48,7 +49,7 @@ class Conversations(Form):
             raise InputError(
                 [*errors, *(f"turn {number}, the assistant's, is empty; give the answer" for number in silent)]
             )
-        return {**other_fields(entry), "messages": messages}
+        return {**fields, "messages": messages}
 
 
 class Llava(Conversations):

@@ -26,6 +26,7 @@ class Mpa(Form):
     """MPA's files; `provenance` keeps the ground truth of PA's and the predictions of the others."""
 
     id_keys = ("question_id", "id")
+    images_beside = False
 
     def __init__(self, entries: Entries, options: Options):
         super().__init__(entries, options)

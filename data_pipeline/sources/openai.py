@@ -13,21 +13,32 @@ import PIL.Image
 from data_pipeline.records import Record
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, require
-from data_pipeline.sources.turns import images_beside, with_system
-from vlm_jax.errors import InputError
+from data_pipeline.sources.sharegpt import ShareGPT
+from data_pipeline.sources.turns import ROLES, images_beside, with_system
+from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing.images import header
 
 
 class Records(Form):
-    """This project's own form."""
+    """This project's own form; and entries of a file whose first one could be ours, with images beside `messages`.
+
+    Which entry comes first in a mixed file changes nothing: those that ShareGPT's form alone can read are read by it.
+    """
 
     conversational = True
 
     def __init__(self, entries: Entries, options: Options):
         super().__init__(entries, options)
         require(entries, ("messages",), "records")
+        self._sharegpt = ShareGPT(entries, options)
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        errors: list[str] = []
+        _, images = images_beside(entry, ("images", "image"), errors)
+        if errors:
+            raise InputError(errors)
+        if images or _speaks_otherwise(entry.get("messages")):
+            return {**entry, **self._sharegpt.convert(entry)}
         return {**entry, "messages": _messages(entry)}
 
 
@@ -41,7 +52,13 @@ class OpenAI(Form):
         require(entries, ("messages",), "openai")
 
     def convert(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {**other_fields(entry), "messages": _messages(entry)}
+        errors: list[str] = []
+        fields = other_fields(entry, errors, compared=not self.options.training)
+        with gathered(errors):
+            fields["messages"] = _messages(entry)
+        if errors:
+            raise InputError(errors)
+        return fields
 
 
 def _messages(entry: Mapping[str, Any]) -> Any:
@@ -62,6 +79,14 @@ def _messages(entry: Mapping[str, Any]) -> Any:
     if errors:
         raise InputError(errors)
     return messages
+
+
+def _speaks_otherwise(messages: Any) -> bool:
+    """Whether turns are from `human` and `gpt`, or are called `from` and `value`."""
+    return _are_objects(messages) and any(
+        "from" in message or (isinstance(role := message.get("role"), str) and ROLES.get(role, role) != role)
+        for message in messages
+    )
 
 
 def _are_objects(messages: Any) -> bool:

@@ -10,10 +10,11 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from data_pipeline.records import TEXT_FIELDS, Record, images_of
+from data_pipeline.sources.arrow_rows import Reading, plain_row, readings
 from data_pipeline.sources.containers import Entries, Entry, did_you_mean, opening
 from vlm_jax import locations
 from vlm_jax.errors import InputError
@@ -68,6 +69,7 @@ class ParquetEntries(Entries):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open: dict[int, Any] = {}
+        self._readings: dict[int, dict[str, Reading]] = {}
         self._lengths: dict[int, int] = {}  # bytes of the files that are open
         self._tables: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
@@ -85,7 +87,7 @@ class ParquetEntries(Entries):
             (row,) = table.slice(within, 1).to_pylist()
         except Exception as error:  # pages are checked only now, and a broken one must not hide the other errors
             return Entry(index + 1, self.place(index), error=f"cannot be read ({' '.join(str(error).split())})")
-        return Entry(index + 1, self.place(index), plain_row(row))
+        return Entry(index + 1, self.place(index), plain_row(row, self._readings[self._groups[group][0]]))
 
     def place(self, index: int) -> str:
         if len(self._files) == 1:
@@ -156,10 +158,12 @@ class ParquetEntries(Entries):
                         else f"{path}: is no Parquet file (it does not begin with PAR1); correct its extension"
                     )
                 try:
-                    self._open[number] = pyarrow.parquet.ParquetFile(file)
+                    opened = pyarrow.parquet.ParquetFile(file)
                 except (pyarrow.ArrowException, ValueError):
                     file.close()
                     raise InputError(f"{path}: is a part of a Parquet file only; copy it again") from None
+                self._readings[number] = readings(opened.schema_arrow, None, path)
+                self._open[number] = opened
         return self._open[number]
 
 
@@ -238,17 +242,3 @@ def to_row(record: Record) -> dict[str, Any]:
         "images": [{"bytes": image, "path": None} for image in images_of(record)],
         "messages": messages,
     }
-
-
-def plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row as the forms read it."""
-    return {name: _plain(value) for name, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    """A cell with its images as bytes or paths, wherever they stand in it."""
-    if isinstance(value, dict):
-        if value.keys() == {"bytes", "path"}:
-            return value["bytes"] if value["bytes"] is not None else value["path"]
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value

@@ -4,9 +4,11 @@ import operator
 from collections.abc import Mapping
 from typing import Any, SupportsIndex
 
-from data_pipeline.records import Record, from_json, images_named, json_type
+from data_pipeline.records import Record, from_json, images_named
 from data_pipeline.sources.containers import Entries, Entry
 from data_pipeline.sources.forms import Form, Options
+from data_pipeline.sources.json_files import from_cell
+from data_pipeline.values import json_type
 from vlm_jax.errors import InputError
 
 
@@ -56,6 +58,10 @@ class Source:
             converted = {**self._form(entry.value), "id": identifier}
         except InputError as error:
             raise InputError([f"{where}: {line}" for line in error.lines]) from None
+        except RecursionError:
+            raise InputError(
+                f"{where}: is nested too deeply; leave out the objects and lists that are no data"
+            ) from None
         options = self._options
         return from_json(converted, where=where, image_root=options.root, training=options.training)
 
@@ -79,9 +85,9 @@ class Source:
             return []
         try:
             value = self._form(value)
-        except InputError:
+        except (InputError, RecursionError):
             # What is named outright is all there is then; what a form calls `images` is looked for under `image`.
-            value = {**value, "image": value.get("image") or value.get("images")}
+            value = {**value, "image": from_cell(value.get("image") or value.get("images"))}
         return images_named(value, self._options.root)
 
     def _number(self, index: SupportsIndex) -> int:

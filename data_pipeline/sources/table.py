@@ -8,10 +8,11 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipeline.records import Record, as_written, json_type
+from data_pipeline.records import Record
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, Options, other_fields, pick_answer, question_and_answer
 from data_pipeline.sources.turns import images_beside, with_system
+from data_pipeline.values import as_written, json_type
 from vlm_jax.errors import InputError
 
 COLUMNS = ("image", "question", "answer")
@@ -21,6 +22,7 @@ class Table(Form):
     """Rows of image, question and answer; `answers`, a list, may stand for the answer."""
 
     id_keys = ("id", "question_id")
+    asked_in = ("question",)
 
     def __init__(self, entries: Entries, options: Options):
         super().__init__(entries, options)
@@ -52,9 +54,7 @@ class Table(Form):
             cells[name] = value.strip() if isinstance(value, str) else ""
         _, images = images_beside(entry, ("image", "images"), errors)
         images = [image.strip() if isinstance(image, str) else image for image in images]
-        fields = other_fields(entry)
-        if isinstance(entry.get("answers"), list) and entry["answers"] and "answers" not in fields:
-            errors.append("'answers' must be a list of texts")
+        fields = other_fields(entry, errors, compared=True)
         if not errors and not cells["question"]:
             errors.append("the question is empty; write it or remove the row")
         if not errors and not cells["answer"] and "answers" in fields and self.options.training:

@@ -12,6 +12,7 @@ from typing import Any
 
 from data_pipeline.sources import tfds_features
 from data_pipeline.sources.containers import Entries, Entry, did_you_mean
+from data_pipeline.values import UnnamedClass
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 
@@ -138,4 +139,9 @@ def _plain(value: Any, feature: Any) -> Any:
         return [_plain(one, getattr(feature, "feature", feature)) for one in value]
     if isinstance(value, bytes) and isinstance(feature, tfds.features.Text):
         return value.decode("utf-8")
+    if isinstance(feature, tfds.features.ClassLabel) and isinstance(value, (int, np.integer)):
+        number, count = int(value), feature.num_classes or 0
+        return feature.int2str(number) if 0 <= number < count else UnnamedClass(number, count)
+    if isinstance(value, np.floating) and value.itemsize < 8:
+        return float(str(value))  # the shortest text of its own precision
     return value.item() if isinstance(value, np.generic) else value

@@ -8,8 +8,11 @@ reads or refuses. Images of a list take the places of `<image>` marks, or of par
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from data_pipeline.records import LEAVE_OUT, as_written, json_type, plain_part
-from vlm_jax.processing.messages import TOOL_ROLES, address_of, is_empty, tool_keys
+from data_pipeline.marks import LEAVE_OUT
+from data_pipeline.records import PlacedPart, plain_part
+from data_pipeline.sources.json_files import from_cell
+from data_pipeline.values import as_written, json_type, shortened
+from vlm_jax.processing.messages import TOOL_ROLES, address_of, is_blank, is_empty, tool_keys, unread_part_keys
 
 MARK = "<image>"
 ROLES = {
@@ -24,6 +27,8 @@ ROLES = {
 
 _SPEAKER, _WORDS = ("from", "role"), ("value", "content")
 _SYSTEM = ("system", "system_prompt")
+_ADDRESSES = ("image", "image_url", "path", "url", "value")
+"""Where a part may say which image it is; of those of another type it is refused by name, not taken for a place."""
 
 
 def read_turns(turns: Any, key: str, errors: list[str]) -> list[dict[str, Any]]:
@@ -60,7 +65,7 @@ def read_turns(turns: Any, key: str, errors: list[str]) -> list[dict[str, Any]]:
 
 def with_system(entry: Mapping[str, Any], messages: list[dict[str, Any]], errors: list[str]) -> list[dict[str, Any]]:
     """The messages after the system message that a column of its own gives."""
-    filled = [key for key in _SYSTEM if not is_empty(entry.get(key))]
+    filled = [key for key in _SYSTEM if not is_blank(entry.get(key))]
     if not filled:
         return messages
     text = entry[filled[0]]
@@ -88,6 +93,10 @@ def images_under(entry: Mapping[str, Any], key: str, errors: list[str]) -> list[
     value = entry.get(key)
     if is_empty(value):
         return []
+    value = from_cell(value)
+    if isinstance(value, str) and value.strip()[0] == "[" and value.strip()[-1] == "]":
+        errors.append(f"'{key}' is the text {shortened(value)}, a list that is not in JSON; write it as [\"a.png\"]")
+        return []
     images = [_address(image) for image in (value if isinstance(value, list) else [value])]
     if not all(isinstance(image, (str, bytes)) and image for image in images):
         errors.append(f"'{key}' must be a path or a list of paths")
@@ -98,16 +107,32 @@ def images_under(entry: Mapping[str, Any], key: str, errors: list[str]) -> list[
 def fill(
     messages: Sequence[dict[str, Any]], images: Sequence[str | bytes], key: str, errors: list[str]
 ) -> list[dict[str, Any]]:
-    """The messages with their images in place. There must be as many places as images, unless there are errors."""
-    places = sum(_places(message["content"]) for message in messages)
-    if not errors and places != len(images):
+    """The messages with their images in place. There must be as many places as images, unless there are errors.
+
+    A part that names an image is that image. Where the images are those that the parts name and those of the places,
+    in order, they are the same ones, and none is shown twice.
+    """
+    if images:
+        errors += _no_places(messages)
+    shown = [image for message in messages for image in _shown(message["content"])]
+    named, places = [image for image in shown if image is not None], shown.count(None)
+    listed = list(enumerate(images))
+    if named and len(shown) == len(images) and all(a in (None, b) for a, b in zip(shown, images, strict=True)):
+        listed = [one for one, image in zip(listed, shown, strict=True) if image is None]
+    elif not errors and named and places != len(images):
+        errors.append(
+            f"its parts name {_count(len(named), 'image')} ({', '.join(map(_image_name, named[:3]))}) and leave "
+            f"{_count(places, 'place')} for others, but {_count(len(images), 'image')} "
+            f"({', '.join(map(_image_name, images[:3]))}) under '{key}' are not those; give each image once"
+        )
+    elif not errors and places != len(images):
         errors.append(
             f"{_count(places, f'{MARK} mark')} in the text but {_count(len(images), 'image')} under '{key}'; "
             "there must be one mark for each image"
         )
     if errors:
         return []
-    remaining = iter(enumerate(images))
+    remaining = iter(listed)
     return [{**message, "content": _filled(message["content"], remaining, errors)} for message in messages]
 
 
@@ -117,13 +142,13 @@ def places_first(messages: list[dict[str, Any]], count: int) -> list[dict[str, A
     TRL and ms-swift put the images of such conversations there.
     """
     first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)
-    if first is None or any(_places(message["content"]) for message in messages):
+    if first is None or any(_shown(message["content"]) for message in messages):
         return messages
     content = messages[first]["content"]
-    words = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    words = [PlacedPart({"type": "text", "text": content})] if isinstance(content, str) else content
     if not isinstance(words, list):
         return messages
-    places = [{"type": "image"} for _ in range(count)]
+    places = [PlacedPart({"type": "image"}) for _ in range(count)]
     return [*messages[:first], {**messages[first], "content": [*places, *words]}, *messages[first + 1 :]]
 
 
@@ -151,15 +176,15 @@ def content_of(text: str, images: Iterator[str | bytes]) -> str | list[dict[str,
     parts: list[dict[str, Any]] = []
     for index, piece in enumerate(pieces):
         if index:
-            parts.append({"type": "image", "image": next(images)})
+            parts.append(PlacedPart({"type": "image", "image": next(images)}))
         if piece:
-            parts.append({"type": "text", "text": piece})
+            parts.append(PlacedPart({"type": "text", "text": piece}))
     return parts
 
 
 def _first_value(turn: Mapping[str, Any], keys: Sequence[str]) -> Any:
     """What stands under the first key that has something; where none has, what is there at all."""
-    written = sorted((turn[key] for key in keys if turn.get(key) is not None), key=is_empty)
+    written = sorted((turn[key] for key in keys if turn.get(key) is not None), key=is_blank)
     return next(iter(written), None)
 
 
@@ -168,7 +193,7 @@ def _contradictions(turn: Mapping[str, Any], speaker: Any, content: Any) -> str:
     pairs = [
         " and ".join(f"{key!r} {turn[key]!r}" for key in keys)
         for keys, chosen, name in ((_SPEAKER, speaker, _role), (_WORDS, content, lambda words: words))
-        if any(not is_empty(turn.get(key)) and name(turn[key]) != name(chosen) for key in keys)
+        if any(not is_blank(turn.get(key)) and name(turn[key]) != name(chosen) for key in keys)
     ]
     return ", ".join(pairs)
 
@@ -196,19 +221,49 @@ def _address(image: Any) -> Any:
     return image
 
 
+def _is_image(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("image", "image_url")
+
+
 def _is_place(part: Any) -> bool:
-    """Whether a part says that an image stands here without saying which."""
-    return (
-        isinstance(part, Mapping)
-        and part.get("type") in ("image", "image_url")
-        and is_empty(address_of(plain_part(part)))
-    )
+    """Whether a part says that an image stands here without saying which, under whatever key."""
+    if not _is_image(part):
+        return False
+    link = part.get("image_url")
+    if isinstance(link, Mapping):
+        part = {**part, "image_url": {key: value for key, value in link.items() if key != "detail"}}
+    return all(is_empty(part.get(key)) for key in _ADDRESSES)
 
 
-def _places(content: Any) -> int:
+def _shown(content: Any) -> list[Any]:
+    """The images of a message in order: those that parts name, and None where one of the list is to stand."""
     if isinstance(content, str):
-        return content.count(MARK)
-    return sum(map(_is_place, content)) if isinstance(content, list) else 0
+        return [None] * content.count(MARK)
+    images = [part for part in content if _is_image(part)] if isinstance(content, list) else []
+    return [None if _is_place(part) else _address(address_of(plain_part(part))) or "" for part in images]
+
+
+def _no_places(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Errors of parts that would be taken for a place, or for none, beside a list of images."""
+    errors = []
+    for number, message in enumerate(messages, 1):
+        content = message["content"]
+        parts = [part for part in content if not isinstance(part, PlacedPart)] if isinstance(content, list) else []
+        for place, part in enumerate(parts, 1):
+            name = f"message {number}, part {place}"
+            if _is_image(part) and not _is_place(part) and is_empty(address_of(plain_part(part))):
+                errors += [f"{name} {reason}" for reason in unread_part_keys(plain_part(part))]
+            words = plain_part(part).get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+            if isinstance(words, str) and MARK in words:
+                errors.append(
+                    f"{name} contains '{MARK}', which is read where a text is the whole content; among parts "
+                    '{"type": "image"} says where an image stands'
+                )
+    return errors
+
+
+def _image_name(image: Any) -> str:
+    return shortened(image) if isinstance(image, str) else "an embedded one"
 
 
 def _filled(content: Any, images: Iterator[tuple[int, str | bytes]], errors: list[str]) -> Any:
@@ -234,8 +289,12 @@ def _with_image(part: Mapping[str, Any], number: int, image: str | bytes, errors
             f"a place for an image has the index {index!r} where image {number} of the list comes next; list the "
             "images in the order they are shown"
         )
-    others = {key: value for key, value in part.items() if key not in ("type", "image", "image_url", "path", "url")}
-    return {**others, "type": "image", "image": image}
+    others = {key: value for key, value in part.items() if key not in ("type", *_ADDRESSES)}
+    link = part.get("image_url")
+    if isinstance(link, Mapping) and not is_empty(link.get("detail")):  # refused by name as one of the part
+        others["detail"] = link["detail"]
+    filled = {**others, "type": "image", "image": image}
+    return PlacedPart(filled) if isinstance(part, PlacedPart) else filled
 
 
 def _count(number: int, noun: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from data_pipeline.records import as_written, json_type
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import (
     Form,
@@ -23,6 +22,7 @@ from data_pipeline.sources.forms import (
     require,
     text_of,
 )
+from data_pipeline.values import as_written, json_type
 from vlm_jax.errors import InputError
 
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test(?:-dev|-std)?)(20\d\d)?(?![a-z])")
@@ -32,6 +32,7 @@ class Vqa(Form):
     """What the data sets have in common; a subclass says where its question, image and answers stand."""
 
     id_keys = ("question_id", "id")
+    images_beside = False
     task = ""
     question_key = "question"
     keys: tuple[str, ...] = ("question", "question_id")

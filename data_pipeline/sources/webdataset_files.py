@@ -7,13 +7,13 @@ are columns of these names, and `question.txt` is the column `question`. Data is
 
 import bisect
 import itertools
-import json
 import os
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_pipeline.sources import json_files
 from data_pipeline.sources.containers import ByteRanges, Entries, Entry, opening
 from vlm_jax import locations
 from vlm_jax.errors import InputError
@@ -23,6 +23,8 @@ IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 TEXTS = ("txt", "cls")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
+_IS_THE_IMAGE = re.compile(r"(?:images?|imgs?)?[._-]?\d*")
+"""What may stand before the extension of a sample's image: another name is another column, such as a mask."""
 
 Member = tuple[str, int, int]
 """Extension in lower case; first byte and the byte after the last in the tar."""
@@ -123,6 +125,11 @@ def _value(key: str, members: Sequence[Member], ranges: ByteRanges) -> dict[str,
     texts, images = {}, []
     for extension, start, end in members:
         column, _, kind = extension.rpartition(".")
+        if kind in IMAGES and not _IS_THE_IMAGE.fullmatch(column):
+            raise InputError(
+                f"holds a .{extension} beside what is read; its images are .{kind}, or numbered (0.{kind}, 1.{kind}): "
+                f"leave it out of the shard, or call it .{kind} if it is the image"
+            )
         if kind in IMAGES:
             images.append(ranges.read(start, end))
         elif extension == "json":
@@ -152,8 +159,8 @@ def _value(key: str, members: Sequence[Member], ranges: ByteRanges) -> dict[str,
 
 def _json(content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        value = json_files.parse(content.decode("utf-8-sig"))
+    except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"its .json is broken ({error})") from None
     if not isinstance(value, Mapping):
         raise InputError("its .json is no object")

@@ -16,6 +16,7 @@ from typing import Any
 from data_pipeline.records import TEXT_FIELDS, Record, from_json, images_of
 from data_pipeline.sources import (
     arrayrecord_files,
+    arrow_rows,
     imagefolder,
     llava,
     openai,
@@ -73,7 +74,7 @@ _FORMATS = {
         parquet_files.ParquetWriter,
         "sharegpt",
         "inside",
-        read_entry=parquet_files.plain_row,
+        read_entry=arrow_rows.plain_row,
     ),
     "arrayrecord": _Format(".array_record", _messages, arrayrecord_files.ArrayRecordWriter, "records", "inside"),
 }

@@ -96,6 +96,49 @@ def test_a_header_that_can_be_taken_apart_in_two_ways_is_refused(tmp_path):
     assert error_of(tmp_path / "s.csv").endswith("put cells with semicolons in quotes")
 
 
+@pytest.mark.parametrize("named", ["sep=;", '"sep=;"', "SEP=;"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_first_line_names_what_separates_the_cells_as_in_excel(tmp_path, named, end, mark):
+    lines = [named, "image;question;answer", 'a.jpg;"Who, or\nwhat?";I', "é.jpg;Why?;So;", "b.jpg;Where?;Here", ""]
+    (tmp_path / "t.csv").write_bytes(mark + end.join(lines).encode())
+    records, errors = sources.read(tmp_path / "t.csv")
+    assert [record.messages[1]["content"] for record in records] == ["I", "Here"]
+    assert errors == [
+        f"{tmp_path / 't.csv'}, line 5: has 4 cells where the header has 3; put cells with semicolons in quotes"
+    ]
+
+
+@pytest.mark.parametrize("delimiter", [",", "|", "\t", ":"])
+def test_it_may_name_any_sign(tmp_path, delimiter):
+    rows = [f"sep={delimiter}", delimiter.join(["image", "question", "answer"]), delimiter.join(["a.jpg", "Who?", "I"])]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    assert sources.open_source(tmp_path / "t.csv")[0].messages == messages(image=str(tmp_path / "a.jpg"), answer="I")
+
+
+@pytest.mark.parametrize(
+    "header, row, words",
+    [
+        (
+            "image,question,answer",
+            "a.jpg;Who?;I",
+            "its header has commas between the names and its rows have semicolons",
+        ),
+        (
+            "image;question;answer",
+            "a.jpg,Who?,I",
+            "its header has semicolons between the names and its rows have commas",
+        ),
+        ("image,question,answer", "a.jpg\tWho?\tI", "its header has commas between the names and its rows have tabs"),
+    ],
+)
+def test_a_header_separated_otherwise_than_its_rows_is_one_line(tmp_path, header, row, words):
+    (tmp_path / "t.csv").write_text("\n".join([header, *[row] * 5]) + "\n")
+    assert f"{tmp_path / 't.csv'}: {words} between the cells; write the header as the rows" == error_of(
+        tmp_path / "t.csv"
+    )
+
+
 def test_a_question_is_asked_where_the_data_has_none(tmp_path):
     captions = write_lines(tmp_path / "c.jsonl", [{"image": "a.png", "caption": "A cat."}])
     ((record,), _) = sources.read(captions, columns={"answer": "caption"}, question="What is shown?")

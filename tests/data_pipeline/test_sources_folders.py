@@ -73,6 +73,30 @@ def test_a_part_of_an_arrow_file_is_refused(tmp_path):
     assert "is no Arrow file, or a part of one" in error_of(tmp_path / "d")
 
 
+@pytest.mark.parametrize(
+    "row, words",
+    [
+        ({"file_name": "a.png", "image": "b.png"}, "has 'file_name' 'a.png' and 'image' 'b.png', which differ"),
+        (
+            {"file_name": "a.png", "image": ["a.png", "b.png"]},
+            "has 'file_name' 'a.png' and 'image' ['a.png', 'b.png'],",
+        ),
+        ({"file_name": "a.png", "file_names": ["b.png"]}, "has 'file_name' 'a.png' and 'file_names' ['b.png'], which"),
+        ({"file_names": ["a.png"], "image": "b.png"}, "has 'file_names' ['a.png'] and 'image' 'b.png', which differ"),
+        ({"file_name": "a.png", "image": "a.png"}, ""),
+        ({"file_name": "a.png", "image": ["a.png"]}, ""),
+        ({"file_name": "a.png", "image": ""}, ""),
+        ({"file_name": "a.png", "image": None, "file_names": []}, ""),
+    ],
+)
+def test_an_image_folder_names_an_image_once_or_says_the_same_twice(tmp_path, row, words):
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({**row, "question": "Who?", "answer": "I"}) + "\n")
+    if words:
+        assert words in error_of(tmp_path)
+    else:
+        assert images_of(sources.open_source(tmp_path)[0]) == [str(tmp_path / "a.png")]
+
+
 def class_folder(folder):
     for name in ("cat", "hot dog"):
         (folder / name).mkdir()

@@ -68,6 +68,22 @@ def test_what_is_no_sample_is_refused_by_name(tmp_path, members, words):
     assert words in error_of(write_tar(tmp_path / "a.tar", members))
 
 
+@pytest.mark.parametrize("name", ["mask.png", "depth.jpg", "thumb.png", "image.mask.png"])
+@pytest.mark.parametrize("image", [{"x.png": b"p"}, {"x.0.png": b"p"}, {}])
+def test_an_image_of_another_name_is_another_column_and_refused_by_name(tmp_path, image, name):
+    path = write_tar(tmp_path / "a.tar", {**image, f"x.{name}": b"m", "x.json": TALK})
+    assert f"sample 'x': holds a .{name} beside what is read; its images are .{name.rpartition('.')[2]}, or numb" in (
+        error_of(path)
+    )
+
+
+@pytest.mark.parametrize("names", [["0.png", "1.png"], ["image.png"], ["image_1.png", "image_2.png"], ["jpg", "1.png"]])
+def test_images_that_are_numbered_or_called_so_are_the_samples_images(tmp_path, names):
+    members = {f"x.{name}": png(shade) for shade, name in enumerate(names)}
+    path = write_tar(tmp_path / "a.tar", {**members, "x.json": {"question": "Who?", "answer": "I"}})
+    assert images_of(sources.open_source(path)[0]) == [png(shade) for shade in range(len(names))]
+
+
 def test_a_shard_that_is_missing_cut_or_compressed_is_one_line(tmp_path):
     write_shards(tmp_path)
     assert "part-003.tar: no such file" in error_of(f"{tmp_path}/part-{{000..003}}.tar")

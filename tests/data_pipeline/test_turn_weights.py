@@ -72,10 +72,16 @@ def test_a_weight_that_cannot_be_one_is_a_line(tmp_path, format, value):
     assert "message 4 has the " in error and "is true, false, 0, or a number from 0.001 to 1000" in error
 
 
-def test_nan_is_no_weight(tmp_path):
+@pytest.mark.parametrize("key", ["weight", "loss", "train"])
+def test_nan_is_an_empty_cell_and_says_nothing_of_the_weight(tmp_path, key):
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"messages": turns(values=[float("nan"), 1])}))
-    assert "message 2 has the weight nan; how much" in error_of(path)
+    path.write_text(json.dumps({"messages": turns(key, values=[float("nan"), 0, 1])}))
+    ((record,), errors) = sources.read(path)
+    assert errors == [] and weights_of(record) == [1, 0, 1]
+    prompt = {"prompt": turns(key, values=[float("nan"), 1])[:3]}
+    path.write_text(json.dumps({**prompt, "completion": [{"role": "assistant", "content": "A"}]}))
+    ((record,), errors) = sources.read(path)
+    assert errors == [] and weights_of(record) == [0, 1]  # a prompt that says nothing is not learned
 
 
 @pytest.mark.parametrize("key", ["weight", "train", "loss"])

@@ -7,7 +7,7 @@ whose value is empty (None, "", [], [None]) is not there: Arrow gives every mess
 Reasons here name no place; the caller puts it before them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vlm_jax.errors import InputError
@@ -53,11 +53,28 @@ def is_empty(value: Any) -> bool:
     """Whether a value says that there is nothing: None, NaN (pandas' empty cell), a blank text, or only such things."""
     if isinstance(value, str):
         return value.strip() in ("", "[]", "{}")
-    if isinstance(value, (list, tuple)):
-        return all(map(is_empty, value))
-    if isinstance(value, float):
-        return value != value
-    return value is None or (isinstance(value, Mapping) and all(map(is_empty, value.values())))
+    if not isinstance(value, (list, tuple, Mapping)):
+        return value is None or (isinstance(value, float) and value != value)
+    left = [_elements(value)]
+    while left:  # no recursion: data can be nested as deeply as it likes
+        for one in left[-1]:
+            if isinstance(one, (list, tuple, Mapping)):
+                left.append(_elements(one))
+                break
+            if not is_empty(one):
+                return False
+        else:
+            left.pop()
+    return True
+
+
+def _elements(value: Any) -> Iterator[Any]:
+    return iter(value.values() if isinstance(value, Mapping) else value)
+
+
+def is_blank(value: Any) -> bool:
+    """As `is_empty`, of a value that is words: "[]" and "{}" are words like others."""
+    return not value.strip() if isinstance(value, str) else is_empty(value)
 
 
 def tool_keys(message: Mapping[str, Any]) -> list[str]:
@@ -115,7 +132,7 @@ def turn_weight(message: Mapping[str, Any]) -> int | float:
       InputError: it is no number, not 0 and beyond `WEIGHTS`, given twice with different values, or of a turn that is
         never learned.
     """
-    weights = {key: message[key] for key in WEIGHT_KEYS if message.get(key) is not None}
+    weights = {key: message[key] for key in WEIGHT_KEYS if not is_empty(message.get(key))}
     for key, value in weights.items():
         if not _is_weight(value):
             raise InputError(
