@@ -40,10 +40,10 @@ _LONGEST_PATH, _LONGEST_NAME = 4096, 255  # characters, as Linux has them
 _ENCODED = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk0|SUkq|TU0A)[A-Za-z0-9+/=\s]{60,}")  # beginnings of images
 
 
-class PlacedPart(dict[str, Any]):
-    """A part that is not in the file: of a text cut at its marks, or an image from beside the messages.
+class Placed(dict[str, Any]):
+    """A part or a message that is not in the file as such, so that error lines do not count it.
 
-    Error lines do not count it among the parts of its message.
+    A part of a text cut at its marks, an image from beside the messages, a system message from a column of its own.
     """
 
 
@@ -216,13 +216,14 @@ class _Parser:
         if not isinstance(raw, list) or not raw:
             self.error("'messages' must be a list of at least one message")
             return []
-        messages = [self.message(message, f"message {number}") for number, message in enumerate(raw, 1)]
+        start = 0 if isinstance(raw[0], Placed) else 1
+        messages = [self.message(message, _place(number)) for number, message in enumerate(raw, start)]
         if any(map(_shows_image, messages)):
-            for number, message in enumerate(messages, 1):
-                self.other_places(message, f"message {number}")
+            for number, message in enumerate(messages, start):
+                self.other_places(message, _place(number))
         # Order is only worth checking once every role is known.
         if all(message is not None for message in messages):
-            self.order([message["role"] for message in messages], training)
+            self.order([message["role"] for message in messages], training, start)
             weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
             if training and weights and not any(weights):
                 self.error("every answer has the weight 0, so there is nothing to learn; remove the record")
@@ -266,7 +267,7 @@ class _Parser:
             return ""
         parts, number, beside = [], 0, 0
         for part in raw:
-            if not isinstance(part, PlacedPart):
+            if not isinstance(part, Placed):
                 number += 1
                 parts.append(self.part(part, f"{name}, part {number}"))
             elif part["type"] == "text":
@@ -356,13 +357,13 @@ class _Parser:
         elif not has_text and not has_image:
             self.error(f"{name} ({role}) is empty; write its text or remove it")
 
-    def order(self, roles: list[str], training: bool) -> None:
+    def order(self, roles: list[str], training: bool, start: int) -> None:
         first = 1 if roles[0] == "system" else 0
         for index in range(first, len(roles)):
             expected = "assistant" if (index - first) % 2 else "user"
             if roles[index] != expected:
                 self.error(
-                    f"message {index + 1} is from the {roles[index]} where the {expected} should speak; a "
+                    f"{_place(index + start)} is from the {roles[index]} where the {expected} should speak; a "
                     "system message may come first, then user and assistant take turns"
                 )
                 return
@@ -370,6 +371,10 @@ class _Parser:
             self.error("the conversation is a system message only; add a question and an answer")
         elif training and roles[-1] != "assistant":
             self.error("the last message is not an answer of the assistant, so there is nothing to learn; add it")
+
+
+def _place(number: int) -> str:
+    return f"message {number}" if number else "the system message"
 
 
 def _shows_image(message: Mapping[str, Any] | None) -> bool:

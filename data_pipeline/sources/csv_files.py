@@ -19,6 +19,7 @@ _HEADER = 2**20  # characters that hold the header
 _ROWS_LOOKED_AT = 100
 _NAMED = re.compile(r'"?sep=([^\w\s"\r\n]|\t)"?(?:\r\n|\r|\n)', re.IGNORECASE | re.ASCII)
 """Excel's line on what separates the cells, for where the language of the computer would have something else."""
+_NAMED_OTHERWISE = re.compile(r'"?sep=[^,;\t\r\n]{0,20}(?=[\r\n])', re.IGNORECASE)
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what decoding leaves of such bytes
 _LARGEST_CELL = 2**31 - 1
 """Characters: the whole file is in memory already, and 131,072, as Python has it, is less than an embedded image."""
@@ -36,9 +37,8 @@ def open_rows(path: str) -> Entries:
       InputError: the file cannot be read, its header is broken or names a column twice, or no row follows it.
     """
     text, consumed = _text(path)
-    named = _NAMED.match(text)
-    delimiter = named[1] if named else _delimiter(path, text)
-    between, before = _name(delimiter), named[0] if named else ""
+    delimiter, before = _separator(path, text)
+    between = _name(delimiter)
     text, consumed = text[len(before) :], consumed + len(before)
     header: tuple[str, ...] | None = None
     spans, lines, errors = [], [], {}
@@ -103,6 +103,19 @@ def _header(path: str, cells: list[str]) -> tuple[str, ...]:
     if doubled:
         raise InputError(f"{path}: the header names {', '.join(map(repr, doubled))} twice; rename one of the columns")
     return names
+
+
+def _separator(path: str, text: str) -> tuple[str, str]:
+    """What separates the cells, and the line before the header that names it, as Excel reads it; "" for none.
+
+    Raises:
+      InputError: the line names none, or the header leaves it open.
+    """
+    if named := _NAMED.match(text):
+        return named[1], named[0]
+    if line := _NAMED_OTHERWISE.match(text):
+        raise InputError(f"{path}: its first line {line[0]!r} names no sign between cells; write sep=; or leave it out")
+    return _delimiter(path, text), ""
 
 
 def _delimiter(path: str, text: str) -> str:

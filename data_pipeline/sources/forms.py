@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipeline.records import TEXT_FIELDS, PlacedPart
+from data_pipeline.records import TEXT_FIELDS, Placed
 from data_pipeline.sources import content_keys, json_files
 from data_pipeline.sources.containers import Entries
 from data_pipeline.values import as_written, json_type, shortened
@@ -186,8 +186,8 @@ def question_and_answer(question: str, images: Sequence[str | bytes], answer: st
     content: str | list[dict[str, Any]] = question
     if images:
         content = [
-            *(PlacedPart({"type": "image", "image": image}) for image in images),
-            PlacedPart({"type": "text", "text": question}),
+            *(Placed({"type": "image", "image": image}) for image in images),
+            Placed({"type": "text", "text": question}),
         ]
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if answer is not None:

@@ -14,7 +14,7 @@ from data_pipeline.sources.forms import Form, Options, other_fields, require
 from data_pipeline.sources.turns import fill, images_beside, places_first, read_turns, with_system
 from data_pipeline.values import as_written, json_type
 from vlm_jax.errors import InputError
-from vlm_jax.processing.messages import WEIGHT_KEYS, is_blank, is_empty
+from vlm_jax.processing.messages import is_blank, is_empty, weights_in
 
 
 class _Instructions(Form):
@@ -102,7 +102,7 @@ class PromptCompletion(_Instructions):
 
 def _not_learned(turn: dict[str, Any]) -> dict[str, Any]:
     """An answer of the prompt; what says how much of it is learned stays."""
-    unchanged = turn["role"] != "assistant" or any(not is_empty(turn.get(key)) for key in WEIGHT_KEYS)
+    unchanged = turn["role"] != "assistant" or bool(weights_in(turn))
     return turn if unchanged else {**turn, "weight": 0}
 
 

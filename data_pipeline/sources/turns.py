@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from data_pipeline.marks import LEAVE_OUT
-from data_pipeline.records import PlacedPart, plain_part
+from data_pipeline.records import Placed, plain_part
 from data_pipeline.sources.json_files import from_cell
 from data_pipeline.values import as_written, json_type, shortened
 from vlm_jax.processing.messages import TOOL_ROLES, address_of, is_blank, is_empty, tool_keys, unread_part_keys
@@ -76,7 +76,7 @@ def with_system(entry: Mapping[str, Any], messages: list[dict[str, Any]], errors
         if messages[0].get("content") != text:
             errors.append(f"has a system message and {filled[0]!r} that differs from it; keep one")
         return messages
-    return [{"role": "system", "content": text}, *messages]
+    return [Placed({"role": "system", "content": text}), *messages]
 
 
 def images_beside(entry: Mapping[str, Any], keys: Sequence[str], errors: list[str]) -> tuple[str, list[str | bytes]]:
@@ -133,7 +133,9 @@ def fill(
     if errors:
         return []
     remaining = iter(listed)
-    return [{**message, "content": _filled(message["content"], remaining, errors)} for message in messages]
+    return [
+        type(message)({**message, "content": _filled(message["content"], remaining, errors)}) for message in messages
+    ]
 
 
 def places_first(messages: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -145,10 +147,10 @@ def places_first(messages: list[dict[str, Any]], count: int) -> list[dict[str, A
     if first is None or any(_shown(message["content"]) for message in messages):
         return messages
     content = messages[first]["content"]
-    words = [PlacedPart({"type": "text", "text": content})] if isinstance(content, str) else content
+    words = [Placed({"type": "text", "text": content})] if isinstance(content, str) else content
     if not isinstance(words, list):
         return messages
-    places = [PlacedPart({"type": "image"}) for _ in range(count)]
+    places = [Placed({"type": "image"}) for _ in range(count)]
     return [*messages[:first], {**messages[first], "content": [*places, *words]}, *messages[first + 1 :]]
 
 
@@ -176,9 +178,9 @@ def content_of(text: str, images: Iterator[str | bytes]) -> str | list[dict[str,
     parts: list[dict[str, Any]] = []
     for index, piece in enumerate(pieces):
         if index:
-            parts.append(PlacedPart({"type": "image", "image": next(images)}))
+            parts.append(Placed({"type": "image", "image": next(images)}))
         if piece:
-            parts.append(PlacedPart({"type": "text", "text": piece}))
+            parts.append(Placed({"type": "text", "text": piece}))
     return parts
 
 
@@ -246,9 +248,9 @@ def _shown(content: Any) -> list[Any]:
 def _no_places(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     """Errors of parts that would be taken for a place, or for none, beside a list of images."""
     errors = []
-    for number, message in enumerate(messages, 1):
+    for number, message in enumerate(messages, 0 if messages and isinstance(messages[0], Placed) else 1):
         content = message["content"]
-        parts = [part for part in content if not isinstance(part, PlacedPart)] if isinstance(content, list) else []
+        parts = [part for part in content if not isinstance(part, Placed)] if isinstance(content, list) else []
         for place, part in enumerate(parts, 1):
             name = f"message {number}, part {place}"
             if _is_image(part) and not _is_place(part) and is_empty(address_of(plain_part(part))):
@@ -294,7 +296,7 @@ def _with_image(part: Mapping[str, Any], number: int, image: str | bytes, errors
     if isinstance(link, Mapping) and not is_empty(link.get("detail")):  # refused by name as one of the part
         others["detail"] = link["detail"]
     filled = {**others, "type": "image", "image": image}
-    return PlacedPart(filled) if isinstance(part, PlacedPart) else filled
+    return Placed(filled) if isinstance(part, Placed) else filled
 
 
 def _count(number: int, noun: str) -> str:

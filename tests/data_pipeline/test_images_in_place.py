@@ -194,3 +194,17 @@ def test_a_bare_image_in_base64_is_refused_without_being_printed(tmp_path, conte
 def test_a_long_path_is_a_path(tmp_path, name):
     (record,), errors = sources.read(write_lines(tmp_path / "a.jsonl", [{"messages": messages(image=name)}]))
     assert errors == [] and len(images_of(record)) == 1
+
+
+@pytest.mark.parametrize("beside", [{"images": ["a.png"]}, {}])
+@pytest.mark.parametrize(
+    "text, told", [("<bbox>", "message 1, part 1 contains '<bbox>'"), ("Who?", "message 3 is from")]
+)
+def test_a_system_message_of_a_column_is_not_counted_among_the_messages(tmp_path, beside, text, told):
+    content = [{"type": "text", "text": text}]
+    entry = {"system": "Be brief.", "messages": [{"role": "user", "content": content}, *messages()[1:]], **beside}
+    if text == "Who?":
+        entry["messages"] += messages()[1:]
+    assert told in error_of(write_lines(tmp_path / "a.jsonl", [entry]))
+    wrong = {**entry, "system": "Be <bbox>.", "messages": messages()}
+    assert "the system message contains '<bbox>'" in error_of(write_lines(tmp_path / "a.jsonl", [wrong]))

@@ -153,3 +153,12 @@ def test_a_run_goes_on_with_the_same_columns_only():
     config = default_config()
     config.data.columns = THEIRS
     assert resume_settings(config)["data.columns"] == THEIRS != resume_settings(default_config())["data.columns"]
+
+
+@pytest.mark.parametrize("line", ["sep=a", "sep=", '"sep=x"', "Sep=;;"])
+def test_a_first_line_that_names_no_sign_between_cells_is_refused(tmp_path, line):
+    (tmp_path / "t.csv").write_text(f"{line}\nimage;question;answer\na.jpg;Who?;I\n")
+    if ";" in line:
+        assert "no column" in error_of(tmp_path / "t.csv")
+    else:
+        assert f"its first line {line!r} names no sign between cells" in error_of(tmp_path / "t.csv")

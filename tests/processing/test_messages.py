@@ -51,12 +51,15 @@ def test_every_trainers_key_says_how_much_of_a_turn_is_learned(keys, weight):
     assert turn_weight(answered(**keys)) == weight
 
 
-@pytest.mark.parametrize(
-    "value", [-1, -0.5, float("nan"), float("inf"), 1e9, 1e-9, "0", "false", [0], [1, 0], {}, 10**400]
-)
+@pytest.mark.parametrize("value", [-1, -0.5, float("inf"), 1e9, 1e-9, "0", "false", [0], [1, 0], {}, 10**400])
 def test_a_weight_that_is_none_is_refused(value):
     with pytest.raises(InputError, match=r"^has the weight .* is true, false, 0, or a number from 0.001 to 1000$"):
         turn_weight(answered(weight=value))
+
+
+@pytest.mark.parametrize("keys", [{"weight": None}, {"weight": float("nan")}, {"loss": float("nan"), "train": None}])
+def test_an_empty_cell_says_nothing_of_a_weight(keys):
+    assert turn_weight(answered(**keys)) == 1 and turn_weight(answered(**keys, loss_weight=0.5)) == 0.5
 
 
 def test_weights_that_contradict_each_other_are_refused():

@@ -125,6 +125,12 @@ def address_of(part: Mapping[str, Any]) -> Any:
     return next((part[key] for key in _ADDRESSES if not is_empty(part.get(key))), None)
 
 
+def weights_in(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What a turn says of its weight by key, right or wrong; None and NaN, pandas' empty cell, say nothing."""
+    said = {key: message[key] for key in WEIGHT_KEYS if message.get(key) is not None}
+    return {key: value for key, value in said.items() if not (isinstance(value, float) and value != value)}
+
+
 def turn_weight(message: Mapping[str, Any]) -> int | float:
     """How much each token of a turn weighs in the loss: 0 is not learned, 1 what is learned where nothing is said.
 
@@ -132,7 +138,7 @@ def turn_weight(message: Mapping[str, Any]) -> int | float:
       InputError: it is no number, not 0 and beyond `WEIGHTS`, given twice with different values, or of a turn that is
         never learned.
     """
-    weights = {key: message[key] for key in WEIGHT_KEYS if not is_empty(message.get(key))}
+    weights = weights_in(message)
     for key, value in weights.items():
         if not _is_weight(value):
             raise InputError(
