@@ -33,13 +33,13 @@ def errors(folder):
     return caught.value.lines
 
 
-def test_what_peft_writes_by_deerror_is_read(adapter):
+def test_what_peft_writes_by_default_is_read(adapter):
     settings = read_settings(adapter())
     assert (settings.lora.rank, settings.lora.alpha, settings.base) == (4, 6.0, "org/base")
     assert settings.modules_to_save == ()
 
 
-def test_a_setting_left_out_is_its_deerror(adapter):
+def test_a_setting_left_out_is_its_default(adapter):
     names = [field.name for field in dataclasses.fields(peft.LoraConfig)]
     left_out = {name: "REMOVED" for name in names if name not in ("peft_type", "r", "lora_alpha")}
     assert read_settings(adapter(**left_out)).base == ""

@@ -61,7 +61,8 @@ def test_a_tensor_of_integers(copy, tmp_path, form):
     source = copy("model")
     change_tensors(source, lambda held: held.update({"model.norm.weight": held["model.norm.weight"].to(torch.int32)}))
     assert errors(source, tmp_path / "out", form) == [
-        f"{source}: model.norm.weight is I32; this reads F32, BF16 and F16 weights"
+        f"{source}: model.norm.weight is I32; this reads F32, BF16 and F16 weights; save it again with one of these "
+        "as dtype"
     ]
 
 

@@ -21,6 +21,7 @@ def folder(base, tmp_path):
     """A model whose tokenizer has a template for words alone; what it had is `folder.images`."""
     copy = tmp_path / "model"
     shutil.copytree(base, copy)
+    (copy / "chat_template.jinja").unlink()
     settings = json.loads((copy / "tokenizer_config.json").read_text())
     (tmp_path / "images").write_text(settings["chat_template"])
     (copy / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": WORDS}))
@@ -62,7 +63,7 @@ def test_of_several_files_the_one_counts_that_transformers_takes(folder, first, 
     assert read(folder) == ProcessorMixin.get_processor_dict(folder)[0]["chat_template"]
 
 
-def test_the_deerror_of_templates_with_names_counts(folder):
+def test_the_default_of_templates_with_names_counts(folder):
     place(folder, "chat_template.jinja", OTHER)
     place(folder, "additional_chat_templates/tools.jinja", WORDS)
     assert read(folder) == ProcessorMixin.get_processor_dict(folder)[0]["chat_template"]["default"] == OTHER
@@ -78,7 +79,7 @@ def test_templates_with_names_are_read_in_both_forms(folder, named, where):
     assert read(folder) == OTHER
 
 
-def test_templates_with_names_and_no_deerror_are_refused(folder):
+def test_templates_with_names_and_no_default_are_refused(folder):
     place(folder, "additional_chat_templates/tools.jinja", WORDS)
     place(folder, "additional_chat_templates/rag.jinja", WORDS)
     with pytest.raises(InputError, match="has chat templates by the names rag, tools, and none is 'default'; name one"):

@@ -86,7 +86,7 @@ def test_weights_of_another_kind_of_number_are_named(folder):
         held[name] = held[name].double()
 
     change_tensors(folder, spoil)
-    advice = "this reads F32, BF16 and F16 weights: load it with transformers and save it with one of these as dtype"
+    advice = "this reads F32, BF16 and F16 weights; save it again with one of these as dtype"
     assert sorted(errors(folder)) == [
         f"{folder}: model.layers.{{}}.input_layernorm.weight is F64; {advice}",
         f"{folder}: model.norm.weight is I8; {advice}",
@@ -211,7 +211,7 @@ def test_a_broken_config_is_named(folder, held, reason):
     assert errors(folder) == [f"{folder}/config.json: {reason}"]
 
 
-def test_shapes_that_the_file_leaves_out_are_the_deerrors_of_its_architecture(folder):
+def test_shapes_that_the_file_leaves_out_are_the_defaults_of_its_architecture(folder):
     def drop(held):
         del held["text_config"]["num_hidden_layers"], held["text_config"]["vocab_size"], held["vision_config"]["depth"]
 
@@ -306,6 +306,7 @@ def test_a_config_of_another_size_than_the_weights_is_told_by_shapes(folder):
 
 def test_a_tokenizer_without_a_chat_template_is_named(folder):
     change_json(folder / "tokenizer_config.json", lambda held: held.pop("chat_template"))
+    (folder / "chat_template.jinja").unlink()
     line = f"{folder}: the tokenizer has no chat template, and there is no chat_template.json"
     assert processor_errors(folder) == [line]
     (folder / "chat_template.json").write_text("{}")

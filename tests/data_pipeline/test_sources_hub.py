@@ -151,7 +151,7 @@ def test_the_card_says_which_files_are_a_split(hub, data_files):
     assert answers("farm/crops#train") == ["1", "2"]
 
 
-def test_one_of_several_configs_is_named_unless_one_is_the_deerror(hub):
+def test_one_of_several_configs_is_named_unless_one_is_the_default(hub):
     configs = [{"config_name": "en", "data_dir": "english"}, {"config_name": "de", "data_files": "german.jsonl"}]
     files = {"english/x.jsonl": lines(1), "german.jsonl": lines(2)}
     hub.commit("farm/crops", {**files, "README.md": card(configs)})

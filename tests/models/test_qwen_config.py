@@ -73,7 +73,7 @@ def check(config_json):
 
 @pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
 @pytest.mark.parametrize(("family", "tower"), [(family, tower) for family in FAMILIES for tower in TOWERS[family]])
-def test_what_a_file_leaves_out_is_the_deerror_of_transformers_class(family, tower, nested):
+def test_what_a_file_leaves_out_is_the_default_of_transformers_class(family, tower, nested):
     text = {**DECODER, "rope_scaling": dict(ROPE)}
     check({"model_type": family, "vision_config": tower, **({"text_config": text} if nested else text)})
 

@@ -150,7 +150,7 @@ def views(folder, settings):
     ],
     ids=str,
 )
-def test_an_encoders_processor_has_the_deerrors_of_its_class(tmp_path, settings):
+def test_an_encoders_processor_has_the_defaults_of_its_class(tmp_path, settings):
     read = views(tmp_path, settings)
     theirs = CLIPImageProcessorPil.from_pretrained(tmp_path)([IMAGE], return_tensors="np")["pixel_values"][0]
     patches = read.cut(IMAGE, read.grid(*IMAGE.size)).reshape(2, 2, 3, 14, 14).transpose(2, 0, 3, 1, 4)

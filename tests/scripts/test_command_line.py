@@ -168,7 +168,7 @@ def test_help_prints_the_docstring_and_only_the_flags_of_the_script(start):
     assert "(required)" in output and "(default '3')" in output
 
 
-def test_help_with_a_config_lists_its_settings_with_their_deerrors(settings):
+def test_help_with_a_config_lists_its_settings_with_their_defaults(settings):
     status, output, _ = settings("--help")
     assert status == 0
     assert "Prints its settings." in output

@@ -194,8 +194,8 @@ def _mismatches(where: str, config: VLMConfig, table: list[WeightName], stored: 
         odd = dtypes - {"F32", "BF16", "F16"}
         if odd:
             errors.append(
-                f"{where}: {entry.name} is {', '.join(sorted(odd))}; this reads F32, BF16 and F16 weights: load it "
-                "with transformers and save it with one of these as dtype"
+                f"{where}: {entry.name} is {', '.join(sorted(odd))}; this reads F32, BF16 and F16 weights; save "
+                "it again with one of these as dtype"
             )
     if config.decoder.tied:
         expected.add(HEAD)  # some writers store the tied head as well: it is compared

@@ -174,7 +174,7 @@ def plot(rows: Sequence[Row], path: Path, *, x_axis: str, title: str, score: str
             [row.mean for row in shown],
             yerr=[[row.mean - row.low for row in shown], [row.high - row.mean for row in shown]],
             color=_COLOURS[number % len(_COLOURS)],
-            marker=_MARKERS[number % len(_MARKERS)],
+            marker=_MARKERS[(number + number // len(_MARKERS)) % len(_MARKERS)],
             linestyle="-" if ordered else "none",
             linewidth=1.2,
             elinewidth=1.4,
