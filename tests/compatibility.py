@@ -42,15 +42,11 @@ class Input:
 # --- models, processors and templates ---------------------------------------------------------------------------------
 
 
-JINJA = "chat_template.jinja"
-
-
 def folder_of(*changes: Callable[[Path], None]) -> Callable[[Path, Path], Reader]:
     """A copy of the base with changes to its files."""
 
     def make(base: Path, folder: Path) -> Reader:
         shutil.copytree(base, folder / "model")
-        (folder / "model" / JINJA).unlink()  # inputs name their templates themselves
         for change in changes:
             change(folder / "model")
         return lambda: read_model(folder / "model")
@@ -121,6 +117,7 @@ def nested_processor(**settings) -> Callable[[Path], None]:
     return change
 
 
+JINJA = "chat_template.jinja"
 FOLDERS = [
     ("transformers 4", "model", "flat config without class defaults", (flat_and_sparse,)),
     ("transformers 4", "model", "sharded `pytorch_model-*.bin`", (torch_shards,)),

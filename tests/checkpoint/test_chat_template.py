@@ -21,7 +21,6 @@ def folder(base, tmp_path):
     """A model whose tokenizer has a template for words alone; what it had is `folder.images`."""
     copy = tmp_path / "model"
     shutil.copytree(base, copy)
-    (copy / "chat_template.jinja").unlink()
     settings = json.loads((copy / "tokenizer_config.json").read_text())
     (tmp_path / "images").write_text(settings["chat_template"])
     (copy / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": WORDS}))
@@ -128,3 +127,21 @@ def test_runs_and_exports_carry_the_template_that_counts(folder, tmp_path):
 
 def test_templates_with_names_are_downloaded_too():
     assert "additional_chat_templates/*.jinja" in files.ASSETS
+
+
+@pytest.mark.parametrize("where", [None, *PLACES])
+def test_what_was_trained_can_be_asked_through_transformers_processor(folder, tmp_path, where):
+    images = (tmp_path / "images").read_text()
+    if where is None:  # as older programs save it, for the tokenizer alone
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps(json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": images})
+        )
+    else:
+        place(folder, where, images)
+    vlm_jax.export(folder, tmp_path / "run", "orbax")
+    vlm_jax.export(tmp_path / "run", tmp_path / "converted")
+    (tmp_path / "run" / "config.json").write_text("{}")  # the settings that training writes down
+    vlm_jax.export(tmp_path / "run", tmp_path / "trained")
+    assert ProcessorMixin.get_processor_dict(tmp_path / "trained")[0]["chat_template"] == images
+    before, after = ({path.name for path in (tmp_path / name).iterdir()} for name in ("converted", "trained"))
+    assert after - before == ({"chat_template.jinja"} if where is None else set())

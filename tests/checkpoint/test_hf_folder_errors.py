@@ -306,7 +306,6 @@ def test_a_config_of_another_size_than_the_weights_is_told_by_shapes(folder):
 
 def test_a_tokenizer_without_a_chat_template_is_named(folder):
     change_json(folder / "tokenizer_config.json", lambda held: held.pop("chat_template"))
-    (folder / "chat_template.jinja").unlink()
     line = f"{folder}: the tokenizer has no chat template, and there is no chat_template.json"
     assert processor_errors(folder) == [line]
     (folder / "chat_template.json").write_text("{}")

@@ -1,13 +1,11 @@
 """Tokenizers made on the machine: what transformers reads of their files, and that the same texts give the same."""
 
 import json
-import shutil
 import unicodedata
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, Qwen2_5_VLProcessor
+from transformers import AutoTokenizer
 
-from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 from vlm_jax.processing.new_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, write_tokenizer
 
 from .conftest import TEXTS, photo_texts
@@ -52,13 +50,3 @@ def test_writing_a_tokenizer_twice_gives_the_same_files(tokenizer_folder, tmp_pa
             assert first == second
         else:
             assert path.read_bytes() == (tokenizer_folder / path.name).read_bytes(), path.name
-
-
-def test_a_processor_of_transformers_finds_the_template_as_its_tokenizer_does(tokenizer_folder, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(tokenizer_folder, folder)
-    settings = DynamicResolution().to_json("Qwen2_5_VLProcessor")
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    # By its files: without PyTorch's torchvision, transformers makes a processor of videos no other way.
-    template, _ = Qwen2_5_VLProcessor.get_processor_dict(folder)
-    assert template["chat_template"] == AutoTokenizer.from_pretrained(folder).chat_template == CHAT_TEMPLATE

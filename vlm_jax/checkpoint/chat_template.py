@@ -39,6 +39,12 @@ def read(folder: Path, tokenizer) -> str:
     raise InputError(f"{folder}: the tokenizer has no chat template, and there is no {LEGACY}")
 
 
+def write_for_processors(folder: Path, template: str) -> None:
+    """Writes the template where transformers' processors look, if only its tokenizers would find it."""
+    if not any(template for _, template in _of_processor(folder)):
+        (folder / PLAIN).write_text(template, encoding="utf-8")
+
+
 def _of_processor(folder: Path) -> list[tuple[Path, Any]]:
     """(file, template or templates by name) of a folder's processor, the first that is there first."""
     files = [folder / name for name in (NESTED, LEGACY) if (folder / name).is_file()]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlm_jax.checkpoint import description, reduction_file, safetensors_file, tied_head, weight_files
+from vlm_jax.checkpoint import chat_template, description, reduction_file, safetensors_file, tied_head, weight_files
 from vlm_jax.checkpoint.files import check_target, copy_assets, written_whole
 from vlm_jax.checkpoint.names import file_name, hub_name, memory_name, name_table
 from vlm_jax.checkpoint.stop_tokens import write_end_of_turn
@@ -170,7 +170,9 @@ def write_folder(
         description.write_image_processor(folder, images, config)
         reduction_file.write(folder, budget, budget_of)
         if trained:
-            write_end_of_turn(folder, description.read_processor(folder, config))
+            processor = description.read_processor(folder, config)
+            write_end_of_turn(folder, processor)
+            chat_template.write_for_processors(folder, processor.template or processor.tokenizer.chat_template)
         _write_weights(folder, config, parameters, shard_bytes)
 
 

@@ -82,6 +82,4 @@ def write_tokenizer(folder: Path, texts: Iterable[str], vocab: int) -> dict[str,
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-    # Processors of transformers look for it here alone, and older tokenizers in their settings alone.
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     return {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
