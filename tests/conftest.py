@@ -105,6 +105,11 @@ SLOW = (
     "test_buckets.py",
     "test_loader.py",
     "token_reduction",
+    "test_reduction_file.py",
+    "test_reduction_in_decoder.py",
+    "test_fewer_tokens.py",
+    "test_kept_tokens.py",
+    "test_fuzz.py",
 )
 """Files and folders that take long, the longest first. `make test-fast` leaves them out."""
 EVIDENCE = ("test_photos.py", "test_any_size.py", "test_train_step_benchmark.py")
