@@ -16,7 +16,7 @@ def get_config(stage="see"):
         raise ValueError(f"configs/tiny_base.py:{stage}: the stages are see and drill")
     config = default_config()
     config.model.max_visual_tokens = 16
-    config.data.decode_check_up_to = False  # drawn a moment ago
+    config.data.decode_check_up_to = 0  # drawn a moment ago
     config.batch.rows = 12
     config.batch.sequence_length = 256
     config.train.remat = "none"

@@ -96,10 +96,8 @@ def evaluate(
         "metric": evaluation.metric,
         "max_new_tokens": evaluation.max_new_tokens,
         "visual_tokens": list(model.processor.images.budget),
-        "decoding": "greedy",
+        "decoding": _decoding(model.repetition_penalty),
     }
-    if model.repetition_penalty != 1:
-        settings["decoding"] = f"greedy, repetition penalty {model.repetition_penalty:g}"
     if not budget.takes_all:
         layer = [budget.layer] if budget.layer else []
         settings["token_reduction"] = [budget.visual_tokens, budget.method, budget.seed, *layer]
@@ -166,6 +164,10 @@ def read_questions(evaluation: Evaluation, *, say: Callable[[str], None] = termi
     for note in notes:
         say(terminal.line(note))
     return questions
+
+
+def _decoding(penalty: float) -> str:
+    return "greedy" if penalty == 1 else f"greedy, repetition penalty {penalty:g}"
 
 
 def _begin(output: Path, settings: Mapping[str, Any]) -> None:

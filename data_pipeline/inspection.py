@@ -1,6 +1,6 @@
 """What a person wants to know of their data before training on it, as text: lengths, images, batches, what is lost.
 
-Measuring is `examples`', shapes and plans of batches are `packing`'s.
+Measuring is `measure`'s, shapes and plans of batches are `packing`'s.
 """
 
 import math

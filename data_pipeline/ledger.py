@@ -1,6 +1,6 @@
 """What became of every record that did not enter training as it stood: left out or repaired, and why.
 
-One JSON line each in `ledger.jsonl` beside the run, and counts for the console. Deciding is `examples`'.
+One JSON line each in `ledger.jsonl` beside the run, and counts for the console. Deciding is `measure`'s.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 Rows are planned from lengths alone, window after window, before anything is decoded. So the plan is the same for every
 number of workers and hosts, and every host takes a batch of the same shape at the same step. In which order examples
-come is `mixture`'s; how long they are, `examples`'.
+come is `mixture`'s; how long they are, `measure`'s.
 """
 
 import dataclasses

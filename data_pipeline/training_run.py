@@ -7,6 +7,7 @@ what is there is opened, all of it is checked before anything is made, and then 
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -254,7 +255,7 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
     console.say(trainer.describe())
     shard = Shard(jax.process_index(), jax.process_count())
     batches = dataset.batches(plan, threads=config.data.threads, shard=shard)
-    measure, sample, settings = _check(opened, dataset, trainer)
+    measure, sample, settings = _check(opened, dataset, trainer, console.say)
     with (
         workdir.writing(first=hosts.is_first(), done=done),
         console.kept_in(workdir.folder / "log.txt"),
@@ -286,7 +287,9 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
     return result
 
 
-def _check(opened: _Opened, dataset: Dataset, trainer: Trainer) -> tuple[Any, Any, dict[str, Any]]:
+def _check(
+    opened: _Opened, dataset: Dataset, trainer: Trainer, say: Callable[[str], None]
+) -> tuple[Any, Any, dict[str, Any]]:
     """(what measures the validation loss, what writes samples, what every checkpoint says of the run).
 
     Raises:
@@ -298,7 +301,7 @@ def _check(opened: _Opened, dataset: Dataset, trainer: Trainer) -> tuple[Any, An
     measure = sample = None
     with gathered(errors):
         measure, known_by["validation"] = validation.validation_loss(
-            trainer, opened.processor, dataset.buckets, opened.cache
+            trainer, opened.processor, dataset.buckets, opened.cache, say
         )
     settings = resume.settings_to_save(
         trainer.config,

@@ -34,7 +34,11 @@ from vlm_jax.training.trainer import Trainer
 
 
 def validation_loss(
-    trainer: Trainer, processor: Processor, buckets: Sequence[Bucket], cache: ImageCache = NO_CACHE
+    trainer: Trainer,
+    processor: Processor,
+    buckets: Sequence[Bucket],
+    cache: ImageCache = NO_CACHE,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Callable[[Flat], float] | None, Any]:
     """`measure(parameters)` over all of `validation.path`, and the fingerprint of it; None where there is none.
 
@@ -46,7 +50,9 @@ def validation_loss(
         return None, None
     # Errors stop a run here whatever they do in training: a loss on what happens to be readable means little.
     settings = {**_settings(config), "on_error": "stop"}
-    dataset = open_dataset(settings, processor, seed=config.train.seed, cache=cache, sets=MeasuredSets.of_user())
+    dataset = open_dataset(
+        settings, processor, seed=config.train.seed, cache=cache, sets=MeasuredSets.of_user(), say=say
+    )
     if dataset.errors:
         raise InputError(dataset.errors)
     dataset.fit(_rows_like(buckets, dataset))

@@ -37,14 +37,19 @@ flags.DEFINE_integer("seed", 0, "seed of the weights")
 
 def main() -> None:
     from vlm_jax.checkpoint import files, hf_folder
+    from vlm_jax.models import families
     from vlm_jax.models.presets import PRESETS, with_vocabulary
     from vlm_jax.processing.new_tokenizer import SPECIAL_TOKENS, write_tokenizer
 
     options = flags.FLAGS
     target = Path(options.output)
     files.check_target(target)
-    if options.preset not in PRESETS:
-        raise InputError(f"--preset={options.preset}: known are {', '.join(PRESETS)}")
+    # Assembled models have parts that come from elsewhere (scripts/assemble.py).
+    classes = {name: families.of(config).processor_class for name, config in PRESETS.items()}
+    known = [name for name in PRESETS if classes[name]]
+    if options.preset not in known:
+        instead = "; this one is put together by scripts/assemble.py" if options.preset in PRESETS else ""
+        raise InputError(f"--preset={options.preset}: known are {', '.join(known)}{instead}")
     least = 256 + len(SPECIAL_TOKENS)
     if options.vocab < least:
         raise InputError(f"--vocab={options.vocab}: at least {least}, for all bytes and the special tokens")
@@ -77,7 +82,7 @@ def main() -> None:
         for name, content in (
             ("config.json", to_hf(config) | ends),
             ("generation_config.json", generation),
-            ("preprocessor_config.json", images.to_json("Qwen2_5_VLProcessor")),
+            ("preprocessor_config.json", images.to_json(classes[options.preset])),
         ):
             (assets / name).write_text(json.dumps(content, indent=2) + "\n")
         make = jax.jit(

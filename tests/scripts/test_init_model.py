@@ -1,5 +1,6 @@
 """scripts/init_model.py: its tokenizer is trained on the words of whatever training reads."""
 
+import dataclasses
 import importlib
 import json
 
@@ -8,6 +9,7 @@ import pytest
 from data_pipeline import sources
 from tests.data_pipeline.source_files import messages, write_lines, write_parquet
 from vlm_jax.errors import InputError
+from vlm_jax.models.presets import PRESETS
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +46,34 @@ def test_what_training_would_refuse_is_refused(init_model, tmp_path):
         init_model.lines(str(tmp_path / "t.json"))
     with pytest.raises(InputError, match="no such file"):
         init_model.lines(str(tmp_path / "gone.txt"))
+
+
+def start(init_model, tmp_path, preset):
+    words = tmp_path / "words.txt"
+    words.write_text("a few words\n" * 9)
+    arguments = [f"--output={tmp_path / 'model'}", f"--text={words}", f"--preset={preset}", "--vocab=300"]
+    flags = importlib.import_module("command_line").FLAGS
+    flags(["init_model.py", *arguments])
+    init_model.main()
+    files = ("preprocessor_config.json", "config.json")
+    return [json.loads((tmp_path / "model" / name).read_text()) for name in files]
+
+
+@pytest.mark.parametrize("preset", ["siglip-qwen2.5-3b", "vit-qwen2.5-3b", "huge"])
+def test_a_preset_that_is_not_made_here_is_refused_before_anything_is_drawn(init_model, tmp_path, preset):
+    with pytest.raises(InputError, match=f"--preset={preset}: known are tiny, .*qwen2-72b") as caught:
+        start(init_model, tmp_path, preset)
+    assert ("assemble.py" in str(caught.value)) == (preset != "huge") and not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "model_type"),
+    [("tiny", "Qwen2_5_VLProcessor", "qwen2_5_vl"), ("qwen2-2b", "Qwen2VLProcessor", "qwen2_vl")],
+)
+def test_the_processor_is_the_familys_own(init_model, tmp_path, monkeypatch, preset, name, model_type):
+    small, vision = PRESETS["tiny"], PRESETS["qwen2-2b"].vision
+    sizes = {"depth": 1, "hidden": 32, "heads": 2, "mlp": 64, "out_hidden": small.decoder.hidden, "global_blocks": (0,)}
+    qwen2 = dataclasses.replace(small, vision=dataclasses.replace(vision, **sizes))
+    monkeypatch.setitem(PRESETS, "qwen2-2b", qwen2)
+    settings, config = start(init_model, tmp_path, preset)
+    assert (settings["processor_class"], config["model_type"]) == (name, model_type)

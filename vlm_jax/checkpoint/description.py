@@ -78,7 +78,7 @@ def read_tokenizer(folder: Path):
       InputError: there is none, or none that can be read.
     """
     # transformers makes an empty tokenizer of a folder without these, and says nothing.
-    if not _holds_tokenizer(folder):
+    if not holds_tokenizer(folder):
         raise InputError(f"{folder}: no tokenizer.json (or vocab.json and merges.txt); copy the tokenizer's files too")
     if (folder / "tokenizer_config.json").is_file():
         longest = read_json(folder / "tokenizer_config.json").get("model_max_length")
@@ -125,11 +125,12 @@ def read_processor(
 
 def check_tokenizer(folder: Path, config: VLMConfig) -> None:
     """Raises InputError when a folder's tokenizer, if it has one, is broken or of another model."""
-    if _holds_tokenizer(folder) and (wrong := _disagreements(folder, read_tokenizer(folder), config)):
+    if holds_tokenizer(folder) and (wrong := _disagreements(folder, read_tokenizer(folder), config)):
         raise InputError(wrong)
 
 
-def _holds_tokenizer(folder: Path) -> bool:
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether a folder has the files of a tokenizer."""
     return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.checkpoint import chat_template
+from vlm_jax.checkpoint.description import holds_tokenizer
 from vlm_jax.checkpoint.files import copy_assets, read_json, write_json
 
 TOKENIZER = ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
@@ -24,7 +25,7 @@ def assets_with(folder: Path, assets: Path) -> Path:
     Raises:
       InputError: a file of either is no JSON.
     """
-    tokenizer = _files(folder, TOKENIZER) if _holds_tokenizer(folder) else []
+    tokenizer = _files(folder, TOKENIZER) if holds_tokenizer(folder) else []
     template = _files(folder, TEMPLATE)
     if all(_same(path, assets / path.relative_to(folder)) for path in (*tokenizer, *template)):
         return assets
@@ -50,10 +51,6 @@ def assets_with(folder: Path, assets: Path) -> Path:
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / _SETTINGS
     return read_json(path) if path.is_file() else {}
-
-
-def _holds_tokenizer(folder: Path) -> bool:
-    return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
 
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:

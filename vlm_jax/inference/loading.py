@@ -60,9 +60,7 @@ def load(
     leave_absent_tpu_alone()
     keep_compiled_programs()
     kind = jnp.dtype(("float32" if jax.default_backend() == "cpu" else "bfloat16") if dtype == "auto" else dtype)
-    source = open_model(str(path)) if adapter is None else open_model(str(adapter), base=str(path))
-    if adapter is not None and source.base is None:
-        raise InputError(f"{adapter}: is a whole model, no adapter; load it by itself")
+    source = _open(path, adapter)
     with gathered(errors):
         source.check()
     with gathered(errors):
@@ -85,6 +83,15 @@ def load(
         return make(source.config, source.read_merged(dtype=kind), processor, stops)
     parameters, attach = _quantised(source, kind, quantise, quantise_tables)
     return make(source.config, parameters, processor, stops, attach=attach)
+
+
+def _open(path: str | Path, adapter: str | Path | None) -> ModelSource:
+    if adapter is None:
+        return open_model(str(path))
+    source = open_model(str(adapter), base=str(path))
+    if source.base is None:
+        raise InputError(f"{adapter}: is a whole model, no adapter; load it by itself")
+    return source
 
 
 def _check_settings(dtype: str, quantise: str | None, quantise_tables: bool) -> None:

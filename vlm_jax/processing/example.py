@@ -17,7 +17,7 @@ class PatchedImage:
 
     patches: UInt8[np.ndarray, "units patches_per_token values"]
     grid: tuple[int, ...]
-    """How it was cut: merged units (rows, columns), or a `views.Tiling`."""
+    """How it was cut: merged units (rows, columns), or a `fixed_views.Tiling`."""
     layout: VisionLayout
     kept: Int[np.ndarray, " tokens"] | None = None
     """Which of its tokens the decoder sees, ascending; None: all. Where the device chooses, as many as it chooses."""

@@ -1,7 +1,7 @@
 """Images: opening them safely, the size they are resized to, and their patches as uint8.
 
 The rules are Qwen2-VL's (`smart_resize`, bicubic on uint8, patches grouped by merged unit) and bit-equal to
-transformers' Pillow processor. Normalisation happens on the device (`vlm_jax.models.vision`).
+transformers' Pillow processor. Normalisation happens on the device (each family's tower).
 
 EXIF orientation is applied (as a person sees the image), transparency is laid on white (as transformers' processor
 does). Grey of 16 bits keeps its high byte, as viewers show it; transformers would clip it to white. Remote addresses

@@ -1,7 +1,7 @@
 """What a run does between its steps: the loss on validation examples, samples, checkpoints, a profile, an early end.
 
-Each is a hook: it says after which steps it is due, and is then given the state. The loop calls them in order and
-knows no more of them.
+Each but the profile is a hook: it says after which steps it is due, and is then given the state. The loop calls them in
+order; of saving, samples and an early end it also knows what is due when a run ends.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """One training step: from a batch to new parameters, as one compiled function.
 
 Parameters are two flat dictionaries, {path: array}: what trains, and what is frozen. The model is put together
-around them inside the step, so full fine-tuning, frozen parts and (later) adapters share this one step.
+around them inside the step, so full fine-tuning, frozen parts and adapters share this one step.
 """
 
 from collections.abc import Callable, Sequence
