@@ -77,13 +77,15 @@ def asked(cell: Path, result: Mapping[str, Any]) -> dict[str, Any]:
         checkpoint = cell / "run" / "checkpoints" / str(STEPS)
         scored = score(checkpoint, "after_equal_steps") if len(seconds) > STEPS else found["time"]
         found["steps"] = {**scored, "steps": STEPS, "seconds": sum(seconds[:STEPS])}
-    if label.startswith(("25 %", "100 %")):
+    if label == "100 %":
+        found["all"] = found["time"]
+    elif label.startswith("25 %"):
         found["all"] = {**found["time"], **score(cell / "run", "with_all_tokens", visual_tokens=1.0)}
     return found
 
 
 def rows_of(results: Sequence[Mapping[str, Any]], measure: str) -> list[sweep_report.Row]:
-    """The rows of a measure; the score with all tokens is a line of its own in plots."""
+    """The rows of a measure, by share and method."""
     scored = [one for one in results if measure in one]
     cells = {one["cell"]: Cell(labels_of(one["label"]), one["seed"], {}) for one in scored}
     named = {cells[one["cell"]].name: {**one[measure], "train_seconds": one[measure]["seconds"]} for one in scored}
