@@ -95,15 +95,12 @@ def spec_of(vision, method: str, share: float, visual: int, text: int):
         slots = -(-visual * vision.patches_per_token // vision.block_slots) * vision.block_slots
         above = tuple(text + count for count in budget.counts_above(visual))
         size = Size(visual + text, slots, text - text // 2, above)
-        return RowSpec(size, vision.patch_dim, vision.patches_per_token, method), visual
+        return RowSpec.of(size, vision, budget), visual
     kept = budget.count(visual) if method == "resize" else kept_count(budget, layout_of(vision, visual)[1])
     units = kept if method == "resize" else visual
     slots = -(-units * vision.patches_per_token // vision.block_slots) * vision.block_slots
     size = Size(kept + text, slots, text - text // 2)
-    if not budget.on_device:
-        return RowSpec(size, vision.patch_dim, vision.patches_per_token), kept
-    candidates = vision.most_tokens(slots // vision.patches_per_token)
-    return RowSpec(size, vision.patch_dim, vision.patches_per_token, method, candidates), kept
+    return RowSpec.of(size, vision, budget), kept
 
 
 def layout_of(vision, units: int):

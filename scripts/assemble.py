@@ -44,9 +44,7 @@ def main() -> None:
     config = description.read_config(Path(options.output))
     low, high = description.read_image_processor(Path(options.output), config).budget
     tokens = f"{low}" if low == high else f"{low} to {high}"
-    print(
-        f"{options.output}: {config.vision.family} with {options.connector} connector, {tokens} visual tokens an image"
-    )
+    print(f"{options.output}: {options.encoder} with {options.connector} connector, {tokens} visual tokens an image")
 
 
 if __name__ == "__main__":

@@ -145,14 +145,7 @@ def compiled(trainer, bucket, stage, target) -> Any:
     inside = f"{size.patches} patch slots, {size.supervised} supervised positions"
     terminal.say(f"{of}{rows} rows of {size.tokens} tokens{above}, {inside}")
     started = time.perf_counter()
-    spec = RowSpec(size, vision.patch_dim, vision.patches_per_token)
-    budget = budget_of(trainer.config)
-    if budget.cuts:
-        spec = dataclasses.replace(spec, method=budget.method, layer=budget.layer)
-    if budget.on_device:
-        candidates = vision.most_tokens(size.patches // vision.patches_per_token)
-        spec = dataclasses.replace(spec, method=budget.method, candidates=candidates)
-    traced = trainer.trace(spec.batch(rows), stage)
+    traced = trainer.trace(RowSpec.of(size, vision, budget_of(trainer.config)).batch(rows), stage)
     try:
         program = traced.lower().compile()
     except Exception as error:

@@ -48,8 +48,8 @@ class ToyTower(nnx.Module):
         return jax.nn.gelu(self.patches(normalised(self.config, patches).astype(dtype))), None
 
 
-def read_toy(config, pixel_mean, pixel_std, where):
-    tower = ToyShapes(**config["tower"], global_blocks=(), pixel_mean=tuple(pixel_mean), pixel_std=tuple(pixel_std))
+def read_toy(config, where):
+    tower = ToyShapes(**config["tower"], global_blocks=())
     decoder = {**config["decoder"], "mrope_sections": tuple(config["decoder"]["mrope_sections"])}
     return VLMConfig(tower, DecoderConfig(**decoder), **config["tokens"])
 
@@ -145,9 +145,18 @@ def test_a_name_or_a_model_type_that_is_taken_is_refused(toy):
 
 
 def test_nothing_outside_a_family_asks_which_one_it_is():
-    """Neither by its name, nor by the class of its shapes; what a family's own folder does is its own."""
-    asks = re.compile(r"isinstance\([^)]*(VisionConfig|EncoderConfig)|\.model_family\b|(config|model)\.assembled\b")
-    own = tuple(f"vlm_jax/models/{name}" for name in ("qwen_vl/", "llava/", "config.py", "family.py", "families.py"))
+    """Neither by its name, nor by the class of its shapes or of its image processor, nor by importing what is its own.
+
+    A family's own are its folder, the presets of its sizes, and the putting together of models of the one family that
+    is put together.
+    """
+    asks = re.compile(
+        r"isinstance\([^)]*(VisionConfig|EncoderConfig|FixedViews|DynamicResolution)|\.model_family\b|\.variant\b"
+        r"|(config|model)\.assembled\b|model_type\b[^=]*(==|!=|\bin\b) |\.family ==|models\.(qwen_vl|llava)"
+    )
+    own = tuple(f"vlm_jax/models/{name}" for name in ("qwen_vl/", "llava/", "families.py", "presets.py"))
+    own += ("vlm_jax/models/config.py", "vlm_jax/models/family.py")
+    own += tuple(f"vlm_jax/checkpoint/{name}.py" for name in ("assembly", "parts"))
     found = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for folder in ("vlm_jax", "data_pipeline", "scripts")

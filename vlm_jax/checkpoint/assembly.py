@@ -13,13 +13,13 @@ from safetensors.numpy import save_file
 from vlm_jax.checkpoint import chat_template, description, hf_folder, peft_folder, pth, tied_head, weight_files
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import name_table
-from vlm_jax.checkpoint.parts import CONNECTOR, PARTS, encoder_name
+from vlm_jax.checkpoint.parts import CONNECTOR, PARTS
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.hf_config import to_hf
-from vlm_jax.models.llava.config_json import CONNECTORS, read_encoder, read_text_model
+from vlm_jax.models.llava.config_json import CONNECTORS, processor_json, read_encoder, read_text_model, to_llava
 from vlm_jax.models.llava.family import LLAVA, of_encoder
+from vlm_jax.models.llava.names import PART_PREFIXES, in_encoder
 from vlm_jax.models.llava.shapes import EncoderConfig, assembled
 from vlm_jax.models.parameters import abstract_parameters
 from vlm_jax.processing.image_processors.fixed_views import MODES, FixedViews
@@ -142,16 +142,15 @@ def plan(assembly: Assembly) -> AssemblyPlan:
 def _encoder(folder: Path, assembly: Assembly, width: int) -> EncoderConfig:
     path = folder / "config.json"
     with description.settings_of(path):
-        vision = read_encoder(
+        return read_encoder(
             read_json(path),
             str(path),
             out_hidden=width,
             feature_layer=assembly.feature_layer,
             final_norm=assembly.final_norm,
             keep_class=assembly.keep_class,
+            pooling_head=False,
         )
-    # SigLIP's pooling is left behind; transformers makes a pooler for every ViT, so it is carried along.
-    return dataclasses.replace(vision, pooler=vision.family == "vit")
 
 
 def _words(folder: Path) -> tuple[str, int]:
@@ -182,7 +181,7 @@ def write(target: Path, assembly: Assembly) -> None:
     assembly_plan = plan(assembly)
     config, text = assembly_plan.config, assembly_plan.text
     # What the encoder has of these (a ViT's pooler) is its own.
-    brought = weight_files.tensor_names(assembly_plan.encoder, encoder_name)
+    brought = weight_files.tensor_names(assembly_plan.encoder, in_encoder)
     tensors = {name: tensor for name, tensor in fresh(config, assembly.seed).items() if name not in brought}
     if assembly.connector_weights:
         path = Path(assembly.connector_weights).expanduser()
@@ -200,12 +199,12 @@ def write(target: Path, assembly: Assembly) -> None:
             (folder / name).unlink(missing_ok=True)
         ends = {key: text[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if text.get(key) is not None}
         dtype = str(text.get("dtype") or text.get("torch_dtype") or "float32")
-        described = to_hf(config, dtype)
+        described = to_llava(config, dtype)
         if text.get("max_position_embeddings") is not None:
             described["text_config"]["max_position_embeddings"] = text["max_position_embeddings"]
-        write_json(folder / "config.json", described | LLAVA.image_settings(assembly_plan.images) | ends)
+        write_json(folder / "config.json", described | LLAVA.repeated_in_config(assembly_plan.images) | ends)
         write_json(folder / "preprocessor_config.json", assembly_plan.images.to_json())
-        write_json(folder / "processor_config.json", _processor_json(config))
+        write_json(folder / "processor_config.json", processor_json(config, IMAGE_TOKEN))
         _write_template(folder, assembly_plan.template)
         write_json(folder / PARTS, {"encoder": _named(assembly.encoder), "decoder": _named(assembly.decoder)})
         save_file(tensors, folder / CONNECTOR, metadata={"format": "pt"})
@@ -218,14 +217,13 @@ def write(target: Path, assembly: Assembly) -> None:
 
 def _of_part(error: str, folder: Path, assembly_plan: AssemblyPlan, assembly: Assembly) -> str:
     """An error of the weights, by the name of the part they come from."""
-    parts = {
-        "vision_tower.": assembly_plan.encoder,
-        "multi_modal_projector.": assembly.connector_weights,
-        "model.": assembly_plan.decoder,
-        "lm_head.": assembly_plan.decoder,
+    places = {
+        "encoder": assembly_plan.encoder,
+        "connector": assembly.connector_weights,
+        "decoder": assembly_plan.decoder,
     }
     message = error.removeprefix(str(folder))  # whose own name may hold anything
-    part = next((part for name, part in parts.items() if name in message), "the parts")
+    part = next((places[part] for prefix, part in PART_PREFIXES.items() if prefix in message), "the parts")
     return error.replace(str(folder), str(part))
 
 
@@ -267,17 +265,6 @@ def fresh(config: VLMConfig, seed: int) -> dict[str, np.ndarray]:
             array = np.zeros(shape)
         tensors[entry.name] = array.astype(np.float32)
     return tensors
-
-
-def _processor_json(config: VLMConfig) -> dict[str, Any]:
-    """What transformers' LLaVA processor expects in `processor_config.json`."""
-    return {
-        "processor_class": "LlavaNextProcessor" if config.newline else "LlavaProcessor",
-        "patch_size": config.vision.patch_size,
-        "vision_feature_select_strategy": to_hf(config)["vision_feature_select_strategy"],
-        "image_token": IMAGE_TOKEN,
-        "num_additional_image_tokens": config.vision.class_slots,
-    }
 
 
 def _write_template(folder: Path, template: str) -> None:

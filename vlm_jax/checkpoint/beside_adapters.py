@@ -2,8 +2,7 @@
 
     adapter_model.*                                    modules_to_save, among the adapters' tensors (peft)
     non_lora_state_dict.bin, non_lora_trainables.bin   what else was trained (2U1's Qwen-VL trainer, LLaVA)
-    mm_projector.bin                                   LLaVA's connector
-    final_connector.pth                                the connector of an assembled model, as `peft_folder` writes it
+    mm_projector.bin, …                                a connector by itself, by the names that its family has for it
 
 Any other file of weights there is refused, but for what trainers keep in order to go on.
 """
@@ -27,9 +26,7 @@ from vlm_jax.models.weight_names import WeightName
 
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 """The files of an adapter in peft's order: the first that is there counts."""
-CONNECTOR = "final_connector.pth"
 _OTHERS = ("non_lora_state_dict.bin", "non_lora_trainables.bin")
-_PROJECTOR = "mm_projector.bin"
 _TO_GO_ON = re.compile(r"(training_args|(optimizer|scheduler|scaler)(_\d+)?|rng_state.*)\.(bin|pt|pth)")
 _PREFIX = "base_model.model."
 
@@ -57,33 +54,26 @@ def read(folder: Path, config: VLMConfig) -> Flat:
 
 
 def _of_file(path: Path, config: VLMConfig) -> Flat:
-    if path.name in (CONNECTOR, _PROJECTOR):
-        if families.of(config).connector_module:
-            raise InputError(f"{path}: is the connector of a LLaVA, and the base of this adapter is a Qwen-VL; move it")
-        return connector_of(_projector(pth.read(path)), config, where=str(path))
+    family = families.of(config)
+    if path.name in family.connector_files:
+        tensors = {family.name_in_connector(name) or name: tensor for name, tensor in pth.read(path).items()}
+        return connector_of(tensors, config, where=str(path))
+    for other in families.FAMILIES.values():
+        if path.name in other.connector_files:
+            raise InputError(
+                f"{path}: is the connector of a {families.title_of(other)}, and the base of this adapter is a "
+                f"{families.title_of(family)}; move it"
+            )
     if path.name not in _OTHERS:
         raise InputError(
             f"{path}: weights beside an adapter under a name that is not known here; move the file if they are no part "
             f"of the model, else {MERGE}"
         )
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in pth.read(path, may_be_empty=True).items()}
-    own = not families.of(config).connector_module  # a connector is kept in files of its own
-    llava = {name: tensor for name, tensor in tensors.items() if own and _is_projector(name)}
-    others = {name: tensor for name, tensor in tensors.items() if name not in llava}
-    flat = connector_of(_projector(llava), config, where=str(path)) if llava else {}
+    connector = {short: tensors[name] for name in tensors if (short := family.name_in_connector(name)) is not None}
+    others = {name: tensor for name, tensor in tensors.items() if family.name_in_connector(name) is None}
+    flat = connector_of(connector, config, where=str(path)) if connector else {}
     return flat | whole_modules(others, config, where=str(path))
-
-
-def _is_projector(name: str) -> bool:
-    """Whether LLaVA's own code, not transformers', names a connector's tensor so."""
-    return "mm_projector." in name or name in ("image_newline", "model.image_newline")
-
-
-def _projector(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """LLaVA's names without the place of the connector in its model."""
-    return {
-        re.sub(r"^(.*\bmm_projector\.|.*\b(?=image_newline$))", "", name): tensor for name, tensor in tensors.items()
-    }
 
 
 def connector_of(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where: str) -> Flat:

@@ -160,7 +160,7 @@ def write_image_processor(folder: Path, images: ImageProcessor | None, config: V
     """Makes the small files of a folder say how images are prepared, where they say otherwise (None: they stay)."""
     if images is None:
         return
-    if repeated := families.of(config).image_settings(images):
+    if repeated := families.of(config).repeated_in_config(images):
         write_json(folder / "config.json", {**read_json(folder / "config.json"), **repeated})
     if images != read_image_processor(folder, config):
         write_json(folder / file.FLAT, images.to_json(families.of(config).processor_class))

@@ -245,7 +245,7 @@ def open_model(path_or_id: str, *, base: str | None = None) -> ModelSource:
         config = description.read_config(assets)
         with run_folder.newest(folder) as (checkpoints, step):
             settings = checkpoints.settings(step)
-        images, adapter = run_folder.image_settings(settings), settings.get(ADAPTER)
+        images, adapter = run_folder.image_processor(settings), settings.get(ADAPTER)
         reduction = settings.get(reduction_file.KEY)
         if adapter is None:
             return ModelSource(path_or_id, assets, config, images, folder, reduction=reduction)
@@ -348,7 +348,7 @@ def _uncapped(folder: Path, reduction: Mapping[str, Any] | None) -> ImageProcess
     if not isinstance(reduction, Mapping) or reduction_file.IMAGES not in reduction:
         return None
     with description.settings_of(folder / reduction_file.FILE):
-        return run_folder.image_settings(dict(reduction))
+        return run_folder.image_processor(dict(reduction))
 
 
 def _own_images(folder: Path, below: ModelSource) -> tuple[VLMConfig, ImageProcessor | None]:

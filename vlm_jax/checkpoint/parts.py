@@ -8,7 +8,6 @@ It is read like any folder of weights (`hf_folder`), and no byte of the parts is
 model of its own, in a run folder or exported. `assembly` writes such folders.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,13 +15,9 @@ from vlm_jax.checkpoint.files import read_json
 from vlm_jax.checkpoint.names import hub_name
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError
+from vlm_jax.models.llava.names import in_encoder
 
 PARTS, CONNECTOR = "parts.json", "connector.safetensors"
-# Of an encoder's checkpoint: the text model beside it, heads for other tasks, and what is worked out anew.
-_NOT_THE_TOWER = re.compile(
-    r"(text_model|logit_scale|logit_bias|visual_projection|text_projection|classifier|decoder|head)\b"
-    r"|embeddings\.mask_token|.*position_ids$"
-)
 
 
 def places(folder: Path) -> Iterator[tuple[Path, Callable[[str], str | None]]]:
@@ -31,7 +26,7 @@ def places(folder: Path) -> Iterator[tuple[Path, Callable[[str], str | None]]]:
         yield folder, hub_name
         return
     content = read_json(folder / PARTS)
-    for part, name_of in (("encoder", encoder_name), ("decoder", hub_name)):
+    for part, name_of in (("encoder", in_encoder), ("decoder", hub_name)):
         named = content.get(part)
         if not isinstance(named, str) or not named:
             raise InputError(f"{folder / PARTS}: {part} is {named!r}; wanted the folder or hub id of the {part}")
@@ -40,9 +35,3 @@ def places(folder: Path) -> Iterator[tuple[Path, Callable[[str], str | None]]]:
         except InputError as error:
             raise InputError([f"{folder / PARTS}: the {part} cannot be had: {line}" for line in error.lines]) from None
     yield folder / CONNECTOR, hub_name
-
-
-def encoder_name(name: str) -> str | None:
-    """The table's name of a tensor of an encoder's own checkpoint, None for what is no part of the tower."""
-    name = name.removeprefix("vit.").removeprefix("vision_model.")
-    return None if _NOT_THE_TOWER.match(name) else hub_name(f"vision_tower.{name}")

@@ -16,7 +16,6 @@ from safetensors.numpy import save_file
 
 from vlm_jax.adapters.lora import Lora
 from vlm_jax.checkpoint import beside_adapters, peft_targets, pth, reduction_file, weight_files
-from vlm_jax.checkpoint.beside_adapters import CONNECTOR
 from vlm_jax.checkpoint.files import check_target, write_json, written_whole
 from vlm_jax.checkpoint.names import hub_name, memory_name, name_table
 from vlm_jax.checkpoint.peft_settings import MERGE, SETTINGS, read_settings
@@ -82,7 +81,8 @@ def write(
         if budget is not None:
             reduction_file.write(folder, budget, images, always=True)
         settings = {**_settings(config, lora, modules), "base_model_name_or_path": base}
-        module = families.of(config).connector_module
+        family = families.of(config)
+        module = family.connector_module
         if connector and module:
             settings["modules_to_save"] = [module]
             tensors |= _module_tensors(config, connector)
@@ -90,7 +90,7 @@ def write(
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)
         if connector and not module:
-            pth.write(folder / CONNECTOR, _connector_tensors(config, connector))
+            pth.write(folder / family.connector_files[0], _connector_tensors(config, connector))
 
 
 def read_connector(path: Path, config: VLMConfig) -> Flat:

@@ -9,7 +9,6 @@ Paths are those of `locations.folder`: of a disk or a store. Reading and writing
 """
 
 import contextlib
-import dataclasses
 import logging
 import shutil
 import tempfile
@@ -23,9 +22,7 @@ from vlm_jax.checkpoint.checkpoints import Checkpoints, missing_items
 from vlm_jax.checkpoint.files import copy_assets, written_whole
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
-from vlm_jax.processing.image_processors import ImageProcessor
-from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
-from vlm_jax.processing.image_processors.fixed_views import FixedViews
+from vlm_jax.processing.image_processors import ImageProcessor, stored
 from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget
 
 _BROUGHT: list[tempfile.TemporaryDirectory] = []  # assets of run folders in a store, kept until the process ends
@@ -139,15 +136,12 @@ def write_assets(workdir: Path, source: Path) -> None:
 def settings_json(images: ImageProcessor, budget: TokenBudget = ALL_TOKENS, **more: Any) -> dict[str, Any]:
     """What travels with every checkpoint."""
     reduction = {reduction_file.KEY: reduction_file.to_json(budget)} if reduction_file.is_kept(budget) else {}
-    return {"images": dataclasses.asdict(images), **reduction, **more}
+    return {"images": stored.to_json(images), **reduction, **more}
 
 
-def image_settings(settings: dict[str, Any]) -> ImageProcessor:
-    def tuples(value: Any) -> Any:
-        return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-    values = {key: tuples(value) for key, value in settings["images"].items()}
-    return (FixedViews if "image_size" in values else DynamicResolution)(**values)
+def image_processor(settings: dict[str, Any]) -> ImageProcessor:
+    """What `settings_json` stored. Raises as `stored.read`."""
+    return stored.read(settings["images"])
 
 
 @contextlib.contextmanager

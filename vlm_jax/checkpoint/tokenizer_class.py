@@ -4,12 +4,11 @@ AutoTokenizer loads the settings of every architecture and, where it is installe
 answer. Where the folder's files alone settle what it would choose, that class is loaded by itself.
 """
 
+import importlib
 from pathlib import Path
 
 from vlm_jax.checkpoint.files import read_json
-
-QWEN = ("qwen2", "qwen2_vl", "qwen2_5_vl")
-"""Values of `model_type` whose tokenizer AutoTokenizer takes to be Qwen2Tokenizer."""
+from vlm_jax.models import families
 
 
 def tokenizer_class(folder: Path):
@@ -17,11 +16,10 @@ def tokenizer_class(folder: Path):
     paths = [folder / "config.json", folder / "tokenizer_config.json"]
     if all(path.is_file() for path in paths):
         config_json, tokenizer_json = map(read_json, paths)
-        named = tokenizer_json.get("tokenizer_class") in ("Qwen2Tokenizer", "Qwen2TokenizerFast")
-        if named and "auto_map" not in tokenizer_json and config_json.get("model_type") in QWEN:
-            from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
-
-            return Qwen2Tokenizer
+        module, _, name = families.tokenizers().get(str(config_json.get("model_type")), "").rpartition(".")
+        named = tokenizer_json.get("tokenizer_class") in (name, f"{name}Fast")
+        if name and named and "auto_map" not in tokenizer_json:
+            return getattr(importlib.import_module(module), name)
     from transformers import AutoTokenizer
 
     return AutoTokenizer

@@ -14,14 +14,14 @@ class TowerConfig(Protocol):
 
     Attributes:
       model_family: a key of `families.FAMILIES`.
-      family: which of the family's towers it is.
+      variant: which of the family's towers it is.
       depth, hidden, heads, mlp: of its layers; out_hidden: the decoder's width.
       patch_size: side of a patch; merge_size: patches along the side of a visual token.
       global_blocks: the layers in which every patch sees its whole image.
       pixel_mean, pixel_std: normalisation of pixels in [0, 1].
     """
 
-    family: str
+    variant: str
     depth: int
     hidden: int
     heads: int

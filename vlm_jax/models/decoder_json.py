@@ -1,5 +1,6 @@
 """The language model of a `config.json`: of its `text_config`, or the file of a text model."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,21 +8,41 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.config import DecoderConfig
 
 
-def read_decoder(text: Mapping[str, Any], where: str, *, tied: bool = False) -> DecoderConfig:
+@dataclasses.dataclass(frozen=True)
+class DecoderRules:
+    """What is a family's own in the language models that its files describe.
+
+    Attributes:
+      title: what people call it.
+      defaults: transformers' class defaults, for what a file leaves out; null counts as a value.
+      mrope_sections: where a file names none; () is plain RoPE.
+      qkv_bias, qk_norm: as in `DecoderConfig`.
+      own_head_dim: whether `head_dim` may differ from the hidden size over the heads.
+    """
+
+    title: str
+    defaults: Mapping[str, Any]
+    mrope_sections: tuple[int, ...] = ()
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    own_head_dim: bool = False
+
+
+def read_decoder(text: Mapping[str, Any], where: str, rules: DecoderRules, *, tied: bool = False) -> DecoderConfig:
     """The language model that `text_config`, or the `config.json` of a text model, describes.
 
-    Without `mrope_section` positions are plain RoPE's.
-
     Raises:
-      InputError: another activation or kind of RoPE, another head dim than the hidden size over the heads, or sliding
-        windows: all of them listed.
+      InputError: another activation or kind of RoPE, a head dim that the family does not have, or sliding windows: all
+        of them listed.
     """
+    text = {**rules.defaults, **text}
     # As transformers: the older key counts where a file has both.
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
-    if errors := _decoder_not_computed(text, rope):
+    if errors := _decoder_not_computed(text, rope, rules):
         raise InputError([f"{where}: {error}" for error in errors])
     heads = text["num_attention_heads"]
-    plain = (text["hidden_size"] // heads // 2,) if text.get("model_type") == "qwen2" else (16, 24, 24)
+    width = text["hidden_size"] // heads
+    own = text.get("head_dim") or width
     return DecoderConfig(
         layers=text["num_hidden_layers"],
         hidden=text["hidden_size"],
@@ -32,10 +53,16 @@ def read_decoder(text: Mapping[str, Any], where: str, *, tied: bool = False) -> 
         # transformers' class default, which applies where a file leaves the key out
         norm_eps=text.get("rms_norm_eps", 1e-5),
         rope_theta=_theta(text, rope),
-        mrope_sections=tuple(rope.get("mrope_section", plain)),
+        mrope_sections=tuple(rope.get("mrope_section", rules.mrope_sections or (own // 2,))),
         tied=tied or bool(text.get("tie_word_embeddings", False)),
+        own_head_dim=0 if own == width else own,
+        qkv_bias=rules.qkv_bias,
+        qk_norm=rules.qk_norm,
     )
 
+
+QWEN2_TOKENIZER = "transformers.models.qwen2.tokenization_qwen2.Qwen2Tokenizer"
+"""The class of the tokenizers that Qwen2's and Qwen2.5's folders have."""
 
 _ROPE = ("rope_type", "type", "rope_theta", "mrope_section")
 """The keys of `rope_parameters` that are computed; others only at values that change nothing."""
@@ -46,7 +73,7 @@ def _theta(text: Mapping[str, Any], rope: Mapping[str, Any]) -> Any:
     return rope.get("rope_theta", text.get("rope_theta", 1_000_000.0))
 
 
-def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any]) -> list[str]:
+def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any], rules: DecoderRules) -> list[str]:
     """Settings of a language model that are not computed, in words."""
     errors = []
     rope_type = rope.get("rope_type", rope.get("type", "default"))
@@ -65,11 +92,13 @@ def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any]) -> l
     elif odd := sorted({str(kind) for kind in text.get("layer_types") or ()} - {"full_attention"}):
         errors.append(f"layer_types has {', '.join(odd)}; only full_attention is implemented")
     if (activation := text.get("hidden_act", "silu")) != "silu":
-        errors.append(f"hidden_act is {activation!r}; Qwen2's decoder uses 'silu'")
+        errors.append(f"hidden_act is {activation!r}; {rules.title}'s decoder uses 'silu'")
     for key, value in (("rms_norm_eps", text.get("rms_norm_eps", 1e-6)), ("rope_theta", _theta(text, rope))):
         if type(value) not in (int, float) or not 0 < value < float("inf"):
             errors.append(f"{key} is {value!r}; wanted a number above 0")
     width = text["hidden_size"] // text["num_attention_heads"]
-    if text.get("head_dim") not in (None, width):
-        errors.append(f"head_dim is {text['head_dim']!r}; Qwen2's decoder uses hidden_size over the heads, {width}")
+    if text.get("head_dim") not in (None, width) and not rules.own_head_dim:
+        errors.append(
+            f"head_dim is {text['head_dim']!r}; {rules.title}'s decoder uses hidden_size over the heads, {width}"
+        )
     return errors

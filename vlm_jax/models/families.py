@@ -25,6 +25,11 @@ def of(config: VLMConfig) -> Family:
     return FAMILIES[config.family]
 
 
+def title_of(family: Family) -> str:
+    """What people call it, by the first of its model types."""
+    return next(iter(family.model_types.values()))
+
+
 def by_model_type() -> dict[str, Family]:
     return {kind: family for family in FAMILIES.values() for kind in family.model_types}
 
@@ -32,3 +37,8 @@ def by_model_type() -> dict[str, Family]:
 def titles() -> dict[str, str]:
     """{`model_type`: what people call it} of all that are known."""
     return {kind: title for family in FAMILIES.values() for kind, title in family.model_types.items()}
+
+
+def tokenizers() -> dict[str, str]:
+    """{`model_type`: class of its folder's tokenizer} where it is known (`Family.tokenizers`)."""
+    return {kind: name for family in FAMILIES.values() for kind, name in family.tokenizers.items()}

@@ -1,20 +1,24 @@
 """From the `config.json` of any known family to shapes, and back."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlm_jax.errors import InputError
 from vlm_jax.models import config_types, families
 from vlm_jax.models.config import VLMConfig
-from vlm_jax.models.qwen_vl.shapes import VisionConfig
 
 
 def from_hf(
-    config: Mapping[str, Any], pixel_mean=VisionConfig.pixel_mean, pixel_std=VisionConfig.pixel_std, where="config.json"
+    config: Mapping[str, Any],
+    pixel_mean: Sequence[float] | None = None,
+    pixel_std: Sequence[float] | None = None,
+    where: str = "config.json",
 ) -> VLMConfig:
     """Reads a parsed `config.json`.
 
-    `pixel_mean` and `pixel_std` come from the folder's image processor, which is another file.
+    `pixel_mean` and `pixel_std` come from the folder's image processor, which is another file;
+    without them they are what the shapes of the family's tower have by default.
 
     Raises:
       InputError: another architecture, a missing key, or a setting this implementation does not compute; `where`
@@ -26,7 +30,10 @@ def from_hf(
         raise InputError(f"{where}: model_type is {kind!r}; this version reads {named}")
     if errors := config_types.errors(config):
         raise InputError([f"{where}: {error}" for error in errors])
-    return known[kind].read_config(config, pixel_mean, pixel_std, where)
+    shapes = known[kind].read_config(config, where)
+    given = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
+    pixels = {name: tuple(values) for name, values in given.items() if values is not None}
+    return dataclasses.replace(shapes, vision=dataclasses.replace(shapes.vision, **pixels)) if pixels else shapes
 
 
 def to_hf(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:

@@ -14,7 +14,7 @@ def _qwen2(layers: int, hidden: int, heads: int, kv_heads: int, mlp: int, vocab:
         layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads, mlp=mlp, vocab=vocab, tied=tied
     )
     tower = VisionConfig(
-        family="qwen2_vl",
+        variant="qwen2_vl",
         depth=32,
         hidden=1280,
         heads=16,

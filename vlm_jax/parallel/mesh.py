@@ -56,14 +56,14 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def check_rows(mesh: Mesh, rows: int, accumulate: int = 1) -> None:
+def check_rows(mesh: Mesh, rows: int, parts: int = 1) -> None:
     """Raises InputError unless a batch of `rows`, in so many parts, divides over the mesh, and so over processes."""
-    ways = row_shards(mesh) * accumulate
+    ways = row_shards(mesh) * parts
     if rows % ways:
-        parts = f", in {accumulate} parts" if accumulate > 1 else ""
+        divided = f", in {parts} parts" if parts > 1 else ""
         raise InputError(
-            f"batch.rows {rows} does not divide over data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']}{parts}; "
-            f"take a multiple of {ways}"
+            f"batch.rows {rows} does not divide over data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']}"
+            f"{divided}; take a multiple of {ways}"
         )
     processes = len({device.process_index for device in mesh.devices.flat})
     if row_shards(mesh) % processes:

@@ -242,13 +242,7 @@ class Processor:
 
     def row_spec(self, size: Size) -> RowSpec:
         """The arrays of rows of a size."""
-        patches_per_token = self.images.patches_per_token
-        if size.above:
-            return RowSpec(size, self.images.patch_dim, patches_per_token, self.budget.method, layer=self.budget.layer)
-        if not self.budget.on_device:
-            return RowSpec(size, self.images.patch_dim, patches_per_token)
-        candidates = self.images.most_tokens(size.patches // patches_per_token)
-        return RowSpec(size, self.images.patch_dim, patches_per_token, self.budget.method, candidates)
+        return RowSpec.of(size, self.images, self.budget)
 
     def _layout(self, grid: Grid) -> VisionLayout:
         return self.images.layout(grid, self.window_units)

@@ -7,13 +7,13 @@ example a row at inference).
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
 from vlm_jax.processing.example import NOTHING, Example, PatchedImage, Size
-from vlm_jax.processing.token_budget import CDPRUNER, POOL_LEARNED
+from vlm_jax.processing.token_budget import CDPRUNER, POOL_LEARNED, TokenBudget
 
 ROW_END = -2
 """In `visual_index`: the learned embedding that ends a row of tiles. Text is -1."""
@@ -117,6 +117,19 @@ OF_IMAGES = ARRAYS[ARRAYS.index("patches") :]
 """Those that a batch without images has none of."""
 
 
+@runtime_checkable
+class Views(Protocol):
+    """What rows must know of how images are seen: an image processor says it, and so do the shapes of a tower."""
+
+    @property
+    def patch_dim(self) -> int: ...
+
+    @property
+    def patches_per_token(self) -> int: ...
+
+    def most_tokens(self, slots: int) -> int: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class RowSpec:
     """The shape of a row.
@@ -134,6 +147,17 @@ class RowSpec:
     method: str = ""
     candidates: int = 0
     layer: int = 0
+
+    @classmethod
+    def of(cls, size: Size, views: Views, budget: TokenBudget) -> "RowSpec":
+        """Of rows of a size, for images that are prepared, or seen, like this, and keep so many of their tokens."""
+        spec = cls(size, views.patch_dim, views.patches_per_token)
+        if size.above:
+            return dataclasses.replace(spec, method=budget.method, layer=budget.layer)
+        if not budget.on_device:
+            return spec
+        candidates = views.most_tokens(size.patches // views.patches_per_token)
+        return dataclasses.replace(spec, method=budget.method, candidates=candidates)
 
     def empty(self) -> Batch:
         """One row of padding alone, to be filled."""

@@ -15,7 +15,8 @@ from jaxtyping import Array
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_model, replace
 from vlm_jax.processing.rows import Batch
-from vlm_jax.training.objectives.sft import Objective, sft
+from vlm_jax.training.objectives import Objective
+from vlm_jax.training.objectives.sft import sft
 
 
 def make_loss(
@@ -54,7 +55,7 @@ def make_step(
     *,
     draw: Callable[[Array], Flat] = lambda key: {},
     seed: int = 0,
-    accumulate: int = 1,
+    gradient_accumulation: int = 1,
 ) -> Callable:
     """`step(trainable, optimizer_state, frozen, batch, number) -> (trainable, optimizer_state, metrics)`, to be jitted.
 
@@ -63,11 +64,11 @@ def make_step(
     Args:
       optimizer: takes `finite` (`optimizer.make_optimizer`).
       draw: what a step draws at random (`adapters.lora.seeds`), from a key.
-      accumulate: so many parts of the rows go through the model one after another; the gradient is that of the whole
-        batch, every supervised token counting what it weighs.
+      gradient_accumulation: so many parts of the rows go through the model one after another; the gradient is that of
+        the whole batch, every supervised token counting what it weighs.
     """
 
-    gradients_of = _gradients(loss, draw, accumulate)
+    gradients_of = _gradients(loss, draw, gradient_accumulation)
 
     def step(trainable: Flat, optimizer_state, frozen: Flat, batch: Batch, number):
         key = jax.random.fold_in(jax.random.key(seed), number)
@@ -93,11 +94,11 @@ def make_step(
     return step
 
 
-def _gradients(loss: Callable, draw: Callable[[Array], Flat], accumulate: int) -> Callable:
+def _gradients(loss: Callable, draw: Callable[[Array], Flat], parts: int) -> Callable:
     """`gradients_of(trainable, frozen, batch, key)`: (mean loss, its weight), and the gradient of the mean."""
 
     def gradients_of(trainable: Flat, frozen: Flat, batch: Batch, key):
-        if accumulate == 1:
+        if parts == 1:
             return jax.value_and_grad(loss, has_aux=True)(trainable, {**frozen, **draw(key)}, batch)
 
         def total(trainable, rows, key):
@@ -110,8 +111,8 @@ def _gradients(loss: Callable, draw: Callable[[Array], Flat], accumulate: int) -
             return jax.tree.map(jnp.add, carry, found), None
 
         zero = ((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, trainable))
-        parts = jax.tree.map(lambda rows: _parts(rows, accumulate), batch)
-        ((value, weight), gradients), _ = jax.lax.scan(part, zero, (parts, jnp.arange(accumulate)))
+        chunks = jax.tree.map(lambda rows: _parts(rows, parts), batch)
+        ((value, weight), gradients), _ = jax.lax.scan(part, zero, (chunks, jnp.arange(parts)))
         share = 1 / _or_one(weight)
         return (value * share, weight), jax.tree.map(lambda leaf: leaf * share, gradients)
 

@@ -29,6 +29,8 @@ from vlm_jax.parallel.compiler import compiler_options
 from vlm_jax.parallel.mesh import batch_sharding, replicated, spread, to_devices
 from vlm_jax.parallel.rules import parameter_shardings, partition
 from vlm_jax.processing.rows import Batch
+from vlm_jax.training.objectives import Objective
+from vlm_jax.training.objectives.sft import sft
 from vlm_jax.training.optimizer import learning_rate, make_optimizer, optimizer_shardings
 from vlm_jax.training.resume import first_stage
 from vlm_jax.training.selection import select
@@ -70,13 +72,25 @@ class Stage:
 class Trainer:
     """A run of `steps` steps with these settings of this model on this mesh.
 
+    Args:
+      change: where the first of two stages ends, if not where its share says.
+      objective: what is minimised, and measured on validation examples.
+
     Attributes:
       abstract: {path: shape and dtype} of every parameter; shardings: where each lies.
       stages: one, or two.
     """
 
-    def __init__(self, config: ConfigDict, model: VLMConfig, mesh: Mesh, steps: int, *, change: int | None = None):
-        """`change`: where the first of two stages ends, if not where its share says."""
+    def __init__(
+        self,
+        config: ConfigDict,
+        model: VLMConfig,
+        mesh: Mesh,
+        steps: int,
+        *,
+        change: int | None = None,
+        objective: Objective = sft,
+    ):
         self.config, self.model, self.mesh, self.steps = config, model, mesh, steps
         platform = mesh.devices.flat[0].platform
         self.dtype = compute_dtype(config.model.dtype, platform)
@@ -85,7 +99,13 @@ class Trainer:
         self.abstract = self.selection.abstract
         self.shardings = parameter_shardings(self.abstract, mesh)
         unroll = unrolled(config.train.remat, model, platform)
-        options = {"dtype": self.dtype, "implementation": self.attention, "remat": config.train.remat, "unroll": unroll}
+        options = {
+            "dtype": self.dtype,
+            "implementation": self.attention,
+            "remat": config.train.remat,
+            "unroll": unroll,
+            "objective": objective,
+        }
         loss = make_loss(model, **options, attach=self.selection.attach)
         whole = replicated(mesh)
         self._measure = jax.jit(
@@ -115,7 +135,7 @@ class Trainer:
                 schedule,
                 draw=functools.partial(lora.seeds, self.selection.seeds),
                 seed=settings.train.seed,
-                accumulate=settings.batch.gradient_accumulation,
+                gradient_accumulation=settings.batch.gradient_accumulation,
             ),
             in_shardings=(part, state_shardings, frozen, batch_sharding(self.mesh), whole),
             out_shardings=(part, state_shardings, whole),

@@ -10,7 +10,7 @@ from typing import Any
 from vlm_jax.errors import InputError
 from vlm_jax.models import config_types
 from vlm_jax.models.config import DecoderConfig, VLMConfig, inconsistencies, not_counts
-from vlm_jax.models.decoder_json import read_decoder
+from vlm_jax.models.decoder_json import DecoderRules, read_decoder
 from vlm_jax.models.llava.shapes import EncoderConfig, assembled
 
 OWN = "vlm_jax_assembled"
@@ -45,18 +45,21 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "qkv_bias": True,
     },
 }
-_QWEN2_DEFAULTS = {
-    "model_type": "qwen2",
-    "hidden_size": 4096,
-    "intermediate_size": 22016,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "vocab_size": 151936,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10_000.0,
-    "max_window_layers": 28,
-}
+_QWEN2 = DecoderRules(
+    title="Qwen2",
+    defaults={
+        "model_type": "qwen2",
+        "hidden_size": 4096,
+        "intermediate_size": 22016,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 151936,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10_000.0,
+        "max_window_layers": 28,
+    },
+)
 ACTIVATIONS = ("gelu", "quick_gelu", "gelu_pytorch_tanh")
 CONNECTORS = ("mlp", "linear")
 
@@ -69,13 +72,13 @@ def read_encoder(
     feature_layer: int = -1,
     final_norm: bool = False,
     keep_class: bool = False,
-    pixel_mean=EncoderConfig.pixel_mean,
-    pixel_std=EncoderConfig.pixel_std,
+    pooling_head: bool = True,
 ) -> EncoderConfig:
     """The encoder that `vision_config`, or an encoder's own `config.json`, describes.
 
     Args:
       feature_layer: as transformers counts hidden states: 0 is the embeddings, -1 the last layer's.
+      pooling_head: whether SigLIP's attention pooling is carried along where it has one.
 
     Raises:
       InputError: another architecture, or a setting this implementation does not compute.
@@ -83,15 +86,15 @@ def read_encoder(
     if errors := config_types.errors(vision):
         raise InputError([f"{where}: {error}" for error in errors])
     kind = str(vision.get("model_type"))
-    family = _ENCODER_TYPES.get(kind)
-    if family is None:
+    variant = _ENCODER_TYPES.get(kind)
+    if variant is None:
         raise InputError(f"{where}: the encoder's model_type is {kind!r}; known are {', '.join(_ENCODER_TYPES)}")
     if isinstance(vision.get("vision_config"), Mapping):  # CLIP and SigLIP beside their text models
         vision = vision["vision_config"]
-    settings = {**_DEFAULTS[family], **{key: value for key, value in vision.items() if value is not None}}
+    settings = {**_DEFAULTS[variant], **{key: value for key, value in vision.items() if value is not None}}
     if settings["hidden_act"] not in ACTIVATIONS:
         raise InputError(f"{where}: hidden_act is {settings['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}")
-    if family == "vit" and not settings["qkv_bias"]:
+    if variant == "vit" and not settings["qkv_bias"]:
         raise InputError(f"{where}: qkv_bias is false; encoders without biases are not implemented")
     layers = settings["num_hidden_layers"]
     whole = isinstance(feature_layer, int)
@@ -101,7 +104,7 @@ def read_encoder(
             f"{where}: vision_feature_layer is {feature_layer!r}; wanted one of -{layers} to -1 or 1 to {layers}"
         )
     return EncoderConfig(
-        family=family,
+        variant=variant,
         depth=depth,
         unused_layers=layers - depth,
         hidden=settings["hidden_size"],
@@ -112,12 +115,11 @@ def read_encoder(
         patch_size=settings["patch_size"],
         channels=settings.get("num_channels", 3),
         final_norm=final_norm,
-        keep_class=keep_class and family != "siglip",
-        pooler=family == "vit" or (family == "siglip" and bool(settings["vision_use_head"])),
+        keep_class=keep_class and variant != "siglip",
+        # transformers makes a pooler for every ViT
+        pooler=variant == "vit" or (variant == "siglip" and pooling_head and bool(settings["vision_use_head"])),
         activation=settings["hidden_act"],
         norm_eps=settings["layer_norm_eps"],
-        pixel_mean=tuple(pixel_mean),
-        pixel_std=tuple(pixel_std),
     )
 
 
@@ -132,10 +134,10 @@ def read_text_model(config: Mapping[str, Any], where: str, *, tied: bool = False
             f"{where}: model_type is {config.get('model_type')!r}; decoders of assembled models are 'qwen2' (Qwen2 and "
             "Qwen2.5 text models)"
         )
-    return read_decoder({**_QWEN2_DEFAULTS, **config}, where, tied=tied)
+    return read_decoder(config, where, _QWEN2, tied=tied)
 
 
-def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> VLMConfig:
+def from_llava(config: Mapping[str, Any], where: str) -> VLMConfig:
     """As `hf_config.from_hf`, for a `model_type` of `TITLES`."""
     text, vision = config.get("text_config"), config.get("vision_config")
     odd = [name for name, part in (("text_config", text), ("vision_config", vision)) if not isinstance(part, Mapping)]
@@ -143,12 +145,12 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
         raise InputError(f"{where}: {' and '.join(odd)} must be a JSON object")
     tied = bool(config.get("tie_word_embeddings"))  # or the text's: either, as in transformers
     decoder = read_text_model(text, f"{where}, text_config", tied=tied)
-    family, errors = config["model_type"], []
+    model_type, errors = config["model_type"], []
     connector = config.get("connector", "mlp")
     strategy = config.get("vision_feature_select_strategy", "default")
     for key, value, known in (
         ("vision_feature_select_strategy", strategy, ("default", "full")),
-        ("connector", connector, CONNECTORS if family == OWN else ("mlp",)),
+        ("connector", connector, CONNECTORS if model_type == OWN else ("mlp",)),
         ("projector_hidden_act", config.get("projector_hidden_act", "gelu"), ("gelu",)),
         ("multimodal_projector_bias", config.get("multimodal_projector_bias", True), (True,)),
     ):
@@ -166,8 +168,6 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
         feature_layer=config.get("vision_feature_layer", -2),
         final_norm=bool(vision.get("tie_last_hidden_states")),
         keep_class=strategy == "full",
-        pixel_mean=pixel_mean,
-        pixel_std=pixel_std,
     )
     if strategy == "default" and not encoder.class_slots:
         # transformers drops the first patch then, whatever it is.
@@ -177,7 +177,7 @@ def from_llava(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> 
         )
     if encoder.final_norm and encoder.unused_layers:
         raise InputError(f"{where}: tie_last_hidden_states belongs to vision_feature_layer -1")
-    newline = family == "llava_next" or (family == OWN and bool(config.get("image_newline")))
+    newline = model_type == "llava_next" or (model_type == OWN and bool(config.get("image_newline")))
     if newline and encoder.keep_class and encoder.class_slots:
         raise InputError(
             f"{where}: tiles leave no place for class tokens; vision_feature_select_strategy must be 'default'"
@@ -199,7 +199,7 @@ def to_llava(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
     """The `config.json` of an assembled model; LLaVA-NeXT's wants `image_grid_pinpoints` besides."""
     vision, decoder = config.vision, config.decoder
     tower: dict[str, Any] = {
-        "model_type": {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "vit": "vit"}[vision.family],
+        "model_type": {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "vit": "vit"}[vision.variant],
         "hidden_size": vision.hidden,
         "intermediate_size": vision.mlp,
         "num_hidden_layers": vision.depth + vision.unused_layers,
@@ -210,13 +210,13 @@ def to_llava(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
         "hidden_act": vision.activation,
         "layer_norm_eps": vision.norm_eps,
     }
-    tower |= {"vision_use_head": vision.pooler} if vision.family == "siglip" else {}
+    tower |= {"vision_use_head": vision.pooler} if vision.variant == "siglip" else {}
     tower |= {"tie_last_hidden_states": True} if vision.final_norm else {}
     linear = config.connector != "mlp"
-    family = OWN if linear else "llava_next" if config.newline else "llava"
+    model_type = OWN if linear else "llava_next" if config.newline else "llava"
     settings = {
         "architectures": ["LlavaNextForConditionalGeneration" if config.newline else "LlavaForConditionalGeneration"],
-        "model_type": family,
+        "model_type": model_type,
         "torch_dtype": dtype,
         "image_token_index": config.image_token,
         "image_seq_length": vision.view_tokens,
@@ -224,7 +224,7 @@ def to_llava(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
         "multimodal_projector_bias": True,
         "tie_word_embeddings": decoder.tied,
         "vision_feature_layer": -1 - vision.unused_layers,
-        "vision_feature_select_strategy": "default" if vision.class_slots and not vision.keep_class else "full",
+        "vision_feature_select_strategy": _strategy(config),
         "text_config": {
             "model_type": "qwen2",
             "hidden_act": "silu",
@@ -246,3 +246,19 @@ def to_llava(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
     if linear:
         settings |= {"architectures": [OWN], "connector": config.connector, "image_newline": config.newline}
     return settings
+
+
+def processor_json(config: VLMConfig, image_token: str) -> dict[str, Any]:
+    """What transformers' LLaVA processor expects in `processor_config.json`."""
+    return {
+        "processor_class": "LlavaNextProcessor" if config.newline else "LlavaProcessor",
+        "patch_size": config.vision.patch_size,
+        "vision_feature_select_strategy": _strategy(config),
+        "image_token": image_token,
+        "num_additional_image_tokens": config.vision.class_slots,
+    }
+
+
+def _strategy(config: VLMConfig) -> str:
+    """`vision_feature_select_strategy`: "default" drops a class token."""
+    return "default" if config.vision.class_slots and not config.vision.keep_class else "full"

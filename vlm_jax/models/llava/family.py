@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.decoder_json import QWEN2_TOKENIZER
 from vlm_jax.models.family import Family
 from vlm_jax.models.llava import names
 from vlm_jax.models.llava.config_json import TITLES, from_llava, to_llava
@@ -54,11 +55,14 @@ LLAVA = Family(
     weight_names=names.names,
     read_image_processor=image_processor,
     modules=("vision_tower", "multi_modal_projector"),
-    image_settings=_grid_pinpoints,
+    tokenizers={"qwen2": QWEN2_TOKENIZER},  # of the text models that are assembled
+    repeated_in_config=_grid_pinpoints,
     placeholders=("<image>", "<|image_pad|>"),
     name_in_table=names.in_table,
     name_in_memory=names.in_memory,
     name_in_file=names.in_file,
+    connector_files=("final_connector.pth", "mm_projector.bin"),
+    name_in_connector=names.in_connector,
     processor_beside_adapters=False,
     not_in_hub_format=_not_in_hub_format,
 )

@@ -84,22 +84,22 @@ _PROJECTOR = {
 def names(config: VLMConfig) -> list[WeightName]:
     """Of the encoder, what of it is unused, the projector and a row separator."""
     vision = config.vision
-    names, layer = _ENCODER[vision.family], _ENCODER_LAYER[vision.family]
+    names, layer = _ENCODER[vision.variant], _ENCODER_LAYER[vision.variant]
     embeddings = {"vision/patch_embed/kernel": conv2d(vision.channels, vision.patch_size)}
     table = [WeightName(path, name, embeddings.get(path, leading(lead))) for path, (name, lead) in names.items()]
     parts = [("vision/blocks", vision.depth, 0)]
     parts += [("vision/unused/blocks", vision.unused_layers, vision.depth)] if vision.unused_layers else []
     for place, layers, first in parts:
-        stacked = {f"{place}/layer/{ours}": _ENCODER_PLACE[vision.family] + theirs for ours, theirs in layer.items()}
+        stacked = {f"{place}/layer/{ours}": _ENCODER_PLACE[vision.variant] + theirs for ours, theirs in layer.items()}
         table += weight_names(stacked, layers, first)
-    last = "layernorm" if vision.family == "vit" else "post_layernorm"
+    last = "layernorm" if vision.variant == "vit" else "post_layernorm"
     norm = ("vision/norm/scale", "vision/norm/bias")
     norm = norm if vision.final_norm else ("vision/unused/norm_scale", "vision/unused/norm_bias")
     pairs = dict(zip(norm, (f"vision_tower.{last}.weight", f"vision_tower.{last}.bias"), strict=True))
     unused = unused_shapes(vision)
     pairs |= {
         f"vision/unused/{name}": f"vision_tower.{theirs}"
-        for name, theirs in _POOLER.get(vision.family, {}).items()
+        for name, theirs in _POOLER.get(vision.variant, {}).items()
         if name in unused
     }
     pairs |= _PROJECTOR[config.connector]
@@ -151,9 +151,41 @@ def in_file(name: str, config: VLMConfig) -> str:
     """What files of the hub call a tensor of the table; older versions of transformers read no other names."""
     if name.startswith(("model.", "lm_head.")):
         return f"language_model.{name}"
-    if config.vision.family != "vit" and name.startswith("vision_tower."):
+    if config.vision.variant != "vit" and name.startswith("vision_tower."):
         return "vision_tower.vision_model." + name.removeprefix("vision_tower.")
     return name
+
+
+# Of an encoder's own checkpoint: the text model beside it, heads for other tasks, and what is worked out anew.
+_NOT_THE_TOWER = re.compile(
+    r"(text_model|logit_scale|logit_bias|visual_projection|text_projection|classifier|decoder|head)\b"
+    r"|embeddings\.mask_token|.*position_ids$"
+)
+
+
+def in_encoder(name: str) -> str | None:
+    """The table's name of a tensor of an encoder's own checkpoint; None for what is no part of the tower."""
+    name = name.removeprefix("vit.").removeprefix("vision_model.")
+    return None if _NOT_THE_TOWER.match(name) else in_table(f"vision_tower.{name}")
+
+
+PART_PREFIXES = {
+    "vision_tower.": "encoder",
+    "multi_modal_projector.": "connector",
+    "model.": "decoder",
+    "lm_head.": "decoder",
+}
+"""How the table's names of a part's tensors begin."""
+
+
+def in_connector(name: str) -> str | None:
+    """A tensor's name in the projector by itself, as LLaVA's own code, not transformers', calls it.
+
+    `model.mm_projector.0.weight` is `0.weight` there. None where the tensor is no part of the projector.
+    """
+    if match := re.fullmatch(r"(?:.*\bmm_projector\.(.*)|(?:.*\.)?(image_newline))", name):
+        return match[1] or match[2]
+    return None
 
 
 def _renamed(rest: str, names: tuple[tuple[str, str], ...]) -> str:

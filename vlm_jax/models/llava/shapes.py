@@ -5,7 +5,7 @@ import dataclasses
 from vlm_jax.models.config import DecoderConfig, VLMConfig
 
 ENCODERS = ("clip", "siglip", "vit")
-"""Families of `EncoderConfig`."""
+"""Variants of `EncoderConfig`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class EncoderConfig:
     one. It is a `models.config.TowerConfig`.
 
     Attributes:
-      family: of `ENCODERS`.
+      variant: of `ENCODERS`.
       depth: layers that run; features are taken behind the last of them.
       unused_layers: those that the checkpoint holds behind it. They are carried along, never run, never trained.
       final_norm: whether features go through the encoder's last norm.
@@ -25,7 +25,7 @@ class EncoderConfig:
       out_hidden: the decoder's width.
     """
 
-    family: str
+    variant: str
     depth: int
     hidden: int
     heads: int
@@ -65,7 +65,7 @@ class EncoderConfig:
     @property
     def class_slots(self) -> int:
         """1 where a class token stands before the patches."""
-        return 0 if self.family == "siglip" else 1
+        return 0 if self.variant == "siglip" else 1
 
     @property
     def block_slots(self) -> int:

@@ -30,7 +30,7 @@ class PatchProjection(nnx.Module):
     def __init__(self, config: EncoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
         self.config = config
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (config.patch_dim, config.hidden), dtype))
-        self.bias = None if config.family == "clip" else nnx.Param(jnp.zeros((config.hidden,), dtype))
+        self.bias = None if config.variant == "clip" else nnx.Param(jnp.zeros((config.hidden,), dtype))
 
     def __call__(self, patches: UInt8[Array, "b p v"], dtype) -> Float[Array, "b p d"]:
         x = product(normalised(self.config, patches).astype(dtype), self.kernel[...])
@@ -75,9 +75,9 @@ def unused_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     if not config.final_norm:
         shapes |= {"norm_scale": (hidden,), "norm_bias": (hidden,)}
-    if config.pooler and config.family == "vit":
+    if config.pooler and config.variant == "vit":
         shapes |= {"pooler_weight": (hidden, hidden), "pooler_bias": (hidden,)}
-    if config.pooler and config.family == "siglip":
+    if config.pooler and config.variant == "siglip":
         shapes |= {
             "probe": (1, 1, hidden),
             "in_weight": (3 * hidden, hidden),
@@ -121,7 +121,7 @@ class EncoderTower(nnx.Module):
         def norm() -> LayerNorm:
             return LayerNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
 
-        self.pre_norm = norm() if config.family == "clip" else None
+        self.pre_norm = norm() if config.variant == "clip" else None
         self.blocks = Stack(lambda rngs: EncoderBlock(config, std=std, dtype=dtype, rngs=rngs), config.depth, rngs)
         self.norm = norm() if config.final_norm else None
         if config.unused_layers or unused_shapes(config):

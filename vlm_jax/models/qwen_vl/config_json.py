@@ -9,7 +9,7 @@ from typing import Any
 
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig, inconsistencies, not_counts
-from vlm_jax.models.decoder_json import read_decoder
+from vlm_jax.models.decoder_json import DecoderRules, read_decoder
 from vlm_jax.models.qwen_vl.shapes import VisionConfig
 
 TITLES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL"}
@@ -17,15 +17,19 @@ TITLES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL"}
 
 
 # transformers' class defaults: files leave out what does not differ from them (`to_diff_dict`).
-_TEXT_DEFAULTS = {
-    "vocab_size": 152064,
-    "hidden_size": 8192,
-    "intermediate_size": 29568,
-    "num_hidden_layers": 80,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "rms_norm_eps": 1e-5,
-}
+_DECODER = DecoderRules(
+    title="Qwen2",
+    defaults={
+        "vocab_size": 152064,
+        "hidden_size": 8192,
+        "intermediate_size": 29568,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+    },
+    mrope_sections=(16, 24, 24),
+)
 _TOWER_DEFAULTS = {
     "depth": 32,
     "num_heads": 16,
@@ -61,7 +65,7 @@ _OWN_KEYS = {
 }
 
 
-def from_qwen(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> VLMConfig:
+def from_qwen(config: Mapping[str, Any], where: str) -> VLMConfig:
     """As `hf_config.from_hf`, for a `model_type` of `TITLES`: the flat form of the hub's files, or transformers 5's.
 
     What a file leaves out is the default of transformers' class.
@@ -75,9 +79,9 @@ def from_qwen(config: Mapping[str, Any], pixel_mean, pixel_std, where: str) -> V
     if errors := _not_computed(config, vision, family):
         raise InputError([f"{where}: {error}" for error in errors])
     # Null heads of keys and values mean as many as heads of queries; other nulls are no defaults.
-    decoder = read_decoder({**_TEXT_DEFAULTS, **text}, where, tied=bool(config.get("tie_word_embeddings")))
+    decoder = read_decoder(text, where, _DECODER, tied=bool(config.get("tie_word_embeddings")))
     result = VLMConfig(
-        vision=_tower({**_VISION_DEFAULTS[family], **vision}, family, pixel_mean, pixel_std),
+        vision=_tower({**_VISION_DEFAULTS[family], **vision}, family),
         decoder=decoder,
         image_token=config.get("image_token_id", 151655),
         video_token=config.get("video_token_id", 151656),
@@ -113,7 +117,7 @@ def _not_computed(config: Mapping[str, Any], vision: Mapping[str, Any], family: 
     return errors
 
 
-def _tower(vision: Mapping[str, Any], family: str, pixel_mean, pixel_std) -> VisionConfig:
+def _tower(vision: Mapping[str, Any], family: str) -> VisionConfig:
     """The tower of a `vision_config` that has every setting."""
     patch, merge = vision["patch_size"], vision["spatial_merge_size"]
     if family == "qwen2_5_vl":
@@ -134,7 +138,7 @@ def _tower(vision: Mapping[str, Any], family: str, pixel_mean, pixel_std) -> Vis
             "global_blocks": tuple(range(vision["depth"])),
         }
     return VisionConfig(
-        family=family,
+        variant=family,
         depth=vision["depth"],
         heads=vision["num_heads"],
         patch_size=patch,
@@ -142,8 +146,6 @@ def _tower(vision: Mapping[str, Any], family: str, pixel_mean, pixel_std) -> Vis
         merge_size=merge,
         channels=vision["in_channels"],
         rope_theta=(vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0),
-        pixel_mean=tuple(pixel_mean),
-        pixel_std=tuple(pixel_std),
         **shape,
     )
 
@@ -153,8 +155,8 @@ def to_qwen(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
     vision, decoder = config.vision, config.decoder
     names = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen2_vl": "Qwen2VLForConditionalGeneration"}
     return {
-        "architectures": [names[vision.family]],
-        "model_type": vision.family,
+        "architectures": [names[vision.variant]],
+        "model_type": vision.variant,
         "torch_dtype": dtype,
         "attention_dropout": 0.0,
         "hidden_act": "silu",
@@ -184,7 +186,7 @@ def to_qwen(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
 
 def _tower_json(vision: VisionConfig, init_std: float) -> dict[str, Any]:
     tower = {
-        "model_type": vision.family,
+        "model_type": vision.variant,
         "depth": vision.depth,
         "in_channels": vision.channels,
         "in_chans": vision.channels,
@@ -195,7 +197,7 @@ def _tower_json(vision: VisionConfig, init_std: float) -> dict[str, Any]:
         "spatial_patch_size": vision.patch_size,
         "temporal_patch_size": vision.temporal_patch_size,
     }
-    if vision.family == "qwen2_5_vl":
+    if vision.variant == "qwen2_5_vl":
         tower |= {
             "fullatt_block_indexes": list(vision.global_blocks),
             "hidden_act": "silu",

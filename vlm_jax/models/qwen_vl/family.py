@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.decoder_json import QWEN2_TOKENIZER
 from vlm_jax.models.family import Family
 from vlm_jax.models.qwen_vl.config_json import TITLES, from_qwen, to_qwen
 from vlm_jax.models.qwen_vl.tower import Merger, VisionTower
@@ -81,6 +82,7 @@ def _family(name: str, processor_class: str, norms: Mapping[str, str], mlp: tupl
         read_image_processor=_image_processor,
         modules=("visual",),
         processor_class=processor_class,
+        tokenizers={name: QWEN2_TOKENIZER},
         special_tokens=_special_tokens,
         name_in_table=_in_table,
         name_in_memory=_in_memory,

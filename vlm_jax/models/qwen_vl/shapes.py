@@ -8,7 +8,7 @@ class VisionConfig:
     """The vision tower of a Qwen-VL model. Lengths named `patch_size` and `window_size` are pixels.
 
     Attributes:
-      family: qwen2_5_vl or qwen2_vl. Qwen2.5-VL has RMSNorm, SwiGLU and windows; Qwen2-VL has LayerNorm, an MLP with
+      variant: qwen2_5_vl or qwen2_vl. Qwen2.5-VL has RMSNorm, SwiGLU and windows; Qwen2-VL has LayerNorm, an MLP with
         QuickGELU, and every block sees the whole image.
     """
 
@@ -28,11 +28,11 @@ class VisionConfig:
     pixel_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     pixel_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
     """Normalisation of pixels in [0, 1]; CLIP's values unless the folder's image processor says otherwise."""
-    family: str = "qwen2_5_vl"
+    variant: str = "qwen2_5_vl"
 
     @property
     def model_family(self) -> str:
-        return self.family
+        return self.variant
 
     @property
     def head_dim(self) -> int:

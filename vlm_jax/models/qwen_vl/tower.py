@@ -45,7 +45,7 @@ class PatchEmbed(nnx.Module):
 
 
 def _norm(config: VisionConfig, dtype) -> nnx.Module:
-    return (RMSNorm if config.family == "qwen2_5_vl" else LayerNorm)(config.hidden, eps=config.norm_eps, dtype=dtype)
+    return (RMSNorm if config.variant == "qwen2_5_vl" else LayerNorm)(config.hidden, eps=config.norm_eps, dtype=dtype)
 
 
 class VisionBlock(nnx.Module):
@@ -55,7 +55,7 @@ class VisionBlock(nnx.Module):
         self.qkv = Linear(config.hidden, 3 * config.hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
         self.proj = Linear(config.hidden, config.hidden, bias=True, std=std, dtype=dtype, rngs=rngs)
         make = {"std": std, "dtype": dtype, "rngs": rngs}
-        if config.family == "qwen2_5_vl":
+        if config.variant == "qwen2_5_vl":
             self.mlp = GatedMLP(config.hidden, config.mlp, bias=True, **make)
         else:
             self.mlp = MLP(config.hidden, config.mlp, activation=quick_gelu, **make)

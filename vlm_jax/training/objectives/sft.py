@@ -8,12 +8,6 @@ from jaxtyping import Array, Float
 from vlm_jax.processing.rows import Batch
 from vlm_jax.training.loss import cross_entropy
 
-Objective = Callable[[Callable, Float[Array, "b s d"], Batch], tuple[Array, Array]]
-"""(head, hidden states of the supervised positions, batch) → (a sum over the batch, the weight that makes it a mean).
-
-`head` maps hidden states to float32 logits. Sums and weights of parts of a batch add up to those of the whole.
-"""
-
 
 def sft(head: Callable, hidden: Float[Array, "b s d"], batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(Σ weight · −log p(target), Σ weight) over all rows of the batch together.
