@@ -11,7 +11,6 @@ a TPU slice that is not there: memory, and what chips send each other. Rows of a
 """
 
 import argparse
-import dataclasses
 import functools
 import os
 import statistics
@@ -72,15 +71,15 @@ def asking(model, spec, rows: int) -> float:
 @functools.cache
 def trainer_of(model, rows: int, train: str, method: str):
     """Of a model with what the method learns."""
+    from vlm_jax.models.token_reduction import learned
     from vlm_jax.parallel import mesh as meshes
-    from vlm_jax.processing.token_budget import LEARNED
     from vlm_jax.training.config import default_config
     from vlm_jax.training.trainer import Trainer
 
     config = default_config()
     config.model.path = config.data.path = "-"
     config.batch.rows, config.train.trainable = rows, train
-    model = dataclasses.replace(model, reducer=method if method in LEARNED else "")
+    model = learned.with_parameters(model, method)
     return Trainer(config, model, meshes.make_mesh(meshes.MeshShape(), None), 1000)
 
 
@@ -147,8 +146,8 @@ def compile_steps(options) -> None:
     topology.prepare(target)
     from configs.qwen2_5_vl_3b_full import get_config
     from vlm_jax.models.presets import PRESETS
+    from vlm_jax.models.token_reduction import learned
     from vlm_jax.parallel import mesh as meshes
-    from vlm_jax.processing.token_budget import LEARNED
     from vlm_jax.training.compile_report import GB, report
     from vlm_jax.training.trainer import Trainer
 
@@ -159,7 +158,7 @@ def compile_steps(options) -> None:
     print("| method | share | TFLOP a chip | GiB a chip | of which temporaries | GiB exchanged | s to compile |")
     print("|---|---|---|---|---|---|---|")
     for method, share in kinds(options):
-        model = dataclasses.replace(PRESETS["3b"], reducer=method if method in LEARNED else "")
+        model = learned.with_parameters(PRESETS["3b"], method)
         trainer = Trainer(config, model, mesh, 1000)
         started = time.perf_counter()
         spec, _ = spec_of(model.vision, method, share, visual, options.text_tokens)

@@ -21,7 +21,7 @@ from data_pipeline.sources.containers import did_you_mean
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 from vlm_jax.processing.image_cache import NO_CACHE, ImageCache, ImageFacts, key_of, settled
-from vlm_jax.processing.images import MAX_ASPECT, describe, header, refuse_animation, with_image
+from vlm_jax.processing.images import MAX_ASPECT, describe, header, is_too_long, refuse_animation, with_image
 
 _NAMED_RECORDS = 3
 _SUGGESTIONS = 20  # looking for the nearest name is slow, and with a wrong image root every image is missing
@@ -146,7 +146,7 @@ def _examine(image: str | bytes, decode: bool, known: ImageFacts | None) -> _Exa
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return f"{name}: cannot be opened as an image ({' '.join(reason.split())})"
-    if max(width, height) > MAX_ASPECT * min(width, height):
+    if is_too_long(width, height):
         return f"{name}: is {width}x{height} pixels; one side may be at most {MAX_ASPECT} times the other: crop it"
     lasts = isinstance(image, bytes) or (bool(stamp) and settled(modified))
     return _Examined((width, height), ImageFacts(stamp, (width, height), decode) if lasts else None)

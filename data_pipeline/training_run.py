@@ -29,10 +29,11 @@ from vlm_jax.checkpoint.starting_model import open_starting_model
 from vlm_jax.checkpoint.workdir import Workdir, check_usable, open_workdir
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.token_reduction import learned
 from vlm_jax.parallel import hosts
 from vlm_jax.parallel import mesh as meshes
 from vlm_jax.parallel.starting import keep_compiled_programs
-from vlm_jax.processing import token_budget, token_schedule
+from vlm_jax.processing import token_budget, visual_tokens
 from vlm_jax.processing.image_cache import ImageCache
 from vlm_jax.processing.processor import Processor
 from vlm_jax.training import loop, resume
@@ -139,17 +140,16 @@ def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: C
     source = open_starting_model(
         config.model.path, config.assemble.to_dict(), workdir.home, done, seed=config.train.seed
     )
-    visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    budget = token_budget.of_settings(config.model, config.train.seed)
-    processor = description.read_processor(source.assets, source.config, visual_tokens, budget)
+    tokens = visual_tokens.of_settings(config.model, config.train.seed)
+    budget = tokens.budget
+    processor = description.read_processor(source.assets, source.config, tokens.limits, budget)
     if done is None and source.reduction is not None and source.reduction != reduction_file.to_json(budget):
         console.say(
             f"{source.name} was trained on fewer visual tokens ({source.reduction}); this run takes what its own "
             "settings say (model.visual_tokens, model.token_reduction, model.token_schedule)"
         )
     processor.most_tokens = max(config.batch.sequence_length, config.batch.max_sequence_length)
-    # What a token reduction learns, the model that a run starts from need not have.
-    model = dataclasses.replace(source.config, reducer=budget.method if budget.method in token_budget.LEARNED else "")
+    model = learned.with_parameters(source.config, budget.method)
     opened = _Opened(workdir, done, source, processor, ImageCache.of_user(say=console.say), [], model)
     errors = opened.errors
     with gathered(errors):
@@ -188,7 +188,7 @@ def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset
             progress=functools.partial(console.progress, "measuring"),
             sets=MeasuredSets.of_user(),
             division=Division(jax.process_index(), jax.process_count(), hosts.total),
-            schedule=token_schedule.schedule_of(config.model, config.train.seed),
+            schedule=visual_tokens.of_settings(config.model, config.train.seed).schedule,
             say=console.say,
         )
         errors += [*dataset.errors, remedy(len(dataset.errors))] if dataset.errors else []

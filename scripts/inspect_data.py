@@ -29,14 +29,13 @@ def main(config: ConfigDict) -> None:
     from data_pipeline import inspection
     from data_pipeline.dataset import open_dataset
     from vlm_jax.checkpoint import starting_model
-    from vlm_jax.processing import token_budget, token_schedule
+    from vlm_jax.processing import visual_tokens
     from vlm_jax.processing.image_cache import ImageCache
     from vlm_jax.training.log import Console
 
     console = Console()
-    visual_tokens = (config.model.min_visual_tokens, config.model.max_visual_tokens)
-    budget = token_budget.of_settings(config.model, config.train.seed)
-    described = starting_model.described(config.model.path, config.assemble.to_dict(), visual_tokens, budget)
+    tokens = visual_tokens.of_settings(config.model, config.train.seed)
+    described = starting_model.described(config.model.path, config.assemble.to_dict(), tokens.limits, tokens.budget)
     with described as (model, processor):
         # Errors are counted and shown here, whatever training would do about them.
         data = {**config.data.to_dict(), "on_error": "drop", "workers": 0}
@@ -50,7 +49,7 @@ def main(config: ConfigDict) -> None:
             sample=sample,
             cache=ImageCache.of_user(say=console.say),
             progress=functools.partial(console.progress, "measuring"),
-            schedule=token_schedule.schedule_of(config.model, config.train.seed),
+            schedule=tokens.schedule,
             say=console.say,
         )
         errors = list(dataset.errors)

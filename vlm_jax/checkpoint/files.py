@@ -43,6 +43,15 @@ def copy_assets(source: Path, target: Path) -> None:
                 shutil.copyfile(path, copy)
 
 
+_OF_THIS_PROCESS: list[tempfile.TemporaryDirectory] = []
+
+
+def folder_of_this_process() -> Path:
+    """A new empty folder on this machine, which is removed when the process ends: for copies that are read from."""
+    _OF_THIS_PROCESS.append(tempfile.TemporaryDirectory(prefix="vlm_jax-assets-"))
+    return Path(_OF_THIS_PROCESS[-1].name)
+
+
 def check_target(target: Path) -> None:
     """Raises InputError when something is in the way of writing a folder."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -5,18 +5,16 @@ before the base's, as where transformers is given the adapter's folder.
 """
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from vlm_jax.checkpoint import chat_template
 from vlm_jax.checkpoint.description import holds_tokenizer
-from vlm_jax.checkpoint.files import copy_assets, read_json, write_json
+from vlm_jax.checkpoint.files import copy_assets, folder_of_this_process, read_json, write_json
 
 TOKENIZER = ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 TEMPLATE = ("chat_template*", f"{chat_template.FURTHER}/*.jinja")
 _SETTINGS, _KEY = "tokenizer_config.json", "chat_template"
-_COPIES: list[tempfile.TemporaryDirectory] = []  # assets of two folders, kept until the process ends
 
 
 def assets_with(folder: Path, assets: Path) -> Path:
@@ -29,8 +27,7 @@ def assets_with(folder: Path, assets: Path) -> Path:
     template = _files(folder, TEMPLATE)
     if all(_same(path, assets / path.relative_to(folder)) for path in (*tokenizer, *template)):
         return assets
-    _COPIES.append(tempfile.TemporaryDirectory(prefix="vlm_jax-assets-"))
-    copy = Path(_COPIES[-1].name)
+    copy = folder_of_this_process()
     copy_assets(assets, copy)
     settings, below = _settings(folder) if tokenizer else {}, _settings(copy)
     # A template inside the tokenizer's settings is as much the trainer's as one in a file of its own.

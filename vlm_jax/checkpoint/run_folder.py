@@ -11,7 +11,6 @@ Paths are those of `locations.folder`: of a disk or a store. Reading and writing
 import contextlib
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
@@ -19,13 +18,11 @@ from typing import Any
 from vlm_jax import locations
 from vlm_jax.checkpoint import digests, reduction_file
 from vlm_jax.checkpoint.checkpoints import Checkpoints, missing_items
-from vlm_jax.checkpoint.files import copy_assets, written_whole
+from vlm_jax.checkpoint.files import copy_assets, folder_of_this_process, written_whole
 from vlm_jax.deferred import Deferred
 from vlm_jax.errors import InputError
 from vlm_jax.processing.image_processors import ImageProcessor, stored
 from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget
-
-_BROUGHT: list[tempfile.TemporaryDirectory] = []  # assets of run folders in a store, kept until the process ends
 
 
 def is_run_folder(path: PurePath) -> bool:
@@ -47,8 +44,7 @@ def assets_of(path: PurePath) -> Path:
     assets = located(path)[0] / "assets"
     if isinstance(assets, Path):
         return assets
-    _BROUGHT.append(tempfile.TemporaryDirectory(prefix="vlm_jax-assets-"))
-    copy = Path(_BROUGHT[-1].name)
+    copy = folder_of_this_process()
     with locations.answering(assets):
         for path in files_below(assets):
             (copy / path.relative_to(assets)).parent.mkdir(exist_ok=True)

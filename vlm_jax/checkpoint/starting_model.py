@@ -25,6 +25,11 @@ from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.token_budget import TokenBudget
 
 
+def _assembly(assemble: Mapping[str, Any], **more: Any) -> assembly.Assembly | None:
+    """What the group `assemble` describes; None where the model is another's folder."""
+    return assembly.Assembly(**assemble, **more) if assemble["encoder"] else None
+
+
 def open_starting_model(
     path: str, assemble: Mapping[str, Any], workdir: PurePath, done: int | None, *, seed: int
 ) -> ModelSource:
@@ -47,7 +52,8 @@ def open_starting_model(
                 return open_model(str(workdir), base=path)
             except InputError:
                 raise error from None
-    source = open_model(_assembled(assemble, workdir, seed) if assemble["encoder"] else path)
+    requested = _assembly(assemble, seed=seed)
+    source = open_model(path if requested is None else _assembled(requested, workdir))
     if source.lora is not None:
         raise InputError(
             f"config.model.path is {path}, a model with adapters; merge them first: "
@@ -58,9 +64,8 @@ def open_starting_model(
 
 def shapes(path: str, assemble: Mapping[str, Any]) -> VLMConfig:
     """Of the model that a run would start from; nothing is written, and no weights are looked at."""
-    if assemble["encoder"]:
-        return assembly.plan(assembly.Assembly(**assemble)).config
-    return open_model(path).config
+    requested = _assembly(assemble)
+    return open_model(path).config if requested is None else assembly.plan(requested).config
 
 
 @contextlib.contextmanager
@@ -69,9 +74,9 @@ def described(
 ) -> Iterator[tuple[VLMConfig, Processor]]:
     """Shapes and processor of the model that a run would start from, which needs no weights for them."""
     with tempfile.TemporaryDirectory() as folder:
-        if assemble["encoder"]:
+        if requested := _assembly(assemble):
             source = Path(folder) / MODEL
-            assembly.write(source, assembly.Assembly(**assemble))
+            assembly.write(source, requested)
         else:
             source = resolve(path)
         if run_folder.is_run_folder(source):
@@ -80,8 +85,8 @@ def described(
         yield config, description.read_processor(source, config, visual_tokens, budget)
 
 
-def _assembled(assemble: Mapping[str, Any], workdir: PurePath, seed: int) -> str:
-    """The folder of the model that the settings describe, written below the run's where it is not there yet.
+def _assembled(requested: assembly.Assembly, workdir: PurePath) -> str:
+    """The folder of an assembled model, written below the run's where it is not there yet.
 
     Adapters refer to it as their base, so it stays.
     """
@@ -91,7 +96,6 @@ def _assembled(assemble: Mapping[str, Any], workdir: PurePath, seed: int) -> str
             "and give its folder as config.model.path"
         )
     folder = workdir / MODEL
-    requested = assembly.Assembly(**assemble, seed=seed)
     assembly.plan(requested)  # on every host: none should wait for one that found an error
     if hosts.is_first():
         workdir.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ head alone is stored, it is the embeddings.
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlm_jax.checkpoint import weight_files
-from vlm_jax.checkpoint.files import copy_assets, read_json, write_json
+from vlm_jax.checkpoint.files import copy_assets, folder_of_this_process, read_json, write_json
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 
@@ -22,7 +21,6 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """By the table's names (`names`)."""
 FLAG = "tie_word_embeddings"
 _ROWS = 4096  # of a table, compared at one time
-_COPIES: list[tempfile.TemporaryDirectory] = []  # assets whose flag was corrected, kept until the process ends
 
 
 def of_folder(folder: Path, config: VLMConfig) -> VLMConfig:
@@ -77,8 +75,7 @@ def assets_saying(assets: Path, tied: bool) -> Path:
 
     What is trained or written from a model whose flag is wrong carries these files along.
     """
-    _COPIES.append(tempfile.TemporaryDirectory(prefix="vlm_jax-assets-"))
-    folder = Path(_COPIES[-1].name)
+    folder = folder_of_this_process()
     copy_assets(assets, folder)
     named_in(folder / "config.json", tied)
     return folder

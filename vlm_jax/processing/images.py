@@ -170,14 +170,24 @@ def describe(source: Source | Any) -> str:
     return text if len(text) <= 200 else text[:60] + "…"
 
 
+def is_too_long(width: int, height: int) -> bool:
+    """Whether one side is more than `MAX_ASPECT` times the other."""
+    return max(width, height) > MAX_ASPECT * min(width, height)
+
+
+def check_aspect(width: int, height: int) -> None:
+    """Raises InputError for an image that `is_too_long`."""
+    if is_too_long(width, height):
+        raise InputError(f"aspect ratio {max(height, width) / min(height, width):.0f} is above {MAX_ASPECT}")
+
+
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """The (height, width) Qwen2-VL resizes to: multiples of `factor`, the area within bounds, the ratio kept.
 
     Raises:
       InputError: an aspect ratio above 200.
     """
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise InputError(f"aspect ratio {max(height, width) / min(height, width):.0f} is above {MAX_ASPECT}")
+    check_aspect(width, height)
     # Python's round (half to even), as in the reference.
     tall, wide = round(height / factor) * factor, round(width / factor) * factor
     if tall * wide > max_pixels:

@@ -4,11 +4,14 @@ A choice has no gradient. So what is kept is multiplied by one plus its score le
 gradient is that of the score: a token that should count for more raises what is scored like it.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
+from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.token_reduction.candidates import Candidates
 
 
@@ -68,3 +71,8 @@ def initial(path: str, shape: tuple[int, ...]) -> Float32[Array, "..."]:
     if path == f"{PREFIX}kernel":
         return jnp.broadcast_to(jnp.eye(shape[-1], dtype=jnp.float32) / shape[0], shape)
     return jnp.zeros(shape, jnp.float32)
+
+
+def with_parameters(config: VLMConfig, method: str) -> VLMConfig:
+    """The shapes of a model that has what a method learns, and nothing that another one learned."""
+    return dataclasses.replace(config, reducer=method if method in LEARNED else "")

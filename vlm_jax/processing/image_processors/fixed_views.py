@@ -23,7 +23,7 @@ from jaxtyping import Int, UInt8
 from vlm_jax.errors import InputError
 from vlm_jax.processing.image_processors import file
 from vlm_jax.processing.image_processors.tiles import Tiling, best_size, layout_of, padded_square
-from vlm_jax.processing.images import MAX_ASPECT, patchify
+from vlm_jax.processing.images import check_aspect, patchify
 from vlm_jax.processing.vision_layout import VisionLayout
 
 MODES = ("squash", "crop", "letterbox", "anyres")
@@ -150,8 +150,7 @@ class FixedViews:
         Raises:
           InputError: an aspect ratio above 200, or, letter-boxed, a square that is larger than images may be.
         """
-        if max(width, height) > MAX_ASPECT * min(width, height):
-            raise InputError(f"aspect ratio {max(width, height) / min(width, height):.0f} is above {MAX_ASPECT}")
+        check_aspect(width, height)
         if self.mode == "letterbox" and max(width, height) ** 2 > (limit := 2 * (PIL.Image.MAX_IMAGE_PIXELS or 10**8)):
             raise InputError(
                 f"{width} × {height} pixels make a square of more than {limit // 10**6} million; scale it down first"
