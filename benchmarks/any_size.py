@@ -41,10 +41,10 @@ def main() -> None:
     parser.add_argument("--buckets", type=int, default=3, help="shapes of batch at most (default: %(default)s)")
     parser.add_argument("--visual_tokens", type=int, default=1024, help="of an image at most (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = draw(Path(folder), given.images)
-        measure(path, given)
+        path = draw(Path(folder), options.images)
+        measure(path, options)
 
 
 def draw(folder: Path, count: int) -> Path:
@@ -67,20 +67,22 @@ def draw(folder: Path, count: int) -> Path:
     return folder / "table.jsonl"
 
 
-def measure(path: Path, given: argparse.Namespace) -> None:
+def measure(path: Path, options: argparse.Namespace) -> None:
     config = default_config()
-    config.model.path, config.model.max_visual_tokens = str(BASE), given.visual_tokens
-    config.data.path, config.data.workers, config.data.cache_mb = str(path), given.workers, 64
-    config.batch.update(rows=2, sequence_length=given.tokens, max_sequence_length=given.context, buckets=given.buckets)
-    config.train.steps, config.train.remat = given.batches, "none"
+    config.model.path, config.model.max_visual_tokens = str(BASE), options.visual_tokens
+    config.data.path, config.data.workers, config.data.cache_mb = str(path), options.workers, 64
+    config.batch.update(
+        rows=2, sequence_length=options.tokens, max_sequence_length=options.context, buckets=options.buckets
+    )
+    config.train.steps, config.train.remat = options.batches, "none"
     model: VLMConfig = description.read_config(BASE)
     processor = description.read_processor(BASE, model, (4, config.model.max_visual_tokens))
     data = open_dataset(config.data.to_dict(), processor, seed=0)
     assert not data.errors, data.errors
     buckets = data.choose_buckets(config.batch.to_dict(), model, rows_multiple=1)
-    plan = data.plan(steps=given.batches, epochs=0)
+    plan = data.plan(steps=options.batches, epochs=0)
     batches = data.batches(plan, threads=2)
-    trainer = Trainer(config, model, meshes.make_mesh(meshes.MeshShape(), jax.devices()[:1]), given.batches)
+    trainer = Trainer(config, model, meshes.make_mesh(meshes.MeshShape(), jax.devices()[:1]), options.batches)
     place = trainer.place
     state = trainer.start(hf_folder.read_parameters(BASE, model, place=place))
 
@@ -103,14 +105,16 @@ def measure(path: Path, given: argparse.Namespace) -> None:
         batch = meshes.to_devices(host, trainer.mesh)
         trainable, optimizer_state, metrics = steps[key](trainable, optimizer_state, frozen, batch, np.int32(number))
         if sys.stderr.isatty():
-            print(f"\r{number + 1}/{given.batches}", end="", file=sys.stderr)
+            print(f"\r{number + 1}/{options.batches}", end="", file=sys.stderr)
     loss = float(metrics["loss"])
     seconds = time.perf_counter() - begun
     after = len(compiled) - at_first
 
     weights = np.array(multiplications(model))
-    lines = [f"{given.batches} batches of {given.images} sizes, {seconds:.0f} s, last loss {loss:.2f}"]
-    lines.append(f"compiled {at_first} times for {len(buckets)} shapes, {after} times more in {given.batches} batches")
+    lines = [f"{options.batches} batches of {options.images} sizes, {seconds:.0f} s, last loss {loss:.2f}"]
+    lines.append(
+        f"compiled {at_first} times for {len(buckets)} shapes, {after} times more in {options.batches} batches"
+    )
     room, filled = np.zeros(3), np.zeros(3)
     for bucket in buckets:
         key, size = (bucket.rows, bucket.size), bucket.size.columns

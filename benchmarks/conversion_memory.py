@@ -57,8 +57,8 @@ def make_checkpoint(folder: Path, preset: str) -> int:
         vision_start_token=ids["<|vision_start|>"],
         vision_end_token=ids["<|vision_end|>"],
     )
-    held = to_hf(config, "bfloat16") | {"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]}
-    (folder / "config.json").write_text(json.dumps(held, indent=2))
+    config_json = to_hf(config, "bfloat16") | {"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]}
+    (folder / "config.json").write_text(json.dumps(config_json, indent=2))
     (folder / "preprocessor_config.json").write_text(json.dumps(DynamicResolution().to_json("Qwen2_5_VLProcessor")))
     dtype, shards, sizes = safetensors_file.DTYPES["BF16"], [{}], [0]
     for entry in name_table(config):
@@ -168,16 +168,16 @@ def watched(command: list[str], devices: int = 1) -> tuple[int, float, str]:
             peak = max(peak, private(process.pid))
             time.sleep(0.01)
         out.seek(0)
-        told = out.read()
+        output = out.read()
     if process.returncode:
-        sys.exit(f"{' '.join(command)}:\n{told}")
-    return peak, time.monotonic() - began, told
+        sys.exit(f"{' '.join(command)}:\n{output}")
+    return peak, time.monotonic() - began, output
 
 
 def private(pid: int) -> int:
     try:
-        held = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        return sum(int(held[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return sum(int(status[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
     except (FileNotFoundError, KeyError, ProcessLookupError):  # it has ended
         return 0
 
@@ -189,8 +189,8 @@ def convert(source: Path, target: Path, form: str, devices: int = 1) -> tuple[in
 
 def load(model: Path, *more: str, devices: int = 1) -> tuple[int, float, dict]:
     script = str(ROOT / "benchmarks" / "conversion_memory_load.py")
-    peak, seconds, told = watched([script, f"--model={model}", *more], devices)
-    return peak, seconds, json.loads(told.splitlines()[-1])
+    peak, seconds, output = watched([script, f"--model={model}", *more], devices)
+    return peak, seconds, json.loads(output.splitlines()[-1])
 
 
 def nf4_share(preset: str, tables: bool) -> tuple[int, float]:
@@ -218,12 +218,12 @@ def main() -> None:
         "--folder", type=Path, help="a folder to work in, emptied in the end (default: a temporary one)"
     )
     parser.add_argument("--preset", default="3b", help="shapes (default: %(default)s)")
-    given = parser.parse_args()
-    if given.folder is not None:
-        given.folder.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="conversion_memory-", dir=given.folder))
+    options = parser.parse_args()
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="conversion_memory-", dir=options.folder))
     try:
-        sys.exit(measure(work, given.preset))
+        sys.exit(measure(work, options.preset))
     finally:
         shutil.rmtree(work)
 
@@ -240,7 +240,7 @@ def measure(work: Path, preset: str) -> int:
     )
     failed = []
 
-    def told(what: str, devices: int, peak: int, seconds: float, limit: float, outcome: str, good: bool = True) -> None:
+    def show(what: str, devices: int, peak: int, seconds: float, limit: float, outcome: str, good: bool = True) -> None:
         if not good or peak > limit * size:
             failed.append(what)
         print(
@@ -250,27 +250,27 @@ def measure(work: Path, preset: str) -> int:
 
     for devices, limit in ((1, 1.5), (8, 1.3)):
         peak, seconds, _ = convert(base, orbax, "orbax", devices)
-        told("HF → Orbax", devices, peak, seconds, limit, "")
+        show("HF → Orbax", devices, peak, seconds, limit, "")
         peak, seconds, _ = convert(orbax, back, "hf", devices)
         equal = same(base, back)
-        told("Orbax → HF", devices, peak, seconds, limit, "all bytes equal" if equal else "BYTES DIFFER", equal)
+        show("Orbax → HF", devices, peak, seconds, limit, "all bytes equal" if equal else "BYTES DIFFER", equal)
         shutil.rmtree(back)
         for model, name in ((base, "HF"), (orbax, "Orbax")):
             peak, seconds, found = load(model, *(["--sharded"] if devices > 1 else []), devices=devices)
-            told(f"load {name}, bfloat16", devices, peak, seconds, limit, f"weights {found['weights'] / GB:.2f} GB")
+            show(f"load {name}, bfloat16", devices, peak, seconds, limit, f"weights {found['weights'] / GB:.2f} GB")
         shutil.rmtree(orbax)
     merged = work / "merged"
     peak, seconds, _ = convert(adapter, merged, "hf")
     changed, wrong = merged_as_peft_does(base, adapter, merged)
     outcome = f"{changed} tensors merged, all as by peft" if not wrong else f"{wrong} TENSORS DIFFER FROM PEFT'S"
-    told("merge of an adapter, HF → HF", 1, peak, seconds, 4 * GB / size, outcome, not wrong and changed > 0)
+    show("merge of an adapter, HF → HF", 1, peak, seconds, 4 * GB / size, outcome, not wrong and changed > 0)
     shutil.rmtree(merged)
     for more in (["--quantise=nf4"], ["--quantise=nf4", "--tables"]):
         peak, seconds, found = load(base, *more)
         share, grown = found["weights"] / size, (found["after"] - found["before"]) / size
         outcome = f"weights {found['weights'] / GB:.2f} GB = {share:.3f} of bfloat16; resident grew by {grown:.3f}"
         what = "load HF, nf4" + (", tables int8" if "--tables" in more else "")
-        told(what, 1, peak, seconds, 1.0, outcome, share <= 0.35)
+        show(what, 1, peak, seconds, 1.0, outcome, share <= 0.35)
     print(
         "\n| weights in nf4, from shapes | GB | of bfloat16 | tables in int8, GB | of bfloat16 |\n|---|---|---|---|---|"
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 
 def private() -> int:
     """Bytes of private resident memory of this process: what is mapped from files does not count."""
-    held = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return sum(int(held[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return sum(int(status[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--quantise", default=None)
     parser.add_argument("--tables", action="store_true", help="embeddings and output layer in 8 bits, too")
     parser.add_argument("--sharded", action="store_true", help="over all devices, as training holds frozen weights")
-    given = parser.parse_args()
+    options = parser.parse_args()
 
     import jax
     import jax.numpy as jnp
@@ -34,11 +34,11 @@ def main() -> None:
     from vlm_jax.parallel.rules import partition
 
     # What is imported, and the tokenizer, are no weights.
-    source = open_model(given.model)
+    source = open_model(options.model)
     description.read_processor(source.assets, source.config)
     jax.block_until_ready(jnp.zeros(1))
     before = private()
-    if given.sharded:
+    if options.sharded:
         mesh = make_mesh(MeshShape(data=1, fsdp=-1))
 
         def sharding(path, shape):
@@ -50,7 +50,7 @@ def main() -> None:
         parameters = source.read(place=place, sharding=sharding)
     else:
         parameters = vlm_jax.load(
-            given.model, dtype="bfloat16", quantise=given.quantise, quantise_tables=given.tables
+            options.model, dtype="bfloat16", quantise=options.quantise, quantise_tables=options.tables
         ).parameters
     jax.block_until_ready(parameters)
     weights = sum(array.nbytes for array in parameters.values())

@@ -35,11 +35,11 @@ LIMIT = 0.10
 
 def weights(preset: str) -> dict[str, jax.Array]:
     """Random bits with the exponents of small numbers: as good as incompressible, as trained weights are."""
-    rng, held = np.random.default_rng(0), {}
+    rng, weights = np.random.default_rng(0), {}
     for path, leaf in abstract_parameters(PRESETS[preset]).items():
         bits = np.frombuffer(rng.bytes(2 * leaf.size), np.uint16)
-        held[path] = jax.device_put(((bits & 0x81FF) | 0x3C00).view(jax.numpy.bfloat16).reshape(leaf.shape))
-    return held
+        weights[path] = jax.device_put(((bits & 0x81FF) | 0x3C00).view(jax.numpy.bfloat16).reshape(leaf.shape))
+    return weights
 
 
 @contextlib.contextmanager
@@ -48,12 +48,12 @@ def without():
         yield
 
 
-def save(folder: Path, held: dict[str, jax.Array]) -> float:
+def save(folder: Path, weights: dict[str, jax.Array]) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     os.sync()
     begun = time.perf_counter()
     checkpoints = run_folder.Checkpoints(folder)
-    checkpoints.save(0, held, run_folder.settings_json(DynamicResolution()))
+    checkpoints.save(0, weights, run_folder.settings_json(DynamicResolution()))
     checkpoints.wait()
     seconds = time.perf_counter() - begun
     checkpoints.close()
@@ -73,15 +73,15 @@ def load(folder: Path) -> float:
 
 def one_round(preset: str, parent: Path | None) -> dict[str, float]:
     """Seconds of each; in a process of its own, which gives all its memory back."""
-    held = weights(preset)
+    arrays = weights(preset)
     with tempfile.TemporaryDirectory(dir=parent, prefix="vlm-jax-digests-") as folder:
-        run, told = Path(folder) / "run", {}
+        run, seconds = Path(folder) / "run", {}
         with without():
-            told["save"] = save(run, held)
-            told["load"] = load(run)
-        told["save with"] = save(run, held)
-        told["load with"] = load(run)
-    return told
+            seconds["save"] = save(run, arrays)
+            seconds["load"] = load(run)
+        seconds["save with"] = save(run, arrays)
+        seconds["load with"] = load(run)
+    return seconds
 
 
 def main() -> None:
@@ -89,15 +89,15 @@ def main() -> None:
     parser.add_argument("--preset", default="3b", choices=sorted(PRESETS), help="(default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=None, help="of the disk to write to (default: the system's own)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    given = parser.parse_args()
-    size = 2 * sum(leaf.size for leaf in abstract_parameters(PRESETS[given.preset]).values())
-    print(f"{given.preset}: {size / 1e9:.2f} GB, {os.cpu_count()} cores", flush=True)
+    options = parser.parse_args()
+    size = 2 * sum(leaf.size for leaf in abstract_parameters(PRESETS[options.preset]).values())
+    print(f"{options.preset}: {size / 1e9:.2f} GB, {os.cpu_count()} cores", flush=True)
     rounds = []
-    for _ in range(given.rounds):
+    for _ in range(options.rounds):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rounds.append(pool.apply(one_round, (given.preset, given.folder)))
+            rounds.append(pool.apply(one_round, (options.preset, options.folder)))
         print("  ".join(f"{name} {seconds:.1f} s" for name, seconds in rounds[-1].items()), flush=True)
-    medians = {name: statistics.median(told[name] for told in rounds) for name in rounds[0]}
+    medians = {name: statistics.median(seconds[name] for seconds in rounds) for name in rounds[0]}
     added = {what: medians[f"{what} with"] / medians[what] - 1 for what in ("save", "load")}
     for what, share in added.items():
         print(f"{what}: {medians[what]:.1f} s without, {medians[what + ' with']:.1f} s with digests: {share:+.1%}")

@@ -45,26 +45,26 @@ _TOKENS = (b"{", b"}", b"[", b"]", b'"', b",", b":", b"null", b"-1", b"1e999", b
 
 
 def mutated(whole: bytes, drawn: random.Random) -> bytes:
-    held = bytearray(whole)
+    content = bytearray(whole)
     for _ in range(drawn.choice((1, 1, 1, 2, 4, 16))):
-        at = drawn.randrange((min(len(held), HEAD) if drawn.random() < 0.5 else len(held)) + 1)
-        end = min(len(held), at + drawn.choice((1, 2, 4, 16, 256)))
-        how = drawn.randrange(7)
-        if how == 0 and at < len(held):
-            held[at] ^= 1 << drawn.randrange(8)
-        elif how == 1:
-            del held[at:end]
-        elif how == 2:
-            held[at:at] = held[at:end]
-        elif how == 3:
-            held[at:at] = drawn.choice(_TOKENS)
-        elif how == 4:
-            held[at:end] = drawn.randbytes(end - at)
-        elif how == 5:
-            held[at:end] = drawn.choice(_TOKENS)
-        elif how == 6 and drawn.random() < 0.2:
-            del held[at:]
-    return bytes(held)
+        at = drawn.randrange((min(len(content), HEAD) if drawn.random() < 0.5 else len(content)) + 1)
+        end = min(len(content), at + drawn.choice((1, 2, 4, 16, 256)))
+        change = drawn.randrange(7)
+        if change == 0 and at < len(content):
+            content[at] ^= 1 << drawn.randrange(8)
+        elif change == 1:
+            del content[at:end]
+        elif change == 2:
+            content[at:at] = content[at:end]
+        elif change == 3:
+            content[at:at] = drawn.choice(_TOKENS)
+        elif change == 4:
+            content[at:end] = drawn.randbytes(end - at)
+        elif change == 5:
+            content[at:end] = drawn.choice(_TOKENS)
+        elif change == 6 and drawn.random() < 0.2:
+            del content[at:]
+    return bytes(content)
 
 
 class _TooLong(BaseException):
@@ -92,7 +92,7 @@ def outcome(kind: Kind, path: Path, expected: object, seconds: float) -> str:
     return "read" if not kind.equal or found == expected else "other weights, without a word"
 
 
-def some(folder: str, name: str, seeds: range, seconds: float, told: str) -> None:
+def some(folder: str, name: str, seeds: range, seconds: float, report: str) -> None:
     """Writes what the mutations of some seeds come to, a line each, before the next is tried."""
     warnings.filterwarnings("ignore")  # of broken images and numbers, of which there are thousands
     absl.logging.set_verbosity(absl.logging.FATAL)
@@ -107,7 +107,7 @@ def some(folder: str, name: str, seeds: range, seconds: float, told: str) -> Non
     if kind.name == "adapter_model.safetensors":
         (place / "model").symlink_to(kind.made.parent / "model")
     expected = kind.read(copy)  # what is not mutated is read
-    with open(told, "w") as file:
+    with open(report, "w") as file:
         for seed in seeds:
             drawn = random.Random(f"{name} {seed}")
             part = drawn.choice(kind.files)
@@ -126,14 +126,14 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seconds", type=float, default=20, help="the longest that a reading may take (%(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    given = parser.parse_args()
+    options = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vlm-jax-fuzz-") as folder:
         known = list(kinds(Path(folder)))
-        wanted = given.kinds.split(",") if given.kinds else known
+        wanted = options.kinds.split(",") if options.kinds else known
         if wrong := [name for name in wanted if name not in known]:
             sys.exit(f"error: --kinds={','.join(wrong)}: known are {', '.join(known)}")
-        counts = run(folder, wanted, given)
+        counts = run(folder, wanted, options)
     seconds = time.monotonic() - begun
     total = collections.Counter()
     print(f"{'kind':28}{'read':>8}{'refused':>9}{'else':>6}")
@@ -144,12 +144,12 @@ def main() -> None:
     sys.exit(int(total["else"] > 0))
 
 
-def run(folder: str, names: list[str], given: argparse.Namespace) -> dict[str, collections.Counter]:
+def run(folder: str, names: list[str], options: argparse.Namespace) -> dict[str, collections.Counter]:
     """Counts by kind. Each task is a process of its own: the one that dies is known by the line it did not write."""
     shares = {name: SHARES.get(name, 1.0) for name in names}
-    each = {name: max(1, round(given.count * share / sum(shares.values()))) for name, share in shares.items()}
+    each = {name: max(1, round(options.count * share / sum(shares.values()))) for name, share in shares.items()}
     tasks = [
-        (name, range(given.start + at, given.start + min(at + GROUP, count)))
+        (name, range(options.start + at, options.start + min(at + GROUP, count)))
         for name, count in each.items()
         for at in range(0, count, GROUP)
     ]
@@ -158,20 +158,20 @@ def run(folder: str, names: list[str], given: argparse.Namespace) -> dict[str, c
     at_work: list[tuple[multiprocessing.Process, str, range, Path]] = []
     numbers = iter(range(10**9))
     while tasks or at_work:
-        while tasks and len(at_work) < given.processes:
+        while tasks and len(at_work) < options.processes:
             name, seeds = tasks.pop()
-            told = Path(folder) / f"told-{next(numbers)}"
-            process = FORK.Process(target=some, args=(folder, name, seeds, given.seconds, str(told)))
+            report = Path(folder) / f"told-{next(numbers)}"
+            process = FORK.Process(target=some, args=(folder, name, seeds, options.seconds, str(report)))
             process.start()
-            at_work.append((process, name, seeds, told))
-        multiprocessing.connection.wait([process.sentinel for process, *_ in at_work], timeout=given.seconds)
-        for process, _, _, told in at_work:
-            if told.is_file() and time.time() - told.stat().st_mtime > 60 + 3 * given.seconds:
+            at_work.append((process, name, seeds, report))
+        multiprocessing.connection.wait([process.sentinel for process, *_ in at_work], timeout=options.seconds)
+        for process, _, _, report in at_work:
+            if report.is_file() and time.time() - report.stat().st_mtime > 60 + 3 * options.seconds:
                 process.kill()  # where Python is never come back to, no signal is heard
         for entry in [entry for entry in at_work if not entry[0].is_alive()]:
             at_work.remove(entry)
-            process, name, seeds, told = entry
-            lines = told.read_text().splitlines() if told.is_file() else []
+            process, name, seeds, report = entry
+            lines = report.read_text().splitlines() if report.is_file() else []
             if len(lines) < len(seeds):
                 tasks.append((name, seeds[len(lines) + 1 :]))
                 lines.append(f"the process ended with status {process.exitcode}")

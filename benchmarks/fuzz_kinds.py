@@ -43,9 +43,9 @@ def image(kind: str) -> bytes:
     folder = Path(tempfile.mkdtemp())
     pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
     PIL.Image.fromarray(pixels).save(folder / "a", kind)
-    held = (folder / "a").read_bytes()
+    content = (folder / "a").read_bytes()
     shutil.rmtree(folder)
-    return held
+    return content
 
 
 def records() -> list[Record]:
@@ -106,8 +106,8 @@ def kinds(folder: Path) -> dict[str, Kind]:
         Kind("model.safetensors.index.json", made / "sharded", ["model.safetensors.index.json"], read_weights),
         Kind("pth", made / "model.pth", [""], lambda path: [array.sum() for array in pth.read(path).values()]),
     ]
-    held = [name for name in _files(run) if name.startswith("checkpoints/")]
-    found.append(Kind("checkpoint", run, held, weights, equal=True))
+    content = [name for name in _files(run) if name.startswith("checkpoints/")]
+    found.append(Kind("checkpoint", run, content, weights, equal=True))
     return {kind.name: kind for kind in found}
 
 
@@ -225,7 +225,7 @@ def make_tfds(folder: Path) -> None:
         shutil.copytree(builder.data_dir, folder / "tfds")
 
 
-def make_model(folder: Path, **how) -> None:
+def make_model(folder: Path, **layout) -> None:
     """A model of two narrow layers, so that thousands of copies are soon written."""
     shutil.copytree(BASE, folder)
     (folder / "model.safetensors").unlink()
@@ -239,8 +239,8 @@ def make_model(folder: Path, **how) -> None:
             mrope_sections=(1, 1, 2),
         ),
     )  # fmt: skip
-    held = json.loads((folder / "config.json").read_text())
-    ids = {key: held[key] for key in ("bos_token_id", "eos_token_id") if key in held}
+    content = json.loads((folder / "config.json").read_text())
+    ids = {key: content[key] for key in ("bos_token_id", "eos_token_id") if key in content}
     (folder / "config.json").write_text(json.dumps(to_hf(config, "bfloat16") | ids))
     rng = np.random.default_rng(0)
     parameters = {
@@ -248,7 +248,7 @@ def make_model(folder: Path, **how) -> None:
         for path, leaf in abstract_parameters(config).items()
     }
     with tempfile.TemporaryDirectory() as place:
-        hf_folder.write_folder(Path(place) / "model", config, parameters, folder, **how)
+        hf_folder.write_folder(Path(place) / "model", config, parameters, folder, **layout)
         shutil.copytree(Path(place) / "model", folder, dirs_exist_ok=True)
     (folder / "chat_template.jinja").write_text(description.read_tokenizer(BASE).chat_template)
 

@@ -71,46 +71,48 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="of each answer (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="each side is measured (default: %(default)s)")
     parser.add_argument("--visual_tokens", type=int, default=256, help="of an image at most (default: %(default)s)")
-    given = parser.parse_args()
+    options = parser.parse_args()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = given.device == "gpu"
-    preset, dtype = given.preset or ("3b" if gpu else "100m"), given.dtype or ("bfloat16" if gpu else "float32")
+    gpu = options.device == "gpu"
+    preset, dtype = options.preset or ("3b" if gpu else "100m"), options.dtype or ("bfloat16" if gpu else "float32")
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     os.environ |= {"JAX_PLATFORMS": "cuda" if gpu else "cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    counts = [int(one) for one in given.batches.split(",")]
+    counts = [int(one) for one in options.batches.split(",")]
     sound = True
     with tempfile.TemporaryDirectory() as folder:
         write(folder, preset, dtype)
         for path in BASE.iterdir():  # its tokenizer and the rules for images
             if path.suffix in (".json", ".jinja", ".txt") and not (Path(folder) / path.name).exists():
                 shutil.copy(path, folder)
-        settings = Settings(folder, preset, max(counts), given.visual_tokens, threads, given.device, dtype)
+        settings = Settings(folder, preset, max(counts), options.visual_tokens, threads, options.device, dtype)
         workers = {side: Worker(module, settings) for side, module in SIDES.items()}
-        print(f"{preset}, {given.device}, {threads} cores, {given.tokens} tokens an answer, {given.turns} turns")
+        print(f"{preset}, {options.device}, {threads} cores, {options.tokens} tokens an answer, {options.turns} turns")
         for side, worker in workers.items():
             print(f"  {side}: {worker('library')}")
         for count in counts:
-            said = {side: worker("answers", count, given.tokens) for side, worker in workers.items()}
+            answers = {side: worker("answers", count, options.tokens) for side, worker in workers.items()}
             for worker in workers.values():
                 worker("seconds", count, 1)  # compiled, or its memory taken
             taken: dict[tuple[str, int], list[float]] = {}
-            for _ in range(given.turns):
-                for length in (given.tokens, 1):
+            for _ in range(options.turns):
+                for length in (options.tokens, 1):
                     for side, worker in workers.items():
                         taken.setdefault((side, length), []).append(worker("seconds", count, length))
             print(f"\n{count} conversation{'s' if count > 1 else ''} at a time")
             for side in workers:
-                whole, first = taken[side, given.tokens], taken[side, 1]
+                whole, first = taken[side, options.tokens], taken[side, 1]
                 middle = statistics.median(whole)
                 print(
-                    f"  {side:12} {count * given.tokens / middle:8.1f} tokens/s (turns {min(whole):.2f} … "
+                    f"  {side:12} {count * options.tokens / middle:8.1f} tokens/s (turns {min(whole):.2f} … "
                     f"{max(whole):.2f} s), first token after {statistics.median(first):.2f} s"
                 )
-            theirs, ours = (taken[side, given.tokens] for side in SIDES)
+            theirs, ours = (taken[side, options.tokens] for side in SIDES)
             each = [one / other for one, other in zip(theirs, ours, strict=True)]
             ratio = statistics.median(theirs) / statistics.median(ours)
             print(f"  ratio of medians {ratio:.2f} (turn by turn {min(each):.2f} … {max(each):.2f})")
-            pairs = [pair for one, other in zip(*said.values(), strict=True) for pair in zip(one, other, strict=True)]
+            pairs = [
+                pair for one, other in zip(*answers.values(), strict=True) for pair in zip(one, other, strict=True)
+            ]
             equal = sum(one == other for one, other in pairs)
             print(f"  {equal} of {len(pairs)} tokens equal", flush=True)
             sound &= dtype != "float32" or equal >= 0.9 * len(pairs)

@@ -35,8 +35,8 @@ class Side:
                 if part["type"] == "image":
                     one = self.processor(images=[part["image"]], return_tensors="pt")
                     images.append(one)
-                    units = int(one["image_grid_thw"].prod()) // 4
-                    text = text.replace("<|image_pad|>", "<|placeholder|>" * units, 1)
+                    visual = int(one["image_grid_thw"].prod()) // 4
+                    text = text.replace("<|image_pad|>", "<|placeholder|>" * visual, 1)
             texts.append(text.replace("<|placeholder|>", "<|image_pad|>"))
         inputs = dict(self.tokenizer(texts, return_tensors="pt", padding=True))
         if images:

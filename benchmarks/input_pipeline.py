@@ -129,10 +129,10 @@ def same_pixels(folder: Path, count: int, most: int) -> int:
     """How many images were compared, value by value, with the reference's."""
     model = description.read_config(BASE)
     processor = description.read_processor(BASE, model, (4, most))
-    held = Reference(folder, count, most)
-    mean, std = (np.array(values, np.float32) for values in (held.processor.image_mean, held.processor.image_std))
+    loader = Reference(folder, count, most)
+    mean, std = (np.array(values, np.float32) for values in (loader.processor.image_mean, loader.processor.image_std))
     for number in range(0, count, max(1, count // 12)):
-        _, pixels, _ = held[number]
+        _, pixels, _ = loader[number]
         wanted = pixels.numpy().reshape(-1, 4, 3, 2, 14, 14)[:, :, :, 0]
         raw = np.rint((wanted * std[:, None, None] + mean[:, None, None]) * 255)
         mine = processor.prepare_image(str(folder / f"{number}.jpg")).patches.reshape(raw.shape)
@@ -146,23 +146,23 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="worker processes of both (default: %(default)s)")
     parser.add_argument("--visual_tokens", type=int, default=256, help="most an image takes (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="times each is measured (default: %(default)s)")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path = draw(folder, given.images)
-        print(f"{same_pixels(folder, given.images, given.visual_tokens)} images compared: pixels are equal")
+        path = draw(folder, options.images)
+        print(f"{same_pixels(folder, options.images, options.visual_tokens)} images compared: pixels are equal")
         rates: dict[str, list[float]] = {}
-        for _ in range(given.turns):
+        for _ in range(options.turns):
             for who, (first, rate) in (
-                ("transformers", reference(folder, given.images, given.workers, given.visual_tokens)),
-                ("vlm_jax", ours(path, given.images, given.workers, given.visual_tokens, 2)),
+                ("transformers", reference(folder, options.images, options.workers, options.visual_tokens)),
+                ("vlm_jax", ours(path, options.images, options.workers, options.visual_tokens, 2)),
             ):
                 rates.setdefault(who, []).append(rate)
                 print(f"{who:12} {rate:7.1f} images/s after the first batch, which took {first:.1f} s", flush=True)
     medians = {who: statistics.median(values) for who, values in rates.items()}
     print(
         f"medians: transformers {medians['transformers']:.1f}, vlm_jax {medians['vlm_jax']:.1f} images/s, "
-        f"ratio {medians['vlm_jax'] / medians['transformers']:.2f} ({given.workers} workers each)"
+        f"ratio {medians['vlm_jax'] / medians['transformers']:.2f} ({options.workers} workers each)"
     )
 
 

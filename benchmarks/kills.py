@@ -96,22 +96,22 @@ def round_of(workdir: Path, steps: int, name: str, moment: str, after: float, wa
     """
     process = run(workdir, steps)
     stopped = stop(process, workdir, name, moment, after)
-    said = process.communicate()[1].decode()
+    output = process.communicate()[1].decode()
     if not stopped or process.returncode == 0:
         return None
     where = f"step {steps_told(workdir)}, status {process.returncode}"
-    if process.returncode not in STATUS[name] or "Traceback" in said:
-        return f"{where}: {said.strip()[-300:]}", False
-    held = run_folder.latest_step(workdir)
+    if process.returncode not in STATUS[name] or "Traceback" in output:
+        return f"{where}: {output.strip()[-300:]}", False
+    newest = run_folder.latest_step(workdir)
     again = run(workdir, steps)
-    said = again.communicate()[1].decode()
+    output = again.communicate()[1].decode()
     if again.returncode:
-        return f"{where}: did not go on: {said.strip().splitlines()[-1]}", False
-    went_on = "going on" not in said if held is None else f"going on from step {held}" in said
-    if held == steps:
-        went_on = "finished: all" in said
+        return f"{where}: did not go on: {output.strip().splitlines()[-1]}", False
+    went_on = "going on" not in output if newest is None else f"going on from step {newest}" in output
+    if newest == steps:
+        went_on = "finished: all" in output
     good = went_on and same(outcome(workdir), wanted)
-    begun = "began anew" if held is None else f"went on from step {held}"
+    begun = "began anew" if newest is None else f"went on from step {newest}"
     return f"stopped after {after:.3f} s at {where}, {begun}", good
 
 
@@ -120,32 +120,34 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to work in; it is emptied")
     parser.add_argument("--rounds", type=int, default=40, help="runs that are stopped (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=40, help="of each run (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random optimizer_state (default: %(default)s)")
-    given = parser.parse_args()
-    shutil.rmtree(given.output, ignore_errors=True)
-    given.output.mkdir(parents=True)
-    whole, rng, bad = given.output / "whole", random.Random(given.seed), 0
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: %(default)s)")
+    options = parser.parse_args()
+    shutil.rmtree(options.output, ignore_errors=True)
+    options.output.mkdir(parents=True)
+    whole, rng, bad = options.output / "whole", random.Random(options.seed), 0
     for name in ("compiling", "whole"):  # the second start is what every other is like
         begun = time.monotonic()
-        process = run(given.output / name, given.steps)
-        told = process.communicate()[1].decode()
+        process = run(options.output / name, options.steps)
+        errors = process.communicate()[1].decode()
         if process.returncode:
-            sys.exit(told)
+            sys.exit(errors)
         length = time.monotonic() - begun
     wanted = outcome(whole)
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     starting = length - sum(line["seconds"] for line in lines)
-    for number in range(given.rounds):
+    for number in range(options.rounds):
         name, moment = SIGNALS[number % 3], MOMENTS[number // 3 % 3]
-        workdir = given.output / f"round{number}"
+        workdir = options.output / f"round{number}"
         latest = starting if moment == "while it starts" else length
-        while (told := round_of(workdir, given.steps, name, moment, rng.uniform(0, latest), wanted)) is None:
+        while (result := round_of(workdir, options.steps, name, moment, rng.uniform(0, latest), wanted)) is None:
             shutil.rmtree(workdir, ignore_errors=True)  # it ended before it could be stopped: another moment
-        happened, good = told
+        happened, good = result
         print(f"{number + 1:3} {name:8} {moment:16} {happened}: {'equal' if good else 'NOT EQUAL'}", flush=True)
         bad += not good
         shutil.rmtree(workdir, ignore_errors=True)
-    print(f"{given.rounds - bad} of {given.rounds} runs of {given.steps} steps equal the one that was never stopped")
+    print(
+        f"{options.rounds - bad} of {options.rounds} runs of {options.steps} steps equal the one that was never stopped"
+    )
     sys.exit(bool(bad))
 
 

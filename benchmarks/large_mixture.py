@@ -30,14 +30,14 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=50, help="batches to take (default: %(default)s)")
     parser.add_argument("--folder", default="runs/large_mixture", help="where the records lie (default: %(default)s)")
     parser.add_argument("--open", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    folder = Path(given.folder) / str(given.records)
-    if given.open:
-        deliver(folder, given.workers, given.batches)
+    options = parser.parse_args()
+    folder = Path(options.folder) / str(options.records)
+    if options.open:
+        deliver(folder, options.workers, options.batches)
         return
     if not (folder / "done").exists():
-        print(f"writing {given.records:,} records to {folder} …", file=sys.stderr)
-        write(folder, given.records)
+        print(f"writing {options.records:,} records to {folder} …", file=sys.stderr)
+        write(folder, options.records)
         (folder / "done").touch()
     subprocess.run([sys.executable, __file__, *sys.argv[1:], "--open"], check=True)
 

@@ -31,9 +31,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="steps of a turn (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=5, help="turns of each (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default: threads)")
-    given = parser.parse_args()
+    options = parser.parse_args()
     config = get_config()
-    config.data.workers, config.data.cache_mb = given.workers, 0  # nothing is kept: every image is decoded anew
+    config.data.workers, config.data.cache_mb = options.workers, 0  # nothing is kept: every image is decoded anew
     base = Path(config.model.path)
     model = description.read_config(base)
     processor = description.read_processor(
@@ -43,7 +43,7 @@ def main() -> None:
     if data.errors:
         sys.exit("\n".join(data.errors))
     (bucket,) = data.choose_buckets(config.batch.to_dict(), model, rows_multiple=1)
-    count = given.turns * given.steps
+    count = options.turns * options.steps
     plan = data.plan(steps=2 * count, epochs=0)
     live = data.batches(plan, threads=config.data.threads)
     trainer = Trainer(config, model, meshes.make_mesh(meshes.MeshShape(), jax.devices()[:1]), 2 * count)
@@ -67,23 +67,23 @@ def main() -> None:
         """The next batches of the live pipeline, one by one."""
 
         def __len__(self):
-            return given.steps
+            return options.steps
 
         def __iter__(self):
-            return (next(live) for _ in range(given.steps))
+            return (next(live) for _ in range(options.steps))
 
     rates: dict[str, list[float]] = {"live": [], "held": []}
-    for number in range(given.turns):
+    for number in range(options.turns):
         rate, state = turn(Taking(), state)
         rates["live"].append(rate)
-        held = list(Taking())
+        batches = list(Taking())
         time.sleep(3)  # the pipeline fills its buffer, and rests
-        rate, state = turn(held, state)
+        rate, state = turn(batches, state)
         rates["held"].append(rate)
         print(f"turn {number + 1}: live {rates['live'][-1]:.2f}, held {rate:.2f} steps/s", flush=True)
     data.images.close()
-    live, held = (statistics.median(rates[name]) for name in ("live", "held"))
-    print(f"medians: live {live:.2f}, held in memory {held:.2f} steps/s, ratio {live / held:.3f}")
+    live, memory = (statistics.median(rates[name]) for name in ("live", "held"))
+    print(f"medians: live {live:.2f}, held in memory {memory:.2f} steps/s, ratio {live / memory:.3f}")
 
 
 if __name__ == "__main__":

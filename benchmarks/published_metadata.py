@@ -30,18 +30,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--metadata", type=Path, required=True, help="folder of a published checkpoint's small files")
     parser.add_argument("--tokenizer", type=Path, help="folder with vocab.json and merges.txt, if not there")
-    given = parser.parse_args()
+    options = parser.parse_args()
     logging.set_verbosity_error()
-    config_json = json.loads((given.metadata / "config.json").read_text())
+    config_json = json.loads((options.metadata / "config.json").read_text())
     if (kind := config_json.get("model_type")) not in families.titles():
-        parser.error(f"{given.metadata}: model_type {kind!r}; known are {', '.join(families.titles())}")
+        parser.error(f"{options.metadata}: model_type {kind!r}; known are {', '.join(families.titles())}")
     config_json = small_config(config_json)
     differs = False
     print(f"{'form':26} {'prompts':8} {'pixels':>8} {'logits':>8} answers")
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "metadata"
         files.mkdir()
-        for path in (*given.metadata.iterdir(), *(given.tokenizer.iterdir() if given.tokenizer else ())):
+        for path in (*options.metadata.iterdir(), *(options.tokenizer.iterdir() if options.tokenizer else ())):
             shutil.copyfile(path, files / path.name)
         for form in FORMS:
             target = Path(folder) / form.replace(" ", "-")

@@ -20,11 +20,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2", help="seeds with commas between (default: %(default)s)")
     parser.add_argument("--output", default="runs/quickstart_seeds", help="folder of the runs (default: %(default)s)")
-    given, more = parser.parse_known_args()
+    options, more = parser.parse_known_args()
     rows: dict[str, list[tuple[float | None, float]]] = {}
     sizes = {}
-    for seed in given.seeds.split(","):
-        output = Path(given.output) / f"seed-{seed}"
+    for seed in options.seeds.split(","):
+        output = Path(options.output) / f"seed-{seed}"
         settings = [f"--objects=seed={seed}", f"--train=train.seed={seed}", *more]
         quickstart = [sys.executable, str(ROOT / "scripts" / "quickstart.py"), f"--output={output}", *settings]
         subprocess.run(quickstart, check=True, stdout=subprocess.DEVNULL)
@@ -35,7 +35,7 @@ def main() -> None:
             sizes[name] = part["n"]
         rows.setdefault("wrong images", []).append((swapped["majority"], swapped["mean"]))
         sizes["wrong images"] = swapped["n"]
-    print(f"seeds {given.seeds}; share of right answers before → after, each seed, then the mean after")
+    print(f"seeds {options.seeds}; share of right answers before → after, each seed, then the mean after")
     for name, pairs in rows.items():
         first = "blind" if name == "wrong images" else "before"
         each = "   ".join(f"{before:.1%} → {after:.1%}" for before, after in pairs)

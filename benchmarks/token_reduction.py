@@ -96,18 +96,18 @@ def spec_of(vision, method: str, share: float, visual: int, text: int):
         size = Size(visual + text, slots, text - text // 2, above)
         return RowSpec.of(size, vision, budget), visual
     kept = budget.count(visual) if method == "resize" else kept_count(budget, layout_of(vision, visual)[1])
-    units = kept if method == "resize" else visual
-    slots = -(-units * vision.patches_per_token // vision.block_slots) * vision.block_slots
+    tokens = kept if method == "resize" else visual
+    slots = -(-tokens * vision.patches_per_token // vision.block_slots) * vision.block_slots
     size = Size(kept + text, slots, text - text // 2)
     return RowSpec.of(size, vision, budget), kept
 
 
-def layout_of(vision, units: int):
+def layout_of(vision, tokens: int):
     """The grid of an image of so many tokens, as square as may be, and how it lies in the tower."""
     from vlm_jax.processing.vision_layout import vision_layout
 
-    grid = next((side, units // side) for side in range(int(units**0.5), 0, -1) if units % side == 0)
-    return grid, vision_layout(*grid, vision.window_units, vision.merge_size)
+    grid = next((side, tokens // side) for side in range(int(tokens**0.5), 0, -1) if tokens % side == 0)
+    return grid, vision_layout(*grid, vision.window_side, vision.merge_size)
 
 
 def count_products(options) -> None:
@@ -236,26 +236,26 @@ def filled(spec, model, method: str, share: float, visual: int, options):
     from vlm_jax.processing.token_budget import POOLS, TokenBudget, blocks_of, stays
 
     rng, vision, budget = np.random.default_rng(0), model.vision, TokenBudget(share, method)
-    units = budget.count(visual) if method == "resize" else visual
-    grid, layout = layout_of(vision, units)
+    tokens = budget.count(visual) if method == "resize" else visual
+    grid, layout = layout_of(vision, tokens)
     rows = []
     for _ in range(options.rows):
         words = rng.integers(0, 256, options.text_tokens)
-        ids = np.concatenate([np.full(units, model.image_token), words]).astype(np.int32)
+        ids = np.concatenate([np.full(tokens, model.image_token), words]).astype(np.int32)
         positions = mrope_positions(ids, [grid], model.image_token)
-        patches = rng.integers(0, 256, (units, vision.patches_per_token, vision.patch_dim)).astype(np.uint8)
-        stay = stays(budget, layout, patches) if budget.chooses else np.arange(units)
-        kept, whole = len(stay), np.r_[stay, np.arange(units, len(ids))]
+        patches = rng.integers(0, 256, (tokens, vision.patches_per_token, vision.patch_dim)).astype(np.uint8)
+        stay = stays(budget, layout, patches) if budget.chooses else np.arange(tokens)
+        kept, whole = len(stay), np.r_[stay, np.arange(tokens, len(ids))]
         weights = np.r_[np.zeros(kept + len(words) // 2), np.ones(len(words) - len(words) // 2)].astype(np.float32)
         blocks = blocks_of(budget, layout) if method in POOLS else None
-        image = PatchedImage(patches, grid, layout, None if kept == units else stay, blocks)
+        image = PatchedImage(patches, grid, layout, None if kept == tokens else stay, blocks)
         candidates = above = None
         if budget.cuts:  # the last word asks
-            above = TokensAbove(np.array([budget.counts_above(units)]), np.array([units + len(words) // 2 - 1]))
+            above = TokensAbove(np.array([budget.counts_above(tokens)]), np.array([tokens + len(words) // 2 - 1]))
         elif spec.method:
             questions = np.r_[np.zeros(kept), np.ones(len(words) // 2), np.zeros(len(words) - len(words) // 2)]
-            question = (questions.astype(np.int32), np.ones(units, np.int32)) if method == "cdpruner" else (None, None)
-            candidates = CandidateTokens(method, positions[:, :units], *question)
+            question = (questions.astype(np.int32), np.ones(tokens, np.int32)) if method == "cdpruner" else (None, None)
+            candidates = CandidateTokens(method, positions[:, :tokens], *question)
         rows.append(
             assemble(
                 [Example(ids[whole], positions[:, whole], weights, (image,), model.image_token, candidates, above)],

@@ -56,16 +56,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder that keeps each line's result")
     parser.add_argument("--only", default="", help="names of lines, commas between; all where empty")
-    given = parser.parse_args()
-    names = given.only.split(",") if given.only else list(LINES)
+    options = parser.parse_args()
+    names = options.only.split(",") if options.only else list(LINES)
     unknown = set(names) - set(LINES)
     if unknown:
         sys.exit(f"no such line: {', '.join(sorted(unknown))}; known are {', '.join(LINES)}")
-    given.output.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     heads = "step, slice, rows, trained with optimizer, frozen, temporaries, total, of HBM, attention, TFLOP a chip"
     print(f"| {heads.replace(', ', ' | ')} |\n|{'---|' * 10}", flush=True)
     for name in names:
-        found = compiled(name, given.output)
+        found = compiled(name, options.output)
         memory, limit = found["memory"], found["limit"]
         kernels = "splash" if any("splash" in kernel for kernel in found["kernels"]) else "NO SPLASH"
         sizes = [found["trained"], found["frozen"], memory["temporaries"], found["total"]]

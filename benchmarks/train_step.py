@@ -97,14 +97,14 @@ def alternate(settings: Settings, rounds: int, turns: int, chosen: dict[str, dic
                 taken[side][name] += [worker("turn") for _ in range(turns)]
                 facts[side, name] = worker("facts")
                 worker.close()
-    seconds, held = {}, {}
+    seconds, known = {}, {}
     for side, found in taken.items():
         middle = {name: statistics.median(each) for name, each in found.items()}
         best = min(middle, key=middle.get)
-        seconds[side], held[side] = found[best], facts[side, best]
+        seconds[side], known[side] = found[best], facts[side, best]
         if len(middle) > 1:
-            held[side].setdefault("tried", {}).update({f"turns with {name}": one for name, one in middle.items()})
-    table(settings, seconds, held)
+            known[side].setdefault("tried", {}).update({f"turns with {name}": one for name, one in middle.items()})
+    table(settings, seconds, known)
     return agree(settings, losses)
 
 
@@ -136,30 +136,34 @@ def table(settings: Settings, seconds: dict[str, list[float]], facts: dict[str, 
     if ours:
         head += f", {ours['parameters']:,} parameters, {ours['tokens']:,} tokens and {ours['patches']:,} patches a turn"
     print(f"\n{head}, layers {'recomputed' if settings.remat else 'kept'} in the backward pass")
-    for side, held in facts.items():
+    for side, known in facts.items():
         middle = statistics.median(seconds[side])
         parts = [f"{side:12} {samples / middle:9.2f} samples/s"]
         if ours:
             parts.append(f"{ours['tokens'] / middle:8,.0f} tokens/s")
             if ours["peak"]:
                 parts.append(f"MFU {ours['flops'] / middle / ours['peak']:.1%}")
-        if held["memory"]:
-            parts.append(f"peak memory {held['memory'] / 2**30:.1f} GiB")
-        other = f" ({held['shuffled']:.1%} on average over orders of the samples)" if "shuffled" in held else ""
-        parts.append(f"padding {held['padding']:.1%} of tokens{other}")
-        if "patch_padding" in held:
-            parts.append(f"{held['patch_padding']:.1%} of patch slots")
+        if known["memory"]:
+            parts.append(f"peak memory {known['memory'] / 2**30:.1f} GiB")
+        other = f" ({known['shuffled']:.1%} on average over orders of the samples)" if "shuffled" in known else ""
+        parts.append(f"padding {known['padding']:.1%} of tokens{other}")
+        if "patch_padding" in known:
+            parts.append(f"{known['patch_padding']:.1%} of patch slots")
         print("  " + ", ".join(parts))
         spread = f"turns {min(seconds[side]):.2f} … {max(seconds[side]):.2f} s"
-        print(f"  {'':12} {held['how']}; {held['precision']}; {held['trained']:,} train; {held['library']}; {spread}")
-        if "tried" in held:
+        print(
+            f"  {'':12} {known['how']}; {known['precision']}; {known['trained']:,} train; {known['library']}; {spread}"
+        )
+        if "tried" in known:
             tried = (
                 f"{name} {found if isinstance(found, str) else f'{found:.2f} s'}"
-                for name, found in held["tried"].items()
+                for name, found in known["tried"].items()
             )
             print(f"  {'':12} tried: {', '.join(tried)}")
-        if "compiling" in held:
-            print(f"  {'':12} {held['steps']} steps a turn, compiled in {held['compiling']:.0f} s, on {held['device']}")
+        if "compiling" in known:
+            print(
+                f"  {'':12} {known['steps']} steps a turn, compiled in {known['compiling']:.0f} s, on {known['device']}"
+            )
     if len(seconds) == 2:
         theirs, mine = seconds["transformers"], seconds["vlm_jax"]
         each = [one / other for one, other in zip(theirs, mine, strict=True)]
@@ -197,9 +201,9 @@ def main() -> None:
     parser.add_argument("--visual_tokens", type=int, help="of an image at most (default: 256; on a GPU 1024)")
     parser.add_argument("--remat", choices=("none", "full"), help="of both sides (default: none; on a GPU full)")
     parser.add_argument("--allocators", help="on a CPU, with commas between (default: all that are installed)")
-    given = parser.parse_args()
-    gpu = given.device == "gpu"
-    turns = given.turns or (5 if gpu else 2)
+    options = parser.parse_args()
+    gpu = options.device == "gpu"
+    turns = options.turns or (5 if gpu else 2)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
     # Before any process starts: no network, and memory that is taken as it is needed, so that a peak means something.
@@ -209,14 +213,14 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
     os.environ["JAX_NUM_CPU_DEVICES"] = str(threads)
     known = allocators()
-    names = given.allocators.split(",") if given.allocators else list(known)
+    names = options.allocators.split(",") if options.allocators else list(known)
     if absent := [name for name in names if name not in known]:
         sys.exit(f"--allocators: {', '.join(absent)} is not installed; known here: {', '.join(known)}")
     if gpu:
         os.environ.setdefault("GLIBC_TUNABLES", KEPT)
-    print(f"{given.device}, {threads} cores; {given.rounds if not gpu else 1} rounds of {turns} turns", flush=True)
+    print(f"{options.device}, {threads} cores; {options.rounds if not gpu else 1} rounds of {turns} turns", flush=True)
     sound = True
-    for preset in (given.preset or ("3b" if gpu else "5m,100m")).split(","):
+    for preset in (options.preset or ("3b" if gpu else "5m,100m")).split(","):
         with tempfile.TemporaryDirectory() as folder:
             if not gpu:
                 write(folder, preset)
@@ -225,19 +229,19 @@ def main() -> None:
                 folder="" if gpu else folder,
                 lengths="",
                 mode="",
-                samples=given.samples or 16,
-                steps=given.steps or (8 if gpu else 4),
-                visual_tokens=given.visual_tokens or (1024 if gpu else 256),
-                remat=(given.remat or ("full" if gpu else "none")) == "full",
-                device=given.device,
+                samples=options.samples or 16,
+                steps=options.steps or (8 if gpu else 4),
+                visual_tokens=options.visual_tokens or (1024 if gpu else 256),
+                remat=(options.remat or ("full" if gpu else "none")) == "full",
+                device=options.device,
                 threads=threads,
-                layouts=tuple((given.layouts or ("padded,flat" if gpu else "padded")).split(",")),
+                layouts=tuple((options.layouts or ("padded,flat" if gpu else "padded")).split(",")),
             )
-            for lengths in (given.lengths or ("ragged" if gpu else "ragged,mixed,equal")).split(","):
-                for mode in (given.modes or ("full,lora,qlora" if gpu else "full")).split(","):
+            for lengths in (options.lengths or ("ragged" if gpu else "ragged,mixed,equal")).split(","):
+                for mode in (options.modes or ("full,lora,qlora" if gpu else "full")).split(","):
                     sound &= compare(
                         dataclasses.replace(settings, lengths=lengths, mode=mode),
-                        given.rounds,
+                        options.rounds,
                         turns,
                         {name: known[name] for name in names},
                     )

@@ -146,12 +146,12 @@ def conversations(settings: Settings) -> Iterator[list[dict]]:
     images, words = zip(*map(drawn, _shares(rng, count), _shares(rng, count)), strict=True)
     sides = map(_sides, _shares(rng, sum(images)), _shares(rng, sum(images)))
     for shown, length in zip(images, words, strict=True):
-        held = [(336, 336) if settings.lengths == "equal" else next(sides) for _ in range(shown)]
+        sizes = [(336, 336) if settings.lengths == "equal" else next(sides) for _ in range(shown)]
         yield [
             {
                 "role": "user",
                 "content": [
-                    *({"type": "image", "image": _image(rng, side)} for side in held),
+                    *({"type": "image", "image": _image(rng, side)} for side in sizes),
                     {"type": "text", "text": QUESTION},
                 ],
             },
@@ -181,9 +181,9 @@ def _equal(kind: float, length: float) -> tuple[int, int]:
 
 
 def _some(chooser: random.Random, count: int) -> list[str]:
-    held = [WORDS[number % len(WORDS)] for number in range(count)]
-    chooser.shuffle(held)
-    return held
+    words = [WORDS[number % len(WORDS)] for number in range(count)]
+    chooser.shuffle(words)
+    return words
 
 
 def _sides(area: float, ratio: float) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipeline.mixture import Mixture, Share
+from data_pipeline.mixture import Component, Mixture
 from data_pipeline.packing import Bucket, Plan, as_array
 from train_step_data import (
     BETAS,
@@ -36,8 +36,8 @@ from vlm_jax.training.trainer import Trainer, unrolled
 class Side:
     def __init__(self, settings: Settings):
         self.model, self.settings = model_of(settings.preset), settings
-        self.held = examples(settings)
-        self.samples = len(self.held)
+        self.examples = examples(settings)
+        self.samples = len(self.examples)
         counts = {1, len(jax.devices())} if settings.device == "cpu" else {1}
         tried = {count: self._seconds(count) for count in sorted(counts)} if len(counts) > 1 else {1: 0.0}
         self.tried = {f"{count} device(s)": seconds for count, seconds in tried.items()}
@@ -54,10 +54,10 @@ class Side:
         """Everything up to the first step, on so many devices."""
         settings, self.state = self.settings, None
         devices = jax.devices()[:count]
-        self.bucket, self.plan = plan_of(self.held, settings, self.model, len(devices))
+        self.bucket, self.plan = plan_of(self.examples, settings, self.model, len(devices))
         self.orders = [[index for row in batch.rows for _, index in row] for batch in self.plan]
         self.batches = [
-            self._batch([[self.held[index] for _, index in row] for row in batch.rows]) for batch in self.plan
+            self._batch([[self.examples[index] for _, index in row] for row in batch.rows]) for batch in self.plan
         ]
         config = default_config()
         config.model.path, config.data.path = "benchmark", "benchmark"
@@ -159,8 +159,8 @@ def slot_costs(settings: Settings, model: VLMConfig) -> tuple[float, float, floa
 
 def precision(trainer: Trainer) -> str:
     frozen = {str(leaf.dtype) for path, leaf in trainer.abstract.items() if path not in trainer.selection.trainable}
-    held = f", frozen in {'/'.join(sorted(frozen))}" if frozen else ""
-    return f"masters in float32{held}, computed in {trainer.dtype}"
+    in_memory = f", frozen in {'/'.join(sorted(frozen))}" if frozen else ""
+    return f"masters in float32{in_memory}, computed in {trainer.dtype}"
 
 
 def _drawn(number: int, path: str, shape: tuple[int, ...], dtype) -> jax.Array:
@@ -173,11 +173,11 @@ def _drawn(number: int, path: str, shape: tuple[int, ...], dtype) -> jax.Array:
     return draw(jax.random.key(number))
 
 
-def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: int) -> tuple[Bucket, list]:
+def plan_of(examples: list[Example], settings: Settings, model: VLMConfig, devices: int) -> tuple[Bucket, list]:
     """Rows so large that the data take `settings.steps` batches: on a CPU one a device, as its attention skips what
     segments hide; else as short as the longest sample allows. The size is the cheapest whose rows suffice: all
     are tried, where `data_pipeline.buckets`, which has a run's whole data before it, tries a few on a sample."""
-    sizes = as_array([example.size for example in held])
+    sizes = as_array([example.size for example in examples])
     total, longest = sizes.sum(axis=0), sizes.max(axis=0)
     rows = devices
     if settings.device == "gpu":
@@ -188,11 +188,11 @@ def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: 
     def planned(tokens: int, patches: int, supervised: int) -> list | None:
         bucket = Bucket(rows, Size(tokens, patches, supervised))
         plan = Plan(
-            Mixture([Share("all", len(held))], seed=0).take,
+            Mixture([Component("all", len(examples))], seed=0).take,
             lambda places: sizes[places[:, 1]],
             [bucket],
             seed=0,
-            examples=len(held),
+            examples=len(examples),
         )
         return [plan[number] for number in range(len(plan))] if len(plan) <= settings.steps else None
 
@@ -200,7 +200,7 @@ def plan_of(held: list[Example], settings: Settings, model: VLMConfig, devices: 
         step *= max(1, settings.threads // rows)  # the same part of a row, however few rows there are
         wanted = max(int(longest[kind]), -(-int(total[kind]) // share))
         # As large as the largest samples would need, or they take half as much again as they would with nothing empty.
-        most = max(1.5 * wanted, -(-len(held) // share) * int(longest[kind]))
+        most = max(1.5 * wanted, -(-len(examples) // share) * int(longest[kind]))
         return range(max(step, -(-wanted // step) * step), int(most) + 2 * step, step)
 
     tried = cheapest_first([sizes_of(kind, step) for kind, step in enumerate((16, block, 32))], costs)

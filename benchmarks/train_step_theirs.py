@@ -33,10 +33,10 @@ TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 
 
 def hf_config(model: VLMConfig) -> Qwen2_5_VLConfig:
-    held = to_hf(model)
-    held.pop("torch_dtype")
+    config_json = to_hf(model)
+    config_json.pop("torch_dtype")
     ends = json.loads((BASE / "config.json").read_text())
-    return Qwen2_5_VLConfig.from_dict(held | {name: ends[name] for name in ("bos_token_id", "eos_token_id")})
+    return Qwen2_5_VLConfig.from_dict(config_json | {name: ends[name] for name in ("bos_token_id", "eos_token_id")})
 
 
 def write_checkpoint(folder: Path, model: VLMConfig, dtype: str = "float32") -> None:
@@ -112,9 +112,9 @@ class Side:
 
     def _batch(self, numbers, layout: str) -> dict[str, torch.Tensor]:
         """What its processor makes with padding=True, or all samples in one row."""
-        held = [self.examples[number] for number in numbers]
-        ids = [torch.from_numpy(example.input_ids).long() for example in held]
-        labels = [torch.where(torch.from_numpy(one.supervised), row, -100) for one, row in zip(held, ids, strict=True)]
+        rows = [self.examples[number] for number in numbers]
+        ids = [torch.from_numpy(example.input_ids).long() for example in rows]
+        labels = [torch.where(torch.from_numpy(one.supervised), row, -100) for one, row in zip(rows, ids, strict=True)]
         batch = {}
         if layout == "padded":
             pad = self.tokenizer.pad_token_id
@@ -127,7 +127,7 @@ class Side:
             # The first token of a sample is nobody's target.
             batch["labels"] = torch.cat([row.index_fill(0, torch.tensor(0), -100) for row in labels])[None]
             text = torch.cat([torch.arange(len(row)) for row in ids])
-            axes = torch.cat([torch.from_numpy(one.positions).long() for one in held], dim=1)
+            axes = torch.cat([torch.from_numpy(one.positions).long() for one in rows], dim=1)
             # transformers tells packed samples apart by the first of four rows of positions.
             batch["position_ids"] = torch.cat([text[None], axes])[:, None]
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).int()

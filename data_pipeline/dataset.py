@@ -22,7 +22,7 @@ from data_pipeline.ledger import Ledger
 from data_pipeline.loader import WHOLE, Batches, PlannedRows, Shard, make_loader
 from data_pipeline.measure import UNKNOWN, Examples
 from data_pipeline.measured import MeasuredSets, key_of
-from data_pipeline.mixture import Mixture, Share
+from data_pipeline.mixture import Component, Mixture
 from data_pipeline.packing import WINDOW, Bucket, Course, Plan
 from data_pipeline.parts import Part, open_parts
 from vlm_jax import locations
@@ -83,7 +83,7 @@ class Dataset:
             cache=cache,
             budgets=self._budgets,
         )
-        self.mixture = Mixture([part.share for part in parts], seed=seed, shuffle=settings["shuffle"])
+        self.mixture = Mixture([part.component for part in parts], seed=seed, shuffle=settings["shuffle"])
         # Where a faulty record stops the run all errors are known before the first step.
         self.complete = complete or settings["on_error"] == "stop"
         self.sample = sample or min(_SAMPLED_WINDOWS * WINDOW, count)
@@ -244,7 +244,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """Identifies the records: the parts' shares, and a sample of the words and of the images' sizes."""
         budgets = [part.processor.images.identity for part in self.parts]
-        digest = hashlib.sha256(f"({_as_written_before(self.mixture.shares)}, {budgets!r})".encode())
+        digest = hashlib.sha256(f"({_as_written_before(self.mixture.components)}, {budgets!r})".encode())
         for part in self.parts:
             # Of data on the hub: all that the files hold.
             digest.update("".join(getattr(part.source, "contents", ())).encode())
@@ -353,9 +353,9 @@ def remedy(count: int) -> str:
     )
 
 
-def _as_written_before(shares: Sequence[Share]) -> str:
-    """The shares as fingerprints of earlier versions have them: their runs go on."""
-    return repr(shares).replace("Share(name=", "Part(name=")
+def _as_written_before(components: Sequence[Component]) -> str:
+    """The components as fingerprints of earlier versions have them: their runs go on."""
+    return repr(components).replace("Component(name=", "Part(name=")
 
 
 def _usable(sizes: np.ndarray) -> np.ndarray:

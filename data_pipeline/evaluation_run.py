@@ -95,7 +95,7 @@ def evaluate(
         "images": evaluation.images,
         "metric": evaluation.metric,
         "max_new_tokens": evaluation.max_new_tokens,
-        "visual_tokens": list(model.processor.images.budget),
+        "visual_tokens": list(model.processor.images.token_range),
         "decoding": _decoding(model.repetition_penalty),
     }
     if not budget.takes_all:

@@ -29,7 +29,7 @@ def with_smaller_images(
     Returns:
       None where not even the smallest images fit.
     """
-    low, high = processor.images.budget
+    low, high = processor.images.token_range
     best = None
     while low <= high:
         budget = (low + high) // 2
@@ -70,6 +70,6 @@ def with_less_text(
 def grids(processor: Processor, image_sizes: Sequence[tuple[int, int]], budget: int = 0) -> list[Grid]:
     """How images of these sizes are cut, with at most `budget` visual tokens each; 0: the processor's own."""
     if budget:
-        least = min(budget, processor.images.budget[0])
-        processor = processor.with_budget((max(1, least), budget))
+        least = min(budget, processor.images.token_range[0])
+        processor = processor.with_token_range((max(1, least), budget))
     return [processor.grid(*size) for size in image_sizes]

@@ -23,7 +23,7 @@ Key = tuple[str | bytes, Grid]
 
 
 class ImageLoader:
-    """Patches of images, uint8 [units, patches_per_token, values] each."""
+    """Patches of images, uint8 [tokens, patches_per_token, values] each."""
 
     def __init__(self, images: ImageProcessor, *, workers: int = 0, cache_bytes: int = 0):
         """

@@ -70,8 +70,8 @@ def report(dataset: Dataset, config: ConfigDict) -> str:
     ]
     if len(dataset.parts) > 1:
         lines += [
-            f"  part {part.share.name}: {len(part.source):,} examples, weight {part.share.weight:g}, {part.name}"
-            for part in dataset.parts
+            f"  part {one.component.name}: {len(one.source):,} examples, weight {one.component.weight:g}, {one.name}"
+            for one in dataset.parts
         ]
     lines += ["", "tokens an example", *histogram(used[:, 0])]
     if examples.image_sizes:

@@ -140,7 +140,7 @@ def key_of(parts: Sequence[Part], *, seed: int, decode: bool, budgets: Sequence[
         root = part.settings.get("image_root")
         facts.append(locations.absolute(root) if root else "")
         facts.append([part.settings, processor.template, processor.most_tokens, processor.image_token])
-        facts.append([repr(processor.images), repr(processor.budget), processor.window_units, len(part.source)])
+        facts.append([repr(processor.images), repr(processor.budget), processor.window_side, len(part.source)])
         facts.append(hashlib.sha256(backend.to_str().encode()).hexdigest())
         for source in getattr(part.source, "sources", ()):
             if source.format not in _SELF_CONTAINED or not Path(source.name).is_file():

@@ -15,7 +15,7 @@ from vlm_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class Component:
     """How much of a part is drawn, and in which order.
 
     Attributes:
@@ -33,24 +33,24 @@ class Share:
 class Mixture:
     """Which example stands where, endlessly: parts that end begin anew in another order."""
 
-    def __init__(self, shares: Sequence[Share], *, seed: int = 0, shuffle: bool = True):
+    def __init__(self, components: Sequence[Component], *, seed: int = 0, shuffle: bool = True):
         """`seed` is the run's: it changes the order of all parts.
 
         Raises:
           InputError: an empty part, or a weight that is no number above 0; all such parts together.
         """
         errors = []
-        for share in shares:
-            if not share.examples:
-                errors.append(f"{share.name}: holds no examples; remove it from the mixture")
-            if not (np.isfinite(share.weight) and share.weight > 0):
-                errors.append(f"{share.name}: its weight is {share.weight}; wanted a number above 0")
-        if not shares:
+        for component in components:
+            if not component.examples:
+                errors.append(f"{component.name}: holds no examples; remove it from the mixture")
+            if not (np.isfinite(component.weight) and component.weight > 0):
+                errors.append(f"{component.name}: its weight is {component.weight}; wanted a number above 0")
+        if not components:
             errors.append("a mixture of no parts; name at least one")
         if errors:
             raise InputError(errors)
-        self.shares, self._seed, self._shuffle = tuple(shares), seed, shuffle
-        weights = np.array([share.weight for share in shares], np.float64)
+        self.components, self._seed, self._shuffle = tuple(components), seed, shuffle
+        weights = np.array([component.weight for component in components], np.float64)
         weights /= weights.max()  # the sum of huge ones would overflow
         self._fractions = weights / weights.sum()
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
@@ -58,16 +58,16 @@ class Mixture:
     @property
     def examples(self) -> int:
         """How many there are in all parts together: an epoch."""
-        return sum(share.examples for share in self.shares)
+        return sum(component.examples for component in self.components)
 
     def take(self, start: int, count: int) -> Int[np.ndarray, "count 2"]:
         """(part, index in the part) of the positions from `start`."""
         before = self._drawn(start)
         # The next draws of each part, more than can be among `count`, in the order of their turns.
-        ahead = np.ceil(count * self._fractions).astype(np.int64) + len(self.shares) + 2
+        ahead = np.ceil(count * self._fractions).astype(np.int64) + len(self.components) + 2
         part, draw = self._in_turn(before, ahead)
         chosen = np.stack([part[:count], draw[:count]], axis=1)
-        for number in range(len(self.shares)):
+        for number in range(len(self.components)):
             mine = chosen[:, 0] == number
             chosen[mine, 1] = self._places(number, chosen[mine, 1])
         return chosen
@@ -78,39 +78,39 @@ class Mixture:
         Draw k of a part has its turn at (k + ½) / share. Whatever the start, a part is never further than its own
         number of parts away from its exact share.
         """
-        surely = np.maximum(0, np.floor((start - len(self.shares) / 2) * self._fractions - 0.5)).astype(np.int64)
+        surely = np.maximum(0, np.floor((start - len(self.components) / 2) * self._fractions - 0.5)).astype(np.int64)
         left = start - int(surely.sum())
         if left:
-            part, _ = self._in_turn(surely, np.full(len(self.shares), left))
-            surely = surely + np.bincount(part[:left], minlength=len(self.shares))
+            part, _ = self._in_turn(surely, np.full(len(self.components), left))
+            surely = surely + np.bincount(part[:left], minlength=len(self.components))
         return surely
 
     def _in_turn(self, before, ahead) -> tuple[np.ndarray, np.ndarray]:
-        part = np.repeat(np.arange(len(self.shares)), ahead)
+        part = np.repeat(np.arange(len(self.components)), ahead)
         draw = np.concatenate([first + np.arange(count) for first, count in zip(before, ahead, strict=True)])
         order = np.lexsort((part, (draw + 0.5) / self._fractions[part]))
         return part[order], draw[order]
 
     def _places(self, number: int, draws: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        share = self.shares[number]
+        component = self.components[number]
         if not self._shuffle:
-            return draws % share.examples
-        epochs = draws // share.examples
+            return draws % component.examples
+        epochs = draws // component.examples
         places = np.empty_like(draws)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            places[here] = self._order(number, int(epoch))[draws[here] % share.examples]
+            places[here] = self._order(number, int(epoch))[draws[here] % component.examples]
         return places
 
     def _order(self, number: int, epoch: int) -> Int[np.ndarray, " n"]:
         cached = self._orders.get(number)
         if cached is None or cached[0] != epoch:
-            share = self.shares[number]
+            component = self.components[number]
             cached = (
                 epoch,
-                np.random.default_rng((self._seed, share.seed, zlib.crc32(share.name.encode()), epoch)).permutation(
-                    share.examples
-                ),
+                np.random.default_rng(
+                    (self._seed, component.seed, zlib.crc32(component.name.encode()), epoch)
+                ).permutation(component.examples),
             )
             self._orders[number] = cached
         return cached[1]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from data_pipeline import sources
-from data_pipeline.mixture import Share
+from data_pipeline.mixture import Component
 from data_pipeline.records import Record
 from data_pipeline.sources.columns import errors_of as columns_errors
 from vlm_jax import locations
@@ -23,7 +23,7 @@ SHARED = ("format", "image_root", "answer", "share", "columns", "question")
 
 
 @runtime_checkable
-class Records(Protocol):
+class RecordReader(Protocol):
     """Records by number, each read when it is asked for: `data_pipeline.sources.Source`, or a list."""
 
     def __len__(self) -> int: ...
@@ -39,14 +39,14 @@ class Part:
       name: as messages call it: its path, or its name in the mixture.
       source: its records.
       processor: with the visual tokens that its images may have.
-      share: how much of it is drawn, and in which order.
+      component: how much of it is drawn, and in which order.
       settings: that it was opened with.
     """
 
     name: str
-    source: Records
+    source: RecordReader
     processor: Processor
-    share: Share
+    component: Component
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -72,8 +72,8 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> l
                 Part(
                     settings["path"] if len(named) == 1 else name,
                     chain := sources.Chain(files, share=settings["share"], seed=seed),
-                    _with_budget(processor, settings["max_visual_tokens"]),
-                    Share(name, len(chain), float(settings["weight"]), settings["seed"]),
+                    _with_token_range(processor, settings["max_visual_tokens"]),
+                    Component(name, len(chain), float(settings["weight"]), settings["seed"]),
                     settings,
                 )
             )
@@ -100,11 +100,11 @@ def _open_files(settings: Mapping[str, Any], errors: list[str]) -> list[sources.
     return files
 
 
-def _with_budget(processor: Processor, most: int) -> Processor:
+def _with_token_range(processor: Processor, most: int) -> Processor:
     """With at most so many visual tokens an image; 0: as many as the model's."""
     if not most:
         return processor
-    return processor.with_budget((max(1, min(most, processor.images.budget[0])), most))
+    return processor.with_token_range((max(1, min(most, processor.images.token_range[0])), most))
 
 
 def _checked(name: str, own: Any, errors: list[str]) -> dict[str, Any]:

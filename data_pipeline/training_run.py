@@ -343,7 +343,7 @@ def _begin(
             workdir.write_assets(source.assets)
             if (records := dataset.records()) is not None:
                 write_json(workdir.folder / identity.FILE, records)
-    hosts.wait_for_all("the work folder is there")
+    hosts.wait_for_all("the run folder is there")
     checkpoints = run_folder.Checkpoints(workdir.home, keep=config.checkpoint.keep, best=config.checkpoint.best)
     if done is not None:
         state = trainer.restore(checkpoints, done, batches, base=lambda: read(source.base or source))

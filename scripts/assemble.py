@@ -42,7 +42,7 @@ def main() -> None:
     names = Assembly.__dataclass_fields__
     write(Path(options.output), Assembly(**{name: getattr(options, name) for name in names}))
     config = description.read_config(Path(options.output))
-    low, high = description.read_image_processor(Path(options.output), config).budget
+    low, high = description.read_image_processor(Path(options.output), config).token_range
     tokens = f"{low}" if low == high else f"{low} to {high}"
     print(f"{options.output}: {options.encoder} with {options.connector} connector, {tokens} visual tokens an image")
 

@@ -71,7 +71,7 @@ def main() -> None:
         # The table of embeddings is padded to a multiple of 64, as published ones are, so that it divides over devices.
         vocab = -(-(max(ids.values()) + 1) // 64) * 64
         config = with_vocabulary(PRESETS[options.preset], vocab, ids)
-        images = DynamicResolution().with_budget((4, options.max_visual_tokens))
+        images = DynamicResolution().with_token_range((4, options.max_visual_tokens))
         generation = {
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],

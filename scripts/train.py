@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/train.py --config=configs/photos.py --workdir=runs/photos
 
-The work folder, here or at a gs:// address, is made when it is not there. The same command on the same folder goes on
+The run folder, here or at a gs:// address, is made when it is not there. The same command on the same folder goes on
 from its last checkpoint, after Ctrl-C, a kill, or a power cut. On several hosts, start it on each (docs/training.md).
 Any setting is overridden as --config.section.name=value:
 

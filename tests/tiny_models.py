@@ -76,7 +76,7 @@ def save_tiny(
     model = make_model(config).eval()
     _draw(model)
     model.save_pretrained(folder)
-    settings = DynamicResolution().with_budget((4, max_visual_tokens))
+    settings = DynamicResolution().with_token_range((4, max_visual_tokens))
     (folder / "preprocessor_config.json").write_text(json.dumps(settings.to_json("Qwen2_5_VLProcessor")))
     return model
 

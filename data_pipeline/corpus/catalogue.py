@@ -48,8 +48,8 @@ _THAI = {**_PLACES, **_MAKERS, **_USES, **wordings.SEASONS}
 
 
 def _make(name: str, thai: str, origin: str, maker: str, use: str, season: str, look: str, parts: list[str]) -> Thing:
-    given = {"origin": origin, "maker": maker, "use": use, "season": season}
-    facts = {"name": (name, thai), **{kind: (value, _THAI[value]) for kind, value in given.items()}}
+    values = {"origin": origin, "maker": maker, "use": use, "season": season}
+    facts = {"name": (name, thai), **{kind: (value, _THAI[value]) for kind, value in values.items()}}
     drawn = []
     for part in parts:
         shape, colour, *numbers = part.split()

@@ -161,8 +161,8 @@ def _assemble(rng: np.random.Generator) -> tuple[Thing, list[Asked]]:
     asked = [asked[int(index)] for index in rng.permutation(len(asked))]
     language = "th" if rng.random() < 0.3 else "en"
     describe = str(rng.choice(_DESCRIBE[language]))
-    told = look if language == "en" else look_thai
-    return Thing(_fitted([*under, whole, *over]), look), [(language, describe, told), *asked]
+    answer = look if language == "en" else look_thai
+    return Thing(_fitted([*under, whole, *over]), look), [(language, describe, answer), *asked]
 
 
 def _parts(rng, place: str, shape: str, colour: str, width: float, height: float) -> list[Part]:

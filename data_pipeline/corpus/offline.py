@@ -275,16 +275,16 @@ def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callabl
     mark = folder / ".corpus"  # says that the folder is ours, finished or not
     wanted = {"corpus": kind, "side": SIDE, **settings}
     if stamp.is_file():
-        held = read_json(stamp)
+        stored = read_json(stamp)
         # Earlier versions drew pictures of one size and did not say so.
-        made_with = {"side": SIDE, **{key: value for key, value in held.items() if key != "records"}}
+        made_with = {"side": SIDE, **{key: value for key, value in stored.items() if key != "records"}}
         if made_with != wanted:
             differing = ", ".join(key for key in {**wanted, **made_with} if wanted.get(key) != made_with.get(key))
             raise InputError(f"{folder}: holds a corpus made with another {differing}; take another --output")
-        if not isinstance(held.get("records"), dict):
+        if not isinstance(stored.get("records"), dict):
             raise InputError(f"{stamp}: is damaged; remove it, and the same command draws what is missing")
-        if all((folder / f"{split}.jsonl").is_file() for split in held["records"]):
-            return held["records"], False
+        if all((folder / f"{split}.jsonl").is_file() for split in stored["records"]):
+            return stored["records"], False
     output_folder.check(folder, f"--output={folder}", owner="a corpus's", marks=(mark.name, stamp.name))
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()

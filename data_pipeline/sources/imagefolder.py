@@ -61,8 +61,8 @@ class ImageFolderEntries(Entries):
         images = {"file_name": name, "file_names": several, "image": row.get("image")}
         filled = {key: one if isinstance(one, list) else [one] for key, one in images.items() if not is_empty(one)}
         if len({repr(one) for one in filled.values()}) > 1:
-            told = " and ".join(f"{key!r} {images[key]!r}" for key in filled)
-            return Entry(entry.number, entry.place, error=f"has {told}, which differ; keep one of them")
+            named = " and ".join(f"{key!r} {images[key]!r}" for key in filled)
+            return Entry(entry.number, entry.place, error=f"has {named}, which differ; keep one of them")
         name = name if is_empty(several) else several
         if not name or not isinstance(name, (str, list)):
             error = f"'file_name' is {json_type(name) if name != '' else 'empty'}; name the image, from this folder"

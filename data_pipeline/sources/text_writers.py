@@ -39,7 +39,7 @@ class List(Lines):
         super().close()
 
 
-class Table:
+class CommaSeparated:
     """A CSV table with the columns that are used; lists and objects are cells of JSON. Held until it is closed."""
 
     def __init__(self, path: str):

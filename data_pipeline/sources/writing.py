@@ -66,7 +66,7 @@ _FORMATS = {
     "openai": _Format(".jsonl", openai.to_entry, text_writers.Lines, "openai", "either"),
     "llava": _Format(".json", llava.to_entry, text_writers.List, "llava", "named", _MARKS),
     "sharegpt": _Format(".json", sharegpt.to_entry, text_writers.List, "sharegpt", "named", _MARKS),
-    "table": _Format(".csv", table.to_row, text_writers.Table, "table", "named", _CELLS),
+    "table": _Format(".csv", table.to_row, text_writers.CommaSeparated, "table", "named", _CELLS),
     "imagefolder": _Format("", imagefolder.to_row, imagefolder.ImageFolderWriter, "table", "inside", _CELLS),
     "parquet": _Format(
         ".parquet",

@@ -294,8 +294,8 @@ def test_image_limits_beside_trained_weights_count(base, adapter, tmp_path, wher
     if where == "state dict":
         torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter.pth")
     path = adapter if where == "adapter" else adapter / "adapter.pth"
-    assert vlm_jax.load(base, adapter=path).processor.images.budget == (4, 9)
+    assert vlm_jax.load(base, adapter=path).processor.images.token_range == (4, 9)
     vlm_jax.export(path, tmp_path / "out", base=base)
     written = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
     assert {key: written[key] for key in limits} == limits
-    assert vlm_jax.load(tmp_path / "out").processor.images.budget == (4, 9)
+    assert vlm_jax.load(tmp_path / "out").processor.images.token_range == (4, 9)

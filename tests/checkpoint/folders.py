@@ -16,7 +16,7 @@ from vlm_jax.processing.new_tokenizer import write_tokenizer
 VOCAB = 320
 SHARD = "20KB"
 """For folders of many files."""
-IMAGES = DynamicResolution().with_budget((4, 64))
+IMAGES = DynamicResolution().with_token_range((4, 64))
 # No two sides that meet are equal, so that a tensor read the wrong way round has another shape.
 TEXT = {
     "hidden_size": 32,

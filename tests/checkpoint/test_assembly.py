@@ -142,8 +142,8 @@ def test_tiles_are_kept_within_a_budget(parts, tmp_path):
     write(tmp_path / "model", Assembly(parts["vit"], parts["text"], image_mode="anyres", tiles=6))
     config = description.read_config(tmp_path / "model")
     whole = description.read_processor(tmp_path / "model", config)
-    least, most = whole.images.budget
-    fewer = whole.with_budget((1, (least + most) // 2))
+    least, most = whole.images.token_range
+    fewer = whole.with_token_range((1, (least + most) // 2))
     counts = [
         len(one.encode([user("What?", image)]).images[0].layout.slot_of_token)
         for one in (whole, fewer)

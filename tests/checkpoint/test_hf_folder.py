@@ -180,9 +180,9 @@ def test_a_sound_folder_gives_a_processor_with_its_rules(folder):
     config = description.read_config(folder)
     processor = description.read_processor(folder, config)
     assert processor.images == IMAGES
-    assert (processor.window_units, processor.image_token) == (4, config.image_token)
-    assert description.read_processor(folder, config, visual_tokens=9).images == IMAGES.with_budget((1, 9))
-    assert description.read_processor(folder, config, visual_tokens=(3, 9)).images == IMAGES.with_budget((3, 9))
+    assert (processor.window_side, processor.image_token) == (4, config.image_token)
+    assert description.read_processor(folder, config, visual_tokens=9).images == IMAGES.with_token_range((1, 9))
+    assert description.read_processor(folder, config, visual_tokens=(3, 9)).images == IMAGES.with_token_range((3, 9))
 
 
 @pytest.mark.parametrize("place", ["chat_template.json", "chat_template.jinja"])
@@ -274,7 +274,7 @@ def test_the_budget_a_model_was_trained_with_is_what_transformers_will_use(folde
         held = {"processor_class": "Qwen2_5_VLProcessor", "image_processor": settings}
         (folder / "processor_config.json").write_text(json.dumps(held))
         (folder / "preprocessor_config.json").unlink()
-    trained = IMAGES.with_budget((2, 30))
+    trained = IMAGES.with_token_range((2, 30))
     hf_folder.write_folder(tmp_path / "out", description.read_config(folder), read(folder), folder, images=trained)
     assert description.read_image_settings(tmp_path / "out", DynamicResolution.from_json) == trained
     theirs = Qwen2VLImageProcessorPil.from_pretrained(tmp_path / "out")

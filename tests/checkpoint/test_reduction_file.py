@@ -187,7 +187,7 @@ def test_a_loaded_model_takes_what_is_asked_for(base, options, expected):
     model = vlm_jax.load(base, dtype="float32", **options)
     assert model.processor.budget == expected
     if options.get("visual_tokens") == 9:  # a limit on the size of images, as ever
-        assert model.processor.images.budget[1] == 9
+        assert model.processor.images.token_range[1] == 9
 
 
 @pytest.mark.parametrize(

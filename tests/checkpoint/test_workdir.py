@@ -1,4 +1,4 @@
-"""Work folders in a store: what is sent and brought back, who may write, and one line for what keeps a run out."""
+"""Run folders in a store: what is sent and brought back, who may write, and one line for what keeps a run out."""
 
 import json
 

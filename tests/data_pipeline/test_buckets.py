@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.buckets import Costs, choose_buckets
-from data_pipeline.mixture import Mixture, Share
+from data_pipeline.mixture import Component, Mixture
 from data_pipeline.packing import Plan, as_array, bucket_of, unused_shares
 from vlm_jax.errors import InputError
 from vlm_jax.processing.example import Size
@@ -23,7 +23,7 @@ def images_of_any_size(count=1000, visual_tokens=1024, blocks=4):
 
 def unused(lengths, buckets, examples):
     """Shares of token slots and patch slots that stay unused in a run, and of all slots by what they cost."""
-    order = Mixture([Share("all", len(lengths))])
+    order = Mixture([Component("all", len(lengths))])
     plan = Plan(order.take, lambda places: lengths[places[:, 1]], buckets, seed=0, examples=examples)
     batches = [plan[number] for number in range(len(plan))]
     counts, shares = unused_shares(buckets, batches, lambda place: lengths[place[1]])

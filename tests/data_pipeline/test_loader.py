@@ -11,7 +11,7 @@ from data_pipeline import sources
 from data_pipeline.dataset import open_dataset
 from data_pipeline.ledger import Ledger
 from data_pipeline.loader import Shard
-from data_pipeline.mixture import Mixture, Share
+from data_pipeline.mixture import Component, Mixture
 from data_pipeline.packing import Bucket, Plan
 from data_pipeline.records import Record
 from tests.tiny_models import PHOTOS
@@ -186,7 +186,7 @@ def test_text_is_cut_and_images_are_shrunk_only_where_asked_and_both_are_noted(m
     data["path"] = str(tmp_path / "d" / "wide.csv")
     (tmp_path / "d" / "wide.csv").write_text("image,question,answer\nwide.png,What?,Black.\na.png,What?,Black.\n")
     config, processor = model
-    wide = (config, processor.with_budget((4, 64)))
+    wide = (config, processor.with_token_range((4, 64)))
     shrunk = Run(wide, data={**data, "too_large": "shrink_images"}, batch={"sequence_length": 104, "rows": 2}, epochs=1)
     assert shrunk.ledger.counts["repaired", "images shrunk"] == 1
     (batch,) = list(shrunk)
@@ -296,7 +296,7 @@ def test_where_nothing_fits_a_row_no_run_begins(model, steps):
 
 def test_a_plan_of_examples_that_are_all_left_out_gives_up():
     plan = Plan(
-        Mixture([Share("all", 100)]).take,
+        Mixture([Component("all", 100)]).take,
         lambda places: np.full((len(places), 3), -1),
         [Bucket(1, Size(10, 64, 2))],
         seed=0,

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.mixture import Mixture, Share
+from data_pipeline.mixture import Component, Mixture
 from vlm_jax.errors import InputError
 
 parts = st.lists(
     st.builds(
-        Share,
+        Component,
         name=st.just("p"),
         examples=st.integers(1, 40),
         weight=st.floats(0.01, 100, allow_nan=False),
@@ -50,26 +50,31 @@ def test_a_part_shows_each_of_its_examples_once_before_it_begins_anew(given_part
 
 
 def test_a_part_keeps_its_own_order_whatever_is_mixed_with_it():
-    alone = Mixture([Share("a", 50, seed=3)]).take(0, 100)[:, 1]
-    mixed = Mixture([Share("b", 7, weight=2.0), Share("a", 50, seed=3)]).take(0, 400)
+    alone = Mixture([Component("a", 50, seed=3)]).take(0, 100)[:, 1]
+    mixed = Mixture([Component("b", 7, weight=2.0), Component("a", 50, seed=3)]).take(0, 400)
     np.testing.assert_array_equal(mixed[mixed[:, 0] == 1, 1][:100], alone)
-    other = Mixture([Share("a", 50, seed=4)]).take(0, 100)[:, 1]
+    other = Mixture([Component("a", 50, seed=4)]).take(0, 100)[:, 1]
     assert (alone != other).any() and (alone[:50] != alone[50:]).any()
 
 
 def test_without_shuffling_the_order_of_the_file_stays():
-    assert Mixture([Share("a", 3)], shuffle=False).take(2, 5)[:, 1].tolist() == [2, 0, 1, 2, 0]
+    assert Mixture([Component("a", 3)], shuffle=False).take(2, 5)[:, 1].tolist() == [2, 0, 1, 2, 0]
 
 
 def test_a_hundred_million_positions_away_takes_no_longer():
-    order = Mixture([Share("a", 1000, weight=0.7), Share("b", 30, weight=0.3)]).take(10**8, 1000)
+    order = Mixture([Component("a", 1000, weight=0.7), Component("b", 30, weight=0.3)]).take(10**8, 1000)
     assert Counter(order[:, 0].tolist()) == {0: 700, 1: 300}
 
 
 def test_all_impossible_parts_are_told_together():
     with pytest.raises(InputError) as caught:
         Mixture(
-            [Share("a", 0), Share("b", 3, weight=0.0), Share("c", 3, weight=float("nan")), Share("d", 2, weight=-1.0)]
+            [
+                Component("a", 0),
+                Component("b", 3, weight=0.0),
+                Component("c", 3, weight=float("nan")),
+                Component("d", 2, weight=-1.0),
+            ]
         )
     assert [line.split(":")[0] for line in caught.value.lines] == ["a", "b", "c", "d"]
     with pytest.raises(InputError, match="no parts"):
@@ -77,7 +82,7 @@ def test_all_impossible_parts_are_told_together():
 
 
 def test_parts_of_one_length_and_huge_weights_are_drawn_evenly_and_each_in_its_own_order():
-    mixture = Mixture([Share("a", 50, 1e308), Share("b", 50, 1e308)])
+    mixture = Mixture([Component("a", 50, 1e308), Component("b", 50, 1e308)])
     drawn = mixture.take(10_000, 100)
     assert np.bincount(drawn[:, 0]).tolist() == [50, 50]
     one, other = (drawn[drawn[:, 0] == part, 1].tolist() for part in range(2))

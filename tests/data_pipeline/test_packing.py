@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.mixture import Mixture, Share
+from data_pipeline.mixture import Component, Mixture
 from data_pipeline.packing import Bucket, Packer, Plan, as_array, bucket_of, unused_shares
 from vlm_jax.errors import InputError
 from vlm_jax.processing.example import Size
@@ -23,7 +23,7 @@ sizes = st.lists(
 
 def plan_of(lengths, *, seed=0, buckets=(SMALL, LARGE), window=64, shuffle=True, **bounds):
     array = as_array(lengths)
-    order = Mixture([Share("all", len(array), seed=seed)], shuffle=shuffle)
+    order = Mixture([Component("all", len(array), seed=seed)], shuffle=shuffle)
     bounds = bounds or {"examples": len(array)}
     measure = lambda places: array[places[:, 1]]  # noqa: E731
     plan = Plan(order.take, measure, buckets, seed=seed, shuffle=shuffle, window=window, **bounds)

@@ -71,7 +71,7 @@ def test_a_run_sees_its_share_and_knows_it_again(processor, tmp_path):
 
     parts = {"a": {"path": path, "share": 0.5}, "b": {"path": path}}
     mixed = opened(processor, mixture=parts, share=0.1)
-    assert [share.examples for share in mixed.mixture.shares] == [20, 4]
+    assert [component.examples for component in mixed.mixture.components] == [20, 4]
     with pytest.raises(InputError, match="config.data.mixture.a.share is 2; wanted a share above 0, up to 1"):
         opened(processor, mixture={"a": {"path": path, "share": 2}})
 

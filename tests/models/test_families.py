@@ -150,7 +150,7 @@ def test_nothing_outside_a_family_asks_which_one_it_is():
     A family's own are its folder, the presets of its sizes, and the putting together of models of the one family that
     is put together.
     """
-    asks = re.compile(
+    branches = re.compile(
         r"isinstance\([^)]*(VisionConfig|EncoderConfig|FixedViews|DynamicResolution)|\.model_family\b|\.variant\b"
         r"|(config|model)\.assembled\b|model_type\b[^=]*(==|!=|\bin\b) |\.family ==|models\.(qwen_vl|llava)"
     )
@@ -163,6 +163,6 @@ def test_nothing_outside_a_family_asks_which_one_it_is():
         for path in sorted((ROOT / folder).rglob("*.py"))
         if not str(path.relative_to(ROOT)).startswith(own)
         for line in path.read_text(encoding="utf-8").splitlines()
-        if asks.search(line)
+        if branches.search(line)
     ]
     assert found == []

@@ -41,7 +41,7 @@ PUBLISHED_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-SETTINGS = DynamicResolution().with_budget((4, 64))
+SETTINGS = DynamicResolution().with_token_range((4, 64))
 
 
 @pytest.fixture(scope="session", params=["tokenizer_folder", "merging_tokenizer_folder"])
@@ -52,7 +52,7 @@ def tokenizer(request):
 @pytest.fixture(scope="session")
 def processor(tokenizer) -> Processor:
     image_token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    return Processor(tokenizer, SETTINGS, image_token=image_token, window_units=4)
+    return Processor(tokenizer, SETTINGS, image_token=image_token, window_side=4)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_template_from_outside_the_tokenizer_is_used(processor, photo_records)
         processor.tokenizer,
         SETTINGS,
         image_token=processor.image_token,
-        window_units=4,
+        window_side=4,
         template=PUBLISHED_TEMPLATE.replace("You are a helpful assistant.", "Be brief."),
     )
     assert "Be brief." in processor.tokenizer.decode(other.encode(messages).input_ids)
@@ -338,7 +338,7 @@ def test_an_image_too_long_for_its_width_is_named(processor, tmp_path):
 )
 def test_a_template_that_fails_is_one_line(processor, template, reason):
     other = Processor(
-        processor.tokenizer, SETTINGS, image_token=processor.image_token, window_units=4, template=template
+        processor.tokenizer, SETTINGS, image_token=processor.image_token, window_side=4, template=template
     )
     with pytest.raises(InputError) as caught:
         other.encode([HELLO])
@@ -355,7 +355,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(processor):
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     other = Processor(
-        processor.tokenizer, SETTINGS, image_token=processor.image_token, window_units=4, template=template
+        processor.tokenizer, SETTINGS, image_token=processor.image_token, window_side=4, template=template
     )
     with pytest.raises(InputError, match="^the chat template rewrites earlier turns"):
         other.encode([HELLO, assistant("Good day"), HELLO, assistant("Again")])

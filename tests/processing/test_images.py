@@ -27,7 +27,7 @@ LOW, HIGH = 4 * UNIT**2, 256 * UNIT**2
 
 
 def reference(image: PIL.Image.Image, low: int = LOW, high: int = HIGH) -> tuple[np.ndarray, tuple[int, int]]:
-    """transformers' pixels before normalisation as [units, patches_per_token, C · ph · pw], and the grid in patches."""
+    """transformers' pixels before normalisation, [tokens, patches_per_token, C · ph · pw], and the grid in patches."""
     processor = Qwen2VLImageProcessorPil(size={"shortest_edge": low, "longest_edge": high})
     made = processor(images=[image], do_rescale=False, do_normalize=False, return_tensors="np")
     _, rows, columns = made["image_grid_thw"][0].tolist()

@@ -30,9 +30,7 @@ class Counting:
 def whole(tokenizer_folder):
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     image_token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    return Processor(
-        Counting(tokenizer), SETTINGS, image_token=image_token, window_units=4, template=PUBLISHED_TEMPLATE
-    )
+    return Processor(Counting(tokenizer), SETTINGS, image_token=image_token, window_side=4, template=PUBLISHED_TEMPLATE)
 
 
 @pytest.fixture
@@ -88,7 +86,7 @@ def test_long_words_that_are_few_tokens_are_tokenised_as_ever(merging_tokenizer_
     tokenizer.add_tokens(["long" * 500])
     both = []
     for most in (None, MOST):
-        both.append(Processor(tokenizer, SETTINGS, image_token=0, window_units=4, template=PUBLISHED_TEMPLATE))
+        both.append(Processor(tokenizer, SETTINGS, image_token=0, window_side=4, template=PUBLISHED_TEMPLATE))
         both[-1].most_tokens = most
     expected, found = (one.tokenize([user("long" * 500 * 20), assistant("It.")]) for one in both)
     np.testing.assert_array_equal(found.ids, expected.ids)

@@ -19,7 +19,7 @@ ASKED = {"role": "user", "content": "Who?"}
 def processor(tokenizer_folder):
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    return Processor(tokenizer, DynamicResolution().with_budget((4, 64)), image_token=token, window_units=4)
+    return Processor(tokenizer, DynamicResolution().with_token_range((4, 64)), image_token=token, window_side=4)
 
 
 def answered(**keys):

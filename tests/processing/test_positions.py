@@ -85,7 +85,7 @@ def test_visual_tokens_at_the_very_start_or_end_need_no_marks_around_them(grid):
 def test_positions_by_hand():
     tokens, grids = conversation([1, (2, 3), (1, 1), 2])
     assert mrope_positions(tokens, grids, IMAGE).tolist() == [
-        # text  <  an image of 2 × 3    >  <  one unit  >  text
+        # text  <  an image of 2 × 3    >  <  one token >  text
         [0, 1, 2, 2, 2, 2, 2, 2, 5, 6, 7, 8, 9, 10],
         [0, 1, 2, 2, 2, 3, 3, 3, 5, 6, 7, 8, 9, 10],
         [0, 1, 2, 3, 4, 2, 3, 4, 5, 6, 7, 8, 9, 10],

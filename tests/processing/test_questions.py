@@ -19,9 +19,9 @@ def processor(tokenizer_folder):
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     return Processor(
         tokenizer,
-        DynamicResolution().with_budget((4, 16)),
+        DynamicResolution().with_token_range((4, 16)),
         image_token=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-        window_units=4,
+        window_side=4,
         budget=TokenBudget(0.5, "cdpruner"),
     )
 

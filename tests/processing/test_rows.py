@@ -68,20 +68,22 @@ def account(examples: list[Example], capacity: Size, merge: int) -> dict[str, li
         for shown in each.images:
             image += 1
             slots = {}
-            for unit, window in zip(shown.layout.units.tolist(), shown.layout.window_ids.tolist(), strict=True):
-                if unit >= 0:
-                    slots[unit] = slot
+            for token, window in zip(
+                shown.layout.token_of_slot.tolist(), shown.layout.window_ids.tolist(), strict=True
+            ):
+                if token >= 0:
+                    slots[token] = slot
                     for inner in range(merge**2):
                         place = slot * merge**2 + inner
-                        row["patches"][place] = shown.patches[unit, inner].tolist()
+                        row["patches"][place] = shown.patches[token, inner].tolist()
                         row["patch_coords"][place] = [
-                            unit // shown.grid[1] * merge + inner // merge,
-                            unit % shown.grid[1] * merge + inner % merge,
+                            token // shown.grid[1] * merge + inner // merge,
+                            token % shown.grid[1] * merge + inner % merge,
                         ]
                         row["image_ids"][place] = image
                         row["window_ids"][place] = window
                 slot += 1
-            visual_slots += [slots[unit] for unit in range(shown.grid[0] * shown.grid[1])]
+            visual_slots += [slots[token] for token in range(shown.grid[0] * shown.grid[1])]
         for index, token in enumerate(each.input_ids.tolist()):
             row["tokens"][at + index] = token
             row["segment_ids"][at + index] = segment

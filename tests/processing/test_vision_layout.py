@@ -21,7 +21,7 @@ WINDOW_UNITS = WINDOW // PATCH // MERGE
 
 @functools.cache
 def grids() -> list[tuple[int, int, int, int]]:
-    """(rows, columns, window_units, merge_size), the published window most often."""
+    """(rows, columns, window_side, merge_size), the published window most often."""
     chance = random.Random(0)
     edges = [(rows, columns, 4, 2) for rows in range(1, 10) for columns in range(1, 10)]
     drawn = [
@@ -43,10 +43,10 @@ def grid_thw(rows: int, columns: int, merge: int) -> torch.Tensor:
 def test_every_unit_has_exactly_one_slot():
     for rows, columns, window, merge in grids():
         layout = vision_layout(rows, columns, window, merge)
-        filled = layout.units >= 0
-        assert sorted(layout.units[filled]) == list(range(rows * columns))
-        assert set(layout.units[~filled]) <= {-1}
-        assert np.array_equal(layout.units[layout.slot_of_token], np.arange(rows * columns))
+        filled = layout.token_of_slot >= 0
+        assert sorted(layout.token_of_slot[filled]) == list(range(rows * columns))
+        assert set(layout.token_of_slot[~filled]) <= {-1}
+        assert np.array_equal(layout.token_of_slot[layout.slot_of_token], np.arange(rows * columns))
 
 
 def test_units_share_a_window_exactly_as_in_transformers():
@@ -56,9 +56,9 @@ def test_units_share_a_window_exactly_as_in_transformers():
         ends = ends // merge**2
         expected = {frozenset(order[a:b].tolist()) for a, b in zip(ends[:-1], ends[1:], strict=True)}
         windows: dict[tuple[int, int], set[int]] = {}
-        for slot, unit in enumerate(layout.units.tolist()):
-            if unit >= 0:
-                windows.setdefault((slot // window**2, int(layout.window_ids[slot])), set()).add(unit)
+        for slot, token in enumerate(layout.token_of_slot.tolist()):
+            if token >= 0:
+                windows.setdefault((slot // window**2, int(layout.window_ids[slot])), set()).add(token)
         assert {frozenset(members) for members in windows.values()} == expected, (rows, columns, window)
         assert len(windows) == len(expected)
 
@@ -66,10 +66,10 @@ def test_units_share_a_window_exactly_as_in_transformers():
 def test_blocks_are_whole_and_padding_belongs_to_no_window():
     for rows, columns, window, merge in grids():
         layout = vision_layout(rows, columns, window, merge)
-        assert len(layout.units) % window**2 == 0
-        assert np.array_equal(layout.window_ids == 0, layout.units < 0)
+        assert len(layout.token_of_slot) % window**2 == 0
+        assert np.array_equal(layout.window_ids == 0, layout.token_of_slot < 0)
         for ids in layout.window_ids.reshape(-1, window**2):
-            assert ids.any(), "a block without a single unit"
+            assert ids.any(), "a block without a single token"
             present = sorted(set(ids.tolist()) - {0})
             assert present == list(range(1, len(present) + 1))
             # A window lies in one piece, so that an attention block is read from front to back.
@@ -84,7 +84,7 @@ def test_coordinates_equal_those_of_transformers():
         expected = get_vision_position_ids(grid_thw(rows, columns, merge), merge).numpy()
         by_unit = layout.coords[layout.slot_of_token].reshape(-1, 2)
         assert np.array_equal(by_unit, expected), (rows, columns)
-        assert not layout.coords[layout.units < 0].any()
+        assert not layout.coords[layout.token_of_slot < 0].any()
 
 
 def test_photographs_waste_less_than_six_per_cent_of_the_slots():
@@ -92,20 +92,25 @@ def test_photographs_waste_less_than_six_per_cent_of_the_slots():
     for path in sorted(PHOTOS.iterdir()):
         if path.suffix in (".jpg", ".png"):
             width, height = PIL.ImageOps.exif_transpose(PIL.Image.open(path)).size
-            unit = PATCH * MERGE
-            tall, wide = smart_resize(height, width, unit, 4 * unit**2, 256 * unit**2)
-            rows, columns = tall // unit, wide // unit
-            waste[path.name, rows, columns] = (rows * columns, len(vision_layout(rows, columns, 4, MERGE).units))
+            factor = PATCH * MERGE
+            tall, wide = smart_resize(height, width, factor, 4 * factor**2, 256 * factor**2)
+            rows, columns = tall // factor, wide // factor
+            waste[path.name, rows, columns] = (
+                rows * columns,
+                len(vision_layout(rows, columns, 4, MERGE).token_of_slot),
+            )
     assert len(waste) == 11
-    units, slots = np.sum(list(waste.values()), axis=0)
-    each = {name: f"{1 - units / slots:.1%}" for name, (units, slots) in waste.items()}
-    assert 1 - units / slots < 0.06, f"{1 - units / slots:.1%} of the slots of the 11 photographs at 256 tokens: {each}"
+    tokens, slots = np.sum(list(waste.values()), axis=0)
+    each = {name: f"{1 - tokens / slots:.1%}" for name, (tokens, slots) in waste.items()}
+    assert 1 - tokens / slots < 0.06, (
+        f"{1 - tokens / slots:.1%} of the slots of the 11 photographs at 256 tokens: {each}"
+    )
 
 
 @pytest.mark.parametrize(("grid", "blocks"), [((4, 4), 1), ((1, 1), 1), ((5, 5), 2), ((4, 5), 2), ((8, 8), 4)])
 def test_partial_windows_share_blocks(grid, blocks):
-    # 5 × 5 is one full window and edges of 4, 4 and 1 units, which fit one block together.
-    assert len(vision_layout(*grid, 4, 2).units) == blocks * 16
+    # 5 × 5 is one full window and edges of 4, 4 and 1 tokens, which fit one block together.
+    assert len(vision_layout(*grid, 4, 2).token_of_slot) == blocks * 16
 
 
 def test_a_layout_depends_on_nothing_but_the_grid():
@@ -114,12 +119,12 @@ def test_a_layout_depends_on_nothing_but_the_grid():
         vision_layout.cache_clear()
         again = vision_layout(*given)
         assert again is not first
-        for name in ("units", "window_ids", "slot_of_token", "coords"):
+        for name in ("token_of_slot", "window_ids", "slot_of_token", "coords"):
             assert np.array_equal(getattr(first, name), getattr(again, name))
 
 
 def test_a_shared_layout_cannot_be_written_to():
     layout = vision_layout(5, 7, WINDOW_UNITS, MERGE)
-    for array in (layout.units, layout.window_ids, layout.slot_of_token, layout.coords):
+    for array in (layout.token_of_slot, layout.window_ids, layout.slot_of_token, layout.coords):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0

@@ -1,4 +1,4 @@
-"""scripts/train.py with its work folder at gs:// (a store in memory): killed while it saves, gone on with, refused."""
+"""scripts/train.py with its run folder at gs:// (a store in memory): killed while it saves, gone on with, refused."""
 
 import json
 import signal

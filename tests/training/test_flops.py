@@ -32,7 +32,7 @@ CHOICES = {
 
 
 def example(words: int, grids, supervised: int) -> Example:
-    """So many words around images of so many merged units."""
+    """So many words around images of so many visual tokens."""
     ids = np.full(words + sum(rows * columns for rows, columns in grids), 1, np.int32)
     ids[1 : 1 + len(ids) - words] = IMAGE
     images = tuple(

@@ -7,7 +7,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.mixture import Mixture, Share
+from data_pipeline.mixture import Component, Mixture
 from data_pipeline.packing import Bucket, Plan, as_array
 from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
 from vlm_jax.inference.loading import load
@@ -76,8 +76,8 @@ def test_changing_one_example_changes_nothing_in_its_neighbours(model, examples)
     tokens = after.segment_ids == changed
     words = tokens & (after.visual_index < 0)
     after.tokens[words] = (after.tokens[words] + 7) % 256
-    units = np.unique(after.visual_index[tokens & ~words])
-    patches = (units[:, None] * 4 + np.arange(4)).ravel()
+    visual = np.unique(after.visual_index[tokens & ~words])
+    patches = (visual[:, None] * 4 + np.arange(4)).ravel()
     after.patches[:, patches] = 255 - after.patches[:, patches]
     first, second = np.asarray(hidden(before)), np.asarray(hidden(after))
     neighbours = (before.segment_ids > 0) & ~tokens
@@ -138,7 +138,7 @@ def test_however_examples_are_packed_each_has_the_logits_loss_and_positions_it_h
 ):
     lengths = as_array([many[number].size for number in chosen])
     plan = Plan(
-        Mixture([Share("all", len(chosen))], seed=seed).take,
+        Mixture([Component("all", len(chosen))], seed=seed).take,
         lambda places: lengths[places[:, 1]],
         [Bucket(1, SHARED)],
         seed=seed,

@@ -113,9 +113,9 @@ def read_processor(
         raise InputError(wrong)
     processor = Processor(
         tokenizer,
-        read_image_processor(folder, config).with_budget(visual_tokens),
+        read_image_processor(folder, config).with_token_range(visual_tokens),
         image_token=config.image_token,
-        window_units=config.vision.window_units,
+        window_side=config.vision.window_side,
         template=template,
         budget=budget,
     )

@@ -123,8 +123,8 @@ def _capped(source: ModelSource) -> ImageProcessor | None:
     if budget.takes_all or budget.method != RESIZE:
         return None
     images = _images_of(source)
-    least, most = images.budget
-    return images.with_budget((budget.count(least), budget.count(most)))
+    least, most = images.token_range
+    return images.with_token_range((budget.count(least), budget.count(most)))
 
 
 def _connector(source: ModelSource, name: str) -> tuple[Flat | None, ModelSource]:

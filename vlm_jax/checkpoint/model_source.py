@@ -304,13 +304,13 @@ def _check_adapter(adapter: Any, where: str) -> None:
     def is_digests(tensors: Any) -> bool:
         return isinstance(tensors, str) and re.fullmatch("([0-9a-f]{8})+", tensors) is not None
 
-    sound = (
+    whole = (
         isinstance(adapter, dict)
         and all(isinstance(adapter.get(key), str) for key in ("base", "digest"))
         and (adapter.get("tensors") is None or is_digests(adapter["tensors"]))
         and (adapter.get("lora") is None or is_lora(adapter["lora"]))
     )
-    if not sound:
+    if not whole:
         raise InputError(
             f"{where}: what its settings say of the base and the adapters is damaged; copy the checkpoint again, or "
             "remove its folder to go on from the one before"

@@ -132,7 +132,7 @@ class LoadedModel:
             mine, visual = np.split(visual, [count])
             # Ends of rows, which are all alike, all stay.
             kept.append(np.flatnonzero((slots < 0) | np.isin(slots + first, mine)))
-            first += len(image.layout.units)
+            first += len(image.layout.token_of_slot)
         return kept
 
     def generate(
@@ -219,8 +219,8 @@ class LoadedModel:
                 sent = text
 
     def _sampling(self, temperature: float, seed: int, more: Mapping[str, Any]) -> Sampling:
-        given = {name: value for name, value in more.items() if value is not None}
-        return Sampling(temperature=temperature, seed=seed, **{"repetition_penalty": self.repetition_penalty, **given})
+        chosen = {name: value for name, value in more.items() if value is not None}
+        return Sampling(temperature=temperature, seed=seed, **{"repetition_penalty": self.repetition_penalty, **chosen})
 
     def _turn(self, example: Example, limit: int, options: Sampling, tokens_a_call: int) -> Iterator[Decoding]:
         """Answers one conversation, from where it was kept if it was; keeps it."""
@@ -265,7 +265,7 @@ class LoadedModel:
             # A call that is interrupted has taken the state it was given: there is nothing to keep.
             if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
                 tokens = np.concatenate([ids, np.asarray(state.answer)[0]])[: int(np.asarray(state.lengths)[0, 0])]
-                self._prefixes[id(state)] = prefixes.Prefix(tokens, images, prefixes.asks_of(example), state)
+                self._prefixes[id(state)] = prefixes.Prefix(tokens, images, prefixes.queries_of(example), state)
             while len(self._prefixes) > KEPT:
                 self._prefixes.popitem(last=False)
 

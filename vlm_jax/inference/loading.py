@@ -76,7 +76,7 @@ def load(
     if errors:
         raise InputError(errors)
     if source.images is not None:
-        processor.images = source.images.with_budget(bounds)
+        processor.images = source.images.with_token_range(bounds)
         processor.check_budget()
     make = functools.partial(LoadedModel, dtype=kind, context=_context(source.assets), repetition_penalty=penalty)
     if quantise is None:

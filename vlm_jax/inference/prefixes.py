@@ -21,7 +21,7 @@ class Prefix:
 
     tokens: Int[np.ndarray, " n"]
     images: tuple[bytes, ...]
-    asks: tuple[int, ...]
+    queries: tuple[int, ...]
     """By which token each image's were weighed, where some are left out within the decoder (`example.TokensAbove`)."""
     state: Decoding
 
@@ -60,10 +60,10 @@ def longest(known: Mapping[int, Prefix], example: Example, images: tuple[bytes, 
             if start < shared and not (same and stop <= shared):
                 shared = start
         shared = _before_questions(example, spans, shared)
-        asks = asks_of(example)
-        if any(stop > shared for _, stop in spans[: len(asks)]) or max(asks, default=-1) >= shared:
+        queries = queries_of(example)
+        if any(stop > shared for _, stop in spans[: len(queries)]) or max(queries, default=-1) >= shared:
             shared = 0  # what stays above a cut is chosen while a row is read from its beginning
-        if asks != prefix.asks[: len(asks)]:
+        if queries != prefix.queries[: len(queries)]:
             shared = 0  # a question that begins as a longer one did is another question
         if shared > best:
             best, entry = shared, key
@@ -71,9 +71,9 @@ def longest(known: Mapping[int, Prefix], example: Example, images: tuple[bytes, 
     return (best, entry) if worth else (0, None)
 
 
-def asks_of(example: Example) -> tuple[int, ...]:
-    """`Prefix.asks` of a conversation."""
-    return () if example.above is None else tuple(example.above.asks.tolist())
+def queries_of(example: Example) -> tuple[int, ...]:
+    """`Prefix.queries` of a conversation."""
+    return () if example.above is None else tuple(example.above.queries.tolist())
 
 
 def lengths(example: Example, shared: int, ranges: int) -> Int[np.ndarray, "ranges 1"]:

@@ -36,13 +36,13 @@ class Sampling:
     def __post_init__(self):
         errors = [
             f"{name} is {value!r}; wanted {expected}"
-            for name, value, sound, expected in (
+            for name, value, valid, expected in (
                 ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
                 ("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more"),
                 ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1"),
                 ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0"),
             )
-            if not (math.isfinite(value) and sound)
+            if not (math.isfinite(value) and valid)
         ]
         if errors:
             raise InputError(errors)
@@ -92,17 +92,17 @@ def choose(
       count: how many tokens the answers have: which draw of the stream this is.
       seen: the tokens of each conversation so far; None where nothing is penalised.
     """
-    sound = ~jnp.isnan(jnp.max(logits, axis=-1))
+    no_nan = ~jnp.isnan(jnp.max(logits, axis=-1))
     if mode.penalised:
         penalty = numbers["penalty"]
         logits = jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
     if not mode.drawn:
-        return jnp.where(sound, jnp.argmax(logits, axis=-1).astype(jnp.int32), NO_TOKEN)
+        return jnp.where(no_nan, jnp.argmax(logits, axis=-1).astype(jnp.int32), NO_TOKEN)
     logits = logits / numbers["temperature"]
     if mode.cut:
         logits = cut(logits, numbers["top_k"], numbers["top_p"])
     draw = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, count), row))
-    return jnp.where(sound, draw(keys, logits).astype(jnp.int32), NO_TOKEN)
+    return jnp.where(no_nan, draw(keys, logits).astype(jnp.int32), NO_TOKEN)
 
 
 def cut(

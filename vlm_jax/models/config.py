@@ -43,7 +43,7 @@ class TowerConfig(Protocol):
         """Patches that become one visual token."""
 
     @property
-    def window_units(self) -> int:
+    def window_side(self) -> int:
         """Side of an attention window, in visual tokens."""
 
     @property

@@ -31,9 +31,9 @@ def from_hf(
     if errors := config_types.errors(config):
         raise InputError([f"{where}: {error}" for error in errors])
     shapes = known[kind].read_config(config, where)
-    given = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
-    pixels = {name: tuple(values) for name, values in given.items() if values is not None}
-    return dataclasses.replace(shapes, vision=dataclasses.replace(shapes.vision, **pixels)) if pixels else shapes
+    pixels = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
+    given = {name: tuple(values) for name, values in pixels.items() if values is not None}
+    return dataclasses.replace(shapes, vision=dataclasses.replace(shapes.vision, **given)) if given else shapes
 
 
 def to_hf(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:

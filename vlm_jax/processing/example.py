@@ -13,13 +13,13 @@ from vlm_jax.processing.vision_layout import VisionLayout
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PatchedImage:
-    """One image of an example: its patches by merged unit, and its layout in the tower."""
+    """One image of an example: its patches by visual token, and its layout in the tower."""
 
-    patches: UInt8[np.ndarray, "units patches_per_token values"]
+    patches: UInt8[np.ndarray, "tokens patches_per_token values"]
     grid: tuple[int, ...]
-    """How it was cut: merged units (rows, columns), or a `fixed_views.Tiling`."""
+    """How it was cut: visual tokens (rows, columns), or a `fixed_views.Tiling`."""
     layout: VisionLayout
-    kept: Int[np.ndarray, " tokens"] | None = None
+    kept: Int[np.ndarray, " kept"] | None = None
     """Which of its tokens the decoder sees, ascending; None: all. Where the device chooses, as many as it chooses."""
 
     blocks: Blocks | None = None
@@ -55,11 +55,11 @@ class TokensAbove:
 
     Attributes:
       keep: how many of those tokens of each image that may be left out.
-      asks: the place of the token that each image's are weighed by: what is asked about it ends there.
+      queries: the place of the token that each image's are weighed by: what is asked about it ends there.
     """
 
     keep: Int[np.ndarray, "images cuts"]
-    asks: Int[np.ndarray, " images"]
+    queries: Int[np.ndarray, " images"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,13 +102,13 @@ class Example:
             self.images[known:],
             self.image_token,
             candidates,
-            None if self.above is None else TokensAbove(self.above.keep[known:], self.above.asks[known:] - start),
+            None if self.above is None else TokensAbove(self.above.keep[known:], self.above.queries[known:] - start),
         )
 
     @property
     def size(self) -> "Size":
         patches_per_token = self.images[0].patches.shape[1] if self.images else 0
-        slots = sum(len(image.layout.units) for image in self.images)
+        slots = sum(len(image.layout.token_of_slot) for image in self.images)
         tokens, supervised = len(self.input_ids), int(np.count_nonzero(self.weights))
         above = () if self.above is None else tokens_above([i.layout for i in self.images], self.above.keep, tokens)
         return Size(tokens, slots * patches_per_token, supervised, above)

@@ -1,6 +1,6 @@
 """Images: opening them safely, the size they are resized to, and their patches as uint8.
 
-The rules are Qwen2-VL's (`smart_resize`, bicubic on uint8, patches grouped by merged unit) and bit-equal to
+The rules are Qwen2-VL's (`smart_resize`, bicubic on uint8, patches grouped by visual token) and bit-equal to
 transformers' Pillow processor. Normalisation happens on the device (each family's tower).
 
 EXIF orientation is applied (as a person sees the image), transparency is laid on white (as transformers' processor
@@ -203,8 +203,8 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 
 def patchify(
     image: PIL.Image.Image, height: int, width: int, patch_size: int, merge_size: int
-) -> UInt8[np.ndarray, "units patches_per_token values"]:
-    """Resizes to (height, width) and cuts into patches, grouped by merged unit.
+) -> UInt8[np.ndarray, "tokens patches_per_token values"]:
+    """Resizes to (height, width) and cuts into patches, grouped by visual token.
 
     Units and the patches within one run row by row; a patch's values are ordered C, ph, pw.
     """

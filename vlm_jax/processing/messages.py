@@ -127,8 +127,8 @@ def address_of(part: Mapping[str, Any]) -> Any:
 
 def weights_in(message: Mapping[str, Any]) -> dict[str, Any]:
     """What a turn says of its weight by key, right or wrong; None and NaN, pandas' empty cell, say nothing."""
-    said = {key: message[key] for key in WEIGHT_KEYS if message.get(key) is not None}
-    return {key: value for key, value in said.items() if not (isinstance(value, float) and value != value)}
+    weights = {key: message[key] for key in WEIGHT_KEYS if message.get(key) is not None}
+    return {key: value for key, value in weights.items() if not (isinstance(value, float) and value != value)}
 
 
 def turn_weight(message: Mapping[str, Any]) -> int | float:

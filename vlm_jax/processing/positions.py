@@ -9,13 +9,13 @@ from jaxtyping import Int
 
 
 def mrope_positions(
-    tokens: Int[np.ndarray, " n"], unit_grids: list[tuple[int, int]], image_token: int
+    tokens: Int[np.ndarray, " n"], grids: list[tuple[int, int]], image_token: int
 ) -> Int[np.ndarray, "3 n"]:
     """Positions (t, h, w) of each token.
 
     Args:
       tokens: token ids, each image's place holding rows × columns copies of `image_token`.
-      unit_grids: (rows, columns) of merged units of each image, in order.
+      grids: (rows, columns) of visual tokens of each image, in order.
       image_token: the id that marks visual tokens.
     """
     # A text token moves the counter by one. An image's first token is where its grid starts; the counter then jumps
@@ -24,7 +24,7 @@ def mrope_positions(
     step[1:][tokens == image_token] = 0
     starts, start = [], 0
     places = np.flatnonzero(tokens == image_token)
-    for rows, columns in unit_grids:
+    for rows, columns in grids:
         first = places[start]
         starts.append(first)
         step[first + rows * columns] += max(rows, columns)
@@ -32,7 +32,7 @@ def mrope_positions(
     step[0] = 0
     base = np.cumsum(step)[:-1]
     positions = np.broadcast_to(base, (3, len(tokens))).copy()
-    for first, (rows, columns) in zip(starts, unit_grids, strict=True):
+    for first, (rows, columns) in zip(starts, grids, strict=True):
         here = slice(first, first + rows * columns)
         positions[1, here] += np.repeat(np.arange(rows), columns)
         positions[2, here] += np.tile(np.arange(columns), rows)

@@ -51,17 +51,17 @@ class Processor:
         images: ImageProcessor,
         *,
         image_token: int,
-        window_units: int,
+        window_side: int,
         template: str | None = None,
         budget: TokenBudget = ALL_TOKENS,
     ):
         """
         Args:
-          window_units: side of a vision attention window, in merged units.
+          window_side: side of a vision attention window, in visual tokens.
           budget: how many of an image's tokens the decoder sees.
         """
         self.tokenizer, self.images, self.template = tokenizer, images, template
-        self.image_token, self.window_units = image_token, window_units
+        self.image_token, self.window_side = image_token, window_side
         self.budget = budget
         self.cuts = budget.cuts
         """Within the decoder. Beside others that are cut examples of which all tokens stay have as many."""
@@ -127,7 +127,7 @@ class Processor:
         above = self._above(text, counts, [image.layout for image in images]) if self.cuts else None
         ids, weights = self._cut(ids, weights, longest)
         if above is not None:  # what is asked may be cut off, and is then looked at from where the text ends
-            above = TokensAbove(above.keep, np.minimum(above.asks, len(ids) - 1))
+            above = TokensAbove(above.keep, np.minimum(above.queries, len(ids) - 1))
         return Example(ids, positions[:, : len(ids)], weights, tuple(images), self.image_token, candidates, above)
 
     def size(self, text: "Text", grids: Sequence[Grid], *, longest: int | None = None) -> Size:
@@ -135,7 +135,7 @@ class Processor:
         counts = list(map(self.visual_tokens, grids))
         ids, weights = self._cut(*chat.expand_images(text.ids, text.weights, counts, self.image_token), longest)
         layouts = list(map(self._layout, grids))
-        slots = sum(len(layout.units) for layout in layouts)
+        slots = sum(len(layout.token_of_slot) for layout in layouts)
         above = tokens_above(layouts, self._keep(layouts), len(ids)) if self.cuts else ()
         return Size(len(ids), slots * self.images.patches_per_token, int(np.count_nonzero(weights)), above)
 
@@ -183,10 +183,10 @@ class Processor:
             ids, weights = ids[:longest], weights[:longest]
         return ids, weights
 
-    def with_budget(self, visual_tokens: tuple[int, int]) -> "Processor":
+    def with_token_range(self, visual_tokens: tuple[int, int]) -> "Processor":
         """The same words, images between so many visual tokens."""
         other = copy.copy(self)
-        other.images = self.images.with_budget(visual_tokens)
+        other.images = self.images.with_token_range(visual_tokens)
         return other
 
     def with_reduction(self, budget: TokenBudget, *, cuts: int = 0) -> "Processor":
@@ -209,7 +209,7 @@ class Processor:
 
         return with_image(source, cut)
 
-    def prepared_image(self, patches: UInt8[np.ndarray, "units patches_per_token values"], grid: Grid) -> PatchedImage:
+    def prepared_image(self, patches: UInt8[np.ndarray, "tokens patches_per_token values"], grid: Grid) -> PatchedImage:
         layout = self._layout(grid)
         if not self.budget.chooses:
             return PatchedImage(patches, grid, layout)
@@ -221,19 +221,19 @@ class Processor:
         grid = self.images.grid(width, height)
         if self.budget.takes_all or self.budget.method != RESIZE:
             return grid
-        least, most = self.images.budget[0], self.budget.count(self.images.tokens(grid))
+        least, most = self.images.token_range[0], self.budget.count(self.images.tokens(grid))
         try:
-            return self.images.with_budget((min(least, most), most)).grid(width, height)
+            return self.images.with_token_range((min(least, most), most)).grid(width, height)
         except InputError:  # no image has as few: as few as there are
-            return self.images.with_budget((least, least)).grid(width, height)
+            return self.images.with_token_range((least, least)).grid(width, height)
 
     def check_budget(self) -> None:
         """Raises InputError where images cannot be made as much smaller as `resize` is asked to."""
         if self.budget.takes_all or self.budget.method != RESIZE:
             return
-        least, most = self.images.budget
+        least, most = self.images.token_range
         try:
-            self.images.with_budget((1, self.budget.count(most)))
+            self.images.with_token_range((1, self.budget.count(most)))
         except InputError:
             raise InputError(
                 f"visual_tokens {self.budget.visual_tokens} by resize: this encoder makes at least {least} tokens of "
@@ -245,7 +245,7 @@ class Processor:
         return RowSpec.of(size, self.images, self.budget)
 
     def _layout(self, grid: Grid) -> VisionLayout:
-        return self.images.layout(grid, self.window_units)
+        return self.images.layout(grid, self.window_side)
 
     def end_of_turn(self) -> int | None:
         """The token that ends an answer by the chat template, which training teaches; None where no one token does."""

@@ -49,7 +49,7 @@ class Batch:
         layer, where that is a setting (`token_budget.TokenBudget`). Then there are no candidates, but
       cut_images: int32 [B, T]: which image of the row, from 1, a token is of that may be left out; 0 for all others.
       cut_keep: int32 [B, cuts, T]: how many of these tokens of its image stay above each cut.
-      cut_asks: int32 [B, T]: the place in the row of the token that they are weighed by.
+      cut_queries: int32 [B, T]: the place in the row of the token that they are weighed by.
 
     Without images those of patches may be None: then the tower does not run. Those of candidates and cuts are None
     where there are none.
@@ -75,7 +75,7 @@ class Batch:
     candidate_quadrants: Int[Any, "*b n"] | None = None
     cut_images: Int[Any, "*b t"] | None = None
     cut_keep: Int[Any, "*b cuts t"] | None = None
-    cut_asks: Int[Any, "*b t"] | None = None
+    cut_queries: Int[Any, "*b t"] | None = None
     method: str = ""
     layer: int = 0
     above: tuple[int, ...] = ()
@@ -187,7 +187,7 @@ class RowSpec:
     def _no_cuts(self) -> dict[str, np.ndarray]:
         one = np.zeros(self.size.tokens, np.int32)
         keep = np.zeros((len(self.size.above), self.size.tokens), np.int32)
-        return {"cut_images": one, "cut_keep": keep, "cut_asks": one.copy()}
+        return {"cut_images": one, "cut_keep": keep, "cut_queries": one.copy()}
 
     def _no_candidates(self) -> dict[str, np.ndarray]:
         if not self.method:
@@ -245,7 +245,7 @@ def assemble(examples: Sequence[Example], spec: RowSpec) -> Batch:
                 images += 1
                 row.cut_images[mine] = np.where(image.layout.optional, images, 0)
                 row.cut_keep[:, mine] = example.above.keep[number][:, None]
-                row.cut_asks[mine] = token + example.above.asks[number]
+                row.cut_queries[mine] = token + example.above.queries[number]
         if row.chooses:
             candidates.add(example, here, laid)
         token, target = here.stop, there.stop
@@ -303,16 +303,16 @@ class _Slots:
 
     def add(self, image: PatchedImage) -> Int[np.ndarray, " tokens"]:
         """Lays an image into the next slots; which slot each of its tokens takes, or `ROW_END`."""
-        layout, units = image.layout, image.layout.units
-        those = slice(self._next, self._next + len(units))
-        filled = units >= 0
-        self._patches[those][filled] = image.patches[units[filled]]
+        layout, token_of_slot = image.layout, image.layout.token_of_slot
+        those = slice(self._next, self._next + len(token_of_slot))
+        filled = token_of_slot >= 0
+        self._patches[those][filled] = image.patches[token_of_slot[filled]]
         self._coords[those] = layout.coords
         self._image_ids[those] = np.where(layout.image_ids > 0, self._images + layout.image_ids, 0)[:, None]
         self._window_ids[those] = layout.window_ids[:, None]
         slots = np.where(layout.slot_of_token >= 0, self._next + layout.slot_of_token, layout.slot_of_token)
         self._images += int(layout.image_ids.max())
-        self._next += len(units)
+        self._next += len(token_of_slot)
         return slots
 
 

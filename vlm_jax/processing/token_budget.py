@@ -168,7 +168,7 @@ def random(count: int, keep: int, seed: int, *more: int) -> Int[np.ndarray, " ke
 
 
 def stays(
-    budget: TokenBudget, layout: VisionLayout, patches: UInt8[np.ndarray, "units patches_per_token values"]
+    budget: TokenBudget, layout: VisionLayout, patches: UInt8[np.ndarray, "tokens patches_per_token values"]
 ) -> Int[np.ndarray, " kept"]:
     """Which of an image's tokens stay, ascending. Where the device chooses, as many: it puts others in their place.
 

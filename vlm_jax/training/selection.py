@@ -76,16 +76,16 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     attach: tuple[Callable, ...] = (lora.attach,) if lora else ()
     still: tuple[Callable, ...] = (lora.without_dropout().attach,) if lora else ()
     paths = [path for path in abstract_parameters(model, attach=attach) if not is_seed(path) and not is_unused(path)]
-    what = config.train.trainable
-    if what == "auto":
-        what = "adapter" if lora else "full"
-    trainable = trainable_paths(paths, what)
+    named = config.train.trainable
+    if named == "auto":
+        named = "adapter" if lora else "full"
+    trainable = trainable_paths(paths, named)
     # What a method of token reduction learns has no use but to be trained.
     learned = frozenset(path for path in paths if path.startswith(PREFIX))
     trainable |= learned
     if lora and not any(map(is_adapter, trainable)):
         raise InputError(
-            f"lora.rank is {lora.rank}, and train.trainable {what!r} trains no adapter; take adapter, or rank 0"
+            f"lora.rank is {lora.rank}, and train.trainable {named!r} trains no adapter; take adapter, or rank 0"
         )
     first = frozenset()
     if config.train.first.share:
@@ -104,7 +104,7 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     shapes = abstract_parameters(model, attach=attach)
     if config.model.quantise != "none" and not any(path.endswith("/kernel/scales") for path in shapes):
         raise InputError(
-            f"config.model.quantise is {config.model.quantise!r}, and train.trainable {what!r} trains every kernel: "
+            f"config.model.quantise is {config.model.quantise!r}, and train.trainable {named!r} trains every kernel: "
             "nothing is left to be quantised; set lora.rank, or take none"
         )
     return Selection(
@@ -120,13 +120,13 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
     )
 
 
-def trainable_paths(paths: list[str], what: str, setting: str = "train.trainable") -> frozenset[str]:
+def trainable_paths(paths: list[str], trainable: str, setting: str = "train.trainable") -> frozenset[str]:
     """Paths that train.
 
     Args:
-      what: keys of `PRESETS` with + between, or a regular expression matched from the start of a path.
+      trainable: keys of `PRESETS` with + between, or a regular expression matched from the start of a path.
 
     Raises:
       InputError: no valid expression, or one that matches nothing.
     """
-    return frozenset(matching(paths, what, PRESETS, setting=setting, what="parameters"))
+    return frozenset(matching(paths, trainable, PRESETS, setting=setting, what="parameters"))

@@ -102,11 +102,11 @@ class Layers:
             return self.head(self.decoder.norm(x))[0].numpy()
 
 
-def reference(theirs, inputs, spans, asks, counts, cuts):
+def reference(theirs, inputs, spans, queries, counts, cuts):
     """(logits of the tokens that are left, where they stood): by the definition, a layer after the other.
 
     Args:
-      spans: first token and end of each image; asks: the token that each is weighed by; counts: what stays of each
+      spans: first token and end of each image; queries: the token that each is weighed by; counts: what stays of each
         above each cut.
     """
     layers = Layers(theirs, inputs)
@@ -115,7 +115,7 @@ def reference(theirs, inputs, spans, asks, counts, cuts):
         x, weights = layers.run(number, x, places)
         if number + 1 in cuts:
             keep = np.ones(len(places), bool)
-            for (start, stop), ask, count in zip(spans, asks, counts, strict=True):
+            for (start, stop), ask, count in zip(spans, queries, counts, strict=True):
                 mine = np.flatnonzero((places >= start) & (places < stop))
                 received = weights[np.flatnonzero(places == ask)[0], mine]
                 keep[mine] = False
@@ -141,9 +141,9 @@ def test_logits_are_those_of_transformers_layers_on_what_the_definition_keeps(pa
         counts = [budget.counts_above(stop - start) for start, stop in spans]
         # The turn that shows an image ends where its last word does, or behind its last image.
         end = ours.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
-        asks = [int(start + np.flatnonzero(ids[start:] == end)[0]) - 1 for start, _ in spans]
+        queries = [int(start + np.flatnonzero(ids[start:] == end)[0]) - 1 for start, _ in spans]
         expected, places = reference(
-            theirs, inputs, spans, asks, counts, cut_layers(budget.method, budget.layer, LAYERS)
+            theirs, inputs, spans, queries, counts, cut_layers(budget.method, budget.layer, LAYERS)
         )
         before, ours.processor = ours.processor, processor(ours, budget)
         try:
@@ -236,7 +236,7 @@ def test_sizes_are_known_before_an_image_is_decoded_and_text_may_be_cut_behind_i
             short = own.lay_out(text, example.images, longest=longest)
             assert own.size(text, grids, longest=longest) == short.size
             assert len(example.size.above) == own.cuts
-            assert (short.above.asks < longest).all()
+            assert (short.above.queries < longest).all()
 
 
 def test_an_eighth_is_reached_by_halves_and_a_layer_that_is_not_there_is_refused():

@@ -60,7 +60,7 @@ def test_it_keeps_what_mmr_keeps_by_the_learned_scores_and_they_have_a_gradient(
         expected = mmr(visual[slots], image.tokens, importance=importance)
         mine = place + np.flatnonzero(example.input_ids == example.image_token)
         np.testing.assert_array_equal(np.asarray(x)[0, mine], visual[slots][expected])
-        start, place = start + len(image.layout.units), place + len(example.input_ids)
+        start, place = start + len(image.layout.token_of_slot), place + len(example.input_ids)
     loss = make_loss(config, dtype=jnp.float32, implementation="chunked", remat="none")
     gradient = jax.jit(jax.grad(lambda w: loss({"reducer/weight": w}, model.parameters, batch)[0]))(jnp.asarray(weight))
     assert np.linalg.norm(gradient) > 1e-6 and np.isfinite(gradient).all()

@@ -44,7 +44,7 @@ class EncoderConfig:
     pixel_std: tuple[float, ...] = (0.5, 0.5, 0.5)
     merge_size: int = 1
     temporal_patch_size: int = 1
-    window_units: int = 1
+    window_side: int = 1
     global_blocks: tuple[int, ...] = ()
 
     model_family = "llava"

@@ -133,7 +133,7 @@ def _tower(vision: Mapping[str, Any], family: str) -> VisionConfig:
             "hidden": vision["embed_dim"],
             "mlp": int(vision["embed_dim"] * vision["mlp_ratio"]),
             "out_hidden": vision["hidden_size"],
-            # No windows: a block of the layout is one merged unit, so images keep their order and need no padding.
+            # No windows: a block of the layout is one visual token, so images keep their order and need no padding.
             "window_size": patch * merge,
             "global_blocks": tuple(range(vision["depth"])),
         }

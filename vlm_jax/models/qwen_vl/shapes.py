@@ -44,14 +44,14 @@ class VisionConfig:
         return self.merge_size**2
 
     @property
-    def window_units(self) -> int:
-        """Side of an attention window, in merged units."""
+    def window_side(self) -> int:
+        """Side of an attention window, in visual tokens."""
         return self.window_size // self.patch_size // self.merge_size
 
     @property
     def block_slots(self) -> int:
         """Patch slots of one attention block (one full window)."""
-        return self.window_units**2 * self.patches_per_token
+        return self.window_side**2 * self.patches_per_token
 
     @property
     def patch_dim(self) -> int:

@@ -2,7 +2,7 @@
 
 Patches arrive already ordered by window (`vlm_jax.processing.vision_layout`): slots come in blocks of one full
 window; a block holds one whole window or several partial windows of one image, told apart by `window_ids`. So a
-windowed layer is one batched dense product, no layer permutes anything, and the four patches of a merged unit always
+windowed layer is one batched dense product, no layer permutes anything, and the four patches of a visual token always
 lie side by side, ready for the merger. The original order returns when tokens pick their visual embedding.
 """
 

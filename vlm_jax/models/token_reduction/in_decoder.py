@@ -30,7 +30,7 @@ class _Tokens:
     Attributes:
       places: where each stood in its row, ascending; `_NOWHERE` for padding that took the place of others.
       positions: of M-RoPE.
-      images, keep, asks: as of a `Batch`; asks in places of the whole row.
+      images, keep, queries: as of a `Batch`; queries in places of the whole row.
     """
 
     places: Int32[Array, "b t"]
@@ -38,7 +38,7 @@ class _Tokens:
     positions: Int[Array, "b 3 t"]
     images: Int[Array, "b t"] | None
     keep: Int[Array, "b cuts t"] | None
-    asks: Int[Array, "b t"] | None
+    queries: Int[Array, "b t"] | None
 
     def left(self, stay: Bool[Array, "b t"], length: int) -> tuple["_Tokens", Int32[Array, "b length"]]:
         """Those that stay, in rows of `length`; and which each of them was."""
@@ -55,7 +55,7 @@ class _Tokens:
             take(self.positions),
             take(self.images),
             take(self.keep),
-            take(self.asks),
+            take(self.queries),
         ), index
 
     def now_at(self, places: Int[Array, "b n"]) -> Int32[Array, "b n"]:
@@ -94,7 +94,7 @@ def through_decoder(
       at, observe, options: as the decoder takes them; `at` in places of whole rows.
     """
     places = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2])
-    arrays = (batch.cut_images, batch.cut_keep, batch.cut_asks)
+    arrays = (batch.cut_images, batch.cut_keep, batch.cut_queries)
     tokens, start = _Tokens(places, batch.segment_ids, positions, *arrays), 0
     images = jnp.max(batch.cut_images) if batch.above else 0
     observed, known = [], [tokens.places]
@@ -130,7 +130,7 @@ def _choose(method: str, images, keep, weights) -> Bool[Array, "b t"]:
 def asked(
     q: Float[Array, "b t heads d"], k: Float[Array, "b t kv_heads d"], tokens: _Tokens, images: Int[Array, ""]
 ) -> Float32[Array, "b t"]:
-    """The attention that each token which may be left out gets from the one that asks, as the mean over heads.
+    """The attention that each token which may be left out gets from the query, as the mean over heads.
 
     Computed for these queries alone, an image of every row at a time: kernels do not tell their weights.
 
@@ -144,7 +144,7 @@ def asked(
     def body(carry):
         number, weights = carry
         mine = tokens.images == number
-        at = tokens.now_at(jnp.max(jnp.where(mine, tokens.asks, 0), axis=1, keepdims=True))
+        at = tokens.now_at(jnp.max(jnp.where(mine, tokens.queries, 0), axis=1, keepdims=True))
         at = jnp.minimum(at, t - 1)
         query = jnp.take_along_axis(q, at[:, :, None, None, None], axis=1)[:, 0]
         visible = tokens.segments == jnp.take_along_axis(tokens.segments, at, axis=1)

@@ -48,14 +48,14 @@ class ImageProcessor(Protocol):
         """Side in pixels of what a visual token sees."""
 
     @property
-    def budget(self) -> tuple[int, int]:
+    def token_range(self) -> tuple[int, int]:
         """The fewest and the most visual tokens that an image can take."""
 
     @property
     def identity(self) -> tuple:
         """What tells settings apart, where the tower is the same."""
 
-    def with_budget(self, visual_tokens: tuple[int, int] | int | None) -> "ImageProcessor":
+    def with_token_range(self, visual_tokens: tuple[int, int] | int | None) -> "ImageProcessor":
         """With at most, or between, so many visual tokens an image; None: as it is.
 
         Raises:
@@ -75,13 +75,13 @@ class ImageProcessor(Protocol):
     def most_tokens(self, slots: int) -> int:
         """The most visual tokens of images that so many slots of the tower hold, a slot being a token's patches."""
 
-    def layout(self, grid: Grid, window_units: int) -> VisionLayout:
+    def layout(self, grid: Grid, window_side: int) -> VisionLayout:
         """Where its patches lie in the tower, and which of them each token takes."""
 
     def positions(self, ids: Int[np.ndarray, " n"], grids: Sequence[Grid], image_token: int) -> Int[np.ndarray, "3 n"]:
         """Positions of the tokens of a whole example."""
 
-    def cut(self, image: PIL.Image.Image, grid: Grid) -> UInt8[np.ndarray, "units patches_per_token values"]:
+    def cut(self, image: PIL.Image.Image, grid: Grid) -> UInt8[np.ndarray, "tokens patches_per_token values"]:
         """The patches of an upright RGB image."""
 
     def to_json(self, processor_class: str) -> dict[str, Any]:

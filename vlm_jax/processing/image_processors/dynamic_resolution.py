@@ -87,7 +87,7 @@ class DynamicResolution:
 
     @property
     def factor(self) -> int:
-        """Side of a merged unit in pixels."""
+        """Side in pixels of what a visual token sees."""
         return self.patch_size * self.merge_size
 
     @property
@@ -97,12 +97,12 @@ class DynamicResolution:
         return self.min_pixels, self.max_pixels, *filtered
 
     @property
-    def budget(self) -> tuple[int, int]:
+    def token_range(self) -> tuple[int, int]:
         """The fewest and the most visual tokens an image can take."""
         return -(-self.min_pixels // self.factor**2), self.max_pixels // self.factor**2
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
-        """Merged units (rows, columns) of an image of this size in pixels."""
+        """Visual tokens (rows, columns) of an image of this size in pixels."""
         tall, wide = smart_resize(height, width, self.factor, self.min_pixels, self.max_pixels)
         return tall // self.factor, wide // self.factor
 
@@ -113,22 +113,24 @@ class DynamicResolution:
     def most_tokens(self, slots: int) -> int:
         return slots
 
-    def layout(self, grid: tuple[int, int], window_units: int) -> VisionLayout:
-        return vision_layout(*grid, window_units, self.merge_size)
+    def layout(self, grid: tuple[int, int], window_side: int) -> VisionLayout:
+        return vision_layout(*grid, window_side, self.merge_size)
 
     def positions(
         self, ids: Int[np.ndarray, " n"], grids: Sequence[tuple[int, int]], image_token: int
     ) -> Int[np.ndarray, "3 n"]:
         return mrope_positions(ids, grids, image_token)
 
-    def cut(self, image: PIL.Image.Image, grid: tuple[int, int]) -> UInt8[np.ndarray, "units patches_per_token values"]:
-        """A decoded image resized to a grid of merged units and cut up."""
+    def cut(
+        self, image: PIL.Image.Image, grid: tuple[int, int]
+    ) -> UInt8[np.ndarray, "tokens patches_per_token values"]:
+        """A decoded image resized to a grid of visual tokens and cut up."""
         height, width = grid[0] * self.factor, grid[1] * self.factor
         if image.size != (width, height):
             image = image.resize((width, height), self.resample)
         return patchify(image, height, width, self.patch_size, self.merge_size)
 
-    def with_budget(self, visual_tokens: tuple[int, int] | int | None) -> "DynamicResolution":
+    def with_token_range(self, visual_tokens: tuple[int, int] | int | None) -> "DynamicResolution":
         """At most (or between) so many visual tokens an image."""
         if visual_tokens is None:
             return self

@@ -105,7 +105,7 @@ class FixedViews:
         return self.image_size // self.patch_size
 
     @property
-    def budget(self) -> tuple[int, int]:
+    def token_range(self) -> tuple[int, int]:
         """The fewest and the most visual tokens an image can take."""
         counts = [self.tokens(self._whole(size)) for size in self.pinpoints] or [self.tokens(Tiling())]
         return min(counts), max(counts)
@@ -125,7 +125,7 @@ class FixedViews:
         """The encoder's mean as a colour, rounded as LLaVA does."""
         return tuple(int(one * 255) for one in self.mean)
 
-    def with_budget(self, visual_tokens: tuple[int, int] | int | None) -> "FixedViews":
+    def with_token_range(self, visual_tokens: tuple[int, int] | int | None) -> "FixedViews":
         """At most so many visual tokens an image: of the sizes for tiles, those that keep to it.
 
         Raises:
@@ -137,7 +137,7 @@ class FixedViews:
         allowed = tuple(size for size in self.pinpoints if self.tokens(self._whole(size)) <= high)
         if self.pinpoints and allowed:
             return dataclasses.replace(self, pinpoints=allowed)
-        if high < (least := self.budget[0]):
+        if high < (least := self.token_range[0]):
             raise InputError(
                 f"at most {high} visual tokens an image, and this encoder makes {least} of the smallest; allow at "
                 f"least {least} (model.max_visual_tokens)"
@@ -176,7 +176,7 @@ class FixedViews:
         """Each row of `side` patches may end with a separator."""
         return slots + slots // self.side
 
-    def layout(self, grid: Tiling, window_units: int = 1) -> VisionLayout:
+    def layout(self, grid: Tiling, window_side: int = 1) -> VisionLayout:
         """Where the patches of an image lie in the tower, and which of them each token takes."""
         return layout_of(grid, self.side, self.class_token, self.keep_class)
 
@@ -186,7 +186,7 @@ class FixedViews:
         """Plain positions: these decoders read images as they read words."""
         return np.broadcast_to(np.arange(len(ids), dtype=np.int32), (3, len(ids))).copy()
 
-    def cut(self, image: PIL.Image.Image, grid: Tiling) -> UInt8[np.ndarray, "units 1 values"]:
+    def cut(self, image: PIL.Image.Image, grid: Tiling) -> UInt8[np.ndarray, "tokens 1 values"]:
         """Patches of every view of an upright RGB image, one view after the other."""
         size = self.image_size
         if self.mode == "crop":

@@ -56,8 +56,8 @@ def tile_sizes(image_size: int, most: int) -> tuple[tuple[int, int], ...]:
 def layout_of(grid: Tiling, side: int, class_token: bool, keep_class: bool) -> VisionLayout:
     views, patches, lead = 1 + grid.rows * grid.columns, side**2, int(class_token)
     slots = patches + lead
-    units = np.full((views, slots), -1, np.int32)
-    units[:, lead:] = np.arange(views * patches).reshape(views, patches)
+    token_of_slot = np.full((views, slots), -1, np.int32)
+    token_of_slot[:, lead:] = np.arange(views * patches).reshape(views, patches)
     coords = np.full((views, slots, 2), -1, np.int32)
     coords[:, lead:] = np.stack(np.divmod(np.arange(patches), side), axis=-1)
     tokens = [np.arange(0 if keep_class else lead, slots)]
@@ -70,7 +70,7 @@ def layout_of(grid: Tiling, side: int, class_token: bool, keep_class: bool) -> V
         visible = whole[top : top + grid.tall, left : left + grid.wide]
         tokens.append(np.pad(visible, ((0, 0), (0, 1)), constant_values=ROW_END).ravel())
     layout = VisionLayout(
-        units.ravel(),
+        token_of_slot.ravel(),
         np.ones(views * slots, np.int32),
         np.concatenate(tokens).astype(np.int32),
         coords.reshape(-1, 1, 2),
