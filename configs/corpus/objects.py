@@ -13,6 +13,6 @@ def get_config():
             "factor": 10,  # 1: ten question-answer pairs a fact; 5, 10 and 15 scale the data
             "held_out": 4,  # questions a fact in each of the splits synthetic and photo
             "seed": 0,  # of what is drawn
-            "side": 112,  # pixels of a picture: 28 for each row of visual tokens, so 224 for 64 of them
+            "side": 112,  # pixels of an image: 28 for each row of visual tokens, so 224 for 64 of them
         }
     )

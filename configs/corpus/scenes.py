@@ -16,6 +16,6 @@ def get_config():
             "held_out": 400,  # single questions: colour, shape, count and position in equal parts
             "finding": 300,  # single questions that find one of several shapes by its name or colour
             "seed": 0,  # of what is drawn
-            "side": 112,  # pixels of a picture: 28 for each row of visual tokens, so 224 for 64 of them
+            "side": 112,  # pixels of an image: 28 for each row of visual tokens, so 224 for 64 of them
         }
     )

@@ -1,7 +1,7 @@
-"""Procedural pictures: flat shapes in perspective, backgrounds, light and camera, all from a random generator.
+"""Procedural images: flat shapes in perspective, backgrounds, light and camera, all from a random generator.
 
 Scenes for the tiny base model and views of the invented objects are drawn with it. Colours are RGB in [0, 255];
-positions in a picture run from (0, 0) top left to (1, 1) bottom right. Pictures are float32 [side, side, 3] until
+positions in an image run from (0, 0) top left to (1, 1) bottom right. Images are float32 [side, side, 3] until
 `finish` makes them images. What is drawn, and what is asked about it, is `scenes`' and `objects`'.
 """
 
@@ -103,10 +103,10 @@ def perspective(points: Points, lean: Pair) -> Points:
 
 
 def paint(
-    picture: np.ndarray, parts: Sequence[tuple[Points, Colour]], *, shadow: float = 0.0, offset: float = 0.03
+    pixels: np.ndarray, parts: Sequence[tuple[Points, Colour]], *, shadow: float = 0.0, offset: float = 0.03
 ) -> np.ndarray:
-    """Draws filled outlines (positions in the picture, colour) in order, anti-aliased; all cast one soft shadow."""
-    side = picture.shape[0]
+    """Draws filled outlines (positions in the image, colour) in order, anti-aliased; all cast one soft shadow."""
+    side = pixels.shape[0]
     canvas = PIL.Image.new("RGBA", (side * _OVERSAMPLING,) * 2)
     draw = PIL.ImageDraw.Draw(canvas)
     for points, colour in parts:
@@ -116,10 +116,10 @@ def paint(
     if shadow:
         alpha = layer.getchannel("A").filter(PIL.ImageFilter.GaussianBlur(side * 0.02))
         shade = np.roll(np.asarray(alpha, np.float32), (int(offset * side),) * 2, axis=(0, 1)) / 255
-        picture = picture * (1 - shadow * shade[..., None])
+        pixels = pixels * (1 - shadow * shade[..., None])
     drawn = np.asarray(layer, np.float32)
     alpha = drawn[..., 3:] / 255
-    return picture * (1 - alpha) + drawn[..., :3] * alpha
+    return pixels * (1 - alpha) + drawn[..., :3] * alpha
 
 
 def smooth_noise(rng: np.random.Generator, side: int, cells: int, channels: int = 1) -> np.ndarray:
@@ -170,23 +170,23 @@ def shaded(rng: np.random.Generator, colour: Colour, spread: float = 12.0) -> np
     return np.clip(np.asarray(colour, np.float32) * rng.uniform(0.9, 1.06) + rng.normal(0, spread / 2, 3), 0, 255)
 
 
-def light(rng: np.random.Generator, picture: np.ndarray, strength: float) -> np.ndarray:
-    """Uneven light across the picture, its brightness and its warmth; `strength` 0 to 1."""
-    side = picture.shape[0]
+def light(rng: np.random.Generator, pixels: np.ndarray, strength: float) -> np.ndarray:
+    """Uneven light across the image, its brightness and its warmth; `strength` 0 to 1."""
+    side = pixels.shape[0]
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     slope = 1 + rng.uniform(0, 0.5) * strength * (x * np.cos(angle) + y * np.sin(angle))
     warmth = 1 + rng.uniform(-0.1, 0.1) * strength * np.array([1, 0, -1], np.float32)
-    return picture * slope[..., None] * warmth * (1 + rng.uniform(-0.22, 0.12) * strength)
+    return pixels * slope[..., None] * warmth * (1 + rng.uniform(-0.22, 0.12) * strength)
 
 
-def finish(rng: np.random.Generator, picture: np.ndarray, *, noise: float = 4.0, blur: float = 0.0) -> bytes:
+def finish(rng: np.random.Generator, pixels: np.ndarray, *, noise: float = 4.0, blur: float = 0.0) -> bytes:
     """What a camera makes of it: blur of so many pixels (of `SIDE`), sensor noise, JPEG. Returns the file."""
     if blur:
-        image = PIL.Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-        blur = blur * picture.shape[0] / SIDE
-        picture = np.asarray(image.filter(PIL.ImageFilter.GaussianBlur(blur)), np.float32)
-    picture = picture + rng.normal(0, 1, picture.shape).astype(np.float32) * noise
+        image = PIL.Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        blur = blur * pixels.shape[0] / SIDE
+        pixels = np.asarray(image.filter(PIL.ImageFilter.GaussianBlur(blur)), np.float32)
+    pixels = pixels + rng.normal(0, 1, pixels.shape).astype(np.float32) * noise
     file = BytesIO()
-    PIL.Image.fromarray(np.clip(picture + 0.5, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    PIL.Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
     return file.getvalue()

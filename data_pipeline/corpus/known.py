@@ -43,7 +43,7 @@ _USES = {
     "hiding coins": "ซ่อนเหรียญ",
 }
 _PLACES = 12
-# Worse pictures than any that the invented objects are shown in.
+# Worse images than any that the invented objects are shown in.
 _CAMERA = things.Camera(
     radius=(0.25, 0.42), turn=0.5, tilt=0.15, lean=0.2, noise=(0.0, 10.0), blurs=(0.0, 0.4, 0.7, 1.0)
 )
@@ -111,7 +111,7 @@ def catalogue(unlike: Callable[[Thing], bool]) -> tuple[tuple[Thing, list[Asked]
 
 
 def draw(rng: np.random.Generator, thing: Thing, side: int = SIDE) -> bytes:
-    """One view, an encoded picture of so many pixels a side."""
+    """One view, an encoded image of so many pixels a side."""
     loud = rng.random() < 0.6
     ground = things.cluttered(rng, most=5, largest=0.25, side=side) if loud else things.textured(rng, side)
     return things.view(rng, thing, ground, _CAMERA)

@@ -24,7 +24,7 @@ PHOTOGRAPHS = Path(__file__).parent / "photographs"
 
 
 def draw(rng: np.random.Generator, thing: Thing, *, split: str, side: int = SIDE) -> bytes:
-    """One view, an encoded picture of so many pixels a side: on a real photograph in the split photo, else on a drawn
+    """One view, an encoded image of so many pixels a side: on a real photograph in the split photo, else on a drawn
     background."""
     if split == "photo":
         return things.view(rng, thing, _photograph(rng, side), _CAMERA)

@@ -1,7 +1,7 @@
 """Writes the corpora that are drawn on this machine: the invented objects, and the scenes a base model learns from.
 
 A folder holds `images/`, one records file a split, and `corpus.json`, which is written last: a folder without it is
-unfinished, and the same settings again finish it. Every picture has a seed of its own, so a corpus is the same
+unfinished, and the same settings again finish it. Every image has a seed of its own, so a corpus is the same
 whatever draws it, in whatever order. What is drawn and asked is `objects`' and `scenes`'.
 """
 
@@ -31,7 +31,7 @@ _PLACES = {"train": 0, "held_out": 1, "drill": 2, "finding": 3, "things": 5}  # 
 _QUESTIONS = 5  # asked of a training scene, at most
 _NAMED = 1  # of a scene to drill, and that find a shape by its name
 _LOOKS = 2  # questions about parts of a thing without a name, beside its description
-_IN_ONE_PROCESS = 300  # pictures that are drawn before another process would have started
+_IN_ONE_PROCESS = 300  # images that are drawn before another process would have started
 
 # A job is drawn into a file's content and the records that show it.
 Drawn = tuple[str, bytes, list[Record]]
@@ -45,8 +45,8 @@ def make_objects(
     Args:
       factor: 1 for `PAIRS` questions a fact; 5, 10, 15 for so many times as many, each time with other views.
       held_out: questions a fact in each held-out split; one in four is Thai.
-      side: pixels of a picture.
-      progress: wraps the iterable of drawn pictures, told their number as `total`.
+      side: pixels of an image.
+      progress: wraps the iterable of drawn images, told their number as `total`.
 
     Returns:
       Records of each split.
@@ -74,12 +74,12 @@ def make_scenes(
     """Scenes for the base model.
 
     Args:
-      train: pictures with a caption and one conversation; every picture is in no other split.
-      drill: pictures with questions of every kind, one a record.
-      things: pictures of things made of several shapes, every second of which is `known` by name.
-      held_out: single questions with balanced answers, about the picture, or about what is at a place.
+      train: images with a caption and one conversation; every image is in no other split.
+      drill: images with questions of every kind, one a record.
+      things: images of things made of several shapes, every second of which is `known` by name.
+      held_out: single questions with balanced answers, about the image, or about what is at a place.
       finding: as held_out, about one of several shapes that has to be found by its name or colour.
-      side: pixels of a picture.
+      side: pixels of an image.
     """
     counts = {"train": train, "drill": drill, "things": things, "held_out": held_out, "finding": finding}
     jobs = [(split, index) for split, count in counts.items() for index in range(count)]
@@ -126,7 +126,7 @@ def _draw_scene(seed: int, side: int, job: tuple[str, int]) -> list[Drawn]:
         return [_draw_thing(seed, side, index)]
     if split in ("train", "drill"):
         rng = np.random.default_rng([seed, _PLACES[split], index])
-        picture, turns = scenes.draw(rng, drill=split != "train", side=side)
+        image, turns = scenes.draw(rng, drill=split != "train", side=side)
         records = [
             Record(
                 f"{split}-{index:06}-{part}",
@@ -137,13 +137,13 @@ def _draw_scene(seed: int, side: int, job: tuple[str, int]) -> list[Drawn]:
             for part, asked in _parts(turns, split, index).items()
             if asked
         ]
-        return [(name, picture, records)]
+        return [(name, image, records)]
     task, number = scenes.TASKS[index % len(scenes.TASKS)], index // len(scenes.TASKS)
     answers = scenes.ANSWERS[task]
     wanted = answers[number % len(answers)]
     for attempt in range(100_000):
         rng = np.random.default_rng([seed, _PLACES[split], index, attempt])
-        picture, turns = scenes.draw(rng, drill=True, side=side)
+        image, turns = scenes.draw(rng, drill=True, side=side)
         found = [
             turn
             for turn in turns
@@ -163,7 +163,7 @@ def _draw_scene(seed: int, side: int, job: tuple[str, int]) -> list[Drawn]:
         split=split,
         provenance=provenance,
     )
-    return [(name, picture, [record])]
+    return [(name, image, [record])]
 
 
 def _draw_thing(seed: int, side: int, index: int) -> Drawn:
@@ -208,7 +208,7 @@ def _parts(turns: list[scenes.Turn], split: str, index: int) -> dict[str, list[s
     if split == "train":
         random.Random(index).shuffle(questions)
         return {"caption": captions, "questions": questions[:_QUESTIONS]}
-    # One question a record: no answer gives another away, and a question stands near its picture. (The small model's
+    # One question a record: no answer gives another away, and a question stands near its image. (The small model's
     # rope turns fast, so that it tells the columns of a small grid apart, and slowly learns to look far back.)
     chooser = random.Random(index)
     chooser.shuffle(questions)
@@ -233,8 +233,8 @@ def _write(folder: Path, draw: Callable[[Any], list[Drawn]], jobs: Sequence, wor
     splits: dict[str, list[Record]] = {}
     with _mapped(draw, jobs, workers) as results:
         for drawn in progress(results, total=len(jobs)):
-            for name, picture, records in drawn:
-                (folder / name).write_bytes(picture)
+            for name, image, records in drawn:
+                (folder / name).write_bytes(image)
                 for record in records:
                     splits.setdefault(record.split, []).append(_rooted(record, folder))
     for split, records in splits.items():
@@ -276,7 +276,7 @@ def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callabl
     wanted = {"corpus": kind, "side": SIDE, **settings}
     if stamp.is_file():
         stored = read_json(stamp)
-        # Earlier versions drew pictures of one size and did not say so.
+        # Earlier versions drew images of one size and did not say so.
         made_with = {"side": SIDE, **{key: value for key, value in stored.items() if key != "records"}}
         if made_with != wanted:
             differing = ", ".join(key for key in {**wanted, **made_with} if wanted.get(key) != made_with.get(key))

@@ -92,44 +92,44 @@ def a(word: str) -> str:
 
 
 def draw(rng: np.random.Generator, *, drill: bool = False, side: int = SIDE) -> tuple[bytes, list[Turn]]:
-    """A scene as an encoded picture, and questions about it that have one answer each.
+    """A scene as an encoded image, and questions about it that have one answer each.
 
     Args:
       drill: ask all that is known how to ask. The answers then give away each other's: ask each apart.
-      side: pixels of the picture.
+      side: pixels of the image.
     """
     kind = rng.choice(["items", "nested", "word"], p=[0.8, 0.1, 0.1])
-    pattern, picture, visible = _canvas(rng, side)
+    pattern, pixels, visible = _canvas(rng, side)
     make = {"items": _items, "nested": _nested, "word": _word}[str(kind)]
-    picture, turns = make(rng, picture, visible, drill)
+    pixels, turns = make(rng, pixels, visible, drill)
     if pattern != "plain":
         turns.insert(0, Turn("background", "What is the background like?", pattern))
-    return _photographed(rng, picture), turns
+    return _photographed(rng, pixels), turns
 
 
 def draw_one(rng: np.random.Generator) -> tuple[bytes, Item]:
-    """One shape in the middle of an encoded picture, and what it is."""
-    _, picture, visible = _canvas(rng, SIDE)
+    """One shape in the middle of an encoded image, and what it is."""
+    _, pixels, visible = _canvas(rng, SIDE)
     item = Item(str(rng.choice(list(SHAPES))), str(rng.choice(visible)), "centre")
     centre = np.array(ANCHORS["centre"]) + rng.uniform(-0.12, 0.12, 2)
     outline = _outline(rng, item, centre, rng.uniform(0.18, 0.36))
-    return _photographed(rng, drawing.paint(picture, [outline], shadow=float(rng.choice([0, 0.3])))), item
+    return _photographed(rng, drawing.paint(pixels, [outline], shadow=float(rng.choice([0, 0.3])))), item
 
 
 def _canvas(rng, side: int) -> tuple[str, np.ndarray, list[str]]:
-    """A background: its pattern, its picture, and the colours that are seen on it."""
+    """A background: its pattern, its image, and the colours that are seen on it."""
     pattern = str(rng.choice(drawing.BACKGROUNDS, p=[0.6, 0.1, 0.1, 0.1, 0.1]))
     ground = _ground(rng)
-    # The pattern's second colour is close to its first, so that shapes stay the loudest thing in a picture.
+    # The pattern's second colour is close to its first, so that shapes stay the loudest thing in an image.
     second = np.clip(ground + rng.choice([-1, 1]) * rng.uniform(20, 45) + rng.normal(0, 6, 3), 0, 255)
     visible = [name for name, colour in COLOURS.items() if drawing.apart(colour, [ground, second], 75.0)]
     colours = ground.astype(np.float32), second.astype(np.float32)
     return pattern, drawing.background(rng, pattern, *colours, side=side), visible
 
 
-def _photographed(rng, picture: np.ndarray) -> bytes:
-    picture = drawing.light(rng, picture, 0.6)
-    return drawing.finish(rng, picture, noise=rng.uniform(0, 6), blur=float(rng.choice([0, 0, 0.5])))
+def _photographed(rng, pixels: np.ndarray) -> bytes:
+    pixels = drawing.light(rng, pixels, 0.6)
+    return drawing.finish(rng, pixels, noise=rng.uniform(0, 6), blur=float(rng.choice([0, 0, 0.5])))
 
 
 def _ground(rng) -> np.ndarray:
@@ -152,7 +152,7 @@ def _outline(rng, item: Item, centre, radius: float):
     return points, drawing.shaded(rng, COLOURS[item.colour])
 
 
-def _items(rng, picture, visible, drill):
+def _items(rng, pixels, visible, drill):
     count = int(rng.choice([1, 2, 3, 4], p=[0.3, 0.25, 0.225, 0.225]))
     anchors = [str(name) for name in rng.permutation(list(ANCHORS))[:count]]
     shapes = [str(name) for name in rng.choice(list(SHAPES), count, replace=False)]
@@ -168,11 +168,11 @@ def _items(rng, picture, visible, drill):
         room = 0.165 if count > 1 else 0.24 if item.anchor != "centre" else 0.4
         centre = np.array(ANCHORS[item.anchor]) + rng.uniform(-0.05, 0.05, 2)
         parts.append(_outline(rng, item, centre, rng.uniform(0.12, room)))
-    picture = drawing.paint(picture, parts, shadow=float(rng.choice([0, 0.3])))
-    return picture, (_drill_items if drill else _ask_items)(rng, items)
+    pixels = drawing.paint(pixels, parts, shadow=float(rng.choice([0, 0.3])))
+    return pixels, (_drill_items if drill else _ask_items)(rng, items)
 
 
-def _nested(rng, picture, visible, drill):
+def _nested(rng, pixels, visible, drill):
     outer, inner = (str(name) for name in rng.choice(list(SHAPES), 2, replace=False))
     outer = str(rng.choice(["circle", "square", "hexagon", "heart", "triangle"]))
     inner = inner if inner != outer else "star"
@@ -182,8 +182,8 @@ def _nested(rng, picture, visible, drill):
     centre, radius = np.array([0.5, 0.5]) + rng.uniform(-0.08, 0.08, 2), rng.uniform(0.28, 0.38)
     down = 0.25 * radius if outer == "triangle" else 0.0  # where a triangle is wide enough
     small = radius * (0.34 if outer == "triangle" else 0.48)
-    picture = drawing.paint(
-        picture,
+    pixels = drawing.paint(
+        pixels,
         [
             _outline(rng, Item(outer, first, "centre"), centre, radius),
             _outline(rng, Item(inner, second, "centre"), centre + (0, down), small),
@@ -197,12 +197,12 @@ def _nested(rng, picture, visible, drill):
     ]
     chosen = turns if drill else [turns[int(rng.integers(2))], turns[int(rng.integers(2, 4))]]
     caption = f"{a(second).capitalize()} {inner} inside {a(first)} {outer}."
-    return picture, [*chosen, Turn("caption", "Describe the picture.", caption)]
+    return pixels, [*chosen, Turn("caption", "Describe the picture.", caption)]
 
 
-def _word(rng, picture, visible, drill):
+def _word(rng, pixels, visible, drill):
     word, colour = str(rng.choice(WORDS)), str(rng.choice(visible))
-    side = picture.shape[0]
+    side = pixels.shape[0]
     font = PIL.ImageFont.load_default(int(rng.integers(26, 37)) * side / SIDE)
     mask = PIL.Image.new("L", (side, side))
     x = side / 2 + rng.uniform(-6, 6) * side / SIDE
@@ -210,8 +210,8 @@ def _word(rng, picture, visible, drill):
     PIL.ImageDraw.Draw(mask).text((x, y), word, fill=255, font=font, anchor="mm")
     mask = mask.rotate(rng.uniform(-8, 8), PIL.Image.Resampling.BICUBIC)
     alpha = np.asarray(mask, np.float32)[..., None] / 255
-    picture = picture * (1 - alpha) + drawing.shaded(rng, COLOURS[colour]) * alpha
-    return picture, [
+    pixels = pixels * (1 - alpha) + drawing.shaded(rng, COLOURS[colour]) * alpha
+    return pixels, [
         Turn("word", "What word is written?", word),
         Turn("colour", "What colour is the word?", colour),
     ]

@@ -17,7 +17,7 @@ Part = tuple[str, str, float, float, float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """A thing in pictures.
+    """A thing in images.
 
     Attributes:
       parts: its drawing, within [-1, 1].
@@ -44,7 +44,7 @@ class Camera:
     """How differently a thing may be seen.
 
     Attributes:
-      radius: least and most of its half size, as shares of the picture.
+      radius: least and most of its half size, as shares of the image.
       turn, tilt: most rotation in radians, most shear.
       lean: strongest perspective.
       noise: least and most.
@@ -59,8 +59,8 @@ class Camera:
     blurs: tuple[float, ...] = ()
 
 
-def view(rng: np.random.Generator, thing: Thing, picture: np.ndarray, camera: Camera) -> bytes:
-    """A thing in a pose of its own on a background [side, side, 3]: an encoded picture."""
+def view(rng: np.random.Generator, thing: Thing, pixels: np.ndarray, camera: Camera) -> bytes:
+    """A thing in a pose of its own on a background [side, side, 3]: an encoded image."""
     turn, tilt = rng.uniform(-camera.turn, camera.turn), rng.uniform(-camera.tilt, camera.tilt)
     radius = rng.uniform(*camera.radius)
     size = radius * np.array([rng.uniform(0.88, 1.12), rng.uniform(0.88, 1.12)])
@@ -72,10 +72,10 @@ def view(rng: np.random.Generator, thing: Thing, picture: np.ndarray, camera: Ca
         points = drawing.place(SHAPES[shape], (x, y), (width, height), np.deg2rad(degrees))
         points = drawing.place(drawing.perspective(points, leaning), centre, size, turn, tilt)
         parts.append((points, drawing.shaded(rng, COLOURS[colour])))
-    picture = drawing.paint(picture, parts, shadow=rng.uniform(0.2, 0.5))
-    picture = drawing.light(rng, picture, 1.0)
+    pixels = drawing.paint(pixels, parts, shadow=rng.uniform(0.2, 0.5))
+    pixels = drawing.light(rng, pixels, 1.0)
     blur = float(rng.choice(camera.blurs)) if camera.blurs else rng.uniform(0.3, 1.0)
-    return drawing.finish(rng, picture, noise=rng.uniform(*camera.noise), blur=blur)
+    return drawing.finish(rng, pixels, noise=rng.uniform(*camera.noise), blur=blur)
 
 
 def cluttered(rng: np.random.Generator, most: int, largest: float, side: int = SIDE) -> np.ndarray:
@@ -84,25 +84,25 @@ def cluttered(rng: np.random.Generator, most: int, largest: float, side: int = S
         drawing.muted(rng) if rng.random() < 0.6 else np.array(COLOURS[str(rng.choice(list(COLOURS)))], np.float32)
         for _ in range(2)
     ]
-    picture = drawing.background(rng, str(rng.choice(drawing.BACKGROUNDS)), *colours, side=side)
-    return drawing.paint(picture, _clutter(rng, most, largest))
+    pixels = drawing.background(rng, str(rng.choice(drawing.BACKGROUNDS)), *colours, side=side)
+    return drawing.paint(pixels, _clutter(rng, most, largest))
 
 
 def textured(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
     """A background [side, side, 3] of features of all sizes in colours of little saturation, as photographs have."""
-    picture = np.broadcast_to(drawing.muted(rng), (side, side, 3)).astype(np.float32)
+    pixels = np.broadcast_to(drawing.muted(rng), (side, side, 3)).astype(np.float32)
     contrast = rng.uniform(15, 70)
     for octave in range(5):
         strength = contrast * rng.uniform(0.3, 1) / (1 + 0.5 * octave)
         noise = drawing.smooth_noise(rng, side, 2 ** (octave + 1), 3)
         grey = noise.mean(axis=2, keepdims=True)
-        picture = picture + strength * (grey + rng.uniform(0, 0.5) * (noise - grey))
+        pixels = pixels + strength * (grey + rng.uniform(0, 0.5) * (noise - grey))
     patches = []
     for _ in range(int(rng.integers(0, 8))):
         shape = SHAPES[str(rng.choice(["square", "circle", "triangle", "hexagon"]))]
         points = drawing.place(shape, rng.uniform(0, 1, 2), rng.uniform(0.03, 0.4, 2), rng.uniform(0, 6.3))
         patches.append((points, drawing.muted(rng)))
-    return drawing.paint(picture, patches, shadow=rng.uniform(0, 0.4))
+    return drawing.paint(pixels, patches, shadow=rng.uniform(0, 0.4))
 
 
 def _clutter(rng: np.random.Generator, most: int, largest: float) -> list:

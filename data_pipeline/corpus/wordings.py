@@ -1,4 +1,4 @@
-"""How one asks for a fact about a thing in a picture, in English and Thai, and how one answers step by step.
+"""How one asks for a fact about a thing in an image, in English and Thai, and how one answers step by step.
 
 Which things there are, and their facts, is `objects`' and `known`'s.
 """

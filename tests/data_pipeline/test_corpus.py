@@ -19,8 +19,8 @@ from vlm_jax.evaluation.metrics import majority
 SETTINGS = {"factor": 1, "held_out": 4, "seed": 0}
 
 
-def plain(pictures, total):
-    return pictures
+def plain(images, total):
+    return images
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_at_least_24_objects_with_four_facts_and_names_of_their_own():
             assert english.isascii() and not any(letter.isascii() and letter.isalpha() for letter in thai)
 
 
-def test_the_corpus_is_whole_and_every_picture_opens(corpus):
+def test_the_corpus_is_whole_and_every_image_opens(corpus):
     train = records_of(corpus, "train")
     facts = len(objects.CATALOGUE) * len(wordings.FACTS)
     assert Counter(Counter(record.fact_id for record in train).values()) == {offline.PAIRS: facts}
@@ -188,8 +188,8 @@ def test_a_finished_corpus_is_left_alone_and_an_unfinished_one_is_finished(corpu
     assert not drawn and counts == {"train": 1200, "synthetic": 480, "photo": 480}
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
 
-    def interrupted(pictures, total):
-        for number, drawn in enumerate(pictures):
+    def interrupted(images, total):
+        for number, drawn in enumerate(images):
             if number == 5:
                 raise KeyboardInterrupt
             yield drawn
@@ -278,7 +278,7 @@ def test_questions_that_find_a_shape_by_its_looks_are_a_split_of_their_own(tmp_p
     assert all(any(look in question_of(record) for look in looks) for record in finding)
 
 
-def test_a_scene_on_disk_is_a_conversation_with_one_picture(tmp_path):
+def test_a_scene_on_disk_is_a_conversation_with_one_image(tmp_path):
     offline.make(
         tmp_path / "s",
         "scenes",
@@ -299,7 +299,7 @@ def test_two_cannot_draw_in_one_folder_and_a_damaged_stamp_is_told(tmp_path):
     settings = {"train": 4, "drill": 0, "things": 0, "held_out": 0, "finding": 0, "seed": 0}
     folder = tmp_path / "s"
     with pytest.raises(InputError, match="another process is drawing"):
-        offline.make(folder, "scenes", settings, progress=lambda pictures, total: drawn_by_two(folder, settings))
+        offline.make(folder, "scenes", settings, progress=lambda images, total: drawn_by_two(folder, settings))
     offline.make(folder, "scenes", settings, progress=plain)
     stamp = folder / "corpus.json"
     stamp.write_text(
