@@ -55,7 +55,7 @@ def choose_buckets(
     *,
     rows: int,
     tokens: int,
-    context: int,
+    max_sequence_length: int,
     count: int,
     patches: int = 0,
     supervised: int = 0,
@@ -67,8 +67,8 @@ def choose_buckets(
     """The shapes of batches that suit the data.
 
     The first has `tokens` a row. Where examples are longer, others follow, with rows as long as the longest up to
-    `context`, and fewer, so that a step costs about the same. What is left of `count` gives rows as long as the first,
-    with more patch slots, where that pays. The last bucket holds whatever any other holds.
+    `max_sequence_length`, and fewer, so that a step costs about the same. What is left of `count` gives rows as long as
+    the first, with more patch slots, where that pays. The last bucket holds whatever any other holds.
 
     Args:
       sizes: of the examples, or of a sample of them, each as often as it is seen.
@@ -86,13 +86,13 @@ def choose_buckets(
     if patches % block_slots:
         raise InputError(f"batch.patches {patches} is not a multiple of {block_slots}, one attention window")
     every = sizes if every is None else np.concatenate([sizes, every])
-    longest = min(int(every[:, 0].max()), context)
+    longest = min(int(every[:, 0].max()), max_sequence_length)
     lengths = [tokens]
     if count > 1 and longest > tokens:
         steps = min(count - 1, max(1, int(np.ceil(np.log2(longest / tokens)))))
         for step in range(1, steps + 1):
             length = tokens * (longest / tokens) ** (step / steps)
-            lengths.append(min(context, int(-(-length // 128) * 128)))
+            lengths.append(min(max_sequence_length, int(-(-length // 128) * 128)))
     fit = lengths[-1]
     trial = _Trial(sizes[sizes[:, 0] <= fit], every[every[:, 0] <= fit], block_slots, costs, (patches, supervised))
     chosen, cost = trial.sizes(lengths)

@@ -152,7 +152,7 @@ class Dataset:
             sizes,
             rows=batch["rows"],
             tokens=batch["sequence_length"],
-            context=max(batch["max_sequence_length"], batch["sequence_length"]),
+            max_sequence_length=max(batch["max_sequence_length"], batch["sequence_length"]),
             count=batch["buckets"],
             patches=batch["patches"],
             supervised=batch["supervised"],

@@ -239,7 +239,7 @@ def test_how_long_a_prompt_may_be_is_the_text_models(tmp_path):
     text = save_text_model(tmp_path / "text")
     change_json(text / "config.json", lambda held: held.update(max_position_embeddings=77))
     write(tmp_path / "model", Assembly(str(save_encoder(tmp_path / "clip", "clip")), str(text)))
-    assert vlm_jax.load(tmp_path / "model").context == 77
+    assert vlm_jax.load(tmp_path / "model").context_length == 77
 
 
 def test_a_head_is_tied_where_either_part_of_the_config_says_so(tmp_path):

@@ -37,7 +37,9 @@ def unused(lengths, buckets, examples):
 def test_images_of_any_size_waste_little(tokens, context, count):
     lengths = images_of_any_size()
     context = max(context, tokens)
-    buckets = choose_buckets(lengths, rows=2, tokens=tokens, context=context, count=count, block_slots=64, costs=COSTS)
+    buckets = choose_buckets(
+        lengths, rows=2, tokens=tokens, max_sequence_length=context, count=count, block_slots=64, costs=COSTS
+    )
     assert (bucket_of(lengths, as_array([bucket.size for bucket in buckets])) >= 0).all()
     tokens, patches, weighted = unused(lengths, buckets, 4000)
     assert min(tokens, patches) < 0.05 and weighted < 0.08
@@ -47,7 +49,7 @@ def test_a_row_that_must_hold_the_largest_image_is_not_every_row():
     """One image in fifty takes as many patch slots as four rows of the others: it gets rows of its own."""
     lengths = as_array([Size(900, 3584, 10) if n % 50 == 0 else Size(100, 64 + n % 2 * 64, 10) for n in range(1000)])
     one, two = (
-        choose_buckets(lengths, rows=4, tokens=1024, context=1024, count=count, block_slots=64, costs=COSTS)
+        choose_buckets(lengths, rows=4, tokens=1024, max_sequence_length=1024, count=count, block_slots=64, costs=COSTS)
         for count in (1, 2)
     )
     assert [bucket.rows for bucket in two] == [4, 4] and two[0].size.patches < two[1].size.patches
@@ -58,7 +60,9 @@ def test_chosen_buckets_hold_every_example_up_to_the_context():
     rng = np.random.default_rng(1)
     wanted = np.minimum(rng.lognormal(5.0, 0.8, 4000).astype(int) + 20, 3900)
     lengths = as_array([Size(int(n), 64 * int(n // 20), int(n // 5)) for n in wanted])
-    buckets = choose_buckets(lengths, rows=16, tokens=1024, context=4096, count=3, block_slots=64, rows_multiple=2)
+    buckets = choose_buckets(
+        lengths, rows=16, tokens=1024, max_sequence_length=4096, count=3, block_slots=64, rows_multiple=2
+    )
     assert [bucket.size for bucket in buckets] == sorted({bucket.size for bucket in buckets})
     assert len(buckets) <= 3 and buckets[0].rows == 16 and all(bucket.rows % 2 == 0 for bucket in buckets)
     assert all(bucket.size.patches % 64 == 0 for bucket in buckets)
@@ -69,27 +73,29 @@ def test_chosen_buckets_hold_every_example_up_to_the_context():
 
 def test_one_bucket_is_enough_where_all_examples_fit_a_row():
     lengths = as_array([Size(100, 64, 10)] * 50)
-    (bucket,) = choose_buckets(lengths, rows=4, tokens=1024, context=4096, count=4, block_slots=64)
+    (bucket,) = choose_buckets(lengths, rows=4, tokens=1024, max_sequence_length=4096, count=4, block_slots=64)
     assert bucket.size.tokens == 1024
     with pytest.raises(InputError, match="no examples"):
-        choose_buckets(lengths[:0], rows=4, tokens=1024, context=4096, count=4, block_slots=64)
+        choose_buckets(lengths[:0], rows=4, tokens=1024, max_sequence_length=4096, count=4, block_slots=64)
     with pytest.raises(InputError, match="not a multiple"):
-        choose_buckets(lengths, rows=4, tokens=1024, context=4096, count=4, block_slots=64, patches=100)
+        choose_buckets(lengths, rows=4, tokens=1024, max_sequence_length=4096, count=4, block_slots=64, patches=100)
 
 
 def test_what_the_settings_give_is_kept():
     lengths = images_of_any_size(200)
     (bucket,) = choose_buckets(
-        lengths, rows=4, tokens=2048, context=2048, count=1, block_slots=64, patches=4224, supervised=96
+        lengths, rows=4, tokens=2048, max_sequence_length=2048, count=1, block_slots=64, patches=4224, supervised=96
     )
     assert bucket.size == Size(2048, 4224, 96)
-    buckets = choose_buckets(lengths, rows=4, tokens=1024, context=2048, count=2, block_slots=64, patches=1024)
+    buckets = choose_buckets(
+        lengths, rows=4, tokens=1024, max_sequence_length=2048, count=2, block_slots=64, patches=1024
+    )
     assert buckets[0].size.patches == 1024 and (bucket_of(lengths, as_array([b.size for b in buckets])) >= 0).all()
 
 
 def test_examples_that_are_all_longer_than_a_row_are_no_trouble_here():
     lengths = as_array([Size(100, 64, 10)] * 5)
-    (bucket,) = choose_buckets(lengths, rows=4, tokens=16, context=16, count=1, block_slots=64)
+    (bucket,) = choose_buckets(lengths, rows=4, tokens=16, max_sequence_length=16, count=1, block_slots=64)
     assert bucket.size.tokens == 16
 
 
@@ -98,7 +104,7 @@ def test_above_a_cut_rows_are_as_long_as_the_data_leaves_them():
     rng, costs = np.random.default_rng(0), Costs(0.25, 0.2, 0.1, (0.75,))
     words, images = rng.integers(20, 60, 400), rng.integers(100, 200, 400)
     sizes = np.stack([words + images, -(-images // 16) * 64, words // 2, words + images // 5], axis=1)
-    options = {"rows": 4, "tokens": 1024, "context": 1024, "block_slots": 64, "costs": costs}
+    options = {"rows": 4, "tokens": 1024, "max_sequence_length": 1024, "block_slots": 64, "costs": costs}
     (bucket,) = choose_buckets(sizes, count=1, **options)
     share = sizes[:, 3].sum() / sizes[:, 0].sum()
     assert bucket.size.tokens == 1024 and share * 1024 <= bucket.size.above[0] <= 1.3 * share * 1024

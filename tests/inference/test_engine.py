@@ -48,17 +48,17 @@ def test_an_answer_does_not_depend_on_its_batch(model):
 
 
 def test_a_prompt_longer_than_the_model_reads_is_refused_with_the_numbers(model):
-    held = model.context
-    assert held == 32768  # what transformers writes where nothing else was said
+    before = model.context_length
+    assert before == 32768  # what transformers writes where nothing else was said
     try:
-        model.context = 60
+        model.context_length = 60
         with pytest.raises(
             InputError, match=r"the prompt takes \d+ tokens and the answer up to 30; the model reads 60"
         ):
             model.generate([user("How long may this be?")], max_new_tokens=30)
         assert isinstance(model.generate([user("Short")], max_new_tokens=2), str)
     finally:
-        model.context = held
+        model.context_length = before
 
 
 def test_an_image_may_be_given_in_any_form(model):

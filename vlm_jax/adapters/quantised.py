@@ -169,7 +169,7 @@ def _product(kind: str, x, codes, scales):
 
 
 def _forward(kind, x, codes, scales):
-    # Only what is packed is kept: a saving remat policy would otherwise keep every layer's dequantised kernel.
+    # Only what is quantised is kept: a saving remat policy would otherwise keep every layer's dequantised kernel.
     return _product(kind, x, codes, scales), (codes, scales, jnp.empty((0, x.shape[-1])))
 
 

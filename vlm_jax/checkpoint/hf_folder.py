@@ -44,7 +44,7 @@ def read_parameters(
 
     Args:
       dtype: cast to it; None keeps what the files hold.
-      place: puts an array of a path on its devices, under its path or, where it is packed, several. It reads as much
+      place: puts an array of a path on its devices, under its path or, where it is quantised, several. It reads as much
         of the array at a time as it wants; what it has read of a parameter is let go of before the next.
 
     Raises:

@@ -87,11 +87,11 @@ def read(path: Path, *, may_be_empty: bool = False) -> dict[str, np.ndarray]:
     ]
     if odd:
         raise InputError(f"{path}: holds more than tensors: {', '.join(odd[:3])}; save the state dict alone")
-    packed = [name for name in state_dict if name.endswith(_BITSANDBYTES) or ".quant_state." in name]
-    if packed:
+    quantised_tensors = [name for name in state_dict if name.endswith(_BITSANDBYTES) or ".quant_state." in name]
+    if quantised_tensors:
         raise InputError(
-            f"{path}: holds weights that bitsandbytes quantised ({packed[0]}, …); dequantise them in PyTorch, or start "
-            "from the original weights"
+            f"{path}: holds weights that bitsandbytes quantised ({quantised_tensors[0]}, …); dequantise them in "
+            "PyTorch, or start from the original weights"
         )
     return {_plain(name): array for name, array in state_dict.items()}
 

@@ -51,18 +51,18 @@ class LoadedModel:
         stop_tokens: tuple[int, ...],
         *,
         dtype,
-        context: int | None = None,
+        context_length: int | None = None,
         repetition_penalty: float = 1.0,
         attach: Sequence[Callable] = (),
     ):
         """
         Args:
-          context: tokens that the model was made to read at most, prompt and answer together; None: not known.
+          context_length: tokens that the model was made to read at most, prompt and answer together; None: not known.
           repetition_penalty: of answers for which no other is given.
           attach: what gives the model the layers that `parameters` has beside the base's (`vlm_jax.adapters`).
         """
         self.config, self.processor, self.stop_tokens = config, copy.copy(processor), stop_tokens
-        self.context = self.processor.most_tokens = context
+        self.context_length = self.processor.most_tokens = context_length
         self.repetition_penalty = repetition_penalty
         self.images_encoded = 0
         """Images that went through the vision tower so far."""
@@ -291,12 +291,12 @@ class LoadedModel:
         example = self.processor.encode(messages, generation_prompt=True)
         # Where tokens of an image are left out, its positions are still those of all.
         length = max(len(example.input_ids), int(example.positions.max(initial=0)) + 1)
-        if self.context is not None and length + max_new_tokens > self.context:
-            least = "at least " if len(example.input_ids) > 2 * self.context else ""  # more are not counted
+        if self.context_length is not None and length + max_new_tokens > self.context_length:
+            least = "at least " if len(example.input_ids) > 2 * self.context_length else ""  # more are not counted
             raise InputError(
                 f"the prompt takes {least}{length:,} tokens and the answer up to {max_new_tokens:,}; "
-                f"the model reads {self.context:,} at most (max_position_embeddings of config.json): give fewer or "
-                "smaller images (visual_tokens), less text, or lower max_new_tokens"
+                f"the model reads {self.context_length:,} at most (max_position_embeddings of config.json): give fewer "
+                "or smaller images (visual_tokens), less text, or lower max_new_tokens"
             )
         return example
 

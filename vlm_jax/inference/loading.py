@@ -47,7 +47,7 @@ def load(
       token_reduction: how (`processing.token_budget.METHODS`): resize, which makes the image smaller, unless said
         otherwise, or what the model was trained with.
       token_reduction_layer: of fastv, how many layers of the decoder see all tokens; 2 unless said otherwise.
-      quantise: nf4 or int8: linear layers are held in 4 or 8 bits. They are packed a layer at a time; what they were
+      quantise: nf4 or int8: linear layers are held in 4 or 8 bits. They are quantised a layer at a time; what they were
         is never in memory as a whole.
       quantise_tables: beside them, token embeddings and the output layer are held in 8 bits, which are a quarter of
         what nf4 leaves of a 3B model, and a third of a 7B.
@@ -78,7 +78,9 @@ def load(
     if source.images is not None:
         processor.images = source.images.with_token_range(bounds)
         processor.check_budget()
-    make = functools.partial(LoadedModel, dtype=kind, context=_context(source.assets), repetition_penalty=penalty)
+    make = functools.partial(
+        LoadedModel, dtype=kind, context_length=_context_length(source.assets), repetition_penalty=penalty
+    )
     if quantise is None:
         return make(source.config, source.read_merged(dtype=kind), processor, stops)
     parameters, attach = _quantised(source, kind, quantise, quantise_tables)
@@ -153,9 +155,9 @@ def _quantised(
     source: ModelSource, dtype: Any, quantise: str, quantise_tables: bool
 ) -> tuple[Flat, list[Callable[..., Any]]]:
     """The parameters, quantised as they are read, and what gives a model the layers that take them."""
-    kernels = {f"{place}/kernel" for place in linears(abstract_model(source.config))}
+    kernels = {f"{layer}/kernel" for layer in linears(abstract_model(source.config))}
 
-    def pack(path: str, array) -> Flat:
+    def place(path: str, array) -> Flat:
         if path in kernels:
             return quantised.quantised(path, array, quantise)
         if quantise_tables and path in quantised_tables.PATHS:
@@ -164,10 +166,10 @@ def _quantised(
 
     attach: list[Callable[..., Any]] = [functools.partial(quantised.attach, kind=quantise)]
     attach += [quantised_tables.attach] if quantise_tables else []
-    return source.read_merged(dtype=dtype, place=pack), attach
+    return source.read_merged(dtype=dtype, place=place), attach
 
 
-def _context(assets: Path) -> int | None:
+def _context_length(assets: Path) -> int | None:
     """`max_position_embeddings` of config.json, of its decoder where it describes several parts."""
     config_json = files.read_json(assets / "config.json")
     text: dict[str, Any] = config_json

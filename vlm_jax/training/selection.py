@@ -92,8 +92,8 @@ def select(config: ConfigDict, model: VLMConfig, dtype) -> Selection:
         first = trainable_paths(paths, config.train.first.trainable, setting="train.first.trainable") | learned
     moves = trainable | first
     if config.model.quantise != "none":
-        pack = functools.partial(quantised.attach, kind=config.model.quantise, keep=moves)
-        attach, still = (pack, *attach), (pack, *still)
+        attach_quantised = functools.partial(quantised.attach, kind=config.model.quantise, keep=moves)
+        attach, still = (attach_quantised, *attach), (attach_quantised, *still)
 
     def stored_leaf(path: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         if path in moves or is_adapter(path):

@@ -175,7 +175,7 @@ class Trainer:
         return {path: spread(array, self.shardings[path], self.abstract[path].dtype)}
 
     def sharding(self, path: str, shape: tuple[int, ...]) -> NamedSharding:
-        """Where a parameter is read to, before it is packed or not."""
+        """Where a parameter is read to, before it is quantised or not."""
         return NamedSharding(self.mesh, partition(path, shape, self.mesh))
 
     def abstract_state(self, stage: Stage | None = None) -> State:
