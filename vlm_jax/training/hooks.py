@@ -114,17 +114,19 @@ class Saving:
         workdir: Workdir,
         settings: dict[str, Any],
         *,
+        every: int,
         done: int,
         validation: Validation | None,
     ):
-        """`settings`: what every checkpoint says of the run."""
+        """`settings`: what every checkpoint says of the run; `every`: so many steps, 0 for none but the last."""
+        self._every = every
         self._checkpoints, self._trainer, self._workdir = checkpoints, trainer, workdir
         self._settings, self._validation = settings, validation
         self.saved = done if done else None
         self._owed = False
 
     def due(self, step: int) -> bool:
-        return self._owed or _at(self._trainer.config.checkpoint.every, step)
+        return self._owed or _at(self._every, step)
 
     def __call__(self, state: RunState) -> None:
         self._owed = bool(state.skipped)

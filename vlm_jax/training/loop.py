@@ -72,7 +72,9 @@ def run(
     if measure is not None:
         validation = Validation(measure, every=config.validation.every, log=log, earlier=validation_losses)
     samples = None if sample is None else Samples(sample, every=config.samples.every)
-    saving = Saving(checkpoints, trainer, workdir, settings, done=done, validation=validation)
+    saving = Saving(
+        checkpoints, trainer, workdir, settings, every=config.checkpoint.every, done=done, validation=validation
+    )
     stop = None
     if validation is not None and config.validation.patience:
         stop = EarlyStop(validation, patience=config.validation.patience, log=log)
