@@ -14,18 +14,13 @@ import interrupts  # noqa: F401 - first of all
 
 import os
 
-from absl import flags
 from ml_collections import ConfigDict
 
 import command_line
-
-flags.DEFINE_string(
-    "workdir", None, "folder of the run, here or gs://bucket/run: checkpoints, metrics, settings", required=True
-)
+import training_flags
 
 
-def main(config: ConfigDict, **options) -> None:
-    """`options`: of `data_pipeline.training_run.run`."""
+def main(config: ConfigDict) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's threads already keep the cores busy
     from vlm_jax.training.config import check_config
 
@@ -34,7 +29,7 @@ def main(config: ConfigDict, **options) -> None:
     from vlm_jax import terminal
     from vlm_jax.parallel import hosts
 
-    result = run(config, flags.FLAGS.workdir, **options)
+    result = run(config, training_flags.workdir())
     if result.stopped:  # which it said, with how to go on
         raise command_line.Stopped
     if hosts.is_first():

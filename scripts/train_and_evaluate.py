@@ -9,19 +9,34 @@ taken once. Interrupted, the same command goes on, in the training or in the eva
 
 import interrupts  # noqa: F401 - first of all
 
+import functools
 import gc
+import os
 
 from ml_collections import ConfigDict
 
 import command_line
-import evaluate
-import train
+import evaluation_flags
+import training_flags
 
 
 def main(config: ConfigDict) -> None:
-    train.main(config, may_change=())  # leaves a finished run as it is, and refuses one with other settings
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's threads already keep the cores busy
+    from vlm_jax.training.config import check_config
+
+    check_config(config)  # loaded late, and before all else: a mistyped setting should not wait for JAX
+    from data_pipeline.evaluation_run import Evaluation, evaluate
+    from data_pipeline.training_run import run
+    from vlm_jax import progress
+    from vlm_jax.evaluation import report
+
+    evaluation = Evaluation(**evaluation_flags.settings())
+    # A finished run is left as it is, and one with other settings is refused.
+    if run(config, training_flags.workdir(), may_change=()).stopped:  # which it said, with how to go on
+        raise command_line.Stopped
     gc.collect()  # the memory of the training is for the model that is asked
-    evaluate.main()
+    summary = evaluate(evaluation, progress=functools.partial(progress.shown, unit="question"))
+    print(report.told(summary, evaluation.output))
 
 
 if __name__ == "__main__":

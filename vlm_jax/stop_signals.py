@@ -1,8 +1,9 @@
-"""Signals that ask a program to stop, noted instead of raised: what is at work decides when it is a good moment."""
+"""Signals that ask a program to stop: noted, where what is at work decides when to, or raised as Ctrl-C is."""
 
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 ASKING = (signal.SIGINT, signal.SIGTERM)
 
@@ -26,9 +27,27 @@ def noted(
             first()
         signals.append(number)
 
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
+    with _handled(numbers, note):
         yield signals
+
+
+@contextlib.contextmanager
+def as_ctrl_c(numbers: Sequence[int] = (signal.SIGTERM,)) -> Iterator[None]:
+    """While the block runs, these signals do what Ctrl-C does there; where it is ignored, raise KeyboardInterrupt."""
+
+    def interrupt(number, frame):
+        handler = signal.getsignal(signal.SIGINT)
+        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    with _handled(numbers, interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(numbers: Sequence[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -10,7 +10,7 @@ import functools
 import multiprocessing
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +260,25 @@ def _mapped(draw: Callable, jobs: Sequence, workers: int) -> Iterator[Iterable]:
 
 
 MAKERS: dict[str, Callable[..., dict]] = {"objects": make_objects, "scenes": make_scenes}
+_LEAST = {
+    **dict.fromkeys(("held_out", "seed", "train", "drill", "things", "finding"), 0),
+    "factor": 1,
+    "side": 28,
+}
+
+
+def check(kind: str, settings: Mapping[str, Any]) -> None:
+    """Raises InputError, with every error, where these are not what `make` takes."""
+    errors = []
+    if kind not in MAKERS:
+        errors.append(f"config.corpus is {kind!r}; known are {', '.join(MAKERS)}")
+    errors += [
+        f"config.{key} is {settings[key]}; wanted at least {least}"
+        for key, least in _LEAST.items()
+        if key in settings and settings[key] < least
+    ]
+    if errors:
+        raise InputError(errors)
 
 
 def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callable) -> tuple[dict[str, int], bool]:
@@ -269,8 +288,9 @@ def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callabl
       kind: a key of `MAKERS`; `settings` are its arguments.
 
     Raises:
-      InputError: the folder holds other files, or a corpus made with other settings.
+      InputError: settings that cannot be; or the folder holds other files, or a corpus made with other settings.
     """
+    check(kind, settings)
     stamp = folder / "corpus.json"
     mark = folder / ".corpus"  # says that the folder is ours, finished or not
     wanted = {"corpus": kind, "side": SIDE, **settings}
@@ -292,3 +312,9 @@ def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callabl
         records = MAKERS[kind](folder, **settings, workers=os.cpu_count() or 1, progress=progress)
         write_json(stamp, {**wanted, "records": records})
     return records, True
+
+
+def told(folder: Path, records: Mapping[str, int], drawn: bool) -> str:
+    """In a line, what `make` returned of a folder."""
+    counts = ", ".join(f"{count:,} in {split}.jsonl" for split, count in records.items())
+    return f"{folder}: {counts}" + ("" if drawn else " (made before)")

@@ -203,6 +203,17 @@ def test_a_finished_corpus_is_left_alone_and_an_unfinished_one_is_finished(corpu
     assert len({images_of(record)[0] for record in records_of(tmp_path / "s", "train")}) == 12
 
 
+def test_settings_that_no_corpus_has_are_told_together_and_nothing_is_made(tmp_path):
+    with pytest.raises(InputError) as caught:
+        offline.make(tmp_path / "s", "cats", {"factor": 0, "side": 27, "seed": 0}, progress=plain)
+    assert caught.value.lines == [
+        "config.corpus is 'cats'; known are objects, scenes",
+        "config.factor is 0; wanted at least 1",
+        "config.side is 27; wanted at least 28",
+    ]
+    assert not (tmp_path / "s").exists()
+
+
 def test_another_corpus_and_other_files_are_not_overwritten(corpus, tmp_path):
     with pytest.raises(InputError, match="made with another factor"):
         offline.make(corpus, "objects", {**SETTINGS, "factor": 5}, progress=plain)

@@ -20,8 +20,8 @@ from vlm_jax.evaluation import controls, runner
 def module():
     known_flags = importlib.import_module("command_line").FLAGS
     known = set(known_flags)
-    yield importlib.import_module("evaluate")
-    sys.modules.pop("evaluate")
+    yield importlib.import_module("evaluation_flags")
+    sys.modules.pop("evaluation_flags")
     for name in set(known_flags) - known:
         delattr(known_flags, name)
 

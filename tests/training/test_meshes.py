@@ -153,3 +153,15 @@ def test_an_environment_that_is_half_set_is_refused(monkeypatch, given, line):
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=line):
         hosts.start()
+
+
+def test_a_process_that_has_joined_the_others_does_not_join_again(monkeypatch):
+    joined = []
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "h:1")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "1")
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: joined.append(given))
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: bool(joined))
+    hosts.start()
+    hosts.start()
+    assert joined == [("h:1", 1, 0)]

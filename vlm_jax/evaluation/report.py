@@ -8,8 +8,10 @@ import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from vlm_jax import terminal
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation.metrics import interval, majority
 from vlm_jax.evaluation.runner import Prediction
@@ -59,6 +61,11 @@ def table(summary: Mapping[str, Any]) -> str:
         all_named = f"; report.json has all {len(errors)}" if len(errors) > 1 else ""
         lines.append(f"{len(errors)} could not be asked and count as wrong ({first}{all_named})")
     return "\n".join(lines)
+
+
+def told(summary: Mapping[str, Any], folder: str) -> str:
+    """What a program says at the end of an evaluation whose report lies in `folder`, as it may stand on a terminal."""
+    return terminal.safe(f"{table(summary)}\nreport: {Path(folder) / 'report.html'}")
 
 
 def page(

@@ -22,11 +22,14 @@ EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 def start() -> None:
     """Joins the other processes, where the environment tells of any. Must come before anything asks for devices.
 
-    By `EXPLICIT`, by Slurm (srun with more than one task), or on a TPU machine by what its pod says of itself.
+    By `EXPLICIT`, by Slurm (srun with more than one task), or on a TPU machine by what its pod says of itself. A
+    process that has joined them stays: several runs may follow each other in it.
 
     Raises:
       InputError: some of `EXPLICIT` are missing, or are no such numbers.
     """
+    if jax.distributed.is_initialized():
+        return
     variables = {name: os.environ[name] for name in EXPLICIT if name in os.environ}
     if variables:
         missing = [name for name in EXPLICIT if name not in variables]

@@ -53,7 +53,7 @@ class Console:
         if self.bar is not None:
             self.bar.write(line, file=sys.stderr)
         else:
-            print(line, file=sys.stderr, flush=True)
+            terminal.say(line)
         self.note(line)
 
     def note(self, line: str) -> None:
