@@ -49,7 +49,7 @@ def test_settings_are_checked_and_sweeps_planned_without_loading_jax_or_transfor
     code = """if True:
         import sys
         import sweep
-        from data_pipeline import sources
+        from data_pipeline import sources, sweep_run
         from vlm_jax.training.config import check_config, default_config
         config = default_config()
         config.model.path, config.data.path = "a", "b.csv"

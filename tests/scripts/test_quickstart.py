@@ -116,27 +116,12 @@ def test_only_what_is_missing_is_made_again_and_other_settings_are_refused(finis
     assert (output / "swapped" / "report.json").is_file() and (output / "hf" / "config.json").is_file()
 
 
-def test_a_damaged_account_of_the_stages_is_told(finished, tmp_path):
+def test_a_damaged_account_of_the_stages_is_told(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
-    for damage in ("", "[]", '{"seconds": 1}'):
-        (folder / "stages.json").write_text(damage)
-        done = run(command(folder), cwd=ROOT, env=environment())
-        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "stages.json" in done.stderr
-
-
-def test_nothing_is_claimed_without_learning_or_when_wrong_images_help():
-    code = """
-import quickstart
-part = lambda low: {"low": low}
-print(quickstart.claim([part(0.9), part(0.8)], {"mean": 0.1, "majority": 0.12}))
-print(quickstart.claim([part(0.9), part(0.1)], {"mean": 0.1, "majority": 0.12}))
-print(quickstart.claim([part(0.9), part(0.8)], {"mean": 0.3, "majority": 0.12}))
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
-    learned, nothing, blind = done.stdout.splitlines()
-    assert learned.startswith("The answers come from the images")
-    assert nothing.startswith("NO CLAIM: no more is right") and blind.startswith("NO CLAIM: with the wrong images")
+    (folder / "stages.json").write_text('{"seconds": 1}')
+    done = run(command(folder), cwd=ROOT, env=environment())
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "stages.json" in done.stderr
 
 
 def test_the_export_answers_as_transformers_does(finished):
@@ -174,19 +159,3 @@ def test_the_shipped_base_is_small_and_an_ordinary_folder():
     text = (BASE / "README.md").read_text(encoding="utf-8")
     for thing in objects.CATALOGUE:
         assert thing.facts["name"][0] not in text
-
-
-def test_a_missing_base_is_told_with_what_to_do(tmp_path):
-    copy = tmp_path / "scripts_copy"
-    copy.mkdir()
-    for name in (
-        "quickstart.py",
-        "command_line.py",
-        "config_file.py",
-        "interrupts.py",
-        "setting_comments.py",
-        "setting_words.py",
-    ):
-        (copy / name).write_text((ROOT / "scripts" / name).read_text(encoding="utf-8"), encoding="utf-8")
-    done = run([sys.executable, copy / "quickstart.py", f"--output={tmp_path / 'out'}"], env=environment())
-    assert done.returncode == 1 and "the base model is missing" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -1,0 +1,97 @@
+"""A sweep as a function, in this process, with a program for cells that trains nothing."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from config_file import load_config
+from data_pipeline import sweep_run
+from data_pipeline.sweep_cells import folders_of
+from tests.tiny_models import PHOTOS
+from vlm_jax.errors import InputError
+from vlm_jax.evaluation.sweep import sweep_config
+
+ROOT = Path(sweep_run.__file__).parents[1]
+CELL = """
+import json, os, signal, sys, time
+from pathlib import Path
+given = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:])
+run, evaluation, share = Path(given["workdir"]), Path(given["output"]), float(given["config.data.share"])
+print("begun with", share)
+if share == 0.1:
+    sys.exit("error: data.path: no such file")
+if share == 0.2:
+    os.kill(os.getpid(), signal.SIGKILL)
+if share == 0.3:
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(60)
+run.mkdir(), evaluation.mkdir()
+(run / "metrics.jsonl").write_text('{"seconds": 2.0}\\n' * 3)
+(evaluation / "report.json").write_text(json.dumps({"mean": share, "low": 0.4, "high": 0.6, "n": 4}))
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Runs a sweep whose cells have these shares of the data, and tells what it said."""
+    (tmp_path / "cell.py").write_text(CELL)
+    started = {"program": [sys.executable, str(tmp_path / "cell.py")], "load": load_config}
+
+    def run(*shares, what=sweep_run.run, **more):
+        config = sweep_config(
+            train=str(ROOT / "configs" / "photos.py"),
+            set={"data.path": str(PHOTOS / "photos.json")},
+            axes={"share": {str(share): {"data.share": share} for share in shares}},
+            seeds=(0,),
+            benchmark=str(PHOTOS / "same_question.json"),
+        )
+        return what(config, tmp_path / "out", **started, **more)
+
+    return run
+
+
+def test_what_every_cell_came_to_is_returned(sweep, tmp_path):
+    said = []
+    result = sweep(0.4, 0.6, say=said.append)
+    assert [folder.cell.labels for folder in result.folders] == [{"share": "0.4"}, {"share": "0.6"}]
+    assert [folder.state["mean"] for folder in result.folders] == [0.4, 0.6]
+    assert (result.failed, result.stopped) == ({}, False)
+    assert result.table == (tmp_path / "out" / "table.md").read_text()
+    assert "[2/2] share 0.6, seed 0: 60.0% of 4, in 0:00:0" in said[-1]
+    assert [folder.progress for folder in sweep(0.4, 0.6, 0.8, what=folders_of)] == ["finished", "finished", "new"]
+    said.clear()
+    sweep(0.4, 0.6, say=said.append)
+    assert said == ["2 of 2 cells are finished already"]
+
+
+def test_a_cell_that_fails_or_is_killed_does_not_end_the_sweep(sweep, tmp_path):
+    said = []
+    result = sweep(0.1, 0.2, 0.6, say=said.append)
+    assert result.failed == {
+        "share-0.1_seed-0": "error: data.path: no such file",
+        "share-0.2_seed-0": "cell.py was ended by SIGKILL",
+    }
+    assert [folder.finished for folder in result.folders] == [False, False, True] and not result.stopped
+    assert "[1/3] share 0.1, seed 0: FAILED\n    begun with 0.1\n    error: data.path: no such file" in said
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["mean"] for line in lines] == [0.6]
+
+
+def test_asked_to_stop_it_asks_the_cell_and_begins_no_other(sweep):
+    said, before = [], signal.getsignal(signal.SIGTERM)
+    result = sweep(0.3, 0.6, say=said.append)
+    assert result.stopped and not result.failed and not any(folder.finished for folder in result.folders)
+    assert said[-2:] == [
+        "stopping: the cell saves what it has; a second Ctrl-C ends it at once",
+        "stopped; the same command goes on from here",
+    ]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_nothing_is_made_for_settings_that_no_training_has(sweep, tmp_path):
+    with pytest.raises(InputError, match="config.data.share is 2.0; wanted a share above 0, up to 1"):
+        sweep(2.0)
+    assert not (tmp_path / "out").exists()
