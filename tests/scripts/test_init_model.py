@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from data_pipeline import sources
+from data_pipeline import new_model, sources
 from tests.data_pipeline.source_files import messages, write_lines, write_parquet
 from vlm_jax.errors import InputError
 from vlm_jax.models.presets import PRESETS
@@ -22,7 +22,7 @@ def init_model():
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "arrayrecord", "txt", "md"])
-def test_the_words_of_every_kind_of_file_are_read(init_model, tmp_path, kind):
+def test_the_words_of_every_kind_of_file_are_read(tmp_path, kind):
     path = tmp_path / f"t.{kind}"
     row = {"image": "", "question": "ข้าวซอย?", "answer": "ก๋วยเตี๋ยว"}
     if kind in ("txt", "md"):
@@ -37,15 +37,15 @@ def test_the_words_of_every_kind_of_file_are_read(init_model, tmp_path, kind):
         path = tmp_path / "t.array_record"
         (record,) = sources.read(write_lines(tmp_path / "r.jsonl", [{"id": "a", **row}]))[0]
         sources.write(path, [record], format="arrayrecord")
-    assert init_model.lines(str(path)) == ["ข้าวซอย?", "ก๋วยเตี๋ยว"]
+    assert new_model.lines(str(path)) == ["ข้าวซอย?", "ก๋วยเตี๋ยว"]
 
 
-def test_what_training_would_refuse_is_refused(init_model, tmp_path):
+def test_what_training_would_refuse_is_refused(tmp_path):
     (tmp_path / "t.json").write_text(json.dumps(["only", "words"]))
     with pytest.raises(InputError, match="is a text where an object is expected"):
-        init_model.lines(str(tmp_path / "t.json"))
+        new_model.lines(str(tmp_path / "t.json"))
     with pytest.raises(InputError, match="no such file"):
-        init_model.lines(str(tmp_path / "gone.txt"))
+        new_model.lines(str(tmp_path / "gone.txt"))
 
 
 def start(init_model, tmp_path, preset):
@@ -64,6 +64,15 @@ def test_a_preset_that_is_not_made_here_is_refused_before_anything_is_drawn(init
     with pytest.raises(InputError, match=f"--preset={preset}: known are tiny, .*qwen2-72b") as caught:
         start(init_model, tmp_path, preset)
     assert ("assemble.py" in str(caught.value)) == (preset != "huge") and not (tmp_path / "model").exists()
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path):
+    (tmp_path / "words.txt").write_text("words")
+    with pytest.raises(InputError) as caught:
+        new_model.make(tmp_path, [str(tmp_path / "gone.csv")], preset="huge", vocab=10)
+    target, preset, vocab, text = caught.value.lines
+    assert "exists and is not empty" in target and preset.startswith("--preset=huge: known are tiny, ")
+    assert vocab == "--vocab=10: at least 264, for all bytes and the special tokens" and "gone.csv" in text
 
 
 @pytest.mark.parametrize(
