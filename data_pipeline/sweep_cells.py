@@ -32,7 +32,7 @@ class Folder:
     settings: dict[str, Any]
     """What decides its score."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         record = self.path / "cell.json"
         self.state: dict[str, Any] = read_json(record) if record.exists() else {}
         """What decided its score, and the figures of its result, once it is finished."""

@@ -108,6 +108,15 @@ def test_imports_run_one_way_and_names_say_what_is_inside():
     assert errors(ROOT) == []
 
 
+def test_no_program_imports_another():
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "scripts").glob("*.py")}
+    programs = {name for name, text in texts.items() if "command_line.run(" in text and name != "command_line"}
+    assert {"train", "evaluate", "train_and_evaluate", "sweep", "quickstart"} <= programs
+    for name in texts:
+        used = {module.partition(".")[0] for _, module in imported(ROOT, Path("scripts") / f"{name}.py")}
+        assert not used & programs, f"scripts/{name}.py imports a program; what both need is a module beside them"
+
+
 @pytest.mark.parametrize(
     ("path", "line"),
     [

@@ -1,7 +1,7 @@
 """The form of a sweep: one training, run again and again with a few settings changed, and one benchmark for all.
 
 Files of `configs/ablations/` return a `sweep_config`. Its cells are every combination of one label of each axis, with
-every seed. Whether their settings are ones that a training has is checked by `scripts/sweep.py`, which runs them; what
+every seed. Whether their settings are ones that a training has is checked by `data_pipeline.sweep_cells`; what
 their scores come to is `sweep_report`'s.
 """
 
