@@ -72,6 +72,7 @@ def run(quickstart: Quickstart, *, load: Load, show: Callable[[str], None] = pri
         except (KeyboardInterrupt, Stopped):
             terminal.say("stopped; the same command goes on from here")
             stopped = True
+    gc.collect()  # also semaphores of processes that were drawing: a program that ends at once would leave them
     return Result(done, state["seconds"], stopped, _peak())
 
 

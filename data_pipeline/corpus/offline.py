@@ -10,7 +10,9 @@ import functools
 import multiprocessing
 import os
 import random
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -254,8 +256,15 @@ def _mapped(draw: Callable, jobs: Sequence, workers: int) -> Iterator[Iterable]:
     if workers <= 1 or len(jobs) < _IN_ONE_PROCESS:
         yield map(draw, jobs)
         return
-    # spawned, not forked: the parent may hold threads
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    # What a process blocks, those that it starts block too: Ctrl-C is for this one, which ends them. The first that
+    # Python starts, which keeps account of semaphores, unblocks it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        pool = multiprocessing.get_context("spawn").Pool(workers)  # not forked: this process may hold threads
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with pool:
         yield pool.imap(draw, jobs, chunksize=32)
 
 

@@ -77,6 +77,24 @@ def test_stages_that_were_done_are_not_done_again(interrupted):
     assert "going on from step" in second.stderr
 
 
+def test_stopped_while_processes_draw_it_ends_with_one_line(tmp_path):
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "quickstart.py"), f"--output={output}", "--objects=factor=15"],
+        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(output.glob("objects/images/*")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal's Ctrl-C does
+    said, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and not said
+    begun, stopped = told.splitlines()
+    assert begun.startswith("[1/7] draw the objects: scripts/generate_corpus.py")
+    assert stopped == "stopped; the same command goes on from here"
+
+
 def test_the_table_shows_both_splits_the_scenes_and_the_swapped_images(finished):
     output, second = finished
     after = json.loads((output / "after" / "report.json").read_text())
