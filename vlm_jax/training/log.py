@@ -142,7 +142,7 @@ class RunLog:
         if step % self._every == 0 or step in (1, self._steps):
             elapsed = time.perf_counter() - self._started
             left = elapsed / max(step - self._first, 1) * (self._steps - step)
-            line = f"step {step}/{self._steps}  {shown}  {_clock(left)} left"
+            line = f"step {step}/{self._steps}  {shown}  {tqdm.format_interval(left)} left"
             if self._bar is not None:
                 self._console.note(line)
             else:
@@ -222,9 +222,3 @@ def _lines_until(path: Path, step: int) -> list[str]:
         except ValueError:  # the line a kill cut off
             continue
     return lines
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
