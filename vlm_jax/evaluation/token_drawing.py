@@ -1,4 +1,4 @@
-"""A picture drawn as a model sees it, with each of several methods: from a model's name to a PNG and a page.
+"""An image drawn as a model sees it, with each of several methods: from a model's name to a PNG and a page.
 
 `scripts/show_tokens.py` calls it. What a method keeps, and how that is drawn, is `kept_tokens`'.
 """
@@ -27,9 +27,9 @@ class Drawing:
 
     Attributes:
       model: Hugging Face folder, hub id, or run folder.
-      image: the picture's file.
+      image: its file.
       output: folder for `IMAGE` and `PAGE`.
-      visual_tokens: a share of the picture's tokens, or a number of them.
+      visual_tokens: a share of the image's tokens, or a number of them.
       question: what is asked about it, which some methods follow.
       methods: of `token_budget.METHODS`; none: all that the model can take.
       layer: of fastv, decoder layers that see all tokens; None: as the model was trained, else 2.
@@ -45,7 +45,7 @@ class Drawing:
 
 
 def draw(drawing: Drawing, *, say: Callable[[str], None] = terminal.say) -> list[kept_tokens.Panel]:
-    """Writes the picture and the page. Returns what each method keeps, as it is drawn.
+    """Writes the drawing and the page. Returns what each method keeps, as it is drawn.
 
     Args:
       say: called with which methods are left out and why, a line each.
