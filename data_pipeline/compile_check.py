@@ -18,12 +18,12 @@ from vlm_jax.checkpoint import starting_model
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.presets import PRESETS
+from vlm_jax.models.token_reduction import learned
 from vlm_jax.parallel import mesh as meshes
 from vlm_jax.parallel.topology import Topology
 from vlm_jax.processing import visual_tokens
 from vlm_jax.processing.example import Size
 from vlm_jax.processing.rows import RowSpec
-from vlm_jax.processing.token_budget import LEARNED
 from vlm_jax.processing.visual_tokens import VisualTokens
 from vlm_jax.training.compile_report import Report, advice, report
 from vlm_jax.training.config import check_config
@@ -118,8 +118,7 @@ def _shapes(config: ConfigDict, preset: str | None) -> VLMConfig:
         shapes = starting_model.shapes(config.model.path, config.assemble.to_dict())
     else:
         shapes = PRESETS[preset]
-    method = config.model.token_reduction
-    return dataclasses.replace(shapes, reducer=method if method in LEARNED else "")
+    return learned.with_parameters(shapes, config.model.token_reduction)
 
 
 def _buckets(batch: ConfigDict, model: VLMConfig, visual: VisualTokens, rows_multiple: int) -> list[Bucket]:
@@ -166,5 +165,5 @@ def _compiled(trainer: Trainer, bucket: Bucket, spec: RowSpec, stage: Stage, top
             f"{advice(trainer.config, trainer.mesh)}"
         ) from None
     seconds = time.perf_counter() - started
-    told = report(trainer, traced, program, topology.memory, stage)
-    return Compiled(topology.name, bucket, stage, seconds, told)
+    taken = report(trainer, traced, program, topology.memory, stage)
+    return Compiled(topology.name, bucket, stage, seconds, taken)

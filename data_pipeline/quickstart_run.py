@@ -93,12 +93,12 @@ def _do(
         terminal.say(f"{title}: scripts/{shlex.join(stage.command)}")
         begun = time.monotonic()
         write_json(output / STATE, state)
-        told = stage.do()
+        outcome = stage.do()
         gc.collect()  # what its model took of the memory is for the next
         done.append(stage.name)
         seconds[stage.name] = round(time.monotonic() - begun, 1)
         write_json(output / STATE, state)
-        show(told)
+        show(outcome)
         terminal.say(f"{title}: {seconds[stage.name]:.0f} s")
 
 

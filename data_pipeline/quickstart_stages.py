@@ -166,7 +166,7 @@ def _drawing(name: str, settings: _Settings, folder: Path, splits: Sequence[str]
 
 def _draw(config: ConfigDict, folder: Path) -> str:
     made = offline.make(folder, *_corpus_of(config), progress=functools.partial(progress.shown, unit="view"))
-    return offline.told(folder, *made)
+    return offline.closing_line(folder, *made)
 
 
 def _asking(name: str, evaluation: Evaluation, needs: tuple[str, ...]) -> Stage:
@@ -185,7 +185,7 @@ def _ask(evaluation: Evaluation) -> str:
 
     hosts.start()  # what trains later in this process could not, once devices have been looked for
     summary = evaluate(evaluation, progress=functools.partial(progress.shown, unit="question"))
-    return report.told(summary, evaluation.output)
+    return report.closing_lines(summary, evaluation.output)
 
 
 def _train(config: ConfigDict, workdir: str) -> str:

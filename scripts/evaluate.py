@@ -26,7 +26,7 @@ def main() -> None:
 
     evaluation = Evaluation(**evaluation_flags.settings())
     summary = evaluate(evaluation, progress=functools.partial(progress.shown, unit="question"))
-    print(report.told(summary, evaluation.output))
+    print(report.closing_lines(summary, evaluation.output))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main(config: ConfigDict) -> None:
     made = offline.make(
         output, settings.pop("corpus"), settings, progress=functools.partial(progress.shown, unit="view")
     )
-    print(offline.told(output, *made))
+    print(offline.closing_line(output, *made))
 
 
 if __name__ == "__main__":

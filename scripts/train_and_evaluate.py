@@ -36,7 +36,7 @@ def main(config: ConfigDict) -> None:
         raise command_line.Stopped
     gc.collect()  # the memory of the training is for the model that is asked
     summary = evaluate(evaluation, progress=functools.partial(progress.shown, unit="question"))
-    print(report.told(summary, evaluation.output))
+    print(report.closing_lines(summary, evaluation.output))
 
 
 if __name__ == "__main__":

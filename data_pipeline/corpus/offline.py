@@ -323,7 +323,7 @@ def make(folder: Path, kind: str, settings: dict[str, Any], *, progress: Callabl
     return records, True
 
 
-def told(folder: Path, records: Mapping[str, int], drawn: bool) -> str:
+def closing_line(folder: Path, records: Mapping[str, int], drawn: bool) -> str:
     """In a line, what `make` returned of a folder."""
     counts = ", ".join(f"{count:,} in {split}.jsonl" for split, count in records.items())
     return f"{folder}: {counts}" + ("" if drawn else " (made before)")

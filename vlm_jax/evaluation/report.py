@@ -63,7 +63,7 @@ def table(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def told(summary: Mapping[str, Any], folder: str) -> str:
+def closing_lines(summary: Mapping[str, Any], folder: str) -> str:
     """What a program says at the end of an evaluation whose report lies in `folder`, as it may stand on a terminal."""
     return terminal.safe(f"{table(summary)}\nreport: {Path(folder) / 'report.html'}")
 
