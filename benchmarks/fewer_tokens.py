@@ -57,30 +57,33 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def asked(cell: Path, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of a cell of the sweep, with what its run answered after equal steps, and with all tokens."""
+    """The result of a cell of the sweep, with what its run answered at its checkpoint, and with all tokens."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # configs/ is no package that is installed
     from configs.ablations.fewer_tokens import STEPS
     from data_pipeline.evaluation_run import Evaluation, evaluate
 
     settings = json.loads((cell / "evaluation" / "report.json").read_text())["settings"]
     same = {name: settings[name] for name in ("benchmark", "metric", "max_new_tokens")}
+    seconds = [json.loads(line)["seconds"] for line in (cell / "run" / "metrics.jsonl").read_text().splitlines()]
 
-    def score(model: Path, output: str, **more: Any) -> dict[str, Any]:
-        report = evaluate(Evaluation(model=str(model), output=str(cell / output), **same, **more))
-        return {name: report[name] for name in FIGURES}
+    def score(steps: int, output: str, **more: Any) -> dict[str, Any]:
+        """After so many steps: the end is known already, where nothing else is asked for."""
+        report, model = result, cell / "run" / "checkpoints" / str(steps)
+        if more or steps < len(seconds):
+            report = evaluate(Evaluation(model=str(model), output=str(cell / output), **same, **more))
+        return {**{name: report[name] for name in FIGURES}, "steps": steps, "seconds": sum(seconds[:steps])}
 
     (label,) = result["axes"].values()
-    seconds = [json.loads(line)["seconds"] for line in (cell / "run" / "metrics.jsonl").read_text().splitlines()]
-    found = {"cell": result["cell"], "label": label, "seed": result["seed"]}
-    found["time"] = {name: result[name] for name in FIGURES} | {"steps": len(seconds), "seconds": sum(seconds)}
+    # One of the two is the end of the run, and the other its first checkpoint.
+    first = result["settings"].get("checkpoint.every", STEPS)
+    in_time = len(seconds) if len(seconds) > STEPS else first
+    found = {"cell": result["cell"], "label": label, "seed": result["seed"], "time": score(in_time, "equal_time")}
     if MIXED not in label:  # whose last steps, which see all tokens, are not among the first ones
-        checkpoint = cell / "run" / "checkpoints" / str(STEPS)
-        scored = score(checkpoint, "after_equal_steps") if len(seconds) > STEPS else found["time"]
-        found["steps"] = {**scored, "steps": STEPS, "seconds": sum(seconds[:STEPS])}
+        found["steps"] = score(STEPS, "equal_steps")
     if label == "100 %":
         found["all"] = found["time"]
     elif label.startswith("25 %"):
-        found["all"] = {**found["time"], **score(cell / "run", "with_all_tokens", visual_tokens=1.0)}
+        found["all"] = score(in_time, "with_all_tokens", visual_tokens=1.0)
     return found
 
 

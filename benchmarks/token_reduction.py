@@ -181,13 +181,15 @@ def time_steps(options) -> None:
 
     model, visual = PRESETS["mini"], options.visual_tokens or 256
     steps = {}
-    for method, share in kinds(options):
+    for number, (method, share) in enumerate(kinds(options), start=1):
+        print(f"\rcompiling {number} of {len(kinds(options))}", end="", file=sys.stderr, flush=True)
         spec, kept = spec_of(model.vision, method, share, visual, options.text_tokens)
         batch = filled(spec, model, method, share, visual, options)
         trainer = trainer_of(model, options.rows, options.train, method)
         program = trainer.compile(batch)
         placed = meshes.to_devices(batch, trainer.mesh)
         steps[method, share] = (trainer, program, placed, program_cost.memory(program).total)
+    print(file=sys.stderr)
     times: dict[tuple[str, float], list[float]] = {kind: [] for kind in steps}
     for turn in range(options.turns + 1):
         for kind, (trainer, program, batch, _) in steps.items():

@@ -13,57 +13,51 @@
 
 Images have 64 tokens. The shipped base knows 16 an image, so it is trained on first, at that size. Every cell then
 learns the invented objects and is asked about views of them that it has not seen. A step shows about as many examples
-whatever the share: rows are as long for all, and there are fewer of them where examples take fewer tokens. Cells are
-compared twice: after STEPS steps, at a checkpoint, which is equal steps on equal data; and at their end, when each has
-taken as many rows as STEPS steps take with all tokens, which is more steps of fewer rows. That is about equal time: the
-tower's work an image is not counted, and the tables have the seconds of each training. The rate does not fall, so that
-a checkpoint is what a run of that length would end with.
+whatever the share: there are as many rows for all, and they are shorter where examples take fewer tokens. Cells are
+compared twice: after STEPS steps, which is equal steps on equal data, and after as many as take the time that STEPS
+steps take with all tokens, by `TIMES`. The first of the two is a checkpoint of the run and the other its end. The rate
+does not fall, so that a checkpoint is what a run of that length would end with.
 """
 
 from vlm_jax.evaluation.sweep import sweep_config
-from vlm_jax.processing.token_budget import CUTS, TokenBudget, cut_layers
+from vlm_jax.processing.token_budget import CUTS
 
 HERE = "runs/fewer_tokens"
 WHOLE, TEXT = 64, 36
 """Tokens of an image, and of the words of an example, as the mean."""
-ROWS = 6
-"""A step, with all tokens."""
-STEPS = 100
-"""With all tokens; of the others until they are compared first."""
-LAYERS = 4
-"""Of the base's decoder."""
-METHODS = (
-    *("resize", "random", "uniform", "pool", "pool_learned"),
-    *("divprune", "mmr", "mmr_learned", "cdpruner", "visionzip"),
-    *("fastv", "pyramiddrop"),
-)
+ROWS, LENGTH = 2, 768
+"""A step, with all tokens: rows, and tokens of each."""
+STEPS = 200
+SHARES = (50, 25, 10)
+TIMES = {}
+"""By method, what a step takes of the time of one with all tokens, at each share. Of an idle machine with two cores:
+
+    .venv/bin/python benchmarks/token_reduction.py --visual_tokens=64 --text_tokens=36 --rows=15 --shares=0.5,0.25,0.1
+"""
 
 MIXED = ("resize", "uniform", "divprune")
 """Also with a last part that sees all tokens, as they are used then."""
 
 
-def length(share: float) -> float:
-    return WHOLE * share + TEXT
-
-
-def mean_length(method: str, share: float) -> float:
-    """Tokens of an example that a layer of the decoder sees, as the mean over layers, of a method of `CUTS`."""
-    counts = (WHOLE, *TokenBudget(share, method).counts_above(WHOLE))
-    stops = (0, *cut_layers(method, 0, LAYERS), LAYERS)
-    seen = sum(count * (stop - start) for count, start, stop in zip(counts, stops, stops[1:], strict=False))
-    return seen / LAYERS + TEXT
+def cell(method: str, share: int) -> dict:
+    """What differs of a cell, to be compared after equal steps and after equal time."""
+    # Where tokens are left out within the decoder, rows are as long as with all of them below the first cut.
+    tokens = LENGTH if method in CUTS else round(LENGTH * (WHOLE * share / 100 + TEXT) / (WHOLE + TEXT))
+    in_time = round(STEPS / TIMES[method][SHARES.index(share)])
+    return {
+        "model.visual_tokens": share / 100,
+        "model.token_reduction": method,
+        "batch.sequence_length": tokens,
+        "checkpoint.every": min(STEPS, in_time),
+        "train.steps": max(STEPS, in_time),
+    }
 
 
 def get_config():
-    cells = {"100 %": {"model.visual_tokens": 1.0, "batch.rows": ROWS, "train.steps": STEPS}}
-    for share in (50, 25, 10):
-        for method in METHODS:
-            # Where tokens are left out within the decoder, rows are as long as with all of them below the first cut.
-            rows = ROWS if method in CUTS else round(ROWS * length(share / 100) / length(1.0))
-            saved = mean_length(method, share / 100) / length(1.0) if method in CUTS else rows / ROWS
-            settings = {"model.visual_tokens": share / 100, "model.token_reduction": method}
-            settings |= {"batch.rows": rows, "train.steps": round(STEPS / saved)}
-            cells[f"{share} %, {method}"] = settings
+    cells = {"100 %": {"model.visual_tokens": 1.0, "batch.sequence_length": LENGTH, "train.steps": STEPS}}
+    for share in SHARES:
+        for method in TIMES:
+            cells[f"{share} %, {method}"] = settings = cell(method, share)
             if share == 25 and method in MIXED:
                 mixed = {"model.token_schedule": "0.25: 0.9, 1.0: 0.1"}
                 cells[f"25 % and, for the last tenth, all, {method}"] = {**settings, **mixed}
@@ -73,10 +67,10 @@ def get_config():
             "model.path": f"{HERE}/base",
             "model.max_visual_tokens": WHOLE,
             "data.path": f"{HERE}/objects/train.jsonl",
+            "batch.rows": ROWS,
             "batch.patches": 0,
             "train.epochs": 0,
             "optimizer.end_lr_fraction": 1.0,
-            "checkpoint.every": STEPS,
             "checkpoint.keep": 9,
         },
         axes={"visual tokens": cells},
