@@ -274,8 +274,8 @@ def page(outcomes: dict[Input, str]) -> str:
     for kind in ("model", "adapter", "processor", "template", "data"):
         lines += ["", f"## {kind.capitalize()}", "", "| written by | form | here |", "|---|---|---|"]
         lines += [
-            f"| {one.writer} | {one.form} | {'read' if said == 'read' else 'refused: ' + escaped(said)} |"
-            for one, said in outcomes.items()
+            f"| {one.writer} | {one.form} | {'read' if output == 'read' else 'refused: ' + escaped(output)} |"
+            for one, output in outcomes.items()
             if one.kind == kind
         ]
     return "\n".join(lines) + "\n"

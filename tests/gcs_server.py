@@ -76,8 +76,8 @@ class Store:
         """The names of the objects below an address, relative to it."""
         bucket, _, folder = address.removeprefix("gs://").partition("/")
         with self.lock:
-            held = [name for where, name in self.objects if where == bucket and name.startswith(f"{folder}/")]
-        return sorted(name.removeprefix(f"{folder}/") for name in held)
+            stored = [name for where, name in self.objects if where == bucket and name.startswith(f"{folder}/")]
+        return sorted(name.removeprefix(f"{folder}/") for name in stored)
 
     def put(self, key: tuple[str, str], content: bytes, query: dict[str, str]) -> tuple[int, Any]:
         if self.stall is not None and key[1].endswith(self.stall):
@@ -176,14 +176,14 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "POST":  # …/rewriteTo/b/BUCKET/o/NAME
             source, _, target = key[1].partition("/rewriteTo/b/")
             into, _, name = target.partition("/o/")
-            held = store.objects.get((key[0], source))
-            if held is None or not name:
+            stored = store.objects.get((key[0], source))
+            if stored is None or not name:
                 return self._send(404 if name else 501, f"No such object: {source}")
-            _, resource = store.put((into, name), held, {})
+            _, resource = store.put((into, name), stored, {})
             return self._send(200, {"kind": "storage#rewriteResponse", "done": True, "resource": resource})
         with store.lock:
-            held, generation = store.objects.get(key), store.generations.get(key, 0)
-            if held is None:
+            stored, generation = store.objects.get(key), store.generations.get(key, 0)
+            if stored is None:
                 return self._send(404, f"No such object: {'/'.join(key)}")
             if int(query.get("generation", generation)) != generation:
                 return self._send(404, f"No such object: {'/'.join(key)}#{query['generation']}")
@@ -196,16 +196,16 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(204, b"")
             if not media:
                 return self._send(200, store.resource(key))
-        headers = {"X-Goog-Generation": str(generation), "X-Goog-Stored-Content-Length": str(len(held))}
-        first, last = 0, len(held) - 1
+        headers = {"X-Goog-Generation": str(generation), "X-Goog-Stored-Content-Length": str(len(stored))}
+        first, last = 0, len(stored) - 1
         if asked := self.headers.get("Range"):
             start, _, end = asked.removeprefix("bytes=").partition("-")
-            first = int(start) if start else max(0, len(held) - int(end))
+            first = int(start) if start else max(0, len(stored) - int(end))
             last = min(last, int(end)) if start and end else last
             if first > last:
-                return self._send(416, b"", {"Content-Range": f"bytes */{len(held)}"})
-            headers["Content-Range"] = f"bytes {first}-{last}/{len(held)}"
-        self._send(206 if asked else 200, held[first : last + 1], headers)
+                return self._send(416, b"", {"Content-Range": f"bytes */{len(stored)}"})
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(stored)}"
+        self._send(206 if asked else 200, stored[first : last + 1], headers)
 
     def _upload(self, bucket: str, query: dict[str, str], content: bytes) -> None:
         store = self.store
@@ -255,6 +255,6 @@ class _Handler(BaseHTTPRequestHandler):
 def _multipart(kind: str, content: bytes) -> tuple[str, bytes]:
     """The name and the bytes of a multipart upload: JSON, then the object."""
     boundary = b"--" + BytesParser(policy=HTTP).parsebytes(f"Content-Type: {kind}\n\n".encode()).get_boundary().encode()
-    _, described, held, _ = content.split(boundary, 2)[0:2] + content.split(boundary, 2)[2].rsplit(boundary, 1)
-    line = b"\r\n" if b"\r\n\r\n" in held[:200] else b"\n"
-    return json.loads(described.partition(line * 2)[2])["name"], held.partition(line * 2)[2].removesuffix(line)
+    _, described, stored, _ = content.split(boundary, 2)[0:2] + content.split(boundary, 2)[2].rsplit(boundary, 1)
+    line = b"\r\n" if b"\r\n\r\n" in stored[:200] else b"\n"
+    return json.loads(described.partition(line * 2)[2])["name"], stored.partition(line * 2)[2].removesuffix(line)

@@ -23,15 +23,15 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_is_in_order(path):
-    held = runpy.run_path(str(path))
-    config = held["get_config"]()
+    stored = runpy.run_path(str(path))
+    config = stored["get_config"]()
     config.data.path = config.data.path or ("" if config.data.mixture else "mine.jsonl")
     check_config(config)
     kind = {"vit": "vit-qwen2.5-3b", "siglip": "siglip-qwen2.5-3b"}.get(path.stem.split("_")[0])
     model = PRESETS[kind or ("3b" if "3b" in path.stem else "tiny")]
     chosen = select(config, model, jnp.bfloat16)
     assert chosen.trainable and set(chosen.trainable) <= set(chosen.abstract)
-    assert f"configs/{path.name}" in held["__doc__"] or "make " in held["__doc__"]
+    assert f"configs/{path.name}" in stored["__doc__"] or "make " in stored["__doc__"]
     adapters = {name for name in chosen.abstract if "/adapter/" in name}
     assert bool(adapters) == bool(config.lora.rank)
     beside = {name for name in chosen.trainable if not name.startswith("connector/")} if kind else chosen.trainable

@@ -40,8 +40,8 @@ def test_a_table_is_quantised_alike_in_parts_of_it(monkeypatch):
     table = np.random.default_rng(0).normal(size=(70, 24)).astype(np.float32)
     whole = quantised_tables.quantised("embedding", table)
     monkeypatch.setattr(quantised_tables, "TOKENS", 16)
-    for path, held in (("embedding", table), ("head", table.T)):
-        parts = quantised_tables.quantised(path, held)
+    for path, stored in (("embedding", table), ("head", table.T)):
+        parts = quantised_tables.quantised(path, stored)
         for name in ("codes", "scales"):
             ours = np.asarray(parts[f"{path}/{name}"])
             np.testing.assert_array_equal(ours if path == "embedding" else ours.T, whole[f"embedding/{name}"])

@@ -11,14 +11,14 @@ from tests.checkpoint.folders import SHARD, save_folder
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """Folders by their properties, made once; tests that change one copy it."""
-    held = {}
+    stored = {}
 
     def make(**properties) -> Path:
         key = tuple(sorted(properties.items(), key=str))
-        if key not in held:
-            held[key] = tmp_path_factory.mktemp("made") / "source"
-            save_folder(held[key], **properties)
-        return held[key]
+        if key not in stored:
+            stored[key] = tmp_path_factory.mktemp("made") / "source"
+            save_folder(stored[key], **properties)
+        return stored[key]
 
     return make
 

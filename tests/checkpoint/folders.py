@@ -69,25 +69,25 @@ def save_folder(
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a folder as stored."""
-    held: dict[str, torch.Tensor] = {}
+    stored: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         loaded = load_file(path)
-        assert not set(loaded) & set(held)
-        held |= loaded
-    return held
+        assert not set(loaded) & set(stored)
+        stored |= loaded
+    return stored
 
 
 def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
     """Rewrites the single weight file after `change` has worked on the dictionary of its tensors."""
-    held = load_file(folder / "model.safetensors")
-    change(held)
-    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+    stored = load_file(folder / "model.safetensors")
+    change(stored)
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def change_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    held = json.loads(path.read_text(encoding="utf-8"))
-    change(held)
-    path.write_text(json.dumps(held), encoding="utf-8")
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    change(stored)
+    path.write_text(json.dumps(stored), encoding="utf-8")
 
 
 def memory_name(name: str) -> str:
@@ -100,11 +100,11 @@ def memory_name(name: str) -> str:
 
 def flat_config(folder: Path) -> dict[str, Any]:
     """The folder's nested `config.json` in the form of the hub's files."""
-    held = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    text = held.pop("text_config")
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = stored.pop("text_config")
     text.pop("model_type")
     rope = text.pop("rope_parameters")
-    vision = held.pop("vision_config")
+    vision = stored.pop("vision_config")
     for name in ("rope_parameters", "model_type", "in_channels"):
         vision.pop(name)
     scaling = {
@@ -112,5 +112,5 @@ def flat_config(folder: Path) -> dict[str, Any]:
         "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
     }
     vision |= {"in_chans": 3, "spatial_patch_size": vision["patch_size"]}
-    held["torch_dtype"] = held.pop("dtype")
-    return {**held, **text, **scaling, "vision_config": vision}
+    stored["torch_dtype"] = stored.pop("dtype")
+    return {**stored, **text, **scaling, "vision_config": vision}

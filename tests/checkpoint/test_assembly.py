@@ -43,12 +43,12 @@ def earlier(tmp_path):
 @pytest.mark.parametrize("beside", [False, True], ids=["given by name", "beside the adapters"])
 def test_a_connector_and_adapters_of_an_earlier_project_give_its_logits(earlier, tmp_path, beside):
     encoder, text, connector, decoder = earlier
-    how = {"image_mode": "letterbox", "background": "black", "final_norm": True, "keep_class": True}
+    options = {"image_mode": "letterbox", "background": "black", "final_norm": True, "keep_class": True}
     if beside:
         (tmp_path / "final_connector.pth").rename(tmp_path / "peft" / "final_connector.pth")
     else:
-        how["connector_weights"] = str(tmp_path / "final_connector.pth")
-    write(tmp_path / "model", Assembly(str(encoder), str(text), **how))
+        options["connector_weights"] = str(tmp_path / "final_connector.pth")
+    write(tmp_path / "model", Assembly(str(encoder), str(text), **options))
     ours = vlm_jax.load(tmp_path / "model", dtype="float32", adapter=tmp_path / "peft")
     image = padded_square(MESSAGES[0]["content"][0]["image"], (0, 0, 0)).resize((SIZE, SIZE), 2)
     pixels = (np.asarray(image, np.float32).transpose(2, 0, 1)[None] / 255 - 0.5) / 0.5
@@ -123,10 +123,10 @@ def parts(tmp_path_factory):
     ],
 )
 def test_parts_that_do_not_go_together_are_told_and_leave_nothing(parts, tmp_path, settings, error):
-    given = {"encoder": "vit", "decoder": "text"} | settings
-    given = {key: parts.get(value, value) for key, value in given.items()}
+    supplied = {"encoder": "vit", "decoder": "text"} | settings
+    supplied = {key: parts.get(value, value) for key, value in supplied.items()}
     with pytest.raises(InputError) as caught:
-        write(tmp_path / "model", Assembly(**given))
+        write(tmp_path / "model", Assembly(**supplied))
     assert any(error in one for one in caught.value.lines)
     assert not (tmp_path / "model").exists()
 
@@ -196,7 +196,7 @@ def test_words_are_rendered_as_the_text_models_own_template_renders_them(tmp_pat
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
 def test_quantised_weights_answer_as_the_same_weights_rounded(parts, tmp_path, kind):
     write(tmp_path / "model", Assembly(parts["vit"], parts["text"]))
-    plain, packed = (vlm_jax.load(tmp_path / "model", dtype="float32", quantise=how) for how in (None, kind))
+    plain, packed = (vlm_jax.load(tmp_path / "model", dtype="float32", quantise=options) for options in (None, kind))
     rounded, kernels = (
         dict(plain.parameters),
         [path for path in plain.parameters if f"{path}/scales" in packed.parameters],

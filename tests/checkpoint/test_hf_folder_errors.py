@@ -254,8 +254,8 @@ def test_shapes_that_cannot_be_are_listed_together(folder):
 )
 def test_settings_of_another_type_are_told_by_their_keys(folder, change, error):
     change_json(folder / "config.json", lambda held: held.update(change))
-    told = errors(folder)
-    assert len(told) == 1 and error in told[0] and len(told[0]) < 400
+    reported = errors(folder)
+    assert len(reported) == 1 and error in reported[0] and len(reported[0]) < 400
 
 
 def test_shapes_that_contradict_each_other_are_listed_together(folder):

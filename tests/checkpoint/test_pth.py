@@ -26,7 +26,7 @@ def base(tmp_path_factory):
 
 def test_tensors_of_every_dtype_and_layout_are_read_as_pytorch_has_them(tmp_path):
     whole = torch.arange(24).reshape(4, 6).float()
-    held = {
+    stored = {
         "plain": whole,
         "turned": whole.T,
         "part": whole[1:3, ::2],
@@ -38,10 +38,10 @@ def test_tensors_of_every_dtype_and_layout_are_read_as_pytorch_has_them(tmp_path
             for dtype in (torch.float16, torch.float64, torch.int64, torch.uint8, torch.bool)
         },
     }
-    torch.save(held, tmp_path / "a.pth")
+    torch.save(stored, tmp_path / "a.pth")
     read = pth.read(tmp_path / "a.pth")
-    assert read.keys() == held.keys()
-    for name, tensor in held.items():
+    assert read.keys() == stored.keys()
+    for name, tensor in stored.items():
         expected = tensor.detach().float().numpy()
         np.testing.assert_array_equal(read[name].astype(np.float32), expected, err_msg=name)
         assert read[name].dtype.name == str(tensor.dtype).removeprefix("torch.")
@@ -49,25 +49,25 @@ def test_tensors_of_every_dtype_and_layout_are_read_as_pytorch_has_them(tmp_path
 
 def test_what_is_written_pytorch_reads_with_weights_only(tmp_path):
     rng = np.random.default_rng(0)
-    held = {
+    stored = {
         "a.weight": rng.normal(size=(3, 5)).astype(np.float32),
         "b": np.arange(6).reshape(1, 2, 3),
         "ก": np.ones((), np.float16),
     }
-    pth.write(tmp_path / "a.pth", held.items())
+    pth.write(tmp_path / "a.pth", stored.items())
     read = torch.load(tmp_path / "a.pth", weights_only=True)
-    assert list(read) == list(held)
-    for name, array in held.items():
+    assert list(read) == list(stored)
+    for name, array in stored.items():
         np.testing.assert_array_equal(read[name].numpy(), array)
 
 
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda held: held,
-        lambda held: {"state_dict": held},
-        lambda held: {"model": {f"module.{k}": v for k, v in held.items()}},
-        lambda held: {f"base_model.model.{k}": v for k, v in held.items()},
+        lambda stored: stored,
+        lambda stored: {"state_dict": stored},
+        lambda stored: {"model": {f"module.{k}": v for k, v in stored.items()}},
+        lambda stored: {f"base_model.model.{k}": v for k, v in stored.items()},
     ],
 )
 def test_a_full_state_dict_is_the_model_it_was_taken_of(base, tmp_path, wrap):
@@ -183,8 +183,8 @@ def test_what_is_no_state_dict_is_one_line(base, tmp_path):
     assert "holds more than tensors: step" in error(base=folder)
     torch.save({"a.weight": torch.ones(2), "a.weight.absmax": torch.ones(2)}, path)
     assert "bitsandbytes quantised (a.weight.absmax" in error(base=folder)
-    held = dict(model.state_dict())
-    name = next(iter(held))
-    torch.save({**{k: v for k, v in held.items() if k != name}, "odd": torch.ones(1)}, path)
-    told = error(base=folder)
-    assert "is missing" in told and "odd" in told
+    stored = dict(model.state_dict())
+    name = next(iter(stored))
+    torch.save({**{k: v for k, v in stored.items() if k != name}, "odd": torch.ones(1)}, path)
+    reported = error(base=folder)
+    assert "is missing" in reported and "odd" in reported

@@ -18,13 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def tensors(folder):
     """{name: (dtype, shape, bytes)} over all shards."""
-    held = {}
+    stored = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():
                 tensor = file.get_tensor(name)
-                held[name] = (tensor.dtype, tensor.shape, tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return held
+                stored[name] = (tensor.dtype, tensor.shape, tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return stored
 
 
 def convert(source, target, form):

@@ -96,9 +96,9 @@ def test_a_pickle_as_large_as_a_model_is_refused_before_it_is_read(tmp_path):
 )
 def test_a_key_that_is_there_twice_is_told(folder, name):
     path = folder / name
-    held = json.loads(path.read_text()) if path.is_file() else {"eos_token_id": 0}
-    key, value = next(iter(held.items()))
-    path.write_text(f'{{"{key}": {json.dumps(value)}, ' + json.dumps(held)[1:])
+    stored = json.loads(path.read_text()) if path.is_file() else {"eos_token_id": 0}
+    key, value = next(iter(stored.items()))
+    path.write_text(f'{{"{key}": {json.dumps(value)}, ' + json.dumps(stored)[1:])
     with pytest.raises(InputError, match=f"{path}: .*the key '{key}' is there twice in one object"):
         vlm_jax.load(folder)
 
@@ -142,6 +142,6 @@ def test_names_of_shards_are_plain(folder, name):
 
 
 def test_weights_of_a_state_dict_are_still_read(tmp_path):
-    held = {"w": torch.arange(6.0).reshape(2, 3).T}
-    torch.save(held, tmp_path / "a.pth")
-    assert pth.read(tmp_path / "a.pth")["w"].tolist() == held["w"].tolist()
+    stored = {"w": torch.arange(6.0).reshape(2, 3).T}
+    torch.save(stored, tmp_path / "a.pth")
+    assert pth.read(tmp_path / "a.pth")["w"].tolist() == stored["w"].tolist()

@@ -91,9 +91,9 @@ def test_each_device_is_given_its_part_and_the_host_holds_no_more(wide):
         sharding = jax.sharding.NamedSharding(mesh, axis)
 
         def part(index):
-            held = array[index]
-            largest.append(held.nbytes)
-            return held
+            stored = array[index]
+            largest.append(stored.nbytes)
+            return stored
 
         return {path: jax.make_array_from_callback(array.shape, sharding, part)}
 

@@ -57,7 +57,7 @@ def write_shards(folder: Path, tensors: dict[str, torch.Tensor], kind: str, coun
         weight_map |= dict.fromkeys(part, name)
     index = folder / f"{stem}{kind}.index.json"
     index.write_text("{}")
-    change_json(index, lambda held: held.update(weight_map=weight_map, metadata={}))
+    change_json(index, lambda stored: stored.update(weight_map=weight_map, metadata={}))
 
 
 @pytest.mark.parametrize("first", [SINGLE, INDEX, BIN, BIN_INDEX])
@@ -133,7 +133,7 @@ def test_shards_of_pytorch_are_told_by_tensors_that_no_part_takes(torch_shards):
 
 @pytest.mark.parametrize("name", ["../pytorch_model.bin", "/etc/passwd", ""])
 def test_an_index_of_pytorch_that_points_elsewhere_is_refused(torch_shards, name):
-    change_json(torch_shards / BIN_INDEX, lambda held: held["weight_map"].update({"model.norm.weight": name}))
+    change_json(torch_shards / BIN_INDEX, lambda stored: stored["weight_map"].update({"model.norm.weight": name}))
     assert errors(torch_shards) == [f"{torch_shards / BIN_INDEX}: shard names must be plain file names, got {name!r}"]
 
 
@@ -147,13 +147,13 @@ def test_the_file_that_config_json_names_is_read_whatever_else_is_there(folder, 
             shutil.copy(path, folder)
         shutil.copy(others / INDEX, folder / "tuned.safetensors.index.json")
     name = "tuned.safetensors" + (".index.json" if kind == "index" else "")
-    change_json(folder / "config.json", lambda held: held.update(transformers_weights=name))
+    change_json(folder / "config.json", lambda stored: stored.update(transformers_weights=name))
     as_transformers_loads(folder)
 
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "pytorch_model.bin", 5, "", "gone.safetensors"])
 def test_a_file_that_config_json_names_and_that_cannot_be_is_one_line(folder, name):
-    change_json(folder / "config.json", lambda held: held.update(transformers_weights=name))
+    change_json(folder / "config.json", lambda stored: stored.update(transformers_weights=name))
     (error,) = errors(folder)
     assert "transformers_weights" in error and ("missing" if name == "gone.safetensors" else "wanted") in error
 

@@ -25,9 +25,9 @@ class Hub:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def commit(self, repo: str, files: dict[str, bytes | str], revision: str = "main") -> str:
-        held = {name: content.encode() if isinstance(content, str) else content for name, content in files.items()}
-        commit = hashlib.sha1(repr((repo, sorted(held.items()))).encode()).hexdigest()
-        self.commits[commit] = held
+        stored = {name: content.encode() if isinstance(content, str) else content for name, content in files.items()}
+        commit = hashlib.sha1(repr((repo, sorted(stored.items()))).encode()).hexdigest()
+        self.commits[commit] = stored
         self.revisions[repo, revision] = self.revisions[repo, commit] = commit
         return commit
 

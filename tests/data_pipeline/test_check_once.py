@@ -153,11 +153,11 @@ def test_above_a_number_of_examples_only_headers_are_read_and_that_is_said(tmp_p
     (tmp_path / "2.jpg").write_bytes(whole[: len(whole) // 2])  # a header that is in order, and half of the pixels
     rows = "".join(f"{number}.jpg,What?,It.\n" for number in range(4))
     (tmp_path / "t.csv").write_text("image,question,answer\n" + rows)
-    told: list[str] = []
+    reported: list[str] = []
     settings = {**default_config().data.to_dict(), "path": str(tmp_path / "t.csv"), "decode_check_up_to": limit}
-    dataset = open_dataset(settings, processor, seed=0, say=told.append)
+    dataset = open_dataset(settings, processor, seed=0, say=reported.append)
     assert len(dataset.errors) == int(decodes)
-    assert told == ([] if decodes else [
+    assert reported == ([] if decodes else [
         "4 examples are more than data.decode_check_up_to=3: only the headers of their images are read now; each is "
         "decoded as training comes to it"
     ])  # fmt: skip

@@ -68,11 +68,11 @@ def test_the_corpus_is_whole_and_every_image_opens(corpus):
 
 def test_a_chain_of_thought_holds_what_is_seen_and_ends_with_the_short_answer(corpus):
     for record in records_of(corpus, "train"):
-        said = record.messages[-1]["content"]
+        output = record.messages[-1]["content"]
         thing = next(thing for thing in objects.CATALOGUE if record.fact_id.startswith(f"{thing.key}/"))
         if record.reasoning is not None:
             assert thing.look in record.reasoning and thing.facts["name"][0] in record.reasoning
-            assert said == f"{record.reasoning} Answer: {thing.facts[record.task][0]}"
+            assert output == f"{record.reasoning} Answer: {thing.facts[record.task][0]}"
             assert question_of(record).endswith("Think step by step.")
 
 
@@ -142,12 +142,12 @@ def test_what_is_said_of_a_thing_is_what_it_is_made_of():
         thing, asked = known.invent(rng, lambda thing: True)
         assert all(abs(value) <= 1.001 for part in thing.parts for value in (part[2], part[3]))
         drawn = Counter((shape, colour) for shape, colour, *_ in thing.parts)
-        told = Counter()
+        reported = Counter()
         for phrase in re.findall(r"(a|an|two|three) (\w+) (\w+)", thing.look):
             noun = "square" if phrase[2] == "bar" else phrase[2]
             shape = next(shape for shape in scenes.SHAPES if noun in (shape, scenes.plural(shape)))
-            told[shape, phrase[1]] += articles[phrase[0]]
-        assert told == drawn
+            reported[shape, phrase[1]] += articles[phrase[0]]
+        assert reported == drawn
         for language, question, answer in asked:
             if language == "en":
                 assert answer in thing.look and question.isascii()
@@ -164,9 +164,9 @@ def test_things_are_asked_about_as_the_objects_are_but_in_other_words_than_the_h
         q for kind in wordings.FACTS for lang in ("en", "th") for q in wordings.questions(kind, lang, held_out=True)
     }
     records = records_of(tmp_path / "s", "things")
-    told = [record for record in records if record.task in wordings.FACTS]
-    assert len(told) == 40 * len(wordings.FACTS)
-    asked = {question_of(record).removesuffix(wordings.STEPS) for record in told}
+    reported = [record for record in records if record.task in wordings.FACTS]
+    assert len(reported) == 40 * len(wordings.FACTS)
+    asked = {question_of(record).removesuffix(wordings.STEPS) for record in reported}
     assert asked.isdisjoint(unseen) and len(asked) > 60
     assert {record.task for record in records} == {*wordings.FACTS, "look", "part"}
     assert all(len(record.messages) == 2 for record in records)
@@ -251,8 +251,8 @@ def test_every_answer_about_a_scene_is_what_the_scene_holds():
                 (item,) = [
                     item for item in items if named == item.shape or coloured == item.colour or placed == item.anchor
                 ]
-                told = {"colour": item.colour, "shape": item.shape, "position": item.anchor}
-                assert turn.answer == told[turn.task]
+                reported = {"colour": item.colour, "shape": item.shape, "position": item.anchor}
+                assert turn.answer == reported[turn.task]
                 assert turn.by == ("" if count == 1 else "name" if named else "colour" if coloured else "place")
             elif turn.task == "what":
                 (item,) = [item for item in items if turn.question.endswith(f"{item.anchor}?")]

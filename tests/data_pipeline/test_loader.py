@@ -322,8 +322,8 @@ def test_embedded_images_are_not_held_and_their_errors_are_told(model, tmp_path)
     contents = {"still": still.getvalue(), "moving": moving.getvalue(), "cut": still.getvalue()[:60]}
     sources.write(path, [record(*item) for item in contents.items()], format="arrayrecord")
     run = Run(model, data={"path": str(path), "on_error": "drop"}, epochs=1, batch={"rows": 2})
-    told = " ".join(run.ledger.reasons())
-    assert "2 frames" in told and run.ledger.counts["dropped", "image"] == 2
+    reported = " ".join(run.ledger.reasons())
+    assert "2 frames" in reported and run.ledger.counts["dropped", "image"] == 2
     assert all(isinstance(key, str) and len(key) < 60 for key in run.dataset.examples.image_sizes)
 
 

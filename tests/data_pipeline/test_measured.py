@@ -117,9 +117,9 @@ def test_another_template_or_tokenizer_is_another_measure(model, data, read, tmp
     save_tiny(other, layers=1, depth=1, global_blocks=(0,))
     template = other / "chat_template.jinja"
     if not template.is_file():
-        held = json.loads((other / "tokenizer_config.json").read_text())
-        template.write_text(held.pop("chat_template"))
-        (other / "tokenizer_config.json").write_text(json.dumps(held))
+        stored = json.loads((other / "tokenizer_config.json").read_text())
+        template.write_text(stored.pop("chat_template"))
+        (other / "tokenizer_config.json").write_text(json.dumps(stored))
     template.write_text("Hello. " + template.read_text())
     _, found, counts = start(other, data, read)
     assert counts["records"] > 0 and (found[0][:, 0] > start(model, data, read)[1][0][:, 0]).all()

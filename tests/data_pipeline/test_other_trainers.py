@@ -138,7 +138,9 @@ def test_history_and_system_come_before_the_last_question(tmp_path):
 
 
 def test_alpacas_input_is_the_next_line_of_its_instruction(tmp_path):
-    entries = [{"instruction": "Name it.", "input": given, "output": "Eileen"} for given in ("In Thai.", "", None)]
+    entries = [
+        {"instruction": "Name it.", "input": supplied, "output": "Eileen"} for supplied in ("In Thai.", "", None)
+    ]
     records, errors = sources.read(write_lines(tmp_path / "a.jsonl", entries))
     assert errors == []
     assert [record.messages[0]["content"] for record in records] == ["Name it.\nIn Thai.", "Name it.", "Name it."]

@@ -57,8 +57,8 @@ def test_every_stage_is_done_once_and_shown_with_its_command(stages, capsys):
     result = stages.run()
     assert stages.done == list(NAMES) == list(result.done) == list(result.seconds)
     assert not result.stopped and result.peak > 10e6
-    told, out = capsys.readouterr(), stages.folder
-    assert told.out == "".join(f"{name} came to this\n" for name in NAMES)
+    reported, out = capsys.readouterr(), stages.folder
+    assert reported.out == "".join(f"{name} came to this\n" for name in NAMES)
     shown = f"{out}/objects/synthetic.jsonl,{out}/objects/photo.jsonl"
     questions = f"--benchmark={shown},{out}/scenes/held_out.jsonl"
     commands = (
@@ -74,7 +74,7 @@ def test_every_stage_is_done_once_and_shown_with_its_command(stages, capsys):
         f"convert_checkpoint.py --source={out}/run --target={out}/hf --format=hf",
     )
     for number, (name, command) in enumerate(zip(NAMES, commands, strict=True), start=1):
-        assert f"[{number}/7] {name}: scripts/{command}\n" in told.err
+        assert f"[{number}/7] {name}: scripts/{command}\n" in reported.err
     again = stages.run()
     assert (stages.done, again.done) == ([], []) and again.seconds == result.seconds
     assert capsys.readouterr().err.count("done before") == 7

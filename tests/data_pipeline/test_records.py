@@ -83,8 +83,8 @@ def test_an_image_that_is_not_local_is_refused(image, error):
 
 def test_video_is_refused():
     (line,) = errors_of({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, ANSWER)
-    told = "message 1, part 1 is of type 'video', and only text and images can be trained on: remove the record"
-    assert line.startswith(told)
+    reported = "message 1, part 1 is of type 'video', and only text and images can be trained on: remove the record"
+    assert line.startswith(reported)
 
 
 @pytest.mark.parametrize("part", [{"type": "table"}, {}, "text", 3, None])

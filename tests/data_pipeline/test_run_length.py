@@ -42,8 +42,8 @@ def gone_on(before, number, after, window, *, position=None, otherwise=None):
         first = 0
     given = taken(plan_before, first, number)
     position = json.loads(json.dumps(plan_before.state(number)))
-    held = run_length.course_in(position, otherwise or before)
-    course = run_length.changed_course(lambda course: plan(course, window), held, after, position, number)
+    stored = run_length.course_in(position, otherwise or before)
+    course = run_length.changed_course(lambda course: plan(course, window), stored, after, position, number)
     again = plan(course, window)
     again.restore(position)
     return again, given
@@ -118,9 +118,9 @@ def test_a_run_of_changed_length_that_is_stopped_again_goes_on_exactly(window):
 def test_a_position_of_an_earlier_version_is_lengthened_too():
     before = asked(epochs=1)
     total = len(plan(before, 32))
-    held = plan(before, 32)
-    given = taken(held, 0, total)
-    position = {key: value for key, value in held.state(total).items() if key not in ("course", "start")}
+    stored = plan(before, 32)
+    given = taken(stored, 0, total)
+    position = {key: value for key, value in stored.state(total).items() if key not in ("course", "start")}
     course = run_length.changed_course(
         lambda course: plan(course, 32), run_length.course_in(position, before), asked(epochs=2), position, total
     )

@@ -25,18 +25,18 @@ def ids(paths, share, seed=0):
 def test_shares_are_nested_exact_in_number_and_in_the_order_of_the_files(tmp_path):
     paths = [table(tmp_path / "a.csv", range(30)), table(tmp_path / "b.csv", range(30, 50))]
     whole = ids(paths, 1.0)
-    held = {share: ids(paths, share) for share in (0.02, 0.1, 0.5, 0.9)}
-    assert [len(chosen) for chosen in held.values()] == [1, 5, 25, 45]
-    for smaller, larger in zip([*held.values()], [*held.values()][1:] + [whole], strict=True):
+    stored = {share: ids(paths, share) for share in (0.02, 0.1, 0.5, 0.9)}
+    assert [len(chosen) for chosen in stored.values()] == [1, 5, 25, 45]
+    for smaller, larger in zip([*stored.values()], [*stored.values()][1:] + [whole], strict=True):
         assert set(smaller) < set(larger)
         assert smaller == [id for id in whole if id in set(smaller)]
-    assert ids(paths, 0.5, seed=1) != held[0.5] == ids(paths, 0.5)
+    assert ids(paths, 0.5, seed=1) != stored[0.5] == ids(paths, 0.5)
 
 
 def test_the_choice_follows_ids_and_not_places(tmp_path):
-    given = table(tmp_path / "a.csv", range(40))
+    supplied = table(tmp_path / "a.csv", range(40))
     turned = table(tmp_path / "b.csv", reversed(range(40)))
-    assert sorted(ids([given], 0.25)) == sorted(ids([turned], 0.25))
+    assert sorted(ids([supplied], 0.25)) == sorted(ids([turned], 0.25))
 
 
 def test_entries_of_a_share_are_named_as_they_stand_in_their_files(tmp_path):

@@ -251,9 +251,9 @@ def test_tfds_features_name_no_class_but_tfds_own(prepared, tmp_path, monkeypatc
     shutil.copytree(prepared, folder)
     (tmp_path / "evil_of_data.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Foo: pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    held = json.loads((folder / "features.json").read_text())
-    held["more"] = {"content": json.dumps({key: "evil_of_data.Foo"})} if inside else {key: "evil_of_data.Foo"}
-    (folder / "features.json").write_text(json.dumps(held))
+    stored = json.loads((folder / "features.json").read_text())
+    stored["more"] = {"content": json.dumps({key: "evil_of_data.Foo"})} if inside else {key: "evil_of_data.Foo"}
+    (folder / "features.json").write_text(json.dumps(stored))
     assert "names the class 'evil_of_data.Foo', which is not one of TFDS's own" in error_of(f"{folder}#train")
     assert not (tmp_path / "ran").exists()
 
@@ -262,9 +262,9 @@ def test_tfds_features_name_no_class_but_tfds_own(prepared, tmp_path, monkeypatc
 def test_tfds_shards_hold_what_is_said_of_them(prepared, tmp_path, claimed):
     folder = tmp_path / "tiny_vqa" / "1.0.0"
     shutil.copytree(prepared, folder)
-    held = json.loads((folder / "dataset_info.json").read_text())
-    train = next(split for split in held["splits"] if split["name"] == "train")
+    stored = json.loads((folder / "dataset_info.json").read_text())
+    train = next(split for split in stored["splits"] if split["name"] == "train")
     train["shardLengths"] = [claimed]
-    (folder / "dataset_info.json").write_text(json.dumps(held))
+    (folder / "dataset_info.json").write_text(json.dumps(stored))
     error = error_of(f"{folder}#train")
     assert "holds 12 examples, and" in error or (claimed == "0" and "has no split 'train'" in error)

@@ -54,37 +54,37 @@ def sweep(tmp_path):
 
 
 def test_what_every_cell_came_to_is_returned(sweep, tmp_path):
-    said = []
-    result = sweep(0.4, 0.6, say=said.append)
+    output = []
+    result = sweep(0.4, 0.6, say=output.append)
     assert [folder.cell.labels for folder in result.folders] == [{"share": "0.4"}, {"share": "0.6"}]
     assert [folder.state["mean"] for folder in result.folders] == [0.4, 0.6]
     assert (result.failed, result.stopped) == ({}, False)
     assert result.table == (tmp_path / "out" / "table.md").read_text()
-    assert "[2/2] share 0.6, seed 0: 60.0% of 4, in 0:00:0" in said[-1]
+    assert "[2/2] share 0.6, seed 0: 60.0% of 4, in 0:00:0" in output[-1]
     assert [folder.progress for folder in sweep(0.4, 0.6, 0.8, what=folders_of)] == ["finished", "finished", "new"]
-    said.clear()
-    sweep(0.4, 0.6, say=said.append)
-    assert said == ["2 of 2 cells are finished already"]
+    output.clear()
+    sweep(0.4, 0.6, say=output.append)
+    assert output == ["2 of 2 cells are finished already"]
 
 
 def test_a_cell_that_fails_or_is_killed_does_not_end_the_sweep(sweep, tmp_path):
-    said = []
-    result = sweep(0.1, 0.2, 0.6, say=said.append)
+    output = []
+    result = sweep(0.1, 0.2, 0.6, say=output.append)
     assert result.failed == {
         "share-0.1_seed-0": "error: data.path: no such file",
         "share-0.2_seed-0": "cell.py was ended by SIGKILL",
     }
     assert [folder.finished for folder in result.folders] == [False, False, True] and not result.stopped
-    assert "[1/3] share 0.1, seed 0: FAILED\n    begun with 0.1\n    error: data.path: no such file" in said
+    assert "[1/3] share 0.1, seed 0: FAILED\n    begun with 0.1\n    error: data.path: no such file" in output
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["mean"] for line in lines] == [0.6]
 
 
 def test_asked_to_stop_it_asks_the_cell_and_begins_no_other(sweep):
-    said, before = [], signal.getsignal(signal.SIGTERM)
-    result = sweep(0.3, 0.6, say=said.append)
+    output, before = [], signal.getsignal(signal.SIGTERM)
+    result = sweep(0.3, 0.6, say=output.append)
     assert result.stopped and not result.failed and not any(folder.finished for folder in result.folders)
-    assert said[-2:] == [
+    assert output[-2:] == [
         "stopping: the cell saves what it has; a second Ctrl-C ends it at once",
         "stopped; the same command goes on from here",
     ]

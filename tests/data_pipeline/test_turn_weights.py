@@ -148,12 +148,12 @@ def test_a_batch_holds_the_weights_of_its_turns_and_no_position_for_a_weight_of_
         model, write_lines(tmp_path / "a.jsonl", [{"messages": turns(values=[1] * 3)}])
     )
     made, print_made, sizes = batch_of(model, write_lines(tmp_path / "b.jsonl", [{"messages": turns()}]))
-    held, ones = (batch.loss_weights[batch.loss_weights > 0] for batch in (made, plain))
+    stored, ones = (batch.loss_weights[batch.loss_weights > 0] for batch in (made, plain))
     length = len(ones) // 3
     # Two rows hold the same record: of each the answers' tokens in order.
     assert set(ones.tolist()) == {1.0} and sizes[0, 2] < whole[0, 2]
     per_record = np.array([0.5] * (sizes[0, 2] - whole[0, 2] // 3) + [1.0] * (whole[0, 2] // 3), np.float32)
-    np.testing.assert_array_equal(held, np.tile(per_record, len(held) // len(per_record)))
+    np.testing.assert_array_equal(stored, np.tile(per_record, len(stored) // len(per_record)))
     assert length and print_plain != print_made
     np.testing.assert_array_equal(np.sort(made.tokens[made.tokens > 0]), np.sort(plain.tokens[plain.tokens > 0]))
 

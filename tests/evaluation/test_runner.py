@@ -125,8 +125,8 @@ def test_the_summary_has_sizes_intervals_groups_and_flips(tmp_path):
     assert summary["low"] < 0.6 < summary["high"]
     assert {name: part["n"] for name, part in summary["by"]["split"].items()} == {"even": 5, "odd": 5}
     assert (summary["baseline"]["mean"], summary["baseline"]["learned"], summary["baseline"]["lost"]) == (0.4, 6, 4)
-    told = report.table(summary)
-    assert "60.0%" in told and "split even" in told and "learned 6, lost 4" in told
+    reported = report.table(summary)
+    assert "60.0%" in reported and "split even" in reported and "learned 6, lost 4" in reported
 
 
 def test_the_page_is_one_file_and_escapes_what_it_shows(tmp_path):

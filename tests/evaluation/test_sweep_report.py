@@ -46,7 +46,7 @@ def test_errors_of_a_sweep_are_told_together():
         metric="bleu",
         x_axis="rank",
     )
-    told = "\n".join(errors_of(config))
+    reported = "\n".join(errors_of(config))
     for part in (
         "axes.none: has no labels",
         "seeds is (1, 1)",
@@ -56,7 +56,7 @@ def test_errors_of_a_sweep_are_told_together():
         "train.seed is given by config.seeds and by config.set",
         "lora.rank is given by config.set and by config.axes.training",
     ):
-        assert part in told
+        assert part in reported
     alike = sweep_config(train="t.py", axes={"a": {"1 %": {}, "1 ×": {}}}, benchmark="b")
     assert errors_of(alike) == ["config.axes: two cells would have the folder a-1_seed-0; name their labels otherwise"]
 
@@ -80,15 +80,15 @@ def test_two_seeds_or_more_have_an_interval_of_student_and_one_that_of_its_quest
 def test_tables_say_what_is_missing_and_what_intervals_are_over():
     given = cells(seeds=(0, 1))
     rows = sweep_report.rows_of(given, results(given, (0.5, 0.2, 0.1, None, 0.6, 0.2, None, None)))
-    told = sweep_report.table(rows, title="here")
-    lines = [line for line in told.splitlines() if line.startswith("|")]
+    reported = sweep_report.table(rows, title="here")
+    lines = [line for line in reported.splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines}) == 1 and len(lines) == 6
     parts = [[part.strip() for part in line.split("|")[1:-1]] for line in lines[2:]]
     assert parts[0] == ["5×", "full", "2", "55.0%", "0.0% – 100.0%", "seeds", "50.0%, 60.0%", "50", "0:01:30"]
     assert parts[1][2:6] == ["2", "20.0%", "10.0% – 30.0%", "questions"]
     assert parts[2][2:6] == ["1 of 2", "10.0%", "0.0% – 20.0%", "questions"]
     assert parts[3][2:] == ["0 of 2", *["–"] * 6]
-    assert told.count("over questions") == 2 and "over seeds: Student's t" in told
+    assert reported.count("over questions") == 2 and "over seeds: Student's t" in reported
     plain = sweep_report.comma_separated(rows).splitlines()
     assert plain[0] == "amount,training,seeds,mean,low,high,interval_over,questions,train_seconds"
     assert plain[1].startswith("5×,full,2,0.55,0.0,1.0,seeds,50,90.0") and plain[4] == "15×,LoRA,0,,,,,,"

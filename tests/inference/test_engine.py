@@ -137,11 +137,11 @@ def test_weights_that_are_no_numbers_are_told_by_name(base, how):
     kernel = np.array(model.parameters["decoder/norm/scale"])
     kernel[3] = np.nan
     model.parameters = {**model.parameters, "decoder/norm/scale": jnp.asarray(kernel)}
-    told = "the model computes NaN: decoder/norm/scale hold NaN or infinity"
+    reported = "the model computes NaN: decoder/norm/scale hold NaN or infinity"
     question = [user("What is it?")]
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=reported):
         model.generate(question, max_new_tokens=4, **how)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=reported):
         model.generate([question, [user("And what is this?")]], max_new_tokens=4, **how)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=reported):
         list(model.stream(question, max_new_tokens=4, **how))

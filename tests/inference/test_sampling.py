@@ -40,13 +40,13 @@ def test_what_may_be_drawn_is_what_transformers_leaves(top_k, top_p):
 
 
 def test_draws_follow_the_distribution_of_transformers_processors():
-    how = Sampling(temperature=0.7, top_k=9, top_p=0.9, repetition_penalty=1.3)
+    options = Sampling(temperature=0.7, top_k=9, top_p=0.9, repetition_penalty=1.3)
     scores = RepetitionPenaltyLogitsProcessor(1.3)(torch.from_numpy(SAID), torch.from_numpy(LOGITS))
     for warper in (TemperatureLogitsWarper(0.7), TopKLogitsWarper(9), TopPLogitsWarper(0.9)):
         scores = warper(None, scores)
     wanted = torch.softmax(scores, -1).numpy()
     keys = jax.random.split(jax.random.key(0), ROWS)
-    draw = jax.jit(lambda count: choose(ON_DEVICE, how.numbers(), keys, count, seen(), how.mode))
+    draw = jax.jit(lambda count: choose(ON_DEVICE, options.numbers(), keys, count, seen(), options.mode))
     count = 4000
     drawn = np.asarray(jax.lax.map(draw, jnp.arange(count)))
     for row in range(ROWS):
@@ -57,9 +57,9 @@ def test_draws_follow_the_distribution_of_transformers_processors():
 
 
 def test_the_likeliest_token_is_taken_without_a_temperature_and_the_penalty_counts_there_too():
-    how = Sampling(repetition_penalty=5.0)
+    options = Sampling(repetition_penalty=5.0)
     expected = RepetitionPenaltyLogitsProcessor(5.0)(torch.from_numpy(SAID), torch.from_numpy(LOGITS)).argmax(-1)
-    found = choose(ON_DEVICE, how.numbers(), jax.random.split(jax.random.key(0), ROWS), 0, seen(), how.mode)
+    found = choose(ON_DEVICE, options.numbers(), jax.random.split(jax.random.key(0), ROWS), 0, seen(), options.mode)
     assert found.tolist() == expected.tolist() != LOGITS.argmax(-1).tolist()
 
 

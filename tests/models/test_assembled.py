@@ -186,5 +186,5 @@ def test_a_folder_that_transformers_wrote_is_read_and_written_back_bit_for_bit(p
     vlm_jax.export(tmp_path / "theirs", tmp_path / "orbax", format="orbax")
     vlm_jax.export(tmp_path / "orbax", tmp_path / "back", format="hf")
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "back", dtype=torch.float32)
-    held = again.state_dict()
-    assert all(torch.equal(tensor, held[name]) for name, tensor in theirs.state_dict().items())
+    stored = again.state_dict()
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in theirs.state_dict().items())

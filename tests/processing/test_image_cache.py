@@ -70,11 +70,11 @@ def test_a_file_that_cannot_be_used_is_told_once_and_nothing_else_happens(file, 
         file = file.parent / "a file"
         file.write_text("")
         file = file / "images.sqlite3"
-    told: list[str] = []
-    cache = ImageCache(file, say=told.append)
+    reported: list[str] = []
+    cache = ImageCache(file, say=reported.append)
     cache.keep({"/a": ImageFacts("1 1 1", (1, 1))})
-    assert cache.known(["/a"]) == {} and len(told) == 1
-    assert told[0].startswith(f"{file}: cannot be used (") and "images are looked at without it" in told[0]
+    assert cache.known(["/a"]) == {} and len(reported) == 1
+    assert reported[0].startswith(f"{file}: cannot be used (") and "images are looked at without it" in reported[0]
 
 
 def test_a_file_of_another_version_is_made_anew(file):

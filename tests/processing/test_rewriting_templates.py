@@ -65,8 +65,8 @@ def test_training_on_turns_that_are_rewritten_is_refused_with_what_to_do(tokeniz
     messages = [*first, {"role": "assistant", "content": "Black"}]
     if name == "thinking, for text alone":  # what is rewritten alike every time can be told from the prompt
         ids, weights = chat.tokenize(tokenizer, CHANGES[name], messages)
-        said = tokenizer.decode(ids[weights > 0])
-        assert "A cat" in said and "Black" in said and "think" not in said
+        output = tokenizer.decode(ids[weights > 0])
+        assert "A cat" in output and "Black" in output and "think" not in output
         return
     with pytest.raises(InputError, match="rewrites earlier turns.*; give each answer a conversation of its own, or"):
         chat.tokenize(tokenizer, CHANGES[name], messages)

@@ -129,8 +129,8 @@ def test_templates_render_as_transformers_renders_them(tokenizer, name, generati
     expected = tokenizer.apply_chat_template(
         MESSAGES, chat_template=SAME[name], tokenize=False, add_generation_prompt=generation_prompt
     )
-    how = {"generation_prompt": generation_prompt, **tokenizer.special_tokens_map}
-    assert template.render(SAME[name], MESSAGES, **how) == expected and expected
+    options = {"generation_prompt": generation_prompt, **tokenizer.special_tokens_map}
+    assert template.render(SAME[name], MESSAGES, **options) == expected and expected
 
 
 def test_images_in_memory_are_names_of_their_types_as_in_transformers(tokenizer):

@@ -114,10 +114,10 @@ def test_partial_windows_share_blocks(grid, blocks):
 
 
 def test_a_layout_depends_on_nothing_but_the_grid():
-    for given in grids()[::50]:
-        first = vision_layout(*given)
+    for supplied in grids()[::50]:
+        first = vision_layout(*supplied)
         vision_layout.cache_clear()
-        again = vision_layout(*given)
+        again = vision_layout(*supplied)
         assert again is not first
         for name in ("token_of_slot", "window_ids", "slot_of_token", "coords"):
             assert np.array_equal(getattr(first, name), getattr(again, name))

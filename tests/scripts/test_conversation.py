@@ -49,8 +49,8 @@ def test_a_conversation_goes_on_and_says_at_its_start_how_it_ends(terminal):
 
 def test_an_image_goes_with_the_next_question_and_clear_forgets_it(terminal):
     image = f"/image {PHOTOS / 'coffee.jpg'}"
-    said = terminal.type(image, "What?", "And?", "/clear", "What?", image, "/clear", "What?")
-    assert said == [
+    output = terminal.type(image, "What?", "And?", "/clear", "What?", image, "/clear", "What?")
+    assert output == [
         "1 messages, 1 images",
         "3 messages, 1 images",
         "1 messages, 0 images",

@@ -91,8 +91,8 @@ def test_files_of_other_programs_may_share_ids(evaluate, tmp_path, capsys):
     questions = evaluate.read_questions(files)
     assert [one.id for one in questions] == ["1", "2", "2 (2)", "3", "1 (2)"]
     assert [one.answers for one in questions] == [["a"], ["a"], ["b"], ["b"], ["b"]]
-    said = "2 records have ids that a record of another file has; they are told apart by their order"
-    assert capsys.readouterr().err == f"{files[1]}: {said}\n"
+    output = "2 records have ids that a record of another file has; they are told apart by their order"
+    assert capsys.readouterr().err == f"{files[1]}: {output}\n"
 
 
 def test_ids_that_already_have_a_number_stay_unique_and_are_counted_once(evaluate, tmp_path, capsys):

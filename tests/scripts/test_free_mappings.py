@@ -18,8 +18,8 @@ def columns(*overrides, before=None):
 
 @pytest.mark.parametrize("before", [None, {"question": "q"}])
 def test_a_column_is_named_like_any_setting(before):
-    given = [("data.columns.image", "img_path"), ("data.columns.answer", "caption")]
-    assert columns(*given, before=before) == {**(before or {}), "image": "img_path", "answer": "caption"}
+    values = [("data.columns.image", "img_path"), ("data.columns.answer", "caption")]
+    assert columns(*values, before=before) == {**(before or {}), "image": "img_path", "answer": "caption"}
 
 
 @pytest.mark.parametrize("before", [None, {"question": "q", "image": "image"}])

@@ -88,8 +88,8 @@ def test_stopped_while_processes_draw_it_ends_with_one_line(tmp_path):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal's Ctrl-C does
-    said, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and not said
+    printed, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and not printed
     begun, stopped = told.splitlines()
     assert begun.startswith("[1/7] draw the objects: scripts/generate_corpus.py")
     assert stopped == "stopped; the same command goes on from here"
@@ -159,14 +159,14 @@ def test_the_export_answers_as_transformers_does(finished):
             conversations.append([message])
     conversations = conversations[:50]
     assert len(conversations) == 50
-    said = ours.generate(conversations, max_new_tokens=16)
-    for conversation, answer in zip(conversations, said, strict=True):
+    printed = ours.generate(conversations, max_new_tokens=16)
+    for conversation, answer in zip(conversations, printed, strict=True):
         inputs = reference_inputs(output / "hf", tokenizer, conversation, generation_prompt=True)
         with torch.no_grad():
             tokens = model.generate(**inputs, max_new_tokens=16, do_sample=False)
         expected = tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert answer == expected, conversation
-    assert len(set(said)) > 5
+    assert len(set(printed)) > 5
 
 
 def test_the_shipped_base_is_small_and_an_ordinary_folder():

@@ -69,7 +69,7 @@ def material(tmp_path_factory):
 
 
 def page(material, path, axes=AXES, seeds=(0, 1), **more):
-    held = {
+    stored = {
         "train": str(ROOT / "configs" / "photos.py"),
         "model": str(material / "base"),
         "data": str(material / "train.csv"),
@@ -77,7 +77,7 @@ def page(material, path, axes=AXES, seeds=(0, 1), **more):
         "steps": STEPS,
         **more,
     }
-    path.write_text(PAGE.format(axes=axes, seeds=seeds, **held))
+    path.write_text(PAGE.format(axes=axes, seeds=seeds, **stored))
     return path
 
 
@@ -208,8 +208,8 @@ def test_everything_ends_in_one_table_and_one_plot(finished):
     results = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
     assert [result["cell"] for result in results] == names
     assert {result["steps"] for result in results} == {STEPS}
-    held = list(csv.DictReader((output / "table.csv").open()))
-    for row, (amount, rate) in zip(held, [(a, r) for a in AXES["amount"] for r in AXES["rate"]], strict=True):
+    stored = list(csv.DictReader((output / "table.csv").open()))
+    for row, (amount, rate) in zip(stored, [(a, r) for a in AXES["amount"] for r in AXES["rate"]], strict=True):
         scores = [r["mean"] for r in results if r["axes"] == {"amount": amount, "rate": rate}]
         assert float(row["mean"]) == sum(scores) / 2 and int(row["seeds"]) == 2
     assert (output / "plot.png").read_bytes().startswith(b"\x89PNG")

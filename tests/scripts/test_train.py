@@ -268,12 +268,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(base, tmp_path
     assert (
         "nothing of them is saved. Look at the records" in last and "a lower --config.optimizer.learning_rate" in last
     )
-    told = losses(workdir)
-    assert told[-3:] == [None] * 3 and all(np.isfinite(loss) for loss in told[:-3])
+    reported = losses(workdir)
+    assert reported[-3:] == [None] * 3 and all(np.isfinite(loss) for loss in reported[:-3])
     # What was saved before the loss broke can be read; the steps it broke at were not saved.
-    assert run_folder.latest_step(workdir) == len(told) - 3
+    assert run_folder.latest_step(workdir) == len(reported) - 3
     named = [json.loads(line) for line in (workdir / "skipped.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in named] == [len(told) - 2, len(told) - 1, len(told)]
+    assert [entry["step"] for entry in named] == [len(reported) - 2, len(reported) - 1, len(reported)]
     assert all("photos.json, entry" in record for entry in named for record in entry["records"])
 
 
@@ -335,10 +335,10 @@ def test_a_finished_run_is_given_more_steps_and_a_lower_rate_and_goes_on(base, u
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("going on")]
     assert f"from step {STEPS} to 10 with train.steps {STEPS} → 10, optimizer.learning_rate 0.002 → 0.001" in line
-    told = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert [entry["loss"] for entry in told[:STEPS]] == losses(unstopped[0]) and len(told) == 10
-    assert 0 < told[8]["learning_rate"] < 1e-3 and told[9]["learning_rate"] < told[8]["learning_rate"]
-    assert told[9]["epoch"] > told[7]["epoch"] > 0
+    reported = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["loss"] for entry in reported[:STEPS]] == losses(unstopped[0]) and len(reported) == 10
+    assert 0 < reported[8]["learning_rate"] < 1e-3 and reported[9]["learning_rate"] < reported[8]["learning_rate"]
+    assert reported[9]["epoch"] > reported[7]["epoch"] > 0
     assert (workdir / "samples" / "000010" / "report.html").is_file()  # every 4 does not divide it
     assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 10
     assert line in (workdir / "log.txt").read_text()

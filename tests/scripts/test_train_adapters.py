@@ -39,8 +39,8 @@ def test_checkpoints_hold_adapters_alone_and_the_loss_falls(base, trained):
     own = source.read_adapters()
     assert own and all(path.endswith(("/adapter/a", "/adapter/b")) for path in own)
     assert source.trained_beside_adapters() == [] and source.lora.rank == 4
-    told = losses(trained)
-    assert np.mean(told[-3:]) < np.mean(told[:3])
+    reported = losses(trained)
+    assert np.mean(reported[-3:]) < np.mean(reported[:3])
     for path, array in open_model(str(base)).read().items():
         np.testing.assert_array_equal(array, source.read()[path])
 
@@ -106,7 +106,7 @@ def test_a_base_that_differs_in_one_small_tensor_has_another_digest(base, tmp_pa
     shutil.copytree(base, tmp_path / "copy")
     digest = open_model(str(base)).digest()
     assert open_model(str(tmp_path / "copy")).digest() == digest
-    change_tensors(tmp_path / "copy", lambda held: held["visual.merger.mlp.0.bias"].add_(1))
+    change_tensors(tmp_path / "copy", lambda stored: stored["visual.merger.mlp.0.bias"].add_(1))
     assert open_model(str(tmp_path / "copy")).digest() != digest
 
 
@@ -176,8 +176,8 @@ def test_adapters_are_trained_on_a_connector_that_has_a_base_and_go_with_it_into
 
 def flipped(path, name, place):
     """Turns one bit of a tensor over, `place` of the way to its end."""
-    held, start = safetensors_file.header(path)
-    first, last = held[name]["data_offsets"]
+    stored, start = safetensors_file.header(path)
+    first, last = stored[name]["data_offsets"]
     whole = bytearray(path.read_bytes())
     whole[start + first + int((last - first) * place)] ^= 16
     path.write_bytes(whole)
@@ -210,18 +210,18 @@ def test_a_base_in_other_files_is_the_same_base(base, trained, tmp_path):
 
 
 DAMAGED = {
-    "is no object": lambda held: [1],
-    "base": lambda held: {**held, "base": 5},
-    "no digest": lambda held: {"base": held["base"], "lora": held["lora"]},
-    "digits": lambda held: {**held, "tensors": "zzzzzzzz"},
-    "half a digest": lambda held: {**held, "tensors": held["tensors"][:-1]},
-    "no digests": lambda held: {**held, "tensors": ""},
-    "a number": lambda held: {**held, "tensors": 5},
-    "rank": lambda held: {**held, "lora": {**held["lora"], "rank": "a"}},
-    "no rank": lambda held: {**held, "lora": {"x": 1}},
-    "alpha": lambda held: {**held, "lora": {**held["lora"], "alpha": float("nan")}},
-    "a truth": lambda held: {**held, "lora": {**held["lora"], "rslora": "false"}},
-    "unknown": lambda held: {**held, "lora": {**held["lora"], "more": 1}},
+    "is no object": lambda stored: [1],
+    "base": lambda stored: {**stored, "base": 5},
+    "no digest": lambda stored: {"base": stored["base"], "lora": stored["lora"]},
+    "digits": lambda stored: {**stored, "tensors": "zzzzzzzz"},
+    "half a digest": lambda stored: {**stored, "tensors": stored["tensors"][:-1]},
+    "no digests": lambda stored: {**stored, "tensors": ""},
+    "a number": lambda stored: {**stored, "tensors": 5},
+    "rank": lambda stored: {**stored, "lora": {**stored["lora"], "rank": "a"}},
+    "no rank": lambda stored: {**stored, "lora": {"x": 1}},
+    "alpha": lambda stored: {**stored, "lora": {**stored["lora"], "alpha": float("nan")}},
+    "a truth": lambda stored: {**stored, "lora": {**stored["lora"], "rslora": "false"}},
+    "unknown": lambda stored: {**stored, "lora": {**stored["lora"], "more": 1}},
 }
 
 
@@ -230,8 +230,8 @@ def test_what_a_checkpoint_says_of_its_base_is_checked(trained, tmp_path, how):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     step = run / "checkpoints" / str(STEPS)
     (path,) = [path for path in (step / "settings").iterdir() if path.is_file() and "adapter" in path.read_text()]
-    held = json.loads(path.read_text())
-    path.write_text(json.dumps(held | {"adapter": DAMAGED[how](held["adapter"])}))
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"adapter": DAMAGED[how](stored["adapter"])}))
     (step / "digests.json").unlink()  # as somebody would who means it
     with pytest.raises(InputError, match=f"checkpoint {STEPS}: what its settings say of the base and the adapters"):
         open_model(str(run))

@@ -41,8 +41,8 @@ def run(parts, tmp_path_factory):
 
 def test_the_connector_and_adapters_learn_and_the_parts_stay_as_they_were(run, parts):
     workdir, _ = run
-    told = losses(workdir)
-    assert len(told) == STEPS and np.mean(told[-3:]) < np.mean(told[:3])
+    reported = losses(workdir)
+    assert len(reported) == STEPS and np.mean(reported[-3:]) < np.mean(reported[:3])
     source, base = open_model(str(workdir)), open_model(str(workdir / "model"))
     assert source.base.name == str(workdir / "model")
     moved = source.trained_beside_adapters()
@@ -113,8 +113,8 @@ def test_tiles_train_in_full_and_open_in_transformers(parts, tmp_path):
     assert adapted.returncode == 0, adapted.stderr
     vlm_jax.export(tmp_path / "lora", tmp_path / "peft", "peft")  # the row separator goes with the connector
     again = vlm_jax.load(tmp_path / "lora" / "model", adapter=tmp_path / "peft")
-    held = vlm_jax.load(tmp_path / "lora").logits(QUESTION)
-    assert np.abs(again.logits(QUESTION) - held).max() < 1e-5 * np.abs(held).max()
+    stored = vlm_jax.load(tmp_path / "lora").logits(QUESTION)
+    assert np.abs(again.logits(QUESTION) - stored).max() < 1e-5 * np.abs(stored).max()
     theirs = AutoModelForImageTextToText.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "hf")
     text = processor.apply_chat_template(QUESTION, tokenize=False)

@@ -49,7 +49,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_still_saves(base, tmp_
             os.killpg(process.pid, signal.SIGINT)
             break
         time.sleep(0.05)
-    said, complained = process.communicate(timeout=120)
-    assert process.returncode == 130, said + complained
-    assert "stopped at step" in said + complained and "Traceback" not in complained
+    output, complained = process.communicate(timeout=120)
+    assert process.returncode == 130, output + complained
+    assert "stopped at step" in output + complained and "Traceback" not in complained
     assert run_folder.latest_step(workdir) is not None

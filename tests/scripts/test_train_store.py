@@ -137,9 +137,9 @@ def test_two_hosts_that_share_no_disk_stop_together_and_one_goes_on_alone(store,
         time.sleep(0.01)
     # The second alone is told to stop, as a machine that is taken away is.
     hosts[1].send_signal(signal.SIGTERM)
-    told = [host.communicate(timeout=200)[1] for host in hosts]
-    assert [host.returncode for host in hosts] == [130, 130], told
-    assert "running on" in told[0] and "running on" not in told[1]  # one of them speaks
+    reported = [host.communicate(timeout=200)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [130, 130], reported
+    assert "running on" in reported[0] and "running on" not in reported[1]  # one of them speaks
     reached = run_folder.latest_step(folder(workdir))
     assert 3 <= reached < STEPS
     assert f"going on from step {reached}" in finished(base, workdir, data)

@@ -39,8 +39,8 @@ def example(words: int, grids, supervised: int) -> Example:
         PatchedImage(np.zeros((rows * columns, 4, 588), np.uint8), (rows, columns), vision_layout(rows, columns, 4, 2))
         for rows, columns in grids
     )
-    said = (np.arange(len(ids)) >= len(ids) - supervised).astype(np.float32)
-    return Example(ids, mrope_positions(ids, list(grids), IMAGE), said, images, IMAGE)
+    output = (np.arange(len(ids)) >= len(ids) - supervised).astype(np.float32)
+    return Example(ids, mrope_positions(ids, list(grids), IMAGE), output, images, IMAGE)
 
 
 def products(jaxpr, times: int = 1) -> float:
@@ -63,8 +63,8 @@ def test_the_formula_counts_the_products_of_forward_and_backward(name):
     config, attach, trains = CHOICES[name]
     one = example(43, [(8, 4)], 12)  # whole windows, so that no slot is empty
     batch = stack([assemble([one], RowSpec(one.size, 588, 4))])
-    held = abstract_parameters(config, attach=attach)
-    trainable = {path: leaf for path, leaf in held.items() if trains(path)}
+    stored = abstract_parameters(config, attach=attach)
+    trainable = {path: leaf for path, leaf in stored.items() if trains(path)}
     graph, state = nnx.split(abstract_model(config, attach=attach))
 
     def loss(trainable, frozen, batch):
@@ -72,7 +72,7 @@ def test_the_formula_counts_the_products_of_forward_and_backward(name):
         logits = model.logits(model(batch, implementation="reference", at=batch.loss_index))
         return jax.nn.logsumexp(logits, axis=-1).sum()
 
-    frozen = {path: leaf for path, leaf in held.items() if path not in trainable}
+    frozen = {path: leaf for path, leaf in stored.items() if path not in trainable}
     program = jax.make_jaxpr(jax.grad(loss))(trainable, frozen, batch)
     flops = step_flops(config, set(trainable), attach)
     parts = flops.parts(work_of(batch, flops.block_slots))
@@ -113,12 +113,12 @@ def test_what_is_left_out_within_the_decoder_counts_in_the_layers_that_see_it():
 
 def test_six_a_token_where_it_trains_and_four_under_adapters():
     model = PRESETS["3b"]
-    held = abstract_parameters(model)
-    decoder = sum(leaf.size for path, leaf in held.items() if path.startswith("decoder") and path.endswith("kernel"))
+    stored = abstract_parameters(model)
+    decoder = sum(leaf.size for path, leaf in stored.items() if path.startswith("decoder") and path.endswith("kernel"))
     vision = sum(
-        leaf.size for path, leaf in held.items() if path.startswith("vision/blocks") and path.endswith("kernel")
+        leaf.size for path, leaf in stored.items() if path.startswith("vision/blocks") and path.endswith("kernel")
     )
-    assert step_flops(model, set(held)).token == 6 * decoder
+    assert step_flops(model, set(stored)).token == 6 * decoder
     lora = (Lora(16, 32.0).attach,)
     paths = abstract_parameters(model, attach=lora)
     adapters = {path: leaf.size for path, leaf in paths.items() if is_adapter(path)}

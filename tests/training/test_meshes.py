@@ -121,9 +121,9 @@ def test_two_processes_take_the_same_steps_and_save_together(base, batch, single
         subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         for variables in environments(2, 4)
     ]
-    told = [process.communicate(timeout=380) for process in started]
-    assert [process.returncode for process in started] == [0, 0], told
-    losses = [json.loads(out.splitlines()[-1]) for out, _ in told]
+    reported = [process.communicate(timeout=380) for process in started]
+    assert [process.returncode for process in started] == [0, 0], reported
+    losses = [json.loads(out.splitlines()[-1]) for out, _ in reported]
     assert losses[0] == losses[1]
     np.testing.assert_allclose(losses[0], single[0], atol=1e-4)
     # What both saved is read here, by one process on one device.

@@ -109,9 +109,9 @@ def test_what_is_not_sound_changes_nothing_but_the_place_in_the_schedule(name):
     def is_place(leaf):
         return isinstance(leaf, optax.ScaleByScheduleState)
 
-    (held, tree), (found, same) = (jax.tree.flatten(state, is_leaf=is_place) for state in (before, after))
-    assert tree == same and sum(map(is_place, held)) >= 1
-    for old, new in zip(held, found, strict=True):
+    (stored, tree), (found, same) = (jax.tree.flatten(state, is_leaf=is_place) for state in (before, after))
+    assert tree == same and sum(map(is_place, stored)) >= 1
+    for old, new in zip(stored, found, strict=True):
         if is_place(old):
             assert new.count == old.count + 1
         else:
@@ -154,9 +154,9 @@ def test_moments_lie_where_their_parameters_lie(name):
     optimizer = make_optimizer(settings(name=name), learning_rate(settings(), 10), ABSTRACT)
     placed = optimizer_shardings(optimizer, ABSTRACT, shardings, mesh)
     optimizer_state = jax.jit(optimizer.init, out_shardings=placed)(values(0))
-    held = [leaf for leaf in jax.tree.leaves(optimizer_state) if leaf.shape == SHAPES["layers/q/kernel"]]
-    assert len(held) == {"adamw": 2, "muon": 1}[name]
-    assert all(leaf.sharding == split for leaf in held)
+    stored = [leaf for leaf in jax.tree.leaves(optimizer_state) if leaf.shape == SHAPES["layers/q/kernel"]]
+    assert len(stored) == {"adamw": 2, "muon": 1}[name]
+    assert all(leaf.sharding == split for leaf in stored)
 
 
 def test_adafactor_is_optax_own_under_our_learning_rate():
@@ -176,14 +176,14 @@ def test_a_part_of_the_model_has_a_learning_rate_of_its_own(name):
         "embedding": (8, 4),
     }
     rng = np.random.default_rng(0)
-    held = {path: jnp.asarray(rng.normal(size=shape), jnp.float32) for path, shape in shapes.items()}
+    stored = {path: jnp.asarray(rng.normal(size=shape), jnp.float32) for path, shape in shapes.items()}
     abstract = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()}
 
     def updates(**scales):
         config = settings(name=name, weight_decay=0.1)
         config.lr_multipliers.update(scales)
         optimizer = make_optimizer(config, lambda count: 1e-2, abstract)
-        return optimizer.update(held, optimizer.init(held), held)[0]
+        return optimizer.update(stored, optimizer.init(stored), stored)[0]
 
     plain, scaled = updates(), updates(vision=0.1, connector=3.0, adapter=2.0)
     for path, factor in zip(shapes, (0.1, 3.0, 2.0, 1.0), strict=True):

@@ -27,12 +27,12 @@ def test_adapters_learn_while_the_base_stays_bit_for_bit(base, batch):
     )
     assert told[-1] < 0.5 * told[0]
     assert all(path.endswith(("/adapter/a", "/adapter/b")) for path in trainable)
-    held = {
+    stored = {
         path
         for leaf, _ in jax.tree_util.tree_leaves_with_path(optimizer_state)
         for path in [key.key for key in leaf if hasattr(key, "key")]
     }
-    assert held <= set(trainable) and any(path.endswith("/adapter/a") for path in held)
+    assert stored <= set(trainable) and any(path.endswith("/adapter/a") for path in stored)
     assert before.keys() == after.keys()
     for path in before:
         np.testing.assert_array_equal(before[path], after[path], err_msg=path)
@@ -119,7 +119,7 @@ def test_adapters_on_a_quantised_base_learn_what_they_learn_on_the_values_it_sta
 def test_a_step_whose_loss_is_not_finite_changes_nothing_but_the_place_in_the_schedule(base, batch):
     trainer, step = compiled(base, 1, (-1, 1, 1), tuple(sorted(ADAPTERS.items())))
     state = trainer.start(open_model(str(base)).read(place=trainer.place))
-    held = jax.device_get(state[:2])
+    stored = jax.device_get(state[:2])
     broken = dataclasses.replace(batch, loss_weights=np.where(batch.loss_weights > 0, np.inf, 0).astype(np.float32))
     *after, metrics = step(*state, meshes.to_devices(broken, trainer.mesh), np.int32(0))
     assert not np.isfinite(float(metrics["loss"]))
@@ -127,7 +127,7 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing_but_the_place_in_the_sc
     def place(leaf):
         return isinstance(leaf, optax.ScaleByScheduleState)
 
-    before, after = (jax.tree.leaves(jax.device_get(tree), is_leaf=place) for tree in (held, after))
+    before, after = (jax.tree.leaves(jax.device_get(tree), is_leaf=place) for tree in (stored, after))
     for one, other in zip(before, after, strict=True):
         if place(one):  # the learning rate that is told is the one that is applied
             assert other.count == one.count + 1

@@ -53,12 +53,12 @@ def run(base, batch, steps, *, devices=1, mesh=(-1, 1, 1), values=lambda path, a
     state = trainer.start(open_model(str(base)).read(place=place, sharding=trainer.sharding))
     trainable, optimizer_state, frozen = state
     start, before = jax.device_get((trainable, frozen))
-    told = []
+    reported = []
     for number in range(steps):
         placed = meshes.to_devices(batch, trainer.mesh)
         trainable, optimizer_state, metrics = step(trainable, optimizer_state, frozen, placed, np.int32(number))
-        told.append(float(metrics["loss"]))
-    return trainer, told, trainable, optimizer_state, (before, jax.device_get(frozen)), moved(start, trainable)
+        reported.append(float(metrics["loss"]))
+    return trainer, reported, trainable, optimizer_state, (before, jax.device_get(frozen)), moved(start, trainable)
 
 
 def moved(start, end):
