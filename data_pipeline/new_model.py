@@ -20,7 +20,6 @@ from vlm_jax.models.parameters import Flat, flatten
 from vlm_jax.models.presets import PRESETS, with_vocabulary
 from vlm_jax.models.vlm import VLM
 from vlm_jax.parallel.compiler import options_of_what_runs_once
-from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 from vlm_jax.processing.new_tokenizer import SPECIAL_TOKENS, write_tokenizer
 
 PLAIN = (".txt", ".md")
@@ -41,7 +40,7 @@ def make(
     Args:
       target: the folder, which is not there yet or empty.
       texts: files that the tokenizer is trained on (`lines`).
-      preset: a key of `PRESETS` whose family has a processor of its own.
+      preset: a key of `PRESETS`, of a family whose models are not put together from parts.
       vocab: tokens of the tokenizer, at most.
       max_visual_tokens: visual tokens an image takes by default, at most.
       seed: of the weights.
@@ -53,7 +52,7 @@ def make(
     with gathered(errors):
         files.check_target(target)
     # Assembled models have parts that come from elsewhere (scripts/assemble.py).
-    known = [name for name, config in PRESETS.items() if families.of(config).processor_class]
+    known = [name for name, config in PRESETS.items() if families.of(config).new_image_processor]
     if preset not in known:
         instead = "; this one is put together by scripts/assemble.py" if preset in PRESETS else ""
         errors.append(f"--preset={preset}: known are {', '.join(known)}{instead}")
@@ -78,7 +77,9 @@ def _write_assets(folder: Path, shapes: VLMConfig, words: list[str], vocab: int,
     ids = write_tokenizer(folder, words, vocab)
     # The table of embeddings is padded to a multiple of 64, as published ones are, so that it divides over devices.
     config = with_vocabulary(shapes, -(-(max(ids.values()) + 1) // 64) * 64, ids)
-    images = DynamicResolution().with_token_range((4, max_visual_tokens))
+    family = families.of(shapes)
+    assert family.new_image_processor is not None  # as checked
+    images = family.new_image_processor().with_token_range((4, max_visual_tokens))
     generation = {
         "bos_token_id": ids["<|endoftext|>"],
         "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
@@ -89,7 +90,7 @@ def _write_assets(folder: Path, shapes: VLMConfig, words: list[str], vocab: int,
     for name, content in (
         ("config.json", to_hf(config) | ends),
         ("generation_config.json", generation),
-        ("preprocessor_config.json", images.to_json(families.of(shapes).processor_class)),
+        ("preprocessor_config.json", images.to_json(family.processor_class)),
     ):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     return config

@@ -19,7 +19,7 @@ from vlm_jax.checkpoint.files import read_json, write_json
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.evaluation import sweep
 from vlm_jax.training.config import check_config
-from vlm_jax.training.resume_settings import resume_settings
+from vlm_jax.training.resume import resume_settings
 
 
 @dataclasses.dataclass

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from setting_words import nearest
 from vlm_jax.errors import InputError
+from vlm_jax.training.config import named_now
 
 _FREE = ("data.columns", "data.mixture")
 """Groups of settings whose keys are for the person to choose."""
@@ -55,7 +56,8 @@ def load_config(name: str, overrides: list[tuple[str, str | None]] | None = None
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"{_place(path, error)}: {type(error).__name__}: {_message(error)}") from error
+        now = named_now(_message(error).strip("\"'")) if isinstance(error, AttributeError | KeyError) else ""
+        raise InputError(f"{_place(path, error)}: {type(error).__name__}: {_message(error)}{now}") from error
     if isinstance(config, dict):
         config = ConfigDict(config)
     if not isinstance(config, ConfigDict):

@@ -80,7 +80,7 @@ _SECTIONS = {
 def nearest(key: str, settings: dict[str, Any]) -> str | None:
     """The setting that an unknown key means: in the words of other trainers, or by its letters."""
     own = key.removeprefix("config.")
-    if (now := renamed(own)) and f"config.{now}" in settings:
+    if now := renamed(own):
         return f"config.{now}"
     if (known := f"config.{meant(own)}") in settings:
         return known

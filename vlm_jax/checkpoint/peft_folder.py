@@ -58,9 +58,16 @@ def write(
       images: the image processor that the budget is of, if need be.
 
     Raises:
-      InputError: the target is in the way, or there are no adapters.
+      InputError: the target is in the way, there are no adapters, or a connector for which the family has no place
+        beside them.
     """
     check_target(target)
+    family = families.of(config)
+    if connector and not (family.connector_module or family.connector_files):
+        raise InputError(
+            f"{target}: the connector was trained too, and a {families.title_of(family)} has no place for it beside "
+            "adapters; write the whole model instead (--format=hf)"
+        )
     tensors: dict[str, np.ndarray] = {}
     modules = []
     for entry in _kernels(config):
@@ -81,7 +88,6 @@ def write(
         if budget is not None:
             reduction_file.write(folder, budget, images, always=True)
         settings = {**_settings(config, lora, modules), "base_model_name_or_path": base}
-        family = families.of(config)
         module = family.connector_module
         if connector and module:
             settings["modules_to_save"] = [module]
@@ -106,13 +112,10 @@ def _module_tensors(config: VLMConfig, connector: Flat) -> dict[str, np.ndarray]
 
 
 def _connector_tensors(config: VLMConfig, connector: Flat) -> Iterator[tuple[str, np.ndarray]]:
+    name_of = families.of(config).name_in_connector
     for entry in name_table(config):
-        if entry.path == "newline" and entry.path in connector:
-            yield entry.name, np.asarray(connector[entry.path])
-        elif entry.path in connector:
-            _, part, kind = entry.name.rsplit(".", 2)
-            place = {"linear_1": "0.", "linear_2": "2.", "linear": ""}[part]
-            yield f"{place}{kind}", np.ascontiguousarray(entry.transform.write(np.asarray(connector[entry.path])))
+        if entry.path in connector and (name := name_of(entry.name)) is not None:
+            yield name, np.ascontiguousarray(entry.transform.write(np.asarray(connector[entry.path])))
 
 
 def _settings(config: VLMConfig, lora: Lora, modules: list[str]) -> dict[str, Any]:

@@ -13,17 +13,16 @@ from vlm_jax import hub, locations
 from vlm_jax.checkpoint.files import ASSETS
 from vlm_jax.errors import InputError
 
-# What the readers of a folder can use. Other formats of the same weights would double the download.
+# What the readers of a folder can use, beside connectors that trainers keep in files of their own (`Family`). Other
+# formats of the same weights would double the download.
 NEEDED = (
     *ASSETS,
     "*.safetensors",
     "*.safetensors.index.json",
     "adapter_config.json",
     "token_reduction.json",
-    "final_connector.pth",
     "non_lora_state_dict.bin",
     "non_lora_trainables.bin",
-    "mm_projector.bin",
     "README.md",
 )
 PYTORCH = "pytorch_model.bin"
@@ -77,9 +76,12 @@ def _download(repo: str, revision: str | None, near: str) -> Path:
     import huggingface_hub
     from huggingface_hub import constants
 
+    from vlm_jax.models.families import FAMILIES
+
     name = f"{repo}@{revision}" if revision else repo
+    needed = [*NEEDED, *(file for family in FAMILIES.values() for file in family.connector_files)]
     with hub.answering(name, repo, revision, near=near):
-        folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(NEEDED)))
+        folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=needed))
         fetched = ["*.safetensors"]
         for others in WITHOUT_SAFETENSORS:
             if not any(any(folder.glob(pattern)) for pattern in fetched):

@@ -20,6 +20,7 @@ from vlm_jax.errors import InputError, gathered
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat, abstract_model, linears
 from vlm_jax.parallel.starting import keep_compiled_programs, leave_absent_tpu_alone
+from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.token_budget import ALL_TOKENS, RESIZE, TokenBudget, cut_layers
 
 
@@ -67,17 +68,12 @@ def load(
         budget, bounds = _budget(source, visual_tokens, token_reduction, token_reduction_layer)
         cut_layers(budget.method, budget.layer, source.config.decoder.layers)
         reduction_file.check_learned(budget, source.config, source.name)
-        processor = description.read_processor(
-            source.assets, source.config, bounds if source.images is None else None, budget
-        )
+        processor = _processor(source, budget, bounds)
         stops = stop_tokens(source.assets, processor)
     with gathered(errors):
         penalty = repetition_penalty(source.assets)
     if errors:
         raise InputError(errors)
-    if source.images is not None:
-        processor.images = source.images.with_token_range(bounds)
-        processor.check_budget()
     make = functools.partial(
         LoadedModel, dtype=kind, context_length=_context_length(source.assets), repetition_penalty=penalty
     )
@@ -85,6 +81,16 @@ def load(
         return make(source.config, source.read_merged(dtype=kind), processor, stops)
     parameters, attach = _quantised(source, kind, quantise, quantise_tables)
     return make(source.config, parameters, processor, stops, attach=attach)
+
+
+def _processor(source: ModelSource, budget: TokenBudget, bounds: tuple[int, int] | int | None) -> Processor:
+    """As the source prepares images, by its own settings where it has some beside its assets'."""
+    own = source.images
+    processor = description.read_processor(source.assets, source.config, bounds if own is None else None, budget)
+    if own is not None:
+        processor.images = own.with_token_range(bounds)
+        processor.check_budget()
+    return processor
 
 
 def _open(path: str | Path, adapter: str | Path | None) -> ModelSource:

@@ -43,8 +43,10 @@ class Family:
       connector_module: the connector's module, which peft saves beside adapters by `modules_to_save`; "" where it is
         kept in a file of its own.
       connector_files: names of such files, as trainers of the family write them; the first is written here.
-      name_in_connector: a trainer's name of a tensor → its name in the connector by itself; None where it is no part
-        of it.
+      name_in_connector: a trainer's name of a tensor, or the table's → its name in the connector by itself; None where
+        it is no part of it.
+      new_image_processor: how images are prepared for a model that is made from nothing; None where models of the
+        family are put together from parts.
       processor_beside_adapters: whether an image processor in an adapter's folder replaces the base's.
       not_in_hub_format: (shapes, image processor) → why a Hugging Face folder cannot hold a model, in words.
       modules: first names of the tower's and the connector's modules in the table.
@@ -69,5 +71,6 @@ class Family:
     connector_module: str = ""
     connector_files: tuple[str, ...] = ()
     name_in_connector: Callable[[str], str | None] = lambda name: None
+    new_image_processor: Callable[[], ImageProcessor] | None = None
     processor_beside_adapters: bool = True
     not_in_hub_format: Callable[[VLMConfig, ImageProcessor], list[str]] = lambda config, images: []

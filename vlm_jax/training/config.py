@@ -156,8 +156,7 @@ RENAMED = {
     "batch.context": "batch.max_sequence_length",
     "batch.tokens": "batch.sequence_length",
     "data.decode_check": "data.decode_check_up_to",
-    "held_out.every": "validation.every",
-    "held_out.path": "validation.path",
+    "held_out": "validation",
     "optimizer.final": "optimizer.end_lr_fraction",
     "optimizer.scales": "optimizer.lr_multipliers",
     "optimizer.warmup": "optimizer.warmup_fraction",
@@ -175,6 +174,12 @@ def renamed(key: str) -> str | None:
     """The name that a setting has now, by its earlier one; None where it had no other."""
     old = next((old for old in RENAMED if key == old or key.startswith(f"{old}.")), None)
     return None if old is None else RENAMED[old] + key.removeprefix(old)
+
+
+def named_now(name: str) -> str:
+    """What an error may add where an earlier version had a setting or a group called `name`, whatever it was in."""
+    pairs = [f"{old} is {now} now" for old, now in RENAMED.items() if name in (old, old.rpartition(".")[2])]
+    return f" ({', '.join(pairs)})" if pairs else ""
 
 
 def check_config(config: ConfigDict) -> None:

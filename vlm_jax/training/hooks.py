@@ -1,13 +1,12 @@
 """What a run does between its steps: the loss on validation examples, samples, checkpoints, a profile, an early end.
 
-Each but the profile is a hook: it says after which steps it is due, and is then given the state. The loop calls them in
-order; of saving, samples and an early end it also knows what is due when a run ends.
+Each is a hook: it says after which steps it is due, and is then given the state. The loop calls them in order, and at
+the end of a run in the opposite one.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,18 +22,27 @@ PROFILED = 3
 """Steps that a profile covers."""
 
 
-@runtime_checkable
-class Hook(Protocol):
-    """Called by the loop between two steps."""
+class Hook:
+    """Called by the loop before, between and after steps. As it is, it does nothing."""
+
+    def begin(self, state: RunState) -> None:
+        """Before the first step, and before it is compiled: `state.ended` means that there will be none."""
+
+    def before(self, state: RunState) -> None:
+        """Before every step; `state.step` are done, and the loss of the last one may not be known yet."""
 
     def due(self, step: int) -> bool:
         """Whether it has something to do after so many steps, which are not all of the run's."""
+        return False
 
     def __call__(self, state: RunState) -> None:
         """Does it; `state.step` steps are done, and the losses of all are known."""
 
+    def end(self, state: RunState, *, stopped: bool) -> None:
+        """When the run ends after `state.step` steps, by itself or because a person `stopped` it; not after errors."""
 
-class Validation:
+
+class Validation(Hook):
     """The loss on validation examples.
 
     Attributes:
@@ -57,12 +65,15 @@ class Validation:
             self._log.validation(state.step, self.losses[-1])
 
 
-class EarlyStop:
+class EarlyStop(Hook):
     """Ends a run whose validation loss was not lower than before for so many times in a row."""
 
     def __init__(self, validation: Validation, *, patience: int, log: RunLog):
         self._validation, self._patience, self._log = validation, patience, log
         self._seen: int | None = None
+
+    def begin(self, state: RunState) -> None:
+        state.ended = self.over
 
     def due(self, step: int) -> bool:
         return self._validation.step is not None and self._validation.step != self._seen
@@ -87,11 +98,14 @@ class EarlyStop:
         return len(losses) - 1 - int(np.argmin(losses))
 
 
-class Samples:
+class Samples(Hook):
     """Answers of the model as it is, which `sample(step, parameters)` writes."""
 
     def __init__(self, sample: Callable[[int, Flat], None], *, every: int):
-        self._sample, self._every = sample, every
+        self._sample, self._every, self._begun = sample, every, 0
+
+    def begin(self, state: RunState) -> None:
+        self._begun = state.step
 
     def due(self, step: int) -> bool:
         return _at(self._every, step)
@@ -99,8 +113,12 @@ class Samples:
     def __call__(self, state: RunState) -> None:
         self._sample(state.step, state.parameters)
 
+    def end(self, state: RunState, *, stopped: bool) -> None:
+        if not stopped and state.step > self._begun:
+            self(state)
 
-class Saving:
+
+class Saving(Hook):
     """Checkpoints: not while steps are skipped, but after the first that is finite again.
 
     Attributes:
@@ -132,6 +150,10 @@ class Saving:
         self._owed = bool(state.skipped)
         if not self._owed:
             self.save(state)
+
+    def end(self, state: RunState, *, stopped: bool) -> None:
+        # One who asks a run to stop does not wait for all validation examples.
+        self.save(state, measured=not stopped)
 
     def save(self, state: RunState, *, measured: bool = True) -> None:
         """Saves what the state is now, unless that is saved.
@@ -169,7 +191,7 @@ class Saving:
         self._checkpoints.wait()
 
 
-class Profile:
+class Profile(Hook):
     """A trace of a few steps for XLA's profiler, from the step that `log.profile` names."""
 
     def __init__(self, first: int, folder: Path, log: RunLog, shown: Any):
@@ -177,23 +199,24 @@ class Profile:
         self._first, self._folder, self._log, self._shown = first, folder, log, shown
         self._begun: int | None = None  # the step, counted from 0, at which the trace began
 
-    @contextlib.contextmanager
-    def around(self, step: int, state: RunState) -> Iterator[None]:
-        """While step number `step`, counted from 0, is taken."""
-        if step + 1 == self._first:
+    def before(self, state: RunState) -> None:
+        if state.step + 1 == self._first:
             jax.profiler.start_trace(str(self._folder))
-            self._begun = step
-        yield
-        if self._begun is not None and step + 1 == self._begun + PROFILED:
-            self.end(state)
+            self._begun = state.step
 
-    def end(self, state: RunState) -> None:
+    def due(self, step: int) -> bool:
+        return self._begun is not None and step == self._begun + PROFILED
+
+    def __call__(self, state: RunState) -> None:
         """Writes down what was traced; also where a run ends or stops in the middle of it."""
         if self._begun is not None:
             jax.block_until_ready(state.trainable)
             jax.profiler.stop_trace()
             self._begun = None
             self._log.say(f"profile: {self._shown}, for XProf or a TensorBoard with its plugin")
+
+    def end(self, state: RunState, *, stopped: bool) -> None:
+        self(state)
 
 
 def _at(every: int, step: int) -> bool:

@@ -78,16 +78,14 @@ def run(
     stop = None
     if validation is not None and config.validation.patience:
         stop = EarlyStop(validation, patience=config.validation.patience, log=log)
+    profile = Profile(config.log.profile, workdir.folder / "profile", log, workdir.home / "profile")
     loop = Loop(
         trainer,
         batches,
         RunState(done, *state),
         log=log,
-        hooks=[hook for hook in (validation, samples, saving, stop) if hook is not None],
+        hooks=[hook for hook in (validation, samples, saving, stop, profile) if hook is not None],
         saving=saving,
-        samples=samples,
-        early_stop=stop,
-        profile=Profile(config.log.profile, workdir.folder / "profile", log, workdir.home / "profile"),
         name_batch=name_batch,
         epochs=epochs,
         place=(workdir.home, str(workdir)),
@@ -101,7 +99,10 @@ class _NotFinite(InputError):
 
 
 class Loop:
-    """The steps of a run. `state.step` says how many are done; `stopped`, whether a person asked for the end."""
+    """The steps of a run. `state.step` says how many are done; `stopped`, whether a person asked for the end.
+
+    `saving` is one of the hooks, and what an error leaves is saved by it too.
+    """
 
     def __init__(
         self,
@@ -112,16 +113,13 @@ class Loop:
         log: RunLog,
         hooks: Sequence[Hook],
         saving: Saving,
-        samples: Samples | None,
-        early_stop: EarlyStop | None,
-        profile: Profile,
         name_batch: Callable[[int], list[str]],
         epochs: Callable[[], float] | None,
         place: tuple[Any, str],
     ):
         self.trainer, self.batches, self.state, self.log = trainer, batches, state, log
-        self.hooks, self.saving, self.samples, self.profile = hooks, saving, samples, profile
-        self.early_stop, self.name_batch, self.epochs, self.place = early_stop, name_batch, epochs, place
+        self.hooks, self.saving = hooks, saving
+        self.name_batch, self.epochs, self.place = name_batch, epochs, place
         self.steps, self.done, self.stopped = trainer.steps, state.step, False
         self.throughput = Throughput(trainer)
         self.compiles = 0
@@ -142,12 +140,8 @@ class Loop:
             at_end.callback(self.saving.wait)  # a save under way is finished, whatever stops the run
             try:
                 self._take_steps(shapes, signals)
-                self.profile.end(state)
-                if state.step > self.done or self.saving.saved is None:
-                    # One who asks a run to stop does not wait for all validation examples.
-                    self.saving.save(state, measured=not self.stopped)
-                if self.samples is not None and not self.stopped and state.step > self.done:
-                    self.samples(state)
+                for hook in reversed(self.hooks):
+                    hook.end(state, stopped=self.stopped)
                 self.saving.wait()
             except InputError as error:
                 if jax.process_count() == 1 or isinstance(error, _NotFinite):  # of several hosts one alone cannot save
@@ -164,7 +158,8 @@ class Loop:
 
     def _take_steps(self, shapes: Sequence[Batch], signals: list[int]) -> None:
         state, together = self.state, hosts.StopTogether(self.trainer.mesh)
-        state.ended = self.early_stop is not None and self.early_stop.over
+        for hook in self.hooks:
+            hook.begin(state)
         programs = self._programs = self._compile_all(shapes) if not state.ended else {}
         while state.step < self.steps and not state.ended:
             self._positions[state.step] = state.position = copy.deepcopy(self.batches.get_state())
@@ -175,10 +170,11 @@ class Loop:
             host = next(self.batches)
             waited = time.perf_counter() - asking
             self._enter(self.trainer.stage(state.step))
-            with self.profile.around(state.step, state):
-                self._take_step(programs[self.stage.start], host, waited)
-                if state.step < self.steps:
-                    self._run_hooks()
+            for hook in self.hooks:
+                hook.before(state)
+            self._take_step(programs[self.stage.start], host, waited)
+            if state.step < self.steps:
+                self._run_hooks()
         self._note_pending()
         state.position = self.batches.get_state()
 

@@ -179,10 +179,13 @@ PART_PREFIXES = {
 
 
 def in_connector(name: str) -> str | None:
-    """A tensor's name in the projector by itself, as LLaVA's own code, not transformers', calls it.
+    """A tensor's name in the projector by itself, which is PyTorch's Sequential there, or one linear layer.
 
-    `model.mm_projector.0.weight` is `0.weight` there. None where the tensor is no part of the projector.
+    `model.mm_projector.0.weight`, as LLaVA's own code calls it, and the table's `multi_modal_projector.linear_1.weight`
+    are both `0.weight`. None where the tensor is no part of the projector.
     """
+    if match := re.fullmatch(r"multi_modal_projector\.(linear_1|linear_2|linear)\.(weight|bias)", name):
+        return {"linear_1": "0.", "linear_2": "2.", "linear": ""}[match[1]] + match[2]
     if match := re.fullmatch(r"(?:.*\bmm_projector\.(.*)|(?:.*\.)?(image_newline))", name):
         return match[1] or match[2]
     return None

@@ -82,6 +82,7 @@ def _family(name: str, processor_class: str, norms: Mapping[str, str], mlp: tupl
         read_image_processor=_image_processor,
         modules=("visual",),
         processor_class=processor_class,
+        new_image_processor=DynamicResolution,
         tokenizers={name: QWEN2_TOKENIZER},
         special_tokens=_special_tokens,
         name_in_table=_in_table,
