@@ -63,11 +63,11 @@ def check_images(
       threads: images opened at the same time; each holds one decoded image in memory.
       cache: an image that it knows and whose file has not changed is not opened.
       division: of the images among processes, which must all have the same records. An image that one of them finds
-        faulty is looked at by all, so that all say the same.
+        bad is looked at by all, so that all say the same.
 
     Returns:
       Path (or the bytes of an embedded image) to (width, height) in pixels, upright by EXIF, of the images in order;
-      and one line for each faulty image: the file, the reason, and records that use it.
+      and one line for each bad image: the file, the reason, and records that use it.
     """
     uses: dict[str | bytes, list[str]] = {}
     for record in records:

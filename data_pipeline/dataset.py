@@ -84,7 +84,7 @@ class Dataset:
             budgets=self._budgets,
         )
         self.mixture = Mixture([part.component for part in parts], seed=seed, shuffle=settings["shuffle"])
-        # Where a faulty record stops the run all errors are known before the first step.
+        # Where a bad record stops the run all errors are known before the first step.
         self.complete = complete or settings["on_error"] == "stop"
         self.sample = sample or min(_SAMPLED_WINDOWS * WINDOW, count)
         self.buckets: list[Bucket] = []
@@ -308,7 +308,7 @@ def open_dataset(
 
     Args:
       settings: the group `data` (`vlm_jax.training.config`).
-      complete: measure every example now. It is also done where a faulty record stops the run (`data.on_error`).
+      complete: measure every example now. It is also done where a bad record stops the run (`data.on_error`).
         Otherwise a sample is, and the rest while training runs.
       sample: how many examples; 0 for a few windows.
       cache: of what is known of images from before.

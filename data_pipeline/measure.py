@@ -247,8 +247,8 @@ class Examples:
         self.image_sizes |= {_key(image): size for image, size in sizes.items()}
         if self.on_error == "stop":
             self.errors += errors
-        faulty = [image for image in dict.fromkeys(i for r in records for i in images_of(r)) if image not in sizes]
-        return {_key(image): error.rpartition(" (used by ")[0] for image, error in zip(faulty, errors, strict=True)}
+        bad = [image for image in dict.fromkeys(i for r in records for i in images_of(r)) if image not in sizes]
+        return {_key(image): error.rpartition(" (used by ")[0] for image, error in zip(bad, errors, strict=True)}
 
     def _make_fit(self, part: int, index: int) -> None:
         size = Size.of(self.sizes[part][index].tolist())

@@ -1,7 +1,7 @@
 """What was measured of a whole data set, kept in the user's cache folder: a second start reads no record again.
 
 It is known by everything that it follows from: the files of the data and their stamps (`locations.stamp`), the settings
-that they are read with, the tokenizer, the template and the image settings, and the versions of what tokenises. Of
+that they are read with, the tokenizer, the template and the image processor, and the versions of what tokenises. Of
 images that changed since, the examples that show them are measured anew. Only data without error or remark is kept,
 of files that hold all of it; for anything else everything is measured as the first time.
 """

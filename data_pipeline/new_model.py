@@ -11,7 +11,7 @@ from flax import nnx
 
 from data_pipeline import sources
 from data_pipeline.sources.containers import opening
-from vlm_jax.checkpoint import files, hf_folder
+from vlm_jax.checkpoint import description, files, hf_folder
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
@@ -90,9 +90,9 @@ def _write_assets(folder: Path, shapes: VLMConfig, words: list[str], vocab: int,
     for name, content in (
         ("config.json", to_hf(config) | ends),
         ("generation_config.json", generation),
-        ("preprocessor_config.json", images.to_json(family.processor_class)),
     ):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+    description.write_processor_files(folder, images.to_json(family.processor_class))
     return config
 
 

@@ -1,6 +1,7 @@
 """Signals that ask a program to stop, sent to this process."""
 
 import signal
+import threading
 
 import pytest
 
@@ -38,3 +39,16 @@ def test_a_termination_goes_to_what_handles_ctrl_c():
     finally:
         signal.signal(signal.SIGINT, before)
     assert came == [signal.SIGINT]
+
+
+def test_in_another_thread_signals_are_left_alone():
+    before, found = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with stop_signals.noted() as signals:
+            found.append((list(signals), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [([], before)]

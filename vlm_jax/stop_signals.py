@@ -1,7 +1,11 @@
-"""Signals that ask a program to stop: noted, where what is at work decides when to, or raised as Ctrl-C is."""
+"""Signals that ask a program to stop: noted, where what is at work decides when to, or raised as Ctrl-C is.
+
+In another thread than the main one neither happens: a program that works in threads asks them to stop by itself.
+"""
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -45,6 +49,8 @@ def as_ctrl_c(numbers: Sequence[int] = (signal.SIGTERM,)) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled(numbers: Sequence[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()  # Python hands signals to the main thread alone, whose they stay
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield

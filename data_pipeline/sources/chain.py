@@ -69,7 +69,7 @@ class Chain:
         digests = []
         for number, source in enumerate(self._sources):
             for index in range(len(source)):
-                # An entry without a readable id has its place; that it is faulty is reported when it is read.
+                # An entry without a readable id has its place; that it is bad is reported when it is read.
                 identifier = source.identify(index)[0] or f"{number}/{index}"
                 digests.append(hashlib.blake2b(f"{seed}/{identifier}".encode(), digest_size=8).digest())
         order = sorted(range(len(digests)), key=digests.__getitem__)

@@ -126,7 +126,7 @@ def test_a_checkpoint_of_arrays_whose_chunks_hold_several_layers_is_converted_as
     checkpoints.save(
         0,
         hf_folder.read_parameters(base, config),
-        run_folder.settings_json(description.read_image_settings(base, DynamicResolution.from_json)),
+        run_folder.settings_json(description.image_processor_by(base, DynamicResolution.from_json)),
     )
     checkpoints.close()
     source = open_model(str(tmp_path / "run"))

@@ -172,7 +172,7 @@ def test_image_bounds_are_read_in_every_spelling(tmp_path, held, name):
     held = {"image_processor_type": "Qwen2VLImageProcessorFast", "patch_size": 14, "merge_size": 2, **held}
     nested = {"processor_class": "Qwen2_5_VLProcessor", "image_processor": held}
     (tmp_path / name).write_text(json.dumps(nested if name.startswith("processor") else held))
-    settings = description.read_image_settings(tmp_path, DynamicResolution.from_json)
+    settings = description.image_processor_by(tmp_path, DynamicResolution.from_json)
     assert (settings.min_pixels, settings.max_pixels) == (3136, 50176) == (IMAGES.min_pixels, IMAGES.max_pixels)
 
 
@@ -276,7 +276,7 @@ def test_the_budget_a_model_was_trained_with_is_what_transformers_will_use(folde
         (folder / "preprocessor_config.json").unlink()
     trained = IMAGES.with_token_range((2, 30))
     hf_folder.write_folder(tmp_path / "out", description.read_config(folder), read(folder), folder, images=trained)
-    assert description.read_image_settings(tmp_path / "out", DynamicResolution.from_json) == trained
+    assert description.image_processor_by(tmp_path / "out", DynamicResolution.from_json) == trained
     theirs = Qwen2VLImageProcessorPil.from_pretrained(tmp_path / "out")
     assert dict(theirs.size) == {"shortest_edge": 2 * 28 * 28, "longest_edge": 30 * 28 * 28}
     assert (theirs.patch_size, theirs.merge_size) == (14, 2)

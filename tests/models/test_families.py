@@ -15,8 +15,10 @@ from flax import nnx
 import vlm_jax
 from data_pipeline.training_run import run
 from tests.tiny_models import PHOTOS, save_tiny, user
-from vlm_jax.checkpoint import description, export, hf_folder
+from vlm_jax.adapters.lora import Lora
+from vlm_jax.checkpoint import beside_adapters, description, export, hf_folder, peft_folder
 from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.checkpoint.names import name_table
 from vlm_jax.errors import InputError
 from vlm_jax.models import families
 from vlm_jax.models.config import DecoderConfig, VLMConfig
@@ -136,6 +138,37 @@ def test_what_a_tower_does_not_tell_is_not_weighed(toy):
     assert np.isfinite(fewer.logits(question)).all()
     with pytest.raises(InputError, match="this model's tower does not tell it; take divprune"):
         vlm_jax.load(toy, dtype="float32", visual_tokens=0.5, token_reduction="visionzip").logits(question)
+
+
+def test_a_connector_that_has_no_place_beside_adapters_is_refused_before_anything_is_written(toy, tmp_path):
+    config = description.read_config(toy)
+    connector = {"connector/fc1/bias": np.zeros(4, np.float32)}
+    with pytest.raises(InputError, match=r"the connector was trained too, and a Toy-VL has no place.*--format=hf"):
+        peft_folder.write(tmp_path / "out", config, Lora(2, 4.0), {}, base=str(toy), connector=connector)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_familys_own_connector_file_is_written_and_read_beside_adapters(toy, tmp_path, monkeypatch):
+    config = description.read_config(toy)
+    names = {entry.name: entry.name.removeprefix("toy.merger.") for entry in name_table(config)}
+    own = {"connector_files": ("toy.pth",), "name_in_connector": lambda name: names.get(name)}
+    monkeypatch.setitem(families.FAMILIES, "toy", dataclasses.replace(TOY, **own))
+    adapters = {"decoder/layers/layer/attention/q_proj/adapter/a": np.ones((2, 128, 2), np.float32)}
+    adapters |= {"decoder/layers/layer/attention/q_proj/adapter/b": np.ones((2, 2, 128), np.float32)}
+    connector = {
+        path: np.random.default_rng(len(path)).normal(size=leaf.shape).astype(np.float32)
+        for path, leaf in abstract_parameters(config).items()
+        if path.startswith("connector/")
+    }
+    peft_folder.write(tmp_path / "out", config, Lora(2, 4.0), adapters, base=str(toy), connector=connector)
+    assert (tmp_path / "out" / "toy.pth").is_file()
+    read = beside_adapters.read(tmp_path / "out", config)
+    assert read.keys() == connector.keys()
+    for path, array in connector.items():
+        np.testing.assert_array_equal(read[path], array)
+    monkeypatch.setitem(families.FAMILIES, "toy", TOY)  # whose connector is in no such file
+    with pytest.raises(InputError, match="toy.pth: weights beside an adapter under a name that is not known"):
+        beside_adapters.read(tmp_path / "out", config)
 
 
 def test_a_name_or_a_model_type_that_is_taken_is_refused(toy):

@@ -59,7 +59,7 @@ def pixels(settings: DynamicResolution) -> tuple[np.ndarray, tuple[int, int]]:
 )
 def test_every_setting_that_changes_pixels_is_honoured(tmp_path, settings):
     theirs = write(tmp_path, **settings)([IMAGE], return_tensors="np")
-    ours, grid = pixels(description.read_image_settings(tmp_path, DynamicResolution.from_json))
+    ours, grid = pixels(description.image_processor_by(tmp_path, DynamicResolution.from_json))
     assert (1, *grid) == tuple(theirs["image_grid_thw"][0])
     np.testing.assert_allclose(ours, theirs["pixel_values"], rtol=1e-5, atol=1e-5)
 
@@ -92,7 +92,7 @@ def test_a_setting_that_is_not_computed_is_refused_by_name(tmp_path, settings, l
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     with pytest.raises(InputError) as caught:
-        description.read_image_settings(tmp_path, DynamicResolution.from_json)
+        description.image_processor_by(tmp_path, DynamicResolution.from_json)
     (error,) = caught.value.lines
     assert error.startswith(f"{path}: ") and line in error
 
@@ -102,7 +102,7 @@ def test_all_settings_that_are_not_computed_are_refused_together(tmp_path):
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"do_resize": False, "resample": 9, "blur": 1}))
     with pytest.raises(InputError) as caught:
-        description.read_image_settings(tmp_path, DynamicResolution.from_json)
+        description.image_processor_by(tmp_path, DynamicResolution.from_json)
     assert [line.split(": ")[1].split()[0] for line in caught.value.lines] == ["blur", "do_resize", "resample"]
 
 
@@ -123,7 +123,7 @@ def test_of_two_files_the_one_counts_that_transformers_takes(tmp_path, processor
     (tmp_path / "processor_config.json").write_text(json.dumps(processor_json))
     expected = ImageProcessingMixin.get_image_processor_dict(tmp_path)[0]["size"]
     assert expected == (LARGER if processor_json.get("image_processor") else SMALL)
-    settings = description.read_image_settings(tmp_path, DynamicResolution.from_json)
+    settings = description.image_processor_by(tmp_path, DynamicResolution.from_json)
     assert (settings.min_pixels, settings.max_pixels) == (expected["shortest_edge"], expected["longest_edge"])
 
 
@@ -137,7 +137,7 @@ CLIP = {
 def views(folder, settings):
     (folder / "preprocessor_config.json").write_text(json.dumps(CLIP | settings))
     encoder = {"image_size": 28, "patch_size": 14, "class_token": False, "keep_class": False}
-    return description.read_image_settings(folder, lambda found: FixedViews.from_json(found, **encoder))
+    return description.image_processor_by(folder, lambda found: FixedViews.from_json(found, **encoder))
 
 
 @pytest.mark.parametrize(

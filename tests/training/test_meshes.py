@@ -160,8 +160,20 @@ def test_a_process_that_has_joined_the_others_does_not_join_again(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "h:1")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "1")
     monkeypatch.setenv("JAX_PROCESS_ID", "0")
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: joined.append(given))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: joined.append(options))
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: bool(joined))
     hosts.start()
     hosts.start()
-    assert joined == [("h:1", 1, 0)]
+    assert joined == [{"coordinator_address": "h:1", "num_processes": 1, "process_id": 0}]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_of_several_that_has_used_jax_already_is_told_to_join_first(monkeypatch, count):
+    jax.devices()  # as a program that has loaded a model
+    for name, value in zip(hosts.EXPLICIT, ("h:1", str(count), "0"), strict=True):
+        monkeypatch.setenv(name, value)
+    if count == 1:
+        hosts.start()  # alone it needs no others
+        return
+    with pytest.raises(InputError, match="used JAX before it joined the others: call vlm_jax.parallel.hosts.start()"):
+        hosts.start()

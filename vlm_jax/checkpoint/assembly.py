@@ -94,7 +94,7 @@ class AssemblyPlan:
 
 
 def plan(assembly: Assembly) -> AssemblyPlan:
-    """The shapes and image settings of an assembled model.
+    """The shapes and the image processor of an assembled model.
 
     Raises:
       InputError: a part is missing, of another kind, or the parts do not go together: all errors that can be found.
@@ -195,16 +195,14 @@ def write(target: Path, assembly: Assembly) -> None:
         }
     with written_whole(target) as folder:
         copy_assets(assembly_plan.decoder, folder)
-        for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
-            (folder / name).unlink(missing_ok=True)
+        (folder / "video_preprocessor_config.json").unlink(missing_ok=True)
         ends = {key: text[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if text.get(key) is not None}
         dtype = str(text.get("dtype") or text.get("torch_dtype") or "float32")
         described = to_llava(config, dtype)
         if text.get("max_position_embeddings") is not None:
             described["text_config"]["max_position_embeddings"] = text["max_position_embeddings"]
         write_json(folder / "config.json", described | LLAVA.repeated_in_config(assembly_plan.images) | ends)
-        write_json(folder / "preprocessor_config.json", assembly_plan.images.to_json())
-        write_json(folder / "processor_config.json", processor_json(config, IMAGE_TOKEN))
+        description.write_processor_files(folder, assembly_plan.images.to_json(), processor_json(config, IMAGE_TOKEN))
         _write_template(folder, assembly_plan.template)
         write_json(folder / PARTS, {"encoder": _named(assembly.encoder), "decoder": _named(assembly.decoder)})
         save_file(tensors, folder / CONNECTOR, metadata={"format": "pt"})
@@ -234,8 +232,8 @@ def _named(path_or_id: str) -> str:
 
 
 def images_of(encoder: Path, vision: EncoderConfig, assembly: Assembly) -> FixedViews:
-    """Image settings of the encoder's folder, with what the assembly says otherwise."""
-    images = description.read_image_settings(encoder, lambda settings: of_encoder(settings, vision))
+    """The image processor of the encoder's folder, with what the assembly says otherwise."""
+    images = description.image_processor_by(encoder, lambda settings: of_encoder(settings, vision))
     mode = assembly.image_mode or images.mode
     images = dataclasses.replace(
         images,

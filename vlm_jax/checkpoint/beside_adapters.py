@@ -79,7 +79,8 @@ def _of_file(path: Path, config: VLMConfig) -> Flat:
 def connector_of(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where: str) -> Flat:
     """A connector that was saved by itself: the weights and biases of its linear layers, in their order.
 
-    Names are a Sequential's (`0.weight`, `2.weight`), or whatever sorts alike; a row separator is `image_newline`.
+    Names are the family's (`name_in_connector`); else weights and biases are taken in the order of their names,
+    whatever they are. A row separator is `image_newline`.
 
     Raises:
       InputError: other layers or shapes than this model's connector has.
@@ -88,9 +89,12 @@ def connector_of(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where:
     entries = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
     entries += [entry for entry in name_table(config) if entry.path == "newline" and entry.name in tensors]
     flat = {}
+    own = {families.of(config).name_in_connector(entry.name): entry for entry in entries}
     for kind in ("weight", "bias", "image_newline"):
         ours = [entry for entry in entries if entry.name.endswith(kind)]
         theirs = sorted((name for name in tensors if name.endswith(kind)), key=_counted)
+        if set(theirs) <= own.keys():
+            ours = [own[name] for name in theirs]
         for entry, name in zip(ours, theirs, strict=False):
             if tensors[name].shape == tuple(entry.transform.shape(shapes[entry.path].shape)):
                 flat[entry.path] = entry.transform.read(tensors[name])

@@ -57,10 +57,10 @@ def read_image_processor(folder: Path, config: VLMConfig) -> ImageProcessor:
     Raises:
       InputError: no file says so, it is of another kind of model, or has settings that are not computed.
     """
-    return read_image_settings(folder, lambda settings: families.of(config).read_image_processor(settings, config))
+    return image_processor_by(folder, lambda settings: families.of(config).read_image_processor(settings, config))
 
 
-def read_image_settings(folder: Path, read: Callable[[Mapping[str, Any]], ImageProcessor]) -> ImageProcessor:
+def image_processor_by(folder: Path, read: Callable[[Mapping[str, Any]], ImageProcessor]) -> ImageProcessor:
     """As `read_image_processor`, with what makes an image processor of the settings in the file."""
     path, settings = file.read(folder)
     try:
@@ -68,7 +68,7 @@ def read_image_settings(folder: Path, read: Callable[[Mapping[str, Any]], ImageP
     except InputError as error:
         raise InputError([f"{path}: {line}" for line in error.lines]) from None
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise InputError(f"{path}: image settings that cannot be used ({error})") from None
+        raise InputError(f"{path}: image processor settings that cannot be used ({error})") from None
 
 
 def read_tokenizer(folder: Path):
@@ -163,16 +163,22 @@ def write_image_processor(folder: Path, images: ImageProcessor | None, config: V
     if repeated := families.of(config).repeated_in_config(images):
         write_json(folder / "config.json", {**read_json(folder / "config.json"), **repeated})
     if images != read_image_processor(folder, config):
-        write_json(folder / file.FLAT, images.to_json(families.of(config).processor_class))
-        _drop_image_processor(folder / file.NESTED)
+        write_processor_files(folder, images.to_json(families.of(config).processor_class))
 
 
-def _drop_image_processor(path: Path) -> None:
-    """transformers 5 keeps the image processor in processor_config.json too; what is written beside it shall count."""
-    if path.is_file():
-        content = read_json(path)
-        content.pop("image_processor", None)
-        write_json(path, content)
+def write_processor_files(folder: Path, images: Mapping[str, Any], processor: Mapping[str, Any] | None = None) -> None:
+    """Writes the settings of a folder's image processor (`ImageProcessor.to_json`) so that they count.
+
+    Args:
+      processor: other settings of the processor for images and text; None leaves those that are there.
+    """
+    nested = folder / file.NESTED
+    if processor is None and nested.is_file():
+        # transformers 5 keeps the image processor there too, where it would count before the other file.
+        processor = {key: value for key, value in read_json(nested).items() if key != "image_processor"}
+    write_json(folder / file.FLAT, images)
+    if processor is not None:
+        write_json(nested, processor)
 
 
 def name_dtype(path: Path, dtypes: set) -> None:

@@ -352,7 +352,7 @@ def _uncapped(folder: Path, reduction: Mapping[str, Any] | None) -> ImageProcess
 
 
 def _own_images(folder: Path, below: ModelSource) -> tuple[VLMConfig, ImageProcessor | None]:
-    """Shapes and image settings of weights that lie in a folder apart from their base: its rules, where it has some.
+    """Shapes and image processor of weights that lie in a folder apart from their base: its rules, where it has some.
 
     Trainers write the image processor they used beside what they trained. That of an assembled model's encoder tells
     nothing of how its images are laid out, which is the assembly's.

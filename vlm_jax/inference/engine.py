@@ -13,7 +13,7 @@ import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +155,8 @@ class LoadedModel:
           InputError: no conversation, an unreadable image, or a setting that cannot be.
         """
         single = bool(messages) and isinstance(messages[0], dict)
-        tokens = self.generate_tokens([messages] if single else messages, max_new_tokens, temperature, seed, **sampling)
+        conversations = cast(Sequence[Sequence[Message]], [messages] if single else messages)
+        tokens = self.generate_tokens(conversations, max_new_tokens, temperature, seed, **sampling)
         answers = [self.processor.decode(answer) for answer in tokens]
         return answers[0] if single else answers
 
@@ -175,7 +176,7 @@ class LoadedModel:
             return [self._before_stop(_answer_tokens(state))]
         # Alike lengths share a batch, so that short prompts do not wait for long ones.
         order = sorted(range(len(examples)), key=lambda index: examples[index].size)
-        answers = {}
+        answers: dict[int, Any] = {}
         for start in range(0, len(order), MAX_BATCH):
             members = order[start : start + MAX_BATCH]
             rows = 1 << (len(members) - 1).bit_length()

@@ -26,7 +26,8 @@ def start() -> None:
     process that has joined them stays: several runs may follow each other in it.
 
     Raises:
-      InputError: some of `EXPLICIT` are missing, or are no such numbers.
+      InputError: some of `EXPLICIT` are missing, or are no such numbers; or there are several processes, and this one
+        has asked for devices already.
     """
     if jax.distributed.is_initialized():
         return
@@ -40,11 +41,26 @@ def start() -> None:
             raise InputError(
                 f"JAX_PROCESS_ID is {number!r} of JAX_NUM_PROCESSES {count!r}; wanted 0 to one less than it"
             )
-        jax.distributed.initialize(variables[EXPLICIT[0]], int(count), int(number))
+        _join(int(count), coordinator_address=variables[EXPLICIT[0]], num_processes=int(count), process_id=int(number))
     elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
-        jax.distributed.initialize(cluster_detection_method="slurm")
+        _join(int(os.environ["SLURM_NTASKS"]), cluster_detection_method="slurm")
     elif os.environ.get("JAX_PLATFORMS") != "cpu" and importlib.util.find_spec("libtpu") and _has_tpu():
-        jax.distributed.initialize()
+        _join(None)
+
+
+def _join(count: int | None, **options) -> None:
+    """`count`: how many processes the environment tells of; None: as many as the devices say."""
+    try:
+        jax.distributed.initialize(**options)
+    except RuntimeError as error:
+        if "must be called before" not in str(error):
+            raise
+        # One that is alone needs no others; it may have loaded a model before it trains.
+        if (jax.process_count() if count is None else count) > 1:
+            raise InputError(
+                "one of several processes has used JAX before it joined the others: call "
+                "vlm_jax.parallel.hosts.start() before a model is loaded or devices are asked for"
+            ) from None
 
 
 def _has_tpu() -> bool:

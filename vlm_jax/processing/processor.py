@@ -43,7 +43,7 @@ class Text:
 
 
 class Processor:
-    """Tokenizer, chat template and image settings of one checkpoint."""
+    """Tokenizer, chat template and image processor of one checkpoint."""
 
     def __init__(
         self,
