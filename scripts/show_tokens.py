@@ -1,4 +1,4 @@
-"""Draws which visual tokens of a picture a model sees: methods side by side, as one PNG and one HTML page.
+"""Draws which visual tokens of an image a model sees: methods side by side, as one PNG and one HTML page.
 
     .venv/bin/python scripts/show_tokens.py --model=runs/photos --image=cat.jpg --output=tokens --visual_tokens=0.25
 
@@ -17,16 +17,16 @@ import command_line
 from token_number import number_of
 
 flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
-flags.DEFINE_string("image", None, "the picture", required=True)
+flags.DEFINE_string("image", None, "the image", required=True)
 flags.DEFINE_string("output", None, "folder for tokens.png and tokens.html", required=True)
-flags.DEFINE_string("visual_tokens", "0.25", "a share of the picture's tokens, or a number of them")
+flags.DEFINE_string("visual_tokens", "0.25", "a share of the image's tokens, or a number of them")
 flags.DEFINE_multi_string(
     "method", [], "resize, random, uniform, pool, divprune, mmr, cdpruner, visionzip, fastv, …; all without it"
 )
 flags.DEFINE_integer(
     "token_reduction_layer", None, "of fastv: decoder layers that see all tokens; as the model was trained, else 2"
 )
-flags.DEFINE_string("question", "What is in the picture?", "what is asked about it")
+flags.DEFINE_string("question", "What is in the image?", "what is asked about it")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Kept tokens drawn over a picture: what is light stays, the rest is dark, one panel a method."""
+"""Kept tokens drawn over an image: what is light stays, the rest is dark, one panel a method."""
 
 import numpy as np
 import PIL.Image
@@ -26,9 +26,9 @@ def photo():
 def test_light_places_are_those_that_stay():
     white = PIL.Image.new("RGB", (40, 20), (255, 255, 255))
     panel = Panel("divprune", white, (2, 4), np.array([0, 6]))
-    picture = np.asarray(drawn(panel))[..., 0]
-    assert picture.shape == (WIDTH // 2, WIDTH)
-    light = picture > 128
+    drawing = np.asarray(drawn(panel))[..., 0]
+    assert drawing.shape == (WIDTH // 2, WIDTH)
+    light = drawing > 128
     cells = light.reshape(2, WIDTH // 4, 4, WIDTH // 4).mean(axis=(1, 3))
     assert (cells > 0.9).ravel().nonzero()[0].tolist() == [0, 6] and cells[cells < 0.9].max() < 0.1
     assert panel.title == "divprune: 2 of 8"
@@ -43,9 +43,9 @@ def test_every_method_has_a_panel_of_its_own_count(base, photo):
     assert found[0].grid != found[1].grid and len(found[0].kept) == found[0].grid[0] * found[0].grid[1]
     assert len({tuple(panel.kept) for panel in found[1:]}) > 2
     assert model.processor.budget.takes_all
-    width, height = found[1].picture.size
+    width, height = found[1].view.size
     there = np.asarray(photo.resize((width, height), PIL.Image.Resampling.BICUBIC), np.int16)
-    assert np.abs(np.asarray(found[1].picture, np.int16) - there).max() <= 1
+    assert np.abs(np.asarray(found[1].view, np.int16) - there).max() <= 1
     sheet = side_by_side(found)
     assert sheet.width > 3 * WIDTH
     html = page(found, title="<chelsea>")

@@ -189,7 +189,7 @@ def test_nothing_outside_a_family_asks_which_one_it_is():
     )
     own = tuple(f"vlm_jax/models/{name}" for name in ("qwen_vl/", "llava/", "families.py", "presets.py"))
     own += ("vlm_jax/models/config.py", "vlm_jax/models/family.py")
-    own += tuple(f"vlm_jax/checkpoint/{name}.py" for name in ("assembly", "parts"))
+    own += tuple(f"vlm_jax/checkpoint/{name}.py" for name in ("assembly", "assembled_folder"))
     found = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for folder in ("vlm_jax", "data_pipeline", "scripts")

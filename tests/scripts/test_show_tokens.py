@@ -1,4 +1,4 @@
-"""scripts/show_tokens.py as a person starts it: a picture, a page, and every error before a model is loaded."""
+"""scripts/show_tokens.py as a person starts it: a drawing, a page, and every error before a model is loaded."""
 
 import subprocess
 import sys

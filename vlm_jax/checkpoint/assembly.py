@@ -1,4 +1,4 @@
-"""Putting a model together from an encoder and a text model: writes the small folder that `parts` reads.
+"""Putting a model together from an encoder and a text model: writes the small folder that `assembled_folder` reads.
 
 Fresh weights are drawn here; those of the parts are never copied.
 """
@@ -11,9 +11,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vlm_jax.checkpoint import chat_template, description, hf_folder, peft_folder, pth, tied_head, weight_files
+from vlm_jax.checkpoint.assembled_folder import CONNECTOR, PARTS
 from vlm_jax.checkpoint.files import check_target, copy_assets, read_json, write_json, written_whole
 from vlm_jax.checkpoint.names import name_table
-from vlm_jax.checkpoint.parts import CONNECTOR, PARTS
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.models.config import VLMConfig

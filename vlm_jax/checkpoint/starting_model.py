@@ -13,9 +13,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from vlm_jax.checkpoint import assembly, description, run_folder
+from vlm_jax.checkpoint.assembled_folder import PARTS
 from vlm_jax.checkpoint.files import alone, read_json, write_json
 from vlm_jax.checkpoint.model_source import ModelSource, open_model
-from vlm_jax.checkpoint.parts import PARTS
 from vlm_jax.checkpoint.source import resolve
 from vlm_jax.checkpoint.workdir import MODEL
 from vlm_jax.errors import InputError

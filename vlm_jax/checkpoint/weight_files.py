@@ -2,7 +2,7 @@
 
 The first that is there counts, and no other file of weights is opened, however many lie around: `model.safetensors`,
 the shards of its index, `pytorch_model.bin`, the shards of its index. Which tensor is which parameter is `names`'; the
-folders of an assembled model are `parts`'.
+folders of an assembled model are `assembled_folder`'.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from vlm_jax.checkpoint import parts, pth, safetensors_file
+from vlm_jax.checkpoint import assembled_folder, pth, safetensors_file
 from vlm_jax.checkpoint.files import read_json
 from vlm_jax.checkpoint.source import PYTORCH
 from vlm_jax.errors import InputError, gathered
@@ -35,8 +35,8 @@ def weight_files(folder: Path) -> tuple[dict[Path, Callable[[str], str | None]],
     Those of an assembled folder lie in other folders.
     """
     files, errors = {}, []
-    for place, name_of in parts.places(folder):
-        paths, missing = ([place], []) if place.name == parts.CONNECTOR else located(place)
+    for place, name_of in assembled_folder.places(folder):
+        paths, missing = ([place], []) if place.name == assembled_folder.CONNECTOR else located(place)
         files |= dict.fromkeys(paths, name_of)
         errors += missing
     return files, errors

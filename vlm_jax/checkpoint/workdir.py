@@ -17,8 +17,8 @@ from pathlib import Path, PurePath
 
 from vlm_jax import locations, output_folder
 from vlm_jax.checkpoint import run_folder
+from vlm_jax.checkpoint.assembled_folder import PARTS
 from vlm_jax.checkpoint.files import alone, check_free
-from vlm_jax.checkpoint.parts import PARTS
 from vlm_jax.errors import InputError
 
 EVERY = 60.0

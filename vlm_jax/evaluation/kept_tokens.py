@@ -1,4 +1,4 @@
-"""Which visual tokens of an image stay, drawn over it: one picture and one page for several methods side by side."""
+"""Which visual tokens of an image stay, drawn over it: one drawing and one page for several methods side by side."""
 
 import base64
 import dataclasses
@@ -27,13 +27,13 @@ class Panel:
 
     Attributes:
       method: its name.
-      picture: the image as the tower sees it: resized, cropped or with borders; of one in tiles, the whole view.
+      view: the image as the tower sees it: resized, cropped or with borders; of one in tiles, the whole view.
       grid: rows and columns of its visual tokens.
       kept: which of them stay, row by row.
     """
 
     method: str
-    picture: PIL.Image.Image
+    view: PIL.Image.Image
     grid: tuple[int, int]
     kept: Int[np.ndarray, " kept"]
 
@@ -63,7 +63,7 @@ def panels(model: Any, image: PIL.Image.Image, question: str, budgets: Sequence[
             (shown,) = model.encode(messages).images
             (kept,) = model.kept_tokens(messages)
             grid, places = _in_grid(shown, kept)
-            found.append(Panel(budget.method, _picture(shown, grid, everything.images), grid, places))
+            found.append(Panel(budget.method, _view(shown, grid, everything.images), grid, places))
     finally:
         model.processor = everything
     return found
@@ -82,7 +82,7 @@ def _in_grid(image: PatchedImage, kept: Int[np.ndarray, " kept"]) -> tuple[tuple
     return (side, side), coords[mine, 0] * side + coords[mine, 1]
 
 
-def _picture(image: PatchedImage, grid: tuple[int, int], images: ImageProcessor) -> PIL.Image.Image:
+def _view(image: PatchedImage, grid: tuple[int, int], images: ImageProcessor) -> PIL.Image.Image:
     """Patches put together again, as `images.patchify` took them apart."""
     (rows, columns), size, merge = grid, images.patch_size, images.merge_size
     pixels = image.patches[: rows * columns].reshape(rows, columns, merge, merge, 3, size, size)
@@ -92,7 +92,7 @@ def _picture(image: PatchedImage, grid: tuple[int, int], images: ImageProcessor)
 
 def drawn(panel: Panel) -> PIL.Image.Image:
     """The image with what is left out dark, and a thin line around each token that stays."""
-    image = panel.picture
+    image = panel.view
     height = max(1, round(WIDTH * image.height / image.width))
     shown = np.asarray(image.convert("RGB").resize((WIDTH, height), PIL.Image.Resampling.BICUBIC), np.float32)
     rows, columns = panel.grid
@@ -100,36 +100,36 @@ def drawn(panel: Panel) -> PIL.Image.Image:
     row = np.minimum(np.arange(height) * rows // height, rows - 1)
     column = np.minimum(np.arange(WIDTH) * columns // WIDTH, columns - 1)
     light = np.where(mask[row][:, column], 1.0, 0.22)[..., None]
-    picture = PIL.Image.fromarray((shown * light).astype(np.uint8))
-    pen = PIL.ImageDraw.Draw(picture)
+    drawing = PIL.Image.fromarray((shown * light).astype(np.uint8))
+    pen = PIL.ImageDraw.Draw(drawing)
     for at in panel.kept.tolist():
         top, left = divmod(at, columns)
         box = [left * WIDTH // columns, top * height // rows]
         pen.rectangle(
             [*box, (left + 1) * WIDTH // columns - 1, (top + 1) * height // rows - 1], outline=(255, 255, 255)
         )
-    return picture
+    return drawing
 
 
 def side_by_side(panels: Sequence[Panel], *, columns: int = 4) -> PIL.Image.Image:
-    """All panels, each under its title, as one picture."""
-    pictures = [drawn(panel) for panel in panels]
-    height = max(picture.height for picture in pictures) + _TITLE
+    """All panels, each under its title, as one drawing."""
+    drawings = [drawn(panel) for panel in panels]
+    height = max(drawing.height for drawing in drawings) + _TITLE
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     sheet = PIL.Image.new("RGB", (columns * (WIDTH + _GAP) + _GAP, rows * (height + _GAP) + _GAP), (255, 255, 255))
     pen = PIL.ImageDraw.Draw(sheet)
-    for number, (panel, picture) in enumerate(zip(panels, pictures, strict=True)):
+    for number, (panel, drawing) in enumerate(zip(panels, drawings, strict=True)):
         left = _GAP + number % columns * (WIDTH + _GAP)
         top = _GAP + number // columns * (height + _GAP)
         pen.text((left, top + 4), panel.title, fill=(0, 0, 0))
-        sheet.paste(picture, (left, top + _TITLE))
+        sheet.paste(drawing, (left, top + _TITLE))
     return sheet
 
 
-def _data_uri(picture: PIL.Image.Image) -> str:
+def _data_uri(drawing: PIL.Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    drawing.save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -17,7 +17,7 @@ class DecoderRules:
       defaults: transformers' class defaults, for what a file leaves out; null counts as a value.
       mrope_sections: where a file names none; () is plain RoPE.
       qkv_bias, qk_norm: as in `DecoderConfig`.
-      own_head_dim: whether `head_dim` may differ from the hidden size over the heads.
+      any_head_dim: whether `head_dim` may differ from the hidden size over the heads.
     """
 
     title: str
@@ -25,7 +25,7 @@ class DecoderRules:
     mrope_sections: tuple[int, ...] = ()
     qkv_bias: bool = True
     qk_norm: bool = False
-    own_head_dim: bool = False
+    any_head_dim: bool = False
 
 
 def read_decoder(text: Mapping[str, Any], where: str, rules: DecoderRules, *, tied: bool = False) -> DecoderConfig:
@@ -97,7 +97,7 @@ def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any], rule
         if type(value) not in (int, float) or not 0 < value < float("inf"):
             errors.append(f"{key} is {value!r}; wanted a number above 0")
     width = text["hidden_size"] // text["num_attention_heads"]
-    if text.get("head_dim") not in (None, width) and not rules.own_head_dim:
+    if text.get("head_dim") not in (None, width) and not rules.any_head_dim:
         errors.append(
             f"head_dim is {text['head_dim']!r}; {rules.title}'s decoder uses hidden_size over the heads, {width}"
         )

@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 from vlm_jax.adapters.lora import Lora
 from vlm_jax.checkpoint import run_folder
+from vlm_jax.checkpoint.assembled_folder import PARTS
 from vlm_jax.checkpoint.files import read_json
 from vlm_jax.checkpoint.model_source import ADAPTER, ModelSource, adapter_settings, open_model
-from vlm_jax.checkpoint.parts import PARTS
 from vlm_jax.errors import InputError
 from vlm_jax.processing.processor import Processor
 from vlm_jax.training.config import renamed
