@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config_files import Load, Override
-from data_pipeline.quickstart_stages import CONFIGS, Quickstart, Stage, Stopped, stages_of
+from data_pipeline.quickstart_stages import CONFIGS, Quickstart, QuickstartStage, StageStopped, stages_of
 from vlm_jax import output_folder, stop_signals, terminal
 from vlm_jax.checkpoint.files import alone, read_json, write_json
 from vlm_jax.errors import InputError
@@ -69,7 +69,7 @@ def run(quickstart: Quickstart, *, load: Load, show: Callable[[str], None] = pri
         try:
             _do(stages, output, state, done, show)
             stopped = False
-        except (KeyboardInterrupt, Stopped):
+        except (KeyboardInterrupt, StageStopped):
             terminal.say("stopped; the same command goes on from here")
             stopped = True
     gc.collect()  # also semaphores of processes that were drawing: a program that ends at once would leave them
@@ -77,29 +77,47 @@ def run(quickstart: Quickstart, *, load: Load, show: Callable[[str], None] = pri
 
 
 def _do(
-    stages: Sequence[Stage], output: Path, state: dict[str, Any], done: list[str], show: Callable[[str], None]
+    stages: Sequence[QuickstartStage], output: Path, state: dict[str, Any], done: list[str], show: Callable[[str], None]
 ) -> None:
-    """Does what is left, and adds it to `done`; before each stage and behind it, `state` is written down."""
+    """Does what is left, and adds it to `done`; before each stage and behind it, `state` is written down.
+
+    What uses the work of a stage that is done anew counts as not done from its beginning on, also for a later call.
+    """
     seconds = state["seconds"]
     for number, stage in enumerate(stages, start=1):
         title = f"[{number}/{len(stages)}] {stage.name}"
-        stale = set(done).intersection(stage.needs)
-        if stage.name in seconds and not stale and stage.finished():
+        if stage.name in seconds and stage.finished():
             terminal.say(f"{title}: done before")
             continue
-        # Only evaluations and exports need another stage: no run and no corpus is ever taken away.
-        if stage.folder.exists() and (stale or stage.name == "export"):
+        stale = _using(stages, stage)
+        for one in (stage, *stale):
+            seconds.pop(one.name, None)
+        if stage.name == "export" and stage.folder.exists():
             shutil.rmtree(stage.folder)
         terminal.say(f"{title}: scripts/{shlex.join(stage.command)}")
         begun = time.monotonic()
         write_json(output / STATE, state)
         outcome = stage.do()
+        # Only evaluations and exports use another stage: no run and no corpus is ever taken away.
+        for one in stale:
+            if one.folder.exists():
+                shutil.rmtree(one.folder)
         gc.collect()  # what its model took of the memory is for the next
         done.append(stage.name)
         seconds[stage.name] = round(time.monotonic() - begun, 1)
         write_json(output / STATE, state)
         show(outcome)
         terminal.say(f"{title}: {seconds[stage.name]:.0f} s")
+
+
+def _using(stages: Sequence[QuickstartStage], begun: QuickstartStage) -> list[QuickstartStage]:
+    """The stages that use the work of one, or of one that uses it."""
+    names, using = {begun.name}, []
+    for stage in stages:  # in order: what a stage needs stands before it
+        if names.intersection(stage.needs):
+            names.add(stage.name)
+            using.append(stage)
+    return using
 
 
 def _made_from(quickstart: Quickstart) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Quickstart:
       objects, scenes, train: settings that differ: of the invented objects, the plain scenes and the training.
       base: the folder of the model that learns.
       configs: the folder of `CONFIGS`.
+
+    Folders may be given as text.
     """
 
     output: Path
@@ -46,9 +48,13 @@ class Quickstart:
     base: Path = ROOT / "vlm_jax" / "assets" / "tiny_base"
     configs: Path = ROOT / "configs"
 
+    def __post_init__(self) -> None:
+        for name in ("output", "base", "configs"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
+
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class QuickstartStage:
     """A part of it.
 
     Attributes:
@@ -69,7 +75,7 @@ class Stage:
         return all(any(self.folder.glob(product)) for product in self.products)
 
 
-class Stopped(Exception):
+class StageStopped(Exception):
     """A person asked a stage to stop, and it saved what it had."""
 
 
@@ -86,7 +92,7 @@ class _Settings:
         return [script, f"--config={self.file}", folder, *changes]
 
 
-def stages_of(quickstart: Quickstart, load: Load) -> list[Stage]:
+def stages_of(quickstart: Quickstart, load: Load) -> list[QuickstartStage]:
     """The stages in order. Corpora and training go on by themselves where they were stopped, and so do evaluations.
 
     Raises:
@@ -103,7 +109,7 @@ def stages_of(quickstart: Quickstart, load: Load) -> list[Stage]:
         _drawing(corpora[0], settings["objects"], objects, ("train", *SPLITS)),
         _drawing(corpora[1], settings["scenes"], scenes, ("drill", "held_out")),
         _asking("ask the base", Evaluation(str(quickstart.base), questions, before), corpora),
-        Stage(
+        QuickstartStage(
             "train",
             settings["train"].command("train.py", f"--workdir={run}"),
             functools.partial(_train, settings["train"].config, str(run)),
@@ -120,7 +126,7 @@ def stages_of(quickstart: Quickstart, load: Load) -> list[Stage]:
             Evaluation(str(run), shown, swapped, images="swapped"),
             ("draw the objects", "train"),
         ),
-        Stage(
+        QuickstartStage(
             "export",
             ["convert_checkpoint.py", f"--source={run}", f"--target={exported}", "--format=hf"],
             functools.partial(_export, run, exported),
@@ -158,10 +164,10 @@ def _corpus_of(config: ConfigDict) -> tuple[str, dict]:
     return settings.pop("corpus"), settings
 
 
-def _drawing(name: str, settings: _Settings, folder: Path, splits: Sequence[str]) -> Stage:
+def _drawing(name: str, settings: _Settings, folder: Path, splits: Sequence[str]) -> QuickstartStage:
     command = settings.command("generate_corpus.py", f"--output={folder}")
     draw = functools.partial(_draw, settings.config, folder)
-    return Stage(name, command, draw, folder, ("corpus.json", *(f"{split}.jsonl" for split in splits)))
+    return QuickstartStage(name, command, draw, folder, ("corpus.json", *(f"{split}.jsonl" for split in splits)))
 
 
 def _draw(config: ConfigDict, folder: Path) -> str:
@@ -169,7 +175,7 @@ def _draw(config: ConfigDict, folder: Path) -> str:
     return offline.closing_line(folder, *made)
 
 
-def _asking(name: str, evaluation: Evaluation, needs: tuple[str, ...]) -> Stage:
+def _asking(name: str, evaluation: Evaluation, needs: tuple[str, ...]) -> QuickstartStage:
     evaluation = dataclasses.replace(evaluation, max_new_tokens=16)
     values = {field.name: (getattr(evaluation, field.name), field.default) for field in dataclasses.fields(evaluation)}
     command = [
@@ -177,7 +183,7 @@ def _asking(name: str, evaluation: Evaluation, needs: tuple[str, ...]) -> Stage:
         *(f"--{key}={value}" for key, (value, default) in values.items() if value and value != default),
     ]
     products = ("predictions.jsonl", "report.json", "report.html")
-    return Stage(name, command, functools.partial(_ask, evaluation), Path(evaluation.output), products, needs)
+    return QuickstartStage(name, command, functools.partial(_ask, evaluation), Path(evaluation.output), products, needs)
 
 
 def _ask(evaluation: Evaluation) -> str:
@@ -193,7 +199,7 @@ def _train(config: ConfigDict, workdir: str) -> str:
 
     result = run(config, workdir)
     if result.stopped:
-        raise Stopped
+        raise StageStopped
     return f"{result.workdir}: {result.done} steps are done"
 
 

@@ -11,7 +11,7 @@ import pytest
 from config_file import load_config
 from data_pipeline import quickstart_report, quickstart_run
 from data_pipeline.quickstart_run import Quickstart
-from data_pipeline.quickstart_stages import Stopped, stages_of
+from data_pipeline.quickstart_stages import StageStopped, stages_of
 from vlm_jax.errors import InputError
 
 ROOT = Path(quickstart_run.__file__).parents[1]
@@ -106,7 +106,7 @@ def test_what_is_missing_is_made_again_with_what_is_made_from_it(stages, lost, a
 def test_stopped_in_any_stage_it_says_so_and_goes_on_from_there(stages, capsys, name, how):
     def stop():
         if how == "saved":
-            raise Stopped
+            raise StageStopped
         signal.raise_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
 
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -119,6 +119,30 @@ def test_stopped_in_any_stage_it_says_so_and_goes_on_from_there(stages, capsys, 
     stages.instead.clear()
     again = stages.run()
     assert not again.stopped and list(again.done) == list(NAMES[NAMES.index(name) :])
+
+
+@pytest.mark.parametrize("stopped_in", ["train", "ask again", "swap the images", "export"])
+def test_what_is_made_from_a_stage_that_was_done_anew_is_so_too_when_it_was_stopped_in_between(stages, stopped_in):
+    def stop():
+        raise StageStopped
+
+    stages.run()
+    (stages.folder / "run" / "metrics.jsonl").unlink()
+    anew = list(NAMES[3:])
+    stages.instead[stopped_in] = stop
+    assert stages.run().done == anew[: anew.index(stopped_in)]
+    begun = [*anew[: anew.index(stopped_in)]]
+    assert list(json.loads((stages.folder / "stages.json").read_text())["seconds"]) == [*NAMES[:3], *begun]
+    stages.instead.clear()
+    assert stages.run().done == anew[anew.index(stopped_in) :]
+    assert stages.from_nothing == [name for name in anew[anew.index(stopped_in) :] if name != "train"]
+
+
+def test_a_folder_may_be_given_as_text(stages):
+    stages.folder = str(stages.folder)
+    assert Quickstart(stages.folder, base=str(BASE)) == Quickstart(Path(stages.folder))
+    stages.instead["draw the objects"] = lambda: signal.raise_signal(signal.SIGINT)
+    assert quickstart_run.run(Quickstart(stages.folder), load=load_config).stopped
 
 
 def test_an_error_of_a_stage_is_the_callers(stages):
