@@ -6,7 +6,7 @@ What a sweep is, and which cells it has, is `vlm_jax.evaluation.sweep`'s; `sweep
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from vlm_jax.checkpoint.files import read_json, write_json
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.evaluation import sweep
 from vlm_jax.training.config import check_config
-from vlm_jax.training.resume import resume_settings
+from vlm_jax.training.resume_settings import differing_keys, earlier_settings, flat, resume_settings
+
+_FILES = ("data", "data.mixture", "benchmark")
+"""Of what decides the score of a cell, mappings whose keys are a person's."""
 
 
 @dataclasses.dataclass
@@ -50,7 +53,7 @@ class Folder:
         write_json(self.path / "cell.json", self.state)
 
 
-def folders_of(config: ConfigDict, output: Path, *, program: Sequence[str], load: Load) -> list[Folder]:
+def folders_of(config: ConfigDict, output: str | Path, *, program: Sequence[str], load: Load) -> list[Folder]:
     """Every cell with its command, once all of the sweep's settings are known to be good. Makes nothing.
 
     Args:
@@ -63,6 +66,7 @@ def folders_of(config: ConfigDict, output: Path, *, program: Sequence[str], load
       InputError: the folder is another program's; every error of the sweep, of what it sets in its training, and of its
         benchmark; or cells were made with other settings.
     """
+    output = Path(output)
     output_folder.check(output, f"--output={output}", owner="a sweep's", marks=("cells",))
     trainings, benchmark = _read(config, load)
     evaluation = {"benchmark": benchmark, "metric": config.metric, "max_new_tokens": config.max_new_tokens}
@@ -113,6 +117,8 @@ def _overrides(changed: Mapping[str, Any]) -> list[Override]:
     """Settings as the command line has them."""
 
     def text(value: Any) -> str:
+        if isinstance(value, ConfigDict):
+            return repr(value.to_dict())
         return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
     return [(key, text(value)) for key, value in changed.items()]
@@ -146,13 +152,20 @@ def _check_finished(folders: Sequence[Folder], output: Path) -> None:
     """Raises InputError where cells are already made with other settings."""
     differing: dict[str, list[str]] = {}
     for folder in folders:
-        before, now = folder.state.get("settings", {}), folder.settings
-        for key in now:
-            if key in before and before[key] != now[key]:
-                differing.setdefault(f"{key} = {before[key]!r}, which is now {now[key]!r}", []).append(folder.cell.name)
+        if not (written := folder.state.get("settings")):
+            continue
+        before, now = _flat(written, earlier_settings), _flat(folder.settings, flat)
+        for key in differing_keys(before, now):
+            differing.setdefault(f"{key} = {before[key]!r}, which is now {now[key]!r}", []).append(folder.cell.name)
     if differing:
         differences = "; ".join(f"{names[0]} with {what}" for what, names in differing.items())
         raise InputError(
             f"{output}: {len({name for names in differing.values() for name in names})} cells were made with other "
             f"settings: {differences}. Give those settings again, or take another --output"
         )
+
+
+def _flat(settings: Mapping[str, Any], of_training: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Settings of a cell by their whole names; the files of its data and of its benchmark stay together."""
+    files = {key: value for key, value in settings.items() if key in _FILES}
+    return {**of_training({key: value for key, value in settings.items() if key not in files}), **files}

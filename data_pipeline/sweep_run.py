@@ -52,7 +52,7 @@ class _Failed(Exception):
 
 def run(
     config: ConfigDict,
-    output: Path,
+    output: str | Path,
     *,
     program: Sequence[str],
     load: Load,
@@ -72,6 +72,7 @@ def run(
     Raises:
       InputError: of `sweep_cells.folders_of`, before any cell is run; or another process sweeps in this folder.
     """
+    output = Path(output)
     folders = folders_of(config, output, program=program, load=load)
     (output / "cells").mkdir(parents=True, exist_ok=True)
     # A cell that outlives this process holds the lock on.
@@ -105,15 +106,16 @@ def _run_cells(
             # Where there are several errors, the last line counts them: the first says more.
             failed[folder.cell.name] = next((line for line in lines if line.startswith("error: ")), lines[-1])
             say(f"{title}: FAILED\n" + "\n".join(f"    {line}" for line in lines))
+        if folder.finished:
+            seconds = time.monotonic() - begun
+            took += [seconds] if whole else []
+            remaining = sum(took) / len(took) * (len(left) - number) if took else 0
+            ahead = f"; about {sweep_report.duration(remaining)} left" if took else ""
+            score = f"{folder.state['mean']:.1%} of {folder.state['n']}"
+            say(f"{title}: {score}, in {sweep_report.duration(seconds)}{ahead}")
+            write()
         if signals:
             break
-        if not folder.finished:
-            continue
-        seconds = time.monotonic() - begun
-        took += [seconds] if whole else []
-        ahead = f"; about {sweep_report.duration(sum(took) / len(took) * (len(left) - number))} left" if took else ""
-        say(f"{title}: {folder.state['mean']:.1%} of {folder.state['n']}, in {sweep_report.duration(seconds)}{ahead}")
-        write()
     return failed
 
 

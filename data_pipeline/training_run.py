@@ -40,7 +40,7 @@ from vlm_jax.training import loop, resume
 from vlm_jax.training.compile_report import explained_memory
 from vlm_jax.training.config import check_config, epochs_of
 from vlm_jax.training.log import Console
-from vlm_jax.training.resume import resume_settings
+from vlm_jax.training.resume_settings import resume_settings
 from vlm_jax.training.selection import select
 from vlm_jax.training.trainer import Trainer, compute_dtype
 

@@ -8,7 +8,7 @@ from tests.tiny_models import save_tiny
 from vlm_jax.checkpoint import description
 from vlm_jax.errors import InputError
 from vlm_jax.training.config import check_config, default_config
-from vlm_jax.training.resume import resume_settings
+from vlm_jax.training.resume_settings import resume_settings
 
 
 def table(path, numbers):

@@ -16,7 +16,7 @@ from tests.data_pipeline.source_files import (
     write_parquet,
 )
 from vlm_jax.training.config import default_config
-from vlm_jax.training.resume import resume_settings
+from vlm_jax.training.resume_settings import resume_settings
 
 THEIRS = {"image": "img_path", "question": "q", "answer": "a"}
 ROW = {"img_path": "a.jpg", "q": "Who?", "a": "I."}

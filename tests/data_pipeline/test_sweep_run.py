@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +26,10 @@ if share == 0.1:
     sys.exit("error: data.path: no such file")
 if share == 0.2:
     os.kill(os.getpid(), signal.SIGKILL)
+if share == 0.45:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(1)
 if share == 0.3:
     os.kill(os.getppid(), signal.SIGTERM)
     time.sleep(60)
@@ -40,15 +45,15 @@ def sweep(tmp_path):
     (tmp_path / "cell.py").write_text(CELL)
     started = {"program": [sys.executable, str(tmp_path / "cell.py")], "load": load_config}
 
-    def run(*shares, what=sweep_run.run, **more):
+    def run(*shares, what=sweep_run.run, output=tmp_path / "out", changed=(), **more):
         config = sweep_config(
             train=str(ROOT / "configs" / "photos.py"),
-            set={"data.path": str(PHOTOS / "photos.json")},
+            set={"data.path": str(PHOTOS / "photos.json"), **dict(changed)},
             axes={"share": {str(share): {"data.share": share} for share in shares}},
             seeds=(0,),
             benchmark=str(PHOTOS / "same_question.json"),
         )
-        return what(config, tmp_path / "out", **started, **more)
+        return what(config, output, **started, **more)
 
     return run
 
@@ -89,6 +94,66 @@ def test_asked_to_stop_it_asks_the_cell_and_begins_no_other(sweep):
         "stopped; the same command goes on from here",
     ]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_cell_that_finishes_while_it_is_asked_to_stop_is_told_and_in_the_table(sweep, tmp_path):
+    output = []
+    result = sweep(0.45, 0.6, say=output.append)
+    assert result.stopped and [folder.finished for folder in result.folders] == [True, False]
+    assert "[1/2] share 0.45, seed 0: 45.0% of 4, in 0:00:0" in output[-2] and output[-1].startswith("stopped")
+    (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert json.loads(line)["mean"] == 0.45 and "45.0%" in result.table
+
+
+def test_a_program_that_sweeps_does_not_wait_for_jax():
+    code = "import sys; from data_pipeline import sweep_run; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_folder_of_a_sweep_may_be_given_as_text(sweep, tmp_path):
+    sweep(0.6, output=str(tmp_path / "out"))
+    assert (tmp_path / "out" / "table.md").is_file()
+    assert [folder.progress for folder in sweep(0.6, what=folders_of, output=str(tmp_path / "out"))] == ["finished"]
+
+
+def test_a_mixture_of_data_reaches_the_training(sweep):
+    parts = {"mine": {"path": str(PHOTOS / "photos.json"), "weight": 2.0}, "b": {"path": str(PHOTOS / "photos.json")}}
+    (folder,) = sweep(
+        0.6, what=folders_of, changed={"data.path": "", "data.mixture": parts, "data.columns": {"image": "p"}}
+    )
+    assert folder.settings["data.mixture"] == parts and folder.settings["data.columns"] == {"image": "p"}
+    words = [word.removeprefix("--config.") for word in folder.command if word.startswith("--config.")]
+    training = load_config(str(ROOT / "configs" / "photos.py"), [tuple(word.split("=", 1)) for word in words])
+    assert training.data.mixture.to_dict() == parts and training.data.path == ""
+    assert training.data.columns.to_dict() == {"image": "p"}
+
+
+def test_a_cell_of_an_earlier_version_is_compared_by_the_names_that_settings_have_now(sweep, tmp_path):
+    sweep(0.6)
+    record = tmp_path / "out" / "cells" / "share-0.6_seed-0" / "cell.json"
+    state = json.loads(record.read_text())
+    settings = state["settings"]
+    settings["batch.tokens"] = settings.pop("batch.sequence_length")
+    settings["train.what"] = settings.pop("train.trainable")
+    settings["train.first"]["what"] = settings["train.first"].pop("trainable")
+    settings["optimizer.scales"] = settings.pop("optimizer.lr_multipliers")
+    del settings["model.visual_tokens"]
+    record.write_text(json.dumps(state))
+    output = []
+    sweep(0.6, say=output.append)
+    assert output == ["1 of 1 cells are finished already"]
+
+    settings["batch.tokens"] += 1
+    settings["optimizer.scales"]["vision"] = 0.25
+    record.write_text(json.dumps(state))
+    with pytest.raises(InputError) as caught:
+        sweep(0.6, changed={"model.visual_tokens": 0.5})
+    for part in (
+        f"batch.sequence_length = {settings['batch.tokens']}, which is now {settings['batch.tokens'] - 1}",
+        "optimizer.lr_multipliers.vision = 0.25, which is now 1.0",
+        "model.visual_tokens = 1.0, which is now 0.5",
+    ):
+        assert part in str(caught.value)
 
 
 def test_nothing_is_made_for_settings_that_no_training_has(sweep, tmp_path):

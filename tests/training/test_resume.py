@@ -7,7 +7,7 @@ import pytest
 from vlm_jax.errors import InputError
 from vlm_jax.training import resume
 from vlm_jax.training.config import default_config
-from vlm_jax.training.resume import resume_settings
+from vlm_jax.training.resume_settings import resume_settings
 
 
 def settings(**changed):

@@ -4,8 +4,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError
-from vlm_jax.training import resume
 from vlm_jax.training.config import RENAMED, check_config, default_config, renamed
+from vlm_jax.training.resume_settings import earlier_settings
 
 
 @pytest.fixture
@@ -69,8 +69,7 @@ def test_mappings_whose_keys_are_a_persons_may_hold_anything(config):
 
 def test_settings_of_an_earlier_checkpoint_are_known_by_their_names_now():
     stored = {"optimizer": {"scales": {"vision": 0.5}}, "train.what": "full", "batch.tokens": 64, "held_out": "ab"}
-    found = {resume._renamed(key): value for key, value in resume.flat(stored).items()}
-    assert found == {
+    assert earlier_settings(stored) == earlier_settings({}) | {
         "optimizer.lr_multipliers.vision": 0.5,
         "train.trainable": "full",
         "batch.sequence_length": 64,

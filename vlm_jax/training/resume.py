@@ -18,7 +18,7 @@ from vlm_jax.checkpoint.files import read_json
 from vlm_jax.checkpoint.model_source import ADAPTER, ModelSource, adapter_settings, open_model
 from vlm_jax.errors import InputError
 from vlm_jax.processing.processor import Processor
-from vlm_jax.training.config import renamed
+from vlm_jax.training.resume_settings import WHOLE, differing_keys, earlier_settings, flat, resume_settings
 
 MAY_CHANGE = (
     "train.steps",
@@ -36,16 +36,6 @@ MAY_CHANGE = (
 MODEL = "model"
 """The digest of the model that a run began with, among the settings that it is compared by."""
 _LENGTH = ("train.steps", "train.epochs")
-_WHOLE = ("data.columns",)
-"""Mappings whose keys are a person's: one value, not a group of settings."""
-_BEFORE = {
-    "model.visual_tokens": 1.0,
-    "model.token_reduction": "resize",
-    "model.token_reduction_layer": 0,
-    "model.token_schedule": "",
-    "model.token_schedule_order": "in_turn",
-}
-"""What runs did of which earlier versions wrote nothing down."""
 _PLACES = ("assemble.encoder", "assemble.decoder", "assemble.connector_weights")
 
 
@@ -85,10 +75,8 @@ class Earlier:
           InputError: with every setting that differs and may not.
         """
         now = flat(lasting)
-        differing = [key for key in now if key in self.resume and self.resume[key] != now[key] and key != "model.path"]
+        differing = [key for key in differing_keys(self.resume, now) if key != "model.path"]
         differing = [key for key in differing if key not in _PLACES or not self._same_place(key, now[key])]
-        # data.decode_check was a switch once, and is a number of examples now.
-        differing = [key for key in differing if self.resume[key] is not bool(now[key])]
         if self.length == (now["train.steps"], 0 if now["train.steps"] else now["train.epochs"] or 1):
             differing = [key for key in differing if key not in _LENGTH]  # said otherwise by an earlier version
         refused = [key for key in differing if key not in may_change]
@@ -163,7 +151,7 @@ class Earlier:
 
 def _again(key: str, value: Any) -> str:
     """The flags that set a setting to a value."""
-    if key not in _WHOLE:
+    if key not in WHOLE:
         return f"--config.{key}={value}"
     return " ".join(f"--config.{key}.{name}={one}" for name, one in value.items()) or f"no {key}"
 
@@ -177,7 +165,7 @@ def read(home: PurePath, step: int) -> Earlier:
             raise InputError(
                 f"{home}: holds a converted model, not a run; give it as config.model.path to start from it"
             )
-        resume = {**_BEFORE, **{_renamed(key): value for key, value in flat(settings["resume"]).items()}}
+        resume = earlier_settings(settings["resume"])
         steps = settings.get("steps") or resume.get("train.steps") or None
         stage = settings.get("first_stage")
         if stage is None and steps and resume.get("train.first.share"):
@@ -187,47 +175,6 @@ def read(home: PurePath, step: int) -> Earlier:
         return Earlier(home, step, resume, steps, stage, checkpoints.position(step), digest, losses)
     finally:
         checkpoints.close()
-
-
-def _renamed(key: str) -> str:
-    """A setting that a checkpoint of an earlier version has, by its name now."""
-    return renamed(key) or key
-
-
-def resume_settings(config: ConfigDict) -> dict[str, Any]:
-    """{key: value} of the settings that change what is computed: a run goes on only with the same ones."""
-    keys = [
-        f"{section}.{key}" for section in ("batch", "train", "optimizer", "lora", "assemble") for key in config[section]
-    ]
-    keys = [key for key in keys if key not in ("train.remat", "train.max_skipped_steps")]
-    keys += [
-        "model.path",
-        "model.dtype",
-        "model.attention",
-        "model.quantise",
-        "model.min_visual_tokens",
-        "model.max_visual_tokens",
-        "model.visual_tokens",
-        "model.token_reduction",
-        "model.token_reduction_layer",
-        "model.token_schedule",
-        "model.token_schedule_order",
-        "data.share",
-        "data.shuffle",
-        "data.answer",
-        "data.columns",
-        "data.question",
-        "data.on_error",
-        "data.too_large",
-    ]
-    values = {}
-    for key in keys:
-        section, name = key.split(".")
-        value = config[section][name]
-        values[key] = value.to_dict() if isinstance(value, ConfigDict) else value
-    if config.data.on_error == "drop":
-        values["data.decode_check_up_to"] = config.data.decode_check_up_to  # it decides what is left out
-    return values
 
 
 def settings_to_save(
@@ -260,14 +207,3 @@ def settings_to_save(
 def first_stage(share: float, steps: int) -> int:
     """The steps of a first stage: each stage that is asked for has a step, however small its share."""
     return min(max(1, round(share * steps)), steps - 1)
-
-
-def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their whole names: `optimizer.lr_multipliers.vision` for a value in a group of groups."""
-    whole: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and key not in _WHOLE:
-            whole |= {f"{key}.{name}": one for name, one in flat(value).items()}
-        else:
-            whole[key] = value
-    return whole
