@@ -4,6 +4,7 @@ Shapes of batches come from the settings alone, as no data is looked at. What is
 `vlm_jax.training.compile_report`'s.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def check(
     """Compiles the step of every stage for every shape of batch. Returns them, where all fit.
 
     Args:
-      config: of a run; its data need not be named.
+      config: of a run; its data need not be named, nor with a `preset` its model. It is left as it is.
       topology: `vlm_jax.parallel.topology.prepare` was called with it, before JAX was loaded.
       preset: a key of `PRESETS`, in place of the model of `config`.
       show: called with each, as soon as it is compiled.
@@ -82,8 +83,7 @@ def check(
     Raises:
       InputError: settings, a model or a slice that cannot be used; or a step does not fit into a chip's memory.
     """
-    if not config.data.path and not config.data.mixture:
-        config.data.path = "-"  # the data is not looked at
+    config = _with_names(config, preset)
     check_config(config)
     model, devices = _shapes(config, preset), topology.devices()
     mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh), devices)
@@ -108,6 +108,17 @@ def check(
             f"{topology.memory / 2**30:.0f}; {advice(config, mesh)}"
         )
     return found
+
+
+def _with_names(config: ConfigDict, preset: str | None) -> ConfigDict:
+    """A copy in which what a run needs the names of, and this does not look at, has some."""
+    config = copy.deepcopy(config)
+    if not config.data.path and not config.data.mixture:
+        config.data.path = "-"
+    model, parts = config.model, config.assemble
+    if preset is not None and not (model.path or parts.encoder or parts.decoder):
+        model.path = preset
+    return config
 
 
 def _shapes(config: ConfigDict, preset: str | None) -> VLMConfig:

@@ -16,6 +16,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.fused_attention import fused
 from vlm_jax.parallel import program_cost, topology
 from vlm_jax.parallel.mesh import MeshShape, make_mesh
+from vlm_jax.training.config import default_config
 
 ROOT = Path(__file__).parents[2]
 LAYERS, ROWS, WIDTH = 5, 16, 64
@@ -148,12 +149,37 @@ def test_a_small_step_is_compiled_for_a_slice_of_tpus_with_splash_attention():
 @needs_libtpu
 def test_a_step_that_does_not_fit_is_told_with_what_would_help():
     config = f"--config={ROOT}/configs/qwen2_5_vl_3b_full.py"
-    ran = compile_check(config, "--topology=v5e:1x1", "--config.batch.rows=2048", "--config.mesh.fsdp=1")
+    ran = compile_check(config, "--topology=v5e:1x1", "--config.batch.rows=2048", "--config.mesh.fsdp=1",
+                        "--config.model.path=")  # fmt: skip
     assert ran.returncode == 1
     (line,) = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert "RESOURCE_EXHAUSTED" in line
     for setting in ("batch.gradient_accumulation=2048", "lora.rank=16", "batch.sequence_length=1024"):
         assert f"--config.{setting}" in line
+
+
+class Nowhere(topology.Topology):
+    """A slice that no compiler knows: what is checked before is found to be right."""
+
+    def devices(self):
+        raise InputError("no such slice")
+
+
+def test_with_a_preset_neither_data_nor_model_need_be_named_and_the_config_stays_as_it_is():
+    from data_pipeline.compile_check import check
+
+    config, slice_ = default_config(), Nowhere("v5e:2x4", "v5e", (2, 4))
+    before = config.to_dict()
+    with pytest.raises(InputError, match="no such slice"):
+        check(config, slice_, preset="tiny")
+    config.lock()
+    with pytest.raises(InputError, match="no such slice"):
+        check(config, slice_, preset="tiny")
+    with pytest.raises(InputError, match="config.model.path is ''"):
+        check(config, slice_)
+    with pytest.raises(InputError, match="--preset=huge: known are"):
+        check(config, slice_, preset="huge")
+    assert config.to_dict() == before
 
 
 @needs_libtpu
