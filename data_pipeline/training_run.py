@@ -4,6 +4,7 @@
 what is there is opened, all of it is checked before anything is made, and then the loop trains.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -79,6 +80,8 @@ class _Opened:
     mesh: Mesh | None = None
     earlier: resume.Earlier | None = None
     changes: list[str] = dataclasses.field(default_factory=list)
+    data: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
+    """Closes the data of the training and of the validation, whose processes would outlive the run."""
 
     @property
     def finished(self) -> bool:
@@ -124,10 +127,11 @@ def run(
     say(f"training {opened.source.name} on {config.data.path or ', '.join(config.data.mixture)}")
     if both := _also_trained_on(config):
         say(f"WARNING: {', '.join(both)} is trained on and validated on: its loss will say little of what is new")
-    dataset = _open_data(config, opened, console)
-    plan = _plan(config, opened, dataset)
-    say(inspection.summary(dataset, plan, len(plan)))
-    return _train(config, opened, dataset, plan, console)
+    with opened.data:
+        dataset = _open_data(config, opened, console)
+        plan = _plan(config, opened, dataset)
+        say(inspection.summary(dataset, plan, len(plan)))
+        return _train(config, opened, dataset, plan, console)
 
 
 def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: Console) -> _Opened:
@@ -187,10 +191,11 @@ def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset
             cache=opened.cache,
             progress=functools.partial(console.progress, "measuring"),
             sets=MeasuredSets.of_user(),
-            division=Division(jax.process_index(), jax.process_count(), hosts.total),
+            division=_division(),
             schedule=visual_tokens.of_settings(config.model, config.train.seed).schedule,
             say=console.say,
         )
+        opened.data.callback(dataset.close)
         errors += [*dataset.errors, remedy(len(dataset.errors))] if dataset.errors else []
     if dataset is not None and opened.mesh is not None:
         ways = meshes.row_shards(opened.mesh) * batch.gradient_accumulation
@@ -199,6 +204,11 @@ def _open_data(config: ConfigDict, opened: _Opened, console: Console) -> Dataset
     if errors:
         raise InputError(list(dict.fromkeys(errors)))
     return dataset
+
+
+def _division() -> Division:
+    """How the processes of this run share the looking at images."""
+    return Division(jax.process_index(), jax.process_count(), hosts.total)
 
 
 def _check_same_data(config: ConfigDict, opened: _Opened, earlier: resume.Earlier) -> None:
@@ -301,7 +311,7 @@ def _check(
     measure = sample = None
     with gathered(errors):
         measure, known_by["validation"] = validation.validation_loss(
-            trainer, opened.processor, dataset.buckets, opened.cache, say
+            trainer, opened.processor, dataset.buckets, opened.cache, say, closing=opened.data, division=_division()
         )
     settings = resume.settings_to_save(
         trainer.config,

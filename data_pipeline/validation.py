@@ -3,6 +3,7 @@
 It connects data and evaluation to the loop, which calls what is made here.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from data_pipeline.check import ALONE, Division
 from data_pipeline.dataset import Dataset, open_dataset
 from data_pipeline.loader import Shard
 from data_pipeline.measured import MeasuredSets
@@ -39,8 +41,16 @@ def validation_loss(
     buckets: Sequence[Bucket],
     cache: ImageCache = NO_CACHE,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    closing: contextlib.ExitStack,
+    division: Division = ALONE,
 ) -> tuple[Callable[[Flat], float] | None, Any]:
     """`measure(parameters)` over all of `validation.path`, and the fingerprint of it; None where there is none.
+
+    Args:
+      buckets: the shapes of the run's batches.
+      cache, say, division: as of `open_dataset`.
+      closing: closes the data at its end.
 
     Raises:
       InputError: what cannot be read, or fits no row, in one list.
@@ -51,8 +61,15 @@ def validation_loss(
     # Errors stop a run here whatever they do in training: a loss on what happens to be readable means little.
     settings = {**_settings(config), "on_error": "stop"}
     dataset = open_dataset(
-        settings, processor, seed=config.train.seed, cache=cache, sets=MeasuredSets.of_user(), say=say
+        settings,
+        processor,
+        seed=config.train.seed,
+        cache=cache,
+        division=division,
+        sets=MeasuredSets.of_user(),
+        say=say,
     )
+    closing.callback(dataset.close)
     if dataset.errors:
         raise InputError(dataset.errors)
     dataset.fit(_rows_like(buckets, dataset))

@@ -1,9 +1,13 @@
 """What a run does between its steps, and a whole run as a function."""
 
 import json
+import multiprocessing
+import time
 
 import pytest
 
+from data_pipeline import training_run
+from data_pipeline.check import Division
 from data_pipeline.training_run import run
 from tests.consoles import Lines
 from tests.tiny_models import PHOTOS
@@ -113,6 +117,42 @@ def test_a_run_says_what_happened_and_that_it_was_finished_before(config, tmp_pa
     assert (second.done, second.trained) == (2, False)
     settings = json.loads((tmp_path / "run" / "config.json").read_text())
     assert settings["batch"]["sequence_length"] == 256
+
+
+@pytest.mark.parametrize("ends", ["done", "with an error"])
+def test_no_process_that_decodes_images_outlives_a_run(config, tmp_path, ends):
+    config.data.workers = 1
+    config.train.update(steps=2, max_skipped_steps=1)
+    config.validation.patience = 0
+    before = set(multiprocessing.active_children())
+    if ends == "done":
+        assert run(config, str(tmp_path / "run"), console=Lines()).done == 2
+    else:
+        config.optimizer.update(learning_rate=1e30, warmup_fraction=0.0)
+        config.train.steps = 8
+        with pytest.raises(InputError, match="nothing of them is saved"):
+            run(config, str(tmp_path / "run"), console=Lines())
+    deadline = time.monotonic() + 20
+    while (left := set(multiprocessing.active_children()) - before) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def test_processes_divide_the_images_of_the_validation_too(config, tmp_path, monkeypatch):
+    shared = []
+    # An image that the other process says nothing of is looked at by this one.
+    division = Division(0, 2, lambda sizes: shared.append(len(sizes)) or sizes)
+    monkeypatch.setattr(training_run, "_division", lambda: division)
+    config.train.steps = 1
+    config.validation.patience = 0
+    run(config, str(tmp_path / "run"), console=Lines())
+    images = []
+    for path in (config.data.path, config.validation.path):
+        named = [entry.get("image") for entry in json.loads(open(path).read())]
+        images.append(
+            len({name for names in named for name in (names if isinstance(names, list) else [names]) if name})
+        )
+    assert shared == images
 
 
 def test_a_run_refuses_what_a_program_may_not_use(config, tmp_path):
