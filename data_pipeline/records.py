@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from data_pipeline.marks import HALF_A_CHARACTER, LEAVE_OUT, errors_in, places_in
-from data_pipeline.values import as_written, json_type, shortened
+from data_pipeline.values import as_written, json_type, quoted
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 from vlm_jax.processing.messages import (
@@ -314,29 +314,29 @@ class _Parser:
             try:
                 source = unquote(urlsplit(source).path)
             except ValueError as error:
-                self.error(f"{name} is {shortened(source)}, which is no address ({error}); give the path")
+                self.error(f"{name} is {quoted(source)}, which is no address ({error}); give the path")
                 return ""
         elif _SCHEME.match(source):
             self.error(
-                f"{name} is the remote image {shortened(source)}; addresses in data are not fetched: "
+                f"{name} is the remote image {quoted(source)}; addresses in data are not fetched: "
                 "download it and give its path"
             )
             return ""
         if _ENCODED.match(source) or (_too_long(source) and not locations.is_remote(self.image_root)):
             self.error(
-                f"{name} is {shortened(source)}, a text of {len(source):,} characters and no path; an image in base64 "
+                f"{name} is {quoted(source)}, a text of {len(source):,} characters and no path; an image in base64 "
                 "begins with data:image/png;base64, (or its own kind)"
             )
             return ""
         if _NOT_IN_PATHS.search(source):
-            self.error(f"{name} names the image {shortened(source)}; a path has no line breaks or control characters")
+            self.error(f"{name} names the image {quoted(source)}; a path has no line breaks or control characters")
             return ""
         return locations.join(self.image_root, source)
 
     def embedded(self, uri: str, name: str) -> bytes:
         header = _DATA_URI.match(uri)
         if header is None:
-            self.error(f"{name} is the data URI {shortened(uri)}; only base64 is read (data:image/png;base64,…)")
+            self.error(f"{name} is the data URI {quoted(uri)}; only base64 is read (data:image/png;base64,…)")
             return b""
         try:
             image = base64.b64decode("".join(uri[header.end() :].split()), validate=True)

@@ -43,6 +43,6 @@ def json_type(value: Any) -> str:
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
 
 
-def shortened(text: str, length: int = 60) -> str:
+def quoted(text: str, length: int = 60) -> str:
     """A text in quotes, cut to what an error line has room for."""
     return repr(text if len(text) <= length else text[: length - 1] + "…")

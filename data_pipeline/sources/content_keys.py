@@ -12,7 +12,7 @@ from typing import Any
 
 from data_pipeline.marks import LEAVE_OUT
 from data_pipeline.sources.json_files import from_cell
-from data_pipeline.values import as_written, shortened
+from data_pipeline.values import as_written, quoted
 from vlm_jax.processing.messages import WEIGHT_KEYS, is_empty
 
 _MEDIA = tuple(
@@ -173,8 +173,8 @@ def _names_image(value: Any) -> bool:
 
 def _cut(value: Any) -> str:
     if isinstance(value, str):
-        return shortened(value)
-    return f"({len(value):,} bytes)" if isinstance(value, bytes) else shortened(repr(value))[1:-1]
+        return quoted(value)
+    return f"({len(value):,} bytes)" if isinstance(value, bytes) else quoted(repr(value))[1:-1]
 
 
 def _weighs(value: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from data_pipeline.records import TEXT_FIELDS, Placed
 from data_pipeline.sources import content_keys, json_files
 from data_pipeline.sources.containers import Entries
-from data_pipeline.values import as_written, json_type, shortened
+from data_pipeline.values import as_written, json_type, quoted
 from vlm_jax import locations
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing.messages import is_empty
@@ -159,7 +159,7 @@ def other_fields(entry: Mapping[str, Any], errors: list[str], *, compared: bool)
 def _unread_answers(answers: Any) -> str:
     if isinstance(answers, str):
         return (
-            f"'answers' is the text {shortened(answers)}, which is no list in JSON; it must be a list of texts, as a "
+            f"'answers' is the text {quoted(answers)}, which is no list in JSON; it must be a list of texts, as a "
             'cell ["green", "lime"]'
         )
     wrong = next((one for one in answers if not isinstance(one, str)), None) if isinstance(answers, list) else None

@@ -11,7 +11,7 @@ from typing import Any
 from data_pipeline.marks import LEAVE_OUT
 from data_pipeline.records import Placed, plain_part
 from data_pipeline.sources.json_files import from_cell
-from data_pipeline.values import as_written, json_type, shortened
+from data_pipeline.values import as_written, json_type, quoted
 from vlm_jax.processing.messages import TOOL_ROLES, address_of, is_blank, is_empty, tool_keys, unread_part_keys
 
 MARK = "<image>"
@@ -95,7 +95,7 @@ def images_under(entry: Mapping[str, Any], key: str, errors: list[str]) -> list[
         return []
     value = from_cell(value)
     if isinstance(value, str) and value.strip()[0] == "[" and value.strip()[-1] == "]":
-        errors.append(f"'{key}' is the text {shortened(value)}, a list that is not in JSON; write it as [\"a.png\"]")
+        errors.append(f"'{key}' is the text {quoted(value)}, a list that is not in JSON; write it as [\"a.png\"]")
         return []
     images = [_address(image) for image in (value if isinstance(value, list) else [value])]
     if not all(isinstance(image, (str, bytes)) and image for image in images):
@@ -265,7 +265,7 @@ def _no_places(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _image_name(image: Any) -> str:
-    return shortened(image) if isinstance(image, str) else "an embedded one"
+    return quoted(image) if isinstance(image, str) else "an embedded one"
 
 
 def _filled(content: Any, images: Iterator[tuple[int, str | bytes]], errors: list[str]) -> Any:

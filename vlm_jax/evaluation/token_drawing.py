@@ -28,7 +28,7 @@ class Drawing:
     Attributes:
       model: Hugging Face folder, hub id, or run folder.
       image: its file.
-      output: folder for `IMAGE` and `PAGE`.
+      output: folder for `IMAGE` and `PAGE`; it may be given as text.
       visual_tokens: a share of the image's tokens, or a number of them.
       question: what is asked about it, which some methods follow.
       methods: of `token_budget.METHODS`; none: all that the model can take.
@@ -42,6 +42,9 @@ class Drawing:
     question: str
     methods: Sequence[str] = ()
     layer: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", Path(self.output))
 
 
 def draw(drawing: Drawing, *, say: Callable[[str], None] = terminal.say) -> list[kept_tokens.Panel]:
