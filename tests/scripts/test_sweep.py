@@ -1,4 +1,7 @@
-"""scripts/sweep.py through the real scripts: stopped, killed and gone on with; errors; the pages that ship."""
+"""scripts/sweep.py through the real scripts: stopped, killed and gone on with; errors; the pages that ship.
+
+What it refuses, and which cells it has, is asked of the functions it calls, in this process.
+"""
 
 import csv
 import json
@@ -16,9 +19,11 @@ import psutil
 import pytest
 
 import command_line
+from data_pipeline import sweep_cells, sweep_run
 from tests.started import environment, run
 from tests.tiny_models import PHOTOS, noise, save_tiny
 from vlm_jax.checkpoint import run_folder
+from vlm_jax.errors import InputError
 from vlm_jax.evaluation.sweep import cells_of
 from vlm_jax.models.presets import PRESETS
 from vlm_jax.training.selection import select
@@ -26,7 +31,8 @@ from vlm_jax.training.selection import select
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "configs" / "ablations").glob("*.py"))
 STEPS = 6
-pytestmark = pytest.mark.timeout(900)  # some twenty processes, nearly all of whose time is loading JAX
+PROGRAM = [sys.executable, str(ROOT / "scripts" / "train_and_evaluate.py")]
+pytestmark = pytest.mark.timeout(900)  # some processes, nearly all of whose time is loading JAX
 PAGE = '''"""A sweep of tiny runs."""
 
 from vlm_jax.evaluation.sweep import sweep_config
@@ -89,6 +95,19 @@ def sweep(config, output, *more):
     return run(command(config, output, *more), cwd=ROOT, env=environment())
 
 
+def cells(config, output, *changed, what=sweep_cells.folders_of):
+    """The cells of a page with settings that differ, as `folders_of` has them; or what else is done in this process."""
+    loaded = command_line.load_config(str(config), [tuple(text.split("=", 1)) for text in changed])
+    return what(loaded, output, program=PROGRAM, load=command_line.load_config)
+
+
+def refused(*args):
+    """The error lines of a sweep that is refused."""
+    with pytest.raises(InputError) as caught:
+        cells(*args)
+    return caught.value.lines
+
+
 def begin(config, output):
     """A sweep that runs in a session of its own, as a terminal's job does."""
     return subprocess.Popen(
@@ -123,24 +142,24 @@ def interrupted(material, tmp_path_factory):
     """The same: stopped by Ctrl-C in its first cell, killed in its second, then let run to its end."""
     folder = tmp_path_factory.mktemp("interrupted")
     config, output = page(material, folder / "page.py"), folder / "out"
-    cells = output / "cells"
+    made = output / "cells"
     first, second = names = [cell.name for cell in cells_of(command_line.load_config(str(config)))]
 
     process = begin(config, output)
-    wait_for(lambda: run_folder.latest_step(cells / first / "run"), process)
+    wait_for(lambda: run_folder.latest_step(made / first / "run"), process)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal's Ctrl-C does
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert "the same command goes on from here" in told and "Traceback" not in told
-    assert not (cells / first / "evaluation" / "report.json").exists()
+    assert not (made / first / "evaluation" / "report.json").exists()
 
     process = begin(config, output)
-    wait_for(lambda: run_folder.latest_step(cells / second / "run"), process)
+    wait_for(lambda: run_folder.latest_step(made / second / "run"), process)
     (child,) = psutil.Process(process.pid).children()
     child.suspend()
     process.kill()
     process.communicate()
-    before = {path: when for path, when in times(cells / first).items() if path.is_file()}
+    before = {path: when for path, when in times(made / first).items() if path.is_file()}
     # The child still writes into its cell.
     refused = sweep(config, output)
     assert refused.returncode == 1 and "another process is sweeping in this folder" in refused.stderr, refused.stderr
@@ -150,7 +169,7 @@ def interrupted(material, tmp_path_factory):
 
     done = sweep(config, output)
     assert done.returncode == 0, done.stderr
-    assert {path: when for path, when in times(cells / first).items() if path in before} == before
+    assert {path: when for path, when in times(made / first).items() if path in before} == before
     return config, output, names, done
 
 
@@ -217,26 +236,24 @@ def test_everything_ends_in_one_table_and_one_plot(finished):
 
 def test_a_finished_sweep_runs_nothing_and_other_settings_are_refused(finished, material):
     config, output, _, done = finished
-    cells = times(output / "cells")
+    made = times(output / "cells")
     again = sweep(config, output)
     assert again.returncode == 0 and again.stdout == done.stdout
     assert again.stderr == "2 of 2 cells are finished already\n"
 
-    other = sweep(config, output, "--config.set.optimizer.weight_decay=0.5", "--config.seeds=0,1,2")
-    assert other.returncode == 1
-    assert other.stderr == (
-        f"error: {output}: 2 cells were made with other settings: amount-half_rate-0.02_seed-0 with "
-        "optimizer.weight_decay = 0.0, which is now 0.5. Give those settings again, or take another --output\n"
-    )
+    assert refused(config, output, "set.optimizer.weight_decay=0.5", "seeds=0,1,2") == [
+        f"{output}: 2 cells were made with other settings: amount-half_rate-0.02_seed-0 with "
+        "optimizer.weight_decay = 0.0, which is now 0.5. Give those settings again, or take another --output"
+    ]
     asked = (material / "asked.csv").read_text()
     (material / "asked.csv").write_text(asked.replace("What is 3?", "What is three?"))
-    changed = sweep(config, output)
+    (line,) = refused(config, output)
     (material / "asked.csv").write_text(asked)
-    assert changed.returncode == 1 and "with benchmark = {'asked.csv': " in changed.stderr
-    assert times(output / "cells") == cells
+    assert "with benchmark = {'asked.csv': " in line
+    assert times(output / "cells") == made
 
-    fewer = sweep(config, output, "--config.seeds=1")
-    assert fewer.returncode == 0 and "over questions: bootstrap of the one seed" in fewer.stdout
+    fewer = cells(config, output, "seeds=1", what=sweep_run.run)
+    assert "over questions: bootstrap of the one seed" in fewer.table
 
 
 @pytest.mark.evidence
@@ -260,18 +277,18 @@ def test_settings_that_no_training_has_are_told_together_before_any_cell_runs(ma
         "rate": {"high": {"optimizer.lerning_rate": 1.0}, "none": {"optimizer.learning_rate": "much"}},
     }
     config = page(material, tmp_path / "page.py", axes=axes, benchmark=str(tmp_path / "gone.csv"))
-    done = sweep(config, tmp_path / "out", "--config.metric=bleu")
-    assert done.returncode == 1 and not (tmp_path / "out").exists()
-    metric, share, rate, much, gone = done.stderr.splitlines()
-    assert metric == "error: config.metric is 'bleu'; wanted exact or normalised or contains"
-    assert share == ("error: config.axes.amount, 'half': data.shar: no such setting; did you mean config.data.share?")
+    metric, share, rate, much, gone = refused(config, tmp_path / "out", "metric=bleu")
+    assert not (tmp_path / "out").exists()
+    assert metric == "config.metric is 'bleu'; wanted exact or normalised or contains"
+    assert share == "config.axes.amount, 'half': data.shar: no such setting; did you mean config.data.share?"
     assert rate.endswith("did you mean config.optimizer.learning_rate?")
-    assert much == "error: config.axes.rate, 'none': optimizer.learning_rate: needs a number (float), not 'much'"
+    assert much == "config.axes.rate, 'none': optimizer.learning_rate: needs a number (float), not 'much'"
     assert "gone.csv" in gone
 
     values = page(material, tmp_path / "values.py", axes={"amount": {"none": {"data.share": 0.0}}})
     done = sweep(values, tmp_path / "out")
-    assert done.stderr == "error: config.data.share is 0.0; wanted a share above 0, up to 1\n"
+    assert (done.returncode, done.stderr) == (1, "error: config.data.share is 0.0; wanted a share above 0, up to 1\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_prints_cells_and_commands_and_makes_nothing(material, tmp_path):
@@ -285,20 +302,20 @@ def test_a_dry_run_prints_cells_and_commands_and_makes_nothing(material, tmp_pat
 
 def test_folders_and_configs_of_something_else_are_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("")
-    done = sweep(SHIPPED[0], tmp_path)
-    assert done.returncode == 1 and "holds files that are not a sweep's" in done.stderr
-    done = sweep(ROOT / "configs" / "photos.py", tmp_path / "out")
-    assert done.returncode == 1 and "the config is no sweep" in done.stderr and len(done.stderr.splitlines()) == 1
+    (line,) = refused(SHIPPED[0], tmp_path)
+    assert "holds files that are not a sweep's" in line
+    (line,) = refused(ROOT / "configs" / "photos.py", tmp_path / "out")
+    assert "the config is no sweep" in line
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_a_shipped_page_is_in_order(path, tmp_path):
+def test_a_shipped_page_is_in_order(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
     data, asked = PHOTOS / "photos.json", PHOTOS / "same_question.json"
-    done = sweep(path, tmp_path / "out", "--dry_run", f"--config.set.data.path={data}", f"--config.benchmark={asked}")
-    assert done.returncode == 0, done.stderr
+    folders = cells(path, tmp_path / "out", f"set.data.path={data}", f"benchmark={asked}")
     assert f"scripts/sweep.py --config=configs/ablations/{path.name}" in path.read_text(encoding="utf-8")
-    cells = cells_of(command_line.load_config(str(path)))
-    assert done.stdout.count("(new)") == len(cells) and len({cell.seed for cell in cells}) == 3
+    assert {folder.progress for folder in folders} == {"new"} and len({folder.cell.seed for folder in folders}) == 3
+    assert len(folders) == len(cells_of(command_line.load_config(str(path))))
 
 
 def test_each_way_of_training_trains_what_it_says():
