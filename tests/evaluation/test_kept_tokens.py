@@ -7,7 +7,9 @@ import pytest
 import vlm_jax
 from tests.tiny_assembled import save_assembled
 from tests.tiny_models import PHOTOS
+from vlm_jax.errors import InputError
 from vlm_jax.evaluation.kept_tokens import WIDTH, Panel, drawn, page, panels, side_by_side
+from vlm_jax.evaluation.token_drawing import Drawing, draw
 from vlm_jax.processing.token_budget import LEARNED, METHODS, TokenBudget
 
 # The decoder here has two layers, of which pyramiddrop has no quarters.
@@ -73,3 +75,12 @@ def test_class_tokens_and_ends_of_rows_stay_in_assembled_models(tmp_path, photo,
     np.testing.assert_allclose(everything.logits(messages), model.logits(messages), atol=1e-4)
     (panel,) = panels(model, photo, "What?", [TokenBudget(0.25, "divprune")])
     assert panel.grid[0] == panel.grid[1] and 0 < len(panel.kept) < panel.grid[0] * panel.grid[1]
+
+
+def test_the_folder_of_a_drawing_may_be_given_as_text(tmp_path):
+    (tmp_path / "mine.txt").write_text("")
+    drawing = Drawing("nowhere", str(tmp_path / "gone.png"), str(tmp_path), 0.5, "What?")
+    with pytest.raises(InputError) as caught:
+        draw(drawing)
+    image, folder = caught.value.lines
+    assert "gone.png" in image and folder.startswith(f"--output={tmp_path}: holds files that are not a drawing's")

@@ -130,8 +130,9 @@ def test_no_process_that_decodes_images_outlives_a_run(config, tmp_path, ends):
     else:
         config.optimizer.update(learning_rate=1e30, warmup_fraction=0.0)
         config.train.steps = 8
-        with pytest.raises(InputError, match="nothing of them is saved"):
+        with pytest.raises(InputError, match="nothing of them is saved") as caught:  # and the program keeps the error
             run(config, str(tmp_path / "run"), console=Lines())
+        assert caught.value.lines
     deadline = time.monotonic() + 20
     while (left := set(multiprocessing.active_children()) - before) and time.monotonic() < deadline:
         time.sleep(0.1)
