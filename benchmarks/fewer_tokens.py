@@ -1,4 +1,4 @@
-"""What is learned from fewer visual tokens: after equal steps, after equal time, and used with all tokens.
+r"""What is learned from fewer visual tokens: after equal steps, after equal time, and used with all tokens.
 
     .venv/bin/python benchmarks/fewer_tokens.py --sweep=runs/fewer_tokens/sweep \
         --results=runs/fewer_tokens/results.jsonl

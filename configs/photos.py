@@ -1,4 +1,4 @@
-"""Fine-tunes a Qwen2.5-VL folder on your own images and questions, on one small machine.
+r"""Fine-tunes a Qwen2.5-VL folder on your own images and questions, on one small machine.
 
     .venv/bin/python scripts/train.py --config=configs/photos.py --workdir=runs/photos \
         --config.model.path=FOLDER --config.data.path=QUESTIONS.csv

@@ -1,4 +1,4 @@
-"""Full fine-tuning of Qwen2.5-VL-3B, for a slice of accelerators.
+r"""Full fine-tuning of Qwen2.5-VL-3B, for a slice of accelerators.
 
     .venv/bin/python scripts/train.py --config=configs/qwen2_5_vl_3b_full.py --workdir=runs/full \
         --config.data.path=mine.jsonl

@@ -1,4 +1,4 @@
-"""LoRA on Qwen2.5-VL-3B's decoder, for one accelerator or a slice.
+r"""LoRA on Qwen2.5-VL-3B's decoder, for one accelerator or a slice.
 
     .venv/bin/python scripts/train.py --config=configs/qwen2_5_vl_3b_lora.py --workdir=runs/lora \
         --config.data.path=mine.jsonl

@@ -1,4 +1,4 @@
-"""QLoRA on Qwen2.5-VL-3B: adapters on a base in 4 bits, for one accelerator.
+r"""QLoRA on Qwen2.5-VL-3B: adapters on a base in 4 bits, for one accelerator.
 
     .venv/bin/python scripts/train.py --config=configs/qwen2_5_vl_3b_qlora.py --workdir=runs/qlora \
         --config.data.path=mine.jsonl

@@ -1,4 +1,4 @@
-"""SigLIP-SO400M/14-384 and Qwen2.5-3B-Instruct in tiles: the connector first, then connector and decoder's adapters.
+r"""SigLIP-SO400M/14-384 and Qwen2.5-3B-Instruct in tiles: the connector first, then connector and decoder's adapters.
 
     .venv/bin/python scripts/train.py --config=configs/siglip_qwen2_5_3b_two_stage.py --workdir=runs/siglip \
         --config.data.path=llava_instruct_150k.json --config.data.image_root=coco/train2017

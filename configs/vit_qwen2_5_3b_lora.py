@@ -1,4 +1,4 @@
-"""ViT-B/32-384 and Qwen2.5-3B-Instruct joined by a two-layer connector: LoRA on the decoder, the connector in full.
+r"""ViT-B/32-384 and Qwen2.5-3B-Instruct joined by a two-layer connector: LoRA on the decoder, the connector in full.
 
     .venv/bin/python scripts/train.py --config=configs/vit_qwen2_5_3b_lora.py --workdir=runs/vit \
         --config.data.mixture.llava.path=llava_instruct_150k.json \

@@ -105,6 +105,10 @@ def _read(config: ConfigDict, load: Load) -> tuple[dict[sweep.Cell, ConfigDict],
         with gathered(wrong):
             check_config(trainings[cell])
     errors += wrong
+    for path in dict.fromkeys(training.data.path for training in trainings.values() if training.data.path):
+        for name in locations.named_in(path):
+            with gathered(errors):
+                sources.open_source(name)
     benchmark: dict[str, str | None] = {}
     with gathered(errors):
         benchmark = _digests(config.benchmark) if config.benchmark else {}

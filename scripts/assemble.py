@@ -1,4 +1,4 @@
-"""Assembles a vision-language model from an encoder and a text model: a small folder that points at both.
+r"""Assembles a vision-language model from an encoder and a text model: a small folder that points at both.
 
     .venv/bin/python scripts/assemble.py --encoder=google/siglip-so400m-patch14-384 \
         --decoder=Qwen/Qwen2.5-3B-Instruct --output=siglip-3b

@@ -1,4 +1,4 @@
-"""Compiles the training step of a config for a TPU that is not there, and says what it would take.
+r"""Compiles the training step of a config for a TPU that is not there, and says what it would take.
 
     .venv/bin/python scripts/compile_check.py --config=configs/qwen2_5_vl_3b_full.py --topology=v5e:2x4
     .venv/bin/python scripts/compile_check.py --config=configs/qwen2_5_vl_7b_lora.py --topology=v5p:4x4x4 --preset=72b \

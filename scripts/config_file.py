@@ -5,6 +5,7 @@ nearest key. Its ConfigDict, with its types and its locking, is.
 """
 
 import ast
+import contextlib
 import difflib
 import inspect
 import re
@@ -56,7 +57,7 @@ def load_config(name: str, overrides: list[tuple[str, str | None]] | None = None
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        now = named_now(_message(error).strip("\"'")) if isinstance(error, AttributeError | KeyError) else ""
+        now = named_now(_message(error).strip("'")) if isinstance(error, AttributeError | KeyError) else ""
         raise InputError(f"{_place(path, error)}: {type(error).__name__}: {_message(error)}{now}") from error
     if isinstance(config, dict):
         config = ConfigDict(config)
@@ -91,8 +92,12 @@ def _place(path: Path, error: BaseException) -> str:
 
 def _message(error: BaseException) -> str:
     # str() of a SyntaxError repeats the place, that of a KeyError is the quoted key, which ConfigDict makes a sentence.
-    text = error.msg if isinstance(error, SyntaxError) else error.args[0] if len(error.args) == 1 else error
-    return " ".join(str(text).split())
+    text = str(error.msg if isinstance(error, SyntaxError) else error.args[0] if len(error.args) == 1 else error)
+    # ml_collections' AttributeError quotes a KeyError, which quotes the key.
+    for _ in range(2):
+        with contextlib.suppress(SyntaxError, ValueError):
+            text = str(ast.literal_eval(text)) if text[:1] in ("'", '"') else text
+    return " ".join(text.split())
 
 
 def _no_such_file(path: Path) -> str:
@@ -102,7 +107,8 @@ def _no_such_file(path: Path) -> str:
         return f"{path}: no such config file; there is no folder {path.parent}"
     names = sorted(file.name for file in path.parent.glob("*.py"))
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:5]
-    return f"{path}: no such config file" + (f"; {path.parent} has " + ", ".join(near) if near else "")
+    few = "like it are" if len(near) < len(names) else "it has"
+    return f"{path}: no such config file" + (f"; in {path.parent} {few} {', '.join(near)}" if near else "")
 
 
 # Overrides

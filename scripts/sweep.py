@@ -1,4 +1,4 @@
-"""Trains and evaluates every cell of a grid, into one table and one plot.
+r"""Trains and evaluates every cell of a grid, into one table and one plot.
 
     .venv/bin/python scripts/sweep.py --config=configs/ablations/scaling.py --output=runs/scaling \
         --config.set.data.path=mine.jsonl --config.benchmark=held_out.jsonl

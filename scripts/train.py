@@ -1,4 +1,4 @@
-"""Trains a vision-language model on images and questions, and saves checkpoints that go on, convert and answer.
+r"""Trains a vision-language model on images and questions, and saves checkpoints that go on, convert and answer.
 
     .venv/bin/python scripts/train.py --config=configs/photos.py --workdir=runs/photos
 

@@ -1,4 +1,4 @@
-"""Trains a model and asks it a benchmark, in one process: a cell of scripts/sweep.py.
+r"""Trains a model and asks it a benchmark, in one process: a cell of scripts/sweep.py.
 
     .venv/bin/python scripts/train_and_evaluate.py --config=configs/photos.py --workdir=runs/photos \
         --model=runs/photos --benchmark=questions.csv --output=runs/photos/evaluation

@@ -1,4 +1,4 @@
-"""What is learned from fewer visual tokens: every method at three shares, on the quickstart's world in larger images.
+r"""What is learned from fewer visual tokens: every method at three shares, on the quickstart's world in larger images.
 
     .venv/bin/python scripts/generate_corpus.py --config=configs/corpus/objects.py --output=runs/fewer_tokens/objects \
         --config.side=224 --config.factor=3

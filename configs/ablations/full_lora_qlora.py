@@ -1,4 +1,4 @@
-"""What trains: the whole model, LoRA, or LoRA on a base in 4 bits, each with settings that suit it.
+r"""What trains: the whole model, LoRA, or LoRA on a base in 4 bits, each with settings that suit it.
 
     .venv/bin/python scripts/sweep.py --config=configs/ablations/full_lora_qlora.py --output=runs/full_lora_qlora \
         --config.set.data.path=mine.jsonl --config.benchmark=held_out.jsonl

@@ -1,4 +1,4 @@
-"""How much data is enough: the same training on 1, 5, 10 and 15 parts of a corpus in fifteen.
+r"""How much data is enough: the same training on 1, 5, 10 and 15 parts of a corpus in fifteen.
 
     .venv/bin/python scripts/generate_corpus.py --config=configs/corpus/objects.py --config.factor=15 \
         --output=runs/objects

@@ -1,4 +1,4 @@
-"""How many visual tokens an image, chosen how, in how long a context: four shares by four lengths of row.
+r"""How many visual tokens an image, chosen how, in how long a context: four shares by four lengths of row.
 
     .venv/bin/python scripts/sweep.py --config=configs/ablations/tokens_x_context.py --output=runs/tokens_x_context \
         --config.set.data.path=mine.jsonl --config.benchmark=held_out.jsonl

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import settings, values
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.mixture import Component, Mixture
@@ -24,14 +24,14 @@ parts = st.lists(
 
 
 @settings(deadline=None, max_examples=80)
-@values(parts, st.integers(0, 3000), st.integers(1, 200), st.booleans())
+@given(parts, st.integers(0, 3000), st.integers(1, 200), st.booleans())
 def test_positions_are_the_same_from_wherever_one_begins(given_parts, start, count, shuffle):
     whole = Mixture(given_parts, shuffle=shuffle).take(0, start + count)
     np.testing.assert_array_equal(Mixture(given_parts, shuffle=shuffle).take(start, count), whole[start:])
 
 
 @settings(deadline=None, max_examples=80)
-@values(parts, st.integers(1, 2000))
+@given(parts, st.integers(1, 2000))
 def test_every_part_has_its_share_at_every_moment(given_parts, count):
     weights = np.array([part.weight for part in given_parts])
     drawn = np.bincount(Mixture(given_parts).take(0, count)[:, 0], minlength=len(weights))
@@ -40,7 +40,7 @@ def test_every_part_has_its_share_at_every_moment(given_parts, count):
 
 
 @settings(deadline=None, max_examples=40)
-@values(parts)
+@given(parts)
 def test_a_part_shows_each_of_its_examples_once_before_it_begins_anew(given_parts):
     order = Mixture(given_parts).take(0, 2000)
     for number, part in enumerate(given_parts):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import settings, values
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.mixture import Component, Mixture
@@ -35,7 +35,7 @@ def batches_of(plan):
 
 
 @settings(deadline=None, max_examples=60)
-@values(sizes, st.integers(0, 5))
+@given(sizes, st.integers(0, 5))
 def test_every_example_is_planned_once_and_no_row_overflows(lengths, seed):
     plan = plan_of(lengths, seed=seed)
     seen = []
@@ -52,7 +52,7 @@ def test_every_example_is_planned_once_and_no_row_overflows(lengths, seed):
 
 
 @settings(deadline=None, max_examples=15)
-@values(sizes, st.integers(0, 20), st.integers(8, 80))
+@given(sizes, st.integers(0, 20), st.integers(8, 80))
 def test_a_plan_goes_on_from_any_batch_as_if_never_stopped(lengths, number, window):
     whole = plan_of(lengths, window=window, steps=25)
     expected = [whole[index] for index in range(number, 25)]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings, values
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline import sources
@@ -141,8 +141,8 @@ def test_a_file_of_no_bytes_is_one_line(tmp_path, name):
 def test_a_missing_file_of_any_kind_names_the_nearest_one(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"x")
-    values = str(path).replace("a.", "ab.")
-    assert error_of(values) == f"{values}: no such file; did you mean {path}?"
+    given = str(path).replace("a.", "ab.")
+    assert error_of(given) == f"{given}: no such file; did you mean {path}?"
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ WRONG = st.recursive(
 
 
 @pytest.mark.parametrize("format", ["auto", *sources.FORMATS[1:-4]])
-@values(entries=st.lists(st.dictionaries(st.sampled_from(KEYS), WRONG, max_size=6) | WRONG, min_size=1, max_size=4))
+@given(entries=st.lists(st.dictionaries(st.sampled_from(KEYS), WRONG, max_size=6) | WRONG, min_size=1, max_size=4))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_an_entry_holds_it_is_read_or_told(tmp_path, format, entries):
     path = tmp_path / "val.json"
@@ -357,8 +357,8 @@ def test_a_byte_that_is_not_utf8_is_an_error_of_its_row(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(b"image,question,answer\n,Wer?,Ich.\n,Wo?," + b"\xe4\n" + ",ใคร,ฉัน\n".encode())
     errors: list[str] = []
-    stored = [record for _, record in sources.scan(sources.open_source(str(path)), errors)]
-    assert [record.messages[-1]["content"] for record in stored] == ["Ich.", "ฉัน"]
+    held = [record for _, record in sources.scan(sources.open_source(str(path)), errors)]
+    assert [record.messages[-1]["content"] for record in held] == ["Ich.", "ฉัน"]
     assert len(errors) == 1 and "line 3" in errors[0] and "not UTF-8" in errors[0]
     path.write_bytes(b"image,fr\xe4ge,answer\n,Wer?,Ich.\n")
     with pytest.raises(InputError, match="line 1 is not UTF-8"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import PIL.Image
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, settings, values
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline import sources
@@ -314,14 +314,14 @@ def conversations(draw):
 
 
 @pytest.mark.parametrize("format", ["records", "openai", "parquet", "arrayrecord"])
-@values(one=conversations())
+@given(one=conversations())
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_conversation_with_embedded_images_comes_back(tmp_path, format, one):
     round_trip(tmp_path, [Record("a", **one)], format)
 
 
 @pytest.mark.parametrize("format", ["llava", "sharegpt", "table"])
-@values(one=conversations())
+@given(one=conversations())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_conversation_with_named_images_comes_back_or_is_refused(tmp_path, format, one):
     for message in one["messages"]:

@@ -160,3 +160,10 @@ def test_nothing_is_made_for_settings_that_no_training_has(sweep, tmp_path):
     with pytest.raises(InputError, match="config.data.share is 2.0; wanted a share above 0, up to 1"):
         sweep(2.0)
     assert not (tmp_path / "out").exists()
+
+
+def test_data_that_cannot_be_opened_is_told_before_a_cell_is_run(sweep, tmp_path):
+    with pytest.raises(InputError) as refused:
+        sweep(0.6, 0.8, changed={"data.path": "mien.csv"})
+    assert refused.value.lines == ["mien.csv: no such file"]
+    assert not (tmp_path / "out").exists()

@@ -286,6 +286,11 @@ def test_a_script_that_needs_a_config_and_gets_none_exits_with_2(start):
             CONFIG + "\n_base = get_config\ndef get_config():\n  c = _base().lock()\n  c.train.stepz = 1\n  return c\n",
             "AttributeError",
         ),
+        (
+            "earlier.py",
+            CONFIG + "\n_base = get_config\ndef get_config():\n  c = _base()\n  c.held_out.path = 'a'\n  return c\n",
+            "AttributeError: held_out (held_out is validation now)",
+        ),
         (".", None, "is a folder"),
     ],
 )

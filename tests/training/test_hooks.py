@@ -1,7 +1,10 @@
 """What a run does between its steps, and a whole run as a function."""
 
+import io
 import json
 import multiprocessing
+import os
+import sys
 import time
 
 import pytest
@@ -15,7 +18,7 @@ from vlm_jax.checkpoint import run_folder
 from vlm_jax.errors import InputError
 from vlm_jax.training.config import default_config
 from vlm_jax.training.hooks import EarlyStop, Samples, Validation
-from vlm_jax.training.log import RunLog
+from vlm_jax.training.log import Console, RunLog
 from vlm_jax.training.run_state import RunState
 
 
@@ -216,3 +219,19 @@ def test_validation_on_what_is_trained_on_is_pointed_out(config, tmp_path):
     run(config, str(tmp_path / "run"), console=console)
     (line,) = [line for line in console.lines if "WARNING" in line]
     assert f"{PHOTOS / 'photos.json'} is trained on and validated on" in line and "same_question" not in line
+
+
+def test_a_terminal_that_says_it_has_no_columns_gets_a_bar_of_eighty(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+        def fileno(self):
+            return 2
+
+    for columns, width in ((0, 80), (100, None)):
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        monkeypatch.setattr(os, "get_terminal_size", lambda fd, columns=columns: os.terminal_size((columns, 24)))
+        log = RunLog(tmp_path, steps=10, done=0, every=1, console=Console())
+        assert (log._bar.ncols == 80) == (width == 80)
+        log.close()

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import settings, values
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.mixture import Component, Mixture
@@ -132,7 +132,7 @@ def apart(many, answers):
 
 
 @settings(deadline=None, max_examples=25)
-@values(st.lists(st.integers(0, 11), min_size=1, max_size=24), st.integers(0, 3))
+@given(st.lists(st.integers(0, 11), min_size=1, max_size=24), st.integers(0, 3))
 def test_however_examples_are_packed_each_has_the_logits_loss_and_positions_it_has_alone(
     many, answers, apart, chosen, seed
 ):

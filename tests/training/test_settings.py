@@ -57,7 +57,7 @@ def test_unknown_and_missing_settings_and_groups_that_are_none_are_told_together
         "config.mine: no such setting",
         "config.optimizer.eps: is missing; start from default_config()",
         "config.samples is 4; it is a group of settings",
-        "config.train.speed: no such setting",
+        "config.train.speed: no such setting; did you mean config.train.seed?",
     ]
 
 

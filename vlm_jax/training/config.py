@@ -4,6 +4,7 @@ Files in `configs/` start from `default_config()` and change a few lines. Everyt
 line as `--config.a.b=value`.
 """
 
+import difflib
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -196,9 +197,7 @@ def check_config(config: ConfigDict) -> None:
 def _unknown(config: ConfigDict, known: ConfigDict, above: str = "") -> list[str]:
     """A config file may have set what does not exist, or left something out: it is ordinary Python."""
     errors = [
-        f"config.{above}{key}: no such setting" + (f"; it is config.{now} now" if (now := renamed(above + key)) else "")
-        for key in config
-        if key not in known
+        f"config.{above}{key}: no such setting{_instead(above, key, known)}" for key in config if key not in known
     ]
     errors += [f"config.{above}{key}: is missing; start from default_config()" for key in known if key not in config]
     for key in known:
@@ -208,6 +207,14 @@ def _unknown(config: ConfigDict, known: ConfigDict, above: str = "") -> list[str
             else:
                 errors.append(f"config.{above}{key} is {config[key]!r}; it is a group of settings")
     return errors
+
+
+def _instead(above: str, key: str, known: ConfigDict) -> str:
+    """What an unknown setting of a group may have been meant for."""
+    if now := renamed(above + key):
+        return f"; it is config.{now} now"
+    near = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean config.{above}{near[0]}?" if near else ""
 
 
 class _Check:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import threading
 import time
@@ -89,6 +90,14 @@ class Console:
                 self._file, self._before = None, []
 
 
+def _columns() -> int:
+    """Of the terminal on standard error; 0 where it does not say."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 0
+
+
 class RunLog:
     """One line of metrics a step, on disk and on the console."""
 
@@ -111,7 +120,16 @@ class RunLog:
         if self._skipped.exists():
             _continued(self._skipped, done).close()
         if sys.stderr.isatty():
-            self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, file=sys.stderr)
+            # Some terminals say that they have no columns: a bar as wide as they say would be none.
+            follows = _columns() > 0
+            self._bar = tqdm(
+                total=steps,
+                initial=done,
+                unit="step",
+                dynamic_ncols=follows,
+                ncols=None if follows else 80,
+                file=sys.stderr,
+            )
             console.bar = self._bar
         self._events_folder = workdir / "tensorboard"
 
