@@ -60,26 +60,38 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> l
     Raises:
       InputError: with the errors of all parts.
     """
+    parts = []
+    for name, settings, files in open_files(data):
+        parts.append(
+            Part(
+                name if data["mixture"] and len(data["mixture"]) > 1 else settings["path"],
+                chain := sources.Chain(files, share=settings["share"], seed=seed),
+                _with_token_range(processor, settings["max_visual_tokens"]),
+                Component(name, len(chain), float(settings["weight"]), settings["seed"]),
+                settings,
+            )
+        )
+    return parts
+
+
+def open_files(data: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[sources.Source]]]:
+    """(name, settings, files) of each part that the settings name: what of their opening needs no model.
+
+    Raises:
+      InputError: with the errors of all parts.
+    """
     if errors := columns_errors(data["columns"], "config.data.columns"):
         raise InputError(errors)
     named = dict(data["mixture"]) or {"data": {"path": data["path"]}}
-    parts = []
+    opened = []
     for name, own in named.items():
         inherited = {key: data[key] for key in SHARED}
         settings = {**DEFAULTS, **inherited, **_checked(name, own, errors)}
         if settings["path"] and (files := _open_files(settings, errors)):
-            parts.append(
-                Part(
-                    settings["path"] if len(named) == 1 else name,
-                    chain := sources.Chain(files, share=settings["share"], seed=seed),
-                    _with_token_range(processor, settings["max_visual_tokens"]),
-                    Component(name, len(chain), float(settings["weight"]), settings["seed"]),
-                    settings,
-                )
-            )
+            opened.append((name, settings, files))
     if errors:
         raise InputError(errors)
-    return parts
+    return opened
 
 
 def _open_files(settings: Mapping[str, Any], errors: list[str]) -> list[sources.Source]:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline import sources
 from data_pipeline.config_files import Load, Override
+from data_pipeline.parts import open_files
 from vlm_jax import locations, output_folder
 from vlm_jax.checkpoint.files import read_json, write_json
 from vlm_jax.errors import InputError, gathered
@@ -105,10 +106,10 @@ def _read(config: ConfigDict, load: Load) -> tuple[dict[sweep.Cell, ConfigDict],
         with gathered(wrong):
             check_config(trainings[cell])
     errors += wrong
-    for path in dict.fromkeys(training.data.path for training in trainings.values() if training.data.path):
-        for name in locations.named_in(path):
-            with gathered(errors):
-                sources.open_source(name)
+    # As many as there are different data, whatever their share.
+    for data in {repr(one.data.to_dict() | {"share": 1.0}): one.data.to_dict() for one in trainings.values()}.values():
+        with gathered(errors):
+            open_files(data)
     benchmark: dict[str, str | None] = {}
     with gathered(errors):
         benchmark = _digests(config.benchmark) if config.benchmark else {}

@@ -116,8 +116,14 @@ def test_the_folder_of_a_sweep_may_be_given_as_text(sweep, tmp_path):
     assert [folder.progress for folder in sweep(0.6, what=folders_of, output=str(tmp_path / "out"))] == ["finished"]
 
 
-def test_a_mixture_of_data_reaches_the_training(sweep):
-    parts = {"mine": {"path": str(PHOTOS / "photos.json"), "weight": 2.0}, "b": {"path": str(PHOTOS / "photos.json")}}
+def test_a_mixture_of_data_reaches_the_training(sweep, tmp_path):
+    photos = json.loads((PHOTOS / "photos.json").read_text())
+    entries = [{("p" if key == "image" else key): value for key, value in one.items()} for one in photos]
+    (tmp_path / "photos.json").write_text(json.dumps(entries))
+    parts = {
+        "mine": {"path": str(tmp_path / "photos.json"), "weight": 2.0},
+        "b": {"path": str(tmp_path / "photos.json")},
+    }
     (folder,) = sweep(
         0.6, what=folders_of, changed={"data.path": "", "data.mixture": parts, "data.columns": {"image": "p"}}
     )
