@@ -99,7 +99,7 @@ def check(
         spec = RowSpec.of(bucket.size, model.vision, tokens.widest)
         for stage in trainer.stages:
             say(_described(bucket, stage if len(trainer.stages) > 1 else None))
-            found.append(_compiled(trainer, bucket, spec, stage, topology))
+            found.append(_compiled(config, trainer, bucket, spec, stage, topology))
             show(found[-1])
     most = max(one.report.memory.total for one in found)
     if not all(one.report.fits for one in found):
@@ -161,7 +161,9 @@ def _described(bucket: Bucket, stage: Stage | None) -> str:
     return f"{of}{bucket.rows} rows of {size.tokens} tokens{above}, {inside}"
 
 
-def _compiled(trainer: Trainer, bucket: Bucket, spec: RowSpec, stage: Stage, topology: Topology) -> Compiled:
+def _compiled(
+    config: ConfigDict, trainer: Trainer, bucket: Bucket, spec: RowSpec, stage: Stage, topology: Topology
+) -> Compiled:
     """Raises InputError where the compiler itself finds no way to fit the step."""
     started = time.perf_counter()
     traced = trainer.trace(spec.batch(bucket.rows), stage)
@@ -173,7 +175,7 @@ def _compiled(trainer: Trainer, bucket: Bucket, spec: RowSpec, stage: Stage, top
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"--topology={topology.name}: the compiler finds no way to fit the step into a chip ({reason}); "
-            f"{advice(trainer.config, trainer.mesh)}"
+            f"{advice(config, trainer.mesh)}"
         ) from None
     seconds = time.perf_counter() - started
     taken = report(trainer, traced, program, topology.memory, stage)

@@ -265,7 +265,7 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
     console.say(trainer.describe())
     shard = Shard(jax.process_index(), jax.process_count())
     batches = dataset.batches(plan, threads=config.data.threads, shard=shard)
-    measure, sample, settings = _check(opened, dataset, trainer, console.say)
+    measure, sample, settings = _check(config, opened, dataset, trainer, console.say)
     with (
         workdir.writing(first=hosts.is_first(), done=done),
         console.kept_in(workdir.folder / "log.txt"),
@@ -273,6 +273,7 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
     ):
         checkpoints, state = _begin(config, opened, dataset, batches, trainer, console)
         ended = loop.run(
+            config,
             trainer,
             workdir,
             batches,
@@ -298,7 +299,7 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
 
 
 def _check(
-    opened: _Opened, dataset: Dataset, trainer: Trainer, say: Callable[[str], None]
+    config: ConfigDict, opened: _Opened, dataset: Dataset, trainer: Trainer, say: Callable[[str], None]
 ) -> tuple[Any, Any, dict[str, Any]]:
     """(what measures the validation loss, what writes samples, what every checkpoint says of the run).
 
@@ -311,10 +312,17 @@ def _check(
     measure = sample = None
     with gathered(errors):
         measure, known_by["validation"] = validation.validation_loss(
-            trainer, opened.processor, dataset.buckets, opened.cache, say, closing=opened.data, division=_division()
+            config,
+            trainer,
+            opened.processor,
+            dataset.buckets,
+            opened.cache,
+            say,
+            closing=opened.data,
+            division=_division(),
         )
     settings = resume.settings_to_save(
-        trainer.config,
+        config,
         opened.processor,
         opened.source,
         known_by,
@@ -327,7 +335,7 @@ def _check(
         with gathered(errors):
             earlier.check_data(known_by, {})
     with gathered(errors):
-        sample = validation.sampler(trainer, opened.processor, opened.source.assets, opened.workdir)
+        sample = validation.sampler(config, trainer, opened.processor, opened.source.assets, opened.workdir)
     if errors:
         raise InputError(errors)
     return measure, sample, settings

@@ -36,6 +36,7 @@ from vlm_jax.training.trainer import Trainer
 
 
 def validation_loss(
+    config: ConfigDict,
     trainer: Trainer,
     processor: Processor,
     buckets: Sequence[Bucket],
@@ -55,7 +56,6 @@ def validation_loss(
     Raises:
       InputError: what cannot be read, or fits no row, in one list.
     """
-    config = trainer.config
     if not config.validation.path:
         return None, None
     # Errors stop a run here whatever they do in training: a loss on what happens to be readable means little.
@@ -100,14 +100,13 @@ def _rows_like(buckets: Sequence[Bucket], dataset: Dataset) -> list[Bucket]:
 
 
 def sampler(
-    trainer: Trainer, processor: Processor, assets: Path, workdir: Workdir
+    config: ConfigDict, trainer: Trainer, processor: Processor, assets: Path, workdir: Workdir
 ) -> Callable[[int, Flat], None] | None:
     """`sample(step, parameters)`, which writes `samples/<step>/report.html`; None where no samples are wanted.
 
     Raises:
       InputError: the records cannot be read, or there are several processes.
     """
-    config = trainer.config
     if not config.samples.every:
         return None
     if jax.process_count() > 1:

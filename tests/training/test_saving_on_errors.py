@@ -58,10 +58,10 @@ class Run:
     def __init__(self, base, batch, folder, **settings):
         self.base, self.batch, self.folder = base, jax.tree.map(lambda rows: rows[:2], batch), folder
         self.trainer = copy.copy(steps_of(base))  # what differs here is nothing that a step is compiled for
-        self.trainer.config = copy.deepcopy(self.trainer.config)
+        self.config = copy.deepcopy(self.trainer.config)
         for key, value in {"train__max_skipped_steps": 2, **settings}.items():
             section, name = key.split("__")
-            self.trainer.config[section][name] = value
+            self.config[section][name] = value
 
     def train(self, *, measure=None, sample=None, **faulty):
         batches, done = Steps(self.batch, **faulty), latest_step(self.folder)
@@ -75,6 +75,7 @@ class Run:
                 state = self.trainer.restore(checkpoints, done, batches, base=None)
             try:
                 loop.run(
+                    self.config,
                     self.trainer,
                     workdir,
                     batches,

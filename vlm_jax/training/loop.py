@@ -16,6 +16,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from vlm_jax import stop_signals
 from vlm_jax.checkpoint.run_folder import Checkpoints
@@ -35,6 +36,7 @@ from vlm_jax.training.trainer import Stage, State, Trainer
 
 
 def run(
+    config: ConfigDict,
     trainer: Trainer,
     workdir: Workdir,
     batches: grain.DatasetIterator,
@@ -54,6 +56,7 @@ def run(
     """Trains from step `done` to the end, or until a person interrupts. Returns the loop, which says how far it came.
 
     Args:
+      config: of the run, for which the trainer was made.
       batches: each of one of the `shapes`, for which the step is compiled before the first.
       name_batch: the records of a batch, counted from 0, that has just been worked on.
       measure: the loss on validation examples, from all parameters; taken every `validation.every` steps.
@@ -67,8 +70,8 @@ def run(
         short the device's own error goes through to the caller (`compile_report.explained_memory`).
     """
     console = console or Console(silent=not hosts.is_first())
-    log = RunLog(workdir.folder, steps=trainer.steps, done=done, every=trainer.config.log.every, console=console)
-    config, validation = trainer.config, None
+    log = RunLog(workdir.folder, steps=trainer.steps, done=done, every=config.log.every, console=console)
+    validation = None
     if measure is not None:
         validation = Validation(measure, every=config.validation.every, log=log, earlier=validation_losses)
     samples = None if sample is None else Samples(sample, every=config.samples.every)
@@ -80,6 +83,7 @@ def run(
         stop = EarlyStop(validation, patience=config.validation.patience, log=log)
     profile = Profile(config.log.profile, workdir.folder / "profile", log, workdir.home / "profile")
     loop = Loop(
+        config,
         trainer,
         batches,
         RunState(done, *state),
@@ -106,6 +110,7 @@ class Loop:
 
     def __init__(
         self,
+        config: ConfigDict,
         trainer: Trainer,
         batches: grain.DatasetIterator,
         state: RunState,
@@ -117,7 +122,7 @@ class Loop:
         epochs: Callable[[], float] | None,
         place: tuple[Any, str],
     ):
-        self.trainer, self.batches, self.state, self.log = trainer, batches, state, log
+        self.config, self.trainer, self.batches, self.state, self.log = config, trainer, batches, state, log
         self.hooks, self.saving = hooks, saving
         self.name_batch, self.epochs, self.place = name_batch, epochs, place
         self.steps, self.done, self.stopped = trainer.steps, state.step, False
@@ -283,11 +288,11 @@ class Loop:
         flops = known.pop("flops")
         values |= known | self.throughput.after(values["tokens"], values["visual_tokens"], flops)
         values["compiles"] = self.compiles
-        multipliers = self.trainer.config.optimizer.lr_multipliers
+        multipliers = self.config.optimizer.lr_multipliers
         if any(multiplier != 1 for multiplier in multipliers.values()):
             values |= {f"learning_rate/{part}": values["learning_rate"] * one for part, one in multipliers.items()}
         self.log.step(step, values)
-        if state.skipped >= self.trainer.config.train.max_skipped_steps:
+        if state.skipped >= self.config.train.max_skipped_steps:
             home, workdir = self.place
             raise _NotFinite(
                 f"step {step}: the loss is {loss}, its gradient norm {norm}, and so it was for {state.skipped} step(s) "
