@@ -92,7 +92,8 @@ def spec_of(vision, method: str, share: float, visual: int, text: int):
     budget = TokenBudget(share, method)
     if budget.cuts:
         slots = -(-visual * vision.patches_per_token // vision.block_slots) * vision.block_slots
-        above = tuple(-(-(text + count) // 64) * 64 for count in budget.counts_above(visual))  # as training has them
+        # Multiples of 64, as training has them, but no longer than below the cut.
+        above = tuple(min(-(-(text + count) // 64) * 64, visual + text) for count in budget.counts_above(visual))
         size = Size(visual + text, slots, text - text // 2, above)
         return RowSpec.of(size, vision, budget), visual
     kept = budget.count(visual) if method == "resize" else kept_count(budget, layout_of(vision, visual)[1])
