@@ -32,8 +32,8 @@ def from_hf(
         raise InputError([f"{where}: {error}" for error in errors])
     shapes = known[kind].read_config(config, where)
     pixels = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
-    given = {name: tuple(values) for name, values in pixels.items() if values is not None}
-    return dataclasses.replace(shapes, vision=dataclasses.replace(shapes.vision, **given)) if given else shapes
+    changed = {name: tuple(values) for name, values in pixels.items() if values is not None}
+    return dataclasses.replace(shapes, vision=dataclasses.replace(shapes.vision, **changed)) if changed else shapes
 
 
 def to_hf(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:

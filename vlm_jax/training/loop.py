@@ -71,9 +71,8 @@ def run(
     """
     console = console or Console(silent=not hosts.is_first())
     log = RunLog(workdir.folder, steps=trainer.steps, done=done, every=config.log.every, console=console)
-    validation = None
-    if measure is not None:
-        validation = Validation(measure, every=config.validation.every, log=log, earlier=validation_losses)
+    losses = {"every": config.validation.every, "log": log, "earlier": validation_losses}
+    validation = None if measure is None else Validation(measure, **losses)
     samples = None if sample is None else Samples(sample, every=config.samples.every)
     saving = Saving(
         checkpoints, trainer, workdir, settings, every=config.checkpoint.every, done=done, validation=validation
