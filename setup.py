@@ -30,6 +30,7 @@ RUNNING = [
     "optax>=0.2.6",
     "orbax-checkpoint>=0.12",
     "pillow>=11.0",
+    "pydantic>=2.7",
     "pyarrow>=17.0",
     "safetensors>=0.6",
     "scipy>=1.14",
@@ -40,16 +41,19 @@ RUNNING = [
     "transformers>=5.0",
 ]
 
+CORPUS = ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3", "httpx>=0.28"]
+
 EXTRAS = {
     "cuda": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
     # Data, images and work folders at gs:// addresses.
     "gs": ["gcsfs>=2024.6"],
     # google-genai 3 makes the resolver fall back to a google-cloud-aiplatform of years ago.
-    "corpus": ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3"],
+    "corpus": CORPUS,
     "app": ["streamlit>=1.40"],
     # torch and peft are references to compare with: nothing outside tests/ and benchmarks/ needs them.
     "test": [
+        *CORPUS,
         "beartype>=0.20",
         "gcsfs>=2024.6",
         "hypothesis>=6.100",

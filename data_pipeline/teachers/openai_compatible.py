@@ -1,0 +1,128 @@
+"""Any server that speaks OpenAI's chat and embedding API: vLLM, SGLang, Ollama, llama.cpp, this package's own.
+
+Spoken by hand over httpx, since only what is sent once is wanted: the `openai` client sends again by itself.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipeline.teachers import http
+from data_pipeline.teachers.request import CallFailed, Kind, Reply, Request, Usage
+from data_pipeline.teachers.teacher import Teacher
+from vlm_jax.errors import InputError
+
+_FINISHED = {"stop": "", "length": "cut off", "content_filter": "blocked answer"}
+STRUCTURED = ("json_schema", "json_object", "none")
+
+
+class OpenAICompatible(Teacher):
+    takes = ("text", "embedding")
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        endpoint: str,
+        api_key_env: str,
+        at_once: int,
+        requests_per_minute: int,
+        tokens_per_minute: int,
+        timeout_s: float,
+        temperature: float,
+        max_output_tokens: int,
+        seed: int,
+        structured: str,
+        extra: Mapping[str, Any],
+    ):
+        if structured not in STRUCTURED:
+            raise InputError(f"a teacher's structured is {structured!r}; known are {', '.join(STRUCTURED)}")
+        self.model, self.at_once, self.most_output = model, at_once, max_output_tokens
+        self.requests, self.tokens = requests_per_minute, tokens_per_minute
+        self._sampling = {"temperature": temperature, "max_tokens": max_output_tokens, "seed": seed}
+        self._structured, self._extra = structured, dict(extra)
+        headers = {"Authorization": f"Bearer {_key(api_key_env)}"} if api_key_env else {}
+        self._connection = http.Connection(endpoint.rstrip("/"), headers, timeout_s, at_once)
+
+    def parameters(self, kind: Kind) -> Mapping[str, Any]:
+        sampling = {**self._sampling, "structured": self._structured} if kind == "text" else {}
+        return {**sampling, **self._extra}
+
+    async def send(self, request: Request) -> Reply:
+        if request.kind == "embedding":
+            return await self._embedded(request)
+        parameters = {**self._sampling, **self._extra, **request.parameters}
+        parameters["seed"] = int(parameters["seed"]) + request.variant
+        body = {"model": self.model, "messages": [{"role": "user", "content": _content(request)}], **parameters}
+        if request.schema is not None and self._structured == "json_schema":
+            schema = {"name": request.stage or "answer", "schema": request.schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif request.schema is not None and self._structured == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        return _reply(await self._connection.post("/chat/completions", body))
+
+    async def _embedded(self, request: Request) -> Reply:
+        if request.images:
+            raise CallFailed("bad request", "OpenAI's embedding API takes text only; take another teacher for images")
+        body = {"model": self.model, "input": [request.prompt], **self._extra, **request.parameters}
+        answer = await self._connection.post("/embeddings", body)
+        raw = json.dumps({key: value for key, value in answer.items() if key != "data"})
+        try:
+            vector = tuple(float(value) for value in answer["data"][0]["embedding"])
+        except (LookupError, TypeError, ValueError):
+            raise CallFailed("empty", "no embedding in the answer", raw=raw) from None
+        return Reply(vector=vector, model=str(answer.get("model") or ""), usage=_usage(answer), raw=raw)
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+def _key(name: str) -> str:
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise InputError(
+            f"the environment variable {name} is not set; a teacher's api_key_env says that it has the key"
+        )
+    return value
+
+
+def _content(request: Request) -> str | list[dict[str, Any]]:
+    if not request.images:
+        return request.prompt
+    parts: list[dict[str, Any]] = []
+    for image in request.images:
+        data = base64.b64encode(image.read()).decode("ascii")
+        parts.append({"type": "image_url", "image_url": {"url": f"data:{image.media_type};base64,{data}"}})
+    return [*parts, {"type": "text", "text": request.prompt}]
+
+
+def _usage(answer: Mapping[str, Any]) -> Usage:
+    usage = answer.get("usage") or {}
+    details = usage.get("completion_tokens_details") or {}
+    thoughts = details.get("reasoning_tokens") or 0
+    return Usage(
+        input=usage.get("prompt_tokens") or 0,
+        cached=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        output=(usage.get("completion_tokens") or 0) - thoughts,
+        thoughts=thoughts,
+    )
+
+
+def _reply(answer: Mapping[str, Any]) -> Reply:
+    raw, usage = json.dumps(answer, ensure_ascii=False), _usage(answer)
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise CallFailed("empty", "no choices in the answer", usage=usage, raw=raw)
+    message = choices[0].get("message") or {}
+    if message.get("refusal"):
+        raise CallFailed("blocked answer", str(message["refusal"]), usage=usage, raw=raw)
+    finish = choices[0].get("finish_reason")
+    reason = _FINISHED.get(finish, "stopped for an unknown reason")
+    if reason:
+        raise CallFailed(reason, f"finish_reason {finish!r}", usage=usage, raw=raw)
+    text = message.get("content")
+    if not isinstance(text, str) or not text.strip():
+        raise CallFailed("empty", "no text in the answer", usage=usage, raw=raw)
+    return Reply(text=text, model=str(answer.get("model") or ""), usage=usage, raw=raw)

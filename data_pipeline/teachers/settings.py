@@ -1,0 +1,117 @@
+"""The settings of a teacher, checked, and the teacher that they make.
+
+    config.teachers.text = {"kind": "vertex", "model": "gemini-3.5-flash", "project": "my-project"}
+
+Keys of `kind`, their defaults and what they mean stand in SETTINGS; what is not there is refused.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipeline.teachers.request import Kind
+from data_pipeline.teachers.teacher import Teacher
+from vlm_jax.errors import InputError
+
+_SENT = {
+    "model": "",  # as the server calls it
+    "endpoint": "",  # address of the server; "" for the kind's own
+    "at_once": 32,  # the most calls on their way; fewer where the server says that it is too much
+    "requests_per_minute": 0,  # of the account; 0: no limit
+    "tokens_per_minute": 0,
+    "timeout_s": 180.0,  # of one call
+    "temperature": 1.0,
+    "max_output_tokens": 4096,
+    "seed": 0,  # sent along with the number of the sample
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "vertex": {
+        **_SENT,
+        "project": "",  # "" for the one of the account's own settings
+        "api_key_env": "",  # environment variable that has an access token; "" for application default credentials
+        "location": "global",
+        "thinking_level": "",  # "" for the model's own | MINIMAL | LOW | MEDIUM | HIGH, as far as the model knows it
+        "aspect_ratio": "1:1",  # of images
+        "image_size": "1K",
+        "dimensions": 768,  # of embeddings
+    },
+    "openai_compatible": {
+        **_SENT,
+        "api_key_env": "",  # name of the environment variable that has the key
+        "structured": "json_schema",  # json_schema | json_object | none: how the server is told which object is wanted
+        "extra": {},  # further fields of every request, such as {"chat_template_kwargs": {"enable_thinking": False}}
+    },
+    "local": {
+        "model": "",  # a folder that vlm_jax.load opens
+        "rows": 8,  # requests answered together
+        "dtype": "auto",
+        "quantise": "none",
+        "temperature": 1.0,
+        "max_output_tokens": 1024,
+        "seed": 0,
+    },
+    "drawn": {"seed": 0, "side": 112},
+}
+"""By kind: every setting with its default."""
+
+
+def checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings of a teacher with defaults filled in.
+
+    Args:
+      where: as messages call them, such as `config.teachers.text`.
+
+    Raises:
+      InputError: with every error: a kind or setting that is not known, or of another type.
+    """
+    kind = settings.get("kind")
+    if kind not in SETTINGS:
+        raise InputError(f"{where}.kind is {kind!r}; known are {', '.join(SETTINGS)}")
+    known, errors = SETTINGS[kind], []
+    for key, value in settings.items():
+        if key == "kind":
+            continue
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            errors.append(f"{where}: no setting {key!r} of kind {kind}; {advice}")
+        elif not _same_type(value, known[key]):
+            errors.append(f"{where}.{key} is {value!r}; wanted as {known[key]!r}")
+    if "model" in known and not settings.get("model"):
+        errors.append(f"{where}.model is not set; name the model that is asked")
+    if kind == "openai_compatible" and not settings.get("endpoint"):
+        errors.append(f"{where}.endpoint is not set; name the address of the server, such as http://127.0.0.1:8000/v1")
+    if errors:
+        raise InputError(errors)
+    return {"kind": kind, **known, **settings}
+
+
+def open_teacher(settings: Mapping[str, Any], where: str, *, wanted: Kind) -> Teacher:
+    """The teacher that settings name. Nothing is sent, and no client is loaded that is not needed.
+
+    Raises:
+      InputError: settings that cannot be; a package or a key is missing; this kind does not answer what is wanted.
+    """
+    values = checked(settings, where)
+    kind = values.pop("kind")
+    if kind == "vertex":
+        from data_pipeline.teachers.vertex import Vertex as opened
+    elif kind == "openai_compatible":
+        from data_pipeline.teachers.openai_compatible import OpenAICompatible as opened
+    elif kind == "local":
+        from data_pipeline.teachers.local import Local as opened
+    else:
+        from data_pipeline.teachers.drawn import Drawn as opened
+    if wanted not in opened.takes:
+        raise InputError(f"{where}: a teacher of kind {kind} has no {wanted} to give; take another kind")
+    return opened(**values)
+
+
+def _same_type(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    if isinstance(default, Mapping):
+        return isinstance(value, Mapping)
+    return isinstance(value, type(default))

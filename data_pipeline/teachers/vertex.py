@@ -1,0 +1,183 @@
+"""Google's models on Vertex AI, through google-genai: Gemini text and images, Imagen, embeddings.
+
+The client is used for its protocol and its credentials alone. Its retries are off (`sending` has ours), and it is made
+to use httpx: where aiohttp is installed it would otherwise send a dropped call a second time by itself.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipeline.teachers import http, vertex_forms
+from data_pipeline.teachers.request import CallFailed, Kind, Reply, Request
+from data_pipeline.teachers.teacher import Teacher
+from vlm_jax import terminal
+from vlm_jax.errors import InputError
+
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class Vertex(Teacher):
+    takes = ("text", "image", "embedding")
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        endpoint: str,
+        api_key_env: str,
+        project: str,
+        location: str,
+        at_once: int,
+        requests_per_minute: int,
+        tokens_per_minute: int,
+        timeout_s: float,
+        temperature: float,
+        max_output_tokens: int,
+        seed: int,
+        thinking_level: str,
+        aspect_ratio: str,
+        image_size: str,
+        dimensions: int,
+    ):
+        self.model, self.at_once, self.most_output = model, at_once, max_output_tokens
+        self.requests, self.tokens = requests_per_minute, tokens_per_minute
+        self._timeout, self._endpoint, self._token_env = timeout_s, endpoint, api_key_env
+        self._project, self._location = project, location
+        self._parameters: dict[Kind, dict[str, Any]] = {
+            "text": {
+                "temperature": temperature,
+                "max_output_tokens": max_output_tokens,
+                "thinking_level": thinking_level,
+                "seed": seed,
+            },
+            "image": {"aspect_ratio": aspect_ratio, "image_size": image_size, "seed": seed},
+            "embedding": {"dimensions": dimensions},
+        }
+        self._client: Any = None
+        genai_package()
+
+    def parameters(self, kind: Kind) -> Mapping[str, Any]:
+        return self._parameters[kind]
+
+    async def send(self, request: Request) -> Reply:
+        parameters = {**self._parameters[request.kind], **request.parameters}
+        if "seed" in parameters:
+            parameters["seed"] = int(parameters["seed"]) + request.variant
+        if request.kind == "embedding":
+            call, reply = self._embed, vertex_forms.embedding_of
+        elif request.kind == "image" and self.model.rpartition("/")[2].startswith("imagen"):
+            call, reply = self._imagen, vertex_forms.imagen_of
+        else:
+            call, reply = self._generate, vertex_forms.reply_of
+        client = self._connected()
+        try:
+            response = await call(client.aio.models, request, parameters)
+        except Exception as error:
+            failed = failed_in(error)
+            if failed is None:
+                raise
+            raise failed from None
+        return reply(response, request.kind)
+
+    async def _generate(self, models: Any, request: Request, parameters: Mapping[str, Any]) -> Any:
+        contents, config = vertex_forms.contents_of(request), vertex_forms.config_of(request, parameters)
+        return await models.generate_content(model=self.model, contents=contents, config=config)
+
+    async def _imagen(self, models: Any, request: Request, parameters: Mapping[str, Any]) -> Any:
+        config = vertex_forms.imagen_config(parameters)
+        return await models.generate_images(model=self.model, prompt=request.prompt, config=config)
+
+    async def _embed(self, models: Any, request: Request, parameters: Mapping[str, Any]) -> Any:
+        config = {"output_dimensionality": parameters["dimensions"]}
+        return await models.embed_content(model=self.model, contents=vertex_forms.contents_of(request), config=config)
+
+    def _connected(self) -> Any:
+        """The client, made with the first call: it belongs to the event loop that it is used in."""
+        if self._client is None:
+            genai, httpx = genai_package(), http.httpx_package()
+            credentials, project = self._credentials()
+            limits = httpx.Limits(max_connections=self.at_once, max_keepalive_connections=self.at_once)
+            http_options = genai.types.HttpOptions(
+                base_url=self._endpoint or None,
+                timeout=int(self._timeout * 1000),
+                httpx_async_client=httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(self._timeout, pool=None)),
+            )
+            self._client = genai.Client(
+                vertexai=True,
+                project=project,
+                location=self._location,
+                credentials=credentials,
+                http_options=http_options,
+            )
+        return self._client
+
+    def _credentials(self) -> tuple[Any, str]:
+        import google.auth
+        from google.oauth2.credentials import Credentials
+
+        if self._token_env:
+            token = os.environ.get(self._token_env, "").strip()
+            if not token:
+                raise CallFailed("no credentials", f"the environment variable {self._token_env} is not set")
+            credentials, project = Credentials(token=token), self._project
+        else:
+            try:
+                credentials, project = google.auth.default(scopes=[_SCOPE])
+            except google.auth.exceptions.DefaultCredentialsError:
+                raise CallFailed(
+                    "no credentials", "`gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS"
+                ) from None
+        if not (self._project or project):
+            raise CallFailed("no credentials", "no project is known; set the teacher's project")
+        return credentials, self._project or project
+
+    async def close(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aio.aclose()
+
+
+def genai_package() -> Any:
+    try:
+        import google.genai as genai
+    except ImportError:
+        raise InputError("a teacher of kind vertex needs google-genai; pip install 'vlm-jax[corpus]'") from None
+    return genai
+
+
+def failed_in(error: Exception) -> CallFailed | None:
+    """What an exception of the client means; None for one that is none of its own."""
+    import json
+
+    import google.auth.exceptions
+    from google.genai import errors
+
+    if isinstance(error, CallFailed):
+        return error
+    if isinstance(error, errors.APIError):
+        reason = http.reason_of(error.code or 500)
+        if reason == "bad request" and error.status == "UNAUTHENTICATED":
+            reason = "no credentials"
+        return CallFailed(reason, f"{error.code} {terminal.line(error.message or '', 300)}", after=_after(error))
+    if isinstance(error, json.JSONDecodeError):
+        return CallFailed("half a response", str(error))
+    if isinstance(error, google.auth.exceptions.TransportError):
+        return CallFailed("connection dropped", terminal.line(str(error), 200))
+    if isinstance(error, google.auth.exceptions.GoogleAuthError):
+        return CallFailed("no credentials", terminal.line(str(error), 200))
+    if isinstance(error, TimeoutError):
+        return CallFailed("timed out")
+    return http.failed_in(error)
+
+
+def _after(error: Any) -> float | None:
+    """Seconds to wait: the header's, or those of the RetryInfo among the details."""
+    response = getattr(error, "response", None)
+    after = http.seconds_of(response.headers.get("Retry-After")) if response is not None else None
+    details = error.details if isinstance(error.details, Mapping) else {}
+    for detail in (details.get("error") or {}).get("details") or []:
+        delay = str(detail.get("retryDelay", "")) if isinstance(detail, Mapping) else ""
+        if after is None and delay.endswith("s"):
+            after = http.seconds_of(delay[:-1])
+    return after
