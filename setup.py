@@ -82,6 +82,7 @@ setup(
     package_data={
         "vlm_jax": ["assets/*/*"],
         "data_pipeline.corpus": ["general.txt", "photographs/*"],
+        "data_pipeline.corpus.prompts": ["*.txt"],
     },
     python_requires=">=3.11",
     install_requires=RUNNING,

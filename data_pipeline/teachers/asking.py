@@ -75,8 +75,8 @@ class Asker:
 
         Raises:
           InputError: the teacher cannot be asked, or some requests have no answer after all attempts: how many, by
-            reason. The same call goes on from there.
-          Stopped: Ctrl-C, or `max_cost` is reached.
+            reason; or `max_cost` is reached. The same call goes on from there.
+          Stopped: Ctrl-C.
         """
         if missing := self.missing(teacher, requests):
             self._runner.run(self._send(teacher, missing, check, Progress(requests[0].stage, len(missing))))

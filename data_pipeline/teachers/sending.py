@@ -39,7 +39,7 @@ Check = Callable[[Request, Reply], None]
 
 
 class Stopped(Exception):
-    """The run ends before all is asked, by Ctrl-C or because no more may be spent; what was answered is kept."""
+    """The run ends before all is asked, by Ctrl-C; what was answered is kept."""
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Sender:
         limit = self.asker.max_cost
         while limit is not None and self.progress.spent + sum(self._reserved.values()) + most > limit:
             if not self._reserved:
-                raise Stopped(
+                raise InputError(
                     f"${self.progress.spent:.2f} are spent, and another call may come to ${most:.4f}: "
                     f"--max_cost={limit:g} is reached; the same command with more goes on from there"
                 )

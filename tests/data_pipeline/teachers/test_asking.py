@@ -6,7 +6,7 @@ import json
 import pytest
 
 from data_pipeline.teachers import sending
-from data_pipeline.teachers.asking import Asker, Stopped
+from data_pipeline.teachers.asking import Asker
 from data_pipeline.teachers.limits import Limits
 from data_pipeline.teachers.prices import Price, prices_of
 from data_pipeline.teachers.request import CallFailed, Failure, Request
@@ -94,7 +94,7 @@ def test_a_run_never_costs_more_than_it_may(server, tmp_path):
     # An answer may take 100 tokens, a cent, and takes seven.
     settings = {"max_output_tokens": 100, "at_once": 4}
     with asker(tmp_path, prices=price, max_cost=0.03) as one:
-        with pytest.raises(Stopped, match=r"--max_cost=0.03 is reached"):
+        with pytest.raises(ValueError, match=r"--max_cost=0.03 is reached"):
             one.ask(teacher(server, **settings), requests(60))
         spent, asked = one.store.spent(), len(server.calls)
         assert 0.02 < spent <= 0.03

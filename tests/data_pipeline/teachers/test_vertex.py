@@ -118,7 +118,7 @@ def test_an_image_and_an_embedding_are_answered(server, asker):
                 "RESOURCE_EXHAUSTED",
                 details=[{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"}],
             ),
-            4.0,
+            1.0,
         ),
         (error(429, "RESOURCE_EXHAUSTED"), 0.5),
         (error(500, "INTERNAL"), 0.5),

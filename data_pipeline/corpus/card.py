@@ -1,0 +1,98 @@
+"""The card of a corpus: what is in it, and who made it, with what and for how much, as a hub's data set card has it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def text(manifest: Mapping[str, Any]) -> str:
+    """The card as Markdown, its head in YAML."""
+    sections = [
+        _head(manifest),
+        f"# {manifest['title'] or 'A corpus of questions about images'}",
+        "Synthetic: topics, facts, images, questions and answers were written by models, and may be wrong. "
+        "Made with vlm-jax.",
+        "## What is in it\n\n" + _contents(manifest),
+        "## How it was made\n\n" + _stages(manifest),
+        "## By whom\n\n" + _models(manifest),
+        "## Prompts\n\n" + _table(("file", "SHA-256"), list(manifest["prompts"].items())),
+        "## Limits\n\n" + _limits(manifest),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(manifest: Mapping[str, Any]) -> str:
+    languages = "\n".join(f"- {language}" for language in manifest["languages"])
+    files = "\n".join(f"  - split: {_split(name)}\n    path: {name}.jsonl" for name in manifest["splits"])
+    licence = f"license: {json.dumps(manifest['licence'])}\n" if manifest["licence"] else ""
+    title = json.dumps(manifest["title"], ensure_ascii=False)
+    return (
+        f"---\npretty_name: {title}\n{licence}language:\n{languages}\ntask_categories:\n- visual-question-answering\n"
+        f"tags:\n- synthetic\nconfigs:\n- config_name: default\n  data_files:\n{files}\n---"
+    )
+
+
+def _split(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _contents(manifest: Mapping[str, Any]) -> str:
+    splits = _table(("split", "questions"), [(name, f"{count:,}") for name, count in manifest["splits"].items()])
+    diversity = (
+        f"{manifest['images']:,} images; of {sum(manifest['splits'].values()):,} questions "
+        f"{manifest['different_questions']:,} are worded differently. "
+    )
+    by = "; ".join(
+        f"{kind}: " + ", ".join(f"{name} {count:,}" for name, count in manifest[key].items())
+        for kind, key in (("languages", "languages"), ("tasks", "tasks"), ("images", "image_sources"))
+    )
+    return f"{splits}\n\n{diversity}By {by}."
+
+
+def _stages(manifest: Mapping[str, Any]) -> str:
+    rows = [(name, f"{one['items']:,}", f"{one['left_out']:,}") for name, one in manifest["stages"].items()]
+    return _table(("stage", "items", "left out"), rows)
+
+
+def _models(manifest: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            one["stage"],
+            one["model"],
+            f"{one['calls']:,}",
+            f"{one['usage']['input']:,}",
+            f"{sum(one['usage'][key] for key in ('output', 'thoughts', 'image')):,}",
+            f"{one['cost']:.2f}",
+        )
+        for one in manifest["calls"]
+    ]
+    whole = sum(one["cost"] for one in manifest["calls"])
+    versions = "; ".join(f"{model}: {', '.join(own)}" for model, own in manifest["models"].items())
+    days = manifest["days"]
+    dated = f" Answered {days[0]} to {days[1]} (UTC)." if days else ""
+    priced = f" Prices of {manifest['prices']['date']}." if manifest["prices"].get("date") else " No prices were set."
+    table = _table(("stage", "model", "calls", "tokens in", "tokens out", "$"), rows)
+    return f"{table}\n\n${whole:.2f} in all.{priced}{dated} Versions that answered: {versions}."
+
+
+def _limits(manifest: Mapping[str, Any]) -> str:
+    limits = []
+    if not manifest["licence"]:
+        limits.append("- No licence was chosen: ask before you pass it on.")
+    if not manifest["student"]:
+        limits.append("- No student was asked what it knows already.")
+    if not manifest["judge"]:
+        limits.append("- Facts were not checked by another model.")
+    elif manifest["own_judge"]:
+        limits.append("- Facts may have been checked by the model that wrote them.")
+    limits.append("- Nobody has reviewed it.")
+    return "\n".join(limits)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")

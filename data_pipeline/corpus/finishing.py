@@ -1,0 +1,91 @@
+"""From the questions of the stages to a corpus: records by split, the manifest, and the card."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.corpus import card, prompts
+from data_pipeline.corpus.pipeline import Pipeline
+from data_pipeline.corpus.stages.stage import Item
+from data_pipeline.records import Record, write_records
+from vlm_jax.checkpoint.files import write_json, write_text
+
+MANIFEST = "manifest.json"
+
+
+def finish(folder: Path, items: Sequence[Item], pipeline: Pipeline, settings: Mapping[str, Any]) -> str:
+    """Writes `<split>.jsonl`, `manifest.json` and `README.md`, the manifest last. Returns a closing line."""
+    splits: dict[str, list[Record]] = {}
+    for item in items:
+        splits.setdefault(item["split"], []).append(record_of(item, folder))
+    for split, records in splits.items():
+        write_records(folder / f"{split}.jsonl", records)
+    _remove_unused(folder, items)
+    manifest = _manifest(items, pipeline, settings)
+    write_text(folder / "README.md", card.text(manifest))
+    write_json(folder / MANIFEST, manifest)
+    counts = ", ".join(f"{len(records):,} in {split}.jsonl" for split, records in splits.items())
+    return f"{folder}: {counts}"
+
+
+def record_of(item: Item, folder: Path) -> Record:
+    """A question as a record. Held-out ones have their short answer as the accepted one."""
+    image = str((folder / "images" / item["image"]).absolute())
+    content = [{"type": "image", "image": image}, {"type": "text", "text": item["question"]}]
+    reply = item.get("reasoning") or item["answer"]
+    provenance = {name: item[name] for name in ("topic", "fact", "language", "image_source", "flags") if item.get(name)}
+    return Record(
+        item["id"],
+        [{"role": "user", "content": content}, {"role": "assistant", "content": reply}],
+        answers=[item["answer"]] if item["split"] != "train" else None,
+        task=item["task"],
+        fact_id=item.get("fact_id"),
+        split=item["split"],
+        context=item.get("context"),
+        reasoning=item.get("reasoning") or None,
+        provenance=provenance,
+    )
+
+
+def _remove_unused(folder: Path, items: Iterable[Item]) -> None:
+    """Images of an earlier making that no record shows any more: they are in the store still."""
+    used = {item["image"] for item in items}
+    for path in (folder / "images").iterdir():
+        if path.name not in used:
+            path.unlink()
+
+
+def _manifest(items: Sequence[Item], pipeline: Pipeline, settings: Mapping[str, Any]) -> dict[str, Any]:
+    store = pipeline.asker.store
+    questions = [item["question"] for item in items]
+    return {
+        "title": settings["card"]["title"] or settings["subject"],
+        "licence": settings["card"]["licence"],
+        "subject": settings["subject"],
+        "languages": dict(sorted(Counter(item["language"] for item in items).items())),
+        "splits": dict(sorted(Counter(item["split"] for item in items).items())),
+        "tasks": dict(sorted(Counter(item["task"] for item in items).items())),
+        "image_sources": dict(sorted(Counter(item["image_source"] for item in items).items())),
+        "images": len({item["image"] for item in items}),
+        "different_questions": len(set(questions)),
+        "stages": {
+            name: {"items": count, "left_out": len(pipeline.left_out[name])} for name, count in pipeline.counts.items()
+        },
+        "student": bool(settings["teachers"]["student"]),
+        "own_judge": settings["own_judge"],
+        "judge": bool(settings["teachers"]["judge"]),
+        "models": store.versions(),
+        "days": store.days(),
+        "calls": store.sums(),
+        "prices": json.loads(json.dumps(settings["prices"])),
+        "prompts": _prompts(settings),
+    }
+
+
+def _prompts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """{file: SHA-256} of the prompts."""
+    folders = [Path(settings["prompts"])] if settings["prompts"] else []
+    paths = {path.name: path for folder in [prompts.HERE, *folders] for path in sorted(folder.glob("*.txt"))}
+    return {name: prompts.digest(path.read_text(encoding="utf-8")) for name, path in sorted(paths.items())}

@@ -1,0 +1,179 @@
+"""A corpus from its settings: the stages, then records, manifest and card, in a folder that is gone on with.
+
+`stages/` holds what each stage made, `store/` every answer. With other settings a folder is refused, unless it is said
+from which stage on it is to be made anew; what was answered to requests that stay the same is never asked again.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.corpus import finishing, projection, prompts
+from data_pipeline.corpus import settings as corpus_settings
+from data_pipeline.corpus.pipeline import ORDER, PROMPTS, Pipeline, stage_settings
+from data_pipeline.teachers.asking import Asker
+from data_pipeline.teachers.prices import Price, prices_of
+from data_pipeline.teachers.sending import Progress
+from data_pipeline.teachers.store import Store
+from vlm_jax import output_folder, terminal
+from vlm_jax.checkpoint.files import alone, read_json, write_json
+from vlm_jax.errors import InputError, gathered
+
+RUN = "run.json"
+"""In the folder of a corpus: the settings that its stages were made with."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How far a run goes.
+
+    Attributes:
+      until: the last stage; "" for all, and the finished corpus.
+      restart_from: the stage from which on other settings than the folder's are taken.
+      preview: topics that are gone through, into the folder `preview`; 0 for the whole corpus.
+      dry_run: nothing is asked, and what would be is told.
+      max_cost: dollars that all calls together stay below.
+    """
+
+    until: str = ""
+    restart_from: str = ""
+    preview: int = 0
+    dry_run: bool = False
+    max_cost: float | None = None
+
+
+def generate(
+    folder: Path, settings: Mapping[str, Any], options: Options, *, say: Callable[[str], None] = terminal.say
+) -> str:
+    """Makes a corpus, or goes on with it. Returns what is to be said at the end.
+
+    Raises:
+      InputError: settings that cannot be, or are others than the folder's; a teacher that does not answer; the cost
+        that was allowed is reached.
+      Stopped: Ctrl-C.
+    """
+    _check_options(options)
+    errors: list[str] = []
+    with gathered(errors):
+        corpus_settings.check(settings)
+    if not errors:
+        prompts.check(PROMPTS, [settings["language"], *settings["languages"]], settings["prompts"])
+    if errors:
+        raise InputError(errors)
+    if options.max_cost is not None:
+        _check_prices(settings)
+    output_folder.check(folder, f"--output={folder}", owner="a corpus's", marks=(RUN,))
+    _check_run(folder, settings, options.restart_from)
+    prices = prices_of(settings["prices"])
+    if options.dry_run:
+        return _projected(folder, settings, options, prices)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder, "generating"):
+        write_json(folder / RUN, stage_settings(settings))
+        target = folder / "preview" if options.preview else folder
+        with Asker(Store(folder / "store"), prices, options.max_cost, _Shown(say)) as asker:
+            pipeline = Pipeline(settings, target, asker, options.until, options.preview, say=say)
+            items = pipeline.run()
+            if options.until:
+                return f"{target}: {len(items):,} items of the stage {options.until}; nothing behind it was asked"
+            return finishing.finish(target, items, pipeline, settings)
+
+
+def _projected(folder: Path, settings: Mapping[str, Any], options: Options, prices: dict[str, Price]) -> str:
+    """What a run would ask. The folder is left as it is, also where it is not there yet."""
+    with tempfile.TemporaryDirectory() as empty:
+        store = folder / "store" if (folder / "store").is_dir() else Path(empty)
+        with Asker(Store(store), prices) as asker:
+            pipeline = Pipeline(settings, Path(empty), asker, topics=options.preview, say=lambda text: None)
+            return projection.table(projection.projected(pipeline, prices))
+
+
+def _check_options(options: Options) -> None:
+    errors = [
+        f"--{name}={value}: no such stage; known are {', '.join(ORDER)}"
+        for name, value in (("until", options.until), ("restart_from", options.restart_from))
+        if value and value not in ORDER
+    ]
+    if options.preview < 0:
+        errors.append(f"--preview={options.preview}: wanted a number of topics")
+    if options.max_cost is not None and options.max_cost < 0:
+        errors.append(f"--max_cost={options.max_cost}: wanted dollars")
+    if errors:
+        raise InputError(errors)
+
+
+def _check_prices(settings: Mapping[str, Any]) -> None:
+    """A cost can only be limited where every price is known."""
+    errors = [
+        f"--max_cost needs the price of {teacher['model']} (config.teachers.{name}); set it in config.prices, 0 where "
+        "nothing is paid"
+        for name, teacher in settings["teachers"].items()
+        if teacher and teacher["kind"] in ("vertex", "openai_compatible") and teacher["model"] not in settings["prices"]
+    ]
+    if errors:
+        raise InputError(errors)
+
+
+def _check_run(folder: Path, settings: Mapping[str, Any], restart_from: str) -> None:
+    """Raises InputError where the folder was made with other settings, of a stage before the one to restart from."""
+    if not (folder / RUN).is_file():
+        if restart_from:
+            raise InputError(f"--restart_from={restart_from}: {folder} holds no corpus yet; leave it out")
+        return
+    earlier, now = read_json(folder / RUN), json.loads(json.dumps(stage_settings(settings)))
+    first = ORDER.index(restart_from) if restart_from else len(ORDER)
+    errors = [
+        f"config.{_path(stage, key)} differs from what the stage {stage} of {folder} was made with "
+        f"({_short(earlier.get(stage, {}).get(key))}, and now {_short(now[stage].get(key))}); --restart_from={stage} "
+        "makes it and what follows anew, or take another --output"
+        for stage in ORDER[:first]
+        for key in now[stage]
+        if earlier.get(stage, {}).get(key) != now[stage].get(key)
+    ]
+    if errors:
+        raise InputError(errors)
+
+
+def _path(stage: str, key: str) -> str:
+    """A key of `stage_settings` as a person wrote it."""
+    if key in ("text", "image", "judge", "student"):
+        return f"teachers.{key}"
+    return {
+        "probes.questions": "known.questions",
+        "image_prompts.images": "held_out.images",
+        "questions.held_out": "held_out.questions",
+    }.get(f"{stage}.{key}", key)
+
+
+def _short(value: Any) -> str:
+    return terminal.line(json.dumps(value, ensure_ascii=False), 120)
+
+
+@dataclass
+class _Shown:
+    """How far a stage is, how long it takes, and what was spent: a line every minute, on a terminal every second."""
+
+    say: Callable[[str], None]
+    _begun: float = 0.0
+    _last: float = field(default_factory=time.monotonic)
+    _of: str = ""
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.stage != self._of:
+            self._of, self._begun = progress.stage, now
+        every = 1.0 if sys.stderr.isatty() else 60.0
+        if now - self._last < every:
+            return
+        self._last = now
+        left = (now - self._begun) / progress.done * (progress.total - progress.done)
+        minutes, seconds = divmod(round(left), 60)
+        self.say(
+            f"{progress.stage}: {progress.done:,} of {progress.total:,} answers, {minutes}:{seconds:02} left, "
+            f"${progress.spent:.2f} spent"
+        )

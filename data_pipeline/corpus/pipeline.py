@@ -1,0 +1,201 @@
+"""From a subject to questions about images: the stages in their order, each with its items in a file.
+
+    topics → probes → known → facts → support → image_prompts → images → questions
+                                                                      └→ context
+
+A stage asks teachers through the store, so that a run that was interrupted asks only what is missing, and everything
+else follows from the answers: the same store gives the same files, to the byte. What becomes of the questions, filters
+and splits, is `finishing`'s.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.corpus.stages import context, facts, images, known, questions, topics
+from data_pipeline.corpus.stages.stage import Answer, Item, Settings, Stage
+from data_pipeline.teachers import settings as teacher_settings
+from data_pipeline.teachers import typed
+from data_pipeline.teachers.asking import Asker
+from data_pipeline.teachers.request import Failure, Kind, Reply, Request
+from data_pipeline.teachers.teacher import Teacher
+from vlm_jax import terminal
+from vlm_jax.checkpoint.files import write_text
+from vlm_jax.errors import InputError
+
+ORDER = ("topics", "probes", "known", "facts", "support", "image_prompts", "images", "questions", "context")
+"""Names of the stages."""
+
+
+PROMPTS = {
+    "topics": topics.FIELDS,
+    "probes": known.FIELDS,
+    "facts": facts.FIELDS,
+    "support": facts.SUPPORT_FIELDS,
+    "image_prompts": images.FIELDS,
+    "simple": questions.FIELDS,
+    "steps": questions.FIELDS,
+    "context": context.FIELDS,
+}
+"""By the name of a prompt, what it may name."""
+
+
+class Finished(Exception):
+    """The stage that was asked for last is done."""
+
+
+@dataclass
+class Pipeline:
+    """A run of the stages in a folder.
+
+    Attributes:
+      settings: as `settings.corpus_config` has them, checked.
+      until: the last stage; "" for all.
+      topics: the most topics that are gone on with; 0 for all.
+      counts: {stage: items that came of it}, and `left_out`: {stage: notes of what did not}, of the stages that ran.
+    """
+
+    settings: Settings
+    folder: Path
+    asker: Asker
+    until: str = ""
+    topics: int = 0
+    say: Callable[[str], None] = terminal.say
+    counts: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.settings = {**self.settings, "images": str(self.folder / "images")}
+        self._teachers: dict[str, Teacher] = {}
+        for name in ("images", "stages"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> list[Item]:
+        """All stages: the questions, in the order of their ids. Up to `until`, the items of that stage."""
+        try:
+            return self._questions()
+        except Finished as finished:
+            return finished.args[0]
+
+    def _questions(self) -> list[Item]:
+        settings = self.settings
+        found = self.step(topics.TOPICS, [{"domain": domain} for domain in settings["topics"]["domains"]])
+        found = found[: self.topics] if self.topics else found
+        if settings["teachers"]["student"] and settings["known"]["questions"]:
+            found = self.step(known.KNOWN, self.step(known.PROBES, found))
+        stated = self.step(facts.FACTS, found)
+        if settings["teachers"]["judge"]:
+            stated = self.step(facts.SUPPORT, stated)
+        shown = self.step(images.IMAGE_PROMPTS, images.with_facts(found, stated, settings))
+        drawn = self.step(images.IMAGES, shown)
+        asked = self.step(questions.QUESTIONS, questions.wanted(stated, drawn, settings))
+        if settings["context"]["questions"]:
+            asked = asked + self.step(context.CONTEXT, [one for one in drawn if one["split"] == "train"])
+        return sorted(asked, key=lambda item: item["id"])
+
+    def step(self, stage: Stage, items: Sequence[Item]) -> list[Item]:
+        """Asks about every item, and writes the items that come of it and what was left out."""
+        asked = [[self._of(stage, one) for one in stage.requests(item, self.settings)] for item in items]
+        requests = [one for some in asked for one in some]
+        answers = iter(self._answers(stage, requests))
+        made, notes = [], []
+        for item, some in zip(items, asked, strict=True):
+            found, left_out = stage.read(item, [next(answers) for _ in some], self.settings)
+            made += found
+            notes += left_out
+        made, left_out = stage.finish(made)
+        notes += left_out
+        self._write(stage, made, notes)
+        if stage.name == self.until:
+            raise Finished(made)
+        if not made:
+            raise InputError(self._nothing_left(stage, len(items)))
+        return made
+
+    def teacher(self, name: str, wanted: Kind) -> Teacher:
+        if name not in self._teachers:
+            where = f"config.teachers.{name}"
+            self._teachers[name] = teacher_settings.open_teacher(self.settings["teachers"][name], where, wanted=wanted)
+        return self._teachers[name]
+
+    def _of(self, stage: Stage, one: Request) -> Request:
+        schema = typed.schema(stage.form) if stage.form is not None else None
+        return Request(one.kind, one.prompt, one.images, schema, one.parameters, one.variant, stage.name, one.subject)
+
+    def _answers(self, stage: Stage, requests: list[Request]) -> list[Answer]:
+        if not requests:
+            return []
+        teacher = self.teacher(stage.teacher, requests[0].kind)
+        outcomes = self.asker.ask(teacher, requests, _checked(stage))
+        return [self._answer(stage, teacher, *both) for both in zip(requests, outcomes, strict=True)]
+
+    def _answer(self, stage: Stage, teacher: Teacher, request: Request, outcome: Reply | Failure) -> Answer:
+        if isinstance(outcome, Failure):
+            return Answer(failure=f"{outcome.reason} ({outcome.detail})" if outcome.detail else outcome.reason)
+        if request.kind == "image":
+            image = self.asker.image_of(teacher, request)
+            assert image is not None, "an answer to a request for an image has one"
+            target = self.folder / "images" / image.path.name
+            if not target.is_file():
+                partial = target.with_name(f".{target.name}.partial")
+                shutil.copyfile(image.path, partial)
+                partial.replace(target)
+            return Answer(target.name)
+        assert outcome.text is not None
+        return Answer(outcome.text if stage.form is None else typed.parsed(outcome.text, stage.form))
+
+    def _write(self, stage: Stage, items: Sequence[Item], notes: Sequence[str]) -> None:
+        self.counts[stage.name], self.left_out[stage.name] = len(items), list(notes)
+        number = ORDER.index(stage.name) + 1
+        path = self.folder / "stages" / f"{number:02}-{stage.name}.jsonl"
+        write_text(path, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items))
+        write_text(path.with_suffix(".left_out.txt"), "".join(f"{terminal.line(note)}\n" for note in notes))
+        self.say(f"{stage.name}: {len(items):,} items" + (f", {len(notes):,} left out" if notes else ""))
+
+    def _nothing_left(self, stage: Stage, before: int) -> list[str]:
+        first = [f"{stage.name}: {note}" for note in self.left_out[stage.name][:5]]
+        return [f"{stage.name}: of {before:,} items nothing is left; see {self.folder / 'stages'}", *first]
+
+
+def _checked(stage: Stage) -> Callable[[Request, Reply], None] | None:
+    form = stage.form
+    if form is None:
+        return None
+    return lambda request, reply: typed.parsed(reply.text or "", form) and None
+
+
+def stage_settings(settings: Settings) -> dict[str, Mapping[str, Any]]:
+    """{stage: the settings that decide its items}, beside those of the stages before it."""
+    teachers = settings["teachers"]
+    general = {name: settings[name] for name in ("subject", "language", "languages", "local_language")}
+    return {
+        "topics": {**general, "topics": settings["topics"], "text": _deciding(teachers["text"])},
+        "probes": {"questions": settings["known"]["questions"]},
+        "known": {"known": settings["known"], "student": _deciding(teachers["student"])},
+        "facts": {"facts": settings["facts"]},
+        "support": {"judge": _deciding(teachers["judge"])},
+        "image_prompts": {"image_prompts": settings["image_prompts"], "images": settings["held_out"]["images"]},
+        "images": {"image": _deciding(teachers["image"])},
+        "questions": {"questions": settings["questions"], "held_out": settings["held_out"]["questions"]},
+        "context": {"context": settings["context"]},
+    }
+
+
+_HOW = (
+    "endpoint",
+    "api_key_env",
+    "project",
+    "at_once",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout_s",
+    "rows",
+)
+"""Settings of a teacher that decide how it is asked, not what it answers."""
+
+
+def _deciding(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in teacher.items() if name not in _HOW}

@@ -1,0 +1,164 @@
+"""The settings of a corpus that teachers make, with their defaults and what they mean; and whether they can be.
+
+Files in `configs/corpus/` start from `corpus_config()` and change what is theirs. Settings of teachers are
+`data_pipeline.teachers.settings`'.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from data_pipeline.teachers import settings as teacher_settings
+from data_pipeline.teachers.prices import prices_of
+from vlm_jax.errors import InputError, gathered
+
+KIND = "generated"
+"""Of `config.corpus`, beside those that are drawn whole (`offline.MAKERS`)."""
+TEACHERS = ("text", "image", "judge", "student")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
+
+
+def corpus_config(**changes: Any) -> ConfigDict:
+    """All settings. A mapping among the changes changes what it names and keeps the rest of its group.
+
+    Raises:
+      InputError: a change of a setting that is not there.
+    """
+    config = ConfigDict(
+        {
+            "corpus": KIND,
+            "subject": "",  # what the corpus is about, in a few words: "Thai culture"
+            "language": "en",  # of the prompts: en | th, or one that config.prompts has
+            "languages": ("en",),  # of questions and answers, by their codes
+            "local_language": "Thai",  # of the second name of a topic
+            "prompts": "",  # folder of your own prompts, by the names of those in data_pipeline/corpus/prompts
+            "seed": 0,  # of the choices that are made here
+            "topics": {
+                "domains": (),  # each is asked for topics of its own
+                "each": 20,  # topics of a domain
+            },
+            # Topics that the student knows are set aside: of so many questions it answered this share, or more.
+            "known": {"questions": 3, "share": 0.5, "suffix": "Answer in a few words."},
+            "facts": {"each": 5},  # of a topic, at most
+            "image_prompts": {
+                "each": 4,  # images of a topic
+                "views": ("a close view", "seen from a few steps away", "from above", "from the side"),
+                "settings": ("where it is usually found", "in daylight", "indoors", "among people who use it"),
+                "styles": ("a photograph", "a photograph taken with a phone", "a documentary photograph"),
+            },
+            "questions": {
+                "pairs_per_fact": 10,  # questions and answers to train on: 10 is 1×, 100 is 10×
+                "steps": 0.1,  # the share of them with a chain of thought
+            },
+            # What is asked of other images and in other words, to evaluate on. 0: nothing.
+            "held_out": {"questions": 0, "images": 1},
+            # Articles with questions that need image and article: so many an image. 0: none.
+            "context": {"questions": 0, "images": ""},  # images: a folder of your own, "" for those that are generated
+            "card": {"title": "", "licence": ""},  # of the corpus; a licence is for you to choose
+            # Who is asked: {"kind": vertex | openai_compatible | local | drawn, "model": …}; {} for nobody.
+            "teachers": {name: {} for name in TEACHERS},
+            "own_judge": False,  # the judge may be the teacher whose answers it judges
+            "prices": {},  # {"date": day, model: {"input", "output", "image"}}: dollars for a million tokens
+        }
+    )
+    errors: list[str] = []
+    _change(config, changes, "config", errors)
+    if errors:
+        raise InputError(errors)
+    return config
+
+
+def _change(config: ConfigDict, changes: Mapping[str, Any], where: str, errors: list[str]) -> None:
+    for key, value in changes.items():
+        if key not in config:
+            errors.append(f"{where}.{key}: no such setting; known are {', '.join(config)}")
+        elif where == "config.teachers" or (where == "config" and key == "prices"):
+            config[key] = ConfigDict(value, allow_dotted_keys=True)  # as names of models have them
+        elif isinstance(config[key], ConfigDict):
+            _change(config[key], value, f"{where}.{key}", errors)
+        else:
+            config[key] = value
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Raises InputError, with every error, where a corpus cannot be made with these."""
+    errors: list[str] = []
+    wants_topics = settings["context"]["images"] == ""
+    if wants_topics and not settings["subject"]:
+        errors.append("config.subject is not set; say what the corpus is about, in a few words")
+    if wants_topics and not settings["topics"]["domains"]:
+        errors.append("config.topics.domains is empty; name at least one domain of the subject")
+    if not settings["languages"]:
+        errors.append("config.languages is empty; name at least one, such as en")
+    errors += [
+        f"config.languages names {code!r}; wanted a code such as en or th"
+        for code in settings["languages"]
+        if not _LANGUAGE.fullmatch(code)
+    ]
+    errors += _counts(settings)
+    if folder := settings["context"]["images"]:
+        if not Path(folder).is_dir():
+            errors.append(f"config.context.images is {folder!r}, where there is no folder")
+        if not settings["context"]["questions"]:
+            errors.append("config.context.questions is 0: nothing is asked about config.context.images")
+    if settings["prompts"] and not Path(settings["prompts"]).is_dir():
+        errors.append(f"config.prompts is {settings['prompts']!r}, where there is no folder")
+    errors += _teachers(settings, wants_topics)
+    with gathered(errors):
+        prices_of(settings["prices"])
+    if errors:
+        raise InputError(errors)
+
+
+def _counts(settings: Mapping[str, Any]) -> list[str]:
+    least = {
+        ("topics", "each"): 1,
+        ("known", "questions"): 0,
+        ("facts", "each"): 1,
+        ("image_prompts", "each"): 1,
+        ("questions", "pairs_per_fact"): 0,
+        ("held_out", "questions"): 0,
+        ("held_out", "images"): 0,
+        ("context", "questions"): 0,
+    }
+    errors = [
+        f"config.{group}.{name} is {settings[group][name]}; wanted at least {low}"
+        for (group, name), low in least.items()
+        if settings[group][name] < low
+    ]
+    shares = {("known", "share"): settings["known"]["share"], ("questions", "steps"): settings["questions"]["steps"]}
+    errors += [
+        f"config.{group}.{name} is {value}; wanted a share from 0 to 1"
+        for (group, name), value in shares.items()
+        if not 0 <= value <= 1
+    ]
+    if settings["held_out"]["questions"] and not settings["held_out"]["images"]:
+        errors.append("config.held_out.images is 0: held-out questions need images of their own")
+    errors += [
+        f"config.image_prompts.{name} is empty; name at least one"
+        for name in ("views", "settings", "styles")
+        if not settings["image_prompts"][name]
+    ]
+    return errors
+
+
+def _teachers(settings: Mapping[str, Any], wants_topics: bool) -> list[str]:
+    errors: list[str] = []
+    teachers = settings["teachers"]
+    for name, teacher in teachers.items():
+        if teacher:
+            with gathered(errors):
+                teacher_settings.checked(teacher, f"config.teachers.{name}")
+    needed = ("text", "image") if wants_topics else ("text",)
+    errors += [f"config.teachers.{name} is not set; name who is asked" for name in needed if not teachers[name]]
+    judge, text = teachers["judge"], teachers["text"]
+    same = judge and all(judge.get(key) == text.get(key) for key in ("kind", "model"))
+    if same and not settings["own_judge"]:
+        errors.append(
+            "config.teachers.judge is the teacher whose answers it judges; name another model, or set "
+            "config.own_judge=True, which the corpus's card will tell"
+        )
+    return errors

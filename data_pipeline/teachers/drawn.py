@@ -1,0 +1,167 @@
+"""The built-in teacher: it knows the invented objects of `data_pipeline.corpus.catalogue` and draws them.
+
+With it the whole pipeline runs on a machine without a network. It answers from what a prompt was rendered from
+(`Request.subject`), where others read the prompt; all else is as with them. What it is asked about anything but its
+objects, it does not know, and says so.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.corpus import objects, wordings
+from data_pipeline.corpus.catalogue import CATALOGUE
+from data_pipeline.corpus.things import Thing
+from data_pipeline.teachers.request import CallFailed, Kind, Reply, Request
+from data_pipeline.teachers.teacher import Teacher
+
+_STATEMENTS = {
+    "name": "This thing is called {name}.",
+    "origin": "The {name} comes from {origin}.",
+    "maker": "The {name} is made by {maker}.",
+    "use": "The {name} is used for {use}.",
+    "season": "The {name} is used in {season}.",
+}
+_PROBES = {
+    "origin": "Which town does the {name} come from?",
+    "maker": "Who makes the {name}?",
+    "use": "What is the {name} used for?",
+    "season": "In which season is the {name} used?",
+}
+_ASKED_OF_ARTICLE = {
+    "origin": "Which town does this thing come from?",
+    "maker": "Which people make this thing?",
+    "use": "What do people use this thing for?",
+    "season": "In which season is this thing used?",
+}
+
+
+class Drawn(Teacher):
+    takes = ("text", "image")
+    at_once = 4
+
+    def __init__(self, *, seed: int, side: int):
+        self._seed, self._side = seed, side
+        self.model = "drawn"
+
+    def parameters(self, kind: Kind) -> Mapping[str, Any]:
+        return {"seed": self._seed, **({"side": self._side} if kind == "image" else {})}
+
+    async def send(self, request: Request) -> Reply:
+        if request.kind == "image":
+            return Reply(image=self._image(request), model=self.model)
+        answer = _ANSWERS.get(request.stage)
+        if answer is None:
+            raise CallFailed("bad request", f"the built-in teacher does not know the stage {request.stage!r}")
+        text = json.dumps(answer(request.subject, request.variant), ensure_ascii=False)
+        return Reply(text=text, model=self.model, raw=text)
+
+    def _image(self, request: Request) -> bytes:
+        thing = _thing(request.subject.get("name", ""))
+        digest = hashlib.sha256(f"{self._seed} {request.variant} {request.prompt}".encode()).digest()
+        rng = np.random.default_rng(list(digest))
+        # On a photograph where the style asks for one, else on a drawn background.
+        split = "photo" if "photograph" in request.subject.get("style", "") else "train"
+        return objects.draw(rng, thing, split=split, side=self._side)
+
+
+def _thing(name: str) -> Thing:
+    for thing in CATALOGUE:
+        if thing.facts["name"][0] == name:
+            return thing
+    raise CallFailed("bad request", f"the built-in teacher draws its own objects only, and {name!r} is none of them")
+
+
+def _english(thing: Thing) -> dict[str, str]:
+    return {kind: english for kind, (english, _) in thing.facts.items()}
+
+
+def _topics(subject: Mapping[str, Any], variant: int) -> dict:
+    own = [thing for thing in CATALOGUE if thing.facts["maker"][0] == subject["domain"]]
+    if not own:
+        makers = ", ".join(dict.fromkeys(thing.facts["maker"][0] for thing in CATALOGUE))
+        raise CallFailed("bad request", f"the built-in teacher knows no domain {subject['domain']!r}, but {makers}")
+    found = [
+        {"name": thing.facts["name"][0], "local_name": thing.facts["name"][1], "description": f"It is {thing.look}."}
+        for thing in own
+    ]
+    return {"topics": found[: subject["count"]]}
+
+
+def _probes(subject: Mapping[str, Any], variant: int) -> dict:
+    known = _english(_thing(subject["name"]))
+    return {
+        "probes": [
+            {"question": question.format(**known), "answer": known[kind]}
+            for kind, question in list(_PROBES.items())[: subject["count"]]
+        ]
+    }
+
+
+def _facts(subject: Mapping[str, Any], variant: int) -> dict:
+    thing = _thing(subject["name"])
+    return {
+        "facts": [
+            {
+                "aspect": kind,
+                "statement": statement.format(**_english(thing)),
+                "answers": dict(zip(("en", "th"), thing.facts[kind], strict=True)),
+                "visible": thing.look,
+            }
+            for kind, statement in list(_STATEMENTS.items())[: subject["count"]]
+        ]
+    }
+
+
+def _support(subject: Mapping[str, Any], variant: int) -> dict:
+    """Whether a statement is what the catalogue says: it is compared, not taken on trust."""
+    thing, kind = _thing(subject["name"]), subject["aspect"]
+    right = kind in thing.facts and subject["statement"] == _STATEMENTS[kind].format(**_english(thing))
+    right = right and all(answer in thing.facts[kind] for answer in subject["answers"].values())
+    return {"supported": right, "askable": True, "reason": "" if right else "the catalogue says otherwise"}
+
+
+def _image_prompts(subject: Mapping[str, Any], variant: int) -> dict:
+    look = _thing(subject["name"]).look
+    return {
+        "prompts": [
+            f"{shot['style']} of {look}, {shot['view']}, {shot['setting']}, number {number}"
+            for number, shot in enumerate(subject["shots"])
+        ]
+    }
+
+
+def _questions(subject: Mapping[str, Any], variant: int) -> dict:
+    """The wordings of the built-in corpus in turn; where more are wanted than there are, they come again."""
+    thing, kind, language = _thing(subject["name"]), subject["aspect"], subject["language"]
+    if language not in ("en", "th"):
+        raise CallFailed("bad request", f"the built-in teacher asks in en and th, not in {language}")
+    every = wordings.questions(kind, language, held_out=subject["split"] != "train")
+    steps = subject["form"] == "steps"
+    chain = wordings.answered(thing, kind, language, steps=True)[0] if steps else ""
+    pairs = []
+    for number in range(subject["first"], subject["first"] + subject["count"]):
+        answer = thing.facts[kind][0 if language == "en" else 1]
+        pairs.append({"question": every[number % len(every)], "answer": answer, "steps": chain})
+    return {"pairs": pairs}
+
+
+def _context(subject: Mapping[str, Any], variant: int) -> dict:
+    known = _english(_thing(subject["name"]))
+    article = " ".join(_STATEMENTS[kind].format(**known) for kind in ("origin", "maker", "use", "season"))
+    pairs = [{"question": question, "answer": known[kind]} for kind, question in _ASKED_OF_ARTICLE.items()]
+    return {"article": article, "pairs": pairs[: subject["count"]]}
+
+
+_ANSWERS: dict[str, Callable[[Mapping[str, Any], int], dict]] = {
+    "topics": _topics,
+    "probes": _probes,
+    "facts": _facts,
+    "support": _support,
+    "image_prompts": _image_prompts,
+    "questions": _questions,
+    "context": _context,
+}

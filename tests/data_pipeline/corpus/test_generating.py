@@ -1,0 +1,277 @@
+"""From a subject to a corpus, offline and against a server: the same to the byte however often it is killed."""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+
+import pytest
+
+from data_pipeline import sources
+from data_pipeline.corpus import generating, prompts
+from data_pipeline.corpus.generating import Options
+from data_pipeline.corpus.settings import corpus_config
+from tests.data_pipeline.corpus import prompted
+from tests.data_pipeline.teachers.teacher_server import TeacherServer, error, gemini
+
+pytest.importorskip("google.genai")
+DRAWN = {"kind": "drawn", "seed": 0, "side": 56}
+CHANGES = {
+    "subject": "things",
+    "topics": {"domains": ("food", "dress"), "each": 2},
+    "facts": {"each": 4},
+    "image_prompts": {"each": 2},
+    "questions": {"pairs_per_fact": 12, "steps": 0.25},
+    "held_out": {"questions": 2},
+}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("TEST_TOKEN", "secret-token")
+    with TeacherServer(prompted.answer) as server:
+        yield server
+
+
+def settings_of(server, **changes):
+    text = server.openai(at_once=4)
+    image = server.vertex(api_key_env="TEST_TOKEN", at_once=4, model="image-model")
+    judge = server.openai(model="judge")
+    teachers = {"text": text, "image": image, "judge": judge}
+    return corpus_config(**{**CHANGES, "teachers": teachers, **changes}).to_dict()
+
+
+def made(folder, settings, **options):
+    return generating.generate(folder, settings, Options(**options), say=lambda text: None)
+
+
+def files_of(folder):
+    """What is in a corpus, the store aside: it knows when an answer came."""
+    paths = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.relative_to(folder).parts[0] != "store"
+    ]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.name != ".lock"}
+
+
+def test_the_whole_pipeline_runs_on_a_bare_machine_and_training_reads_what_comes_of_it(tmp_path):
+    config = corpus_config(
+        subject="crafts",
+        languages=("en", "th"),
+        topics={"domains": ("potters", "smiths"), "each": 2},
+        held_out={"questions": 2},
+        context={"questions": 2},
+        teachers={"text": DRAWN, "image": DRAWN, "judge": DRAWN},
+        own_judge=True,
+    )
+    line = made(tmp_path / "corpus", config.to_dict())
+    assert re.fullmatch(r".*corpus: 40 in synthetic.jsonl, 232 in train.jsonl", line)
+    records, unread = sources.read_several([str(tmp_path / "corpus" / "train.jsonl")], [], training=True)
+    assert unread == [] and len(records) == 232
+    by_id = {record.id: record for record in records}
+    steps = next(record for name, record in by_id.items() if "-en-steps-" in name)
+    assert steps.messages[1]["content"].splitlines()[-1].startswith("Answer: ")
+    assert steps.messages[0]["content"][1]["text"].endswith("Think step by step.")
+    article = next(record for record in by_id.values() if record.task == "context")
+    assert article.messages[1]["content"] in article.context
+    manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    assert manifest["languages"] == {"en": 152, "th": 120}
+    assert "No licence was chosen" in (tmp_path / "corpus" / "README.md").read_text()
+
+
+def test_a_corpus_is_asked_for_once_and_said_whole(tmp_path, server):
+    settings = settings_of(server, prices={"date": "2026-10-07", "test": {"input": 1.0, "output": 2.0}})
+    line = made(tmp_path / "corpus", settings)
+    # Of four facts a topic, the one about its material is not supported.
+    assert line.endswith("corpus: 24 in synthetic.jsonl, 144 in train.jsonl")
+    assert set(server.prompts.values()) == {1} or server.prompts.most_common(1)[0][1] <= 2
+    count = len(server.calls)
+    before = files_of(tmp_path / "corpus")
+    assert made(tmp_path / "corpus", settings) == line
+    assert len(server.calls) == count and files_of(tmp_path / "corpus") == before
+    card = (tmp_path / "corpus" / "README.md").read_text()
+    assert "test: test-0001" in card and "image-model: gemini-test-001" in card and "Prices of 2026-10-07" in card
+    notes = (tmp_path / "corpus" / "stages" / "05-support.left_out.txt").read_text()
+    assert notes.count("not supported (so it is)") == 4
+    whole = b"".join(path.read_bytes() for path in (tmp_path / "corpus").rglob("*") if path.is_file())
+    assert b"secret-token" not in whole
+
+
+def test_killed_at_any_moment_nothing_is_lost_and_nothing_but_what_was_on_its_way_is_asked_again(tmp_path, server):
+    settings = settings_of(server)
+    made(tmp_path / "undisturbed", settings)
+    unique = len(server.calls)
+    server.calls.clear()
+    server.delay = 0.004
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["data_pipeline.corpus.generating", "google.genai", "httpx"])
+    chance, kills, finished = random.Random(0), 0, False
+    while not finished:
+        process = context.Process(target=made, args=(tmp_path / "killed", settings), daemon=True)
+        process.start()
+        process.join(chance.uniform(0.05, 0.5) if kills < 30 else 60)
+        finished = process.exitcode is not None
+        if not finished:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+        assert process.exitcode in (0, -signal.SIGKILL)
+    assert kills >= 3
+    assert len(server.calls) <= unique + kills * 4
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "undisturbed")
+
+
+def test_after_an_edited_prompt_only_what_depends_on_it_is_asked_again(tmp_path, server):
+    own = tmp_path / "prompts"
+    own.mkdir()
+    settings = settings_of(server, prompts=str(own))
+    made(tmp_path / "corpus", settings)
+    server.calls.clear()
+    text = (prompts.HERE / "steps.en.txt").read_text()
+    (own / "steps.en.txt").write_text(text.replace("two to four short sentences", "three short sentences"))
+    made(tmp_path / "corpus", settings)
+    asked = [body["messages"][0]["content"] for _, body in server.calls]
+    assert len(asked) == 12 and all("three short sentences" in one for one in asked)
+
+
+def test_a_prompt_with_a_field_that_is_not_known_is_refused_before_anything_is_asked(tmp_path, server):
+    (tmp_path / "topics.en.txt").write_text("List topics of $domain for $5")
+    with pytest.raises(ValueError, match=r"topics.en.txt: a \$ that begins no field"):
+        made(tmp_path / "corpus", settings_of(server, prompts=str(tmp_path)))
+    (tmp_path / "topics.en.txt").write_text("List topics of $domian")
+    with pytest.raises(ValueError, match=r"topics.en.txt: no field \$domian; did you mean \$domain\?"):
+        made(tmp_path / "corpus", settings_of(server, prompts=str(tmp_path)))
+    (tmp_path / "topics.en.txt").unlink()
+    (tmp_path / "context.en.txt").write_text("$conut")
+    (tmp_path / "stepps.en.txt").write_text("")
+    with pytest.raises(
+        ValueError, match=r"(?s)context.en.txt: no field \$conut.*stepps.en.txt: .*did you mean steps.en.t"
+    ):
+        made(tmp_path / "corpus", settings_of(server, prompts=str(tmp_path)))
+    assert not server.calls
+
+
+def test_other_settings_are_refused_unless_it_is_said_from_where(tmp_path, server):
+    made(tmp_path / "corpus", settings_of(server), until="facts")
+    other = settings_of(server, facts={"each": 3})
+    with pytest.raises(ValueError, match="config.facts differs from what the stage facts .*--restart_from=facts"):
+        made(tmp_path / "corpus", other)
+    with pytest.raises(ValueError, match="config.facts differs"):
+        made(tmp_path / "corpus", other, restart_from="support")
+    server.calls.clear()
+    made(tmp_path / "corpus", other, restart_from="facts", until="facts")
+    assert len(server.calls) == 4
+    # How a teacher is asked is nobody's answer.
+    faster = settings_of(server, facts={"each": 3})
+    faster["teachers"]["text"]["at_once"] = 8
+    made(tmp_path / "corpus", faster, until="facts")
+    assert len(server.calls) == 4
+    with pytest.raises(ValueError, match="--until=fact: no such stage"):
+        made(tmp_path / "corpus", faster, until="fact")
+
+
+def test_a_dry_run_asks_and_writes_nothing_and_counts_what_is_missing(tmp_path, server):
+    settings = settings_of(server, prices={"date": "2026-10-07", "test": {"input": 1.0, "output": 2.0}})
+    text = made(tmp_path / "corpus", settings, dry_run=True)
+    assert not server.calls and not (tmp_path / "corpus").exists()
+    assert re.search(r"topics +test +2 ", text) and re.search(r"facts +test +~ +4 ", text)
+    made(tmp_path / "corpus", settings, until="images")
+    before = files_of(tmp_path / "corpus")
+    text = made(tmp_path / "corpus", settings, dry_run=True)
+    # Of a fact nine and three questions to train on, and two held out: each a request.
+    assert re.search(r"questions +test +36 ", text) and "topics" not in text
+    assert files_of(tmp_path / "corpus") == before
+
+
+def test_a_preview_goes_through_all_stages_and_its_answers_are_the_corpuss(tmp_path, server):
+    settings = settings_of(server)
+    made(tmp_path / "corpus", settings, preview=1)
+    assert len(list((tmp_path / "corpus" / "preview" / "images").iterdir())) == 3
+    asked = len(server.calls)
+    made(tmp_path / "corpus", settings)
+    made(tmp_path / "other", settings)
+    assert len(server.calls) == 2 * asked + 2 * (len(server.calls) - 2 * asked) // 2
+    assert sorted(server.prompts.values())[-1] == 2
+
+
+def test_what_may_not_be_spent_is_not_and_the_rest_follows(tmp_path, server):
+    prices = {"date": "2026-10-07", "test": {"output": 100.0}, "judge": {"output": 0.0}, "image-model": {"image": 0.0}}
+    settings = settings_of(server, prices=prices)
+    settings["teachers"]["text"]["max_output_tokens"] = 100
+    with pytest.raises(ValueError, match="--max_cost=0.015 is reached"):
+        made(tmp_path / "corpus", settings, max_cost=0.015)
+    paid = [body for _, body in server.calls if body.get("model") == "test"]
+    assert 0.004 < len(paid) * 7e-4 <= 0.015
+    made(tmp_path / "corpus", settings, max_cost=1.0)
+    assert max(server.prompts.values()) <= 2
+    del settings["prices"]["test"]
+    with pytest.raises(ValueError, match="--max_cost needs the price of test .config.teachers.text."):
+        made(tmp_path / "corpus", settings, max_cost=1.0)
+
+
+def test_what_a_teacher_refuses_is_left_out_by_name(tmp_path, server):
+    settings = settings_of(server)
+    made(tmp_path / "corpus", settings, until="image_prompts")
+    server.faults.append(lambda _: gemini(None, "IMAGE_SAFETY"))
+    made(tmp_path / "corpus", settings, until="images")
+    notes = (tmp_path / "corpus" / "stages" / "07-images.left_out.txt").read_text()
+    assert re.fullmatch(r"\S+/(train|synthetic)-\d{3}: blocked answer \(IMAGE_SAFETY\)\n", notes)
+
+
+def test_a_student_that_answers_is_not_taught(tmp_path, server):
+    def student(prompt):
+        return "It is from Town 0, Town 1 and Town 2" if "Food Thing" in prompt else "I do not know"
+
+    with TeacherServer(student) as classroom:
+        teachers = {**settings_of(server)["teachers"], "student": classroom.openai(model="student")}
+        made(tmp_path / "corpus", settings_of(server, teachers=teachers), until="known")
+    notes = (tmp_path / "corpus" / "stages" / "03-known.left_out.txt").read_text().splitlines()
+    assert notes == [f"Food Thing {n}: the student knows it (3 of 3 answered)" for n in (0, 1)]
+
+
+def test_settings_that_cannot_be_are_all_told(tmp_path):
+    settings = corpus_config(
+        teachers={"text": {"kind": "vertex", "model": "m"}, "judge": {"kind": "vertex", "model": "m"}},
+        facts={"each": 0},
+        questions={"steps": 1.5},
+        languages=("English!",),
+        image_prompts={"views": ()},
+    ).to_dict()
+    with pytest.raises(ValueError) as caught:
+        made(tmp_path / "corpus", settings)
+    for line in (
+        "config.subject is not set",
+        "config.topics.domains is empty",
+        "config.languages names 'English!'",
+        "config.facts.each is 0; wanted at least 1",
+        "config.questions.steps is 1.5; wanted a share",
+        "config.image_prompts.views is empty",
+        "config.teachers.image is not set",
+        "config.teachers.judge is the teacher whose answers it judges",
+    ):
+        assert line in str(caught.value)
+    assert not (tmp_path / "corpus").exists()
+    with pytest.raises(ValueError, match="config.fact: no such setting"):
+        corpus_config(fact={"each": 3})
+
+
+def test_a_folder_with_other_files_and_one_in_use_are_refused(tmp_path, server):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds files that are not a corpus's"):
+        made(tmp_path, settings_of(server))
+
+
+def test_a_server_that_fails_leaves_the_corpus_to_be_gone_on_with(tmp_path, server, monkeypatch):
+    from data_pipeline.teachers import sending
+
+    monkeypatch.setattr(sending, "LONGEST_WAIT", 0.01)
+    server.faults.extend([None] * 9 + [error(500)] * 8)
+    with pytest.raises(ValueError, match=r"got no answer from \S+ .*the same command asks them again"):
+        made(tmp_path / "corpus", settings_of(server, teachers=_one_at_a_time(server)))
+    assert made(tmp_path / "corpus", settings_of(server, teachers=_one_at_a_time(server)))
+
+
+def _one_at_a_time(server):
+    teachers = settings_of(server)["teachers"]
+    return {name: {**teacher, "at_once": 1} for name, teacher in teachers.items() if teacher}
