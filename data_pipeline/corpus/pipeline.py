@@ -185,14 +185,8 @@ def stage_settings(settings: Settings) -> dict[str, Mapping[str, Any]]:
 
 
 _HOW = (
-    "endpoint",
-    "api_key_env",
-    "project",
-    "at_once",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "timeout_s",
-    "rows",
+    *("endpoint", "api_key_env", "project", "at_once", "rows", "requests_per_minute", "tokens_per_minute", "timeout_s"),
+    *("batch_folder", "batch_poll_s"),
 )
 """Settings of a teacher that decide how it is asked, not what it answers."""
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from data_pipeline.teachers.batches import Batches
 from data_pipeline.teachers.limits import Limits
 from data_pipeline.teachers.prices import Price
 from data_pipeline.teachers.request import Failure, ImageFile, Reply, Request
@@ -91,6 +92,10 @@ class Asker:
     async def _send(
         self, teacher: Teacher, missing: dict[str, Request], check: Check | None, progress: Progress
     ) -> None:
+        if teacher.batch_folder and next(iter(missing.values())).kind != "embedding":
+            progress.spent = self.store.spent()
+            await Batches(self, teacher, check, progress).answer_all(missing)
+            return
         sender = Sender(self, teacher, check, progress, self._limits_of(teacher))
         loop = asyncio.get_running_loop()
         interrupted = Stopped("interrupted; what was answered is kept, and the same command goes on from there")

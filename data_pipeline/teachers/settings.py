@@ -34,6 +34,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "aspect_ratio": "1:1",  # of images
         "image_size": "1K",
         "dimensions": 768,  # of embeddings
+        "batch_folder": "",  # gs://bucket/folder: texts and images come by batch jobs, at half the price, within a day
+        "batch_poll_s": 60.0,  # between two looks at a job
     },
     "openai_compatible": {
         **_SENT,

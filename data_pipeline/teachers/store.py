@@ -13,7 +13,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,8 +29,18 @@ CREATE TABLE IF NOT EXISTS replies (
 CREATE TABLE IF NOT EXISTS calls (
   number INTEGER PRIMARY KEY, key TEXT, stage TEXT, model TEXT, outcome TEXT, usage TEXT, cost REAL, final INTEGER,
   raw BLOB, at TEXT);
-CREATE TABLE IF NOT EXISTS jobs (name TEXT PRIMARY KEY, model TEXT, state TEXT, source TEXT, target TEXT, keys BLOB);
+CREATE TABLE IF NOT EXISTS jobs (title TEXT PRIMARY KEY, model TEXT, state TEXT, name TEXT, place TEXT, keys BLOB);
 """
+
+
+@dataclass
+class Job:
+    """A batch job. `title` is ours, `place` its folder; `name` is the service's, "" until it is known."""
+
+    title: str
+    place: str
+    keys: list[str]
+    name: str = ""
 
 
 class Store:
@@ -98,6 +108,28 @@ class Store:
         """A response that was of no use, and after which the request is sent again."""
         with self._transaction():
             self._add_call(key, request, model, failed, cost, final=False)
+
+    def note_job(self, job: Job, model: str, state: str) -> None:
+        """What is known of a batch job: noted, made, collected, or lost."""
+        keys = zlib.compress("\n".join(job.keys).encode())
+        with self._transaction():
+            self._database.execute(
+                "INSERT OR REPLACE INTO jobs (title, model, state, name, place, keys) VALUES (?, ?, ?, ?, ?, ?)",
+                (job.title, model, state, job.name, job.place, keys),
+            )
+
+    def open_jobs(self, model: str) -> list[Job]:
+        """Jobs whose answers were not collected yet."""
+        rows = self._database.execute(
+            "SELECT title, place, keys, name FROM jobs WHERE model = ? AND state IN ('noted', 'made') ORDER BY rowid",
+            (model,),
+        )
+        return [
+            Job(title, place, zlib.decompress(keys).decode().split("\n"), name) for title, place, keys, name in rows
+        ]
+
+    def count_jobs(self) -> int:
+        return self._database.execute("SELECT COUNT(*) FROM jobs").fetchone()[0]
 
     def spent(self) -> float:
         """Dollars of all calls."""

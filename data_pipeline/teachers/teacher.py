@@ -15,6 +15,7 @@ class Teacher(abc.ABC):
       at_once: the most calls on their way.
       most_output: tokens that an answer has at most; what is not said is so long at most.
       requests, tokens: a minute, 0 for no limit.
+      batch_folder: where batch jobs have their files; "" where it is asked call by call.
     """
 
     takes: ClassVar[tuple[Kind, ...]] = ("text",)
@@ -24,6 +25,7 @@ class Teacher(abc.ABC):
     most_output: int = 0
     requests: int = 0
     tokens: int = 0
+    batch_folder: str = ""
 
     def parameters(self, kind: Kind) -> Mapping[str, Any]:
         """Of its settings, those that decide an answer of this kind."""

@@ -4,12 +4,15 @@ The client is used for its protocol and its credentials alone. Its retries are o
 to use httpx: where aiohttp is installed it would otherwise send a dropped call a second time by itself.
 """
 
+import asyncio
+import contextlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data_pipeline.teachers import http, vertex_forms
-from data_pipeline.teachers.request import CallFailed, Kind, Reply, Request
+from data_pipeline.teachers.request import PASSING, CallFailed, Kind, Reply, Request
 from data_pipeline.teachers.teacher import Teacher
 from vlm_jax import terminal
 from vlm_jax.errors import InputError
@@ -39,6 +42,8 @@ class Vertex(Teacher):
         aspect_ratio: str,
         image_size: str,
         dimensions: int,
+        batch_folder: str,
+        batch_poll_s: float,
     ):
         self.model, self.at_once, self.most_output = model, at_once, max_output_tokens
         self.requests, self.tokens = requests_per_minute, tokens_per_minute
@@ -55,15 +60,25 @@ class Vertex(Teacher):
             "embedding": {"dimensions": dimensions},
         }
         self._client: Any = None
+        self.batch_folder, self.batch_poll_s = batch_folder, batch_poll_s
+        if batch_folder and not batch_folder.startswith("gs://"):
+            raise InputError(
+                f"a teacher's batch_folder is {batch_folder!r}; wanted an address such as gs://bucket/folder"
+            )
         genai_package()
 
     def parameters(self, kind: Kind) -> Mapping[str, Any]:
         return self._parameters[kind]
 
-    async def send(self, request: Request) -> Reply:
+    def parameters_of(self, request: Request) -> dict[str, Any]:
+        """All parameters of a request, its own seed among them."""
         parameters = {**self._parameters[request.kind], **request.parameters}
         if "seed" in parameters:
             parameters["seed"] = int(parameters["seed"]) + request.variant
+        return parameters
+
+    async def send(self, request: Request) -> Reply:
+        parameters = self.parameters_of(request)
         if request.kind == "embedding":
             call, reply = self._embed, vertex_forms.embedding_of
         elif request.kind == "image" and self.model.rpartition("/")[2].startswith("imagen"):
@@ -71,14 +86,42 @@ class Vertex(Teacher):
         else:
             call, reply = self._generate, vertex_forms.reply_of
         client = self._connected()
-        try:
+        with _failing():
             response = await call(client.aio.models, request, parameters)
-        except Exception as error:
-            failed = failed_in(error)
-            if failed is None:
-                raise
-            raise failed from None
         return reply(response, request.kind)
+
+    async def create_job(self, title: str, source: str, target: str) -> str:
+        """Makes a batch job of a file of requests, and returns its name.
+
+        Raises:
+          InputError: it cannot be made.
+        """
+        with _told(self.model), _failing():
+            job = await self._connected().aio.batches.create(
+                model=self.model, src=source, config={"dest": target, "display_name": title}
+            )
+        return job.name
+
+    async def find_job(self, title: str) -> str:
+        """The name of the job with this title, which an interrupted run may have made; "" where there is none."""
+        with _told(self.model), _failing():
+            async for job in await self._connected().aio.batches.list(config={"page_size": 100}):
+                if job.display_name == title:
+                    return job.name
+        return ""
+
+    async def job_state(self, name: str) -> tuple[str, str]:
+        """(state, what is said of an error) of a job. Asked again where the service does not answer."""
+        for attempt in range(1, 9):
+            try:
+                with _failing():
+                    job = await self._connected().aio.batches.get(name=name)
+                return vertex_forms.name_of(job.state), (job.error.message or "") if job.error else ""
+            except CallFailed as failed:
+                if failed.reason not in PASSING or attempt == 8:
+                    raise InputError(f"{self.model}: batch job {name}: {failed}") from None
+                await asyncio.sleep(failed.after or 0.25 * 2**attempt)
+        raise AssertionError("not reached")
 
     async def _generate(self, models: Any, request: Request, parameters: Mapping[str, Any]) -> Any:
         contents, config = vertex_forms.contents_of(request), vertex_forms.config_of(request, parameters)
@@ -138,6 +181,26 @@ class Vertex(Teacher):
             await client.aio.aclose()
 
 
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """Turns what the client raises into CallFailed."""
+    try:
+        yield
+    except Exception as error:
+        failed = failed_in(error)
+        if failed is None:
+            raise
+        raise failed from None
+
+
+@contextlib.contextmanager
+def _told(model: str) -> Iterator[None]:
+    try:
+        yield
+    except CallFailed as failed:
+        raise InputError(f"{model}: batch jobs: {terminal.line(str(failed))}") from None
+
+
 def genai_package() -> Any:
     try:
         import google.genai as genai
@@ -148,8 +211,6 @@ def genai_package() -> Any:
 
 def failed_in(error: Exception) -> CallFailed | None:
     """What an exception of the client means; None for one that is none of its own."""
-    import json
-
     import google.auth.exceptions
     from google.genai import errors
 

@@ -82,10 +82,10 @@ def reply_of(response: Any, kind: Kind) -> Reply:
     feedback = response.prompt_feedback
     if not response.candidates:
         if feedback is not None and feedback.block_reason:
-            raise failed("blocked prompt", _name(feedback.block_reason))
+            raise failed("blocked prompt", name_of(feedback.block_reason))
         raise failed("empty", "no candidates in the answer")
     candidate = response.candidates[0]
-    finish = _name(candidate.finish_reason)
+    finish = name_of(candidate.finish_reason)
     if finish in _BLOCKED:
         raise failed("blocked answer", candidate.finish_message or finish)
     if finish == "MAX_TOKENS":
@@ -130,7 +130,7 @@ def _usage(response: Any) -> Usage:
     if counts is None:
         return Usage()
     details = counts.candidates_tokens_details or []
-    image = sum(one.token_count or 0 for one in details if _name(one.modality) == "IMAGE")
+    image = sum(one.token_count or 0 for one in details if name_of(one.modality) == "IMAGE")
     return Usage(
         input=counts.prompt_token_count or 0,
         cached=counts.cached_content_token_count or 0,
@@ -150,5 +150,5 @@ def _raw(response: Any) -> str:
     return json.dumps(whole, ensure_ascii=False)
 
 
-def _name(value: Any) -> str:
+def name_of(value: Any) -> str:
     return getattr(value, "value", None) or str(value or "")

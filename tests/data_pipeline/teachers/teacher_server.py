@@ -35,6 +35,7 @@ class TeacherServer:
         self.running = self.most_running = 0
         self.lock = threading.Lock()
         self.let_go = threading.Event()
+        self.jobs = BatchJobs(self)
         self._server = _Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"server_state": self}))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -55,6 +56,68 @@ class TeacherServer:
         return {"kind": "openai_compatible", "model": "test", "endpoint": f"{self.url}/v1", **more}
 
 
+class BatchJobs:
+    """Batch jobs over a store in memory (`tests.gcs_server.Store`).
+
+    Attributes:
+      objects: the store's, {(bucket, name): bytes}.
+      changes: of the lines of the next job's answers, in turn; None for the lines as they are, else a function of them.
+      states: what the next jobs end as, in turn; JOB_STATE_SUCCEEDED where there is none.
+      made: {name: the job as it is told}.
+    """
+
+    def __init__(self, server: TeacherServer):
+        self.server = server
+        self.objects: dict[tuple[str, str], bytes] = {}
+        self.changes: collections.deque[Any] = collections.deque()
+        self.states: collections.deque[str] = collections.deque()
+        self.made: dict[str, dict[str, Any]] = {}
+        self.looks: collections.Counter[str] = collections.Counter()
+
+    def make(self, body: dict[str, Any]) -> dict[str, Any]:
+        name = f"projects/p/locations/global/batchPredictionJobs/{len(self.made) + 1}"
+        self.made[name] = {**body, "name": name, "end": self.states.popleft() if self.states else "JOB_STATE_SUCCEEDED"}
+        return {**body, "name": name, "state": "JOB_STATE_PENDING"}
+
+    def seen(self, path: str) -> dict[str, Any]:
+        name = path.partition("/v1beta1/")[2]
+        if name.endswith("/batchPredictionJobs"):
+            return {"batchPredictionJobs": [{**job, "state": "JOB_STATE_RUNNING"} for job in self.made.values()]}
+        job = self.made[name]
+        self.looks[name] += 1
+        if self.looks[name] == 1:
+            return {**job, "state": "JOB_STATE_RUNNING"}
+        if self.looks[name] == 2:
+            self._answer(job)
+        told = {**job, "state": job["end"], "outputInfo": {"gcsOutputDirectory": "elsewhere"}}
+        return (
+            told if job["end"].endswith("SUCCEEDED") else {**told, "error": {"code": 9, "message": "planned to fail"}}
+        )
+
+    def _answer(self, job: dict[str, Any]) -> None:
+        (source,) = job["inputConfig"]["gcsSource"]["uris"]
+        lines = []
+        for text in self.objects[_place(source)].decode().splitlines():
+            line = json.loads(text)
+            prompt = _prompt(":generateContent", line["request"])
+            self.server.prompts[prompt] += 1
+            response = _answered(":generateContent", line["request"], prompt, self.server.answer)
+            lines.append({"status": "", "processed_time": "2026-11-29T00:00:00Z", **line, "response": response})
+        change = self.changes.popleft() if self.changes else None
+        lines = change(lines) if change else lines
+        bucket, folder = _place(job["outputConfig"]["gcsDestination"]["outputUriPrefix"])
+        half = len(lines) // 2
+        for number, part in enumerate((lines[:half], lines[half:])):
+            name = f"{folder}/prediction-model-2026/predictions-{number}.jsonl"
+            content = "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in part)
+            self.objects[bucket, name] = content.encode()
+
+
+def _place(address: str) -> tuple[str, str]:
+    bucket, _, name = address.removeprefix("gs://").partition("/")
+    return bucket, name
+
+
 class _Server(ThreadingHTTPServer):
     request_queue_size = 256
     daemon_threads = True
@@ -64,10 +127,15 @@ class _Handler(BaseHTTPRequestHandler):
     server_state: TeacherServer
     protocol_version = "HTTP/1.1"
 
+    def do_GET(self) -> None:
+        self._respond(None, self.server_state.jobs.seen(self.path.partition("?")[0]))
+
     def do_POST(self) -> None:
         state = self.server_state
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         what = self.path.partition("?")[0]
+        if what.endswith("/batchPredictionJobs"):
+            return self._respond(None, state.jobs.make(body))
         prompt = _prompt(what, body)
         with state.lock:
             state.calls.append((what, body))
