@@ -70,6 +70,7 @@ def _manifest(items: Sequence[Item], pipeline: Pipeline, settings: Mapping[str, 
         "image_sources": dict(sorted(Counter(item["image_source"] for item in items).items())),
         "images": len({item["image"] for item in items}),
         "different_questions": len(set(questions)),
+        "own_images_left_out": len(pipeline.left_out.get("own_images", [])),
         "stages": {
             name: {"items": count, "left_out": len(pipeline.left_out[name])} for name, count in pipeline.counts.items()
         },

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.corpus import own_images
 from data_pipeline.corpus.stages import context, facts, images, known, questions, topics
 from data_pipeline.corpus.stages.stage import Answer, Item, Settings, Stage
 from data_pipeline.teachers import settings as teacher_settings
@@ -82,6 +83,22 @@ class Pipeline:
 
     def _questions(self) -> list[Item]:
         settings = self.settings
+        asked: list[Item] = []
+        shown: list[Item] = []
+        if settings["topics"]["domains"]:
+            asked, shown = self._about_topics()
+        if settings["context"]["questions"]:
+            if settings["context"]["images"]:
+                shown, self.left_out["own_images"] = own_images.items(settings, Path(settings["images"]))
+                shown = shown[: self.topics] if self.topics else shown
+            else:
+                shown = [one for one in shown if one["split"] == "train"]
+            asked = asked + self.step(context.CONTEXT, shown)
+        return sorted(asked, key=lambda item: item["id"])
+
+    def _about_topics(self) -> tuple[list[Item], list[Item]]:
+        """Questions for facts, and the images that they are about."""
+        settings = self.settings
         found = self.step(topics.TOPICS, [{"domain": domain} for domain in settings["topics"]["domains"]])
         found = found[: self.topics] if self.topics else found
         if settings["teachers"]["student"] and settings["known"]["questions"]:
@@ -89,12 +106,10 @@ class Pipeline:
         stated = self.step(facts.FACTS, found)
         if settings["teachers"]["judge"]:
             stated = self.step(facts.SUPPORT, stated)
-        shown = self.step(images.IMAGE_PROMPTS, images.with_facts(found, stated, settings))
-        drawn = self.step(images.IMAGES, shown)
-        asked = self.step(questions.QUESTIONS, questions.wanted(stated, drawn, settings))
-        if settings["context"]["questions"]:
-            asked = asked + self.step(context.CONTEXT, [one for one in drawn if one["split"] == "train"])
-        return sorted(asked, key=lambda item: item["id"])
+        drawn = self.step(images.IMAGES, self.step(images.IMAGE_PROMPTS, images.with_facts(found, stated, settings)))
+        if not settings["questions"]["pairs_per_fact"] and not settings["held_out"]["questions"]:
+            return [], drawn
+        return self.step(questions.QUESTIONS, questions.wanted(stated, drawn, settings)), drawn
 
     def step(self, stage: Stage, items: Sequence[Item]) -> list[Item]:
         """Asks about every item, and writes the items that come of it and what was left out."""

@@ -120,6 +120,8 @@ def _calls(dry: "_Dry", settings: Settings) -> dict[str, int]:
     teachers = settings["teachers"]
     asked = bool(teachers["student"] and settings["known"]["questions"])
     for name in behind:
+        if name == "context" and settings["context"]["images"]:
+            continue  # of images that are there already
         if name in ("probes", "known") and not asked or name == "support" and not teachers["judge"]:
             continue
         if name == "context" and not settings["context"]["questions"]:

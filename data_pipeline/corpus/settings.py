@@ -55,8 +55,13 @@ def corpus_config(**changes: Any) -> ConfigDict:
             },
             # What is asked of other images and in other words, to evaluate on. 0: nothing.
             "held_out": {"questions": 0, "images": 1},
-            # Articles with questions that need image and article: so many an image. 0: none.
-            "context": {"questions": 0, "images": ""},  # images: a folder of your own, "" for those that are generated
+            # Articles with questions that need image and article.
+            "context": {
+                "questions": 0,  # of an image; 0: no articles
+                "images": "",  # a folder or records of your own; "" for the images that are generated
+                "image_source": "",  # what they are counted as; "" for the name of their folder, or what records say
+                "held_out": 0.0,  # the share of your own images that goes into the split test
+            },
             "card": {"title": "", "licence": ""},  # of the corpus; a licence is for you to choose
             # Who is asked: {"kind": vertex | openai_compatible | local | drawn, "model": …}; {} for nobody.
             "teachers": {name: {} for name in TEACHERS},
@@ -86,7 +91,7 @@ def _change(config: ConfigDict, changes: Mapping[str, Any], where: str, errors: 
 def check(settings: Mapping[str, Any]) -> None:
     """Raises InputError, with every error, where a corpus cannot be made with these."""
     errors: list[str] = []
-    wants_topics = settings["context"]["images"] == ""
+    wants_topics = bool(settings["topics"]["domains"]) or settings["context"]["images"] == ""
     if wants_topics and not settings["subject"]:
         errors.append("config.subject is not set; say what the corpus is about, in a few words")
     if wants_topics and not settings["topics"]["domains"]:
@@ -100,8 +105,8 @@ def check(settings: Mapping[str, Any]) -> None:
     ]
     errors += _counts(settings)
     if folder := settings["context"]["images"]:
-        if not Path(folder).is_dir():
-            errors.append(f"config.context.images is {folder!r}, where there is no folder")
+        if not Path(folder).exists():
+            errors.append(f"config.context.images is {folder!r}, where there is no folder and no file")
         if not settings["context"]["questions"]:
             errors.append("config.context.questions is 0: nothing is asked about config.context.images")
     if settings["prompts"] and not Path(settings["prompts"]).is_dir():
@@ -129,7 +134,11 @@ def _counts(settings: Mapping[str, Any]) -> list[str]:
         for (group, name), low in least.items()
         if settings[group][name] < low
     ]
-    shares = {("known", "share"): settings["known"]["share"], ("questions", "steps"): settings["questions"]["steps"]}
+    shares = {
+        ("known", "share"): settings["known"]["share"],
+        ("questions", "steps"): settings["questions"]["steps"],
+        ("context", "held_out"): settings["context"]["held_out"],
+    }
     errors += [
         f"config.{group}.{name} is {value}; wanted a share from 0 to 1"
         for (group, name), value in shares.items()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -49,7 +50,7 @@ class Stage:
     finish: Callable[[list[Item]], tuple[list[Item], list[str]]] = lambda items: (items, [])
 
 
-def image_file(item: Item, folder: Any) -> ImageFile:
+def image_file(item: Item, folder: Path) -> ImageFile:
     """The image of an item, in a folder of images that are named by their content."""
-    name = item["image"]
-    return ImageFile(name.partition(".")[0], folder / name)
+    digest, _, ending = item["image"].partition(".")
+    return ImageFile(digest, folder / item["image"], f"image/{'jpeg' if ending == 'jpg' else ending}")

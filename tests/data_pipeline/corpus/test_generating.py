@@ -14,7 +14,7 @@ from data_pipeline.corpus import generating, prompts
 from data_pipeline.corpus.generating import Options
 from data_pipeline.corpus.settings import corpus_config
 from tests.data_pipeline.corpus import prompted
-from tests.data_pipeline.teachers.teacher_server import TeacherServer, error, gemini
+from tests.data_pipeline.teachers.teacher_server import TeacherServer, error, gemini, image_for
 
 pytest.importorskip("google.genai")
 DRAWN = {"kind": "drawn", "seed": 0, "side": 56}
@@ -275,3 +275,29 @@ def test_a_server_that_fails_leaves_the_corpus_to_be_gone_on_with(tmp_path, serv
 def _one_at_a_time(server):
     teachers = settings_of(server)["teachers"]
     return {name: {**teacher, "at_once": 1} for name, teacher in teachers.items() if teacher}
+
+
+def test_articles_are_written_about_images_of_ones_own(tmp_path, server):
+    folder = tmp_path / "photographs"
+    for source, prompts_ in (("wild", ("a", "b", "c")), ("town", ("d", "a"))):
+        (folder / source).mkdir(parents=True)
+        for prompt in prompts_:
+            (folder / source / f"{prompt}.png").write_bytes(image_for(prompt))
+    (folder / "broken.png").write_bytes(image_for("e")[:100])
+    (folder / "notes.txt").write_text("no image")
+    settings = corpus_config(
+        context={"questions": 3, "images": str(folder)}, teachers={"text": server.openai(at_once=4)}
+    ).to_dict()
+    text = made(tmp_path / "corpus", settings, dry_run=True)
+    assert re.search(r"context +test +4 ", text) and not server.calls
+    assert made(tmp_path / "corpus", settings).endswith("corpus: 12 in train.jsonl")
+    content = server.calls[0][1]["messages"][0]["content"]
+    assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
+    manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    assert manifest["image_sources"] == {"town": 6, "wild": 6} and manifest["own_images_left_out"] == 2
+    # Records that show the same images ask nothing anew.
+    settings["context"]["images"] = str(tmp_path / "corpus" / "train.jsonl")
+    made(tmp_path / "again", settings)
+    assert len(server.calls) == 8 and len(set(server.prompts)) == 1
+    again = json.loads((tmp_path / "again" / "manifest.json").read_text())
+    assert again["image_sources"] == manifest["image_sources"]

@@ -1,0 +1,90 @@
+"""A person's own images as items of a corpus: a folder with image files, or records of any form that show some.
+
+Each is copied into the corpus under the digest of its bytes, so that one that is there twice is asked about once.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import PIL.Image
+
+from data_pipeline import sources
+from data_pipeline.corpus.stages.stage import Item, Settings
+from data_pipeline.records import images_of
+from vlm_jax import locations
+from vlm_jax.errors import InputError
+
+ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+"""Of the kinds of image that teachers are shown; what is of another kind is left out."""
+
+
+def items(settings: Settings, target: Path) -> tuple[list[Item], list[str]]:
+    """(an item for each image, in the order of their digests; notes of those that cannot be used).
+
+    Args:
+      target: the corpus's folder of images, into which they are copied.
+
+    Raises:
+      InputError: there are none, or records that cannot be read.
+    """
+    found: dict[str, Item] = {}
+    notes = []
+    for name, source, content in _contents(settings["context"]["images"]):
+        if content is None or not (ending := _ending(content)):
+            notes.append(
+                f"{name}: {'is missing' if content is None else 'cannot be opened, or is no JPEG, PNG or WebP'}"
+            )
+            continue
+        digest = hashlib.sha256(content).hexdigest()
+        path = target / f"{digest}.{ending}"
+        if not path.is_file():
+            partial = path.with_name(f".{path.name}.partial")
+            partial.write_bytes(content)
+            partial.replace(path)
+        source = settings["context"]["image_source"] or source
+        place = int(digest[:8], 16) / 2**32
+        split = "test" if place < settings["context"]["held_out"] else "train"
+        found.setdefault(
+            digest,
+            {"id": f"image-{digest[:16]}", "image": path.name, "image_source": source, "file": name, "split": split},
+        )
+    if not found:
+        reasons = notes[:5] or [f"{settings['context']['images']}: holds no images"]
+        raise InputError(["config.context.images: no image can be used", *reasons])
+    return [found[digest] for digest in sorted(found)], notes
+
+
+def _contents(place: str) -> Iterator[tuple[str, str, bytes | None]]:
+    """(name, source, bytes or None) of every image of a folder or of records."""
+    if Path(place).is_dir():
+        for path in sorted(path for path in Path(place).rglob("*") if path.is_file() and not path.name.startswith(".")):
+            name = path.relative_to(place)
+            yield str(name), name.parts[0] if len(name.parts) > 1 else Path(place).name, _read(str(path))
+        return
+    records, errors = sources.read_several([place], [], training=False)
+    if errors:
+        raise InputError(errors)
+    for record in records:
+        source = str((record.provenance or {}).get("image_source") or Path(place).stem)
+        for number, image in enumerate(images_of(record)):
+            content = image if isinstance(image, bytes) else _read(image)
+            yield f"{record.id}, image {number}", source, content
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        return locations.read_bytes(path)
+    except (OSError, InputError):
+        return None
+
+
+def _ending(content: bytes) -> str:
+    """By what is in the file, which must open to its end; "" where it cannot be used."""
+    try:
+        with PIL.Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return ENDINGS.get(image.format or "", "")
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+        return ""
