@@ -1,13 +1,18 @@
 """When two questions that look alike ask for different things, whatever their similarity.
 
+A part that is inserted may be a name's: capitals tell in languages that have them, the topic in all.
+
 Similarity alone joined 69 of 100 questions of which a year or a name was changed.
 """
 
+import re
 from functools import lru_cache
 
 from data_pipeline.corpus.filters.canonical import canonical, integers
 from data_pipeline.corpus.filters.pair import Pair
 from data_pipeline.corpus.filters.samples import POLAR
+
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 def one_edit(one: str, other: str) -> bool:
@@ -39,11 +44,35 @@ def same_thing(one: Pair, other: Pair, same_image: bool) -> bool:
     if one.language != other.language or (same_image and one.image != other.image):
         return False
     left, right = answer_form(one.answer), answer_form(other.answer)
+    if other_names(one.question, other.question):
+        return False
     if left == right:
         return True
     if not one.fact_id or one.fact_id != other.fact_id:
         return False
     return integers(left) == integers(right) and not (left in POLAR and right in POLAR)
+
+
+def other_names(one: str, other: str) -> bool:
+    """Whether two questions name different things, as far as capitals tell.
+
+    A name is added, or changed by more than one letter. The first word of a question has a capital in any case.
+    """
+    left, right = _names(one) - _words(other), _names(other) - _words(one)
+    if not left or not right:
+        return bool(left or right)
+    return len(left) != 1 or len(right) != 1 or not one_edit(*left, *right) or abs(len(*left) - len(*right)) > 1
+
+
+def _names(question: str) -> set[str]:
+    words = [word for word in _WORD.findall(question)[1:] if len(word) > 1 and word not in ("BE", "CE", "AD", "BC")]
+    if not any(word.islower() for word in words):
+        return set()  # all in capitals
+    return {word.casefold() for word in words if word[0].isupper()}
+
+
+def _words(question: str) -> set[str]:
+    return {word.casefold() for word in _WORD.findall(question)}
 
 
 def contradict(one: Pair, other: Pair) -> bool:

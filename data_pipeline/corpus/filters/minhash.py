@@ -64,23 +64,34 @@ def band_keys(signed: UInt32[np.ndarray, "texts 128"]) -> UInt64[np.ndarray, "te
     return (keys & ~np.uint64(BANDS - 1)) | np.arange(BANDS, dtype=np.uint64)
 
 
-def windowed(
-    keys: UInt64[np.ndarray, " n"], names: UInt64[np.ndarray, " n"], window: int
-) -> UInt64[np.ndarray, "pairs 2"]:
-    """Each text with the next `window` in every bucket, in the order of their names.
+def bucket_entries(
+    names: UInt64[np.ndarray, " texts"], signed: UInt32[np.ndarray, "texts 128"]
+) -> UInt64[np.ndarray, "entries 3"]:
+    """For each text and band (its key, the key of its next band, the text's name), as `windowed` takes them."""
+    keys = band_keys(signed)
+    columns = (keys, np.roll(keys, -1, axis=1), np.repeat(names[:, None], BANDS, axis=1))
+    return np.stack([column.ravel() for column in columns], axis=1)
+
+
+def windowed(entries: UInt64[np.ndarray, "n 3"], window: int) -> UInt64[np.ndarray, "pairs 2"]:
+    """Each text with the next `window` in every bucket.
+
+    Within a bucket texts are in the order of their next band's keys, then of their names: what is alike in two bands
+    lies side by side, however full the template's bucket is.
 
     Args:
-      keys: band keys; `names` the text of each. A bucket, all of one key, must be here as a whole.
+      entries: of `bucket_entries`, in any order. A bucket, all of one key, must be here as a whole.
 
     Returns:
       Pairs of names, the smaller first, ascending, each once.
     """
-    order = np.lexsort((names, keys))
-    keys, names = keys[order], names[order]
+    entries = entries[np.lexsort((entries[:, 2], entries[:, 1], entries[:, 0]))]
+    keys, names = entries[:, 0], entries[:, 2]
     found = []
     for step in range(1, window + 1):
         together = keys[step:] == keys[:-step]
-        found.append(np.stack([names[:-step][together], names[step:][together]], axis=1))
+        pairs = np.stack([names[:-step][together], names[step:][together]], axis=1)
+        found.append(np.sort(pairs, axis=1))
     return unique_pairs(np.concatenate(found))
 
 

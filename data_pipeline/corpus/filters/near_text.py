@@ -74,8 +74,8 @@ class TextsInMemory:
 
     def alike(self, window: int, threshold: float) -> UInt64[np.ndarray, "m 2"]:
         """The texts that are near-duplicates of each other."""
-        keys = minhash.band_keys(self.signed).ravel()
-        return verified(minhash.windowed(keys, np.repeat(self.names, minhash.BANDS), window), self, threshold)
+        entries = minhash.bucket_entries(self.names, self.signed)
+        return verified(minhash.windowed(entries, window), self, threshold)
 
 
 def duplicates(

@@ -76,9 +76,8 @@ def sign(folder: Path, plan: Plan, shard: int) -> None:
     names, signed = partition.write(
         own, ((name, Pair(**pair)) for path in pieces for name, pair in files.read_lines(path))
     )
-    keys = minhash.band_keys(signed).ravel() if DUPLICATES in plan.filters else np.zeros(0, np.uint64)
-    entries = np.stack([keys, np.repeat(names, minhash.BANDS)[: len(keys)]], axis=1)
-    remainders = (keys >> np.uint64(5)) % np.uint64(plan.of)  # the low bits are the band's number
+    entries = minhash.bucket_entries(names, signed)
+    remainders = (entries[:, 0] >> np.uint64(5)) % np.uint64(plan.of)  # the low bits are the band's number
     for number in range(plan.of):
         files.write_array(own / f"keys-{number}.npy", entries[remainders == number])
 
@@ -88,7 +87,7 @@ def bucket(folder: Path, plan: Plan, shard: int) -> None:
     pieces = [files.read_array(folder / "sign" / str(number) / f"keys-{shard}.npy") for number in range(plan.of)]
     entries = np.concatenate(pieces)
     window = plan.filters.get(DUPLICATES, {}).get("window", 1)
-    pairs = minhash.windowed(entries[:, 0], entries[:, 1], window)
+    pairs = minhash.windowed(entries, window)
     for number in range(plan.of):
         mine = pairs[pairs[:, 0] % np.uint64(plan.of) == number]
         files.write_array(folder / "bucket" / str(shard) / f"pairs-{number}.npy", mine)
