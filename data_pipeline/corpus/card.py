@@ -14,6 +14,8 @@ def text(manifest: Mapping[str, Any]) -> str:
         "Made with vlm-jax.",
         "## What is in it\n\n" + _contents(manifest),
         "## How it was made\n\n" + _stages(manifest),
+        "## What was left out\n\n" + _filters(manifest),
+        "## What splits have in common\n\n" + _leakage(manifest),
         "## By whom\n\n" + _models(manifest),
         "## Prompts\n\n" + _table(("file", "SHA-256"), list(manifest["prompts"].items())),
         "## Limits\n\n" + _limits(manifest),
@@ -52,6 +54,35 @@ def _contents(manifest: Mapping[str, Any]) -> str:
 def _stages(manifest: Mapping[str, Any]) -> str:
     rows = [(name, f"{one['items']:,}", f"{one['left_out']:,}") for name, one in manifest["stages"].items()]
     return _table(("stage", "items", "left out"), rows)
+
+
+def _filters(manifest: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            one["filter"],
+            f"{one['kept']:,}",
+            f"{one['dropped']:,}",
+            "; ".join(f"{reason} {count:,}" for reason, count in one["reasons"].items()),
+        )
+        for one in manifest["filters"]
+    ]
+    text = _table(("filter", "kept", "left out", "why"), rows)
+    if manifest["retention"]:
+        text += (
+            "\n\nOf questions with an article, what is kept where none mentions an image (IR), and the answer also "
+            f"stands in the article (IR+CAP), whichever filters are on:\n\n```\n{manifest['retention']}\n```"
+        )
+    if manifest["not_shown"]:
+        text += f"\n\n{manifest['not_shown']:,} questions were added whose image does not show what they ask about."
+    return text
+
+
+def _leakage(manifest: Mapping[str, Any]) -> str:
+    rows = [
+        (kind, f"{one['exact']:,}", f"{one['near']:,}", "kept apart" if kind in manifest["apart"] else "may be shared")
+        for kind, one in manifest["leakage"].items()
+    ]
+    return _table(("", "the same", "nearly the same", ""), rows)
 
 
 def _models(manifest: Mapping[str, Any]) -> str:

@@ -6,24 +6,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.corpus import card, prompts
+from data_pipeline.corpus import card, prompts, quality
 from data_pipeline.corpus.pipeline import Pipeline
 from data_pipeline.corpus.stages.stage import Item
 from data_pipeline.records import Record, write_records
 from vlm_jax.checkpoint.files import write_json, write_text
+from vlm_jax.errors import InputError
 
 MANIFEST = "manifest.json"
 
 
 def finish(folder: Path, items: Sequence[Item], pipeline: Pipeline, settings: Mapping[str, Any]) -> str:
-    """Writes `<split>.jsonl`, `manifest.json` and `README.md`, the manifest last. Returns a closing line."""
+    """Writes `<split>.jsonl`, `manifest.json` and `README.md`, the manifest last. Returns a closing line.
+
+    Raises:
+      InputError: nothing is left after the filters, or splits have in common what they may not.
+    """
+    checked = quality.checked(items, settings, pipeline.ask, folder)
+    if not checked.items:
+        reasons = [f"{count.filter}: {count.dropped:,} left out" for count in checked.counts if count.dropped]
+        raise InputError([f"{folder}: the filters leave nothing of {len(items):,} questions", *reasons])
     splits: dict[str, list[Record]] = {}
-    for item in items:
+    for item in checked.items:
         splits.setdefault(item["split"], []).append(record_of(item, folder))
     for split, records in splits.items():
         write_records(folder / f"{split}.jsonl", records)
-    _remove_unused(folder, items)
-    manifest = _manifest(items, pipeline, settings)
+    _remove_unused(folder, checked.items)
+    manifest = _manifest(checked, pipeline, settings)
     write_text(folder / "README.md", card.text(manifest))
     write_json(folder / MANIFEST, manifest)
     counts = ", ".join(f"{len(records):,} in {split}.jsonl" for split, records in splits.items())
@@ -33,7 +42,10 @@ def finish(folder: Path, items: Sequence[Item], pipeline: Pipeline, settings: Ma
 def record_of(item: Item, folder: Path) -> Record:
     """A question as a record. Held-out ones have their short answer as the accepted one."""
     image = str((folder / "images" / item["image"]).absolute())
-    content = [{"type": "image", "image": image}, {"type": "text", "text": item["question"]}]
+    content = [
+        {"type": "image", "image": image},
+        {"type": "text", "text": f"{item['question']} {item.get('wants', '')}".strip()},
+    ]
     reply = item.get("reasoning") or item["answer"]
     provenance = {name: item[name] for name in ("topic", "fact", "language", "image_source", "flags") if item.get(name)}
     return Record(
@@ -57,8 +69,9 @@ def _remove_unused(folder: Path, items: Iterable[Item]) -> None:
             path.unlink()
 
 
-def _manifest(items: Sequence[Item], pipeline: Pipeline, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(checked: quality.Checked, pipeline: Pipeline, settings: Mapping[str, Any]) -> dict[str, Any]:
     store = pipeline.asker.store
+    items = checked.items
     questions = [item["question"] for item in items]
     return {
         "title": settings["card"]["title"] or settings["subject"],
@@ -74,6 +87,14 @@ def _manifest(items: Sequence[Item], pipeline: Pipeline, settings: Mapping[str, 
         "stages": {
             name: {"items": count, "left_out": len(pipeline.left_out[name])} for name, count in pipeline.counts.items()
         },
+        "filters": [
+            {"filter": one.filter, "kept": one.kept, "dropped": one.dropped, "reasons": dict(one.reasons)}
+            for one in checked.counts
+        ],
+        "retention": checked.retention,
+        "not_shown": checked.swapped,
+        "leakage": {kind: {"exact": exact, "near": near} for kind, (exact, near) in checked.leaks.items()},
+        "apart": list(settings["splits"]["apart"]),
         "student": bool(settings["teachers"]["student"]),
         "own_judge": settings["own_judge"],
         "judge": bool(settings["teachers"]["judge"]),

@@ -5,7 +5,7 @@
 
 A stage asks teachers through the store, so that a run that was interrupted asks only what is missing, and everything
 else follows from the answers: the same store gives the same files, to the byte. What becomes of the questions, filters
-and splits, is `finishing`'s.
+and splits, is `quality`'s and `finishing`'s.
 """
 
 import json
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.corpus import own_images
+from data_pipeline.corpus import evidence, own_images
 from data_pipeline.corpus.stages import context, facts, images, known, questions, topics
 from data_pipeline.corpus.stages.stage import Answer, Item, Settings, Stage
 from data_pipeline.teachers import settings as teacher_settings
@@ -40,6 +40,7 @@ PROMPTS = {
     "simple": questions.FIELDS,
     "steps": questions.FIELDS,
     "context": context.FIELDS,
+    **evidence.FIELDS,
 }
 """By the name of a prompt, what it may name."""
 
@@ -113,12 +114,10 @@ class Pipeline:
 
     def step(self, stage: Stage, items: Sequence[Item]) -> list[Item]:
         """Asks about every item, and writes the items that come of it and what was left out."""
-        asked = [[self._of(stage, one) for one in stage.requests(item, self.settings)] for item in items]
-        requests = [one for some in asked for one in some]
-        answers = iter(self._answers(stage, requests))
+        asked = [stage.requests(item, self.settings) for item in items]
         made, notes = [], []
-        for item, some in zip(items, asked, strict=True):
-            found, left_out = stage.read(item, [next(answers) for _ in some], self.settings)
+        for item, answers in zip(items, self.ask(stage, asked)[0], strict=True):
+            found, left_out = stage.read(item, answers, self.settings)
             made += found
             notes += left_out
         made, left_out = stage.finish(made)
@@ -129,6 +128,13 @@ class Pipeline:
         if not made:
             raise InputError(self._nothing_left(stage, len(items)))
         return made
+
+    def ask(self, stage: Stage, asked: Sequence[Sequence[Request]]) -> tuple[list[list[Answer]], str]:
+        """(the answers to each list of requests, in their order; the model that was asked)."""
+        requests = [self._of(stage, one) for some in asked for one in some]
+        answers = iter(self._answers(stage, requests))
+        model = self.teacher(stage.teacher, requests[0].kind).model if requests else ""
+        return [[next(answers) for _ in some] for some in asked], model
 
     def teacher(self, name: str, wanted: Kind) -> Teacher:
         if name not in self._teachers:
@@ -159,6 +165,8 @@ class Pipeline:
                 shutil.copyfile(image.path, partial)
                 partial.replace(target)
             return Answer(target.name)
+        if request.kind == "embedding":
+            return Answer(outcome.vector)
         assert outcome.text is not None
         return Answer(outcome.text if stage.form is None else typed.parsed(outcome.text, stage.form))
 

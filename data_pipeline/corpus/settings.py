@@ -11,13 +11,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from data_pipeline.corpus import leakage
+from data_pipeline.corpus.evidence import KINDS
+from data_pipeline.corpus.filters import registry
 from data_pipeline.teachers import settings as teacher_settings
 from data_pipeline.teachers.prices import prices_of
 from vlm_jax.errors import InputError, gathered
 
 KIND = "generated"
 """Of `config.corpus`, beside those that are drawn whole (`offline.MAKERS`)."""
-TEACHERS = ("text", "image", "judge", "student")
+TEACHERS = ("text", "image", "judge", "student", "embedding")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
 
 
@@ -62,6 +65,14 @@ def corpus_config(**changes: Any) -> ConfigDict:
                 "image_source": "",  # what they are counted as; "" for the name of their folder, or what records say
                 "held_out": 0.0,  # the share of your own images that goes into the split test
             },
+            # What is left out, each with its own options (data_pipeline/corpus/filters); "on" switches it.
+            "filters": _filters_at_first(),
+            "samples": 1,  # answers that the student or the teacher is asked for, where a filter wants to know them
+            "negatives": 0.0,  # so large a share is asked again of an image that does not show it
+            "splits": {
+                "apart": ("image",),  # what no two splits may have in common: topic, fact, image, question
+                "near_images": True,  # count images of two splits that are nearly the same
+            },
             "card": {"title": "", "licence": ""},  # of the corpus; a licence is for you to choose
             # Who is asked: {"kind": vertex | openai_compatible | local | drawn, "model": …}; {} for nobody.
             "teachers": {name: {} for name in TEACHERS},
@@ -74,6 +85,13 @@ def corpus_config(**changes: Any) -> ConfigDict:
     if errors:
         raise InputError(errors)
     return config
+
+
+def _filters_at_first() -> dict[str, dict[str, Any]]:
+    """As the filters have it, but that a question may be asked of several images in the same words."""
+    settings = registry.default_settings()
+    settings["near_duplicate"]["same_image"] = True
+    return settings
 
 
 def _change(config: ConfigDict, changes: Mapping[str, Any], where: str, errors: list[str]) -> None:
@@ -112,6 +130,7 @@ def check(settings: Mapping[str, Any]) -> None:
     if settings["prompts"] and not Path(settings["prompts"]).is_dir():
         errors.append(f"config.prompts is {settings['prompts']!r}, where there is no folder")
     errors += _teachers(settings, wants_topics)
+    errors += _filters(settings)
     with gathered(errors):
         prices_of(settings["prices"])
     if errors:
@@ -139,6 +158,10 @@ def _counts(settings: Mapping[str, Any]) -> list[str]:
         ("questions", "steps"): settings["questions"]["steps"],
         ("context", "held_out"): settings["context"]["held_out"],
     }
+    if not 0 <= settings["negatives"] <= 1:
+        errors.append(f"config.negatives is {settings['negatives']}; wanted a share from 0 to 1")
+    if settings["samples"] < 1:
+        errors.append(f"config.samples is {settings['samples']}; wanted at least 1")
     errors += [
         f"config.{group}.{name} is {value}; wanted a share from 0 to 1"
         for (group, name), value in shares.items()
@@ -170,4 +193,20 @@ def _teachers(settings: Mapping[str, Any], wants_topics: bool) -> list[str]:
             "config.teachers.judge is the teacher whose answers it judges; name another model, or set "
             "config.own_judge=True, which the corpus's card will tell"
         )
+    return errors
+
+
+def _filters(settings: Mapping[str, Any]) -> list[str]:
+    """Filters that are not there, and those that need a teacher who is not set."""
+    errors: list[str] = []
+    try:
+        chosen = registry.select(settings["filters"])
+    except InputError as error:
+        return [f"config.{line}" for line in error.lines]
+    for name in chosen:
+        kind = KINDS.get(registry.FILTERS[name].evidence)
+        if kind is not None and not settings["teachers"][kind.teacher]:
+            errors.append(f"config.filters.{name} is on and asks config.teachers.{kind.teacher}, which is not set")
+    wrong = [kind for kind in settings["splits"]["apart"] if kind not in leakage.KINDS]
+    errors += [f"config.splits.apart names {kind!r}; {registry.nearest(kind, leakage.KINDS)}" for kind in wrong]
     return errors

@@ -156,6 +156,15 @@ def _context(subject: Mapping[str, Any], variant: int) -> dict:
     return {"article": article, "pairs": pairs[: subject["count"]]}
 
 
+def _verdict(subject: Mapping[str, Any], variant: int) -> dict:
+    """Whether an answer is what the catalogue has for the fact, in either language."""
+    topic, _, kind = subject["fact_id"].partition("/")
+    thing = next((thing for thing in CATALOGUE if thing.key == topic), None)
+    right = thing is not None and subject["answer"] in thing.facts.get(kind, ())
+    reason = "" if right else "the catalogue says otherwise"
+    return {"correct": right, "clear": True, "needs_picture": True, "reason": reason}
+
+
 _ANSWERS: dict[str, Callable[[Mapping[str, Any], int], dict]] = {
     "topics": _topics,
     "probes": _probes,
@@ -164,4 +173,5 @@ _ANSWERS: dict[str, Callable[[Mapping[str, Any], int], dict]] = {
     "image_prompts": _image_prompts,
     "questions": _questions,
     "context": _context,
+    "verdicts": _verdict,
 }

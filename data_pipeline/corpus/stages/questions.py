@@ -96,12 +96,13 @@ def read(item: Item, answers: Sequence[Answer], settings: Settings) -> tuple[lis
         if steps and not pair.steps.strip():
             notes.append(f"{identity}: has no steps")
             continue
-        wants = f" {STEPS.get(item['language'], STEPS['en'])}" if steps else ""
         image = item["images"][(item["first"] + number) % len(item["images"])]
         found.append(
             {
                 "id": identity,
                 "topic": item["topic"],
+                "name": item["name"],
+                "local_name": item["local_name"],
                 "fact_id": item["fact"],
                 "fact": item["statement"],
                 "task": item["aspect"],
@@ -109,7 +110,8 @@ def read(item: Item, answers: Sequence[Answer], settings: Settings) -> tuple[lis
                 "language": item["language"],
                 "image": image["image"],
                 "image_source": "generated",
-                "question": pair.question.strip() + wants,
+                "question": pair.question.strip(),
+                "wants": STEPS.get(item["language"], STEPS["en"]) if steps else "",
                 "answer": short,
                 "reasoning": chain(pair.steps, short, item["language"]) if steps else "",
             }

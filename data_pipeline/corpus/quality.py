@@ -1,0 +1,135 @@
+"""Which questions stay: the filters that the settings switch on, one after another, what people said, and the splits.
+
+A filter is asked about the pairs that those before it kept, and only for these evidence is gathered: what is cheap to
+find spares what is dear to ask.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.corpus import evidence, leakage
+from data_pipeline.corpus.filters import applying, canonical, near_images, retention
+from data_pipeline.corpus.filters.applying import Count, Dropped
+from data_pipeline.corpus.filters.negatives import negatives
+from data_pipeline.corpus.filters.pair import Pair
+from data_pipeline.corpus.filters.registry import FILTERS, select
+from data_pipeline.corpus.stages.stage import Item, Settings
+from vlm_jax.checkpoint.files import write_text
+
+HELD_OUT = "worded as a held-out question"
+"""Name of the filter that keeps wordings of a fact apart, which the settings do not switch."""
+
+
+@dataclass
+class Checked:
+    """What quality came to.
+
+    Attributes:
+      items: those that stay, and made-up ones whose right answer is that the image does not show it.
+      counts: of each filter, in the order in which they were applied.
+      dropped: the others, with the reason.
+      leaks: {kind: (things exactly in two splits, things nearly)}.
+      retention: the table that shares of articles are printed as, "" without articles.
+    """
+
+    items: list[Item]
+    counts: list[Count] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    leaks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    retention: str = ""
+    swapped: int = 0
+
+
+def checked(items: Sequence[Item], settings: Settings, ask: evidence.Ask, folder: Path) -> Checked:
+    """The questions that stay.
+
+    Args:
+      folder: of the corpus; what was left out is written into its stages.
+
+    Raises:
+      InputError: splits have in common what `config.splits.apart` keeps apart.
+    """
+    by_id = {item["id"]: item for item in items}
+    left = [pair_of(item, folder) for item in items]
+    table = retention.table(retention.retention(left)) if any(pair.context for pair in left) else ""
+    outcome = Checked([], retention=table)
+    for name, options in select(settings["filters"]).items():
+        needed = FILTERS[name].evidence or FILTERS[name].brings
+        found = {}
+        if needed:
+            asked = [pair for pair in left if FILTERS[name].applies(pair)] if FILTERS[name].evidence else left
+            found = {needed: evidence.gathered(needed, asked, settings, ask)}
+        reasons = applying.reasons_of(name, options, left, found)
+        left = _without(left, name, reasons, outcome)
+    left = _without(left, HELD_OUT, _reworded(left), outcome)
+    hashes = near_images.image_hashes(near_images.shown(left)) if settings["splits"]["near_images"] else None
+    found_leaks = leakage.leakage(left, hashes=hashes)
+    outcome.leaks = {kind: found_leaks.count(kind) for kind in leakage.KINDS}
+    leakage.check(found_leaks, settings["splits"]["apart"])
+    outcome.items = [by_id[pair.id] for pair in left] + _negatives(left, by_id, settings, outcome)
+    _write(folder / "stages" / "10-quality.left_out.jsonl", outcome.dropped)
+    return outcome
+
+
+def pair_of(item: Item, folder: Path) -> Pair:
+    """An item as the filters see it; images by their path."""
+    names = [field.name for field in dataclasses.fields(Pair)]
+    values = {name: item[name] for name in names if item.get(name)}
+    return Pair(**{**values, "image": str(folder / "images" / item["image"])})
+
+
+def _without(pairs: list[Pair], name: str, reasons: Mapping[str, str], outcome: Checked) -> list[Pair]:
+    gone = [Dropped(pair, name, reasons[pair.id]) for pair in pairs if reasons.get(pair.id)]
+    left = [pair for pair in pairs if not reasons.get(pair.id)]
+    outcome.counts.append(applying.counted(name, left, gone))
+    outcome.dropped += gone
+    return left
+
+
+def _reworded(pairs: Sequence[Pair]) -> dict[str, str]:
+    """Questions to train on that ask for a fact in the very words of a held-out one."""
+
+    def asked(pair: Pair) -> tuple[str, str]:
+        return pair.fact_id or pair.image, canonical.canonical(pair.question)
+
+    held_out = {asked(pair) for pair in pairs if pair.split != "train"}
+    return {
+        pair.id: f"{HELD_OUT}: {pair.question}" for pair in pairs if pair.split == "train" and asked(pair) in held_out
+    }
+
+
+def _negatives(pairs: Sequence[Pair], by_id: Mapping[str, Item], settings: Settings, outcome: Checked) -> list[Item]:
+    """As items, the pairs that are asked again of an image that does not show what they ask about."""
+    share = settings["negatives"]
+    if not share:
+        return []
+    names = {
+        item["topic"]: {
+            language: item["name"] if language == "en" else item["local_name"] or item["name"]
+            for language in settings["languages"]
+        }
+        for item in by_id.values()
+        if item.get("name")
+    }
+    training = [pair for pair in pairs if pair.split == "train" and not pair.context and not pair.reasoning]
+    made = negatives(training, share, settings["seed"], names=names)
+    outcome.swapped = len(made.swapped)
+    found = []
+    for pair in (*made.swapped, *made.named):
+        source = by_id[pair.id.rsplit("-", 1)[0]]
+        changes = {"id": pair.id, "question": pair.question, "answer": pair.answer, "image": Path(pair.image).name}
+        swapped = {"task": "not shown", "fact": ""} if pair in made.swapped else {}
+        found.append({**source, **changes, **swapped})
+    return found
+
+
+def _write(path: Path, dropped: Sequence[Dropped]) -> None:
+    lines: list[dict[str, Any]] = [
+        {"id": one.pair.id, "filter": one.filter, "reason": one.reason, "question": one.pair.question}
+        for one in dropped
+    ]
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
