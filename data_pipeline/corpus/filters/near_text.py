@@ -9,7 +9,7 @@ things are listed as contradictions.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt32, UInt64
@@ -49,6 +49,7 @@ def near_duplicate(pair: Pair, duplicate: Duplicate | None) -> str:
     return f"{'exact' if duplicate.exact else 'near'} duplicate: of {duplicate.survivor}"
 
 
+@runtime_checkable
 class Texts(Protocol):
     """Canonical questions with their signatures, looked up by the names that the candidates have."""
 
@@ -112,7 +113,7 @@ def verified(candidates: UInt64[np.ndarray, "n 2"], texts: Texts, threshold: flo
 
 
 def chosen(
-    pairs: Iterable[Pair], named: Mapping[str, int], alike: Iterable[tuple[int, int]], same_image: bool
+    pairs: Iterable[Pair], named: Mapping[str, int], alike: UInt64[np.ndarray, "m 2"], same_image: bool
 ) -> Duplicates:
     """Which of the pairs stay.
 
@@ -121,9 +122,9 @@ def chosen(
       alike: texts that are near-duplicates of each other.
     """
     near: dict[int, list[int]] = defaultdict(list)
-    for one, other in alike:
-        near[int(one)].append(int(other))
-        near[int(other)].append(int(one))
+    for one, other in alike.tolist():
+        near[one].append(other)
+        near[other].append(one)
     given_way: dict[str, Duplicate] = {}
     contradictions: list[tuple[str, str]] = []
     staying: dict[tuple, list[Pair]] = defaultdict(list)  # by what makes them the same thing

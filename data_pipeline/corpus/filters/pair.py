@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from data_pipeline.marks import HALF_A_CHARACTER
 from data_pipeline.records import Record, images_of
 from data_pipeline.values import as_written, json_type
 from vlm_jax.errors import InputError
@@ -48,9 +49,15 @@ class Pair:
     image_source: str = ""
 
     def __post_init__(self) -> None:
-        wrong = [f for f in NAMES if not isinstance(getattr(self, f), str)]
-        if wrong:
-            raise InputError([f"pair {self.id!r}: {f} is {json_type(getattr(self, f))}; wanted a text" for f in wrong])
+        errors = []
+        for name in NAMES:
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                errors.append(f"pair {self.id!r}: {name} is {json_type(value)}; wanted a text")
+            elif not value.isascii() and HALF_A_CHARACTER.search(value):
+                errors.append(f"pair {self.id!r}: {name} has half of a surrogate pair; rewrite that character")
+        if errors:
+            raise InputError(errors)
 
     @property
     def base_language(self) -> str:

@@ -118,8 +118,8 @@ def choose(folder: Path, plan: Plan, shard: int) -> None:
             for pair in partitions.of(name).pairs(name):
                 pairs.append(pair)
                 named[pair.id] = name
-        mine = [(a, b) for a, b in alike.tolist() if first[a] % plan.of == shard]
-        found = near_text.chosen(pairs, named, mine, plan.filters[DUPLICATES]["same_image"])
+        mine = np.fromiter((first[name] % plan.of == shard for name in alike[:, 0].tolist()), bool, len(alike))
+        found = near_text.chosen(pairs, named, alike[mine], plan.filters[DUPLICATES]["same_image"])
         for id, duplicate in found.given_way.items():
             given_way[named[id] % plan.of].append((id, duplicate.survivor, duplicate.exact))
         contradictions = list(found.contradictions)
