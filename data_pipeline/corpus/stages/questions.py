@@ -96,7 +96,8 @@ def read(item: Item, answers: Sequence[Answer], settings: Settings) -> tuple[lis
         if steps and not pair.steps.strip():
             notes.append(f"{identity}: has no steps")
             continue
-        image = item["images"][(item["first"] + number) % len(item["images"])]
+        # With steps of other images than without: the same question of the same image is one too many.
+        image = item["images"][(item["first"] + number + steps) % len(item["images"])]
         found.append(
             {
                 "id": identity,

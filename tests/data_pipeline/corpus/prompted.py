@@ -35,6 +35,8 @@ def _object(prompt: str) -> dict:
         return {
             "pairs": [{"question": f"What of it, {key}-{n}?", "answer": short, **steps} for n in range(int(match[1]))]
         }
+    if prompt.startswith("You check one question"):
+        return {"correct": "use of" not in prompt, "clear": True, "needs_picture": True, "reason": "so it is"}
     if match := re.search(r"and (\d+) questions that need both", prompt):
         pairs = [_pair(f"Which town {n} is it from?", "Thistown") for n in range(int(match[1]))]
         return {"article": "The thing is from Thistown, where it is made.", "pairs": pairs}

@@ -301,3 +301,34 @@ def test_articles_are_written_about_images_of_ones_own(tmp_path, server):
     assert len(server.calls) == 8 and len(set(server.prompts)) == 1
     again = json.loads((tmp_path / "again" / "manifest.json").read_text())
     assert again["image_sources"] == manifest["image_sources"]
+
+
+def test_what_filters_leave_out_is_told_and_no_split_has_the_words_of_another(tmp_path, server):
+    with TeacherServer(_student) as classroom:
+        teachers = {**settings_of(server)["teachers"], "student": classroom.openai(model="student", temperature=0.0)}
+        filters = {"answerable_without_image": {"on": True}, "judged": {"on": True}}
+        settings = settings_of(server, teachers=teachers, filters=filters, known={"questions": 0}, negatives=0.1)
+        assert made(tmp_path / "corpus", settings)
+    manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    counts = {one["filter"]: (one["kept"], one["dropped"]) for one in manifest["filters"]}
+    # Four topics with three facts of fourteen questions each: the student answers those for names, and the judge
+    # refuses those for uses.
+    assert counts["answerable_without_image"] == (112, 56) and counts["judged"] == (56, 56)
+    assert manifest["leakage"]["image"] == {"exact": 0, "near": 0} and manifest["not_shown"] > 0
+    left_out = (tmp_path / "corpus" / "stages" / "10-quality.left_out.jsonl").read_text()
+    assert left_out.count("answerable without the image: 100% of 1 samples are right") == 56
+    card = (tmp_path / "corpus" / "README.md").read_text()
+    assert "| judged | 56 | 56 |" in card and "questions were added whose image does not show" in card
+    records, _ = sources.read_several([str(tmp_path / "corpus" / "train.jsonl")], [], training=True)
+    swapped = [record for record in records if record.task == "not shown"]
+    assert len(swapped) == manifest["not_shown"]
+    with pytest.raises(ValueError, match="config.filters.near_fact is on and asks config.teachers.embedding"):
+        made(tmp_path / "other", settings_of(server, filters={"near_fact": {"on": True}}))
+    with pytest.raises(ValueError, match="(?s)config.splits.apart names 'facts'; did you mean 'fact'.*leakage|apart"):
+        made(tmp_path / "other", settings_of(server, splits={"apart": ("facts",)}))
+    with pytest.raises(ValueError, match="leakage: the fact 'dress-thing-0/name' is in synthetic and train"):
+        made(tmp_path / "third", settings_of(server, splits={"apart": ("fact",)}, known={"questions": 0}))
+
+
+def _student(prompt):
+    return "name of Food Thing 0, name of Food Thing 1, name of Dress Thing 0, name of Dress Thing 1"
