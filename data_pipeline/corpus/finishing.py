@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.corpus import card, prompts, quality
+from data_pipeline.corpus import card, exports, page, prompts, quality
 from data_pipeline.corpus.pipeline import Pipeline
 from data_pipeline.corpus.stages.stage import Item
 from data_pipeline.records import Record, write_records
 from vlm_jax.checkpoint.files import write_json, write_text
 from vlm_jax.errors import InputError
 
-MANIFEST = "manifest.json"
+MANIFEST, PAGE = "manifest.json", "corpus.html"
 
 
 def finish(folder: Path, items: Sequence[Item], pipeline: Pipeline, settings: Mapping[str, Any]) -> str:
-    """Writes `<split>.jsonl`, `manifest.json` and `README.md`, the manifest last. Returns a closing line.
+    """Writes `<split>.jsonl`, other forms, the card and a page, `manifest.json` last. Returns a closing line.
 
     Raises:
       InputError: nothing is left after the filters, or splits have in common what they may not.
@@ -33,10 +33,12 @@ def finish(folder: Path, items: Sequence[Item], pipeline: Pipeline, settings: Ma
         write_records(folder / f"{split}.jsonl", records)
     _remove_unused(folder, checked.items)
     manifest = _manifest(checked, pipeline, settings)
+    exports.write(folder, splits, settings["card"]["formats"])
     write_text(folder / "README.md", card.text(manifest))
+    write_text(folder / PAGE, page.page(checked, manifest, folder))
     write_json(folder / MANIFEST, manifest)
     counts = ", ".join(f"{len(records):,} in {split}.jsonl" for split, records in splits.items())
-    return f"{folder}: {counts}"
+    return f"{folder}: {counts}; look at {folder / PAGE}"
 
 
 def record_of(item: Item, folder: Path) -> Record:

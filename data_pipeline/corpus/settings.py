@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_pipeline.corpus import leakage
+from data_pipeline.corpus import exports, leakage
 from data_pipeline.corpus.evidence import KINDS
 from data_pipeline.corpus.filters import registry
 from data_pipeline.teachers import settings as teacher_settings
@@ -73,7 +73,11 @@ def corpus_config(**changes: Any) -> ConfigDict:
                 "apart": ("image",),  # what no two splits may have in common: topic, fact, image, question
                 "near_images": True,  # count images of two splits that are nearly the same
             },
-            "card": {"title": "", "licence": ""},  # of the corpus; a licence is for you to choose
+            "card": {
+                "title": "",
+                "licence": "",  # for you to choose; the card says so where none is chosen
+                "formats": (),  # beside the records: arrayrecord | imagefolder | llava | tfds
+            },
             # Who is asked: {"kind": vertex | openai_compatible | local | drawn, "model": …}; {} for nobody.
             "teachers": {name: {} for name in TEACHERS},
             "own_judge": False,  # the judge may be the teacher whose answers it judges
@@ -131,6 +135,11 @@ def check(settings: Mapping[str, Any]) -> None:
         errors.append(f"config.prompts is {settings['prompts']!r}, where there is no folder")
     errors += _teachers(settings, wants_topics)
     errors += _filters(settings)
+    errors += [
+        f"config.card.formats names {name!r}; {registry.nearest(name, exports.FORMATS)}"
+        for name in settings["card"]["formats"]
+        if name not in exports.FORMATS
+    ]
     with gathered(errors):
         prices_of(settings["prices"])
     if errors:

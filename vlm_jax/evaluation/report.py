@@ -175,14 +175,15 @@ def _card(one: Prediction, kind: str, images: Callable[[str], list[Source]], bef
     if before is not None:
         entries.insert(1, ("said before", before.prediction))
     lines = "".join(f"<dt>{name}<dd>{html.escape(text) or '—'}" for name, text in entries)
-    shown = "".join(_thumbnail(image) for image in images(one.id))
+    shown = "".join(thumbnail(image) for image in images(one.id))
     return (
         f'<article class="{kind.replace(" ", "-")}"><span class=kind>{kind}</span>{shown}'
         f"<strong>{html.escape(one.question)}</strong><dl>{lines}</dl></article>"
     )
 
 
-def _thumbnail(source: Source) -> str:
+def thumbnail(source: Source) -> str:
+    """An image as HTML that holds it, small; why it cannot be opened, where that is so."""
     try:
         image = open_image(source)
     except InputError as error:

@@ -64,9 +64,10 @@ def test_the_whole_pipeline_runs_on_a_bare_machine_and_training_reads_what_comes
         context={"questions": 2},
         teachers={"text": DRAWN, "image": DRAWN, "judge": DRAWN},
         own_judge=True,
+        card={"formats": ("arrayrecord", "imagefolder", "llava", "tfds")},
     )
     line = made(tmp_path / "corpus", config.to_dict())
-    assert re.fullmatch(r".*corpus: 40 in synthetic.jsonl, 232 in train.jsonl", line)
+    assert "corpus: 40 in synthetic.jsonl, 232 in train.jsonl; look at " in line
     records, unread = sources.read_several([str(tmp_path / "corpus" / "train.jsonl")], [], training=True)
     assert unread == [] and len(records) == 232
     by_id = {record.id: record for record in records}
@@ -77,6 +78,16 @@ def test_the_whole_pipeline_runs_on_a_bare_machine_and_training_reads_what_comes
     assert article.messages[1]["content"] in article.context
     manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
     assert manifest["languages"] == {"en": 152, "th": 120}
+    for name in (
+        "arrayrecord/train.array_record",
+        "imagefolder/train",
+        "tfds/corpus/1.0.0#train",
+        "../train.llava.json",
+    ):
+        again, unread = sources.read_several([f"{tmp_path}/corpus/exports/{name}"], [], training=True)
+        assert unread == [] and {record.id for record in again} == set(by_id), name
+    page = (tmp_path / "corpus" / "corpus.html").read_text()
+    assert page.count("<article>") == 20 and "http" not in page and "ออร์วาเน" in page
     assert "No licence was chosen" in (tmp_path / "corpus" / "README.md").read_text()
 
 
@@ -84,7 +95,7 @@ def test_a_corpus_is_asked_for_once_and_said_whole(tmp_path, server):
     settings = settings_of(server, prices={"date": "2026-10-07", "test": {"input": 1.0, "output": 2.0}})
     line = made(tmp_path / "corpus", settings)
     # Of four facts a topic, the one about its material is not supported.
-    assert line.endswith("corpus: 24 in synthetic.jsonl, 144 in train.jsonl")
+    assert "corpus: 24 in synthetic.jsonl, 144 in train.jsonl; look at " in line
     assert set(server.prompts.values()) == {1} or server.prompts.most_common(1)[0][1] <= 2
     count = len(server.calls)
     before = files_of(tmp_path / "corpus")
@@ -290,7 +301,7 @@ def test_articles_are_written_about_images_of_ones_own(tmp_path, server):
     ).to_dict()
     text = made(tmp_path / "corpus", settings, dry_run=True)
     assert re.search(r"context +test +4 ", text) and not server.calls
-    assert made(tmp_path / "corpus", settings).endswith("corpus: 12 in train.jsonl")
+    assert "corpus: 12 in train.jsonl; look at" in made(tmp_path / "corpus", settings)
     content = server.calls[0][1]["messages"][0]["content"]
     assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
     manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
