@@ -12,13 +12,21 @@ from pathlib import Path
 
 
 def comments_of(config_file: Path) -> dict[str, str]:
-    """{`section.name`: comment} of a config file; of a training config, with those of `default_config`."""
+    """{`section.name`: comment} of a config file; with those of the defaults that it starts from."""
     source = config_file.read_text(encoding="utf-8")
     found = comments(source)
     if "default_config" in source:
         from vlm_jax.training import config
 
         found |= comments(Path(config.__file__).read_text(encoding="utf-8"))
+    if "corpus_config" in source:
+        from data_pipeline.corpus import settings
+        from data_pipeline.corpus.filters.registry import FILTERS
+
+        found |= comments(Path(settings.__file__).read_text(encoding="utf-8"))
+        found |= {
+            f"filters.{name}": (filter.check.__doc__ or "").partition("\n")[0] for name, filter in FILTERS.items()
+        }
     return found
 
 

@@ -15,5 +15,8 @@ def get_config():
         context={"questions": 7, "held_out": 0.02},
         card={"title": "Questions that need an image and an article"},
         teachers={"text": {"kind": "vertex", "model": "gemini-3.5-flash", "project": "", "thinking_level": "LOW"}},
-        prices={"date": "2026-10-07", "gemini-3.5-flash": {"input": 1.50, "output": 9.00, "batch": 0.5}},
+        prices={
+            "date": "2026-10-07",  # of these prices
+            "gemini-3.5-flash": {"input": 1.50, "output": 9.00, "batch": 0.5},  # dollars for a million tokens
+        },
     )

@@ -41,9 +41,14 @@ def get_config(factor: str = "1"):
             "student": {"kind": "local", "model": "Qwen/Qwen2.5-VL-3B-Instruct", "temperature": 0.0},
         },
         prices={
-            "date": "2026-10-07",
-            "gemini-3.5-flash": {"input": 1.50, "output": 9.00, "batch": 0.5},
-            "gemini-3.8-flash": {"input": 0.75, "output": 3.75, "batch": 0.5},
-            "gemini-3.1-flash-image": {"input": 0.50, "output": 3.00, "image": 60.0, "batch": 0.5},
+            "date": "2026-10-07",  # of these prices
+            "gemini-3.5-flash": {"input": 1.50, "output": 9.00, "batch": 0.5},  # dollars for a million tokens
+            "gemini-3.8-flash": {"input": 0.75, "output": 3.75, "batch": 0.5},  # dollars for a million tokens
+            "gemini-3.1-flash-image": {
+                "input": 0.50,
+                "output": 3.00,
+                "image": 60.0,
+                "batch": 0.5,
+            },  # dollars for a million tokens
         },
     )

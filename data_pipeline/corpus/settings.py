@@ -24,15 +24,11 @@ TEACHERS = ("text", "image", "judge", "student", "embedding")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
 
 
-def corpus_config(**changes: Any) -> ConfigDict:
-    """All settings. A mapping among the changes changes what it names and keeps the rest of its group.
-
-    Raises:
-      InputError: a change of a setting that is not there.
-    """
-    config = ConfigDict(
+def defaults() -> ConfigDict:
+    """Every setting: the page on which a person looks up what there is."""
+    return ConfigDict(
         {
-            "corpus": KIND,
+            "corpus": KIND,  # made by teachers, stage by stage
             "subject": "",  # what the corpus is about, in a few words: "Thai culture"
             "language": "en",  # of the prompts: en | th, or one that config.prompts has
             "languages": ("en",),  # of questions and answers, by their codes
@@ -40,24 +36,34 @@ def corpus_config(**changes: Any) -> ConfigDict:
             "prompts": "",  # folder of your own prompts, by the names of those in data_pipeline/corpus/prompts
             "seed": 0,  # of the choices that are made here
             "topics": {
-                "domains": (),  # each is asked for topics of its own
+                "domains": (),  # parts of the subject; each is asked for topics of its own
                 "each": 20,  # topics of a domain
             },
-            # Topics that the student knows are set aside: of so many questions it answered this share, or more.
-            "known": {"questions": 3, "share": 0.5, "suffix": "Answer in a few words."},
-            "facts": {"each": 5},  # of a topic, at most
+            # Topics that the student knows are set aside.
+            "known": {
+                "questions": 3,  # that it is asked of a topic, without an image; 0: it is not asked
+                "share": 0.5,  # of them answered, or more: it knows the topic
+                "suffix": "Answer in a few words.",  # behind each question
+            },
+            "facts": {
+                "each": 5,  # of a topic, at most
+            },
             "image_prompts": {
-                "each": 4,  # images of a topic
+                "each": 4,  # images of a topic to train on
+                # Each image is one combination: how it is seen, where, and in which style.
                 "views": ("a close view", "seen from a few steps away", "from above", "from the side"),
-                "settings": ("where it is usually found", "in daylight", "indoors", "among people who use it"),
-                "styles": ("a photograph", "a photograph taken with a phone", "a documentary photograph"),
+                "settings": ("where it is usually found", "in daylight", "indoors", "among people who use it"),  # where
+                "styles": ("a photograph", "a photograph taken with a phone", "a documentary photograph"),  # in which
             },
             "questions": {
                 "pairs_per_fact": 10,  # questions and answers to train on: 10 is 1×, 100 is 10×
                 "steps": 0.1,  # the share of them with a chain of thought
             },
-            # What is asked of other images and in other words, to evaluate on. 0: nothing.
-            "held_out": {"questions": 0, "images": 1},
+            # To evaluate on.
+            "held_out": {
+                "questions": 0,  # of a fact, in other words and about other images; 0: none
+                "images": 1,  # of a topic, of their own
+            },
             # Articles with questions that need image and article.
             "context": {
                 "questions": 0,  # of an image; 0: no articles
@@ -65,8 +71,7 @@ def corpus_config(**changes: Any) -> ConfigDict:
                 "image_source": "",  # what they are counted as; "" for the name of their folder, or what records say
                 "held_out": 0.0,  # the share of your own images that goes into the split test
             },
-            # What is left out, each with its own options (data_pipeline/corpus/filters); "on" switches it.
-            "filters": _filters_at_first(),
+            "filters": _filters_at_first(),  # what is left out, each with its options; "on" switches it
             "samples": 1,  # answers that the student or the teacher is asked for, where a filter wants to know them
             "negatives": 0.0,  # so large a share is asked again of an image that does not show it
             "splits": {
@@ -74,16 +79,31 @@ def corpus_config(**changes: Any) -> ConfigDict:
                 "near_images": True,  # count images of two splits that are nearly the same
             },
             "card": {
-                "title": "",
+                "title": "",  # of the corpus; "" for its subject
                 "licence": "",  # for you to choose; the card says so where none is chosen
                 "formats": (),  # beside the records: arrayrecord | imagefolder | llava | tfds
             },
             # Who is asked: {"kind": vertex | openai_compatible | local | drawn, "model": …}; {} for nobody.
-            "teachers": {name: {} for name in TEACHERS},
+            "teachers": {
+                "text": {},  # writes topics, facts, prompts of images, questions and articles
+                "image": {},  # makes images
+                "judge": {},  # checks facts, and questions where filters.judged is on
+                "student": {},  # who is to be taught: what it knows is not
+                "embedding": {},  # vectors of texts, where filters.near_fact is on
+            },
             "own_judge": False,  # the judge may be the teacher whose answers it judges
             "prices": {},  # {"date": day, model: {"input", "output", "image"}}: dollars for a million tokens
         }
     )
+
+
+def corpus_config(**changes: Any) -> ConfigDict:
+    """All settings. A mapping among the changes changes what it names and keeps the rest of its group.
+
+    Raises:
+      InputError: a change of a setting that is not there.
+    """
+    config = defaults()
     errors: list[str] = []
     _change(config, changes, "config", errors)
     if errors:
