@@ -44,11 +44,6 @@ def get_config(factor: str = "1"):
             "date": "2026-10-07",  # of these prices
             "gemini-3.5-flash": {"input": 1.50, "output": 9.00, "batch": 0.5},  # dollars for a million tokens
             "gemini-3.8-flash": {"input": 0.75, "output": 3.75, "batch": 0.5},  # dollars for a million tokens
-            "gemini-3.1-flash-image": {
-                "input": 0.50,
-                "output": 3.00,
-                "image": 60.0,
-                "batch": 0.5,
-            },  # dollars for a million tokens
+            "gemini-3.1-flash-image": {"input": 0.5, "output": 3.0, "image": 60.0, "batch": 0.5},  # likewise
         },
     )
