@@ -25,7 +25,8 @@ flags.DEFINE_string("until", "", "the last stage to run: topics | probes | known
 flags.DEFINE_string("restart_from", "", "the stage from which on settings may differ from those of the folder")
 
 
-_STAGES = ("until", "restart_from", "preview", "dry_run", "max_cost")
+flags.DEFINE_string("shard", "", "0/4: the first of four machines with one --output; then one run without it")
+_STAGES = ("shard", "until", "restart_from", "preview", "dry_run", "max_cost")
 
 
 def main(config: ConfigDict) -> None:

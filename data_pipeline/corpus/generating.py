@@ -5,6 +5,7 @@ from which stage on it is to be made anew; what was answered to requests that st
 """
 
 import json
+import re
 import sys
 import tempfile
 import time
@@ -38,6 +39,8 @@ class Options:
       preview: topics that are gone through, into the folder `preview`; 0 for the whole corpus.
       dry_run: nothing is asked, and what would be is told.
       max_cost: dollars that all calls together stay below.
+      shard: "0/4" for the first of four machines, each of which asks about its own topics and images; "" for all. Then
+        one run without it makes the corpus, of answers that are all there.
     """
 
     until: str = ""
@@ -45,6 +48,7 @@ class Options:
     preview: int = 0
     dry_run: bool = False
     max_cost: float | None = None
+    shard: str = ""
 
 
 def generate(
@@ -68,17 +72,21 @@ def generate(
     if options.max_cost is not None:
         _check_prices(settings)
     output_folder.check(folder, f"--output={folder}", owner="a corpus's", marks=(RUN,))
-    _check_run(folder, settings, options.restart_from)
+    _check_run(folder, settings, options.restart_from, options.shard)
     prices = prices_of(settings["prices"])
     if options.dry_run:
         return _projected(folder, settings, options, prices)
-    folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder, "generating"):
-        write_json(folder / RUN, stage_settings(settings))
-        target = folder / "preview" if options.preview else folder
-        with Asker(Store(folder / "store"), prices, options.max_cost, _Shown(say)) as asker:
-            pipeline = Pipeline(settings, target, asker, options.until, options.preview, say=say)
+    part = options.shard.replace("/", "-of-")
+    target = folder / "shards" / part if part else folder / "preview" if options.preview else folder
+    target.mkdir(parents=True, exist_ok=True)
+    with alone(target if part else folder, "generating"):
+        if not part:
+            write_json(folder / RUN, stage_settings(settings))
+        with Asker(Store(folder / "store", part), prices, options.max_cost, _Shown(say)) as asker:
+            pipeline = Pipeline(settings, target, asker, options.until, options.preview, part, say)
             items = pipeline.run()
+            if part:
+                return f"{target}: all answers of this part are in {folder / 'store'}"
             if options.until:
                 return f"{target}: {len(items):,} items of the stage {options.until}; nothing behind it was asked"
             return finishing.finish(target, items, pipeline, settings)
@@ -99,12 +107,21 @@ def _check_options(options: Options) -> None:
         for name, value in (("until", options.until), ("restart_from", options.restart_from))
         if value and value not in ORDER
     ]
+    if options.shard and not _is_shard(options.shard):
+        errors.append(f"--shard={options.shard}: wanted such as 0/4, the first of four")
+    if options.shard and (options.preview or options.dry_run or options.restart_from):
+        errors.append(f"--shard={options.shard}: a part has no preview, no dry run and no restart of its own")
     if options.preview < 0:
         errors.append(f"--preview={options.preview}: wanted a number of topics")
     if options.max_cost is not None and options.max_cost < 0:
         errors.append(f"--max_cost={options.max_cost}: wanted dollars")
     if errors:
         raise InputError(errors)
+
+
+def _is_shard(text: str) -> bool:
+    numbers = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
+    return numbers is not None and int(numbers[1]) < int(numbers[2])
 
 
 def _check_prices(settings: Mapping[str, Any]) -> None:
@@ -119,9 +136,11 @@ def _check_prices(settings: Mapping[str, Any]) -> None:
         raise InputError(errors)
 
 
-def _check_run(folder: Path, settings: Mapping[str, Any], restart_from: str) -> None:
+def _check_run(folder: Path, settings: Mapping[str, Any], restart_from: str, part: str) -> None:
     """Raises InputError where the folder was made with other settings, of a stage before the one to restart from."""
     if not (folder / RUN).is_file():
+        if part:
+            raise InputError(f"--shard: {folder} holds no topics yet; run the same with --until=topics first, once")
         if restart_from:
             raise InputError(f"--restart_from={restart_from}: {folder} holds no corpus yet; leave it out")
         return

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.corpus import evidence, own_images
+from data_pipeline.corpus.filters.pair import text_hash
 from data_pipeline.corpus.stages import context, facts, images, known, questions, topics
 from data_pipeline.corpus.stages.stage import Answer, Item, Settings, Stage
 from data_pipeline.teachers import settings as teacher_settings
@@ -57,6 +58,7 @@ class Pipeline:
       settings: as `settings.corpus_config` has them, checked.
       until: the last stage; "" for all.
       topics: the most topics that are gone on with; 0 for all.
+      part: "0-of-4" to go on with a quarter of topics and images, by a hash of their ids; "" for all.
       counts: {stage: items that came of it}, and `left_out`: {stage: notes of what did not}, of the stages that ran.
     """
 
@@ -65,6 +67,7 @@ class Pipeline:
     asker: Asker
     until: str = ""
     topics: int = 0
+    part: str = ""
     say: Callable[[str], None] = terminal.say
     counts: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
@@ -91,7 +94,7 @@ class Pipeline:
         if settings["context"]["questions"]:
             if settings["context"]["images"]:
                 shown, self.left_out["own_images"] = own_images.items(settings, Path(settings["images"]))
-                shown = shown[: self.topics] if self.topics else shown
+                shown = self._own(shown)
             else:
                 shown = [one for one in shown if one["split"] == "train"]
             asked = asked + self.step(context.CONTEXT, shown)
@@ -101,7 +104,7 @@ class Pipeline:
         """Questions for facts, and the images that they are about."""
         settings = self.settings
         found = self.step(topics.TOPICS, [{"domain": domain} for domain in settings["topics"]["domains"]])
-        found = found[: self.topics] if self.topics else found
+        found = self._own(found)
         if settings["teachers"]["student"] and settings["known"]["questions"]:
             found = self.step(known.KNOWN, self.step(known.PROBES, found))
         stated = self.step(facts.FACTS, found)
@@ -111,6 +114,13 @@ class Pipeline:
         if not settings["questions"]["pairs_per_fact"] and not settings["held_out"]["questions"]:
             return [], drawn
         return self.step(questions.QUESTIONS, questions.wanted(stated, drawn, settings)), drawn
+
+    def _own(self, items: list[Item]) -> list[Item]:
+        """Those that this run goes on with."""
+        if self.part:
+            number, count = map(int, self.part.split("-of-"))
+            return [item for item in items if text_hash(item["id"]) % count == number]
+        return items[: self.topics] if self.topics else items
 
     def step(self, stage: Stage, items: Sequence[Item]) -> list[Item]:
         """Asks about every item, and writes the items that come of it and what was left out."""
@@ -125,7 +135,7 @@ class Pipeline:
         self._write(stage, made, notes)
         if stage.name == self.until:
             raise Finished(made)
-        if not made:
+        if not made and items:
             raise InputError(self._nothing_left(stage, len(items)))
         return made
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from data_pipeline.teachers.request import CallFailed, Failure, ImageFile, Reply, Request, Usage
 from vlm_jax.errors import InputError
@@ -46,19 +47,24 @@ class Job:
 class Store:
     """The answers of a run. `calls` has one line for each response that came, used or not: that is what was paid."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, part: str = ""):
+        """
+        Args:
+          part: which of several machines this is, such as "0-of-4": it writes a file of its own and reads that of the
+            whole beside it. The whole reads those of all parts.
+
+        Raises:
+          InputError: a file that is no store.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        try:
-            self._database = sqlite3.connect(folder / FILE, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.executescript(_TABLES)
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{folder / FILE}: cannot be read ({error}); restore it, or name a new folder") from None
+        self.folder, self.path = folder, folder / _file(part)
+        self._database = _opened(self.path, write=True)
+        others = [folder / FILE] if part else sorted(folder.glob("replies-*.sqlite"))
+        self._others = [_opened(path, write=False) for path in others if path.is_file()]
 
     def close(self) -> None:
-        self._database.close()
+        for database in (self._database, *self._others):
+            database.close()
 
     def known(self, keys: Sequence[str]) -> set[str]:
         """Those of the keys that are answered, or have failed for good."""
@@ -71,10 +77,9 @@ class Store:
 
     def image_file(self, key: str) -> ImageFile | None:
         """The image that answers a request."""
-        row = self._database.execute("SELECT image FROM replies WHERE key = ?", (key,)).fetchone()
-        if row is None or row[0] is None:
+        name = next((name for (name,) in self._select("image", [key]) if name is not None), None)
+        if name is None:
             return None
-        name = row[0]
         return ImageFile(name.partition(".")[0], self._image_path(name), _media_type(name))
 
     def keep(self, key: str, request: Request, model: str, outcome: Reply | CallFailed, *, cost: float) -> None:
@@ -133,7 +138,7 @@ class Store:
 
     def spent(self) -> float:
         """Dollars of all calls."""
-        return self._database.execute("SELECT COALESCE(SUM(cost), 0) FROM calls").fetchone()[0]
+        return sum(cost for (cost,) in self._every("SELECT COALESCE(SUM(cost), 0) FROM calls"))
 
     def sums(self) -> list[dict]:
         """By stage and model: calls, dollars, and usage, of the calls that brought what the store answers with.
@@ -141,9 +146,9 @@ class Store:
         Those that had to be made again are not in it, so that it is the same however often a run was interrupted.
         """
         found: dict[tuple[str, str], dict] = {}
-        for stage, model, usage, cost in self._database.execute(
-            "SELECT stage, model, usage, cost FROM calls WHERE final ORDER BY stage, model, key"
-        ):
+        # One answer a key, should two machines have asked for the same.
+        rows = {row[:3]: row[3:] for row in self._every("SELECT stage, model, key, usage, cost FROM calls WHERE final")}
+        for (stage, model, _), (usage, cost) in sorted(rows.items()):
             one = found.setdefault((stage, model), {"stage": stage, "model": model, "calls": 0, "cost": 0.0})
             one["calls"] += 1
             one["cost"] += cost
@@ -152,18 +157,16 @@ class Store:
 
     def versions(self) -> dict[str, list[str]]:
         """{model as asked: the versions that answered}, in order."""
-        rows = self._database.execute(
-            "SELECT DISTINCT model, version FROM replies WHERE version IS NOT NULL ORDER BY model, version"
-        )
+        rows = self._every("SELECT DISTINCT model, version FROM replies WHERE version IS NOT NULL")
         found: dict[str, list[str]] = {}
-        for model, version in rows:
+        for model, version in sorted(set(rows)):
             found.setdefault(model, []).append(version)
         return found
 
     def days(self) -> tuple[str, str] | None:
         """First and last day of the answers, UTC."""
-        first, last = self._database.execute("SELECT MIN(at), MAX(at) FROM replies").fetchone()
-        return None if first is None else (first[:10], last[:10])
+        times = [time for row in self._every("SELECT MIN(at), MAX(at) FROM replies") for time in row if time]
+        return (min(times)[:10], max(times)[:10]) if times else None
 
     def _add_call(
         self, key: str, request: Request, model: str, outcome: Reply | CallFailed, cost: float, *, final: bool
@@ -182,7 +185,12 @@ class Store:
         for start in range(0, len(keys), _AT_ONCE):
             some = keys[start : start + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            yield from self._database.execute(f"SELECT {columns} FROM replies WHERE key IN ({marks})", some)
+            yield from self._every(f"SELECT {columns} FROM replies WHERE key IN ({marks})", some)
+
+    def _every(self, query: str, values: Sequence = ()) -> Iterator[tuple]:
+        """The rows of this file and of those that are read beside it."""
+        for database in (self._database, *self._others):
+            yield from database.execute(query, values)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -194,7 +202,7 @@ class Store:
             with contextlib.suppress(sqlite3.OperationalError):
                 self._database.execute("ROLLBACK")
             raise InputError(
-                f"{self.folder / FILE}: an answer cannot be kept ({error}); free some room, then run the same command: "
+                f"{self.path}: an answer cannot be kept ({error}); free some room, then run the same command: "
                 "all that was kept is used"
             ) from None
 
@@ -221,6 +229,25 @@ class Store:
                 f"{path}: an image cannot be kept ({error.strerror}); free some room, then run the same command"
             ) from None
         return name
+
+
+def _file(part: str) -> str:
+    return f"replies-{part}.sqlite" if part else FILE
+
+
+def _opened(path: Path, *, write: bool) -> sqlite3.Connection:
+    try:
+        if not write:
+            database = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+            database.execute("SELECT COUNT(*) FROM replies")
+            return database
+        database = sqlite3.connect(path, isolation_level=None)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.executescript(_TABLES)
+        return database
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{path}: cannot be read ({error}); restore it, or name a new folder") from None
 
 
 _KINDS = {b"\x89PNG": ("png", "image/png"), b"\xff\xd8\xff": ("jpg", "image/jpeg"), b"RIFF": ("webp", "image/webp")}

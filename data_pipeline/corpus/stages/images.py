@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from data_pipeline.corpus import prompts
+from data_pipeline.corpus.filters.pair import text_hash
 from data_pipeline.corpus.stages.stage import Answer, Item, Settings, Stage
 from data_pipeline.teachers.request import Request
 
@@ -23,13 +24,14 @@ def with_facts(topics: Sequence[Item], facts: Sequence[Item], settings: Settings
     """
     wanted = [("train", settings["image_prompts"]["each"]), ("synthetic", settings["held_out"]["images"])]
     own = {topic["id"]: [fact for fact in facts if fact["topic"] == topic["id"]] for topic in topics}
-    items = []
-    for place, topic in enumerate(topics):
+    items, looks = [], _looks(settings)
+    for topic in topics:
         if not own[topic["id"]]:
             continue
         visible = "; ".join(dict.fromkeys(fact["visible"] for fact in own[topic["id"]] if fact["visible"]))
-        # Topics begin at other places of the list, so that no look belongs to a topic.
-        every = itertools.islice(itertools.cycle(_looks(settings)), place, None)
+        # Topics begin at other places of the list, so that no look belongs to a topic; by their own names, so that a
+        # topic more or less changes nothing of the others'.
+        every = itertools.islice(itertools.cycle(looks), text_hash(topic["id"]) % len(looks), None)
         shots = [{"split": split, **next(every)} for split, count in wanted for _ in range(count)]
         items.append({**topic, "visible": visible, "shots": shots})
     return items

@@ -343,3 +343,21 @@ def test_what_filters_leave_out_is_told_and_no_split_has_the_words_of_another(tm
 
 def _student(prompt):
     return "name of Food Thing 0, name of Food Thing 1, name of Dress Thing 0, name of Dress Thing 1"
+
+
+def test_four_machines_fill_one_store_and_the_corpus_is_that_of_one(tmp_path, server):
+    settings = settings_of(server)
+    with pytest.raises(ValueError, match="--shard: .* holds no topics yet; run the same with --until=topics first"):
+        made(tmp_path / "shared", settings, shard="0/4")
+    made(tmp_path / "shared", settings, until="topics")
+    for number in (2, 0, 3, 1):
+        assert "all answers of this part" in made(tmp_path / "shared", settings, shard=f"{number}/4")
+    asked = len(server.calls)
+    made(tmp_path / "shared", settings)
+    assert len(server.calls) == asked
+    made(tmp_path / "alone", settings)
+    assert len(server.calls) == 2 * asked
+    shared = {name: content for name, content in files_of(tmp_path / "shared").items() if not name.startswith("shards")}
+    assert shared == files_of(tmp_path / "alone")
+    with pytest.raises(ValueError, match="--shard=4/4: wanted such as 0/4"):
+        made(tmp_path / "shared", settings, shard="4/4")
