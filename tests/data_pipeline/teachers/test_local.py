@@ -1,0 +1,58 @@
+"""A model on this machine as a teacher: it says what `generate` says, together, and is known by its weights."""
+
+import pytest
+
+import vlm_jax
+from data_pipeline.teachers.asking import Asker
+from data_pipeline.teachers.request import Failure, ImageFile, Request
+from data_pipeline.teachers.settings import open_teacher
+from data_pipeline.teachers.store import Store
+from tests.data_pipeline.teachers.teacher_server import image_for
+
+BASE = "vlm_jax/assets/tiny_base"
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    settings = {"kind": "local", "model": BASE, "rows": 4, "temperature": 0.0, "max_output_tokens": 8}
+    return open_teacher(settings, "config.teachers.student", wanted="text")
+
+
+@pytest.fixture
+def asker(tmp_path):
+    with Asker(Store(tmp_path / "store")) as asker:
+        yield asker
+
+
+def test_answers_are_those_of_generate_whichever_are_answered_together(teacher, asker, tmp_path):
+    image = tmp_path / "image.png"
+    image.write_bytes(image_for("a lamp"))
+    shown = (ImageFile("d1", image, "image/png"),)
+    questions = ["What colour is it?", "What is this called?", "สิ่งนี้สีอะไร", "How many are there?", "Where is it?"]
+    requests = [Request("text", question, shown) for question in questions]
+    outcomes = asker.ask(teacher, requests)
+    model = teacher._model
+    for question, outcome in zip(questions, outcomes, strict=True):
+        content = [{"type": "image", "image": image.read_bytes()}, {"type": "text", "text": question}]
+        expected = model.generate([{"role": "user", "content": content}], max_new_tokens=8)
+        if isinstance(outcome, Failure):
+            tokens = model.generate_tokens([[{"role": "user", "content": content}]], 8)[0]
+            assert outcome.reason == ("cut off" if len(tokens) == 8 else "empty")
+        else:
+            assert outcome.text == expected
+    assert any(not isinstance(outcome, Failure) for outcome in outcomes)
+
+
+def test_samples_differ_by_their_number_and_are_the_same_again(teacher, asker, tmp_path):
+    hot = [Request("text", "What is it?", parameters={"temperature": 1.5}, variant=variant) for variant in range(4)]
+    first = asker.ask(teacher, hot)
+    with Asker(Store(tmp_path / "other")) as other:
+        assert other.ask(teacher, list(reversed(hot))) == list(reversed(first))
+    assert len({str(outcome) for outcome in first}) > 1
+
+
+def test_a_model_is_known_by_its_weights_not_by_its_path(teacher):
+    model = vlm_jax.load(BASE)
+    assert teacher.model == f"tiny_base {model.fingerprint()}"
+    with pytest.raises(ValueError, match="a teacher of kind local has no image"):
+        open_teacher({"kind": "local", "model": BASE}, "config.teachers.image", wanted="image")
