@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import signal
+import threading
 
 import pytest
 
@@ -227,3 +230,16 @@ def test_what_servers_say_of_themselves_is_kept_raw(server, tmp_path):
         (raw,) = one.store._database.execute("SELECT raw FROM calls").fetchone()
         assert json.loads(zlib.decompress(raw))["id"] == "c-1"
         assert one.store.versions() == {"test": ["test-0001"]}
+
+
+def test_ctrl_c_waits_for_what_is_on_its_way_and_keeps_it(server, tmp_path, capsys):
+    server.delay = 0.3
+    with asker(tmp_path) as one:
+        timer = threading.Timer(0.45, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(sending.Stopped, match="interrupted; what was answered is kept"):
+            one.ask(teacher(server, at_once=4), requests(50))
+        asked = len(server.calls)
+        assert 4 <= asked < 50
+        assert len(one.store.known(one.keys(teacher(server), requests(50)))) == asked
+    assert "waiting for 4 answers on their way; Ctrl-C again drops them" in capsys.readouterr().err
