@@ -41,7 +41,8 @@ RUNNING = [
     "transformers>=5.0",
 ]
 
-CORPUS = ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3", "httpx>=0.28"]
+# pythainlp tells where Thai words begin and end, for answers that must stand in an article.
+CORPUS = ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3", "httpx>=0.28", "pythainlp>=5.0"]
 
 EXTRAS = {
     "cuda": ["jax[cuda13]"],
@@ -50,6 +51,8 @@ EXTRAS = {
     "gs": ["gcsfs>=2024.6"],
     # google-genai 3 makes the resolver fall back to a google-cloud-aiplatform of years ago.
     "corpus": CORPUS,
+    # One of three ways to run the shards of a corpus; on one machine plain processes are faster.
+    "ray": ["ray>=2.40"],
     "app": ["streamlit>=1.40"],
     # torch and peft are references to compare with: nothing outside tests/ and benchmarks/ needs them.
     "test": [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_pipeline.corpus.filters.pair import Pair
-from data_pipeline.corpus.filters.registry import FILTERS, Evidence, select
+from data_pipeline.corpus.filters.registry import FILTERS, Evidence, Found, select
 from vlm_jax.errors import InputError
 
 EXAMPLES = 5
@@ -41,11 +41,15 @@ class Count:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The pairs that every filter kept, in their order; the others with the first reason; a count a filter."""
+    """The pairs that every filter kept, in their order; the others with the first reason; a count a filter.
+
+    And the ids of pairs that ask the same and contradict each other (`near_text`), whether kept or not.
+    """
 
     kept: list[Pair]
     dropped: list[Dropped]
     counts: list[Count]
+    contradictions: Sequence[tuple[str, str]] = ()
 
 
 def apply(
@@ -71,33 +75,50 @@ def apply(
     ]
     if missing:
         raise InputError([f"{line}; bring it, or switch the filter off" for line in missing])
-    left, dropped, counts = list(pairs), [], []
+    left, dropped, counts, contradictions = list(pairs), [], [], []
     for name, options in chosen.items():
-        reasons = reasons_of(name, options, left, evidence)
+        found = found_in(name, options, left, evidence)
+        contradictions += found.contradictions
+        reasons = reasons_of(name, options, left, found.evidence)
         gone = [Dropped(pair, name, reasons[pair.id]) for pair in left if reasons[pair.id]]
         left = [pair for pair in left if not reasons[pair.id]]
         dropped += gone
         counts.append(counted(name, left, gone, examples))
-    return Outcome(left, dropped, counts)
+    return Outcome(left, dropped, counts, contradictions)
 
 
-def reasons_of(name: str, options: Mapping[str, Any], pairs: Sequence[Pair], evidence: Evidence) -> dict[str, str]:
-    """{id: the reason of one filter, or ""}."""
+def found_in(name: str, options: Mapping[str, Any], pairs: Sequence[Pair], evidence: Evidence) -> Found:
+    """What a filter works out from all pairs, or the caller's evidence for those that it applies to.
+
+    Raises:
+      InputError: evidence that is missing.
+    """
     own = FILTERS[name]
     if own.found_in is not None:
-        found = own.found_in(pairs, evidence, **options)
-        return {pair.id: own.check(pair, found.get(pair.id)) for pair in pairs}
+        return own.found_in(pairs, evidence, **options)
     if not own.evidence:
-        return {pair.id: own.check(pair, **options) for pair in pairs}
+        return Found({})
     known = evidence[own.evidence]
-    asked = {pair.id for pair in pairs if own.applies(pair)}
+    asked = [pair.id for pair in pairs if own.applies(pair)]
     missing = [id for id in sorted(asked) if id not in known or (isinstance(known[id], list) and not known[id])]
     if missing:
         raise InputError(
             f"filters.{name}: the evidence {own.evidence!r} lacks {len(missing):,} of {len(asked):,} pairs, "
             f"first {missing[0]!r}"
         )
-    return {pair.id: own.check(pair, known[pair.id], **options) if pair.id in asked else "" for pair in pairs}
+    return Found(known)
+
+
+def reasons_of(
+    name: str, options: Mapping[str, Any], pairs: Sequence[Pair], evidence: Mapping[str, Any]
+) -> dict[str, str]:
+    """{id: the reason of one filter, or ""}, with the evidence that `found_in` gave."""
+    own = FILTERS[name]
+    if own.found_in is not None:
+        return {pair.id: own.check(pair, evidence.get(pair.id)) for pair in pairs}
+    if not own.evidence:
+        return {pair.id: own.check(pair, **options) for pair in pairs}
+    return {pair.id: own.check(pair, evidence[pair.id], **options) if own.applies(pair) else "" for pair in pairs}
 
 
 def counted(name: str, kept: Sequence[Pair], dropped: Sequence[Dropped], examples: int = EXAMPLES) -> Count:

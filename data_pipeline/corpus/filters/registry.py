@@ -29,6 +29,19 @@ Evidence = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
+class Found:
+    """What a filter that looks at all pairs found.
+
+    Attributes:
+      evidence: {id: what its `check` is given}; pairs that are not in it get None.
+      contradictions: ids of pairs that ask the same and say different things, for a person to look at.
+    """
+
+    evidence: Mapping[str, Any]
+    contradictions: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
 class Filter:
     """A filter.
 
@@ -38,8 +51,7 @@ class Filter:
       allowed: of some options, (least, most) of a number or the names of a text.
       evidence: what the caller must bring, by the pair's id: a key of `Evidence`. "" for nothing.
       applies: the pairs that evidence is wanted for; others pass.
-      found_in: (all pairs that came so far, the caller's evidence, **options) → {id: evidence} of its own; pairs that
-        are not in it get None.
+      found_in: (all pairs that came so far, the caller's evidence, **options) → `Found`.
       brings: of such a filter, the evidence that `found_in` takes from the caller. "" for nothing.
       text: whether words are all it needs, so that it can be applied to a shard by itself.
     """
@@ -49,22 +61,23 @@ class Filter:
     allowed: Mapping[str, tuple[float, float] | Collection[str]] = field(default_factory=dict)
     evidence: str = ""
     applies: Callable[[Pair], bool] = lambda pair: True
-    found_in: Callable[..., Mapping[str, Any]] | None = None
+    found_in: Callable[..., Found] | None = None
     brings: str = ""
     text: bool = False
 
 
-def _duplicate_texts(pairs: Sequence[Pair], evidence: Evidence, **options: Any) -> Mapping[str, Any]:
-    return near_text.duplicates(pairs, **options).given_way
+def _duplicate_texts(pairs: Sequence[Pair], evidence: Evidence, **options: Any) -> Found:
+    found = near_text.duplicates(pairs, **options)
+    return Found(found.given_way, found.contradictions)
 
 
-def _duplicate_images(pairs: Sequence[Pair], evidence: Evidence, *, bits: int) -> Mapping[str, Any]:
+def _duplicate_images(pairs: Sequence[Pair], evidence: Evidence, *, bits: int) -> Found:
     hashes = evidence["image_hashes"]
     missing = [image for image in near_images.shown(pairs) if image not in hashes]
     if missing:
         raise InputError(f"near_image: evidence 'image_hashes' lacks {len(missing):,} images, first {missing[0]}")
     given_way = near_images.near_images({image: hashes[image] for image in near_images.shown(pairs)}, bits)
-    return {pair.id: given_way[pair.image] for pair in pairs if pair.image in given_way}
+    return Found({pair.id: given_way[pair.image] for pair in pairs if pair.image in given_way})
 
 
 _SAMPLED = {"metric": "contains", "share": 0.5}

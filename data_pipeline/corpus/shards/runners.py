@@ -47,6 +47,8 @@ def on_ray(folder: Path, *, cpus: int | None = None) -> merging.Merged:
     """A task a shard, on the Ray cluster at RAY_ADDRESS, or on one that is started on this machine and ended again.
 
     The folder must be the same on all machines. A Ray that runs in this process already is taken, and left running.
+    One that is started here listens on all interfaces for as long as it runs, and takes only what shows the token that
+    Ray writes into the home folder (RAY_AUTH_MODE).
 
     Args:
       cpus: of a cluster that is started here; all of this machine's if None.
@@ -58,7 +60,7 @@ def on_ray(folder: Path, *, cpus: int | None = None) -> merging.Merged:
     started = not ray.is_initialized()
     if started:
         elsewhere = os.environ.get("RAY_ADDRESS")
-        options = {} if elsewhere else {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        options = {} if elsewhere else {"num_cpus": cpus, "include_dashboard": False}
         ray.init(log_to_driver=False, **options)
     try:
         task = ray.remote(num_cpus=1, max_retries=2)(stages.run)

@@ -1,6 +1,7 @@
 """Questions that are asked already: found, whatever the order, and never joined where they ask for something else."""
 
 import dataclasses
+import os
 import random
 
 import numpy as np
@@ -109,6 +110,23 @@ def test_integers_are_equal_or_nothing_is_one_edit():
     assert not one_edit("the drum of chiang mai", "the drum of nakhon phanom")
     assert not one_edit("in 1782", "in 1783")
     assert not one_edit("in 178", "in 1782")
+
+
+def test_one_edit_is_a_removed_beginning_and_end_with_nothing_or_a_character_between():
+    drawn = random.Random(0)
+    texts = ["".join(drawn.choices("ab1", k=drawn.randrange(8))) for _ in range(3000)]
+    shapes = set()
+    for one, other in zip(texts, texts[1:], strict=False):
+        start = next(
+            (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+        )
+        left, right = one[start:], other[start:]
+        while left and right and left[-1] == right[-1]:
+            left, right = left[:-1], right[:-1]
+        shape = not left or not right or len(left) == len(right) == 1
+        shapes.add(shape)
+        assert one_edit(one, other) == (shape and integers(one) == integers(other)), (one, other)
+    assert shapes == {True, False}
 
 
 def test_equal_answers_or_the_same_fact_are_required_and_others_are_contradictions():
