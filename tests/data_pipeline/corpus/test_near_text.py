@@ -117,9 +117,7 @@ def test_one_edit_is_a_removed_beginning_and_end_with_nothing_or_a_character_bet
     texts = ["".join(drawn.choices("ab1", k=drawn.randrange(8))) for _ in range(3000)]
     shapes = set()
     for one, other in zip(texts, texts[1:], strict=False):
-        start = next(
-            (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-        )
+        start = len(os.path.commonprefix([one, other]))
         left, right = one[start:], other[start:]
         while left and right and left[-1] == right[-1]:
             left, right = left[:-1], right[:-1]
