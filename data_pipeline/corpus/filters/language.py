@@ -38,7 +38,10 @@ _COMMON = {
     "vi": "là gì của và này cái những các trong được ở đâu ai khi nào tên một cho có người",
     "sv": "och är vad vilken vilket det den detta en ett av på i som för med var när heter till",
 }  # fmt: skip
-_STOP_WORDS = {language: frozenset(words.split()) for language, words in _COMMON.items()}
+_LANGUAGES: dict[str, tuple[str, ...]] = {
+    word: tuple(name for name, words in _COMMON.items() if word in words.split())
+    for word in dict.fromkeys(" ".join(_COMMON.values()).split())
+}
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 
 
@@ -63,7 +66,7 @@ def language(pair: Pair, *, share: float) -> str:
     letters = letters_by_script(pair.answer)
     if letters and not any(letters[script] for script in scripts) and not _abbreviation(pair.answer):
         return f"another script: the answer is {letters.most_common(1)[0][0].capitalize()}"
-    if pair.base_language in _STOP_WORDS:
+    if pair.base_language in _COMMON:
         meant = likeliest(f"{pair.question} {pair.reasoning}", pair.base_language)
         if meant != pair.base_language:
             return f"another language: reads like {meant!r}"
@@ -84,9 +87,10 @@ def likeliest(text: str, language: str) -> str:
 
     Another one than `language` only with two words more that are its own, and twice as many.
     """
-    words = Counter(word.replace("’", "'") for word in _WORD.findall(text.casefold()))
-    hits = {name: sum(words[word] for word in stop) for name, stop in _STOP_WORDS.items()}
-    best = max(hits, key=lambda name: (hits[name], name == language))
+    hits: Counter[str] = Counter()
+    for word in _WORD.findall(text.casefold()):
+        hits.update(_LANGUAGES.get(word.replace("’", "'"), ()))
+    best = max(_COMMON, key=lambda name: (hits[name], name == language))
     return best if hits[best] >= max(hits[language] + 2, 2 * hits[language]) else language
 
 

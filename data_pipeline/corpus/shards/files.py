@@ -48,8 +48,12 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 def read_array(path: Path) -> np.ndarray:
     """An array of a file, read from it where it is looked at."""
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False) if path.stat().st_size else None
-    return np.zeros(0) if mapped is None else mapped
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def read_bytes(path: Path) -> np.ndarray:
+    """A file as an array of its bytes, likewise."""
+    return np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
 
 
 def lines_from(paths: list[str], sizes: list[int], shard: int, of: int) -> Iterator[tuple[str, int, bytes]]:

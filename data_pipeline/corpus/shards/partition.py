@@ -32,6 +32,10 @@ def write(folder: Path, named: Iterable[tuple[int, Pair]]) -> tuple[np.ndarray, 
             at += file.write(files.line_of(to_json(pair)))
     found = np.array(names, np.uint64)
     signed = minhash.signatures(texts)
+    encoded = [text.encode() for text in texts]
+    with files.write_whole(folder / "texts") as file:
+        file.writelines(encoded)
+    files.write_array(folder / "text_ends.npy", np.cumsum([0, *map(len, encoded)]))
     files.write_array(folder / "starts.npy", np.array([*starts, at], np.int64))
     files.write_array(folder / "counts.npy", np.array(counts, np.int64))
     files.write_array(folder / "signatures.npy", signed)
@@ -43,8 +47,9 @@ class Partition:
     """One that is written, read from its files where it is looked at."""
 
     def __init__(self, folder: Path):
-        path = folder / "pairs.jsonl"
-        self.lines = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
+        self.lines = files.read_bytes(folder / "pairs.jsonl")
+        self.written = files.read_bytes(folder / "texts")
+        self.text_ends = files.read_array(folder / "text_ends.npy")
         self.names = files.read_array(folder / "names.npy")
         self.starts = files.read_array(folder / "starts.npy")
         self.counts = files.read_array(folder / "counts.npy")
@@ -56,6 +61,11 @@ class Partition:
         whole = bytes(self.lines[self.starts[place] : self.starts[place + 1]])
         return [Pair(**json.loads(line)) for line in whole.split(b"\n") if line]
 
+    def text(self, name: int) -> str:
+        """A question in its canonical form."""
+        place = int(np.searchsorted(self.names, np.uint64(name)))
+        return bytes(self.written[self.text_ends[place] : self.text_ends[place + 1]]).decode()
+
     def several(self) -> list[int]:
         """The questions that more than one pair asks."""
         return self.names[self.counts > 1].tolist()
@@ -66,7 +76,7 @@ class Partitions:
 
     def __init__(self, folders: Sequence[Path]):
         self.each = [Partition(folder) for folder in folders]
-        self._text = lru_cache(maxsize=200_000)(lambda name: canonical(self.of(name).pairs(name)[0].question))
+        self._text = lru_cache(maxsize=200_000)(lambda name: self.of(name).text(name))
 
     def of(self, name: int) -> Partition:
         return self.each[name % len(self.each)]
