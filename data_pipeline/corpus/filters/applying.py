@@ -79,7 +79,7 @@ def apply(
     for name, options in chosen.items():
         found = found_in(name, options, left, evidence)
         contradictions += found.contradictions
-        reasons = reasons_of(name, options, left, found.evidence)
+        reasons = _checked(name, options, left, found)
         gone = [Dropped(pair, name, reasons[pair.id]) for pair in left if reasons[pair.id]]
         left = [pair for pair in left if not reasons[pair.id]]
         dropped += gone
@@ -109,16 +109,19 @@ def found_in(name: str, options: Mapping[str, Any], pairs: Sequence[Pair], evide
     return Found(known)
 
 
-def reasons_of(
-    name: str, options: Mapping[str, Any], pairs: Sequence[Pair], evidence: Mapping[str, Any]
-) -> dict[str, str]:
-    """{id: the reason of one filter, or ""}, with the evidence that `found_in` gave."""
+def reasons_of(name: str, options: Mapping[str, Any], pairs: Sequence[Pair], evidence: Evidence) -> dict[str, str]:
+    """{id: the reason of one filter, or ""}, with evidence as `apply` takes it."""
+    return _checked(name, options, pairs, found_in(name, options, pairs, evidence))
+
+
+def _checked(name: str, options: Mapping[str, Any], pairs: Sequence[Pair], found: Found) -> dict[str, str]:
     own = FILTERS[name]
     if own.found_in is not None:
-        return {pair.id: own.check(pair, evidence.get(pair.id)) for pair in pairs}
+        return {pair.id: own.check(pair, found.evidence.get(pair.id)) for pair in pairs}
     if not own.evidence:
         return {pair.id: own.check(pair, **options) for pair in pairs}
-    return {pair.id: own.check(pair, evidence[pair.id], **options) if own.applies(pair) else "" for pair in pairs}
+    known = found.evidence
+    return {pair.id: own.check(pair, known[pair.id], **options) if own.applies(pair) else "" for pair in pairs}
 
 
 def counted(name: str, kept: Sequence[Pair], dropped: Sequence[Dropped], examples: int = EXAMPLES) -> Count:
