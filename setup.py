@@ -54,6 +54,8 @@ EXTRAS = {
     # One of three ways to run the shards of a corpus; on one machine plain processes are faster.
     "ray": ["ray>=2.40"],
     "app": ["streamlit>=1.40"],
+    # The page of scripts/review_corpus.py.
+    "review": ["starlette>=1.0", "uvicorn>=0.30"],
     # torch and peft are references to compare with: nothing outside tests/ and benchmarks/ needs them.
     "test": [
         *CORPUS,
@@ -64,13 +66,17 @@ EXTRAS = {
         "jax[tpu]; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "mypy>=1.15",
         "peft>=0.18",
+        # Drives the review page, where a Chromium is installed.
+        "playwright>=1.50",
         "psutil>=6.0",
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
         "ruff>=0.12",
+        "starlette>=1.0",
         "torch>=2.8",
         "transformers>=5.23",  # what the tests hold it to; for running it may be older
+        "uvicorn>=0.30",
     ],
 }
 
@@ -86,6 +92,7 @@ setup(
         "vlm_jax": ["assets/*/*"],
         "data_pipeline.corpus": ["general.txt", "photographs/*"],
         "data_pipeline.corpus.prompts": ["*.txt"],
+        "data_pipeline.review": ["page/*"],
     },
     python_requires=">=3.11",
     install_requires=RUNNING,

@@ -1,0 +1,150 @@
+"""What a reviewer reads and may rewrite in a record, and the key by which a decision knows what it was about.
+
+A record's last question and answer are under review; earlier turns are only shown. Where the reply spells out the
+record's reasoning before the answer, the two are taken apart here and put together again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_pipeline.records import Record, from_json, images_of, to_json
+from vlm_jax.errors import InputError
+
+_BETWEEN = re.compile(r"\s*(?:(?:final\s+)?answer\s*:|คำตอบ\s*:)?\s*", re.IGNORECASE)
+"""What stands between reasoning and answer in a reply: a break, with or without a label."""
+_THAI = re.compile("[\u0e00-\u0e7f]")
+
+
+class Texts(NamedTuple):
+    """The three texts under review; `reasoning` is None where the record has none."""
+
+    question: str
+    answer: str
+    reasoning: str | None = None
+
+
+def texts_of(record: Record) -> Texts:
+    """The last question and its answer. A record that ends with the question has its first accepted answer, or ''."""
+    asked = _last(record, "user")
+    question = "" if asked is None else _text(record.messages[asked]["content"])
+    return Texts(question, _taken_apart(record)[1], record.reasoning)
+
+
+def earlier_turns(record: Record) -> list[tuple[str, str]]:
+    """(role, text) of the messages before the question under review."""
+    asked = _last(record, "user")
+    return [(message["role"], _text(message["content"])) for message in record.messages[: asked or 0]]
+
+
+def with_texts(record: Record, texts: Texts) -> Record:
+    """The record with other texts; images, earlier turns and all else stay.
+
+    A reply that began with the reasoning begins with the new one, with the same label before the answer. In `answers`
+    the old answer is replaced by the new one.
+    """
+    before, old = _taken_apart(record)
+    messages = [dict(message) for message in record.messages]
+    asked, replied = _last(record, "user"), _reply(record)
+    if asked is not None:
+        messages[asked]["content"] = _with_text(messages[asked]["content"], texts.question)
+    if replied is not None:
+        start = f"{texts.reasoning}{before[len(record.reasoning or '') :]}" if before and texts.reasoning else ""
+        messages[replied]["content"] = _with_text(messages[replied]["content"], start + texts.answer)
+    answers = record.answers
+    if answers is not None:
+        answers = list(dict.fromkeys(texts.answer if answer == old else answer for answer in answers))
+    return dataclasses.replace(record, messages=messages, answers=answers, reasoning=texts.reasoning)
+
+
+def check_texts(record: Record, texts: Texts, folder: Path) -> Record:
+    """`with_texts`, and the rules of a record held to what came out.
+
+    Raises:
+      InputError: an empty question or answer, reasoning where the record has none, or what no record may hold.
+    """
+    errors = [f"the {name} is empty" for name in ("question", "answer") if not getattr(texts, name).strip()]
+    if (texts.reasoning is None) != (record.reasoning is None):
+        errors.append("the record has no reasoning" if record.reasoning is None else "the reasoning is missing")
+    elif texts.reasoning is not None and not texts.reasoning.strip():
+        errors.append("the reasoning is empty")
+    if errors:
+        raise InputError(errors)
+    edited = with_texts(record, texts)
+    from_json(to_json(edited, folder), where="the edited record", image_root=folder, training=False)
+    return edited
+
+
+def content_key(record: Record) -> str:
+    """A digest of everything a reviewer judges: messages, images as they are in their files, reasoning, context.
+
+    A decision about a record of the same id with another digest is about something else.
+    """
+    digest = hashlib.sha256()
+    plain = [[message["role"], _without_images(message["content"])] for message in record.messages]
+    written = json.dumps([plain, record.answers, record.reasoning, record.context], ensure_ascii=False)
+    digest.update(written.encode("utf-8", "surrogatepass"))
+    for image in images_of(record):
+        try:
+            content = image if isinstance(image, bytes) else Path(image).read_bytes()
+        except OSError:
+            content = b""  # not there: a decision about the record without its image is of another content
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()[:32]
+
+
+def language_of(text: str, language: str = "") -> str:
+    """The `lang` attribute of a text: Thai by its letters, else the record's language; '' where neither is known."""
+    if _THAI.search(text):
+        return "th"
+    return language if language != "th" else "en" if text.isascii() else ""
+
+
+def _last(record: Record, role: str) -> int | None:
+    return next((i for i in reversed(range(len(record.messages))) if record.messages[i]["role"] == role), None)
+
+
+def _reply(record: Record) -> int | None:
+    """The message that answers the last question, if there is one."""
+    return len(record.messages) - 1 if record.messages[-1]["role"] == "assistant" else None
+
+
+def _taken_apart(record: Record) -> tuple[str, str]:
+    """(what stands before the answer in the reply, the answer)."""
+    replied = _reply(record)
+    if replied is None:
+        return "", record.answers[0] if record.answers else ""
+    reply = _text(record.messages[replied]["content"])
+    if not record.reasoning or not reply.startswith(record.reasoning):
+        return "", reply
+    end = _BETWEEN.match(reply, len(record.reasoning)).end()
+    return reply[:end], reply[end:]
+
+
+def _text(content: str | list[Mapping[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _without_images(content: str | list[Mapping[str, Any]]) -> Any:
+    return content if isinstance(content, str) else [part.get("text") for part in content]
+
+
+def _with_text(content: str | list[dict[str, Any]], text: str) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return text
+    if _text(content) == text:
+        return content
+    parts, written = [], False
+    for part in content:
+        if part["type"] != "text":
+            parts.append(part)
+        elif not written:
+            parts.append({"type": "text", "text": text})
+            written = True
+    return parts if written else [*parts, {"type": "text", "text": text}]

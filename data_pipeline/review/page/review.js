@@ -1,0 +1,381 @@
+// The review page: shows one record, sends what the reviewer decides, and goes on when the server has written it down.
+// Texts of records go through textContent only. State that matters is the server's; the address says who and where.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const state = { reviewer: "", item: null, busy: false, reasons: [], token: "" };
+const settings = { get: (key) => stored(localStorage, key), set: (key, value) => store(localStorage, key, value) };
+const drafts = { get: (key) => stored(sessionStorage, key), set: (key, value) => store(sessionStorage, key, value) };
+
+function stored(storage, key) {
+  try { return storage.getItem(key); } catch { return null; }  // storage may be forbidden
+}
+
+function store(storage, key, value) {
+  try { value === null ? storage.removeItem(key) : storage.setItem(key, value); } catch { /* not kept then */ }
+}
+
+// Asking the server
+
+async function ask(address, body) {
+  let response;
+  try {
+    response = await fetch(address, body && {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+    });
+  } catch {
+    throw new Error("The server does not answer. Nothing was saved; try again when it runs.");
+  }
+  const answer = await response.json().catch(() => ({ error: `The server answers ${response.status}.` }));
+  if (!response.ok) throw Object.assign(new Error(answer.error || `Error ${response.status}`), { status: response.status });
+  return answer;
+}
+
+async function alone(work) {
+  if (state.busy) return;
+  state.busy = true;
+  document.body.setAttribute("aria-busy", "true");
+  fail("");
+  try {
+    await work();
+  } catch (error) {
+    fail(error.message);
+    if (error.status === 409) show(await ask(placeOf("here")).catch(() => null), "");
+  } finally {
+    state.busy = false;
+    document.body.removeAttribute("aria-busy");
+  }
+}
+
+const placeOf = (step, key = state.item?.key ?? location.hash.slice(1)) =>
+  "/api/item?" + new URLSearchParams({ reviewer: state.reviewer, key, step });
+
+function step(kind, words) {
+  return alone(async () => {
+    const answer = await ask(placeOf(kind));
+    if (!answer.item && kind !== "here" && state.item) {
+      say(kind === "next" ? "This is the last record." : "This is the first record.");
+      return;
+    }
+    show(answer, words ?? "");
+  });
+}
+
+function act(action, more, words) {
+  if (!state.item && action !== "undo") return Promise.resolve();
+  return alone(async () => {
+    // The same token until the server answered: what is sent again is written once.
+    state.token ||= Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
+    const record = state.item && action !== "undo" ? { key: state.item.key, content: state.item.content } : {};
+    let answer;
+    try {
+      answer = await ask("/api/action", { reviewer: state.reviewer, action, token: state.token, ...record, ...more });
+    } catch (error) {
+      if (error.status) state.token = "";
+      throw error;
+    }
+    state.token = "";
+    if (action === "edit") drafts.set(draftOf(state.item), null);
+    closeAll();
+    show(answer, words);
+  });
+}
+
+// Showing a record
+
+function write(element, text) {
+  element.textContent = text?.text ?? "";
+  if (text?.lang) element.lang = text.lang; else element.removeAttribute("lang");
+}
+
+function make(tag, text, className) {
+  const element = document.createElement(tag);
+  if (typeof text === "string") element.textContent = text; else if (text) write(element, text);
+  if (className) element.className = className;
+  return element;
+}
+
+function section(name, text) {
+  write($(name), text);
+  $(`${name}-box`).hidden = !text?.text;
+}
+
+function show(answer, words) {
+  if (!answer) return;
+  const { item, progress } = answer;
+  state.item = item;
+  $("record").hidden = !item;
+  $("actions").hidden = false;
+  $("done").hidden = !!item;
+  for (const id of ["accept", "reject", "edit"]) $(id).disabled = !item;
+  $("bar").value = progress.mine ? progress.decided / progress.mine : 1;
+  $("count").textContent = `${progress.decided} of ${progress.mine}`;
+  if (!item) {
+    const kappa = typeof progress.kappa === "number" ? ` Cohen's κ so far: ${progress.kappa.toFixed(2)}.` : "";
+    $("done-text").textContent =
+      `You decided on ${progress.decided}; all reviewers together on ${progress.reviewed} of ${progress.all}.${kappa}`;
+    say(words);
+    $("done-title").focus();
+    return;
+  }
+  history.replaceState(null, "", `?${new URLSearchParams({ reviewer: state.reviewer })}#${item.key}`);
+  record(item);
+  say(words);
+  scrollTo(0, 0);
+  $("question").focus({ preventScroll: true });
+}
+
+function record(item) {
+  const texts = item.mine?.texts ?? item.texts;
+  write($("question"), texts.question);
+  write($("answer"), texts.answer);
+  section("reasoning", texts.reasoning);
+  section("fact", item.fact);
+  section("context", item.context);
+  $("also").hidden = !item.also.length;
+  $("also").replaceChildren("Also accepted: ", ...item.also.flatMap((text, i) => [i ? " · " : "", make("span", text)]));
+  const { split, topic, task } = item.about;
+  $("about").replaceChildren(...[topic, task, split].filter(Boolean).map((word) => make("span", word, "chip")),
+    make("span", item.id, "id"));
+  showImages(item);
+  $("earlier-box").hidden = !item.earlier.length;
+  $("earlier").replaceChildren(...item.earlier.map((turn) => {
+    const line = make("p", "", "text");
+    line.append(make("b", turn.role === "assistant" ? "Answer: " : turn.role === "user" ? "Question: " : "System: "),
+      make("span", turn));
+    return line;
+  }));
+  const flags = item.flags ?? [];
+  $("flags-box").hidden = !flags.length;
+  $("flags").replaceChildren(...flags.map((flag) => make("li", flag)));
+  $("mine").hidden = !item.mine;
+  $("mine").className = `mine ${item.mine?.verdict ?? ""}`;
+  $("mine").replaceChildren(...(item.mine ? verdict("You", item.mine) : []));
+  const others = item.others ?? [];
+  $("others-box").hidden = !others.length;
+  $("others").replaceChildren(...others.map((other) => {
+    const block = make("div", "", `mine ${other.verdict}`);
+    block.append(...verdict(other.reviewer, other), ...rewritten(other.texts));
+    return block;
+  }));
+}
+
+function verdict(who, one) {
+  const why = [one.reason, one.note].filter(Boolean).join(": ");
+  const line = make("p", "");
+  line.append(make("b", who), ` ${one.verdict} this`, why ? ` – ${why}` : "");
+  return [line];
+}
+
+function rewritten(texts) {
+  return Object.entries(texts ?? {}).filter(([, text]) => text).map(([name, text]) => {
+    const line = make("p", "", "text");
+    line.append(make("b", `${name}: `), make("span", text));
+    return line;
+  });
+}
+
+function showImages(item) {
+  $("images").replaceChildren(...Array.from({ length: item.images }, (_, number) => {
+    const button = make("button", "", "image");
+    const name = item.images > 1 ? `Image ${number + 1} of ${item.images}` : "Image";
+    button.setAttribute("aria-label", `${name}: enlarge`);
+    const image = make("img");
+    image.alt = `${name} of this record`;
+    image.src = `/image/${item.key}/${number}`;
+    image.addEventListener("error", () => missing(button, image.src));
+    button.append(image);
+    button.addEventListener("click", () => enlarge(image));
+    return button;
+  }));
+  if (!item.images) $("images").append(make("p", "This record shows no image.", "note"));
+}
+
+async function missing(button, address) {
+  const reason = await ask(address).then(() => "it cannot be shown", (error) => error.message);
+  button.replaceWith(make("p", `The image cannot be shown: ${reason}`, "wrong"));
+}
+
+function enlarge(image) {
+  if (!image?.complete || !image.naturalWidth) return;
+  $("zoom").src = image.src;
+  $("zoom").alt = image.alt;
+  $("zoom-dialog").showModal();
+}
+
+function say(words) {
+  $("status").textContent = words ?? "";
+}
+
+function fail(words) {
+  for (const id of ["error", "edit-error"]) {
+    $(id).textContent = words;
+    $(id).hidden = !words;
+  }
+}
+
+// Dialogs
+
+const openDialog = () => document.querySelector("dialog[open]");
+
+function closeAll() {
+  for (const dialog of document.querySelectorAll("dialog[open]")) if (dialog.id !== "name-dialog") dialog.close();
+}
+
+const draftOf = (item) => `draft ${state.reviewer} ${item.key} ${item.content}`;
+const FIELDS = ["question", "answer", "reasoning"];
+
+function openEdit() {
+  if (!state.item) return;
+  const texts = state.item.mine?.texts ?? state.item.texts;
+  const draft = JSON.parse(drafts.get(draftOf(state.item)) ?? "null");
+  for (const name of FIELDS) {
+    const field = $(`edit-${name}`);
+    field.value = draft?.[name] ?? texts[name]?.text ?? "";
+    field.lang = texts[name]?.lang ?? "";
+  }
+  $("edit-reasoning-box").hidden = !texts.reasoning;
+  fail("");
+  $("edit-dialog").showModal();
+  say(draft ? "Your draft is back." : "");
+}
+
+function edited() {
+  const texts = Object.fromEntries(FIELDS.map((name) => [name, $(`edit-${name}`).value]));
+  return state.item.texts.reasoning ? texts : { ...texts, reasoning: null };
+}
+
+function openReject() {
+  if (!state.item) return;
+  $("note").value = "";
+  fail("");
+  $("reject-dialog").showModal();
+  $("reasons").querySelector("button").focus();
+}
+
+function rejectFor(reason) {
+  const note = $("note").value.trim();
+  if (reason === "other" && !note) {
+    $("note").focus();
+    return;
+  }
+  act("reject", { reason, note }, "Rejected.");
+}
+
+// Keys: where single keys act, a Thai or Cyrillic layout does not matter, as the place of the key counts there.
+
+function keyOf(event) {
+  if (/^[\x20-\x7e]$/.test(event.key)) return event.key.toLowerCase();
+  const place = /^(?:Key|Digit|Numpad)([A-Z0-9])$/.exec(event.code);
+  return place && event.key.length === 1 ? place[1].toLowerCase() : event.key;
+}
+
+const KEYS = {
+  a: () => act("accept", {}, "Accepted."),
+  r: openReject,
+  e: openEdit,
+  u: () => act("undo", {}, "Undone: this is the record it was about."),
+  n: () => step("next"),
+  p: () => step("previous"),
+  z: () => enlarge(document.querySelector("#images img")),
+  "?": () => $("help-dialog").showModal(),
+};
+Object.assign(KEYS, { ArrowRight: KEYS.n, ArrowLeft: KEYS.p });
+
+function pressed(event) {
+  const dialog = openDialog();
+  if (event.isComposing) return;
+  if (dialog?.id === "edit-dialog") {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      $("edit-form").requestSubmit();
+    }
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  const typing = event.target.matches?.("textarea, input:not([type=checkbox])");
+  if (dialog?.id === "reject-dialog") {
+    if (typing && event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      $("reject-form").requestSubmit();
+    } else if (!typing && /^[0-9]$/.test(keyOf(event))) {
+      event.preventDefault();
+      const reason = state.reasons[Number(keyOf(event)) - 1];
+      if (keyOf(event) === "0") $("note").focus(); else if (reason) rejectFor(reason.key);
+    }
+    return;
+  }
+  if (dialog || typing) return;
+  const key = keyOf(event);
+  const word = key.length > 1 || key === "?";  // arrows and help are no single letters
+  if (!Object.hasOwn(KEYS, key) || (!word && !$("keys-on").checked)) return;
+  event.preventDefault();
+  KEYS[key]();
+}
+
+// Starting
+
+function begin(reviewer) {
+  state.reviewer = reviewer;
+  settings.set("reviewer", reviewer);
+  $("who").textContent = reviewer;
+  return step("here");
+}
+
+function askName() {
+  $("name").value = state.reviewer || settings.get("reviewer") || "";
+  $("name-dialog").showModal();
+  $("name").select();
+}
+
+async function main() {
+  const start = await ask("/api/start");
+  state.reasons = start.reasons;
+  $("corpus").textContent = start.corpus;
+  document.title = `Review ${start.corpus}`;
+  $("blind").hidden = !start.blind;
+  $("names").replaceChildren(...start.reviewers.map((name) => Object.assign(make("option"), { value: name })));
+  $("reasons").replaceChildren(...start.reasons.map((reason, i) => {
+    const button = make("button", reason.label, "reason");
+    button.type = "button";
+    button.prepend(make("kbd", String(i + 1)));
+    button.addEventListener("click", () => rejectFor(reason.key));
+    return button;
+  }));
+  $("keys-on").checked = settings.get("keys") !== "off";
+  const reviewer = new URLSearchParams(location.search).get("reviewer") || start.reviewer || settings.get("reviewer");
+  if (reviewer) await begin(reviewer); else askName();
+}
+
+function listen() {
+  document.addEventListener("keydown", pressed);
+  const buttons = { accept: "a", reject: "r", edit: "e", undo: "u", next: "n", previous: "p", "help-open": "?" };
+  for (const [id, key] of Object.entries(buttons)) $(id).addEventListener("click", () => KEYS[key]());
+  for (const button of document.querySelectorAll("[data-close]")) {
+    button.addEventListener("click", () => button.closest("dialog").close());
+  }
+  $("who").addEventListener("click", askName);
+  $("name-dialog").addEventListener("cancel", (event) => state.reviewer || event.preventDefault());
+  $("name-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const name = $("name").value.trim();
+    if (!name) return;
+    $("name-dialog").close();
+    begin(name);
+  });
+  $("reject-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    rejectFor("other");
+  });
+  $("edit-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    act("edit", edited(), "Saved as edited.");
+  });
+  $("edit-form").addEventListener("input", () => drafts.set(draftOf(state.item), JSON.stringify(edited())));
+  $("edit-dialog").querySelector("[data-close]").addEventListener("click", () => drafts.set(draftOf(state.item), null));
+  $("keys-on").addEventListener("change", () => settings.set("keys", $("keys-on").checked ? "on" : "off"));
+  addEventListener("hashchange", () => state.reviewer && step("here"));
+}
+
+listen();
+main().catch((error) => fail(error.message));

@@ -1,0 +1,240 @@
+"""A review in progress: which record a reviewer sees next, what they and others came to, and what they do.
+
+Everything here is called by one thread. A record is in front of one reviewer at a time, or of two where it is shared:
+who opened it has it for `LEASE` seconds, who decided keeps it. What is shown of a record is
+`view`'s, HTTP is `app`'s.
+"""
+
+import datetime
+import time
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.marks import HALF_A_CHARACTER
+from data_pipeline.review.content import Texts, check_texts, content_key, texts_of
+from data_pipeline.review.corpus import Item
+from data_pipeline.review.decisions import Decision, Verdict, by_record, decide
+from data_pipeline.review.log import OTHER, REASONS, Entry, ReviewLog, check_fields, standing
+from data_pipeline.review.order import ordered, shared_keys
+from data_pipeline.review.summary import agreements
+from data_pipeline.review.view import view
+from vlm_jax.errors import InputError
+
+LEASE = 600.0
+"""Seconds for which a record that a reviewer opened is not given to another."""
+_LONGEST_NAME, _LONGEST_NOTE = 40, 2000
+_DONE = {"reviewer": "", "action": "", "token": "", "key": "", "content": "", "reason": "", "note": ""}
+_SENT = {**_DONE, "question": "", "answer": "", "reasoning": None}
+STEPS = ("here", "next", "previous", "undecided")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a review is held.
+
+    Attributes:
+      sample: records shown that no filter doubts; 0: all.
+      shared: the share (0 to 1) of records that two reviewers see.
+      blind: what filters and other reviewers said is not shown.
+      reviewer: the name the page takes where its address has none; '': it asks.
+    """
+
+    sample: int = 0
+    shared: float = 0.2
+    seed: int = 0
+    blind: bool = False
+    reviewer: str = ""
+
+
+class Conflict(Exception):
+    """What was asked for does not fit what is there now; the page is to load the record anew."""
+
+
+class Review:
+    """The state of one review of one corpus."""
+
+    def __init__(self, folder: Path, items: Sequence[Item], log: ReviewLog, options: Options):
+        """
+        Args:
+          items: all of the corpus, as `read_items` gives them.
+          log: open for adding to.
+        """
+        self.folder, self.options = folder, options
+        self.items = ordered(items, sample=options.sample, seed=options.seed, blind=options.blind)
+        self.by_key = {item.key: item for item in self.items}
+        self._place = {item.key: place for place, item in enumerate(self.items)}
+        self._shared = shared_keys(items, options.shared, options.seed)
+        self._log = log
+        self._tokens = {entry.token for entry in log.entries if entry.token}
+        self._leases: dict[str, dict[str, float]] = {}
+        self._keys = {item.record.id: item.key for item in self.items}
+        self._decisions: dict[str, Decision] = {}  # by key
+        self._entries = by_record(standing(log.entries))
+        for identifier in self._entries.keys() & self._keys.keys():
+            self._decide(identifier)
+
+    def start(self) -> dict[str, Any]:
+        """What the page needs before it knows who reads it."""
+        names = sorted({entry.reviewer for entry in self._log.entries})
+        reasons = [{"key": key, "label": label} for key, label in REASONS.items() if key != OTHER]
+        return {
+            "blind": self.options.blind,
+            "reviewer": self.options.reviewer,
+            "reviewers": names,
+            "reasons": reasons,
+            "corpus": self.folder.name,
+        }
+
+    def step(self, reviewer: str, key: str, step: str) -> dict[str, Any]:
+        """The record at, after or before another one, in this reviewer's order, or the next that waits for a decision.
+
+        Args:
+          key: where the reviewer is; '' or one that is not shown to them: before the first.
+          step: one of `STEPS`.
+
+        Returns:
+          `item`, None where there is none such; and `progress`.
+        """
+        reviewer = self.name(reviewer)
+        if step not in STEPS:
+            raise InputError(f"the step is one of {', '.join(STEPS)}")
+        place = self._place.get(key, -1)
+        found = None
+        if step == "here":
+            found = self.items[place] if place >= 0 and self._is_for(reviewer, self.items[place]) else None
+            step = "undecided"
+        if found is None and step == "previous":
+            found = next((one for one in reversed(self.items[: max(place, 0)]) if self._is_for(reviewer, one)), None)
+        elif found is None:
+            after = self.items[place + 1 :]
+            # Behind the last one, what was passed over on the way is left.
+            after = [*after, *self.items[: place + 1]] if step == "undecided" else after
+            waiting = (one for one in after if step == "next" or not self._decided(reviewer, one))
+            found = next((one for one in waiting if self._is_for(reviewer, one)), None)
+        return self._seen(reviewer, found)
+
+    def act(self, sent: Mapping[str, Any]) -> dict[str, Any]:
+        """Does what a reviewer chose, and writes it down.
+
+        Args:
+          sent: `reviewer`, `action`, `token`; but for an undo `key` and `content` of the record; and by action `reason`
+            and `note`, or `question`, `answer` and `reasoning`.
+
+        Returns:
+          The next record that waits for a decision, or after an undo the record it is about; as `step` does.
+
+        Raises:
+          InputError: what was sent is not to be done.
+          Conflict: the record changed, another reviewer has it, or there is nothing to undo.
+          OSError: it could not be written, and was not done.
+        """
+        check_fields(sent, _SENT, required=("reviewer", "action", "token"))
+        reviewer = self.name(sent["reviewer"])
+        if any(HALF_A_CHARACTER.search(value) for value in sent.values() if isinstance(value, str)):
+            raise InputError("a text contains half of a surrogate pair; rewrite that character")
+        if sent["token"] in self._tokens:  # sent again because the answer was lost
+            return self.step(reviewer, sent.get("key", ""), "undecided")
+        entry = self._undo(reviewer, sent) if sent["action"] == "undo" else self._decision(reviewer, sent)
+        self._log.append(entry)
+        self._tokens.add(entry.token)
+        self._entries[entry.id] = standing([*self._entries.get(entry.id, []), entry])
+        self._decide(entry.id)
+        key = self._keys[entry.id]
+        return self.step(reviewer, key, "here" if entry.action == "undo" else "undecided")
+
+    def name(self, reviewer: str) -> str:
+        """The reviewer's name as it is written down; one that differs from a known one in capitals only is that one.
+
+        Raises:
+          InputError: no name, a long one, or one with characters that are not shown.
+        """
+        name = " ".join(unicodedata.normalize("NFC", reviewer).split())
+        if not name or len(name) > _LONGEST_NAME or HALF_A_CHARACTER.search(name) or not name.isprintable():
+            raise InputError(f"a reviewer's name has 1 to {_LONGEST_NAME} printable characters")
+        known = {entry.reviewer.casefold(): entry.reviewer for entry in self._log.entries}
+        return known.get(name.casefold(), name)
+
+    def _decision(self, reviewer: str, sent: Mapping[str, Any]) -> Entry:
+        item = self.by_key.get(sent.get("key", ""))
+        if item is None or sent.get("content") != content_key(item.record):
+            raise Conflict("this record has changed or is gone; the page shows what is there now")
+        if not self._is_for(reviewer, item):
+            raise Conflict("another reviewer has decided on this record meanwhile; nothing was saved")
+        action, reason, note = sent["action"], sent.get("reason", ""), sent.get("note", "").strip()
+        if len(note) > _LONGEST_NOTE:
+            raise InputError(f"the note has {len(note):,} characters; {_LONGEST_NOTE:,} are taken")
+        fields: dict[str, Any] = {"reason": reason, "note": note}
+        if action == "edit":
+            texts = Texts(sent.get("question", ""), sent.get("answer", ""), sent.get("reasoning"))
+            if texts == texts_of(item.record):
+                raise InputError("nothing was changed; accept the record instead")
+            edited = check_texts(item.record, texts, self.folder)
+            fields = {**texts._asdict(), "note": note, "edited_content": content_key(edited)}
+        elif action == "reject":
+            if reason not in REASONS:
+                raise InputError(f"the reason is one of {', '.join(REASONS)}")
+            if reason == OTHER and not note:
+                raise InputError("write the reason")
+        elif action != "accept":
+            raise InputError("the action is accept, reject, edit or undo")
+        return Entry(_now(), reviewer, action, item.record.id, sent["content"], sent["token"], **fields)
+
+    def _undo(self, reviewer: str, sent: Mapping[str, Any]) -> Entry:
+        for last in reversed(standing(self._log.entries)):
+            if last.reviewer == reviewer and last.id in self._keys:
+                return Entry(_now(), reviewer, "undo", last.id, last.content, sent["token"])
+        raise Conflict("there is nothing to undo")
+
+    def _decide(self, identifier: str) -> None:
+        key = self._keys[identifier]
+        content = content_key(self.by_key[key].record)
+        decision = decide(identifier, self._entries[identifier], content)
+        if decision is None:
+            self._decisions.pop(key, None)
+        else:
+            self._decisions[key] = decision
+
+    def _by_reviewer(self, item: Item) -> Mapping[str, Verdict]:
+        decision = self._decisions.get(item.key)
+        return decision.by_reviewer if decision else {}
+
+    def _decided(self, reviewer: str, item: Item) -> bool:
+        return reviewer in self._by_reviewer(item)
+
+    def _is_for(self, reviewer: str, item: Item) -> bool:
+        """Whether a reviewer is shown a record: one they decided on, or one that fewer than it takes have or hold."""
+        decided = self._by_reviewer(item)
+        if reviewer in decided:
+            return True
+        leases = self._leases.get(item.key, {})
+        now = time.monotonic()
+        others = {name for name, until in leases.items() if until > now} | decided.keys()
+        return len(others - {reviewer}) < (2 if item.key in self._shared else 1)
+
+    def _seen(self, reviewer: str, item: Item | None) -> dict[str, Any]:
+        for leases in self._leases.values():
+            leases.pop(reviewer, None)
+        if item is None:
+            return {"item": None, "progress": self._progress(reviewer)}
+        self._leases = {key: leases for key, leases in self._leases.items() if leases}
+        self._leases.setdefault(item.key, {})[reviewer] = time.monotonic() + LEASE
+        return {"item": self._view(reviewer, item), "progress": self._progress(reviewer)}
+
+    def _view(self, reviewer: str, item: Item) -> dict[str, Any]:
+        verdicts, blind = self._by_reviewer(item), self.options.blind
+        return view(item, verdicts, reviewer=reviewer, blind=blind, place=self._place[item.key] + 1)
+
+    def _progress(self, reviewer: str) -> dict[str, Any]:
+        mine = [item for item in self.items if self._is_for(reviewer, item)]
+        place = {"decided": sum(self._decided(reviewer, item) for item in mine), "mine": len(mine)}
+        place |= {"reviewed": len(self._decisions), "all": len(self.items)}
+        if not self.options.blind:
+            place["kappa"] = agreements(self._decisions.values())[1]
+        return place
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,149 @@
+"""The figures of a review: for its card, for the line at the end of a session, and for the page.
+
+How reviewers are combined is `decisions`'; the formulas are `agreement`'s.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.review.agreement import cohens_kappa, wilson
+from data_pipeline.review.content import content_key
+from data_pipeline.review.corpus import Item, corpus_folder, read_items
+from data_pipeline.review.decisions import (
+    ACCEPTED,
+    EDITED,
+    REJECTED,
+    UNRESOLVED,
+    Decision,
+    by_record,
+    decide,
+    decisions_of,
+)
+from data_pipeline.review.log import LOG, REASONS, Entry, read_log, standing
+
+_NAMED = 5  # ids of a list that a line on a terminal names
+
+
+def review_statistics(corpus: str | Path) -> dict[str, Any]:
+    """`summarise` of a corpus folder and its log, for the card; `torn` is the rest of a line that a crash cut off.
+
+    Raises:
+      InputError: the records or the log cannot be read.
+    """
+    folder = corpus_folder(corpus)
+    entries, torn = read_log(folder / LOG)
+    return {**summarise(read_items(folder), entries), "torn": torn}
+
+
+def summarise(items: Sequence[Item], entries: list[Entry]) -> dict[str, Any]:
+    """Counts, acceptance and agreement, as a JSON object.
+
+    Returns:
+      `records`, `reviewed`; `verdicts` (accepted, rejected, edited, unresolved); `reasons` of rejections; `acceptance`
+      of all that were reviewed, of the `flagged` and of the `unflagged` ones, each `{"reviewed", "accepted", "rate",
+      "low", "high"}` where accepted means as it stood (Wilson, 95 %; the unflagged one estimates the unflagged part of
+      the corpus, as that is a sample of it); `reviewers` (name to records); `agreement`, of each pair of reviewers
+      the fields of `Kappa`, and `kappa`, the mean of theirs by number of records (None where undefined); ids that are
+      `unresolved`, that have `changed` since every review of them, that are `gone` from the corpus, and those of the
+      latter that had been `gone_rejected`, as a build leaves out.
+    """
+    of_record = by_record(standing(entries))
+    decisions: dict[str, Decision] = {}
+    changed = []
+    for item in items:
+        if not (about := of_record.get(item.record.id)):
+            continue
+        decision = decide(item.record.id, about, content_key(item.record))
+        if decision is None:
+            changed.append(item.record.id)
+        else:
+            decisions[item.record.id] = decision
+    present = {item.record.id for item in items}
+    gone = [decision for identifier, decision in decisions_of(entries).items() if identifier not in present]
+    flagged = {item.record.id for item in items if item.flags}
+    verdicts = Counter(decision.verdict for decision in decisions.values())
+    agreement, kappa = agreements(decisions.values())
+    return {
+        "records": len(items),
+        "reviewed": len(decisions),
+        "verdicts": {verdict: verdicts[verdict] for verdict in (ACCEPTED, REJECTED, EDITED, UNRESOLVED)},
+        "reasons": dict(Counter(reason for one in decisions.values() for reason, _ in one.reasons).most_common()),
+        "acceptance": {
+            "all": _acceptance(decisions.values()),
+            "flagged": _acceptance(one for one in decisions.values() if one.id in flagged),
+            "unflagged": _acceptance(one for one in decisions.values() if one.id not in flagged),
+        },
+        "reviewers": dict(Counter(name for one in decisions.values() for name in one.by_reviewer).most_common()),
+        "agreement": agreement,
+        "kappa": kappa,
+        "unresolved": [one.id for one in decisions.values() if one.verdict == UNRESOLVED],
+        "changed": changed,
+        "gone": [one.id for one in gone if one.verdict != REJECTED],
+        "gone_rejected": [one.id for one in gone if one.verdict == REJECTED],
+    }
+
+
+def agreements(decisions: Iterable[Decision]) -> tuple[list[dict[str, Any]], float | None]:
+    """(each pair's `Kappa` with its `reviewers`, the mean κ of pairs weighted by their records).
+
+    Categories are accepted, rejected and edited. The mean over pairs is Light's (1971), who weighted pairs equally.
+    """
+    both: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for decision in decisions:
+        for first, second in combinations(sorted(decision.by_reviewer), 2):
+            verdicts = decision.by_reviewer[first].verdict, decision.by_reviewer[second].verdict
+            both.setdefault((first, second), []).append(verdicts)
+    pairs = {names: cohens_kappa(*zip(*verdicts, strict=True)) for names, verdicts in sorted(both.items())}
+    defined = [pair for pair in pairs.values() if pair.kappa is not None]
+    mean = sum(pair.kappa * pair.n for pair in defined) / sum(pair.n for pair in defined) if defined else None
+    return [{"reviewers": list(names), **dataclasses.asdict(pair)} for names, pair in pairs.items()], mean
+
+
+def lines(summary: Mapping[str, Any]) -> list[str]:
+    """A summary for the terminal."""
+    verdicts = ", ".join(f"{count:,} {verdict}" for verdict, count in summary["verdicts"].items() if count)
+    result = [
+        f"reviewed {summary['reviewed']:,} of {summary['records']:,} records" + (f": {verdicts}" * bool(verdicts))
+    ]
+    if summary["reviewed"]:
+        parts = {"flagged": "doubtful records", "unflagged": "other records"}
+        result += [
+            f"accepted as they stood, of {words}: {part['accepted']:,} of {part['reviewed']:,}, {part['rate']:.1%} "
+            f"({part['low']:.1%} – {part['high']:.1%})"
+            for name, words in parts.items()
+            if (part := summary["acceptance"][name])["reviewed"]
+        ]
+    if summary["reasons"]:
+        counts = (f"{REASONS[reason]} {count:,}" for reason, count in summary["reasons"].items())
+        result.append(f"rejected because: {', '.join(counts)}")
+    for pair in summary["agreement"]:
+        kappa = (
+            "undefined" if pair["kappa"] is None else f"{pair['kappa']:.2f} ({pair['low']:.2f} – {pair['high']:.2f})"
+        )
+        names = " and ".join(pair["reviewers"])
+        result.append(f"{names} agree on {pair['observed']:.1%} of {pair['n']:,} records, Cohen's κ {kappa}")
+    left = {
+        "unresolved": "edited differently by two reviewers, and unresolved",
+        "changed": "changed since they were reviewed, and to be reviewed again",
+        "gone": "in the log and no more in the corpus, though not rejected",
+        "gone_rejected": "rejected, and no more in the corpus",
+    }
+    result += [f"{words}: {_listed(summary[name])}" for name, words in left.items() if summary[name]]
+    return result
+
+
+def _acceptance(decisions: Iterable[Decision]) -> dict[str, Any]:
+    verdicts = [decision.verdict for decision in decisions]
+    accepted = verdicts.count(ACCEPTED)
+    low, high = wilson(accepted, len(verdicts))
+    rate = accepted / len(verdicts) if verdicts else None
+    return {"reviewed": len(verdicts), "accepted": accepted, "rate": rate, "low": low, "high": high}
+
+
+def _listed(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else ""
+    return f"{len(ids):,} ({', '.join(ids[:_NAMED])}{more})"
