@@ -1,4 +1,4 @@
-"""Takes the pictures of the review page in docs/: wide, on a phone, dark, and a Thai record.
+"""Takes the images of the review page in docs/: wide, on a phone, dark, and a Thai record.
 
     .venv/bin/python benchmarks/review_screenshots.py --output=docs
 
@@ -33,7 +33,7 @@ COLOURS = 96
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", required=True, help="folder of the pictures")
+    parser.add_argument("--output", required=True, help="folder of the images")
     output = Path(parser.parse_args().output)
     started, browser = launched()
     try:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def take(browser, address: str, review, shot: tuple, path: Path) -> int:
-    """One picture; returns its bytes."""
+    """One image; returns its bytes."""
     identifier, window, colours, keys = shot
     key = next(item.key for item in review.items if item.record.id == identifier)
     page = browser.new_page(viewport=window, color_scheme=colours)

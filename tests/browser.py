@@ -13,7 +13,7 @@ def launched():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright: not installed (pip, extra test)")
     started = playwright.sync_playwright().start()
     try:
-        return started, started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        return started, started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
     except BaseException:
         started.stop()
         raise

@@ -14,9 +14,9 @@ from data_pipeline.review.session import Options, Review
 
 
 @contextlib.contextmanager
-def serving(folder: Path, options: Options | None = None):
+def serving(folder: Path, options: Options | None = None, port: int = 0):
     """Yields (address, the review)."""
-    with log.opened(folder) as actions, socket.create_server(("127.0.0.1", 0)) as listening:
+    with log.opened(folder) as actions, socket.create_server(("127.0.0.1", port)) as listening:
         review = Review(folder, read_items(folder), actions, options or Options())
         server = uvicorn_server(review_app(review))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

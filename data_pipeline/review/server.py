@@ -94,6 +94,7 @@ def _listening(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        listening.listen(128)  # who follows the address as soon as it is said waits a moment instead of being refused
     except OSError as error:
         listening.close()
         raise InputError(f"--port={port}: cannot be listened on ({error.strerror}); give another") from None

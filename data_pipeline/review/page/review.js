@@ -50,9 +50,9 @@ async function alone(work) {
 const placeOf = (step, key = state.item?.key ?? location.hash.slice(1)) =>
   "/api/item?" + new URLSearchParams({ reviewer: state.reviewer, key, step });
 
-function step(kind, words) {
+function step(kind, words, key) {
   return alone(async () => {
-    const answer = await ask(placeOf(kind));
+    const answer = await ask(placeOf(kind, key));
     if (!answer.item && kind !== "here" && state.item) {
       say(kind === "next" ? "This is the last record." : "This is the first record.");
       return;
@@ -305,7 +305,7 @@ function pressed(event) {
     }
     return;
   }
-  if (dialog || typing) return;
+  if (dialog || typing || !state.reviewer) return;
   const key = keyOf(event);
   const word = key.length > 1 || key === "?";  // arrows and help are no single letters
   if (!Object.hasOwn(KEYS, key) || (!word && !$("keys-on").checked)) return;
@@ -355,13 +355,14 @@ function listen() {
     button.addEventListener("click", () => button.closest("dialog").close());
   }
   $("who").addEventListener("click", askName);
-  $("name-dialog").addEventListener("cancel", (event) => state.reviewer || event.preventDefault());
+  // Without a name there is nothing to do here: what closes the dialog otherwise opens it again.
+  $("name-dialog").addEventListener("close", () => state.reviewer || $("name-dialog").showModal());
   $("name-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const name = $("name").value.trim();
     if (!name) return;
-    $("name-dialog").close();
     begin(name);
+    $("name-dialog").close();
   });
   $("reject-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -374,7 +375,11 @@ function listen() {
   $("edit-form").addEventListener("input", () => drafts.set(draftOf(state.item), JSON.stringify(edited())));
   $("edit-dialog").querySelector("[data-close]").addEventListener("click", () => drafts.set(draftOf(state.item), null));
   $("keys-on").addEventListener("change", () => settings.set("keys", $("keys-on").checked ? "on" : "off"));
-  addEventListener("hashchange", () => state.reviewer && step("here"));
+  addEventListener("hashchange", () => {
+    if (!state.reviewer || location.hash.slice(1) === state.item?.key) return;
+    closeAll();
+    step("here", "", location.hash.slice(1));
+  });
 }
 
 listen();

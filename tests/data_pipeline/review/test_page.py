@@ -1,0 +1,370 @@
+"""The review page in headless Chromium: by keyboard alone, on a phone, in Thai, with reloads and two reviewers."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from data_pipeline.review.decisions import read_decisions
+from data_pipeline.review.log import LOG, read_log
+from data_pipeline.review.session import Options
+from tests.browser import launched
+from tests.review_corpus import MARKUP, THAI_ANSWER, make_corpus
+from tests.review_server import serving
+
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    started, browser = launched()
+    yield browser
+    browser.close()
+    started.stop()
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return make_corpus(tmp_path / "corpus")
+
+
+@pytest.fixture
+def served(corpus):
+    with serving(corpus, Options(shared=1.0)) as (address, review):
+        yield address, review
+
+
+@pytest.fixture
+def visit(browser, served):
+    """Opens the page as somebody with a browser of their own; at the end nothing may have gone wrong or been asked of
+    another machine."""
+    contexts, problems = [], []
+
+    def visit(path="/?reviewer=Ann", **options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+        page.on("request", lambda sent: None if sent.url.startswith(served[0]) else problems.append(sent.url))
+        page.problems = problems
+        page.goto(served[0] + path)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def identifier(page):
+    return page.locator("#about .id").text_content()
+
+
+def press(page, *keys):
+    """Presses keys, and waits for what the last one asks of the server."""
+    for key in keys[:-1]:
+        page.keyboard.press(key)
+    with page.expect_response(re.compile("/api/")):
+        page.keyboard.press(keys[-1])
+    page.locator("body:not([aria-busy])").wait_for()
+
+
+def ready(page):
+    page.locator("body:not([aria-busy]) #about .id").wait_for()
+    return page
+
+
+def key_of(served, name):
+    return next(item.key for item in served[1].items if item.record.id == name)
+
+
+def entries(corpus):
+    return read_log(corpus / LOG)[0]
+
+
+def test_a_session_by_keyboard_alone_with_a_reload_in_the_middle(visit, corpus):
+    page = visit("/")
+    page.locator("#name-dialog[open]").wait_for()
+    for _ in range(3):  # it stays, whatever closes other dialogs
+        page.keyboard.press("Escape")
+    page.keyboard.type("Ann")
+    press(page, "Enter")
+    ready(page)
+    assert page.url.split("?")[1].startswith("reviewer=Ann#")
+    first = identifier(page)
+    assert first in ("talumo-1", "coffee/1") and page.locator("#flags li").count() >= 1
+
+    press(page, "a")
+    second = identifier(page)
+    assert page.locator("#status").text_content() == "Accepted." and {first, second} == {"talumo-1", "coffee/1"}
+    press(page, "r", "2")
+    third = identifier(page)
+    page.keyboard.press("r")
+    page.keyboard.press("0")
+    page.keyboard.type("r: the image is blurred")  # letters that are no keys here
+    press(page, "Enter")
+    assert [(entry.action, entry.reason, entry.note) for entry in entries(corpus)] == [
+        ("accept", "", ""),
+        ("reject", "not_in_image", ""),
+        ("reject", "other", "r: the image is blurred"),
+    ]
+
+    here = identifier(page)
+    page.reload()
+    ready(page)
+    assert identifier(page) == here and page.locator("#count").text_content() == "3 of 10"
+
+    press(page, "u")
+    assert identifier(page) == third and page.locator("#count").text_content() == "2 of 10"
+    press(page, "ArrowRight")
+    assert identifier(page) == here
+    press(page, "p")
+    press(page, "p")
+    assert identifier(page) == second and "You rejected this" in page.locator("#mine").text_content()
+    press(page, "a")  # decides anew
+    assert identifier(page) == third
+    verdicts = {name: one.verdict for name, one in read_decisions(corpus).items()}
+    assert verdicts == {first: "accepted", second: "accepted"}
+
+
+def test_an_edit_by_keyboard_keeps_its_draft_over_a_reload_and_is_shown_afterwards(visit, served, corpus):
+    page = ready(visit(f"/?reviewer=Ann#{key_of(served, 'talumo-2')}"))
+    assert page.locator("#answer").text_content() == "potters" and "a potter" in page.locator("#also").text_content()
+    page.keyboard.press("e")
+    assert page.evaluate("document.activeElement.id") == "edit-question"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("skilled potters")
+    page.reload()
+    ready(page).keyboard.press("e")
+    assert page.locator("#edit-answer").input_value() == "skilled potters"
+    press(page, "Control+Enter")
+    assert read_decisions(corpus)["talumo-2"].texts.answer == "skilled potters"
+    press(page, "p")
+    assert page.locator("#answer").text_content() == "skilled potters"
+    assert "You edited this" in page.locator("#mine").text_content()
+    page.keyboard.press("e")
+    page.locator("#edit-answer").fill(" ")
+    with page.expect_response(re.compile("/api/action")):
+        page.keyboard.press("Control+Enter")
+    page.locator("#edit-error:not([hidden])").wait_for()
+    assert "the answer is empty" in page.locator("#edit-error").text_content()
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0 and len(entries(corpus)) == 1
+    page.problems.clear()  # the console tells of the status 400 that was meant
+
+
+def test_two_reviewers_at_once_see_each_other_after_deciding_only(visit, corpus, served):
+    key = key_of(served, "markup")
+    ann, ben = ready(visit(f"/?reviewer=Ann#{key}")), ready(visit(f"/?reviewer=Ben#{key}"))
+    press(ann, "r", "3")
+    ben.reload()
+    ready(ben)
+    assert ben.locator("#others-box").is_hidden() and identifier(ben) == "markup"
+    press(ben, "a")
+    press(ben, "p")
+    assert "Ann rejected this – The image is faulty" in ben.locator("#others").text_content()
+    decision = read_decisions(corpus)["markup"]
+    assert decision.verdict == "rejected" and set(decision.by_reviewer) == {"Ann", "Ben"}
+    press(ann, "u")
+    assert read_decisions(corpus)["markup"].verdict == "accepted"
+
+
+def test_the_name_is_remembered_and_can_be_changed(visit):
+    page = ready(visit("/?reviewer=Ann"))
+    page.goto(page.url.split("?")[0])
+    ready(page)
+    assert page.locator("#who").text_content() == "Ann" and "reviewer=Ann" in page.url
+    page.locator("#who").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.type("Ben")
+    press(page, "Enter")
+    assert page.locator("#who").text_content() == "Ben" and "reviewer=Ben" in page.url
+
+
+def test_what_a_model_wrote_is_shown_as_text_and_never_run(visit, served):
+    page = ready(visit(f"/?reviewer=Ann#{key_of(served, 'markup')}"))
+    assert page.locator("#answer").text_content() == MARKUP and page.locator("#answer *").count() == 0
+    page.wait_for_timeout(100)
+    assert page.title() == "Review corpus"
+    # The browser itself would refuse markup made of a text.
+    refused = page.evaluate(
+        "() => { try { document.body.innerHTML = '<b>x</b>'; return false } catch { return true } }"
+    )
+    assert refused
+    page.problems.clear()  # its report of just that
+
+
+def test_a_phone_shows_everything_without_scrolling_sideways(visit, served):
+    page = ready(visit(viewport=PHONE, has_touch=True, is_mobile=True))
+    width = "document.documentElement.scrollWidth"
+    for name in ("talumo-1", "talumo-th", "coffee/1", "markup"):
+        with page.expect_response(re.compile("/api/item")):
+            page.evaluate("key => { location.hash = key }", key_of(served, name))
+        assert identifier(ready(page)) == name and page.evaluate(width) == 390
+    for button in ("previous", "accept", "reject", "edit", "undo", "next"):
+        box = page.locator(f"#{button}").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["y"] + box["height"] <= 844
+        assert box["height"] >= 44 and box["width"] >= 38
+    for button, dialog in (("reject", "reject-dialog"), ("edit", "edit-dialog"), ("help-open", "help-dialog")):
+        page.locator(f"#{button}").tap()
+        box = page.locator(f"#{dialog}").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and page.evaluate(width) == 390
+        page.locator(f"#{dialog} [data-close]").tap()
+    page.locator("#reject").tap()
+    with page.expect_response(re.compile("/api/action")):
+        page.locator("#reasons button").first.tap()
+
+
+def test_thai_is_marked_as_thai_and_breaks_between_its_words(visit, served):
+    page = ready(visit(f"/?reviewer=Ann#{key_of(served, 'talumo-th')}", viewport=PHONE))
+    for name in ("question", "answer", "reasoning", "fact"):
+        assert page.locator(f"#{name}").get_attribute("lang") == "th"
+    assert page.locator("#answer").text_content() == THAI_ANSWER
+    # The offsets at which lines begin, measured letter by letter.
+    begins = page.evaluate(
+        """() => {
+          const text = document.getElementById("answer").firstChild, range = document.createRange(), found = [];
+          let last = null;
+          for (let i = 0; i < text.length; i++) {
+            range.setStart(text, i); range.setEnd(text, i + 1);
+            const box = range.getBoundingClientRect();
+            if (last !== null && box.width && box.bottom - last > 10) found.push(i);
+            if (box.width) last = box.bottom;
+          }
+          return found;
+        }"""
+    )
+    words = page.evaluate(
+        "text => Array.from(new Intl.Segmenter('th', {granularity: 'word'}).segment(text), (part) => part.index)",
+        THAI_ANSWER,
+    )
+    assert begins and set(begins) <= set(words)
+    page.keyboard.press("e")
+    assert page.locator("#edit-answer").get_attribute("lang") == "th"
+
+
+def test_keys_work_on_a_thai_keyboard_and_can_be_switched_off(visit, corpus):
+    page = ready(visit())
+    thai = {"key": "ฟ", "code": "KeyA", "bubbles": True}
+    with page.expect_response(re.compile("/api/action")):
+        page.locator("body").dispatch_event("keydown", thai)
+    page.locator("body:not([aria-busy])").wait_for()
+    assert [entry.action for entry in entries(corpus)] == ["accept"]
+    page.keyboard.press("?")
+    assert page.locator("#help-dialog").is_visible()
+    page.keyboard.press("a")  # not under the help
+    page.locator("#keys-on").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Escape")
+    page.keyboard.press("a")
+    page.keyboard.press("Control+a")
+    page.reload()
+    ready(page).keyboard.press("a")
+    page.wait_for_timeout(100)
+    assert len(entries(corpus)) == 1
+    page.keyboard.press("?")
+    assert page.locator("#help-dialog").is_visible()
+
+
+def test_everything_is_reached_by_tab_with_a_visible_focus_and_has_a_name(visit):
+    page = ready(visit())
+    seen = Counter()
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        found = page.evaluate(
+            "() => { const e = document.activeElement, s = getComputedStyle(e);"
+            " return [e.id || e.className, s.outlineStyle, parseFloat(s.outlineWidth)] }"
+        )
+        seen[found[0]] += 1
+        assert found[0] == "" or (found[1] != "none" and found[2] >= 2), found
+    assert {"accept", "reject", "edit", "undo", "next", "previous", "who", "help-open", "image"} <= set(seen)
+    assert (
+        page.evaluate(
+            "() => [...document.querySelectorAll('button, input, textarea, img, progress')].filter((e) =>"
+            " !(e.getAttribute('aria-label') || e.textContent.trim() || e.alt || e.labels?.length || e.id === 'zoom'))"
+            ".map((e) => e.outerHTML)"
+        )
+        == []
+    )
+    assert page.locator("[role=status]").get_attribute("aria-live") == "polite"
+
+
+def test_dark_mode_follows_the_system_and_texts_stay_readable(visit):
+    luminance = """(element) => {
+      const channel = (value) => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+      const light = (colour) => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).map((one) => channel(one / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      let behind = element;
+      while (/, 0\\)|transparent/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
+      const pair = [light(getComputedStyle(element).color), light(getComputedStyle(behind).backgroundColor)];
+      return [(Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05), pair[1]];
+    }"""
+    for scheme in ("light", "dark"):
+        page = ready(visit(color_scheme=scheme))
+        for selector in (
+            "#question",
+            "#answer",
+            "#flags",
+            "#accept",
+            "#reject",
+            "#edit",
+            "#next",
+            "#count",
+            ".id",
+            "h2",
+        ):
+            contrast, behind = page.locator(selector).first.evaluate(luminance)
+            assert contrast >= 4.5, (scheme, selector, contrast)
+        assert (page.locator("#question").evaluate(luminance)[1] < 0.1) == (scheme == "dark")
+
+
+def test_an_image_that_is_missing_is_told_and_the_record_can_be_rejected(visit, served, corpus):
+    (corpus / "images" / "rocket.jpg").unlink()
+    page = ready(visit(f"/?reviewer=Ann#{key_of(served, 'rocket')}"))
+    page.locator("#images .wrong").wait_for()
+    assert "images/rocket.jpg: no such image" in page.locator("#images").text_content()
+    press(page, "r", "3")
+    assert read_decisions(corpus)["rocket"].verdict == "rejected"
+    page.problems.clear()  # the console tells of the missing file
+
+
+def test_at_the_end_the_page_says_so_and_undo_leads_back(visit, corpus):
+    page = ready(visit())
+    for _ in range(10):
+        press(page, "a")
+    assert page.locator("#done").is_visible() and page.locator("#accept").is_disabled()
+    assert "You decided on 10" in page.locator("#done-text").text_content()
+    page.keyboard.press("a")
+    press(page, "u")
+    assert page.locator("#record").is_visible() and page.locator("#count").text_content() == "9 of 10"
+
+
+def test_without_the_server_nothing_is_lost_and_what_was_not_saved_is_told(browser, corpus):
+    with serving(corpus) as (address, review):
+        page = browser.new_page()
+        page.goto(f"{address}/?reviewer=Ann")
+        ready(page)
+        shown = identifier(page)
+        port = int(address.rpartition(":")[2])
+    page.keyboard.press("a")
+    page.locator("#error:not([hidden])").wait_for()
+    assert "Nothing was saved" in page.locator("#error").text_content() and identifier(page) == shown
+    with serving(corpus, port=port):
+        press(page, "a")
+        assert page.locator("#error").is_hidden() and [entry.id for entry in entries(corpus)] == [shown]
+    page.close()
+
+
+def test_a_blind_page_shows_no_doubts(browser, corpus):
+    with serving(corpus, Options(shared=1.0, blind=True)) as (address, review):
+        page = browser.new_page()
+        page.goto(f"{address}/?reviewer=Ann#{key_of((address, review), 'talumo-1')}")
+        ready(page)
+        assert page.locator("#blind").is_visible() and page.locator("#flags-box").is_hidden()
+        assert "samples" not in page.locator("body").text_content()
+        page.close()
