@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlm_jax.errors import InputError
@@ -70,7 +71,7 @@ async def json_body(request: Request) -> Mapping[str, Any]:
 
 
 class _Guard:
-    """Sets the headers of every answer, and refuses hosts given twice."""
+    """Sets the headers of every answer, and refuses hosts given twice and what other sites ask for."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -83,6 +84,11 @@ class _Guard:
                     headers[name] = value
             await send(message)
 
-        if scope["type"] == "http" and len(Headers(scope=scope).getlist("host")) != 1:
-            scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"host"]}  # which is refused
-        await self.app(scope, receive, send_with_headers)
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        if len(headers.getlist("host")) > 1:
+            await PlainTextResponse("one Host header is taken", 400)(scope, receive, send_with_headers)
+        elif headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and scope["path"] != "/":
+            # Browsers say which page asks. One of another site may lead here, and gets nothing else.
+            await PlainTextResponse("asked by another site", 403)(scope, receive, send_with_headers)
+        else:
+            await self.app(scope, receive, send_with_headers)

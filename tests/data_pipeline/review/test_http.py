@@ -4,11 +4,12 @@ import http.client
 import json
 import os
 import socket
+import sys
 
 import pytest
 from starlette.testclient import TestClient
 
-from data_pipeline.review import log
+from data_pipeline.review import log, server
 from data_pipeline.review.app import review_app
 from data_pipeline.review.corpus import read_items
 from data_pipeline.review.guard import MOST_BYTES
@@ -16,6 +17,7 @@ from data_pipeline.review.log import read_log
 from data_pipeline.review.session import Options, Review
 from tests.review_corpus import MARKUP, make_corpus
 from tests.review_server import serving
+from vlm_jax.errors import InputError
 
 HERE = "http://127.0.0.1:8020"
 
@@ -80,6 +82,15 @@ def test_every_answer_forbids_scripts_and_content_from_elsewhere(client, path):
 def test_another_host_is_refused(client, host):
     for path in ("/", "/api/start", "/image/x/0"):
         assert client.get(path, headers={"Host": host}).status_code == 400
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "else"])
+def test_another_site_may_lead_to_the_page_and_is_given_nothing_else(client, site):
+    headers = {"Sec-Fetch-Site": site}
+    assert client.get("/", headers=headers).status_code == 200
+    for path in ("/api/start", "/api/item?reviewer=x", "/image/x/0", "/review.js", "/x"):
+        assert client.get(path, headers=headers).status_code == 403
+    assert client.get("/api/start", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
 
 
 def test_this_machine_is_served_under_both_names_and_any_port(client):
@@ -255,6 +266,12 @@ def test_the_disk_that_is_full_is_told_and_nothing_is_taken_for_saved(client, co
     assert answer.status_code == 507 and answer.json()["error"].startswith("Nothing was saved")
     assert (corpus / log.LOG).read_bytes() == b""
     assert post(client, body).status_code == 200 and len(entries(corpus)) == 1
+
+
+def test_without_its_packages_the_server_says_what_to_install(corpus, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(InputError, match=r"pip install 'vlm-jax\[review\]'"):
+        server.serve(corpus, Options(), port=0, say=print)
 
 
 def test_a_real_server_listens_on_loopback_and_resolves_no_paths(corpus):
