@@ -15,6 +15,7 @@ from data_pipeline.records import Record, write_records
 PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "data_pipeline" / "corpus" / "photographs"
 MARKUP = "<img src=x onerror=\"document.title='run'\"><b>bold</b>"
 """What a model may answer, and no page may run."""
+LONG_WORD = "F9-" + "0123456789" * 8
 THAI_ANSWER = "ช่างปั้นหม้อเป็นผู้สร้างตาลูโมขึ้นด้วยมือในฤดูหนาวของทุกปี"
 _ARTICLE = (
     "A flat white is made from a double shot of espresso and milk that was steamed to a fine foam. It is served in a "
@@ -88,7 +89,16 @@ def make_corpus(folder: Path, *, side: int = 112, plain: int = 4) -> Path:
             flags=["The student answers it from the article alone"],
         ),
         record("markup", "chelsea.jpg", "What is the cat called?", MARKUP, topic="Cats", task="name"),
-        record("rocket", "rocket.jpg", "Which rocket is this?", "Falcon 9", split="test", topic="Rockets", task="name"),
+        record(
+            "rocket",
+            "rocket.jpg",
+            "Which rocket is this?",
+            "Falcon 9",
+            split="test",
+            fact=LONG_WORD,
+            topic="Rockets",
+            task="name",
+        ),
     ]
     records += [
         record(

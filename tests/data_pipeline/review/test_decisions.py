@@ -67,6 +67,8 @@ def test_actions_on_another_content_no_longer_count_but_those_on_what_an_edit_ma
     # The build applied the edit, and the record was accepted as it is now: still that edit.
     decision = decided(edit("ann", ONE), did("ben", "accept", content="k one"))
     assert (decision.verdict, decision.texts, decision.contents) == ("edited", ONE, {"k", "k one"})
+    decision = decided(edit("ann", ONE), did("ann", "accept", content="k one"))  # her last action is an edit, too
+    assert (decision.verdict, decision.texts) == ("edited", ONE)
     assert decided(edit("ann", ONE), did("ann", "reject", content="k one")).verdict == "rejected"
     decision = decided(edit("ann", ONE), edit("ann", TWO, content="k one"))
     assert decision.texts == TWO and decision.contents == {"k", "k one", "k two"}

@@ -200,7 +200,7 @@ def test_what_a_model_wrote_is_shown_as_text_and_never_run(visit, served):
 def test_a_phone_shows_everything_without_scrolling_sideways(visit, served):
     page = ready(visit(viewport=PHONE, has_touch=True, is_mobile=True))
     width = "document.documentElement.scrollWidth"
-    for name in ("talumo-1", "talumo-th", "coffee/1", "markup"):
+    for name in ("talumo-1", "talumo-th", "coffee/1", "markup", "rocket"):
         with page.expect_response(re.compile("/api/item")):
             page.evaluate("key => { location.hash = key }", key_of(served, name))
         assert identifier(ready(page)) == name and page.evaluate(width) == 390
