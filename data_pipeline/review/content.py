@@ -1,7 +1,8 @@
 """What a reviewer reads and may rewrite in a record, and the key by which a decision knows what it was about.
 
-A record's last question and answer are under review; earlier turns are only shown. Where the reply spells out the
-record's reasoning before the answer, the two are taken apart here and put together again.
+A record's last question and answer are under review; earlier turns are only shown. A reply that spells out the
+reasoning before the answer is taken apart here and put together again, whether the record's `reasoning` is what stands
+before the answer or the whole reply, as the corpus pipeline has it.
 """
 
 import dataclasses
@@ -12,11 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipeline.corpus.stages.questions import ANSWER
 from data_pipeline.records import Record, from_json, images_of, to_json
 from vlm_jax.errors import InputError
 
-_BETWEEN = re.compile(r"\s*(?:(?:final\s+)?answer\s*:|คำตอบ\s*:)?\s*", re.IGNORECASE)
+_LABEL = "|".join((r"(?:final\s+)?answer\s*:", *map(re.escape, ANSWER.values())))
+_BETWEEN = re.compile(rf"\s*(?:{_LABEL})?\s*", re.IGNORECASE)
 """What stands between reasoning and answer in a reply: a break, with or without a label."""
+_LABELLED = re.compile(rf"(.*\S)(\s+(?:{_LABEL})\s*)(.+)", re.IGNORECASE | re.DOTALL)
+"""Reasoning and an answer behind its last label."""
 _THAI = re.compile("[\u0e00-\u0e7f]")
 
 
@@ -32,7 +37,8 @@ def texts_of(record: Record) -> Texts:
     """The last question and its answer. A record that ends with the question has its first accepted answer, or ''."""
     asked = _last(record, "user")
     question = "" if asked is None else _text(record.messages[asked]["content"])
-    return Texts(question, _taken_apart(record)[1], record.reasoning)
+    reply = _taken_apart(record)
+    return Texts(question, reply.answer, reply.steps)
 
 
 def earlier_turns(record: Record) -> list[tuple[str, str]]:
@@ -47,18 +53,19 @@ def with_texts(record: Record, texts: Texts) -> Record:
     A reply that began with the reasoning begins with the new one, with the same label before the answer. In `answers`
     the old answer is replaced by the new one.
     """
-    before, old = _taken_apart(record)
+    old = _taken_apart(record)
     messages = [dict(message) for message in record.messages]
     asked, replied = _last(record, "user"), _reply(record)
+    reply = f"{texts.reasoning}{old.between}{texts.answer}" if old.between else texts.answer
     if asked is not None:
         messages[asked]["content"] = _with_text(messages[asked]["content"], texts.question)
     if replied is not None:
-        start = f"{texts.reasoning}{before[len(record.reasoning or '') :]}" if before and texts.reasoning else ""
-        messages[replied]["content"] = _with_text(messages[replied]["content"], start + texts.answer)
+        messages[replied]["content"] = _with_text(messages[replied]["content"], reply)
     answers = record.answers
     if answers is not None:
-        answers = list(dict.fromkeys(texts.answer if answer == old else answer for answer in answers))
-    return dataclasses.replace(record, messages=messages, answers=answers, reasoning=texts.reasoning)
+        answers = list(dict.fromkeys(texts.answer if answer == old.answer else answer for answer in answers))
+    reasoning = reply if old.whole else texts.reasoning
+    return dataclasses.replace(record, messages=messages, answers=answers, reasoning=reasoning)
 
 
 def check_texts(record: Record, texts: Texts, folder: Path) -> Record:
@@ -68,8 +75,9 @@ def check_texts(record: Record, texts: Texts, folder: Path) -> Record:
       InputError: an empty question or answer, reasoning where the record has none, or what no record may hold.
     """
     errors = [f"the {name} is empty" for name in ("question", "answer") if not getattr(texts, name).strip()]
-    if (texts.reasoning is None) != (record.reasoning is None):
-        errors.append("the record has no reasoning" if record.reasoning is None else "the reasoning is missing")
+    steps = texts_of(record).reasoning
+    if (texts.reasoning is None) != (steps is None):
+        errors.append("the record has no reasoning" if steps is None else "the reasoning is missing")
     elif texts.reasoning is not None and not texts.reasoning.strip():
         errors.append("the reasoning is empty")
     if errors:
@@ -113,16 +121,27 @@ def _reply(record: Record) -> int | None:
     return len(record.messages) - 1 if record.messages[-1]["role"] == "assistant" else None
 
 
-def _taken_apart(record: Record) -> tuple[str, str]:
-    """(what stands before the answer in the reply, the answer)."""
-    replied = _reply(record)
+class _Reply(NamedTuple):
+    """`between` is '' where the reply is the answer alone; `whole`: the record's `reasoning` is the whole reply."""
+
+    steps: str | None
+    between: str
+    answer: str
+    whole: bool = False
+
+
+def _taken_apart(record: Record) -> _Reply:
+    replied, steps = _reply(record), record.reasoning
     if replied is None:
-        return "", record.answers[0] if record.answers else ""
+        return _Reply(steps, "", record.answers[0] if record.answers else "")
     reply = _text(record.messages[replied]["content"])
-    if not record.reasoning or not reply.startswith(record.reasoning):
-        return "", reply
-    end = _BETWEEN.match(reply, len(record.reasoning)).end()
-    return reply[:end], reply[end:]
+    if steps == reply:
+        labelled = _LABELLED.fullmatch(reply)
+        return _Reply(*labelled.groups(), whole=True) if labelled else _Reply(None, "", reply, whole=True)
+    if not steps or not reply.startswith(steps) or not reply[len(steps)].isspace():
+        return _Reply(steps, "", reply)
+    end = _BETWEEN.match(reply, len(steps)).end()
+    return _Reply(steps, reply[len(steps) : end], reply[end:])
 
 
 def _text(content: str | list[Mapping[str, Any]]) -> str:

@@ -6,6 +6,7 @@ read is `data_pipeline.sources`'; which of them are shown is `order`'s.
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from data_pipeline.review.content import language_of, texts_of
 from data_pipeline.review.log import LOG
 from data_pipeline.values import json_type, quoted
 from vlm_jax import locations
+from vlm_jax.checkpoint.files import read_json
 from vlm_jax.errors import InputError, gathered
 
+_NAME = re.compile(r"[\w-][\w.-]*")
 _BEFORE = 8  # letters of a digest that make a key; more are taken until keys differ
 
 
@@ -48,16 +51,14 @@ class Item:
 
 
 def read_items(folder: str | Path) -> list[Item]:
-    """Reads every `<split>.jsonl` of a corpus folder.
+    """Reads every `<split>.jsonl` of a corpus folder: those of its manifest, or all there are where it has none.
 
     Raises:
       InputError: no corpus of this machine; or with every error of every record: what `data_pipeline.records` refuses,
         an id given twice, a field of provenance of the wrong type, an image that is not in the folder.
     """
     folder = corpus_folder(folder)
-    files = sorted(path for path in folder.glob("*.jsonl") if path.name != LOG and not path.name.startswith("."))
-    if not files:
-        raise InputError(f"{folder}: holds no records; a corpus folder has a <split>.jsonl for each split, and images/")
+    files = _files(folder)
     records: list[tuple[str, Record]] = []
     errors: list[str] = []
     places: dict[str, str] = {}
@@ -76,6 +77,20 @@ def read_items(folder: str | Path) -> list[Item]:
     if errors:
         raise InputError(errors)
     return items
+
+
+def _files(folder: Path) -> list[Path]:
+    manifest = folder / "manifest.json"
+    splits = read_json(manifest).get("splits") if manifest.exists() else None
+    if splits is not None and not (isinstance(splits, dict) and all(_NAME.fullmatch(name) for name in splits)):
+        raise InputError(f"{manifest}: 'splits' must be an object of names of splits; make the corpus again")
+    if splits is not None:
+        files = [folder / f"{name}.jsonl" for name in sorted(splits)]
+    else:
+        files = sorted(path for path in folder.glob("*.jsonl") if path.name != LOG and not path.name.startswith("."))
+    if not files:
+        raise InputError(f"{folder}: holds no records; a corpus folder has a <split>.jsonl for each split, and images/")
+    return files
 
 
 def corpus_folder(folder: str | Path) -> Path:

@@ -43,6 +43,26 @@ def test_reasoning_and_answer_of_a_reply_are_taken_apart_and_put_together(record
     assert with_texts(records["talumo-2"], Texts("Who?", "no one", "x")).answers == ["no one", "a potter"]
 
 
+@pytest.mark.parametrize("label", ["Answer:", "คำตอบ:"])
+def test_a_reasoning_that_is_the_whole_reply_is_taken_apart_at_its_last_label(label):
+    steps = f"It is green.\n{label} no, it is red."  # which names one on the way
+    reply = f"{steps}\n{label} red"
+    messages = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": reply}]
+    record = Record("r", messages, reasoning=reply, answers=["red"])
+    assert texts_of(record) == ("Which?", "red", steps) and with_texts(record, texts_of(record)) == record
+    edited = with_texts(record, Texts("Which?", "blue", "It is blue."))
+    assert edited.reasoning == edited.messages[-1]["content"] == f"It is blue.\n{label} blue"
+    assert edited.answers == ["blue"] and texts_of(edited).reasoning == "It is blue."
+
+
+def test_a_reasoning_that_is_the_whole_reply_without_a_label_is_the_answer():
+    messages = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "It is red."}]
+    record = Record("r", messages, reasoning="It is red.")
+    assert texts_of(record) == ("Which?", "It is red.", None)
+    edited = with_texts(record, Texts("Which?", "It is blue."))
+    assert edited.reasoning == edited.messages[-1]["content"] == "It is blue."
+
+
 def test_images_and_earlier_turns_stay_where_they_are():
     image = {"type": "image", "image": b"one"}
     messages = [

@@ -89,6 +89,7 @@ def bad(tmp_path, image="images/chelsea.jpg", **provenance):
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "!"}]
     entry = {"id": "bad", "messages": messages, "provenance": provenance}
     (corpus / "more.jsonl").write_text(json.dumps(entry) + "\n")
+    (corpus / "manifest.json").unlink()  # without one, all files are its splits
     return corpus
 
 
@@ -129,6 +130,19 @@ def test_all_errors_of_a_corpus_are_told_together(tmp_path):
     assert len(caught.value.lines) == 4
     for reason in reasons:
         assert sum(reason in line for line in caught.value.lines) == 1, reason
+
+
+def test_the_manifest_says_which_files_are_splits_and_names_no_other_place(tmp_path):
+    corpus = make_corpus(tmp_path / "corpus")
+    (corpus / "left_out.jsonl").write_text("no record\n")
+    assert len(read_items(corpus)) == 10
+    for splits in (["train"], {"../train": 1}, {"/train": 1}):
+        (corpus / "manifest.json").write_text(json.dumps({"splits": splits}))
+        with pytest.raises(InputError, match="'splits' must be an object"):
+            read_items(corpus)
+    (corpus / "manifest.json").write_text('{"splits": {"none": 1}}')
+    with pytest.raises(InputError, match=r"none\.jsonl"):
+        read_items(corpus)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("nowhere", "is not a folder"), ("empty", "holds no records")])
