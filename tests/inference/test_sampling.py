@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from vlm_jax.errors import InputError
-from vlm_jax.inference.sampling import Sampling, choose, cut
+from vlm_jax.inference.sampling import Sampling, choose, cut, in_rows
 
 VOCAB, ROWS = 97, 5
 RNG = np.random.default_rng(0)
@@ -33,7 +33,7 @@ def test_what_may_be_drawn_is_what_transformers_leaves(top_k, top_p):
         expected = TopKLogitsWarper(top_k)(None, expected)
     if top_p < 1:
         expected = TopPLogitsWarper(top_p)(None, expected)
-    found = jax.jit(cut)(ON_DEVICE, jnp.int32(top_k), jnp.float32(top_p))
+    found = jax.jit(cut)(ON_DEVICE, jnp.full(ROWS, top_k, jnp.int32), jnp.full(ROWS, top_p, jnp.float32))
     np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected.numpy()))
     kept = np.isfinite(found)
     np.testing.assert_array_equal(np.asarray(found)[kept], LOGITS[kept])
@@ -46,7 +46,8 @@ def test_draws_follow_the_distribution_of_transformers_processors():
         scores = warper(None, scores)
     wanted = torch.softmax(scores, -1).numpy()
     keys = jax.random.split(jax.random.key(0), ROWS)
-    draw = jax.jit(lambda count: choose(ON_DEVICE, options.numbers(), keys, count, seen(), options.mode))
+    numbers, mode = in_rows([options] * ROWS)
+    draw = jax.jit(lambda count: choose(ON_DEVICE, numbers, keys, count, seen(), mode))
     count = 4000
     drawn = np.asarray(jax.lax.map(draw, jnp.arange(count)))
     for row in range(ROWS):
@@ -59,8 +60,29 @@ def test_draws_follow_the_distribution_of_transformers_processors():
 def test_the_likeliest_token_is_taken_without_a_temperature_and_the_penalty_counts_there_too():
     options = Sampling(repetition_penalty=5.0)
     expected = RepetitionPenaltyLogitsProcessor(5.0)(torch.from_numpy(SAID), torch.from_numpy(LOGITS)).argmax(-1)
-    found = choose(ON_DEVICE, options.numbers(), jax.random.split(jax.random.key(0), ROWS), 0, seen(), options.mode)
+    found = choose(
+        ON_DEVICE, in_rows([options] * ROWS)[0], jax.random.split(jax.random.key(0), ROWS), 0, seen(), options.mode
+    )
     assert found.tolist() == expected.tolist() != LOGITS.argmax(-1).tolist()
+
+
+def test_a_row_is_chosen_as_alone_whatever_settings_the_others_have():
+    settings = [
+        Sampling(),
+        Sampling(temperature=0.7),
+        Sampling(temperature=1.3, top_k=5),
+        Sampling(temperature=0.9, top_p=0.4),
+        Sampling(repetition_penalty=5.0),
+    ]
+    keys = jax.random.split(jax.random.key(0), ROWS)
+    numbers, mode = in_rows(settings)
+    for count in range(20):
+        together = choose(ON_DEVICE, numbers, keys, count, seen(), mode)
+        for row, one in enumerate(settings):
+            own, own_mode = in_rows([one])
+            said = seen()[row : row + 1] if own_mode.penalised else None
+            alone = choose(ON_DEVICE[row : row + 1], own, keys[row : row + 1], count, said, own_mode)
+            assert together[row] == alone[0]
 
 
 def test_settings_that_cannot_be_are_told_together():

@@ -22,9 +22,10 @@ from jaxtyping import Float, Int
 
 from vlm_jax.errors import InputError
 from vlm_jax.inference import prefixes
+from vlm_jax.inference.answering import Answering, Prompt, whole
 from vlm_jax.inference.decoding import DecodeLoop, Decoding, Places, bucket
 from vlm_jax.inference.prompt_rows import packed
-from vlm_jax.inference.sampling import NO_TOKEN, Sampling
+from vlm_jax.inference.sampling import Sampling, in_rows
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.chat import Message
@@ -85,9 +86,11 @@ class LoadedModel:
     def _layers(self) -> tuple[Flat, ...] | None:
         return self._decoder.layers_of(self.parameters)
 
-    def forget(self) -> None:
-        """Lets go of the conversations that are kept, and of their memory."""
-        self._prefixes.clear()
+    def forget(self, keep: int = 0) -> None:
+        """Lets go of the conversations that are kept, and of their memory: of the oldest first, as long as they take
+        more than `keep` entries of a cache in all."""
+        while sum(prefix.entries for prefix in self._prefixes.values()) > keep:
+            self._prefixes.popitem(last=False)
 
     def fingerprint(self) -> str:
         """Tells weights apart: a digest of some values of every parameter."""
@@ -169,35 +172,20 @@ class LoadedModel:
         **sampling,
     ) -> list[Int[np.ndarray, " n"]]:
         """As `generate`, but the token ids of each answer, without its stop token."""
-        options = self._sampling(temperature, seed, sampling)
-        examples = [self._prompt(messages, max_new_tokens) for messages in conversations]
-        if len(examples) == 1:
-            *_, state = self._turn(examples[0], max_new_tokens, options, max_new_tokens)
-            return [self._before_stop(_answer_tokens(state))]
+        options = self.sampling(temperature, seed, sampling)
+        prompts = [
+            Prompt(self.prompt(messages, max_new_tokens), max_new_tokens, options, number)
+            for number, messages in enumerate(conversations)
+        ]
         # Alike lengths share a batch, so that short prompts do not wait for long ones.
-        order = sorted(range(len(examples)), key=lambda index: examples[index].size)
+        order = sorted(range(len(prompts)), key=lambda index: prompts[index].example.size)
         answers: dict[int, Any] = {}
         for start in range(0, len(order), MAX_BATCH):
             members = order[start : start + MAX_BATCH]
-            rows = 1 << (len(members) - 1).bit_length()
-            keys = self._keys(seed, members + [0] * (rows - len(members)))
-            batch, places = self._packed([examples[index] for index in members], rows)
-            sizes = [examples[index].size for index in members]
-            capacity = _capacity(sizes, batch, max_new_tokens)
-            state = self._decoder.prefill(
-                self.parameters,
-                batch,
-                places,
-                options.numbers(),
-                keys,
-                capacity=capacity,
-                room=bucket(max_new_tokens),
-                mode=options.mode,
-            )
-            *_, state = self._decode(state, max_new_tokens, options, keys, max_new_tokens)
-            tokens = np.asarray(state.answer)[:, : int(state.count)]
-            answers |= {index: self._before_stop(row) for index, row in zip(members, tokens, strict=False)}
-        return [answers[index] for index in range(len(examples))]
+            with self.begin([prompts[index] for index in members]) as answering:
+                answering.advance(max_new_tokens)
+            answers |= {index: answering.tokens(row) for row, index in enumerate(members)}
+        return [answers[index] for index in range(len(prompts))]
 
     def stream(
         self,
@@ -208,85 +196,108 @@ class LoadedModel:
         **sampling,
     ) -> Iterator[str]:
         """The answer to one conversation in pieces, as they are decoded; together they are what `generate` returns."""
-        options = self._sampling(temperature, seed, sampling)
-        example = self._prompt(messages, max_new_tokens)
-        sent = ""
-        for state in self._turn(example, max_new_tokens, options, STREAM_TOKENS):
-            finished = bool(np.asarray(state.done)[0]) or int(state.count) >= max_new_tokens
-            text = self.processor.decode(self._before_stop(_answer_tokens(state)))
-            # A character may be cut between two tokens; it is held back until it is whole.
-            if len(text) > len(sent) and (finished or not text.endswith("\ufffd")):
-                yield text[len(sent) :]
-                sent = text
+        prompt = Prompt(
+            self.prompt(messages, max_new_tokens), max_new_tokens, self.sampling(temperature, seed, sampling)
+        )
+        sent = 0
+        with self.begin([prompt]) as answering:
+            while True:
+                finished = not answering.unfinished
+                text = whole(self.processor.decode(answering.tokens(0)), finished)
+                if len(text) > sent:
+                    yield text[sent:]
+                    sent = len(text)
+                if finished:
+                    return
+                answering.advance(STREAM_TOKENS)
 
-    def _sampling(self, temperature: float, seed: int, more: Mapping[str, Any]) -> Sampling:
+    def sampling(self, temperature: float, seed: int, more: Mapping[str, Any]) -> Sampling:
+        """As `generate` takes them: what is None, or not there, is this model's own.
+
+        Raises:
+          InputError: a setting that cannot be.
+        """
         chosen = {name: value for name, value in more.items() if value is not None}
         return Sampling(temperature=temperature, seed=seed, **{"repetition_penalty": self.repetition_penalty, **chosen})
 
-    def _turn(self, example: Example, limit: int, options: Sampling, tokens_a_call: int) -> Iterator[Decoding]:
-        """Answers one conversation, from where it was kept if it was; keeps it."""
-        ids, keys = example.input_ids, self._keys(options.seed, [0])
-        images = prefixes.image_digests(example)
-        shared, entry = self._longest_kept(example, images)
-        begin = {"room": bucket(limit), "mode": options.mode}
+    def begin(self, prompts: Sequence[Prompt]) -> Answering:
+        """Reads prompts that are answered side by side, and chooses the first token of each answer.
+
+        Only one that is alone goes on from where an earlier one ended, and is kept itself.
+
+        Args:
+          prompts: at least one, at most as many as the memory holds: `entries` of each.
+        """
+        rows = 1 << (len(prompts) - 1).bit_length()
+        filled = [*prompts, *[prompts[0]] * (rows - len(prompts))]
+        keys = _row_keys(
+            # As `jax.random.key` takes a number of Python without 64-bit arithmetic: its lower half.
+            np.array([prompt.sampling.seed for prompt in filled], np.int64).astype(np.int32),
+            np.array([prompt.number for prompt in filled], np.int32),
+        )
+        numbers, mode = in_rows([prompt.sampling for prompt in filled])
+        chosen = {"numbers": numbers, "keys": keys, "mode": mode}
+        limits = [prompt.max_new_tokens for prompt in prompts]
+        examples = [prompt.example for prompt in prompts]
+        images = prefixes.image_digests(examples[0]) if len(prompts) == 1 else ()
+        shared, entry = self._longest_kept(examples[0], images) if len(prompts) == 1 else (0, None)
+        room = bucket(max(limits))
         if entry is None:
-            batch, places = self._packed([example], 1)
-            capacity = _capacity([example.size], batch, limit)
-            state = self._decoder.prefill(
-                self.parameters, batch, places, options.numbers(), keys, capacity=capacity, **begin
-            )
+            batch, places = self._packed(examples, rows)
+            capacity = _capacity([example.size for example in examples], batch, max(limits))
+            state = self._decoder.prefill(self.parameters, batch, places, capacity=capacity, room=room, **chosen)
         else:
-            prefix = self._prefixes[entry]
-            goes_on = shared >= len(prefix.tokens) - 1
-            if goes_on:
-                del self._prefixes[entry]  # in the same memory; else it is another conversation that begins alike
-            columns = (example.size.tokens, *example.size.above)
-            room = tuple(bucket(tokens + limit) for tokens in columns[: len(prefix.state.cache)])
-            cache = prefixes.with_room(prefix.state.cache, room, copy=not goes_on)
-            batch, _ = self._packed([example.behind(shared)], 1, smallest=16)
-            whole = np.full((1, bucket(len(ids))), self.config.decoder.vocab, np.int32)
-            whole[0, : len(ids)] = ids
-            state = self._decoder.extend(
-                self.parameters,
-                self._layers,
-                batch,
-                whole,
-                np.int32(len(ids) - shared),
-                cache,
-                prefixes.lengths(example, shared, len(cache)),
-                options.numbers(),
-                keys,
-                **begin,
-            )
-        try:
-            for step in self._decode(state, limit, options, keys, tokens_a_call):
-                state = step
-                yield state
-        finally:
-            # A call that is interrupted has taken the state it was given: there is nothing to keep.
-            if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
-                tokens = np.concatenate([ids, np.asarray(state.answer)[0]])[: int(np.asarray(state.lengths)[0, 0])]
-                self._prefixes[id(state)] = prefixes.Prefix(tokens, images, prefixes.queries_of(example), state)
-            while len(self._prefixes) > KEPT:
-                self._prefixes.popitem(last=False)
+            state = self._go_on(examples[0], shared, entry, limits[0], room=room, **chosen)
+
+        def decode(state: Decoding, until: np.ndarray) -> Decoding:
+            return self._decoder.decode(self.parameters, self._layers, state, until, **chosen)
+
+        keep = functools.partial(self._keep, examples[0], images) if len(prompts) == 1 else lambda state: None
+        return Answering(limits, state, decode, self.stop_tokens, no_numbers=self._no_numbers, at_end=keep)
+
+    def _go_on(self, example: Example, shared: int, entry: int, limit: int, **chosen) -> Decoding:
+        """Reads what is behind the first `shared` tokens of a conversation, which are in a cache."""
+        ids, prefix = example.input_ids, self._prefixes[entry]
+        goes_on = shared >= len(prefix.tokens) - 1
+        if goes_on:
+            del self._prefixes[entry]  # in the same memory; else it is another conversation that begins alike
+        columns = (example.size.tokens, *example.size.above)
+        capacity = tuple(bucket(tokens + limit) for tokens in columns[: len(prefix.state.cache)])
+        cache = prefixes.with_room(prefix.state.cache, capacity, copy=not goes_on)
+        batch, _ = self._packed([example.behind(shared)], 1, smallest=16)
+        tokens = np.full((1, bucket(len(ids))), self.config.decoder.vocab, np.int32)
+        tokens[0, : len(ids)] = ids
+        return self._decoder.extend(
+            self.parameters,
+            self._layers,
+            batch,
+            tokens,
+            np.int32(len(ids) - shared),
+            cache,
+            prefixes.lengths(example, shared, len(cache)),
+            **chosen,
+        )
+
+    def _keep(self, example: Example, images: tuple[bytes, ...], state: Decoding) -> None:
+        """Keeps the cache of a conversation for its next turn."""
+        # A call that is interrupted has taken the state it was given: there is nothing to keep.
+        if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
+            answer = np.asarray(state.answer)[0]
+            tokens = np.concatenate([example.input_ids, answer])[: int(np.asarray(state.lengths)[0, 0])]
+            self._prefixes[id(state)] = prefixes.Prefix(tokens, images, prefixes.queries_of(example), state)
+        while len(self._prefixes) > KEPT:
+            self._prefixes.popitem(last=False)
 
     def _longest_kept(self, example: Example, images: tuple[bytes, ...]) -> tuple[int, int | None]:
         """How many tokens of a conversation are in a cache, and in which; None where too few are."""
         return prefixes.longest(self._prefixes, example, images)
 
-    def _decode(self, state: Decoding, limit: int, options: Sampling, keys, tokens_a_call: int) -> Iterator[Decoding]:
-        count = 1
-        if tokens_a_call < limit or limit == 1:
-            yield state
-        while count < limit and not np.asarray(state.done).all():
-            count = min(count + tokens_a_call, limit)
-            state = self._decoder.decode(
-                self.parameters, self._layers, state, np.int32(count), options.numbers(), keys, mode=options.mode
-            )
-            yield state
-        yield state
+    def prompt(self, messages: Sequence[Message], max_new_tokens: int) -> Example:
+        """A conversation as a `Prompt` takes it.
 
-    def _prompt(self, messages: Sequence[Message], max_new_tokens: int) -> Example:
+        Raises:
+          InputError: not a conversation, an unreadable image, or no room for so long an answer.
+        """
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; wanted at least 1")
         example = self.processor.encode(messages, generation_prompt=True)
@@ -305,18 +316,6 @@ class LoadedModel:
         self.images_encoded += sum(len(example.images) for example in examples)
         return packed(examples, conversations, self.processor, self.config.vision.block_slots, smallest=smallest)
 
-    @staticmethod
-    def _keys(seed: int, rows: Sequence[int]):
-        """A key for each conversation, whatever batch it lands in."""
-        # As `jax.random.key` takes a number of Python without 64-bit arithmetic: its lower half.
-        return _row_keys(np.int64(seed).astype(np.int32), np.asarray(rows, np.int32))
-
-    def _before_stop(self, tokens: np.ndarray) -> np.ndarray:
-        if (tokens == NO_TOKEN).any():
-            raise InputError(self._no_numbers())
-        stops = np.flatnonzero(np.isin(tokens, self.stop_tokens))
-        return tokens[: stops[0]] if len(stops) else tokens
-
     def _no_numbers(self) -> str:
         """Why a model computes NaN, as far as its weights tell."""
         floating = {path: leaf for path, leaf in self.parameters.items() if jnp.issubdtype(leaf.dtype, jnp.floating)}
@@ -328,14 +327,10 @@ class LoadedModel:
 
 
 @jax.jit
-def _row_keys(seed, rows):
+def _row_keys(seeds, numbers):
+    """A key for each conversation, whatever batch it lands in."""
     # One program: by itself each of these operations is one that a start compiles.
-    return jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(rows)
-
-
-def _answer_tokens(state: Decoding) -> np.ndarray:
-    """The tokens of a single conversation's answer so far, cut on the host: slicing an array of JAX is a program."""
-    return np.asarray(state.answer)[0, : int(state.count)]
+    return jax.vmap(lambda seed, number: jax.random.fold_in(jax.random.key(seed), number))(seeds, numbers)
 
 
 def _capacity(sizes: Sequence[Size], batch: Batch, more: int) -> tuple[int, ...]:

@@ -25,6 +25,11 @@ class Prefix:
     """By which token each image's were weighed, where some are left out within the decoder (`example.TokensAbove`)."""
     state: Decoding
 
+    @property
+    def entries(self) -> int:
+        """Of its cache."""
+        return jax.tree.leaves(self.state.cache[0])[0].shape[-2]
+
 
 def with_room(cache: Cache, capacity: tuple[int, ...], *, copy: bool) -> Cache:
     """A cache with room for so many entries, at least, in each range of layers.

@@ -5,6 +5,7 @@ In the order and with the rules of transformers' logits processors, so that sett
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -55,15 +56,6 @@ class Sampling:
             penalised=self.repetition_penalty != 1,
         )
 
-    def numbers(self) -> dict[str, np.ndarray]:
-        """What a compiled program is given, so that other values do not compile anew."""
-        return {
-            "temperature": np.asarray(self.temperature, np.float32),
-            "top_k": np.asarray(self.top_k, np.int32),
-            "top_p": np.asarray(self.top_p, np.float32),
-            "penalty": np.asarray(self.repetition_penalty, np.float32),
-        }
-
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
@@ -72,6 +64,19 @@ class Mode:
     drawn: bool
     cut: bool
     penalised: bool
+
+
+def in_rows(settings: Sequence[Sampling]) -> tuple[dict[str, np.ndarray], Mode]:
+    """The settings of each row [b], which a compiled program is given, so that other values do not compile anew; and
+    the mode that computes what any of them needs. A row that does not need it is the same with it."""
+    numbers = {
+        "temperature": np.array([row.temperature for row in settings], np.float32),
+        "top_k": np.array([row.top_k for row in settings], np.int32),
+        "top_p": np.array([row.top_p for row in settings], np.float32),
+        "penalty": np.array([row.repetition_penalty for row in settings], np.float32),
+    }
+    modes = [row.mode for row in settings]
+    return numbers, Mode(*(any(getattr(mode, field.name) for mode in modes) for field in dataclasses.fields(Mode)))
 
 
 NO_TOKEN = -1
@@ -89,33 +94,36 @@ def choose(
     """The next token of each row; a row draws from its own stream of keys. `NO_TOKEN` where logits are no numbers.
 
     Args:
+      numbers: `in_rows`.
       count: how many tokens the answers have: which draw of the stream this is.
       seen: the tokens of each conversation so far; None where nothing is penalised.
     """
     no_nan = ~jnp.isnan(jnp.max(logits, axis=-1))
     if mode.penalised:
-        penalty = numbers["penalty"]
+        penalty = numbers["penalty"][:, None]
         logits = jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
+    likeliest = jnp.where(no_nan, jnp.argmax(logits, axis=-1).astype(jnp.int32), NO_TOKEN)
     if not mode.drawn:
-        return jnp.where(no_nan, jnp.argmax(logits, axis=-1).astype(jnp.int32), NO_TOKEN)
-    logits = logits / numbers["temperature"]
+        return likeliest
+    temperature = numbers["temperature"]
+    logits = logits / jnp.where(temperature > 0, temperature, 1)[:, None]
     if mode.cut:
         logits = cut(logits, numbers["top_k"], numbers["top_p"])
     draw = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, count), row))
-    return jnp.where(no_nan, draw(keys, logits).astype(jnp.int32), NO_TOKEN)
+    return jnp.where(no_nan & (temperature > 0), draw(keys, logits).astype(jnp.int32), likeliest)
 
 
 def cut(
-    logits: Float[Array, "b v"], top_k: Int[Array | np.ndarray, ""], top_p: Float[Array | np.ndarray, ""]
+    logits: Float[Array, "b v"], top_k: Int[Array | np.ndarray, " b"], top_p: Float[Array | np.ndarray, " b"]
 ) -> Float[Array, "b v"]:
     """Minus infinity for all but the `top_k` likeliest (0: all), and of these the likeliest that reach `top_p`."""
     vocab = logits.shape[-1]
     ranked = -jnp.sort(-logits, axis=-1)
     place = jnp.where(top_k == 0, vocab, jnp.minimum(top_k, vocab)) - 1
-    least = jnp.take_along_axis(ranked, jnp.broadcast_to(place, (logits.shape[0], 1)), axis=-1)
+    least = jnp.take_along_axis(ranked, place[:, None], axis=-1)
     ranked = jnp.where(ranked < least, -jnp.inf, ranked)
     shares = jax.nn.softmax(ranked, axis=-1)
     # A token stays while those before it do not reach the share; the first always does.
-    stays = (jnp.cumsum(shares, axis=-1) - shares < top_p) | (top_p >= 1)
+    stays = (jnp.cumsum(shares, axis=-1) - shares < top_p[:, None]) | (top_p >= 1)[:, None]
     least = jnp.maximum(least, jnp.min(jnp.where(stays, ranked, jnp.inf), axis=-1, keepdims=True))
     return jnp.where(logits < least, -jnp.inf, logits)
