@@ -56,6 +56,7 @@ EXTRAS = {
     "app": ["streamlit>=1.40"],
     # The page of scripts/review_corpus.py.
     "review": ["starlette>=1.0", "uvicorn>=0.30"],
+    "serve": ["starlette>=1.0", "uvicorn>=0.40"],
     # torch and peft are references to compare with: nothing outside tests/ and benchmarks/ needs them.
     "test": [
         *CORPUS,
@@ -65,6 +66,7 @@ EXTRAS = {
         # Its libtpu: training steps are compiled for a TPU that is not there.
         "jax[tpu]; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "mypy>=1.15",
+        "openai>=3.0",  # the client that scripts/serve.py answers
         "peft>=0.18",
         # Drives the review page, where a Chromium is installed.
         "playwright>=1.50",
@@ -76,7 +78,7 @@ EXTRAS = {
         "starlette>=1.0",
         "torch>=2.8",
         "transformers>=5.23",  # what the tests hold it to; for running it may be older
-        "uvicorn>=0.30",
+        "uvicorn>=0.40",
     ],
 }
 

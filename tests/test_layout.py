@@ -18,6 +18,7 @@ LAYERS = [
     {"scripts", "app", "benchmarks", "configs", "tests"},
     {"data_pipeline"},
     {"vlm_jax"},  # the public face, which reaches everything in the package
+    {"vlm_jax.serving"},
     {"vlm_jax.training", "vlm_jax.inference", "vlm_jax.evaluation"},
     {"vlm_jax.checkpoint", "vlm_jax.parallel"},
     {"vlm_jax.adapters"},

@@ -18,6 +18,10 @@ NOT_WHOLE = "\ufffd"
 """What a tokenizer makes of bytes that are no character; at the end of a text, of those that the next token goes on."""
 
 
+class PromptTooLong(InputError):
+    """A conversation and its answer are more than the model reads."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prompt:
     """A conversation that is to be answered.
@@ -41,7 +45,7 @@ class Answering:
         self,
         limits: Sequence[int],
         state: Decoding,
-        decode: Callable[[Decoding, np.ndarray], Decoding],
+        decode: Callable[[Decoding, int], Decoding],
         stop_tokens: Sequence[int],
         *,
         no_numbers: Callable[[], str],
@@ -85,7 +89,7 @@ class Answering:
         limits = [self._limits[row] for row in self.unfinished]
         if limits:
             until = min(self._count + tokens, *limits)
-            self._read(self._decode(self._state._replace(done=self._done), np.int32(until)))
+            self._read(self._decode(self._state._replace(done=self._done), until))
 
     def finish(self, row: int) -> None:
         """Ends an answer where it is."""

@@ -46,7 +46,7 @@ class Decoding(NamedTuple):
     """M-RoPE position of the next token: text counts on in all three axes."""
     last: Int[Array, " b"]
     """The newest token, not yet in the cache."""
-    done: Bool[Array, " b"]
+    done: Bool[Array | np.ndarray, " b"]
     answer: Int[Array, "b n"]
     """Tokens so far; what a row says after its stop token is filled with that stop token."""
     count: Int[Array, ""]

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 
 from vlm_jax.errors import InputError
 from vlm_jax.inference import prefixes
-from vlm_jax.inference.answering import Answering, Prompt, whole
+from vlm_jax.inference.answering import Answering, Prompt, PromptTooLong, whole
 from vlm_jax.inference.decoding import DecodeLoop, Decoding, Places, bucket
 from vlm_jax.inference.prompt_rows import packed
 from vlm_jax.inference.sampling import Sampling, in_rows
@@ -249,8 +249,8 @@ class LoadedModel:
         else:
             state = self._go_on(examples[0], shared, entry, limits[0], room=room, **chosen)
 
-        def decode(state: Decoding, until: np.ndarray) -> Decoding:
-            return self._decoder.decode(self.parameters, self._layers, state, until, **chosen)
+        def decode(state: Decoding, until: int) -> Decoding:
+            return self._decoder.decode(self.parameters, self._layers, state, np.int32(until), **chosen)
 
         keep = functools.partial(self._keep, examples[0], images) if len(prompts) == 1 else lambda state: None
         return Answering(limits, state, decode, self.stop_tokens, no_numbers=self._no_numbers, at_end=keep)
@@ -296,21 +296,29 @@ class LoadedModel:
         """A conversation as a `Prompt` takes it.
 
         Raises:
-          InputError: not a conversation, an unreadable image, or no room for so long an answer.
+          InputError: not a conversation, or an unreadable image.
+          PromptTooLong: no room for so long an answer.
         """
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; wanted at least 1")
         example = self.processor.encode(messages, generation_prompt=True)
-        # Where tokens of an image are left out, its positions are still those of all.
-        length = max(len(example.input_ids), int(example.positions.max(initial=0)) + 1)
-        if self.context_length is not None and length + max_new_tokens > self.context_length:
+        room = self.room(example)
+        if room is not None and max_new_tokens > room:
+            assert self.context_length is not None
             least = "at least " if len(example.input_ids) > 2 * self.context_length else ""  # more are not counted
-            raise InputError(
-                f"the prompt takes {least}{length:,} tokens and the answer up to {max_new_tokens:,}; "
-                f"the model reads {self.context_length:,} at most (max_position_embeddings of config.json): give fewer "
-                "or smaller images (visual_tokens), less text, or lower max_new_tokens"
+            raise PromptTooLong(
+                f"the prompt takes {least}{self.context_length - room:,} tokens and the answer up to "
+                f"{max_new_tokens:,}; the model reads {self.context_length:,} at most (max_position_embeddings of "
+                "config.json): give fewer or smaller images (visual_tokens), less text, or lower max_new_tokens"
             )
         return example
+
+    def room(self, example: Example) -> int | None:
+        """Tokens that the answer to a prompt may have, below 0 where it is too long itself; None: not known."""
+        if self.context_length is None:
+            return None
+        # Where tokens of an image are left out, its positions are still those of all.
+        return self.context_length - max(len(example.input_ids), int(example.positions.max(initial=0)) + 1)
 
     def _packed(self, examples: Sequence[Example], conversations: int, *, smallest: int = 64) -> tuple[Batch, Places]:
         self.images_encoded += sum(len(example.images) for example in examples)

@@ -1,0 +1,80 @@
+"""Serves a model to OpenAI's clients: chat completions with images, streamed or not, several answered together.
+
+    .venv/bin/python scripts/serve.py --model=runs/photos
+    .venv/bin/python scripts/serve.py --model=runs/photos --host=0.0.0.0 --token_env=SERVE_TOKEN
+
+Clients are given http://127.0.0.1:8000/v1 as their base address, and the model's name, which is printed. Images are
+data URIs. Other machines are answered with a token alone. Ctrl-C ends it. docs/serving.md says what is honoured.
+"""
+
+import interrupts  # noqa: F401 - first of all
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+import command_line
+import token_flags
+from vlm_jax import terminal
+
+flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
+flags.DEFINE_string(
+    "base", None, "where the model lies that --model is an adapter of, or a run with adapters, if it moved"
+)
+flags.DEFINE_string("name", None, "of the model, in requests; else the name of its folder, or its hub id")
+flags.DEFINE_integer("port", 8000, "0: a free one, which is printed", lower_bound=0, upper_bound=65535)
+flags.DEFINE_string("host", "127.0.0.1", "the address to listen at; one that others reach needs --token_env")
+flags.DEFINE_string("token_env", None, "the environment variable that holds the token which requests must bear")
+flags.DEFINE_integer("batch", 16, "answers at one time", lower_bound=1, upper_bound=256)
+flags.DEFINE_integer("queue", 64, "requests that may wait beside them; more are told to come again", lower_bound=0)
+flags.DEFINE_integer(
+    "cache_tokens", 65536, "tokens, prompts and answers together, that are held at one time", lower_bound=64
+)
+flags.DEFINE_integer("max_new_tokens", 256, "tokens of an answer where a request does not say", lower_bound=1)
+flags.DEFINE_enum("quantise", None, ["nf4", "int8"], "hold linear layers in 4 or 8 bits")
+flags.DEFINE_bool("quantise_tables", False, "with --quantise: hold embeddings and the output layer in 8 bits, too")
+
+
+def main() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    options = flags.FLAGS
+    from vlm_jax import serving
+    from vlm_jax.errors import InputError
+    from vlm_jax.serving.access import is_loopback, read_token
+
+    serving.check_installed()
+    token = read_token(options.token_env)
+    if token is None and not is_loopback(options.host):
+        raise InputError(
+            f"--host={options.host} is reached from other machines: give --token_env=NAME, an environment variable "
+            "with a token that requests must bear"
+        )
+    from vlm_jax.serving.server import address_of, listening, serve
+
+    listener = listening(options.host, options.port)
+
+    import vlm_jax
+    from vlm_jax.serving.app import Application
+
+    loading = {"quantise": options.quantise, "quantise_tables": options.quantise_tables, **token_flags.options()}
+    model = vlm_jax.load(options.base or options.model, adapter=options.model if options.base else None, **loading)
+    folder = Path(options.model)
+    name = options.name or (folder.resolve().name if folder.exists() else options.model)
+    application = Application(
+        model,
+        name,
+        host=options.host,
+        token=token,
+        batch=options.batch,
+        queue=options.queue,
+        cache_tokens=options.cache_tokens,
+        default_tokens=options.max_new_tokens,
+        report=lambda line: terminal.say(terminal.line(line)),
+    )
+    terminal.say(f"serving {name} at {address_of(listener)}/v1 (Ctrl-C ends it)")
+    serve(application, listener)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
