@@ -91,9 +91,8 @@ class Application:
             refused = error
         except HTTPException as error:  # no such path, or not this method
             where = f"{scope['method']} {scope['path'][:200]}"
-            refused = Refused(
-                f"{where}: {error.detail}", status=error.status_code, code="not_found", headers=error.headers
-            )
+            code = "not_found" if error.status_code == 404 else "wrong_method"
+            refused = Refused(f"{where}: {error.detail}", status=error.status_code, code=code, headers=error.headers)
         except Exception as error:
             self._report(f"error: {scope['method']} {scope['path']}: {type(error).__name__}: {error}")
             refused = failed("the server failed; its console says why")

@@ -56,8 +56,8 @@ def _too_long(message: str) -> Refused:
 
 
 def _largest_bucket(entries: int) -> int:
-    """The largest cache of at most so many entries."""
-    size = most = bucket(1)
+    """The largest cache of at most so many entries; 0 where there is none."""
+    size, most = bucket(1), 0
     while size <= entries:
         most, size = size, bucket(size + 1)
     return most

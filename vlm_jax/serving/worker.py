@@ -87,6 +87,12 @@ class ModelWorker:
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._closed
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody else has the model."""
+        with self._changed:
+            return not (self._waiting or self._at_work)
+
     def close(self, seconds: float = 0.0) -> None:
         """Tells all that wait that they are not answered any more; waits so long for the thread to end."""
         with self._changed:
