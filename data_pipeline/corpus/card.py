@@ -16,6 +16,7 @@ def text(manifest: Mapping[str, Any]) -> str:
         "## How it was made\n\n" + _stages(manifest),
         "## What was left out\n\n" + _filters(manifest),
         "## What splits have in common\n\n" + _leakage(manifest),
+        "## Review\n\n" + _review(manifest["review"]),
         "## By whom\n\n" + _models(manifest),
         "## Prompts\n\n" + _table(("file", "SHA-256"), list(manifest["prompts"].items())),
         "## Limits\n\n" + _limits(manifest),
@@ -85,6 +86,22 @@ def _leakage(manifest: Mapping[str, Any]) -> str:
     return _table(("", "the same", "nearly the same", ""), rows)
 
 
+def _review(review: Mapping[str, Any]) -> str:
+    if not review["reviewed"]:
+        return "Nobody has reviewed it."
+    verdicts = ", ".join(f"{count:,} {name}" for name, count in review["verdicts"].items())
+    low, high = review["accepted"]
+    text = (
+        f"{review['reviewed']:,} of {review['records']:,} questions were looked at by {review['reviewers']} people: "
+        f"{verdicts}; accepted as they stood {low:.1%} to {high:.1%} (Wilson, 95 %). Those that were rejected are left "
+        "out, those that were edited are as edited."
+    )
+    if review["twice"]:
+        kappa = "undefined" if review["kappa"] is None else f"{review['kappa']:.2f}"
+        text += f" {review['twice']:,} were looked at by two; Cohen's κ is {kappa}."
+    return text
+
+
 def _models(manifest: Mapping[str, Any]) -> str:
     rows = [
         (
@@ -116,7 +133,8 @@ def _limits(manifest: Mapping[str, Any]) -> str:
         limits.append("- Facts were not checked by another model.")
     elif manifest["own_judge"]:
         limits.append("- Facts may have been checked by the model that wrote them.")
-    limits.append("- Nobody has reviewed it.")
+    if not manifest["review"]["reviewed"]:
+        limits.append("- Nobody has reviewed it.")
     return "\n".join(limits)
 
 

@@ -10,6 +10,10 @@ from data_pipeline.corpus import card, exports, page, prompts, quality
 from data_pipeline.corpus.pipeline import Pipeline
 from data_pipeline.corpus.stages.stage import Item
 from data_pipeline.records import Record, write_records
+from data_pipeline.review.agreement import wilson
+from data_pipeline.review.decisions import ACCEPTED, EDITED, REJECTED, UNRESOLVED, read_decisions
+from data_pipeline.review.log import LOG
+from data_pipeline.review.summary import agreements
 from vlm_jax.checkpoint.files import write_json, write_text
 from vlm_jax.errors import InputError
 
@@ -26,19 +30,45 @@ def finish(folder: Path, items: Sequence[Item], pipeline: Pipeline, settings: Ma
     if not checked.items:
         reasons = [f"{count.filter}: {count.dropped:,} left out" for count in checked.counts if count.dropped]
         raise InputError([f"{folder}: the filters leave nothing of {len(items):,} questions", *reasons])
+    records, review = reviewed([record_of(item, folder) for item in checked.items], folder)
     splits: dict[str, list[Record]] = {}
-    for item in checked.items:
-        splits.setdefault(item["split"], []).append(record_of(item, folder))
-    for split, records in splits.items():
-        write_records(folder / f"{split}.jsonl", records)
+    for record in sorted(records, key=lambda record: (record.split or "train", record.id)):
+        splits.setdefault(record.split or "train", []).append(record)
+    for split, own in splits.items():
+        write_records(folder / f"{split}.jsonl", own)
+    kept = {record.id for record in records}
+    checked.items = [item for item in checked.items if item["id"] in kept]
     _remove_unused(folder, checked.items)
-    manifest = _manifest(checked, pipeline, settings)
+    manifest = {**_manifest(checked, pipeline, settings), "review": review}
     exports.write(folder, splits, settings["card"]["formats"])
     write_text(folder / "README.md", card.text(manifest))
     write_text(folder / PAGE, page.page(checked, manifest, folder))
     write_json(folder / MANIFEST, manifest)
-    counts = ", ".join(f"{len(records):,} in {split}.jsonl" for split, records in splits.items())
+    counts = ", ".join(f"{len(own):,} in {split}.jsonl" for split, own in splits.items())
     return f"{folder}: {counts}; look at {folder / PAGE}"
+
+
+def reviewed(records: Sequence[Record], folder: Path) -> tuple[list[Record], dict[str, Any]]:
+    """(records as the reviewers left them, without those that they rejected; the figures of the review).
+
+    A decision about a record that has changed since is not followed.
+    """
+    decisions = read_decisions(folder) if (folder / LOG).is_file() else {}
+    about = {record.id: one for record in records if (one := decisions.get(record.id)) and one.is_about(record)}
+    verdicts = Counter(one.verdict for one in about.values())
+    agreement, kappa = agreements(about.values())
+    low, high = wilson(verdicts[ACCEPTED], len(about))
+    figures = {
+        "reviewed": len(about),
+        "records": len(records),
+        "verdicts": {name: verdicts[name] for name in (ACCEPTED, EDITED, REJECTED, UNRESOLVED)},
+        "accepted": [low, high],
+        "reviewers": len({name for one in about.values() for name in one.by_reviewer}),
+        "twice": sum(pair["n"] for pair in agreement),
+        "kappa": kappa,
+    }
+    left = [record for record in records if record.id not in about or about[record.id].verdict != REJECTED]
+    return [about[record.id].applied_to(record) if record.id in about else record for record in left], figures
 
 
 def record_of(item: Item, folder: Path) -> Record:

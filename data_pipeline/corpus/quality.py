@@ -6,6 +6,7 @@ find spares what is dear to ask.
 
 import dataclasses
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,24 +56,46 @@ def checked(items: Sequence[Item], settings: Settings, ask: evidence.Ask, folder
     """
     by_id = {item["id"]: item for item in items}
     left = [pair_of(item, folder) for item in items]
-    table = retention.table(retention.retention(left)) if any(pair.context for pair in left) else ""
-    outcome = Checked([], retention=table)
+    outcome = Checked([], retention=_retention(left, settings))
+    flags: dict[str, list[str]] = defaultdict(list)
     for name, options in select(settings["filters"]).items():
-        needed = FILTERS[name].evidence or FILTERS[name].brings
-        found = {}
-        if needed:
-            asked = [pair for pair in left if FILTERS[name].applies(pair)] if FILTERS[name].evidence else left
-            found = {needed: evidence.gathered(needed, asked, settings, ask)}
-        reasons = applying.reasons_of(name, options, left, found)
-        left = _without(left, name, reasons, outcome)
+        found = _evidence(name, left, settings, ask)
+        applied = applying.apply({name: options}, left, found)
+        left = applied.kept
+        outcome.counts += applied.counts
+        outcome.dropped += applied.dropped
+        for one, other in applied.contradictions:
+            flags[one].append(f"says otherwise than {other}")
+            flags[other].append(f"says otherwise than {one}")
     left = _without(left, HELD_OUT, _reworded(left), outcome)
     hashes = near_images.image_hashes(near_images.shown(left)) if settings["splits"]["near_images"] else None
-    found_leaks = leakage.leakage(left, hashes=hashes)
-    outcome.leaks = {kind: found_leaks.count(kind) for kind in leakage.KINDS}
-    leakage.check(found_leaks, settings["splits"]["apart"])
-    outcome.items = [by_id[pair.id] for pair in left] + _negatives(left, by_id, settings, outcome)
+    leaks = leakage.leakage(left, hashes=hashes)
+    outcome.leaks = {kind: leaks.count(kind) for kind in leakage.KINDS}
+    leakage.check(leaks, settings["splits"]["apart"])
+    for leak in leaks.near:
+        for one, other in (leak.ids, leak.ids[::-1]):
+            flags[one].append(f"nearly the same {leak.kind} as {other}, of another split")
+    kept = [{**by_id[pair.id], **({"flags": flags[pair.id]} if flags.get(pair.id) else {})} for pair in left]
+    outcome.items = kept + _negatives(left, by_id, settings, outcome)
     _write(folder / "stages" / "10-quality.left_out.jsonl", outcome.dropped)
     return outcome
+
+
+def _evidence(name: str, pairs: Sequence[Pair], settings: Settings, ask: evidence.Ask) -> dict[str, dict[str, Any]]:
+    """What a filter needs to know of these pairs."""
+    own = FILTERS[name]
+    if needed := own.evidence or own.brings:
+        asked = [pair for pair in pairs if own.applies(pair)] if own.evidence else pairs
+        return {needed: evidence.gathered(needed, asked, settings, ask)}
+    return {}
+
+
+def _retention(pairs: Sequence[Pair], settings: Settings) -> str:
+    """The table of articles in languages whose words for images are known, "" without any."""
+    words = settings["filters"]["image_mention"]["words"]
+    known = {"en", "th", *words}
+    articles = [pair for pair in pairs if pair.context and pair.base_language in known]
+    return retention.table(retention.retention(articles, words=words)) if articles else ""
 
 
 def pair_of(item: Item, folder: Path) -> Pair:
