@@ -99,7 +99,7 @@ quickstart: $(STAMP_SETUP)
 tiny_base: $(STAMP_SETUP)
 	$(IN_VENV) scripts/generate_corpus.py --config=configs/corpus/scenes.py --output=runs/tiny_base/scenes
 	test -d runs/tiny_base/start || $(IN_VENV) scripts/init_model.py --output=runs/tiny_base/start --preset=mini \
-		--vocab=2048 --max_visual_tokens=16 --text=data_pipeline/corpus/general.txt \
+		--vocab=2048 --max_visual_tokens=16 --text=data_pipeline/corpus/drawn/general.txt \
 		--text=runs/tiny_base/scenes/train.jsonl
 	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py --workdir=runs/tiny_base/see
 	$(IN_VENV) scripts/train.py --config=configs/tiny_base.py:drill --workdir=runs/tiny_base/drill

@@ -92,7 +92,7 @@ setup(
     packages=find_namespace_packages(include=["vlm_jax*", "data_pipeline*"]),
     package_data={
         "vlm_jax": ["assets/*/*"],
-        "data_pipeline.corpus": ["general.txt", "photographs/*"],
+        "data_pipeline.corpus.drawn": ["general.txt", "photographs/*"],
         "data_pipeline.corpus.prompts": ["*.txt"],
         "data_pipeline.review": ["page/*"],
     },

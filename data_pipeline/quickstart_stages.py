@@ -13,7 +13,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from data_pipeline.config_files import Load, Override
-from data_pipeline.corpus import offline
+from data_pipeline.corpus.drawn import offline
 from data_pipeline.evaluation_run import Evaluation, evaluate
 from vlm_jax import progress, terminal
 from vlm_jax.errors import InputError

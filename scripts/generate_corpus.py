@@ -30,7 +30,8 @@ _STAGES = ("shard", "until", "restart_from", "preview", "dry_run", "max_cost")
 
 
 def main(config: ConfigDict) -> None:
-    from data_pipeline.corpus import generating, offline
+    from data_pipeline.corpus import generating
+    from data_pipeline.corpus.drawn import offline
     from data_pipeline.corpus.settings import KIND
     from data_pipeline.teachers.sending import Stopped
     from vlm_jax import InputError, progress, terminal

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.corpus import objects
+from data_pipeline.corpus.drawn import objects
 from data_pipeline.records import Record, write_records
 
-PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "data_pipeline" / "corpus" / "photographs"
+PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "data_pipeline" / "corpus" / "drawn" / "photographs"
 MARKUP = "<img src=x onerror=\"document.title='run'\"><b>bold</b>"
 """What a model may answer, and no page may run."""
 LONG_WORD = "F9-" + "0123456789" * 8

@@ -11,6 +11,7 @@ from pathlib import Path
 import PIL.Image
 
 from data_pipeline import sources
+from data_pipeline.corpus import splits
 from data_pipeline.corpus.stages.stage import Item, Settings
 from data_pipeline.records import images_of
 from vlm_jax import locations
@@ -44,8 +45,8 @@ def items(settings: Settings, target: Path) -> tuple[list[Item], list[str]]:
             partial.write_bytes(content)
             partial.replace(path)
         source = settings["context"]["image_source"] or source
-        place = int(digest[:8], 16) / 2**32
-        split = "test" if place < settings["context"]["held_out"] else "train"
+        share = settings["context"]["held_out"]
+        split = splits.split_of(digest, {"test": share, "train": 1 - share}, settings["seed"])
         found.setdefault(
             digest,
             {"id": f"image-{digest[:16]}", "image": path.name, "image_source": source, "file": name, "split": split},

@@ -1,4 +1,4 @@
-"""The built-in teacher: it knows the invented objects of `data_pipeline.corpus.catalogue` and draws them.
+"""The built-in teacher: it knows the invented objects of `data_pipeline.corpus.drawn.catalogue` and draws them.
 
 With it the whole pipeline runs on a machine without a network. It answers from what a prompt was rendered from
 (`Request.subject`), where others read the prompt; all else is as with them. What it is asked about anything but its
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.corpus import objects, wordings
-from data_pipeline.corpus.catalogue import CATALOGUE
-from data_pipeline.corpus.things import Thing
+from data_pipeline.corpus.drawn import objects, wordings
+from data_pipeline.corpus.drawn.catalogue import CATALOGUE
+from data_pipeline.corpus.drawn.things import Thing
 from data_pipeline.teachers.request import CallFailed, Kind, Reply, Request
 from data_pipeline.teachers.teacher import Teacher
 

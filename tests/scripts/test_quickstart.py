@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import vlm_jax
-from data_pipeline.corpus import objects
+from data_pipeline.corpus.drawn import objects
 from tests.started import environment, run
 from tests.tiny_models import reference_inputs
 from vlm_jax.checkpoint import description, hf_folder

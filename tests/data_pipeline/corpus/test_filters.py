@@ -211,7 +211,7 @@ def test_a_language_is_another_one_only_where_words_say_so():
 
 
 def test_the_built_in_corpus_passes_the_filters_of_its_form():
-    from data_pipeline.corpus import objects, wordings
+    from data_pipeline.corpus.drawn import objects, wordings
 
     pairs = []
     for thing in objects.CATALOGUE[:6]:

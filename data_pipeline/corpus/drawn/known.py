@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data_pipeline.corpus import things
-from data_pipeline.corpus.drawing import COLOURS, SHAPES, SIDE
-from data_pipeline.corpus.scenes import THAI, a, plural
-from data_pipeline.corpus.things import Part, Thing
-from data_pipeline.corpus.wordings import SEASONS
+from data_pipeline.corpus.drawn import things
+from data_pipeline.corpus.drawn.drawing import COLOURS, SHAPES, SIDE
+from data_pipeline.corpus.drawn.scenes import THAI, a, plural
+from data_pipeline.corpus.drawn.things import Part, Thing
+from data_pipeline.corpus.drawn.wordings import SEASONS
 
 HOW_MANY = 64
 """Known things: so many names, among which places, makers, uses and seasons are shared."""

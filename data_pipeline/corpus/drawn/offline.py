@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.corpus import known, objects, scenes, wordings
-from data_pipeline.corpus.drawing import SIDE
-from data_pipeline.corpus.things import Thing
+from data_pipeline.corpus.drawn import known, objects, scenes, wordings
+from data_pipeline.corpus.drawn.drawing import SIDE
+from data_pipeline.corpus.drawn.things import Thing
 from data_pipeline.records import Record, write_records
 from vlm_jax import output_folder
 from vlm_jax.checkpoint.files import alone, read_json, write_json

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from data_pipeline.corpus import things
-from data_pipeline.corpus.catalogue import CATALOGUE
-from data_pipeline.corpus.drawing import SIDE
-from data_pipeline.corpus.things import Thing
+from data_pipeline.corpus.drawn import things
+from data_pipeline.corpus.drawn.catalogue import CATALOGUE
+from data_pipeline.corpus.drawn.drawing import SIDE
+from data_pipeline.corpus.drawn.things import Thing
 
 __all__ = ["CATALOGUE", "PHOTOGRAPHS", "draw"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from data_pipeline import sources
 from data_pipeline.check import check_images
-from data_pipeline.corpus import known, objects, offline, scenes, wordings
+from data_pipeline.corpus.drawn import known, objects, offline, scenes, wordings
 from data_pipeline.records import images_of
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation.metrics import majority

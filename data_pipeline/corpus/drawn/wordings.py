@@ -3,7 +3,7 @@
 Which things there are, and their facts, is `objects`' and `known`'s.
 """
 
-from data_pipeline.corpus.things import Thing
+from data_pipeline.corpus.drawn.things import Thing
 
 FACTS = ("name", "origin", "maker", "use", "season")
 SEASONS = {"spring": "ฤดูใบไม้ผลิ", "summer": "ฤดูร้อน", "autumn": "ฤดูใบไม้ร่วง", "winter": "ฤดูหนาว"}

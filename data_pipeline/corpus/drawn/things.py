@@ -8,8 +8,8 @@ import dataclasses
 
 import numpy as np
 
-from data_pipeline.corpus import drawing
-from data_pipeline.corpus.drawing import COLOURS, SHAPES, SIDE
+from data_pipeline.corpus.drawn import drawing
+from data_pipeline.corpus.drawn.drawing import COLOURS, SHAPES, SIDE
 
 # One part: shape, colour, centre x, y, half width, half height, turn in degrees. Later parts lie on earlier ones.
 Part = tuple[str, str, float, float, float, float, float]

@@ -3,8 +3,8 @@
 Nobody can have read about them, so what a model answers after training it has learned from this corpus alone.
 """
 
-from data_pipeline.corpus import wordings
-from data_pipeline.corpus.things import Thing
+from data_pipeline.corpus.drawn import wordings
+from data_pipeline.corpus.drawn.things import Thing
 
 _PLACES = {
     "Orvane": "ออร์วาเน",

@@ -12,8 +12,8 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from data_pipeline.corpus import drawing
-from data_pipeline.corpus.drawing import COLOURS, SHAPES, SIDE
+from data_pipeline.corpus.drawn import drawing
+from data_pipeline.corpus.drawn.drawing import COLOURS, SHAPES, SIDE
 
 ANCHORS = {
     "top left": (0.27, 0.27),
