@@ -97,7 +97,7 @@ SLOW = (
     "test_train_adapters.py",
     "scripts",
     "training",
-    "test_corpus.py",
+    "test_drawn.py",
     "test_resaved.py",
     "test_streaming.py",
     "test_quantised_tables.py",

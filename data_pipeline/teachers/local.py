@@ -6,7 +6,7 @@ model that was trained on is asked anew, and one that was moved is not.
 
 import asyncio
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +53,14 @@ class Local(Teacher):
     async def _answer_all(self) -> None:
         while self._waiting:
             await asyncio.sleep(0)  # whoever is about to ask gets to do so
-            first = self._sampling_of(self._waiting[0][0])
-            together = [one for one in self._waiting if self._sampling_of(one[0]) == first][: self._rows]
-            self._waiting = [one for one in self._waiting if one not in together]
-            requests = [request for request, _ in together]
+            together, self._waiting = self._waiting[: self._rows], self._waiting[self._rows :]
             try:
-                replies = await asyncio.to_thread(self._answers, requests, first)
-            except InputError as error:
-                replies = [CallFailed("bad request", str(error))] * len(together)
-            except BaseException as error:
+                replies = await asyncio.to_thread(self._answers, [request for request, _ in together])
+            except Exception as error:  # for those who wait
                 for _, future in together:
                     if not future.done():
                         future.set_exception(error)
-                raise
+                continue
             for (_, future), reply in zip(together, replies, strict=True):
                 if future.done():
                     continue
@@ -74,24 +69,38 @@ class Local(Teacher):
                 else:
                     future.set_result(reply)
 
-    def _sampling_of(self, request: Request) -> tuple[float, int, int]:
+    def _answers(self, requests: Sequence[Request]) -> list[Reply | CallFailed]:
+        """Answers that are each as if it had been asked alone."""
+        found: dict[int, Reply | CallFailed] = {}
+        prompts = {}
+        for place, request in enumerate(requests):
+            try:
+                prompts[place] = self._prompt(request)
+            except InputError as error:  # too long, or an image that does not open
+                found[place] = CallFailed("cannot be asked", str(error))
+        if prompts:
+            with self._model.begin(list(prompts.values())) as answering:
+                answering.advance(max(prompt.max_new_tokens for prompt in prompts.values()))
+                while answering.unfinished:
+                    answering.advance(self.most_output)
+                for row, (place, prompt) in enumerate(prompts.items()):
+                    read = len(prompt.example.input_ids)
+                    found[place] = self._reply(answering.tokens(row), read, cut=not answering.stopped(row))
+        return [found[place] for place in range(len(requests))]
+
+    def _prompt(self, request: Request) -> Any:
+        from vlm_jax.inference.answering import Prompt
+
         values = {**self._sampling, **request.parameters}
-        seed = int(values["seed"]) + request.variant
-        # Greedy answers are the same for every seed, and may share a batch.
-        return float(values["temperature"]), int(values["max_output_tokens"]), seed if values["temperature"] else 0
+        messages = [{"role": "user", "content": _content(request)}]
+        most = int(values["max_output_tokens"])
+        sampling = self._model.sampling(float(values["temperature"]), int(values["seed"]) + request.variant, {})
+        return Prompt(self._model.prompt(messages, most), most, sampling)
 
-    def _answers(self, requests: list[Request], sampling: tuple[float, int, int]) -> list[Reply | CallFailed]:
-        temperature, most, seed = sampling
-        conversations = [[{"role": "user", "content": _content(request)}] for request in requests]
-        # What is drawn depends on the place in a list, so that samples are drawn one by one.
-        lists = [conversations] if temperature == 0 else [[one] for one in conversations]
-        tokens = [answer for some in lists for answer in self._model.generate_tokens(some, most, temperature, seed)]
-        return [self._reply(answer, most) for answer in tokens]
-
-    def _reply(self, tokens: Any, most: int) -> Reply | CallFailed:
-        usage, text = Usage(output=len(tokens)), self._model.processor.decode(tokens)
-        if len(tokens) >= most:
-            return CallFailed("cut off", f"the answer reached max_output_tokens ({most})", usage=usage, raw=text)
+    def _reply(self, tokens: Any, read: int, *, cut: bool) -> Reply | CallFailed:
+        usage, text = Usage(input=read, output=len(tokens)), self._model.processor.decode(tokens)
+        if cut:
+            return CallFailed("cut off", "the answer reached max_output_tokens", usage=usage, raw=text)
         if not text.strip():
             return CallFailed("empty", "the model said nothing", usage=usage, raw=text)
         return Reply(text=text, model=self.model, usage=usage, raw=text)

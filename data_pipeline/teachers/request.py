@@ -141,7 +141,7 @@ PASSING = (
 """Reasons that may be gone the next time: the same request is sent again."""
 UNUSABLE = ("empty", "not what was asked for")
 """The model answered, and may answer better: asked again a few times, then final."""
-FINAL = ("blocked prompt", "blocked answer", "cut off", "no image", "stopped for an unknown reason")
+FINAL = ("blocked prompt", "blocked answer", "cut off", "no image", "cannot be asked", "stopped for an unknown reason")
 """Asking again would bring the same, and is paid for."""
 STOPPING = ("no credentials", "no permission", "no such model", "bad request", "quota used up")
 """Nothing that follows would fare better: the run ends with this line."""

@@ -49,6 +49,8 @@ def test_samples_differ_by_their_number_and_are_the_same_again(teacher, asker, t
     with Asker(Store(tmp_path / "other")) as other:
         assert other.ask(teacher, list(reversed(hot))) == list(reversed(first))
     assert len({str(outcome) for outcome in first}) > 1
+    with Asker(Store(tmp_path / "alone")) as alone:  # what is drawn does not depend on who is answered beside it
+        assert [alone.ask(teacher, [one])[0] for one in hot] == first
 
 
 def test_a_model_is_known_by_its_weights_not_by_its_path(teacher):
