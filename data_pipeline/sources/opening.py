@@ -35,6 +35,8 @@ _BEGINNINGS = {
     b"\x89PNG": ("an image", "name the file that describes the images"),
     b"\xff\xd8\xff": ("an image", "name the file that describes the images"),
 }
+_CORPUS, _FINISHED = (".corpus", "run.json"), ("corpus.json", "manifest.json")
+"""Files of a corpus folder that say that it is one, drawn or by teachers, and that it is whole."""
 _SHARD = re.compile(r"[-.]\d{5}-of-\d{5}")
 
 
@@ -42,7 +44,8 @@ def open_entries(path: str, kind: str = "auto", question: str = "") -> Entries:
     """Opens a file or folder of any kind.
 
     Args:
-      path: also `questions.json+annotations.json`, a TFDS folder with `#split`, or several shards by a pattern
+      path: also `questions.json+annotations.json`, a corpus or a TFDS folder with `#split` (of a corpus, train where none
+        is named), or several shards by a pattern
         (`train-*.parquet`); or a data set on the hub (`hub.FORM`).
       kind: one of `KINDS`, or anything else for what the path says.
       question: what is asked of images that lie in folders by class; "" for nothing.
@@ -52,6 +55,8 @@ def open_entries(path: str, kind: str = "auto", question: str = "") -> Entries:
     """
     if hub.is_address(path):
         return _open_hub(path, kind)
+    if kind == "auto" and (split := corpus_split(path)):
+        return _open_text(split)
     if kind == "auto":
         kind = _kind(path)
     if kind == "text" and not locations.is_remote(path) and not os.path.exists(path) and (hint := hub.hint(path)):
@@ -75,6 +80,26 @@ def open_entries(path: str, kind: str = "auto", question: str = "") -> Entries:
     if kind == "arrayrecord":
         return ArrayRecordEntries(path, _shards(path, MARKS))
     return _open_text(path)
+
+
+def corpus_split(path: str) -> str:
+    """The records file of a corpus folder that scripts/generate_corpus.py made, alone or with `#split`; "" of others.
+
+    Raises:
+      InputError: the corpus is not finished, or has no such split.
+    """
+    folder, _, split = path.partition("#") if "#" in path and not os.path.exists(path) else (path, "", "")
+    if locations.is_remote(folder) or not any(os.path.isfile(f"{folder}/{mark}") for mark in _CORPUS):
+        return ""
+    if not any(os.path.isfile(f"{folder}/{name}") for name in _FINISHED):
+        raise InputError(f"{folder}: is a corpus that is not finished; run scripts/generate_corpus.py on it again")
+    file = f"{folder}/{split or 'train'}.jsonl"
+    if not os.path.isfile(file):
+        names = sorted(
+            Path(name).stem for name in os.listdir(folder) if name.endswith(".jsonl") and name != "review.jsonl"
+        )
+        raise InputError(f"{path}: the corpus has no split {split or 'train'!r}; the splits are {', '.join(names)}")
+    return file
 
 
 def folder_of(path: str) -> str:

@@ -2,9 +2,13 @@
 
 import json
 
+import pytest
+
+from data_pipeline import sources
 from data_pipeline.corpus import generating
 from data_pipeline.corpus.generating import Options
 from data_pipeline.corpus.settings import corpus_config
+from data_pipeline.records import images_of
 from data_pipeline.review import log
 from data_pipeline.review import session as reviewing
 from data_pipeline.review.corpus import read_items
@@ -58,3 +62,16 @@ def test_a_corpus_that_is_made_again_follows_its_reviewers(tmp_path):
     generating.generate(folder, _settings(), Options(), say=lambda text: None)
     assert (folder / "train.jsonl").read_bytes() == before
     assert json.loads((folder / "manifest.json").read_text()) == manifest
+
+
+def test_a_corpus_is_read_by_the_name_of_its_folder(tmp_path):
+    folder = tmp_path / "corpus"
+    generating.generate(folder, _settings(), Options(), say=lambda text: None)
+    for name, count in ((str(folder), 20), (f"{folder}#train", 20), (f"{folder}#synthetic", 5)):
+        opened = sources.open_source(name)
+        assert len(opened) == count and images_of(opened[0])[0].startswith(f"{folder}/images/")
+    with pytest.raises(ValueError, match="the corpus has no split 'val'; the splits are synthetic, train"):
+        sources.open_source(f"{folder}#val")
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="is a corpus that is not finished"):
+        sources.open_source(str(folder))
