@@ -14,7 +14,7 @@ from data_pipeline.review.agreement import wilson
 from data_pipeline.review.decisions import ACCEPTED, EDITED, REJECTED, UNRESOLVED, read_decisions
 from data_pipeline.review.log import LOG
 from data_pipeline.review.summary import agreements
-from vlm_jax.checkpoint.files import write_json, write_text
+from vlm_jax.checkpoint.files import read_json, write_json, write_text
 from vlm_jax.errors import InputError
 
 MANIFEST, PAGE = "manifest.json", "corpus.html"
@@ -34,6 +34,7 @@ def finish(folder: Path, items: Sequence[Item], pipeline: Pipeline, settings: Ma
     splits: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: (record.split or "train", record.id)):
         splits.setdefault(record.split or "train", []).append(record)
+    _remove_earlier(folder, splits)
     for split, own in splits.items():
         write_records(folder / f"{split}.jsonl", own)
     kept = {record.id for record in records}
@@ -91,6 +92,13 @@ def record_of(item: Item, folder: Path) -> Record:
         reasoning=item.get("reasoning") or None,
         provenance=provenance,
     )
+
+
+def _remove_earlier(folder: Path, splits: Iterable[str]) -> None:
+    """Records of splits that an earlier making had and this one has not: their images will be gone."""
+    if (folder / MANIFEST).is_file():
+        for name in set(read_json(folder / MANIFEST).get("splits", {})) - set(splits):
+            (folder / f"{name}.jsonl").unlink(missing_ok=True)
 
 
 def _remove_unused(folder: Path, items: Iterable[Item]) -> None:

@@ -113,7 +113,7 @@ def _check_options(options: Options) -> None:
         errors.append(f"--shard={options.shard}: a part has no preview, no dry run and no restart of its own")
     if options.preview < 0:
         errors.append(f"--preview={options.preview}: wanted a number of topics")
-    if options.max_cost is not None and options.max_cost < 0:
+    if options.max_cost is not None and not options.max_cost >= 0:  # so that NaN is refused too
         errors.append(f"--max_cost={options.max_cost}: wanted dollars")
     if errors:
         raise InputError(errors)
@@ -145,6 +145,7 @@ def _check_run(folder: Path, settings: Mapping[str, Any], restart_from: str, par
             raise InputError(f"--restart_from={restart_from}: {folder} holds no corpus yet; leave it out")
         return
     earlier, now = read_json(folder / RUN), json.loads(json.dumps(stage_settings(settings)))
+    earlier = {stage: own if isinstance(own, dict) else {} for stage, own in earlier.items()}
     first = ORDER.index(restart_from) if restart_from else len(ORDER)
     errors = [
         f"config.{_path(stage, key)} differs from what the stage {stage} of {folder} was made with "

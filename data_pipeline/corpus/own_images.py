@@ -33,7 +33,7 @@ def items(settings: Settings, target: Path) -> tuple[list[Item], list[str]]:
     found: dict[str, Item] = {}
     notes = []
     for name, source, content in _contents(settings["context"]["images"]):
-        if content is None or not (ending := _ending(content)):
+        if content is None or not (ending := ending_of(content)):
             notes.append(
                 f"{name}: {'is missing' if content is None else 'cannot be opened, or is no JPEG, PNG or WebP'}"
             )
@@ -81,7 +81,7 @@ def _read(path: str) -> bytes | None:
         return None
 
 
-def _ending(content: bytes) -> str:
+def ending_of(content: bytes) -> str:
     """By what is in the file, which must open to its end; "" where it cannot be used."""
     try:
         with PIL.Image.open(io.BytesIO(content)) as image:

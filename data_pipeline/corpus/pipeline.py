@@ -22,7 +22,7 @@ from data_pipeline.corpus.stages.stage import Answer, Item, Settings, Stage
 from data_pipeline.teachers import settings as teacher_settings
 from data_pipeline.teachers import typed
 from data_pipeline.teachers.asking import Asker
-from data_pipeline.teachers.request import Failure, Kind, Reply, Request
+from data_pipeline.teachers.request import CallFailed, Failure, Kind, Reply, Request
 from data_pipeline.teachers.teacher import Teacher
 from vlm_jax import terminal
 from vlm_jax.checkpoint.files import write_text
@@ -195,9 +195,16 @@ class Pipeline:
 
 def _checked(stage: Stage) -> Callable[[Request, Reply], None] | None:
     form = stage.form
+    if stage is images.IMAGES:
+        return _opens
     if form is None:
         return None
     return lambda request, reply: typed.parsed(reply.text or "", form) and None
+
+
+def _opens(request: Request, reply: Reply) -> None:
+    if not own_images.ending_of(reply.image or b""):
+        raise CallFailed("not what was asked for", "the image cannot be opened, or is no JPEG, PNG or WebP")
 
 
 def stage_settings(settings: Settings) -> dict[str, Mapping[str, Any]]:

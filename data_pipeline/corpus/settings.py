@@ -145,6 +145,8 @@ def check(settings: Mapping[str, Any]) -> None:
         for code in settings["languages"]
         if not _LANGUAGE.fullmatch(code)
     ]
+    if len(set(settings["languages"])) < len(settings["languages"]):
+        errors.append(f"config.languages names one twice: {', '.join(settings['languages'])}")
     errors += _counts(settings)
     if folder := settings["context"]["images"]:
         if not Path(folder).exists():

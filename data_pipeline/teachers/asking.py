@@ -92,11 +92,12 @@ class Asker:
     async def _send(
         self, teacher: Teacher, missing: dict[str, Request], check: Check | None, progress: Progress
     ) -> None:
+        limits = self._limits_of(teacher)  # by which it is known, and closed in the end
         if teacher.batch_folder and next(iter(missing.values())).kind != "embedding":
             progress.spent = self.store.spent()
             await Batches(self, teacher, check, progress).answer_all(missing)
             return
-        sender = Sender(self, teacher, check, progress, self._limits_of(teacher))
+        sender = Sender(self, teacher, check, progress, limits)
         loop = asyncio.get_running_loop()
         interrupted = Stopped("interrupted; what was answered is kept, and the same command goes on from there")
         with stop_signals.noted(first=lambda: loop.call_soon_threadsafe(sender.stop, interrupted), insists=True):

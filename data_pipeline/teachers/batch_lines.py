@@ -80,7 +80,7 @@ def reply_of(line: Line, kind: Kind) -> Reply:
 def _parsed(text: bytes) -> Line | None:
     try:
         entry = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(entry, dict):
         return None
@@ -112,7 +112,8 @@ def _json_of(request: Request, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hash(body: Mapping[str, Any]) -> str:
     """Of a request without what importers add or leave out: keys in order, nothing that is null or empty."""
-    return hashlib.sha256(json.dumps(_plain(body), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(_plain(body), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _plain(value: Any) -> Any:

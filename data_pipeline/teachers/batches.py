@@ -48,7 +48,8 @@ class Batches:
         """
         left = dict(missing)
         for job in self.store.open_jobs(self.teacher.model):  # of an earlier run: paid for already
-            await self._collect(job, left)
+            if left.keys() & job.keys:
+                await self._collect(job, left)
         times: Counter[str] = Counter()
         while again := {key: one for key, one in left.items() if times[key] < JOBS}:
             jobs = [await self._begin(part) for part in self._parts(again)]
@@ -109,8 +110,11 @@ class Batches:
             await self.asker.wait(self.teacher.batch_poll_s)
         asked = {key: left[key] for key in job.keys if key in left}
         usable, first = self._keep(batch_lines.answers_in(f"{job.place}/answers"), asked, left)
-        self.store.note_job(job, self.teacher.model, "collected")
         state, detail = ended
+        # Answers to what this run does not ask, a preview of a killed run's job, are paid for and wait for the next.
+        unasked = set(job.keys) - asked.keys()
+        waits = state in _SUCCEEDED and usable and len(self.store.known(list(unasked))) < len(unasked)
+        self.store.note_job(job, self.teacher.model, "made" if waits else "collected")
         if state not in _SUCCEEDED or (asked and not usable):
             said = terminal.line(detail or first or "no line with an answer", 300)
             raise InputError(

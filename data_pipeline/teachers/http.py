@@ -59,6 +59,13 @@ def failed_in(error: Exception) -> CallFailed | None:
     return None
 
 
+def checked_key(value: str, name: str) -> str:
+    """A key that can stand in a header. Raises InputError, which does not show it: what is sent would be shown."""
+    if not (value.isascii() and value.isprintable() and " " not in value):
+        raise InputError(f"the environment variable {name} holds no key: a key is ASCII letters, in one line")
+    return value
+
+
 class Connection:
     """A server that takes and gives JSON. Redirects are not followed: the key would go along."""
 
@@ -94,7 +101,7 @@ class Connection:
             )
         try:
             answer = json.loads(response.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise CallFailed("half a response", f"no JSON: {terminal.line(response.text, 80)}") from None
         if not isinstance(answer, dict):
             raise CallFailed("half a response", "the answer is no JSON object")

@@ -85,7 +85,7 @@ def _key(name: str) -> str:
         raise InputError(
             f"the environment variable {name} is not set; a teacher's api_key_env says that it has the key"
         )
-    return value
+    return http.checked_key(value, name)
 
 
 def _content(request: Request) -> str | list[dict[str, Any]]:
@@ -99,15 +99,21 @@ def _content(request: Request) -> str | list[dict[str, Any]]:
 
 
 def _usage(answer: Mapping[str, Any]) -> Usage:
-    usage = answer.get("usage") or {}
-    details = usage.get("completion_tokens_details") or {}
-    thoughts = details.get("reasoning_tokens") or 0
+    """What the server counted; what is no number is not counted."""
+    thoughts = _counted(answer, "completion_tokens_details", "reasoning_tokens")
     return Usage(
-        input=usage.get("prompt_tokens") or 0,
-        cached=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-        output=(usage.get("completion_tokens") or 0) - thoughts,
+        input=_counted(answer, "prompt_tokens"),
+        cached=_counted(answer, "prompt_tokens_details", "cached_tokens"),
+        output=max(0, _counted(answer, "completion_tokens") - thoughts),
         thoughts=thoughts,
     )
+
+
+def _counted(answer: Mapping[str, Any], *names: str) -> int:
+    value: Any = answer.get("usage")
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _reply(answer: Mapping[str, Any]) -> Reply:
@@ -115,11 +121,13 @@ def _reply(answer: Mapping[str, Any]) -> Reply:
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         raise CallFailed("empty", "no choices in the answer", usage=usage, raw=raw)
-    message = choices[0].get("message") or {}
+    message = choices[0].get("message")
+    if not isinstance(message, Mapping):
+        raise CallFailed("empty", "no message in the answer", usage=usage, raw=raw)
     if message.get("refusal"):
         raise CallFailed("blocked answer", str(message["refusal"]), usage=usage, raw=raw)
     finish = choices[0].get("finish_reason")
-    reason = _FINISHED.get(finish, "stopped for an unknown reason")
+    reason = _FINISHED.get(str(finish), "stopped for an unknown reason")
     if reason:
         raise CallFailed(reason, f"finish_reason {finish!r}", usage=usage, raw=raw)
     text = message.get("content")

@@ -57,6 +57,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """By kind: every setting with its default."""
 
 
+_LEAST = dict.fromkeys(("at_once", "max_output_tokens", "rows", "dimensions", "side"), 1) | dict.fromkeys(
+    ("requests_per_minute", "tokens_per_minute", "temperature", "batch_poll_s"), 0
+)
+
+
 def checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The settings of a teacher with defaults filled in.
 
@@ -79,6 +84,10 @@ def checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
             errors.append(f"{where}: no setting {key!r} of kind {kind}; {advice}")
         elif not _same_type(value, known[key]):
             errors.append(f"{where}.{key} is {value!r}; wanted as {known[key]!r}")
+        elif key == "timeout_s" and not value > 0:
+            errors.append(f"{where}.timeout_s is {value!r}; wanted seconds")
+        elif key in _LEAST and not value >= _LEAST[key]:  # so that NaN is refused too
+            errors.append(f"{where}.{key} is {value!r}; wanted at least {_LEAST[key]}")
     if "model" in known and not settings.get("model"):
         errors.append(f"{where}.model is not set; name the model that is asked")
     if kind == "openai_compatible" and not settings.get("endpoint"):

@@ -103,6 +103,7 @@ class Store:
             row |= {"version": outcome.model, "text": outcome.text, "vector": vector}
         else:
             row |= {"failure": outcome.reason, "detail": outcome.detail}
+        row = {name: _writable(value) for name, value in row.items()}
         with self._transaction():
             names = ", ".join(row)
             marks = ", ".join("?" * len(row))
@@ -266,6 +267,11 @@ def _outcome(text, vector, version, failure, detail) -> Reply | Failure:
     if failure is not None:
         return Failure(failure, detail or "")
     return Reply(text=text, vector=None if vector is None else tuple(json.loads(vector)), model=version)
+
+
+def _writable(value: str | None) -> str | None:
+    """Half of a surrogate pair, which models write and UTF-8 does not have, as a question mark."""
+    return None if value is None else value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _now() -> str:

@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pydantic
+
 from data_pipeline.teachers import http, vertex_forms
 from data_pipeline.teachers.request import PASSING, CallFailed, Kind, Reply, Request
 from data_pipeline.teachers.teacher import Teacher
@@ -146,6 +148,7 @@ class Vertex(Teacher):
                 timeout=int(self._timeout * 1000),
                 httpx_async_client=httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(self._timeout, pool=None)),
             )
+            self._http = http_options.httpx_async_client
             self._client = genai.Client(
                 vertexai=True,
                 project=project,
@@ -163,7 +166,7 @@ class Vertex(Teacher):
             token = os.environ.get(self._token_env, "").strip()
             if not token:
                 raise CallFailed("no credentials", f"the environment variable {self._token_env} is not set")
-            credentials, project = Credentials(token=token), self._project
+            credentials, project = Credentials(token=http.checked_key(token, self._token_env)), self._project
         else:
             try:
                 credentials, project = google.auth.default(scopes=[_SCOPE])
@@ -179,6 +182,7 @@ class Vertex(Teacher):
         if self._client is not None:
             client, self._client = self._client, None
             await client.aio.aclose()
+            await self._http.aclose()  # which the client leaves to whom it belongs
 
 
 @contextlib.contextmanager
@@ -221,8 +225,10 @@ def failed_in(error: Exception) -> CallFailed | None:
         if reason == "bad request" and error.status == "UNAUTHENTICATED":
             reason = "no credentials"
         return CallFailed(reason, f"{error.code} {terminal.line(error.message or '', 300)}", after=_after(error))
-    if isinstance(error, json.JSONDecodeError):
+    if isinstance(error, json.JSONDecodeError | RecursionError):
         return CallFailed("half a response", str(error))
+    if isinstance(error, pydantic.ValidationError):
+        return CallFailed("half a response", f"of no known form: {terminal.line(str(error), 100)}")
     if isinstance(error, google.auth.exceptions.TransportError):
         return CallFailed("connection dropped", terminal.line(str(error), 200))
     if isinstance(error, google.auth.exceptions.GoogleAuthError):
@@ -236,8 +242,9 @@ def _after(error: Any) -> float | None:
     """Seconds to wait: the header's, or those of the RetryInfo among the details."""
     response = getattr(error, "response", None)
     after = http.seconds_of(response.headers.get("Retry-After")) if response is not None else None
-    details = error.details if isinstance(error.details, Mapping) else {}
-    for detail in (details.get("error") or {}).get("details") or []:
+    content = error.details.get("error") if isinstance(error.details, Mapping) else None
+    details = content.get("details") if isinstance(content, Mapping) else None
+    for detail in details if isinstance(details, list) else ():
         delay = str(detail.get("retryDelay", "")) if isinstance(detail, Mapping) else ""
         if after is None and delay.endswith("s"):
             after = http.seconds_of(delay[:-1])

@@ -1,6 +1,7 @@
 """From topics with their facts to images: prompts for several views, places and styles, then the images themselves."""
 
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
@@ -23,10 +24,12 @@ def with_facts(topics: Sequence[Item], facts: Sequence[Item], settings: Settings
     A topic without facts has no images.
     """
     wanted = [("train", settings["image_prompts"]["each"]), ("synthetic", settings["held_out"]["images"])]
-    own = {topic["id"]: [fact for fact in facts if fact["topic"] == topic["id"]] for topic in topics}
+    own: dict[str, list[Item]] = defaultdict(list)
+    for fact in facts:
+        own[fact["topic"]].append(fact)
     items, looks = [], _looks(settings)
     for topic in topics:
-        if not own[topic["id"]]:
+        if topic["id"] not in own:
             continue
         visible = "; ".join(dict.fromkeys(fact["visible"] for fact in own[topic["id"]] if fact["visible"]))
         # Topics begin at other places of the list, so that no look belongs to a topic; by their own names, so that a
@@ -64,8 +67,13 @@ def read_prompts(item: Item, answers: Sequence[Answer], settings: Settings) -> t
         notes.append(
             f"{item['name']}: {len(answer.value.prompts)} image prompts, where {len(item['shots'])} were wanted"
         )
+    before: set[str] = set()
     for number, (shot, prompt) in enumerate(zip(item["shots"], answer.value.prompts, strict=False)):
         identity = f"{item['id']}/{shot['split']}-{number:03}"
+        if not prompt.strip() or prompt in before:  # the same prompt is the same image, which may be of another split
+            notes.append(f"{identity}: {'the same prompt again' if prompt.strip() else 'an empty prompt'}")
+            continue
+        before.add(prompt)
         found.append({"id": identity, "topic": item["id"], "name": item["name"], "prompt": prompt, **shot})
     return found, notes
 

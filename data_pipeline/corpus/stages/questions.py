@@ -1,5 +1,6 @@
 """From facts and images to questions with short answers, and with a chain of thought before the answer."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
@@ -46,10 +47,13 @@ def wanted(facts: Sequence[Item], images: Sequence[Item], settings: Settings) ->
 
     Facts whose topic has no image to train on are left out.
     """
+    of_topic: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for image in images:
+        of_topic[image["topic"], image["split"]].append(image)
     items = []
     for fact in facts:
         for split in ("train", "synthetic"):
-            own = [image for image in images if image["topic"] == fact["topic"] and image["split"] == split]
+            own = of_topic[fact["topic"], split]
             for language, form, count in counts(settings, split):
                 for start in range(0, count if own else 0, AT_ONCE):
                     identity = f"{fact['id']}/{split}-{language}-{form}-{start:04}"

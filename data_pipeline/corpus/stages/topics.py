@@ -46,14 +46,17 @@ def finish(items: list[Item]) -> tuple[list[Item], list[str]]:
     """Each topic once: the first of those with the same name in either script."""
     kept: list[Item] = []
     names: dict[str, str] = {}
+    ids: set[str] = set()
     notes = []
     for item in items:
-        own = {key for name in (item["name"], item["local_name"]) if (key := _plain(name))}
+        # In this order, whatever the seed of Python's hashes: notes are part of what is the same to the byte.
+        own = [key for name in (item["name"], item["local_name"]) if (key := _plain(name))]
         before = next((names[key] for key in own if key in names), None)
-        if before is not None or item["id"] in {one["id"] for one in kept}:
+        if before is not None or item["id"] in ids:
             notes.append(f"{item['name']} ({item['domain']}): is {before or item['name']} again")
             continue
         names |= dict.fromkeys(own, item["name"])
+        ids.add(item["id"])
         kept.append(item)
     return kept, notes
 

@@ -208,3 +208,21 @@ def _lines(server, job):
     (source,) = job["inputConfig"]["gcsSource"]["uris"]
     bucket, _, name = source.removeprefix("gs://").partition("/")
     return server.jobs.objects[(bucket, name)].decode().splitlines()
+
+
+def test_a_run_that_asks_less_leaves_the_rest_of_a_job_for_the_next_and_closes_its_client(server, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    async def killed(name):
+        raise Killed
+
+    first = teacher(server, tmp_path)
+    first.job_state = killed
+    with asker(tmp_path) as one, pytest.raises(Killed):
+        one.ask(first, requests(20))
+    assert first._client is None
+    for count in (2, 20, 20):  # a preview, then the whole
+        with asker(tmp_path) as one:
+            assert [reply.text for reply in one.ask(teacher(server, tmp_path), requests(count))] == texts(count)
+    assert len(server.jobs.made) == 1 and one.store.open_jobs("gemini-test") == []
