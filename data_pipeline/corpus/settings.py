@@ -16,6 +16,7 @@ from data_pipeline.corpus.evidence import KINDS
 from data_pipeline.corpus.filters import registry
 from data_pipeline.teachers import settings as teacher_settings
 from data_pipeline.teachers.prices import prices_of
+from data_pipeline.teachers.request import Kind
 from vlm_jax.errors import InputError, gathered
 
 KIND = "generated"
@@ -214,7 +215,8 @@ def _teachers(settings: Mapping[str, Any], wants_topics: bool) -> list[str]:
     for name, teacher in teachers.items():
         if teacher:
             with gathered(errors):
-                teacher_settings.checked(teacher, f"config.teachers.{name}")
+                wanted: Kind = "image" if name == "image" else "embedding" if name == "embedding" else "text"
+                teacher_settings.checked(teacher, f"config.teachers.{name}", wanted=wanted)
     needed = ("text", "image") if wants_topics else ("text",)
     errors += [f"config.teachers.{name} is not set; name who is asked" for name in needed if not teachers[name]]
     judge, text = teachers["judge"], teachers["text"]

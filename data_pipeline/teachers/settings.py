@@ -62,17 +62,18 @@ _LEAST = dict.fromkeys(("at_once", "max_output_tokens", "rows", "dimensions", "s
 )
 
 
-def checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+def checked(settings: Mapping[str, Any], where: str, *, wanted: Kind = "text") -> dict[str, Any]:
     """The settings of a teacher with defaults filled in.
 
     Args:
       where: as messages call them, such as `config.teachers.text`.
+      wanted: what it is asked for.
 
     Raises:
       InputError: with every error: a kind or setting that is not known, or of another type.
     """
     kind = settings.get("kind")
-    if kind not in SETTINGS:
+    if not isinstance(kind, str) or kind not in SETTINGS:
         raise InputError(f"{where}.kind is {kind!r}; known are {', '.join(SETTINGS)}")
     known, errors = SETTINGS[kind], []
     for key, value in settings.items():
@@ -92,6 +93,8 @@ def checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         errors.append(f"{where}.model is not set; name the model that is asked")
     if kind == "openai_compatible" and not settings.get("endpoint"):
         errors.append(f"{where}.endpoint is not set; name the address of the server, such as http://127.0.0.1:8000/v1")
+    if wanted not in _class_of(kind).takes:
+        errors.append(f"{where}: a teacher of kind {kind} has no {wanted} to give; take another kind")
     if errors:
         raise InputError(errors)
     return {"kind": kind, **known, **settings}
@@ -103,19 +106,20 @@ def open_teacher(settings: Mapping[str, Any], where: str, *, wanted: Kind) -> Te
     Raises:
       InputError: settings that cannot be; a package or a key is missing; this kind does not answer what is wanted.
     """
-    values = checked(settings, where)
-    kind = values.pop("kind")
+    values = checked(settings, where, wanted=wanted)
+    return _class_of(values.pop("kind"))(**values)
+
+
+def _class_of(kind: str) -> type[Teacher]:
     if kind == "vertex":
-        from data_pipeline.teachers.vertex import Vertex as opened
+        from data_pipeline.teachers.vertex import Vertex as named
     elif kind == "openai_compatible":
-        from data_pipeline.teachers.openai_compatible import OpenAICompatible as opened
+        from data_pipeline.teachers.openai_compatible import OpenAICompatible as named
     elif kind == "local":
-        from data_pipeline.teachers.local import Local as opened
+        from data_pipeline.teachers.local import Local as named
     else:
-        from data_pipeline.teachers.drawn import Drawn as opened
-    if wanted not in opened.takes:
-        raise InputError(f"{where}: a teacher of kind {kind} has no {wanted} to give; take another kind")
-    return opened(**values)
+        from data_pipeline.teachers.drawn import Drawn as named
+    return named
 
 
 def _same_type(value: Any, default: Any) -> bool:

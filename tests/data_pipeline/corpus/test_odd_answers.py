@@ -78,3 +78,12 @@ def test_what_is_noted_of_a_topic_that_is_two_earlier_ones_is_about_its_name():
     for other in "bcdefghij":  # by the order of a set, some of these would be told of the other
         notes = topics.finish([topic("Aa", ""), topic(other, ""), topic("A a", other)])[1]
         assert notes == ["A a (d): is Aa again"]
+
+
+def test_a_teacher_that_cannot_give_what_is_wanted_is_refused_before_anything_is_asked(tmp_path, server):
+    teachers = {**settings_of(server)["teachers"], "image": server.openai(), "embedding": test_generating.DRAWN}
+    with pytest.raises(ValueError) as caught:
+        made(tmp_path / "corpus", settings_of(server, teachers=teachers))
+    assert "config.teachers.image: a teacher of kind openai_compatible has no image to give" in str(caught.value)
+    assert "config.teachers.embedding: a teacher of kind drawn has no embedding to give" in str(caught.value)
+    assert not server.calls
