@@ -44,7 +44,7 @@ def open_entries(path: str, kind: str = "auto", question: str = "") -> Entries:
     """Opens a file or folder of any kind.
 
     Args:
-      path: also `questions.json+annotations.json`; a corpus or a TFDS folder with `#split`, a corpus without one for its
+      path: also `questions.json+annotations.json`; a corpus or a TFDS folder with `#split`, a corpus without for its
         train; several shards by a pattern (`train-*.parquet`); or a data set on the hub (`hub.FORM`).
       kind: one of `KINDS`, or anything else for what the path says.
       question: what is asked of images that lie in folders by class; "" for nothing.
