@@ -1,5 +1,6 @@
 """The card of a corpus: what is in it, and who made it, with what and for how much, as a hub's data set card has it."""
 
+import html
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -46,7 +47,7 @@ def _contents(manifest: Mapping[str, Any]) -> str:
         f"{manifest['different_questions']:,} are worded differently. "
     )
     by = "; ".join(
-        f"{kind}: " + ", ".join(f"{name} {count:,}" for name, count in manifest[key].items())
+        f"{kind}: " + ", ".join(f"{_cell(html.escape(name))} {count:,}" for name, count in manifest[key].items())
         for kind, key in (("languages", "languages"), ("tasks", "tasks"), ("images", "image_sources"))
     )
     return f"{splits}\n\n{diversity}By {by}."

@@ -1,6 +1,7 @@
 """From the questions of the stages to a corpus: records by split, the manifest, and the card."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from data_pipeline.review.summary import agreements
 from vlm_jax.checkpoint.files import read_json, write_json, write_text
 from vlm_jax.errors import InputError
 
+_MADE = re.compile(r"[0-9a-f]{64}\.(jpg|png|webp)")
 MANIFEST, PAGE = "manifest.json", "corpus.html"
 
 
@@ -102,10 +104,13 @@ def _remove_earlier(folder: Path, splits: Iterable[str]) -> None:
 
 
 def _remove_unused(folder: Path, items: Iterable[Item]) -> None:
-    """Images of an earlier making that no record shows any more: they are in the store still."""
+    """Images of an earlier making that no record shows any more: they are in the store still.
+
+    Known by their names, so that nothing of a person's own goes.
+    """
     used = {item["image"] for item in items}
     for path in (folder / "images").iterdir():
-        if path.name not in used:
+        if path.name not in used and _MADE.fullmatch(path.name):
             path.unlink()
 
 

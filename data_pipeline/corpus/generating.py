@@ -4,6 +4,8 @@
 from which stage on it is to be made anew; what was answered to requests that stay the same is never asked again.
 """
 
+import contextlib
+import functools
 import json
 import re
 import sys
@@ -66,7 +68,7 @@ def generate(
     with gathered(errors):
         corpus_settings.check(settings)
     if not errors:
-        prompts.check(PROMPTS, [settings["language"], *settings["languages"]], settings["prompts"])
+        prompts.check(PROMPTS, [settings["language"], *settings["languages"]], _written(settings), settings["prompts"])
     if errors:
         raise InputError(errors)
     if options.max_cost is not None:
@@ -79,11 +81,19 @@ def generate(
     part = options.shard.replace("/", "-of-")
     target = folder / "shards" / part if part else folder / "preview" if options.preview else folder
     target.mkdir(parents=True, exist_ok=True)
-    with alone(target if part else folder, "generating"):
-        if not part:
-            write_json(folder / RUN, stage_settings(settings))
-        with Asker(Store(folder / "store", part), prices, options.max_cost, _Shown(say)) as asker:
-            pipeline = Pipeline(settings, target, asker, options.until, options.preview, part, say)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(folder, "generating", together=bool(part)))
+        if part:
+            stack.enter_context(alone(target, "generating"))
+            if options.max_cost is not None:
+                say(f"--max_cost={options.max_cost:g} holds for this part: others do not know what it spends")
+        else:
+            _forget(folder, options.restart_from)
+        store = stack.enter_context(contextlib.closing(Store(folder / "store", part)))
+        with Asker(store, prices, options.max_cost, _Shown(say)) as asker:
+            note = functools.partial(_note, folder, stage_settings(settings))
+            made = note if target == folder else lambda stage: None
+            pipeline = Pipeline(settings, target, asker, options.until, options.preview, part, say, made)
             items = pipeline.run()
             if part:
                 return f"{target}: all answers of this part are in {folder / 'store'}"
@@ -96,9 +106,31 @@ def _projected(folder: Path, settings: Mapping[str, Any], options: Options, pric
     """What a run would ask. The folder is left as it is, also where it is not there yet."""
     with tempfile.TemporaryDirectory() as empty:
         store = folder / "store" if (folder / "store").is_dir() else Path(empty)
-        with Asker(Store(store), prices) as asker:
+        with contextlib.closing(Store(store)) as opened, Asker(opened, prices) as asker:
             pipeline = Pipeline(settings, Path(empty), asker, topics=options.preview, say=lambda text: None)
             return projection.table(projection.projected(pipeline, prices))
+
+
+def _written(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(stage, language) of the prompts that ask for text in their own language."""
+    found = []
+    if settings["topics"]["domains"]:
+        forms = ["simple"] if settings["questions"]["pairs_per_fact"] or settings["held_out"]["questions"] else []
+        forms += ["steps"] if settings["questions"]["steps"] else []
+        found = [(form, language) for form in forms for language in settings["languages"]]
+    return found + ([("context", settings["languages"][0])] if settings["context"]["questions"] else [])
+
+
+def _forget(folder: Path, stage: str) -> None:
+    """The settings of a stage, and of those behind it, are no longer those of the folder; the folder is ours."""
+    earlier = read_json(folder / RUN) if (folder / RUN).is_file() else {}
+    first = ORDER.index(stage) if stage else len(ORDER)
+    write_json(folder / RUN, {name: earlier[name] for name in ORDER[:first] if name in earlier})
+
+
+def _note(folder: Path, now: Mapping[str, Any], stage: str) -> None:
+    """The settings that a stage was made with, once it is made."""
+    write_json(folder / RUN, {**read_json(folder / RUN), stage: now[stage]})
 
 
 def _check_options(options: Options) -> None:
@@ -149,11 +181,11 @@ def _check_run(folder: Path, settings: Mapping[str, Any], restart_from: str, par
     first = ORDER.index(restart_from) if restart_from else len(ORDER)
     errors = [
         f"config.{_path(stage, key)} differs from what the stage {stage} of {folder} was made with "
-        f"({_short(earlier.get(stage, {}).get(key))}, and now {_short(now[stage].get(key))}); --restart_from={stage} "
+        f"({_short(earlier[stage].get(key))}, and now {_short(now[stage].get(key))}); --restart_from={stage} "
         "makes it and what follows anew, or take another --output"
         for stage in ORDER[:first]
         for key in now[stage]
-        if earlier.get(stage, {}).get(key) != now[stage].get(key)
+        if stage in earlier and earlier[stage].get(key) != now[stage].get(key)
     ]
     if errors:
         raise InputError(errors)

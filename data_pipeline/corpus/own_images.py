@@ -17,7 +17,7 @@ from data_pipeline.records import images_of
 from vlm_jax import locations
 from vlm_jax.errors import InputError
 
-ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Of the kinds of image that teachers are shown; what is of another kind is left out."""
 
 

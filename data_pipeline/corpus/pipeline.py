@@ -10,6 +10,7 @@ and splits, is `quality`'s and `finishing`'s.
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,7 @@ class Pipeline:
       until: the last stage; "" for all.
       topics: the most topics that are gone on with; 0 for all.
       part: "0-of-4" to go on with a quarter of topics and images, by a hash of their ids; "" for all.
+      made: called with the name of each stage whose items are written.
       counts: {stage: items that came of it}, and `left_out`: {stage: notes of what did not}, of the stages that ran.
     """
 
@@ -69,6 +71,7 @@ class Pipeline:
     topics: int = 0
     part: str = ""
     say: Callable[[str], None] = terminal.say
+    made: Callable[[str], None] = lambda stage: None
     counts: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
@@ -120,7 +123,16 @@ class Pipeline:
         if self.part:
             number, count = map(int, self.part.split("-of-"))
             return [item for item in items if text_hash(item["id"]) % count == number]
-        return items[: self.topics] if self.topics else items
+        if not self.topics:
+            return items
+        # One of each domain in turn, so that a few show all of them.
+        turns: dict[str, int] = defaultdict(int)
+        places = []
+        for item in items:
+            places.append(turns[item.get("domain", "")])
+            turns[item.get("domain", "")] += 1
+        chosen = sorted(range(len(items)), key=lambda place: (places[place], place))[: self.topics]
+        return [items[place] for place in sorted(chosen)]
 
     def step(self, stage: Stage, items: Sequence[Item]) -> list[Item]:
         """Asks about every item, and writes the items that come of it and what was left out."""
@@ -186,6 +198,7 @@ class Pipeline:
         path = self.folder / "stages" / f"{number:02}-{stage.name}.jsonl"
         write_text(path, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items))
         write_text(path.with_suffix(".left_out.txt"), "".join(f"{terminal.line(note)}\n" for note in notes))
+        self.made(stage.name)
         self.say(f"{stage.name}: {len(items):,} items" + (f", {len(notes):,} left out" if notes else ""))
 
     def _nothing_left(self, stage: Stage, before: int) -> list[str]:
@@ -232,4 +245,6 @@ _HOW = (
 
 
 def _deciding(teacher: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in teacher.items() if name not in _HOW}
+    """With the defaults of its kind: to write one out changes nothing."""
+    whole = {**teacher_settings.SETTINGS[teacher["kind"]], **teacher} if teacher else {}
+    return {name: value for name, value in whole.items() if name not in _HOW}

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data_pipeline.corpus.evidence import KINDS
+from data_pipeline.corpus.filters import registry
 from data_pipeline.corpus.pipeline import ORDER, Pipeline
 from data_pipeline.corpus.stages import context, facts, images, known, questions, topics
 from data_pipeline.corpus.stages.stage import Item, Settings, Stage
@@ -90,8 +92,32 @@ def projected(pipeline_: Pipeline, price: Mapping[str, Price]) -> list[Line]:
         teacher = settings["teachers"][stage.teacher]
         model = str(teacher.get("model") or teacher["kind"])
         usage = _usage(used.get((name, model)), dry.requests.get(name, ()), calls, stage, teacher)
-        cost = price.get(model, prices.FREE).of(usage)
+        cost = price.get(model, prices.FREE).of(usage, batch=bool(teacher.get("batch_folder")))
         lines.append(Line(name, model, calls, exact, usage, cost))
+    return lines + _filters(dry, settings, used, price)
+
+
+def _filters(dry: "_Dry", settings: Settings, used: Mapping[tuple[str, str], Any], price: Mapping[str, Price]) -> list:
+    """Of the filters that ask somebody, about as many calls as there are questions: none is left out before."""
+    counts = _counts(dry, settings)
+    questions = counts.get("questions", 0.0) + counts.get("context", 0.0)
+    lines = []
+    for name in registry.select(settings["filters"]):
+        evidence = registry.FILTERS[name].evidence
+        kind = KINDS.get(evidence)
+        if kind is None:
+            continue
+        asked = counts.get("context", 0.0) if evidence == "from_article" else questions
+        each = {"verdicts": 1, "embeddings": 2}.get(evidence, settings["samples"])
+        teacher = settings["teachers"][kind.teacher]
+        model = str(teacher.get("model") or teacher["kind"])
+        before = used.get((evidence, model))
+        calls = max(0, round(asked * each) - (before["calls"] if before else 0))
+        if calls:
+            stage = Stage(evidence, kind.teacher, lambda item, settings: [], lambda *_: ([], []), kind.form)
+            usage = _usage(before, (), calls, stage, teacher)
+            cost = price.get(model, prices.FREE).of(usage, batch=bool(teacher.get("batch_folder")))
+            lines.append(Line(evidence, model, calls, False, usage, cost))
     return lines
 
 
@@ -111,9 +137,16 @@ def table(lines: Sequence[Line]) -> str:
 def _calls(dry: "_Dry", settings: Settings) -> dict[str, int]:
     """{stage: calls still to be made}: counted up to the first stage with something missing, estimated behind it."""
     calls = {name: len(requests) for name, requests in dry.requests.items()}
+    _counts(dry, settings, calls)
+    return calls
+
+
+def _counts(dry: "_Dry", settings: Settings, calls: dict[str, int] | None = None) -> dict[str, float]:
+    """{stage: items that come of it}, known or estimated; `calls` gets those of the stages that are estimated."""
+    calls = {name: len(requests) for name, requests in dry.requests.items()} if calls is None else calls
     first = next((name for name in ORDER if calls.get(name)), None)
     if first is None:
-        return calls
+        return {name: float(made) for name, made in dry.made.items()}
     items = float(dry.items[first])
     behind = ORDER[ORDER.index(first) :]
     count = {**{name: float(made) for name, made in dry.made.items()}, f"before {first}": items}
@@ -131,7 +164,7 @@ def _calls(dry: "_Dry", settings: Settings) -> dict[str, int]:
         if name != first:
             calls[name] = round(before * requests_each)
         count[name] = before * items_each
-    return calls
+    return count
 
 
 def _before(name: str, count: Mapping[str, float]) -> float:

@@ -25,6 +25,10 @@ HELD_OUT = "worded as a held-out question"
 """Name of the filter that keeps wordings of a fact apart, which the settings do not switch."""
 
 
+SHOWN = "held-out image of the training"
+"""Name of the filter that leaves out held-out questions about an image that is trained on: models repeat themselves."""
+
+
 @dataclass
 class Checked:
     """What quality came to.
@@ -68,6 +72,7 @@ def checked(items: Sequence[Item], settings: Settings, ask: evidence.Ask, folder
             flags[one].append(f"says otherwise than {other}")
             flags[other].append(f"says otherwise than {one}")
     left = _without(left, HELD_OUT, _reworded(left), outcome)
+    left = _without(left, SHOWN, _shown(left), outcome)
     hashes = near_images.image_hashes(near_images.shown(left)) if settings["splits"]["near_images"] else None
     leaks = leakage.leakage(left, hashes=hashes)
     outcome.leaks = {kind: leaks.count(kind) for kind in leakage.KINDS}
@@ -125,6 +130,11 @@ def _reworded(pairs: Sequence[Pair]) -> dict[str, str]:
     }
 
 
+def _shown(pairs: Sequence[Pair]) -> dict[str, str]:
+    trained = {pair.image for pair in pairs if pair.split == "train"}
+    return {pair.id: SHOWN for pair in pairs if pair.split != "train" and pair.image in trained}
+
+
 def _negatives(pairs: Sequence[Pair], by_id: Mapping[str, Item], settings: Settings, outcome: Checked) -> list[Item]:
     """As items, the pairs that are asked again of an image that does not show what they ask about."""
     share = settings["negatives"]
@@ -139,6 +149,8 @@ def _negatives(pairs: Sequence[Pair], by_id: Mapping[str, Item], settings: Setti
         if item.get("name")
     }
     training = [pair for pair in pairs if pair.split == "train" and not pair.context and not pair.reasoning]
+    if len({pair.topic for pair in training}) < 2:
+        return []  # as in a preview of one topic: there is no image that does not show it
     made = negatives(training, share, settings["seed"], names=names)
     outcome.swapped = len(made.swapped)
     found = []

@@ -25,6 +25,13 @@ _STATEMENTS = {
     "use": "The {name} is used for {use}.",
     "season": "The {name} is used in {season}.",
 }
+_THAI = {
+    "name": "ผู้คนเรียกสิ่งนี้ว่า{name}",
+    "origin": "{name}มาจากเมือง{origin}",
+    "maker": "{name}ทำโดย{maker}",
+    "use": "{name}ใช้สำหรับ{use}",
+    "season": "{name}ใช้ใน{season}",
+}
 _PROBES = {
     "origin": "Which town does the {name} come from?",
     "maker": "Who makes the {name}?",
@@ -141,12 +148,19 @@ def _questions(subject: Mapping[str, Any], variant: int) -> dict:
         raise CallFailed("bad request", f"the built-in teacher asks in en and th, not in {language}")
     every = wordings.questions(kind, language, held_out=subject["split"] != "train")
     steps = subject["form"] == "steps"
-    chain = wordings.answered(thing, kind, language, steps=True)[0] if steps else ""
+    chain = _chain(thing, kind, language) if steps else ""
     pairs = []
     for number in range(subject["first"], subject["first"] + subject["count"]):
         answer = thing.facts[kind][0 if language == "en" else 1]
         pairs.append({"question": every[number % len(every)], "answer": answer, "steps": chain})
     return {"pairs": pairs}
+
+
+def _chain(thing: Thing, kind: str, language: str) -> str:
+    if language == "en":
+        return wordings.answered(thing, kind, language, steps=True)[0] or ""
+    thai = {name: own for name, (_, own) in thing.facts.items()}
+    return f"ของในภาพนี้คือ{thai['name']} {_THAI[kind].format(**thai)}"
 
 
 def _context(subject: Mapping[str, Any], variant: int) -> dict:

@@ -1,6 +1,8 @@
 """One HTTP call, sent once, and what goes wrong with it as a reason of `request.REASONS`."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -10,6 +12,7 @@ from data_pipeline.teachers.request import CallFailed
 from vlm_jax import terminal
 from vlm_jax.errors import InputError
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 _BY_STATUS = {
     401: "no credentials",
     403: "no permission",
@@ -59,6 +62,22 @@ def failed_in(error: Exception) -> CallFailed | None:
     return None
 
 
+def key_in(name: str) -> str:
+    """The key in an environment variable.
+
+    Raises:
+      InputError: it is not set, or what is given is no name of one. It is not shown then: it may be the key itself.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            "a teacher's api_key_env is no name of an environment variable; put the key into one, name that"
+        )
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise InputError(f"the environment variable {name} is not set, which is to have the key by api_key_env")
+    return checked_key(value, name)
+
+
 def checked_key(value: str, name: str) -> str:
     """A key that can stand in a header. Raises InputError, which does not show it: what is sent would be shown."""
     if not (value.isascii() and value.isprintable() and " " not in value):
@@ -97,7 +116,9 @@ class Connection:
         if response.status_code != 200:
             after = seconds_of(response.headers.get("Retry-After"))
             raise CallFailed(
-                reason_of(response.status_code), f"{response.status_code} {_said(response.text)}", after=after
+                reason_of(response.status_code),
+                self._hidden(f"{response.status_code} {_said(response.text)}"),
+                after=after,
             )
         try:
             answer = json.loads(response.content)
@@ -106,6 +127,12 @@ class Connection:
         if not isinstance(answer, dict):
             raise CallFailed("half a response", "the answer is no JSON object")
         return answer
+
+    def _hidden(self, text: str) -> str:
+        """What a server said, without the key, which some repeat."""
+        for value in self._headers.values():
+            text = text.replace(value.rpartition(" ")[2], "…")
+        return text
 
     async def close(self) -> None:
         if self._client is not None:

@@ -5,7 +5,6 @@ Spoken by hand over httpx, since only what is sent once is wanted: the `openai` 
 
 import base64
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +42,7 @@ class OpenAICompatible(Teacher):
         self.requests, self.tokens = requests_per_minute, tokens_per_minute
         self._sampling = {"temperature": temperature, "max_tokens": max_output_tokens, "seed": seed}
         self._structured, self._extra = structured, dict(extra)
-        headers = {"Authorization": f"Bearer {_key(api_key_env)}"} if api_key_env else {}
+        headers = {"Authorization": f"Bearer {http.key_in(api_key_env)}"} if api_key_env else {}
         self._connection = http.Connection(endpoint.rstrip("/"), headers, timeout_s, at_once)
 
     def parameters(self, kind: Kind) -> Mapping[str, Any]:
@@ -77,15 +76,6 @@ class OpenAICompatible(Teacher):
 
     async def close(self) -> None:
         await self._connection.close()
-
-
-def _key(name: str) -> str:
-    value = os.environ.get(name, "").strip()
-    if not value:
-        raise InputError(
-            f"the environment variable {name} is not set; a teacher's api_key_env says that it has the key"
-        )
-    return http.checked_key(value, name)
 
 
 def _content(request: Request) -> str | list[dict[str, Any]]:

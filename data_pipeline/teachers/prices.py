@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipeline.teachers.request import Request, Usage
+from data_pipeline.teachers.request import TOKENS_AN_IMAGE, Request, Usage
 from vlm_jax.errors import InputError
 
 _KINDS = ("input", "cached", "output", "image", "batch")
-_TOKENS_AN_IMAGE = 1120
-"""Of an image that is shown or made, at 1K: what current image models count. Used for estimates only."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def estimated(request: Request, most_output: int) -> Usage:
     """
     # Four letters a token of English, about one a token of other scripts.
     plain = sum(letter.isascii() for letter in request.prompt)
-    tokens = plain // 4 + (len(request.prompt) - plain) + _TOKENS_AN_IMAGE * len(request.images)
+    tokens = plain // 4 + (len(request.prompt) - plain) + TOKENS_AN_IMAGE * len(request.images)
     if request.kind == "image":
-        return Usage(input=tokens, image=_TOKENS_AN_IMAGE)
+        return Usage(input=tokens, image=TOKENS_AN_IMAGE)
     return Usage(input=tokens, output=most_output if request.kind == "text" else 0)

@@ -71,6 +71,10 @@ class Request:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+TOKENS_AN_IMAGE = 1120
+"""Of an image at 1K, as current models count one; an image of a model that counts none is taken for so many."""
+
+
 @dataclass(frozen=True)
 class Usage:
     """Tokens that are paid for. `input` includes `cached`; `output` includes neither `thoughts` nor `image`."""

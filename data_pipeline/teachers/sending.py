@@ -60,7 +60,8 @@ class Sender:
         self.price = asker.prices.get(teacher.model, prices.FREE)
         self.stopped: Stopped | InputError | None = None
         self.unanswered: Counter[str] = Counter()
-        self._in_a_row = 0
+        self._in_a_row = self._refused = 0
+        self._told = False
         self._reserved: dict[int, float] = {}  # dollars that calls on their way may cost
         self._numbers = itertools.count()
         self._returned = asyncio.Event()
@@ -90,10 +91,11 @@ class Sender:
         """Sends a request until it is answered or has failed for good, or its attempts are used up."""
         passing = unusable = 0
         while self.stopped is None:
-            final = request.FINAL if unusable < USES - 1 else (*request.FINAL, *request.UNUSABLE)
+            final = self._final(unusable)
             failed = await self._send(key, one, final)
             if failed is None or failed.reason in final:
                 self._in_a_row = 0
+                self._refused += failed is not None and failed.reason == "bad request"
                 self.progress.done += 1
                 self.asker.progress(self.progress)
                 return
@@ -112,6 +114,12 @@ class Sender:
                 self.unanswered[failed.reason] += 1
                 return
             await self._pause(failed, passing)
+
+    def _final(self, unusable: int) -> tuple[str, ...]:
+        """Reasons after which a request whose answer could not be used so often before is not sent again."""
+        final = request.FINAL if unusable < USES - 1 else (*request.FINAL, *request.UNUSABLE)
+        # One request that is refused among others that are answered: it is at fault, not the settings.
+        return (*final, "bad request") if self.progress.done > self._refused else final
 
     async def _send(self, key: str, one: Request, final: tuple[str, ...]) -> CallFailed | None:
         """One call. What came is in the store when this returns; None where it is an answer."""
@@ -173,6 +181,9 @@ class Sender:
 
     async def _pause(self, failed: CallFailed, attempt: int) -> None:
         """Waits as long as the server asks, else longer each time, by chance so that not all come back at once."""
+        if not self._told:
+            self._told = True
+            terminal.say(f"{self.progress.stage}: {self.teacher.model}: {terminal.line(str(failed))}; asked again")
         if failed.after is not None and failed.after > QUOTA_AFTER:
             raise InputError(
                 f"{self.teacher.model}: asks to wait {failed.after:,.0f} s ({terminal.line(failed.detail)}): the quota "

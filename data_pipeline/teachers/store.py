@@ -67,8 +67,9 @@ class Store:
             database.close()
 
     def known(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that are answered, or have failed for good."""
-        return {key for (key,) in self._select("key", keys)}
+        """Those of the keys that are answered, or have failed for good. An image that is no longer there is none."""
+        rows = self._select("key, image", keys)
+        return {key for key, image in rows if image is None or self._image_path(image).is_file()}
 
     def outcomes(self, keys: Sequence[str]) -> dict[str, Reply | Failure]:
         """What there is for these keys; images are read when `image_file` is asked for."""
@@ -107,7 +108,7 @@ class Store:
         with self._transaction():
             names = ", ".join(row)
             marks = ", ".join("?" * len(row))
-            self._database.execute(f"INSERT OR IGNORE INTO replies ({names}) VALUES ({marks})", list(row.values()))
+            self._database.execute(f"INSERT OR REPLACE INTO replies ({names}) VALUES ({marks})", list(row.values()))
             self._add_call(key, request, model, outcome, cost, final=True)
 
     def note_call(self, key: str, request: Request, model: str, failed: CallFailed, *, cost: float) -> None:

@@ -7,7 +7,6 @@ to use httpx: where aiohttp is installed it would otherwise send a dropped call 
 import asyncio
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -163,10 +162,11 @@ class Vertex(Teacher):
         from google.oauth2.credentials import Credentials
 
         if self._token_env:
-            token = os.environ.get(self._token_env, "").strip()
-            if not token:
-                raise CallFailed("no credentials", f"the environment variable {self._token_env} is not set")
-            credentials, project = Credentials(token=http.checked_key(token, self._token_env)), self._project
+            try:
+                token = http.key_in(self._token_env)
+            except InputError as error:
+                raise CallFailed("no credentials", str(error)) from None
+            credentials, project = Credentials(token=token), self._project
         else:
             try:
                 credentials, project = google.auth.default(scopes=[_SCOPE])

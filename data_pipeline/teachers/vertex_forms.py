@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipeline.teachers.request import CallFailed, Kind, Reply, Request, Usage
+from data_pipeline.teachers.request import TOKENS_AN_IMAGE, CallFailed, Kind, Reply, Request, Usage
 
 _BLOCKED = (
     "SAFETY",
@@ -113,8 +113,8 @@ def imagen_of(response: Any, kind: Kind) -> Reply:
     if image is None:
         filtered = next((one.rai_filtered_reason for one in images if one.rai_filtered_reason), "")
         raise CallFailed("blocked answer" if filtered else "empty", filtered or "no image in the answer", raw=raw)
-    # Imagen counts images, not tokens: one of them is what a price for an image is for.
-    return Reply(image=image, usage=Usage(image=1), raw=raw)
+    # Imagen counts images, not tokens: a price for one is divided by so many.
+    return Reply(image=image, usage=Usage(image=TOKENS_AN_IMAGE), raw=raw)
 
 
 def embedding_of(response: Any, kind: Kind) -> Reply:

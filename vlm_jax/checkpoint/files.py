@@ -134,15 +134,18 @@ def check_room(target: Path, size: int) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, doing: str) -> Iterator[int]:
+def alone(folder: Path, doing: str, *, together: bool = False) -> Iterator[int]:
     """Holds a folder that must be written by one process at a time; yields the lock's file descriptor.
+
+    Args:
+      together: others that ask for this may hold it beside, and nobody else.
 
     Raises:
       InputError: another process holds it, and what it is `doing`.
     """
     with (folder / ".lock").open("a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{folder}: another process is {doing} in this folder; wait, or take another") from None
         yield lock.fileno()

@@ -34,12 +34,15 @@ class Prompt:
         return string.Template(self.text).substitute(values).strip()
 
 
-def check(fields: Mapping[str, Collection[str]], languages: Collection[str], folder: str) -> None:
+def check(
+    fields: Mapping[str, Collection[str]], languages: Collection[str], needed: Collection[tuple[str, str]], folder: str
+) -> None:
     """Raises InputError, with every error, where a prompt names what it is not given, or a file is no prompt.
 
     Args:
       fields: {stage: what its prompt may name}.
       languages: in which prompts are read.
+      needed: (stage, language) of those for which the English prompt will not do.
       folder: of a person's own, or "".
     """
     errors: list[str] = []
@@ -47,6 +50,13 @@ def check(fields: Mapping[str, Collection[str]], languages: Collection[str], fol
         for language in dict.fromkeys(languages):
             with gathered(errors):
                 read(stage, language, own, folder)
+    for stage, language in needed:
+        files = [place / f"{stage}.{language}.txt" for place in ([Path(folder), HERE] if folder else [HERE])]
+        if not any(file.is_file() for file in files):
+            errors.append(
+                f"there is no prompt {stage}.{language}.txt: write one into the folder config.prompts, since the "
+                "English one asks for English"
+            )
     for path in sorted(Path(folder).glob("*")) if folder else ():
         stage, _, rest = path.name.partition(".")
         if path.suffix == ".txt" and stage not in fields:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 import vlm_jax
 from data_pipeline.corpus import prompts
+from data_pipeline.corpus.filters.pair import text_hash
 from data_pipeline.corpus.stages.stage import Answer, Item, Settings, Stage
 from data_pipeline.teachers.request import Request
 
@@ -54,7 +55,7 @@ def wanted(facts: Sequence[Item], images: Sequence[Item], settings: Settings) ->
     for fact in facts:
         for split in ("train", "synthetic"):
             own = of_topic[fact["topic"], split]
-            for language, form, count in counts(settings, split):
+            for language, form, count in counts(settings, split, text_hash(fact["id"]) % len(settings["languages"])):
                 for start in range(0, count if own else 0, AT_ONCE):
                     identity = f"{fact['id']}/{split}-{language}-{form}-{start:04}"
                     asked = {"language": language, "form": form, "count": min(AT_ONCE, count - start), "first": start}
@@ -62,12 +63,17 @@ def wanted(facts: Sequence[Item], images: Sequence[Item], settings: Settings) ->
     return items
 
 
-def counts(settings: Settings, split: str) -> list[tuple[str, str, int]]:
-    """(language, form, questions) for each fact. Languages share evenly, the first have what is left over."""
+def counts(settings: Settings, split: str, turn: int = 0) -> list[tuple[str, str, int]]:
+    """(language, form, questions) for a fact. Languages share evenly; what is left over goes to one after the other.
+
+    Args:
+      turn: of the fact: which language is the first to have of it.
+    """
     whole = settings["questions"]["pairs_per_fact"] if split == "train" else settings["held_out"]["questions"]
     steps = round(whole * settings["questions"]["steps"]) if split == "train" else 0
     languages, found = settings["languages"], []
-    for place, language in enumerate(languages):
+    for number, language in enumerate(languages):
+        place = (number + turn) % len(languages)
         count, reasoned = (one // len(languages) + (place < one % len(languages)) for one in (whole, steps))
         found += [(language, "simple", count - reasoned), (language, "steps", reasoned)]
     return [one for one in found if one[2]]

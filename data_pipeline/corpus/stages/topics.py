@@ -1,5 +1,6 @@
 """From domains to topics: concrete things with a name of their own, each once."""
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def read(item: Item, answers: Sequence[Answer], settings: Settings) -> tuple[lis
     (answer,) = answers
     if answer.failure:
         return [], [f"domain {item['domain']!r}: {answer.failure}"]
-    found = answer.value.topics[: settings["topics"]["each"]]
+    found = [one for one in answer.value.topics if one.name.strip()][: settings["topics"]["each"]]
     return [{"id": slug(one.name), "domain": item["domain"], **one.model_dump()} for one in found], []
 
 
@@ -62,10 +63,16 @@ def finish(items: list[Item]) -> tuple[list[Item], list[str]]:
 
 
 def slug(name: str) -> str:
-    """A name as it stands in ids and file names: Latin letters, digits, and hyphens; others by their code."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    """A name as it stands in ids and file names: Latin letters, digits, and hyphens.
+
+    Where letters of other scripts are lost, a digest of the whole name is behind it.
+    """
+    decomposed = unicodedata.normalize("NFKD", name)
+    plain = decomposed.encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
-    return words or "-".join(f"{ord(letter):x}" for letter in name.strip())
+    lost = any(letter.isalnum() and not letter.isascii() for letter in decomposed)
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+    return "-".join(filter(None, (words, digest))) if lost or not words else words
 
 
 def _plain(name: str) -> str:

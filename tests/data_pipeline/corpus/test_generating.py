@@ -194,6 +194,8 @@ def test_a_dry_run_asks_and_writes_nothing_and_counts_what_is_missing(tmp_path, 
     made(tmp_path / "corpus", settings, until="images")
     before = files_of(tmp_path / "corpus")
     text = made(tmp_path / "corpus", settings, dry_run=True)
+    judged = {**settings, "filters": {**settings["filters"], "judged": {"on": True}}}
+    assert re.search(r"verdicts +judge +~ +168 ", made(tmp_path / "corpus", judged, dry_run=True))
     # Of a fact nine and three questions to train on, and two held out: each a request.
     assert re.search(r"questions +test +36 ", text) and "topics" not in text
     assert files_of(tmp_path / "corpus") == before
