@@ -96,9 +96,9 @@ def _samples(pair: Pair, settings: Settings) -> list[Request]:
 
 def _judge(pair: Pair, settings: Settings) -> list[Request]:
     known = pair.fact or pair.context
-    told = {"question": pair.question, "answer": pair.answer, "known": f"What is known: {known}\n" if known else ""}
-    text = prompts.read("judge", "en", FIELDS["judge"], settings["prompts"]).rendered(told)
-    return [Request("text", text, _image(pair), subject={**told, "topic": pair.topic, "fact_id": pair.fact_id})]
+    values = {"question": pair.question, "answer": pair.answer, "known": f"What is known: {known}\n" if known else ""}
+    text = prompts.read("judge", "en", FIELDS["judge"], settings["prompts"]).rendered(values)
+    return [Request("text", text, _image(pair), subject={**values, "topic": pair.topic, "fact_id": pair.fact_id})]
 
 
 def _vectors(pair: Pair, settings: Settings) -> list[Request]:
@@ -117,9 +117,9 @@ def _verdict(answers: Sequence[Answer], model: str) -> Verdict:
     (answer,) = answers
     if answer.failure:
         return Verdict(False, f"no verdict came ({answer.failure})", model)
-    said = answer.value
-    wrong = [name for name in ("correct", "clear", "needs_picture") if not getattr(said, name)]
-    return Verdict(not wrong, f"not {', '.join(wrong)}: {said.reason}" if wrong else "", model)
+    judgement = answer.value
+    wrong = [name for name in ("correct", "clear", "needs_picture") if not getattr(judgement, name)]
+    return Verdict(not wrong, f"not {', '.join(wrong)}: {judgement.reason}" if wrong else "", model)
 
 
 def _array(answers: Sequence[Answer], model: str) -> np.ndarray:

@@ -116,11 +116,11 @@ class Batches:
         waits = state in _SUCCEEDED and usable and len(self.store.known(list(unasked))) < len(unasked)
         self.store.note_job(job, self.teacher.model, "made" if waits else "collected")
         if state not in _SUCCEEDED or (asked and not usable):
-            said = terminal.line(detail or first or "no line with an answer", 300)
+            reason = terminal.line(detail or first or "no line with an answer", 300)
             raise InputError(
                 f"{self.progress.stage}: batch job {job.name.rpartition('/')[2]} is {_plain(state)} and brought "
-                f"{usable:,} of {len(job.keys):,} answers ({said}); these are kept, and the same command asks for the "
-                "rest"
+                f"{usable:,} of {len(job.keys):,} answers ({reason}); these are kept, and the same command asks for "
+                "the rest"
             )
 
     def _keep(

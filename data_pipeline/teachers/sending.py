@@ -61,7 +61,7 @@ class Sender:
         self.stopped: Stopped | InputError | None = None
         self.unanswered: Counter[str] = Counter()
         self._in_a_row = self._refused = 0
-        self._told = False
+        self._announced = False
         self._reserved: dict[int, float] = {}  # dollars that calls on their way may cost
         self._numbers = itertools.count()
         self._returned = asyncio.Event()
@@ -181,8 +181,8 @@ class Sender:
 
     async def _pause(self, failed: CallFailed, attempt: int) -> None:
         """Waits as long as the server asks, else longer each time, by chance so that not all come back at once."""
-        if not self._told:
-            self._told = True
+        if not self._announced:
+            self._announced = True
             terminal.say(f"{self.progress.stage}: {self.teacher.model}: {terminal.line(str(failed))}; asked again")
         if failed.after is not None and failed.after > QUOTA_AFTER:
             raise InputError(

@@ -97,7 +97,7 @@ class Vertex(Teacher):
         Raises:
           InputError: it cannot be made.
         """
-        with _told(self.model), _failing():
+        with _as_input_error(self.model), _failing():
             job = await self._connected().aio.batches.create(
                 model=self.model, src=source, config={"dest": target, "display_name": title}
             )
@@ -105,7 +105,7 @@ class Vertex(Teacher):
 
     async def find_job(self, title: str) -> str:
         """The name of the job with this title, which an interrupted run may have made; "" where there is none."""
-        with _told(self.model), _failing():
+        with _as_input_error(self.model), _failing():
             async for job in await self._connected().aio.batches.list(config={"page_size": 100}):
                 if job.display_name == title:
                     return job.name
@@ -198,7 +198,7 @@ def _failing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(model: str) -> Iterator[None]:
+def _as_input_error(model: str) -> Iterator[None]:
     try:
         yield
     except CallFailed as failed:

@@ -138,8 +138,8 @@ def chosen(
             first = [next((one for one in each if same_thing(pair, one, same_image)), None) for each in lists]
             if survivor is None and (found := [one for one in first if one is not None]):
                 survivor = Duplicate(min(found, key=lambda one: one.rank).id, exact=text == name)
-            said = {one.id: one for key in _subjects(pair, text) for one in facing.get(key, ())}
-            contradictions += [(one.id, pair.id) for one in said.values() if contradict(pair, one)][:_LISTED]
+            facing_pairs = {one.id: one for key in _subjects(pair, text) for one in facing.get(key, ())}
+            contradictions += [(one.id, pair.id) for one in facing_pairs.values() if contradict(pair, one)][:_LISTED]
         if survivor is not None:
             given_way[pair.id] = survivor
             continue
