@@ -74,7 +74,7 @@ def _image(pair: Pair) -> tuple[ImageFile, ...]:
 
 
 def _sampled(text: str, images: tuple[ImageFile, ...], settings: Settings) -> list[Request]:
-    return [Request("text", text, images, variant=number) for number in range(settings["samples"])]
+    return [Request("text", text, images, sample=number) for number in range(settings["samples"])]
 
 
 def _without_image(pair: Pair, settings: Settings) -> list[Request]:

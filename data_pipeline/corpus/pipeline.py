@@ -166,7 +166,7 @@ class Pipeline:
 
     def _of(self, stage: Stage, one: Request) -> Request:
         schema = typed.schema(stage.form) if stage.form is not None else None
-        return Request(one.kind, one.prompt, one.images, schema, one.parameters, one.variant, stage.name, one.subject)
+        return Request(one.kind, one.prompt, one.images, schema, one.parameters, one.sample, stage.name, one.subject)
 
     def _answers(self, stage: Stage, requests: list[Request]) -> list[Answer]:
         if not requests:

@@ -63,12 +63,12 @@ class Drawn(Teacher):
         answer = _ANSWERS.get(request.stage)
         if answer is None:
             raise CallFailed("bad request", f"the built-in teacher does not know the stage {request.stage!r}")
-        text = json.dumps(answer(request.subject, request.variant), ensure_ascii=False)
+        text = json.dumps(answer(request.subject, request.sample), ensure_ascii=False)
         return Reply(text=text, model=self.model, raw=text)
 
     def _image(self, request: Request) -> bytes:
         thing = _thing(request.subject.get("name", ""))
-        digest = hashlib.sha256(f"{self._seed} {request.variant} {request.prompt}".encode()).digest()
+        digest = hashlib.sha256(f"{self._seed} {request.sample} {request.prompt}".encode()).digest()
         rng = np.random.default_rng(list(digest))
         # On a photograph where the style asks for one, else on a drawn background.
         split = "photo" if "photograph" in request.subject.get("style", "") else "train"
@@ -86,7 +86,7 @@ def _english(thing: Thing) -> dict[str, str]:
     return {kind: english for kind, (english, _) in thing.facts.items()}
 
 
-def _topics(subject: Mapping[str, Any], variant: int) -> dict:
+def _topics(subject: Mapping[str, Any], sample: int) -> dict:
     own = [thing for thing in CATALOGUE if thing.facts["maker"][0] == subject["domain"]]
     if not own:
         makers = ", ".join(dict.fromkeys(thing.facts["maker"][0] for thing in CATALOGUE))
@@ -98,7 +98,7 @@ def _topics(subject: Mapping[str, Any], variant: int) -> dict:
     return {"topics": found[: subject["count"]]}
 
 
-def _probes(subject: Mapping[str, Any], variant: int) -> dict:
+def _probes(subject: Mapping[str, Any], sample: int) -> dict:
     known = _english(_thing(subject["name"]))
     return {
         "probes": [
@@ -108,7 +108,7 @@ def _probes(subject: Mapping[str, Any], variant: int) -> dict:
     }
 
 
-def _facts(subject: Mapping[str, Any], variant: int) -> dict:
+def _facts(subject: Mapping[str, Any], sample: int) -> dict:
     thing = _thing(subject["name"])
     return {
         "facts": [
@@ -123,7 +123,7 @@ def _facts(subject: Mapping[str, Any], variant: int) -> dict:
     }
 
 
-def _support(subject: Mapping[str, Any], variant: int) -> dict:
+def _support(subject: Mapping[str, Any], sample: int) -> dict:
     """Whether a statement is what the catalogue says: it is compared, not taken on trust."""
     thing, kind = _thing(subject["name"]), subject["aspect"]
     right = kind in thing.facts and subject["statement"] == _STATEMENTS[kind].format(**_english(thing))
@@ -131,7 +131,7 @@ def _support(subject: Mapping[str, Any], variant: int) -> dict:
     return {"supported": right, "askable": True, "reason": "" if right else "the catalogue says otherwise"}
 
 
-def _image_prompts(subject: Mapping[str, Any], variant: int) -> dict:
+def _image_prompts(subject: Mapping[str, Any], sample: int) -> dict:
     look = _thing(subject["name"]).look
     return {
         "prompts": [
@@ -141,7 +141,7 @@ def _image_prompts(subject: Mapping[str, Any], variant: int) -> dict:
     }
 
 
-def _questions(subject: Mapping[str, Any], variant: int) -> dict:
+def _questions(subject: Mapping[str, Any], sample: int) -> dict:
     """The wordings of the built-in corpus in turn; where more are wanted than there are, they come again."""
     thing, kind, language = _thing(subject["name"]), subject["aspect"], subject["language"]
     if language not in ("en", "th"):
@@ -163,14 +163,14 @@ def _chain(thing: Thing, kind: str, language: str) -> str:
     return f"ของในภาพนี้คือ{thai['name']} {_THAI[kind].format(**thai)}"
 
 
-def _context(subject: Mapping[str, Any], variant: int) -> dict:
+def _context(subject: Mapping[str, Any], sample: int) -> dict:
     known = _english(_thing(subject["name"]))
     article = " ".join(_STATEMENTS[kind].format(**known) for kind in ("origin", "maker", "use", "season"))
     pairs = [{"question": question, "answer": known[kind]} for kind, question in _ASKED_OF_ARTICLE.items()]
     return {"article": article, "pairs": pairs[: subject["count"]]}
 
 
-def _verdict(subject: Mapping[str, Any], variant: int) -> dict:
+def _verdict(subject: Mapping[str, Any], sample: int) -> dict:
     """Whether an answer is what the catalogue has for the fact, in either language."""
     topic, _, kind = subject["fact_id"].partition("/")
     thing = next((thing for thing in CATALOGUE if thing.key == topic), None)

@@ -53,7 +53,7 @@ class OpenAICompatible(Teacher):
         if request.kind == "embedding":
             return await self._embedded(request)
         parameters = {**self._sampling, **self._extra, **request.parameters}
-        parameters["seed"] = int(parameters["seed"]) + request.variant
+        parameters["seed"] = int(parameters["seed"]) + request.sample
         body = {"model": self.model, "messages": [{"role": "user", "content": _content(request)}], **parameters}
         if request.schema is not None and self._structured == "json_schema":
             schema = {"name": request.stage or "answer", "schema": request.schema, "strict": True}

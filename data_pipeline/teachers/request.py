@@ -36,7 +36,7 @@ class Request:
       images: shown before the text, in this order.
       schema: JSON schema of the object that is wanted, or None for free text.
       parameters: of sampling and of images, beside those of the teacher's settings, which they take the place of.
-      variant: number of the sample, where the same is asked several times.
+      sample: number of the sample, where the same is asked several times.
       stage: who asks, for messages and sums.
       subject: what the prompt was rendered from. The built-in teacher answers from it; neither it nor `stage` is part
         of the key, since others are sent the prompt alone.
@@ -47,7 +47,7 @@ class Request:
     images: tuple[ImageFile, ...] = ()
     schema: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    variant: int = 0
+    sample: int = 0
     stage: str = ""
     subject: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class Request:
             "images": [image.digest for image in self.images],
             "schema": self.schema,
             "parameters": {**parameters, **self.parameters},
-            "variant": self.variant,
+            "sample": self.sample,
         }
         text = json.dumps(decides, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -95,7 +95,7 @@ class Store:
             "stage": request.stage,
             "model": model,
             "kind": request.kind,
-            "request": json.dumps({"prompt": request.prompt, "variant": request.variant}, ensure_ascii=False),
+            "request": json.dumps({"prompt": request.prompt, "sample": request.sample}, ensure_ascii=False),
             "image": image,
             "at": _now(),
         }

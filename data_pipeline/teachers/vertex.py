@@ -75,7 +75,7 @@ class Vertex(Teacher):
         """All parameters of a request, its own seed among them."""
         parameters = {**self._parameters[request.kind], **request.parameters}
         if "seed" in parameters:
-            parameters["seed"] = int(parameters["seed"]) + request.variant
+            parameters["seed"] = int(parameters["seed"]) + request.sample
         return parameters
 
     async def send(self, request: Request) -> Reply:

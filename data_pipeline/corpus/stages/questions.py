@@ -87,9 +87,9 @@ def requests(item: Item, settings: Settings) -> list[Request]:
     }
     text = prompts.read(item["form"], item["language"], FIELDS, settings["prompts"]).rendered(values)
     # Questions that are held out are asked for anew, so that they are others; in training each request has its turn.
-    variant = item["first"] // AT_ONCE // len(MANNERS) + (0 if item["split"] == "train" else 1000)
+    sample = item["first"] // AT_ONCE // len(MANNERS) + (0 if item["split"] == "train" else 1000)
     subject = {name: item[name] for name in ("aspect", "language", "form", "split", "first")}
-    return [Request("text", text, variant=variant, subject={**values, **subject})]
+    return [Request("text", text, sample=sample, subject={**values, **subject})]
 
 
 def read(item: Item, answers: Sequence[Answer], settings: Settings) -> tuple[list[Item], list[str]]:

@@ -1,5 +1,6 @@
 """From a subject to a corpus, offline and against a server: the same to the byte however often it is killed."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import random
 import re
 import signal
 import time
+import traceback
 
 import pytest
 
@@ -16,6 +18,7 @@ from data_pipeline.corpus.generating import Options
 from data_pipeline.corpus.settings import corpus_config
 from tests.data_pipeline.corpus import prompted
 from tests.data_pipeline.teachers.teacher_server import TeacherServer, error, gemini, image_for
+from vlm_jax.checkpoint.files import alone
 
 pytest.importorskip("google.genai")
 DRAWN = {"kind": "drawn", "seed": 0, "side": 56}
@@ -121,7 +124,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_but_what_was_on_its_wa
     chance, kills, finished = random.Random(0), 0, False
     while not finished:
         asked = len(server.calls)
-        process = context.Process(target=made, args=(tmp_path / "killed", settings), daemon=True)
+        process = context.Process(target=_made, args=(tmp_path / "killed", settings, tmp_path / "why"), daemon=True)
         process.start()
         while process.is_alive() and len(server.calls) == asked:
             time.sleep(0.002)
@@ -131,10 +134,28 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_but_what_was_on_its_wa
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             kills += 1
-        assert process.exitcode in (0, -signal.SIGKILL)
+            _wait_for_the_lock(tmp_path / "killed")
+        assert process.exitcode in (0, -signal.SIGKILL), (tmp_path / "why").read_text()
     assert kills >= 20
     assert unique <= len(server.calls) <= unique + kills * 4
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "undisturbed")
+
+
+def _made(folder, settings, why):
+    try:
+        made(folder, settings)
+    except BaseException:
+        why.write_text(traceback.format_exc())
+        raise
+
+
+def _wait_for_the_lock(folder):
+    """A killed process closes its files one after the other: it may be gone for who started it, and hold the lock."""
+    for _ in range(1000):
+        with contextlib.suppress(ValueError), alone(folder, "testing"):
+            return
+        time.sleep(0.01)
+    raise AssertionError("a killed process keeps its lock")
 
 
 def test_after_an_edited_prompt_only_what_depends_on_it_is_asked_again(tmp_path, server):

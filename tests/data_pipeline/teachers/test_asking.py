@@ -71,7 +71,7 @@ def test_what_decides_the_answer_is_in_the_key_and_nothing_else(server, tmp_path
         one.ask(plain, [Request("text", "q", stage="b")])
         assert len(server.calls) == 1
         for other in (
-            Request("text", "q", variant=1),
+            Request("text", "q", sample=1),
             Request("text", "q", schema={"type": "object"}),
             Request("text", "q", parameters={"temperature": 0.5}),
         ):

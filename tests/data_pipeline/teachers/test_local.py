@@ -44,7 +44,7 @@ def test_answers_are_those_of_generate_whichever_are_answered_together(teacher, 
 
 
 def test_samples_differ_by_their_number_and_are_the_same_again(teacher, asker, tmp_path):
-    hot = [Request("text", "What is it?", parameters={"temperature": 1.5}, variant=variant) for variant in range(4)]
+    hot = [Request("text", "What is it?", parameters={"temperature": 1.5}, sample=sample) for sample in range(4)]
     first = asker.ask(teacher, hot)
     with Asker(Store(tmp_path / "other")) as other:
         assert other.ask(teacher, list(reversed(hot))) == list(reversed(first))

@@ -90,7 +90,7 @@ def test_an_answer_is_paid_for_once(server, asker):
     one = teacher(server)
     assert asker.ask(one, [TEXT, TEXT]) == asker.ask(one, [TEXT]) * 2
     assert len(server.calls) == 1
-    asker.ask(teacher(server), [Request("text", "say it", variant=1)])
+    asker.ask(teacher(server), [Request("text", "say it", sample=1)])
     assert [call[1]["generationConfig"]["seed"] for call in server.calls] == [0, 1]
 
 
