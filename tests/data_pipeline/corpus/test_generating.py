@@ -142,6 +142,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_but_what_was_on_its_wa
 
 
 def _made(folder, settings, why):
+    os.environ["TEST_TOKEN"] = "secret-token"  # the process that this one is forked from may be of an earlier test
     try:
         made(folder, settings)
     except BaseException:
