@@ -53,13 +53,14 @@ def _contents(manifest: Mapping[str, Any]) -> str:
     return f"{splits}\n\n{diversity}By {by}."
 
 
-def _stages(manifest: Mapping[str, Any]) -> str:
-    rows = [(name, f"{one['items']:,}", f"{one['left_out']:,}") for name, one in manifest["stages"].items()]
-    return _table(("stage", "items", "left out"), rows)
+def stage_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Of each stage: its name, items, and what it left out."""
+    return [(name, f"{one['items']:,}", f"{one['left_out']:,}") for name, one in manifest["stages"].items()]
 
 
-def _filters(manifest: Mapping[str, Any]) -> str:
-    rows = [
+def filter_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Of each filter: its name, what it kept and left out, and the kinds of reasons."""
+    return [
         (
             one["filter"],
             f"{one['kept']:,}",
@@ -68,7 +69,14 @@ def _filters(manifest: Mapping[str, Any]) -> str:
         )
         for one in manifest["filters"]
     ]
-    text = _table(("filter", "kept", "left out", "why"), rows)
+
+
+def _stages(manifest: Mapping[str, Any]) -> str:
+    return _table(("stage", "items", "left out"), stage_rows(manifest))
+
+
+def _filters(manifest: Mapping[str, Any]) -> str:
+    text = _table(("filter", "kept", "left out", "why"), filter_rows(manifest))
     if manifest["retention"]:
         text += (
             "\n\nOf questions with an article, what is kept where none mentions an image (IR), and the answer also "

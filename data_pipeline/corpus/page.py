@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.corpus import card
 from data_pipeline.corpus.quality import Checked
 from data_pipeline.corpus.stages.stage import Item
 from vlm_jax.evaluation.report import thumbnail
@@ -36,6 +37,8 @@ def page(checked: Checked, manifest: Mapping[str, Any], folder: Path) -> str:
       folder: of the corpus, whose images are read.
     """
     title = manifest["title"] or "A corpus of questions about images"
+    stages = _table(("stage", "items", "left out"), card.stage_rows(manifest))
+    filters = _table(("filter", "kept", "left out", "why"), card.filter_rows(manifest))
     by_image: dict[str, list[Item]] = {}
     for item in checked.items:
         by_image.setdefault(item["image"], []).append(item)
@@ -46,7 +49,8 @@ def page(checked: Checked, manifest: Mapping[str, Any], folder: Path) -> str:
         '<meta name=viewport content="width=device-width,initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style><h1>{html.escape(title)}</h1>"
         f"<p>{_counts(manifest)} ${sum(one['cost'] for one in manifest['calls']):.2f} were paid.</p>"
-        f"{_stages(manifest)}{_filters(manifest)}{_left_out(checked, folder)}"
+        f"{stages}"
+        f"{filters}{_left_out(checked, folder)}"
         f"<h2>Questions</h2><p>{len(shown)} of {len(by_image)} images, with all that is asked about each.</p>"
         f"<main>{cards}</main></html>\n"
     )
@@ -60,26 +64,6 @@ def _spread(names: Sequence[str], count: int) -> list[str]:
 def _counts(manifest: Mapping[str, Any]) -> str:
     splits = ", ".join(f"{count:,} in {html.escape(name)}" for name, count in manifest["splits"].items())
     return f"{splits}; {manifest['images']:,} images; {manifest['different_questions']:,} different questions."
-
-
-def _stages(manifest: Mapping[str, Any]) -> str:
-    return _table(
-        ("stage", "items", "left out", ""),
-        [(name, f"{one['items']:,}", f"{one['left_out']:,}", "") for name, one in manifest["stages"].items()],
-    )
-
-
-def _filters(manifest: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            one["filter"],
-            f"{one['kept']:,}",
-            f"{one['dropped']:,}",
-            "; ".join(f"{reason} {count:,}" for reason, count in one["reasons"].items()),
-        )
-        for one in manifest["filters"]
-    ]
-    return _table(("filter", "kept", "left out", "why"), rows)
 
 
 def _left_out(checked: Checked, folder: Path) -> str:

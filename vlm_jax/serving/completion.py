@@ -63,10 +63,10 @@ class Completion:
 
     def chunks(self, piece: Piece) -> bytes:
         """Events of a piece."""
-        said = self._chunk(piece.choice, {"content": piece.text}) if piece.text else b""
+        text_chunk = self._chunk(piece.choice, {"content": piece.text}) if piece.text else b""
         if piece.finish_reason is None:
-            return said
-        return said + self._chunk(piece.choice, {}, piece.finish_reason)
+            return text_chunk
+        return text_chunk + self._chunk(piece.choice, {}, piece.finish_reason)
 
     def end(self) -> bytes:
         """Events that end the stream."""

@@ -139,9 +139,9 @@ class ModelWorker:
         reason = "; ".join(error.lines) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         self.report(f"error: a batch of {len(jobs)} requests failed: {reason}")
         # What a library says may name files of this machine.
-        told = reason if isinstance(error, InputError) else "the model failed; the server's console says why"
+        public_reason = reason if isinstance(error, InputError) else "the model failed; the server's console says why"
         for job in jobs:
-            job.tell(failed(told))
+            job.tell(failed(public_reason))
 
     def _next_batch(self) -> list[Job]:
         """Jobs in their order, as many as fit; none where it is closed."""
@@ -181,11 +181,11 @@ class ModelWorker:
         self.model.forget(max(0, self.entries - entries_of(prompts)))
         with self.model.begin(prompts) as answering:
             del prompts
-            told: set[int] = set()
+            ended_rows: set[int] = set()
             while True:
                 for row, (job, choice, text) in enumerate(rows):
-                    if row not in told and _tell(answering, row, job, choice, text):
-                        told.add(row)
+                    if row not in ended_rows and _tell(answering, row, job, choice, text):
+                        ended_rows.add(row)
                 if self._closed or not answering.unfinished:
                     return
                 streams = any(rows[row][0].stream for row in answering.unfinished)
