@@ -109,6 +109,21 @@ def test_a_collective_that_is_hidden_behind_several_products_counts_once():
         program_cost.collectives(HLO.replace("direction=LT", "direction=GT"))
 
 
+def test_a_collective_that_is_begun_before_a_loop_and_ended_behind_it_is_sent_once():
+    begun = "%start = (f32[4]{0}, f32[32]{0}) all-gather-start(%p), channel_id=9, replica_groups=[1,8]<=[8]"
+    assert begun in HLO
+    around = HLO.replace(begun, f"{begun}\n  %b = bf16[64,16] custom-call(%p), called_computations={{%fused.1}}")
+    assert program_cost.collectives(around) == {
+        "all-gather": (1 + 1, 64 * 16 * 2 + 32 * 4),
+        "reduce-scatter": (3, 3 * 2 * 4 * 2),
+    }
+    # A loop that only the data end may hold it, too.
+    only = around.replace("direction=LT", "direction=GT").replace(
+        "  %s = f32[2]{0} reduce-scatter", "  %s = f32[2]{0} add"
+    )
+    assert program_cost.collectives(only) == {"all-gather": (2, 64 * 16 * 2 + 32 * 4)}
+
+
 @pytest.mark.parametrize("text", ["v5e", "v9:2x4", "v5e:2x", "v5e:0x4", "v5e:8"])
 def test_a_topology_that_is_none_is_refused(text):
     with pytest.raises(InputError, match="--topology"):

@@ -96,10 +96,12 @@ def collectives(hlo: str) -> dict[str, tuple[int, int]]:
     def inside(name: str) -> tuple[dict[str, tuple[str, int]], Counter]:
         """Of one run of a computation: {channel: (kind, bytes)}, and what its loops add to that.
 
-        A collective that the compiler hides behind products is written in each of them, on one channel.
+        A collective that the compiler hides behind products is written in each of them, on one channel. It may be
+        begun before a loop and go on behind the products within, which does not send it again.
         """
         channels: dict[str, tuple[str, int]] = {}
         loops: Counter = Counter()
+        bodies_of_loops = []
         for line in bodies[name]:
             found = _COLLECTIVE.search(line)
             if found:
@@ -108,13 +110,16 @@ def collectives(hlo: str) -> dict[str, tuple[int, int]]:
             for attribute, names in _CALLED.findall(line):
                 for one in re.findall(r"[\w.\-]+", names):
                     if attribute == "body":
-                        added = _sum(*inside(one))
-                        times = _trips(line, bodies) if added else 0
-                        loops += Counter({key: times * value for key, value in added.items()})
+                        bodies_of_loops.append((line, one))
                     elif attribute != "condition":
                         more, inner = inside(one)
                         channels |= more
                         loops += inner
+        for line, body in bodies_of_loops:
+            own, inner = inside(body)
+            if added := _sum({channel: one for channel, one in own.items() if channel not in channels}, inner):
+                times = _trips(line, bodies)
+                loops += Counter({key: times * value for key, value in added.items()})
         return channels, loops
 
     total = _sum(*inside(entry))
