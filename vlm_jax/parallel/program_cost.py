@@ -94,41 +94,38 @@ def collectives(hlo: str) -> dict[str, tuple[int, int]]:
 
     @functools.cache
     def inside(name: str) -> tuple[dict[str, tuple[str, int]], Counter]:
-        """Of one run of a computation: {channel: (kind, bytes)}, and what its loops add to that.
-
-        A collective that the compiler hides behind products is written in each of them, on one channel. It may be
-        begun before a loop and go on behind the products within, which does not send it again.
-        """
-        channels: dict[str, tuple[str, int]] = {}
+        """Of one run of a computation: {line: (kind, bytes)}, and what its loops add to that."""
+        sent: dict[str, tuple[str, int]] = {}
         loops: Counter = Counter()
-        bodies_of_loops = []
+        going_on = _GOING_ON in name or any(_DONE in line for line in bodies[name])
         for line in bodies[name]:
             found = _COLLECTIVE.search(line)
-            if found:
-                channel = re.search(r"channel_id=\d+", line)
-                channels[channel[0] if channel else line] = (found["kind"], _moved(line, found))
+            if found and not going_on:
+                sent[line] = (found["kind"], _moved(line, found))
             for attribute, names in _CALLED.findall(line):
                 for one in re.findall(r"[\w.\-]+", names):
                     if attribute == "body":
-                        bodies_of_loops.append((line, one))
+                        added = _sum(*inside(one))
+                        times = _trips(line, bodies) if added else 0
+                        loops += Counter({key: times * value for key, value in added.items()})
                     elif attribute != "condition":
                         more, inner = inside(one)
-                        channels |= more
+                        sent |= more
                         loops += inner
-        for line, body in bodies_of_loops:
-            own, inner = inside(body)
-            if added := _sum({channel: one for channel, one in own.items() if channel not in channels}, inner):
-                times = _trips(line, bodies)
-                loops += Counter({key: times * value for key, value in added.items()})
-        return channels, loops
+        return sent, loops
 
     total = _sum(*inside(entry))
     return {kind: (total[kind, "count"], total[kind, "bytes"]) for kind in COLLECTIVES if total[kind, "count"]}
 
 
-def _sum(channels: dict[str, tuple[str, int]], loops: Counter) -> Counter:
+_GOING_ON, _DONE = "async_collective_fusion", 'custom_call_target="AsyncCollectiveDone"'
+"""What a collective that is hidden behind other work is written in once more, beside where it is started: the products
+it goes on behind, which may lie in a loop that it was started before, and its end."""
+
+
+def _sum(sent: dict[str, tuple[str, int]], loops: Counter) -> Counter:
     total = Counter(loops)
-    for kind, size in channels.values():
+    for kind, size in sent.values():
         total[kind, "count"] += 1
         total[kind, "bytes"] += size
     return total
