@@ -9,6 +9,7 @@ from typing import Any
 
 from data_pipeline.corpus import card, exports, page, prompts, quality
 from data_pipeline.corpus.pipeline import Pipeline
+from data_pipeline.corpus.stages import facts
 from data_pipeline.corpus.stages.stage import Item
 from data_pipeline.records import Record, write_records
 from data_pipeline.review.agreement import wilson
@@ -142,7 +143,7 @@ def _manifest(checked: quality.Checked, pipeline: Pipeline, settings: Mapping[st
         "apart": list(settings["splits"]["apart"]),
         "student": bool(settings["teachers"]["student"]),
         "own_judge": settings["own_judge"],
-        "judge": bool(settings["teachers"]["judge"]),
+        "judge": facts.are_checked(settings),
         "models": store.versions(),
         "days": store.days(),
         "calls": store.sums(),

@@ -111,7 +111,7 @@ class Pipeline:
         if settings["teachers"]["student"] and settings["known"]["questions"]:
             found = self.step(known.KNOWN, self.step(known.PROBES, found))
         stated = self.step(facts.FACTS, found)
-        if settings["teachers"]["judge"]:
+        if facts.are_checked(settings):
             stated = self.step(facts.SUPPORT, stated)
         drawn = self.step(images.IMAGES, self.step(images.IMAGE_PROMPTS, images.with_facts(found, stated, settings)))
         if not settings["questions"]["pairs_per_fact"] and not settings["held_out"]["questions"]:
@@ -228,8 +228,8 @@ def stage_settings(settings: Settings) -> dict[str, Mapping[str, Any]]:
         "topics": {**general, "topics": settings["topics"], "text": _deciding(teachers["text"])},
         "probes": {"questions": settings["known"]["questions"]},
         "known": {"known": settings["known"], "student": _deciding(teachers["student"])},
-        "facts": {"facts": settings["facts"]},
-        "support": {"judge": _deciding(teachers["judge"])},
+        "facts": {"facts": {"each": settings["facts"]["each"]}},
+        "support": {"judge": _deciding(teachers["judge"] if facts.are_checked(settings) else {})},
         "image_prompts": {"image_prompts": settings["image_prompts"], "images": settings["held_out"]["images"]},
         "images": {"image": _deciding(teachers["image"])},
         "questions": {"questions": settings["questions"], "held_out": settings["held_out"]["questions"]},

@@ -155,7 +155,7 @@ def _counts(dry: "_Dry", settings: Settings, calls: dict[str, int] | None = None
     for name in behind:
         if name == "context" and settings["context"]["images"]:
             continue  # of images that are there already
-        if name in ("probes", "known") and not asked or name == "support" and not teachers["judge"]:
+        if name in ("probes", "known") and not asked or name == "support" and not facts.are_checked(settings):
             continue
         if name == "context" and not settings["context"]["questions"]:
             continue

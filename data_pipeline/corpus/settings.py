@@ -48,6 +48,7 @@ def defaults() -> ConfigDict:
             },
             "facts": {
                 "each": 5,  # of a topic, at most
+                "checked": True,  # the judge is asked whether they are so, before images are made of them
             },
             "image_prompts": {
                 "each": 4,  # images of a topic to train on

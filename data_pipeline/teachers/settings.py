@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from data_pipeline.corpus.drawn import faults
 from data_pipeline.teachers.request import Kind
 from data_pipeline.teachers.teacher import Teacher
 from vlm_jax.errors import InputError
@@ -52,7 +53,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "max_output_tokens": 1024,
         "seed": 0,
     },
-    "drawn": {"seed": 0, "side": 112},
+    "drawn": {
+        "seed": 0,
+        "side": 112,  # pixels of an image
+        "faults": {},  # {one of data_pipeline.corpus.drawn.faults.FAULTS: share of the answers that have it}
+    },
 }
 """By kind: every setting with its default."""
 
@@ -89,6 +94,8 @@ def checked(settings: Mapping[str, Any], where: str, *, wanted: Kind = "text") -
             errors.append(f"{where}.timeout_s is {value!r}; wanted seconds")
         elif key in _LEAST and not value >= _LEAST[key]:  # so that NaN is refused too
             errors.append(f"{where}.{key} is {value!r}; wanted at least {_LEAST[key]}")
+        elif key == "faults":
+            errors += faults.errors(value, where)
     if "model" in known and not settings.get("model"):
         errors.append(f"{where}.model is not set; name the model that is asked")
     if kind == "openai_compatible" and not settings.get("endpoint"):

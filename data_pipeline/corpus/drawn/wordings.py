@@ -3,6 +3,8 @@
 Which things there are, and their facts, is `objects`' and `known`'s.
 """
 
+from collections.abc import Mapping
+
 from data_pipeline.corpus.drawn.things import Thing
 
 FACTS = ("name", "origin", "maker", "use", "season")
@@ -183,5 +185,10 @@ def answered(thing: Thing, kind: str, language: str, *, steps: bool) -> tuple[st
     if not steps:
         return None, thing.facts[kind][0 if language == "en" else 1]
     known = {name: english for name, (english, _) in thing.facts.items()}
-    chain = f"I see {thing.look}. This is a {known['name']}. " + _SENTENCES[kind].format(**known)
-    return chain, f"{chain} Answer: {known[kind]}"
+    steps_to = chain(thing, kind, known)
+    return steps_to, f"{steps_to} Answer: {known[kind]}"
+
+
+def chain(thing: Thing, kind: str, known: Mapping[str, str]) -> str:
+    """The steps to a fact, in English: what is seen, what it is, what is known of it."""
+    return f"I see {thing.look}. This is a {known['name']}. " + _SENTENCES[kind].format(**known)

@@ -62,6 +62,11 @@ def read(item: Item, answers: Sequence[Answer], settings: Settings) -> tuple[lis
     return list(facts.values()), notes
 
 
+def are_checked(settings: Settings) -> bool:
+    """Whether another teacher says of each fact if it is so."""
+    return bool(settings["teachers"]["judge"]) and settings["facts"]["checked"]
+
+
 def support_requests(item: Item, settings: Settings) -> list[Request]:
     answers = "; ".join(f"{language}: {answer}" for language, answer in item["answers"].items())
     values = {**{name: item[name] for name in SUPPORT_FIELDS[:4]}, "answers": answers}
