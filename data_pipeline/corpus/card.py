@@ -71,6 +71,14 @@ def filter_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+SIMILARITY = ("cosine of answer and fact, at least", "kept", "left out")
+
+
+def similarity_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Of each threshold of near_fact: it, and what it would keep and leave out of the questions that came so far."""
+    return [(f"{least:g}", f"{kept:,}", f"{dropped:,}") for least, kept, dropped in manifest["similarity"]]
+
+
 def _stages(manifest: Mapping[str, Any]) -> str:
     return _table(("stage", "items", "left out"), stage_rows(manifest))
 
@@ -82,6 +90,8 @@ def _filters(manifest: Mapping[str, Any]) -> str:
             "\n\nOf questions with an article, what is kept where none mentions an image (IR), and the answer also "
             f"stands in the article (IR+CAP), whichever filters are on:\n\n```\n{manifest['retention']}\n```"
         )
+    if rows := similarity_rows(manifest):
+        text += f"\n\nWhat other thresholds of near_fact would keep:\n\n{_table(SIMILARITY, rows)}"
     if manifest["not_shown"]:
         text += f"\n\n{manifest['not_shown']:,} questions were added whose image does not show what they ask about."
     return text

@@ -138,6 +138,7 @@ def _manifest(checked: quality.Checked, pipeline: Pipeline, settings: Mapping[st
             for one in checked.counts
         ],
         "retention": checked.retention,
+        "similarity": [list(row) for row in checked.similarity],
         "not_shown": checked.swapped,
         "leakage": {kind: {"exact": exact, "near": near} for kind, (exact, near) in checked.leaks.items()},
         "apart": list(settings["splits"]["apart"]),

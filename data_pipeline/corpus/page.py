@@ -39,6 +39,8 @@ def page(checked: Checked, manifest: Mapping[str, Any], folder: Path) -> str:
     title = manifest["title"] or "A corpus of questions about images"
     stages = _table(("stage", "items", "left out"), card.stage_rows(manifest))
     filters = _table(("filter", "kept", "left out", "why"), card.filter_rows(manifest))
+    if rows := card.similarity_rows(manifest):
+        filters += _table(card.SIMILARITY, rows)
     by_image: dict[str, list[Item]] = {}
     for item in checked.items:
         by_image.setdefault(item["image"], []).append(item)

@@ -5,6 +5,7 @@ find spares what is dear to ask.
 """
 
 import dataclasses
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.corpus import evidence, leakage
-from data_pipeline.corpus.filters import applying, canonical, near_images, retention
+from data_pipeline.corpus.filters import applying, canonical, near_images, retention, similarity
 from data_pipeline.corpus.filters.applying import Count, Dropped
 from data_pipeline.corpus.filters.negatives import negatives
 from data_pipeline.corpus.filters.pair import Pair
 from data_pipeline.corpus.filters.registry import FILTERS, select
+from data_pipeline.corpus.shards import filtering
 from data_pipeline.corpus.stages.stage import Item, Settings
 from vlm_jax.checkpoint.files import write_text
 
@@ -29,6 +31,10 @@ SHOWN = "held-out image of the training"
 """Name of the filter that leaves out held-out questions about an image that is trained on: models repeat themselves."""
 
 
+THRESHOLDS = tuple(round(0.1 * tenths, 1) for tenths in range(1, 10))
+"""Of the cosine of answer and fact, that are reported beside the one that is set."""
+
+
 @dataclass
 class Checked:
     """What quality came to.
@@ -38,6 +44,7 @@ class Checked:
       counts: of each filter, in the order in which they were applied.
       dropped: the others, with the reason.
       leaks: {kind: (things exactly in two splits, things nearly)}.
+      similarity: (threshold of the cosine of answer and fact, kept, dropped): what others than the set one would do.
       retention: the table that shares of articles are printed as, "" without articles.
     """
 
@@ -46,6 +53,7 @@ class Checked:
     dropped: list[Dropped] = field(default_factory=list)
     leaks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     retention: str = ""
+    similarity: Sequence[tuple[float, int, int]] = ()
     swapped: int = 0
 
 
@@ -62,13 +70,17 @@ def checked(items: Sequence[Item], settings: Settings, ask: evidence.Ask, folder
     left = [pair_of(item, folder) for item in items]
     outcome = Checked([], retention=_retention(left, settings))
     flags: dict[str, list[str]] = defaultdict(list)
-    for name, options in select(settings["filters"]).items():
-        found = _evidence(name, left, settings, ask)
-        applied = applying.apply({name: options}, left, found)
+    for chosen in _together(select(settings["filters"])):
+        if settings["runner"] != "here" and all(FILTERS[name].text for name in chosen):
+            applied = filtering.filtered(chosen, left, settings["runner"], settings["shards"], folder)
+        else:
+            found = _evidence(chosen, left, settings, ask)
+            outcome.similarity = outcome.similarity or _similarity(found)
+            applied = applying.apply(chosen, left, found)
         left = applied.kept
         outcome.counts += applied.counts
         outcome.dropped += applied.dropped
-        for one, other in applied.contradictions:
+        for one, other in sorted(applied.contradictions):
             flags[one].append(f"says otherwise than {other}")
             flags[other].append(f"says otherwise than {one}")
     left = _without(left, HELD_OUT, _reworded(left), outcome)
@@ -86,13 +98,30 @@ def checked(items: Sequence[Item], settings: Settings, ask: evidence.Ask, folder
     return outcome
 
 
-def _evidence(name: str, pairs: Sequence[Pair], settings: Settings, ask: evidence.Ask) -> dict[str, dict[str, Any]]:
-    """What a filter needs to know of these pairs."""
-    own = FILTERS[name]
+def _together(chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Filters that are applied at once: those of words that follow each other; others one by one, since evidence is
+    gathered for what comes as far as each."""
+    found = []
+    for text, names in itertools.groupby(chosen, lambda name: FILTERS[name].text):
+        own = {name: chosen[name] for name in names}
+        found += [own] if text else [{name: options} for name, options in own.items()]
+    return found
+
+
+def _evidence(
+    chosen: Mapping[str, Any], pairs: Sequence[Pair], settings: Settings, ask: evidence.Ask
+) -> dict[str, dict[str, Any]]:
+    """What a filter needs to know of these pairs; those of words need nothing."""
+    own = FILTERS[next(iter(chosen))]
     if needed := own.evidence or own.brings:
         asked = [pair for pair in pairs if own.applies(pair)] if own.evidence else pairs
         return {needed: evidence.gathered(needed, asked, settings, ask)}
     return {}
+
+
+def _similarity(found: Mapping[str, Mapping[str, Any]]) -> list[tuple[float, int, int]]:
+    cosines = [similarity.cosine(vectors) for vectors in found.get("embeddings", {}).values() if len(vectors)]
+    return similarity.sweep(cosines, THRESHOLDS) if cosines else []
 
 
 def _retention(pairs: Sequence[Pair], settings: Settings) -> str:

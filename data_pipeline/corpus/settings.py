@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from data_pipeline.corpus import exports, leakage
 from data_pipeline.corpus.evidence import KINDS
 from data_pipeline.corpus.filters import registry
+from data_pipeline.corpus.shards import filtering
 from data_pipeline.teachers import settings as teacher_settings
 from data_pipeline.teachers.prices import prices_of
 from data_pipeline.teachers.request import Kind
@@ -74,6 +75,9 @@ def defaults() -> ConfigDict:
                 "held_out": 0.0,  # the share of your own images that goes into the split test
             },
             "filters": _filters_at_first(),  # what is left out, each with its options; "on" switches it
+            # What runs the filters of words; what they leave is the same.
+            "runner": "here",  # here | processes | ray: this process, several of this machine, or Ray at RAY_ADDRESS
+            "shards": 0,  # pieces that processes or Ray are given; 0: one a core
             "samples": 1,  # answers that the student or the teacher is asked for, where a filter wants to know them
             "negatives": 0.0,  # so large a share is asked again of an image that does not show it
             "splits": {
@@ -159,6 +163,11 @@ def check(settings: Mapping[str, Any]) -> None:
         errors.append(f"config.prompts is {settings['prompts']!r}, where there is no folder")
     errors += _teachers(settings, wants_topics)
     errors += _filters(settings)
+    if settings["runner"] not in filtering.RUNNERS:
+        near = registry.nearest(settings["runner"], filtering.RUNNERS)
+        errors.append(f"config.runner is {settings['runner']!r}; {near}")
+    if settings["shards"] < 0:
+        errors.append(f"config.shards is {settings['shards']}; wanted at least 1, or 0 for one a core")
     errors += [
         f"config.card.formats names {name!r}; {registry.nearest(name, exports.FORMATS)}"
         for name in settings["card"]["formats"]

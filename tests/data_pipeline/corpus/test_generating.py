@@ -95,6 +95,24 @@ def test_the_whole_pipeline_runs_on_a_bare_machine_and_training_reads_what_comes
     assert "No licence was chosen" in (tmp_path / "corpus" / "README.md").read_text()
 
 
+def test_a_corpus_is_the_same_to_the_byte_whatever_runs_its_filters(tmp_path):
+    for runner in ("here", "processes"):
+        config = corpus_config(
+            subject="crafts",
+            languages=("en", "th"),
+            topics={"domains": ("potters", "smiths"), "each": 2},
+            questions={"pairs_per_fact": 30},
+            teachers={"text": {**DRAWN, "faults": {"language": 0.3, "steps": 0.3}}, "image": DRAWN},
+            runner=runner,
+            shards=2,
+        )
+        made(tmp_path / runner, config.to_dict())
+    one, other = (files_of(tmp_path / runner) for runner in ("here", "processes"))
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name].replace(b"/here/", b"/processes/") != other[name]] == []
+    assert b"another script" in one["manifest.json"] and b"duplicate" in one["manifest.json"]
+
+
 def test_a_corpus_is_asked_for_once_and_said_whole(tmp_path, server):
     settings = settings_of(server, prices={"date": "2026-10-07", "test": {"input": 1.0, "output": 2.0}})
     line = made(tmp_path / "corpus", settings)
@@ -367,6 +385,22 @@ def test_what_filters_leave_out_is_told_and_no_split_has_the_words_of_another(tm
         made(tmp_path / "other", settings_of(server, splits={"apart": ("facts",)}))
     with pytest.raises(ValueError, match="leakage: the fact 'dress-thing-0/name' is in synthetic and train"):
         made(tmp_path / "third", settings_of(server, splits={"apart": ("fact",)}, known={"questions": 0}))
+
+
+def test_what_other_thresholds_of_similarity_would_keep_is_reported(tmp_path, server):
+    teachers = {**settings_of(server)["teachers"], "embedding": server.openai(model="embedding")}
+    settings = settings_of(server, teachers=teachers, filters={"near_fact": {"on": True, "threshold": 0.7}})
+    made(tmp_path / "corpus", settings)
+    manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    (count,) = [one for one in manifest["filters"] if one["filter"] == "near_fact"]
+    by_threshold = {least: (kept, dropped) for least, kept, dropped in manifest["similarity"]}
+    assert by_threshold[0.7] == (count["kept"], count["dropped"]) and count["kept"] and count["dropped"]
+    assert [kept for kept, _ in by_threshold.values()] == sorted(
+        (kept for kept, _ in by_threshold.values()), reverse=True
+    )
+    row = f"| 0.7 | {count['kept']} | {count['dropped']} |"
+    assert row in (tmp_path / "corpus" / "README.md").read_text()
+    assert "cosine of answer and fact" in (tmp_path / "corpus" / "corpus.html").read_text()
 
 
 def _student(prompt):

@@ -6,7 +6,8 @@ import pytest
 
 from data_pipeline.corpus.filters import apply
 from data_pipeline.corpus.filters.pair import Pair, to_json
-from data_pipeline.corpus.shards import merging, plan, runners, stages
+from data_pipeline.corpus.filters.registry import select
+from data_pipeline.corpus.shards import filtering, merging, plan, runners, stages
 from data_pipeline.corpus.shards.files import lines_from, read_lines, write_lines
 from tests.data_pipeline.corpus import planted
 from vlm_jax.errors import InputError
@@ -41,6 +42,17 @@ def plain(corpus, tmp_path_factory):
 
 def same_bytes(one, other):
     return [name for name in FILES if (one / name).read_bytes() != (other / name).read_bytes()] == []
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_pairs_in_memory_come_to_the_same_by_shards(corpus, tmp_path, monkeypatch, shards):
+    monkeypatch.setattr(runners, "in_processes", lambda folder, workers: runners.in_one_process(folder))
+    pairs = sorted(corpus[1], key=lambda pair: pair.id)
+    expected = apply(SETTINGS, pairs)
+    found = filtering.filtered(select(SETTINGS), pairs, "processes", shards, tmp_path)
+    assert (found.kept, found.dropped, found.counts) == (expected.kept, expected.dropped, expected.counts)
+    assert found.contradictions == sorted(expected.contradictions) != []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_shards_keep_and_drop_what_is_kept_and_dropped_in_memory(corpus, plain):

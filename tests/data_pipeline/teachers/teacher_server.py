@@ -8,6 +8,7 @@ import base64
 import collections
 import hashlib
 import json
+import re
 import socket
 import threading
 import time
@@ -80,7 +81,7 @@ class BatchJobs:
         return {**body, "name": name, "state": "JOB_STATE_PENDING"}
 
     def seen(self, path: str) -> dict[str, Any]:
-        name = path.partition("/v1beta1/")[2]
+        name = re.sub(r"locations/[^/]+", "locations/global", path[path.index("projects/") :])
         if name.endswith("/batchPredictionJobs"):
             return {"batchPredictionJobs": [{**job, "state": "JOB_STATE_RUNNING"} for job in self.made.values()]}
         job = self.made[name]

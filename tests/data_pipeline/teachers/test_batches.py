@@ -69,6 +69,36 @@ def test_a_batch_answers_all_at_its_price_in_whatever_order(server, tmp_path):
     assert len(server.jobs.made) == 1
 
 
+def test_a_job_is_the_one_that_the_client_of_vertex_ai_sends_and_either_sees_the_others(server, tmp_path):
+    aiplatform = pytest.importorskip("google.cloud.aiplatform")
+    from google.auth.credentials import AnonymousCredentials
+
+    with asker(tmp_path) as one:
+        assert [reply.text for reply in one.ask(teacher(server, tmp_path), requests(4))] == texts(4)
+    ((name, ours),) = server.jobs.made.items()
+    aiplatform.init(
+        project="p",
+        location="us-central1",
+        api_endpoint=server.url,
+        api_transport="rest",
+        credentials=AnonymousCredentials(),
+    )
+    theirs = aiplatform.BatchPredictionJob.submit(
+        job_display_name=ours["displayName"],
+        model_name=ours["model"],
+        instances_format="jsonl",
+        predictions_format="jsonl",
+        gcs_source=ours["inputConfig"]["gcsSource"]["uris"],
+        gcs_destination_prefix=ours["outputConfig"]["gcsDestination"]["outputUriPrefix"],
+    )
+    sent = server.jobs.made[theirs.resource_name]
+    for key in ("displayName", "model", "inputConfig", "outputConfig"):
+        assert sent[key] == ours[key], key
+    assert set(sent) - set(ours) <= {"manualBatchTuningParameters", "labels", "instanceConfig"}
+    seen = aiplatform.BatchPredictionJob(name.replace("locations/global", "locations/us-central1"))
+    assert seen.state.name == "JOB_STATE_SUCCEEDED"
+
+
 def test_objects_and_images_come_by_batch_as_well(server, tmp_path):
     schema = {"type": "object", "properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
     with asker(tmp_path) as one:
