@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from vlm_jax.models.attention import MASKED
@@ -99,6 +101,8 @@ def through_decoder(
     images = jnp.max(batch.cut_images) if batch.above else 0
     observed, known = [], [tokens.places]
     stops = cut_layers(batch.method, batch.layer, decoder.config.layers)
+    graph, state = nnx.split(decoder)
+    params, shape = jax.tree.flatten(state)
     for cut, (stop, length) in enumerate(zip(stops, batch.above, strict=True)):
 
         def watch(q, k, v, tokens=tokens):
@@ -111,6 +115,8 @@ def through_decoder(
         stay |= (tokens.images == 0) & (tokens.segments > 0)
         tokens, index = tokens.left(stay, length)
         x = constrain_rows(picked(x, index))
+        x, *params = _above(x, *params)
+        decoder = nnx.merge(graph, jax.tree.unflatten(shape, params))
         observed.append(seen)
         known.append(tokens.places)
         start = stop
@@ -118,6 +124,33 @@ def through_decoder(
     x = decoder(x, tokens.positions, tokens.segments, at=at, observe=observe, start=start, **options)
     hidden, seen = x if observe is not None else (x, None)
     return Through(hidden, (*observed, seen), tuple(known))
+
+
+@jax.custom_vjp
+def _above(x, *params):
+    """The same: what enters the layers above a cut.
+
+    Backwards, gradients of parameters are summed up range by range: what the ranges above came to is one sum before the
+    layers below begin. Left to itself the compiler kept, to the end of the step, a buffer of all layers' gradients for
+    each range.
+    """
+    return x, *params
+
+
+def _above_forward(x, *params):
+    return tuple(one.value for one in (x, *params)), None
+
+
+def _above_backward(_, gradients):
+    known = [place for place, one in enumerate(gradients) if not isinstance(one, SymbolicZero)]
+    after = jax.lax.optimization_barrier([gradients[place] for place in known])
+    found: list[Any] = [None] * len(gradients)
+    for place, one in zip(known, after, strict=True):
+        found[place] = one
+    return tuple(found)
+
+
+_above.defvjp(_above_forward, _above_backward, symbolic_zeros=True)
 
 
 def _choose(method: str, images, keep, weights) -> Bool[Array, "b t"]:
