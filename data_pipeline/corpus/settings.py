@@ -128,17 +128,29 @@ def _change(config: ConfigDict, changes: Mapping[str, Any], where: str, errors: 
     for key, value in changes.items():
         if key not in config:
             errors.append(f"{where}.{key}: no such setting; known are {', '.join(config)}")
+            continue
+        if where == "config.filters" and isinstance(value, bool):
+            value = {"on": value}
+        group = isinstance(config[key], ConfigDict)
+        if group != isinstance(value, Mapping | ConfigDict):
+            wanted = "a mapping of settings" if group else f"as {config[key]!r}"
+            errors.append(f"{where}.{key} is {value!r}; wanted {wanted}")
         elif where == "config.teachers" or (where == "config" and key == "prices"):
             config[key] = ConfigDict(value, allow_dotted_keys=True)  # as names of models have them
         elif isinstance(config[key], ConfigDict):
             _change(config[key], value, f"{where}.{key}", errors)
         else:
-            config[key] = value
+            try:
+                config[key] = value
+            except TypeError:
+                wanted = "texts, as ('one', 'two')" if isinstance(config[key], tuple) else f"as {config[key]!r}"
+                errors.append(f"{where}.{key} is {value!r}; wanted {wanted}")
 
 
 def check(settings: Mapping[str, Any]) -> None:
     """Raises InputError, with every error, where a corpus cannot be made with these."""
-    errors: list[str] = []
+    if errors := _of_other_types(settings, defaults().to_dict(), "config"):
+        raise InputError(errors)
     wants_topics = bool(settings["topics"]["domains"]) or settings["context"]["images"] == ""
     if wants_topics and not settings["subject"]:
         errors.append("config.subject is not set; say what the corpus is about, in a few words")
@@ -177,6 +189,21 @@ def check(settings: Mapping[str, Any]) -> None:
         prices_of(settings["prices"])
     if errors:
         raise InputError(errors)
+
+
+def _of_other_types(settings: Mapping[str, Any], like: Mapping[str, Any], where: str) -> list[str]:
+    """Settings of another type than their defaults, where a config lets them be: True for a number, numbers in a list
+    of texts."""
+    errors = []
+    for key, default in like.items():
+        value, name = settings[key], f"{where}.{key}"
+        if isinstance(default, tuple) and not all(isinstance(one, str) for one in value):
+            errors.append(f"{name} is {value!r}; wanted texts")
+        elif isinstance(default, int | float) and isinstance(value, bool) != isinstance(default, bool):
+            errors.append(f"{name} is {value!r}; wanted as {default!r}")
+        elif isinstance(default, dict) and default and name != "config.teachers":
+            errors += _of_other_types(value, default, name)
+    return errors
 
 
 def _counts(settings: Mapping[str, Any]) -> list[str]:

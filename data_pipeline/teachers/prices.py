@@ -44,7 +44,8 @@ def prices_of(settings: Mapping[str, Any]) -> dict[str, Price]:
       InputError: with every error.
     """
     errors, found = [], {}
-    if set(settings) and not str(settings.get("date", "")):
+    date = settings.get("date", "")
+    if settings and not (isinstance(date, str) and date):
         errors.append("config.prices.date is not set; write the day on which the prices were looked up")
     for model, price in settings.items():
         if model == "date":

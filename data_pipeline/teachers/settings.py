@@ -62,6 +62,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """By kind: every setting with its default."""
 
 
+_NOT_EXTRA = {
+    **{name: f"which is the setting {name}" for name in ("seed", "temperature", "model")},
+    "max_tokens": "which is the setting max_output_tokens",
+    "response_format": "which the setting structured decides",
+    **dict.fromkeys(("messages", "input", "n", "stream"), "which is the request's"),
+}
+"""What `extra` may not hold, and why."""
 _LEAST = dict.fromkeys(("at_once", "max_output_tokens", "rows", "dimensions", "side"), 1) | dict.fromkeys(
     ("requests_per_minute", "tokens_per_minute", "temperature", "batch_poll_s"), 0
 )
@@ -94,6 +101,12 @@ def checked(settings: Mapping[str, Any], where: str, *, wanted: Kind = "text") -
             errors.append(f"{where}.timeout_s is {value!r}; wanted seconds")
         elif key in _LEAST and not value >= _LEAST[key]:  # so that NaN is refused too
             errors.append(f"{where}.{key} is {value!r}; wanted at least {_LEAST[key]}")
+        elif key == "extra":
+            errors += [
+                f"{where}.extra has {name!r}, {advice}; leave it out"
+                for name, advice in _NOT_EXTRA.items()
+                if name in value
+            ]
         elif key == "faults":
             errors += faults.errors(value, where)
     if "model" in known and not settings.get("model"):

@@ -15,7 +15,7 @@ from data_pipeline.corpus.filters import near_images, near_text
 from data_pipeline.corpus.filters.in_article import answer_in_article
 from data_pipeline.corpus.filters.language import language
 from data_pipeline.corpus.filters.mentions import image_mention
-from data_pipeline.corpus.filters.pair import Pair
+from data_pipeline.corpus.filters.pair import NAMES, Pair
 from data_pipeline.corpus.filters.reasoning import chain_of_thought
 from data_pipeline.corpus.filters.samples import answerable_from_article, answerable_without_image, consistent
 from data_pipeline.corpus.filters.schema import schema
@@ -87,7 +87,7 @@ FILTERS: dict[str, Filter] = {
     "schema": Filter(
         schema,
         {"required": ("image", "language"), "longest_question": 500, "longest_answer": 200},
-        {"longest_question": (1, 1e6), "longest_answer": (1, 1e6)},
+        {"required": frozenset(NAMES), "longest_question": (1, 1e6), "longest_answer": (1, 1e6)},
         text=True,
     ),
     "chain_of_thought": Filter(
@@ -173,8 +173,9 @@ def _errors(name: str, options: Mapping[str, Any]) -> list[str]:
             errors.append(f"{place}; wanted one like {known[key]!r}")
         elif isinstance(limits, tuple) and not limits[0] <= value <= limits[1]:
             errors.append(f"{place}; wanted {limits[0]:g} to {limits[1]:g}")
-        elif isinstance(value, str) and limits is not None and value not in limits:
-            errors.append(f"{place}; {nearest(value, limits)}")
+        elif limits is not None and not isinstance(limits, tuple):
+            texts = [value] if isinstance(value, str) else value
+            errors += [f"{place}; {nearest(text, limits)}" for text in texts if text not in limits]
     return errors
 
 

@@ -15,9 +15,10 @@ import pytest
 from data_pipeline import sources
 from data_pipeline.corpus import generating, prompts
 from data_pipeline.corpus.generating import Options
-from data_pipeline.corpus.settings import corpus_config
+from data_pipeline.corpus.settings import check, corpus_config
 from tests.data_pipeline.corpus import prompted
 from tests.data_pipeline.teachers.teacher_server import TeacherServer, error, gemini, image_for
+from vlm_jax import InputError
 from vlm_jax.checkpoint.files import alone
 
 pytest.importorskip("google.genai")
@@ -401,6 +402,41 @@ def test_what_other_thresholds_of_similarity_would_keep_is_reported(tmp_path, se
     row = f"| 0.7 | {count['kept']} | {count['dropped']} |"
     assert row in (tmp_path / "corpus" / "README.md").read_text()
     assert "cosine of answer and fact" in (tmp_path / "corpus" / "corpus.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"languages": "en"}, "config.languages is 'en'; wanted texts, as ('one', 'two')"),
+        ({"topics": {"domains": (1, 2)}}, "config.topics.domains is (1, 2); wanted texts"),
+        ({"topics": 3}, "config.topics is 3; wanted a mapping of settings"),
+        ({"held_out": {"images": True}}, "config.held_out.images is True; wanted as 1"),
+        ({"negatives": "many"}, "config.negatives is 'many'; wanted as 0.0"),
+        ({"teachers": {"text": "drawn"}}, "config.teachers.text is 'drawn'; wanted a mapping of settings"),
+        ({"filters": {"judged": True}}, "config.filters.judged is on and asks config.teachers.judge"),
+        ({"filters": {"schema": {"required": ("imgae",)}}}, "did you mean 'image'?"),
+        ({"prices": {"date": 3}}, "config.prices.date is not set"),
+        ({"runner": "procesess"}, "config.runner is 'procesess'; did you mean 'processes'?"),
+        ({"shards": -1}, "config.shards is -1"),
+        (
+            {
+                "teachers": {
+                    "text": {"kind": "openai_compatible", "model": "m", "endpoint": "http://h", "extra": {"seed": 1}}
+                }
+            },
+            "config.teachers.text.extra has 'seed', which is the setting seed; leave it out",
+        ),
+    ],
+)
+def test_settings_of_another_type_are_refused_by_name(changes, line):
+    teachers = {"text": DRAWN, "image": DRAWN}
+    with pytest.raises(InputError) as error:
+        check(
+            corpus_config(
+                **{"subject": "x", "topics": {"domains": ("potters",)}, "teachers": teachers, **changes}
+            ).to_dict()
+        )
+    assert line in str(error.value)
 
 
 def _student(prompt):
