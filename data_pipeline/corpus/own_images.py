@@ -31,7 +31,7 @@ def items(settings: Settings, target: Path) -> tuple[list[Item], list[str]]:
       InputError: there are none, or records that cannot be read.
     """
     found: dict[str, Item] = {}
-    notes = []
+    notes = _not_followed(Path(settings["context"]["images"]))
     for name, source, content in _contents(settings["context"]["images"]):
         if content is None or not (ending := ending_of(content)):
             notes.append(
@@ -55,6 +55,14 @@ def items(settings: Settings, target: Path) -> tuple[list[Item], list[str]]:
         reasons = notes[:5] or [f"{settings['context']['images']}: holds no images"]
         raise InputError(["config.context.images: no image can be used", *reasons])
     return [found[digest] for digest in sorted(found)], notes
+
+
+def _not_followed(folder: Path) -> list[str]:
+    """Notes of folders that are links: they may lead anywhere, or round in a circle."""
+    links = (
+        [path for path in sorted(folder.rglob("*")) if path.is_symlink() and path.is_dir()] if folder.is_dir() else []
+    )
+    return [f"{path.relative_to(folder)}: is a link to a folder, which is not followed" for path in links]
 
 
 def _contents(place: str) -> Iterator[tuple[str, str, bytes | None]]:

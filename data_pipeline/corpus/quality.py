@@ -169,10 +169,10 @@ def _negatives(pairs: Sequence[Pair], by_id: Mapping[str, Item], settings: Setti
     share = settings["negatives"]
     if not share:
         return []
+    languages = [code.replace("_", "-").partition("-")[0].casefold() for code in settings["languages"]]
     names = {
         item["topic"]: {
-            language: item["name"] if language == "en" else item["local_name"] or item["name"]
-            for language in settings["languages"]
+            language: item["name"] if language == "en" else item["local_name"] or item["name"] for language in languages
         }
         for item in by_id.values()
         if item.get("name")
