@@ -71,10 +71,7 @@ class Batches:
             most = self.price.of(prices.estimated(one, self.teacher.most_output), batch=True)
             if self.asker.max_cost is not None and cost + most > self.asker.max_cost:
                 if not parts[-1]:
-                    raise InputError(
-                        f"${self.progress.spent:.2f} are spent, and another request may come to ${most:.4f}: "
-                        f"--max_cost={self.asker.max_cost:g} is reached; the same command with more goes on from there"
-                    )
+                    raise prices.reached(self.progress.spent, most, self.asker.max_cost)
                 return parts
             length = len(one.prompt) * 4 + sum(image.path.stat().st_size for image in one.images) * 4 // 3 + 4096
             if parts[-1] and (len(parts[-1]) >= MOST_REQUESTS or size + length > MOST_BYTES):
@@ -112,14 +109,17 @@ class Batches:
         usable, first = self._keep(batch_lines.answers_in(f"{job.place}/answers"), asked, left)
         state, detail = ended
         # Answers to what this run does not ask, a preview of a killed run's job, are paid for and wait for the next.
-        unasked = set(job.keys) - asked.keys()
-        waits = state in _SUCCEEDED and usable and len(self.store.known(list(unasked))) < len(unasked)
+        unasked = [key for key in job.keys if key not in asked]
+        waits = state in _SUCCEEDED and usable and len(self.store.known(unasked)) < len(unasked)
+        count = len(job.keys)
+        if waits:
+            job.keys = unasked  # what this run looked at counts once, used or not
         self.store.note_job(job, self.teacher.model, "made" if waits else "collected")
         if state not in _SUCCEEDED or (asked and not usable):
             reason = terminal.line(detail or first or "no line with an answer", 300)
             raise InputError(
                 f"{self.progress.stage}: batch job {job.name.rpartition('/')[2]} is {_plain(state)} and brought "
-                f"{usable:,} of {len(job.keys):,} answers ({reason}); these are kept, and the same command asks for "
+                f"{usable:,} of {count:,} answers ({reason}); these are kept, and the same command asks for "
                 "the rest"
             )
 

@@ -69,6 +69,14 @@ def _is_price(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
 
 
+def reached(spent: float, most: float, limit: float) -> InputError:
+    """That a call which may cost so much would pass the limit."""
+    return InputError(
+        f"${spent:.2f} are spent, and another call may come to ${most:.4f}: --max_cost={limit:g} is reached; the same "
+        "command with more goes on from there"
+    )
+
+
 def estimated(request: Request, most_output: int) -> Usage:
     """The most that a request is expected to take: its text by its letters, its images by their number.
 

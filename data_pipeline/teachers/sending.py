@@ -163,10 +163,7 @@ class Sender:
         limit = self.asker.max_cost
         while limit is not None and self.progress.spent + sum(self._reserved.values()) + most > limit:
             if not self._reserved:
-                raise InputError(
-                    f"${self.progress.spent:.2f} are spent, and another call may come to ${most:.4f}: "
-                    f"--max_cost={limit:g} is reached; the same command with more goes on from there"
-                )
+                raise prices.reached(self.progress.spent, most, limit)
             self._returned.clear()
             await self._returned.wait()
             if self.stopped is not None:

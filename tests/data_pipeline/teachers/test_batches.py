@@ -256,3 +256,26 @@ def test_a_run_that_asks_less_leaves_the_rest_of_a_job_for_the_next_and_closes_i
         with asker(tmp_path) as one:
             assert [reply.text for reply in one.ask(teacher(server, tmp_path), requests(count))] == texts(count)
     assert len(server.jobs.made) == 1 and one.store.open_jobs("gemini-test") == []
+
+
+def test_what_a_job_brought_that_could_not_be_used_is_paid_for_once(server, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    async def killed(name):
+        raise Killed
+
+    def check(one, reply):
+        if one.prompt == "question 0":
+            raise CallFailed("not what was asked for", "too short")
+
+    first = teacher(server, tmp_path)
+    first.job_state = killed
+    with asker(tmp_path) as one, pytest.raises(Killed):
+        one.ask(first, requests(20))
+    with asker(tmp_path) as one, pytest.raises(ValueError, match="brought 0 of 1 answers"):
+        one.ask(teacher(server, tmp_path), requests(2), check=check)
+    with asker(tmp_path) as one:
+        assert [reply.text for reply in one.ask(teacher(server, tmp_path), requests(20))] == texts(20)
+        each = 0.5 * (11 * 1.0 + 12 * 10.0) / 1e6
+        assert one.store.spent() == pytest.approx(sum(server.prompts.values()) * each)
