@@ -31,6 +31,8 @@ from vlm_jax.errors import InputError
 
 ORDER = ("topics", "probes", "known", "facts", "support", "image_prompts", "images", "questions", "context")
 """Names of the stages."""
+_LEFT_OUT = ".left_out.txt"
+"""How the name of a stage's notes ends."""
 
 
 PROMPTS = {
@@ -84,9 +86,17 @@ class Pipeline:
     def run(self) -> list[Item]:
         """All stages: the questions, in the order of their ids. Up to `until`, the items of that stage."""
         try:
-            return self._questions()
+            found = self._questions()
         except Finished as finished:
             return finished.args[0]
+        for name in ORDER:
+            if name not in self.counts:  # of an earlier run, whose settings had it
+                self._path(name).unlink(missing_ok=True)
+                self._path(name).with_suffix(_LEFT_OUT).unlink(missing_ok=True)
+        return found
+
+    def _path(self, stage: str) -> Path:
+        return self.folder / "stages" / f"{ORDER.index(stage) + 1:02}-{stage}.jsonl"
 
     def _questions(self) -> list[Item]:
         settings = self.settings
@@ -194,10 +204,9 @@ class Pipeline:
 
     def _write(self, stage: Stage, items: Sequence[Item], notes: Sequence[str]) -> None:
         self.counts[stage.name], self.left_out[stage.name] = len(items), list(notes)
-        number = ORDER.index(stage.name) + 1
-        path = self.folder / "stages" / f"{number:02}-{stage.name}.jsonl"
+        path = self._path(stage.name)
         write_text(path, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items))
-        write_text(path.with_suffix(".left_out.txt"), "".join(f"{terminal.line(note)}\n" for note in notes))
+        write_text(path.with_suffix(_LEFT_OUT), "".join(f"{terminal.line(note)}\n" for note in notes))
         self.made(stage.name)
         self.say(f"{stage.name}: {len(items):,} items" + (f", {len(notes):,} left out" if notes else ""))
 

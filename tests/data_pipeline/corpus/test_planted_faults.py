@@ -31,8 +31,8 @@ def settings_of(faults, *, judge=True, **filters):
     ).to_dict()
 
 
-def made(folder, settings):
-    generating.generate(folder, settings, Options(), say=lambda text: None)
+def made(folder, settings, **options):
+    generating.generate(folder, settings, Options(**options), say=lambda text: None)
     manifest = json.loads((folder / "manifest.json").read_text())
     records = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     return {one["filter"]: one for one in manifest["filters"]}, manifest["stages"], records
@@ -43,6 +43,12 @@ def test_wrong_facts_are_not_supported(tmp_path):
     assert stages["facts"]["items"] == 20 and 4 <= stages["support"]["left_out"] <= 12
     notes = (tmp_path / "stages" / "05-support.left_out.txt").read_text().splitlines()
     assert len(notes) == stages["support"]["left_out"] and all("the catalogue says otherwise" in one for one in notes)
+    # Without the stage none of them is left out, and nothing of it stays in the folder.
+    settings = settings_of({"facts": SHARE})
+    settings["facts"]["checked"] = False
+    _, stages, kept = made(tmp_path, settings, restart_from="support")
+    assert "support" not in stages and len(kept) == 240 and not list((tmp_path / "stages").glob("*support*"))
+    assert "Facts were not checked by another model" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
