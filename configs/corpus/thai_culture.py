@@ -6,7 +6,9 @@ r"""Thai culture for a model that knows little of it: topics, facts, images, sim
         --max_cost=200
 
 Needs `gcloud auth application-default login` and a project with Vertex AI. `thai_culture.py:5` makes 5×, fifty
-questions a fact; also 1, 10 and 15. Models and prices change: both are of the day that stands beside them.
+questions a fact; also 1, 10 and 15. Real images to evaluate on, in a folder with a folder a topic, are named by
+`--config.held_out.photographs=DIR`; `--until=topics` tells before which topics there are. Models and prices change:
+both are of the day that stands beside them.
 """
 
 from data_pipeline.corpus.settings import corpus_config
@@ -32,7 +34,8 @@ def get_config(factor: str = "1"):
         languages=("en", "th"),
         topics={"domains": DOMAINS, "each": 20},
         questions={"pairs_per_fact": 10 * int(factor), "steps": 0.3},
-        held_out={"questions": 1, "images": 1},
+        # Two sets to evaluate on, as published: on generated images, and on real ones once there are some.
+        held_out={"questions": 1, "images": 1, "photographs": "", "synthetic": 150, "photo": 164},
         card={"title": "Thai culture in pictures"},
         teachers={
             "text": text,

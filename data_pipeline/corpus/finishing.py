@@ -129,7 +129,7 @@ def _manifest(checked: quality.Checked, pipeline: Pipeline, settings: Mapping[st
         "image_sources": dict(sorted(Counter(item["image_source"] for item in items).items())),
         "images": len({item["image"] for item in items}),
         "different_questions": len(set(questions)),
-        "own_images_left_out": len(pipeline.left_out.get("own_images", [])),
+        "own_images_left_out": sum(len(pipeline.left_out.get(name, [])) for name in ("own_images", "photographs")),
         "stages": {
             name: {"items": count, "left_out": len(pipeline.left_out[name])} for name, count in pipeline.counts.items()
         },

@@ -199,6 +199,7 @@ def _path(stage: str, key: str) -> str:
         "probes.questions": "known.questions",
         "image_prompts.images": "held_out.images",
         "questions.held_out": "held_out.questions",
+        "questions.photographs": "held_out.photographs",
     }.get(f"{stage}.{key}", key)
 
 

@@ -116,8 +116,8 @@ class Pipeline:
     def _about_topics(self) -> tuple[list[Item], list[Item]]:
         """Questions for facts, and the images that they are about."""
         settings = self.settings
-        found = self.step(topics.TOPICS, [{"domain": domain} for domain in settings["topics"]["domains"]])
-        found = self._own(found)
+        every = self.step(topics.TOPICS, [{"domain": domain} for domain in settings["topics"]["domains"]])
+        found = self._own(every)
         if settings["teachers"]["student"] and settings["known"]["questions"]:
             found = self.step(known.KNOWN, self.step(known.PROBES, found))
         stated = self.step(facts.FACTS, found)
@@ -126,7 +126,12 @@ class Pipeline:
         drawn = self.step(images.IMAGES, self.step(images.IMAGE_PROMPTS, images.with_facts(found, stated, settings)))
         if not settings["questions"]["pairs_per_fact"] and not settings["held_out"]["questions"]:
             return [], drawn
-        return self.step(questions.QUESTIONS, questions.wanted(stated, drawn, settings)), drawn
+        photographs: list[Item] = []
+        if settings["held_out"]["photographs"]:
+            chosen = {fact["topic"] for fact in stated}
+            photographs, notes = own_images.of_topics(settings, every, chosen, Path(settings["images"]))
+            self.left_out["photographs"] = notes
+        return self.step(questions.QUESTIONS, questions.wanted(stated, drawn + photographs, settings)), drawn
 
     def _own(self, items: list[Item]) -> list[Item]:
         """Those that this run goes on with."""
@@ -241,7 +246,11 @@ def stage_settings(settings: Settings) -> dict[str, Mapping[str, Any]]:
         "support": {"judge": _deciding(teachers["judge"] if facts.are_checked(settings) else {})},
         "image_prompts": {"image_prompts": settings["image_prompts"], "images": settings["held_out"]["images"]},
         "images": {"image": _deciding(teachers["image"])},
-        "questions": {"questions": settings["questions"], "held_out": settings["held_out"]["questions"]},
+        "questions": {
+            "questions": settings["questions"],
+            "held_out": settings["held_out"]["questions"],
+            **({"photographs": photographs} if (photographs := settings["held_out"]["photographs"]) else {}),
+        },
         "context": {"context": settings["context"]},
     }
 

@@ -31,6 +31,8 @@ SHOWN = "held-out image of the training"
 """Name of the filter that leaves out held-out questions about an image that is trained on: models repeat themselves."""
 
 
+LIMITED, SURPLUS = ("synthetic", "photo"), "held-out question more than wanted"
+"""Splits whose questions may be limited, and the name of what limits them."""
 THRESHOLDS = tuple(round(0.1 * tenths, 1) for tenths in range(1, 10))
 """Of the cosine of answer and fact, that are reported beside the one that is set."""
 
@@ -85,6 +87,8 @@ def checked(items: Sequence[Item], settings: Settings, ask: evidence.Ask, folder
             flags[other].append(f"says otherwise than {one}")
     left = _without(left, HELD_OUT, _reworded(left), outcome)
     left = _without(left, SHOWN, _shown(left), outcome)
+    if any(settings["held_out"][split] for split in LIMITED):
+        left = _without(left, SURPLUS, _surplus(left, settings["held_out"]), outcome)
     hashes = near_images.image_hashes(near_images.shown(left)) if settings["splits"]["near_images"] else None
     leaks = leakage.leakage(left, hashes=hashes)
     outcome.leaks = {kind: leaks.count(kind) for kind in leakage.KINDS}
@@ -162,6 +166,20 @@ def _reworded(pairs: Sequence[Pair]) -> dict[str, str]:
 def _shown(pairs: Sequence[Pair]) -> dict[str, str]:
     trained = {pair.image for pair in pairs if pair.split == "train"}
     return {pair.id: SHOWN for pair in pairs if pair.split != "train" and pair.image in trained}
+
+
+def _surplus(pairs: Sequence[Pair], most: Mapping[str, Any]) -> dict[str, str]:
+    """Held-out questions beyond those that are wanted: topics in turn have one more, in an order by hash."""
+    found = {}
+    for split in LIMITED:
+        turns: dict[str, int] = defaultdict(int)
+        ordered = []
+        for pair in sorted((pair for pair in pairs if pair.split == split), key=lambda pair: pair.rank):
+            ordered.append((turns[pair.topic], pair.rank))
+            turns[pair.topic] += 1
+        surplus = sorted(ordered)[most[split] :] if most[split] else []
+        found |= {id: f"{SURPLUS}: {most[split]:,} of {split} were" for _, (_, id) in surplus}
+    return found
 
 
 def _negatives(pairs: Sequence[Pair], by_id: Mapping[str, Item], settings: Settings, outcome: Checked) -> list[Item]:

@@ -65,7 +65,11 @@ def defaults() -> ConfigDict:
             # To evaluate on.
             "held_out": {
                 "questions": 0,  # of a fact, in other words and about other images; 0: none
-                "images": 1,  # of a topic, of their own
+                "images": 1,  # of a topic, of their own: the split synthetic
+                "photographs": "",  # a folder with a folder a topic, named as it: real images, the split photo
+                # At most so many questions of a split, spread over the topics; 0: all.
+                "synthetic": 0,  # of it
+                "photo": 0,  # of it
             },
             # Articles with questions that need image and article.
             "context": {
@@ -215,6 +219,8 @@ def _counts(settings: Mapping[str, Any]) -> list[str]:
         ("questions", "pairs_per_fact"): 0,
         ("held_out", "questions"): 0,
         ("held_out", "images"): 0,
+        ("held_out", "synthetic"): 0,
+        ("held_out", "photo"): 0,
         ("context", "questions"): 0,
     }
     errors = [
@@ -236,8 +242,13 @@ def _counts(settings: Mapping[str, Any]) -> list[str]:
         for (group, name), value in shares.items()
         if not 0 <= value <= 1
     ]
-    if settings["held_out"]["questions"] and not settings["held_out"]["images"]:
-        errors.append("config.held_out.images is 0: held-out questions need images of their own")
+    own = settings["held_out"]
+    if own["questions"] and not own["images"] and not own["photographs"]:
+        errors.append("config.held_out.images is 0: held-out questions need images of their own, or photographs")
+    if own["photographs"] and not Path(own["photographs"]).is_dir():
+        errors.append(f"config.held_out.photographs is {own['photographs']!r}, where there is no folder")
+    if own["photographs"] and not own["questions"]:
+        errors.append("config.held_out.questions is 0: nothing is asked about config.held_out.photographs")
     errors += [
         f"config.image_prompts.{name} is empty; name at least one"
         for name in ("views", "settings", "styles")

@@ -29,6 +29,8 @@ ANSWER = {"th": "คำตอบ:"}
 """What stands before the short answer at the end of a chain of thought, by language; elsewhere "Answer:"."""
 
 
+SPLITS = ("train", "synthetic", "photo")
+"""To train on, and held out: about generated images, and in the same words about real ones."""
 STEPS = {"en": "Think step by step.", "th": "คิดทีละขั้นตอน"}
 """What is added to a question that wants its chain of thought, by language; elsewhere the English one."""
 
@@ -53,7 +55,7 @@ def wanted(facts: Sequence[Item], images: Sequence[Item], settings: Settings) ->
         of_topic[image["topic"], image["split"]].append(image)
     items = []
     for fact in facts:
-        for split in ("train", "synthetic"):
+        for split in SPLITS:
             own = of_topic[fact["topic"], split]
             for language, form, count in counts(settings, split, text_hash(fact["id"]) % len(settings["languages"])):
                 for start in range(0, count if own else 0, AT_ONCE):
@@ -120,7 +122,7 @@ def read(item: Item, answers: Sequence[Answer], settings: Settings) -> tuple[lis
                 "split": item["split"],
                 "language": item["language"],
                 "image": image["image"],
-                "image_source": "generated",
+                "image_source": image.get("image_source", "generated"),
                 "question": pair.question.strip(),
                 "wants": STEPS.get(item["language"], STEPS["en"]) if steps else "",
                 "answer": short,

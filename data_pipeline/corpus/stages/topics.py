@@ -51,7 +51,7 @@ def finish(items: list[Item]) -> tuple[list[Item], list[str]]:
     notes = []
     for item in items:
         # In this order, whatever the seed of Python's hashes: notes are part of what is the same to the byte.
-        own = [key for name in (item["name"], item["local_name"]) if (key := _plain(name))]
+        own = [key for name in (item["name"], item["local_name"]) if (key := plain(name))]
         before = next((names[key] for key in own if key in names), None)
         if before is not None or item["id"] in ids:
             notes.append(f"{item['name']} ({item['domain']}): is {before or item['name']} again")
@@ -75,7 +75,8 @@ def slug(name: str) -> str:
     return "-".join(filter(None, (words, digest))) if lost or not words else words
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name as names are compared: without marks, spaces and capitals."""
     return "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isalnum())
 
 

@@ -9,6 +9,7 @@ import re
 import signal
 import time
 import traceback
+from collections import Counter
 
 import pytest
 
@@ -387,6 +388,38 @@ def test_what_filters_leave_out_is_told_and_no_split_has_the_words_of_another(tm
         made(tmp_path / "other", settings_of(server, splits={"apart": ("facts",)}))
     with pytest.raises(ValueError, match="leakage: the fact 'dress-thing-0/name' is in synthetic and train"):
         made(tmp_path / "third", settings_of(server, splits={"apart": ("fact",)}, known={"questions": 0}))
+
+
+def test_real_images_of_topics_are_a_split_of_their_own_and_splits_have_a_size(tmp_path, server):
+    folder = tmp_path / "photographs"
+    for name, files in {"food-thing-0": "ab", "Dress Thing 1": "c", "elsewhere": "d"}.items():
+        (folder / name).mkdir(parents=True)
+        for letter in files:
+            (folder / name / f"{letter}.png").write_bytes(image_for(letter))
+    (folder / "food-thing-0" / "broken.png").write_bytes(image_for("e")[:100])
+    held_out = {"questions": 2, "photographs": str(folder), "synthetic": 10, "photo": 9}
+    settings = settings_of(server, held_out=held_out)
+    made(tmp_path / "without", settings_of(server))
+    count = len(server.calls)
+    assert "9 in photo.jsonl, 10 in synthetic.jsonl, 144 in train.jsonl" in made(tmp_path / "corpus", settings)
+    assert len(server.calls) == 2 * count  # the questions about photographs are those about generated images
+    records, _ = sources.read_several([str(tmp_path / "corpus" / "photo.jsonl")], [], training=False)
+    assert {record.provenance["topic"] for record in records} == {"food-thing-0", "dress-thing-1"}
+    assert {record.provenance["image_source"] for record in records} == {"photograph"}
+    topics = Counter(record.id.partition("/")[0] for record in records)
+    assert max(topics.values()) - min(topics.values()) <= 1
+    manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    assert manifest["own_images_left_out"] == 2
+    (surplus,) = [one for one in manifest["filters"] if one["filter"].startswith("held-out question more")]
+    assert surplus["dropped"] == 3 + 14
+    (folder / "food-thing-0").rename(folder / "nothing")
+    (folder / "Dress Thing 1").rename(folder / "nothing at all")
+    with pytest.raises(InputError, match="holds no folder that is named as a topic, such as 'Food Thing 0'"):
+        made(tmp_path / "other", settings)
+    with pytest.raises(
+        InputError, match=r"held_out.photographs is '/nowhere'.*\n.*held_out.questions is 0: nothing is asked"
+    ):
+        check(settings_of(server, held_out={"questions": 0, "photographs": "/nowhere"}))
 
 
 def test_what_other_thresholds_of_similarity_would_keep_is_reported(tmp_path, server):
