@@ -22,8 +22,13 @@ def comments_of(config_file: Path) -> dict[str, str]:
     if "corpus_config" in source:
         from data_pipeline.corpus import settings
         from data_pipeline.corpus.filters.registry import FILTERS
+        from data_pipeline.teachers import settings as teacher_settings
 
         found |= comments(Path(settings.__file__).read_text(encoding="utf-8"))
+        of_kinds = comments(Path(teacher_settings.__file__).read_text(encoding="utf-8"))
+        for key, comment in of_kinds.items():
+            for teacher in settings.TEACHERS:
+                found.setdefault(f"teachers.{teacher}.{key.rpartition('.')[2]}", comment)
         found |= {
             f"filters.{name}": (filter.check.__doc__ or "").partition("\n")[0] for name, filter in FILTERS.items()
         }
@@ -55,6 +60,8 @@ def _settings(tree: ast.Module) -> Iterator[tuple[str, int, int]]:
     """(dotted key, first line, last line) of every setting; of a group that takes several lines, its first line."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Return) and node.value is not None:
+            yield from _within(node.value, "")
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict):
             yield from _within(node.value, "")
         elif isinstance(node, ast.Assign):
             for target in node.targets:

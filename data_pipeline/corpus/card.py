@@ -43,8 +43,8 @@ def _split(name: str) -> str:
 def _contents(manifest: Mapping[str, Any]) -> str:
     splits = _table(("split", "questions"), [(name, f"{count:,}") for name, count in manifest["splits"].items()])
     diversity = (
-        f"{manifest['images']:,} images; of {sum(manifest['splits'].values()):,} questions "
-        f"{manifest['different_questions']:,} are worded differently. "
+        f"{manifest['images']:,} images; {sum(manifest['splits'].values()):,} questions in "
+        f"{manifest['different_questions']:,} different wordings. "
     )
     by = "; ".join(
         f"{kind}: " + ", ".join(f"{_cell(html.escape(name))} {count:,}" for name, count in manifest[key].items())
@@ -93,7 +93,10 @@ def _filters(manifest: Mapping[str, Any]) -> str:
     if rows := similarity_rows(manifest):
         text += f"\n\nWhat other thresholds of near_fact would keep:\n\n{_table(SIMILARITY, rows)}"
     if manifest["not_shown"]:
-        text += f"\n\n{manifest['not_shown']:,} questions were added whose image does not show what they ask about."
+        text += (
+            f"\n\n{manifest['not_shown']:,} questions were added whose image does not show what they ask about; "
+            "where that took the name of the topic, the same question about an image that shows it was added as well."
+        )
     return text
 
 
@@ -110,8 +113,9 @@ def _review(review: Mapping[str, Any]) -> str:
         return "Nobody has reviewed it."
     verdicts = ", ".join(f"{count:,} {name}" for name, count in review["verdicts"].items())
     low, high = review["accepted"]
+    people = "1 person" if review["reviewers"] == 1 else f"{review['reviewers']} people"
     text = (
-        f"{review['reviewed']:,} of {review['records']:,} questions were looked at by {review['reviewers']} people: "
+        f"{review['reviewed']:,} of {review['records']:,} questions were looked at by {people}: "
         f"{verdicts}; accepted as they stood {low:.1%} to {high:.1%} (Wilson, 95 %). Those that were rejected are left "
         "out, those that were edited are as edited."
     )

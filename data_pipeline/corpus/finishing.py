@@ -49,7 +49,9 @@ def finish(folder: Path, items: Sequence[Item], pipeline: Pipeline, settings: Ma
     write_text(folder / PAGE, page.page(checked, manifest, folder))
     write_json(folder / MANIFEST, manifest)
     counts = ", ".join(f"{len(own):,} in {split}.jsonl" for split, own in splits.items())
-    return f"{folder}: {counts}; look at {folder / PAGE}"
+    dropped = ", ".join(f"{one.dropped:,} by {one.filter}" for one in checked.counts if one.dropped)
+    left_out = f" (left out: {dropped})" if dropped else ""
+    return f"{folder}: {counts}{left_out}; look at {folder / PAGE}"
 
 
 def reviewed(records: Sequence[Record], folder: Path) -> tuple[list[Record], dict[str, Any]]:
@@ -149,12 +151,5 @@ def _manifest(checked: quality.Checked, pipeline: Pipeline, settings: Mapping[st
         "days": store.days(),
         "calls": store.sums(),
         "prices": json.loads(json.dumps(settings["prices"])),
-        "prompts": _prompts(settings),
+        "prompts": prompts.digests(settings["prompts"]),
     }
-
-
-def _prompts(settings: Mapping[str, Any]) -> dict[str, str]:
-    """{file: SHA-256} of the prompts."""
-    folders = [Path(settings["prompts"])] if settings["prompts"] else []
-    paths = {path.name: path for folder in [prompts.HERE, *folders] for path in sorted(folder.glob("*.txt"))}
-    return {name: prompts.digest(path.read_text(encoding="utf-8")) for name, path in sorted(paths.items())}

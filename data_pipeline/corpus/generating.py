@@ -18,7 +18,7 @@ from typing import Any
 
 from data_pipeline.corpus import finishing, projection, prompts
 from data_pipeline.corpus import settings as corpus_settings
-from data_pipeline.corpus.pipeline import ORDER, PROMPTS, Pipeline, stage_settings
+from data_pipeline.corpus.pipeline import NEEDED, ORDER, PROMPTS, Pipeline, stage_settings
 from data_pipeline.teachers.asking import Asker
 from data_pipeline.teachers.prices import Price, prices_of
 from data_pipeline.teachers.sending import Progress
@@ -68,7 +68,9 @@ def generate(
     with gathered(errors):
         corpus_settings.check(settings)
     if not errors:
-        prompts.check(PROMPTS, [settings["language"], *settings["languages"]], _written(settings), settings["prompts"])
+        prompts.check(
+            PROMPTS, NEEDED, [settings["language"], *settings["languages"]], _written(settings), settings["prompts"]
+        )
     if errors:
         raise InputError(errors)
     if options.max_cost is not None:
@@ -94,12 +96,23 @@ def generate(
             note = functools.partial(_note, folder, stage_settings(settings))
             made = note if target == folder else lambda stage: None
             pipeline = Pipeline(settings, target, asker, options.until, options.preview, part, say, made)
+            pipeline.ready()
+            _say_changed(target, settings, say)
             items = pipeline.run()
             if part:
                 return f"{target}: all answers of this part are in {folder / 'store'}"
             if options.until:
                 return f"{target}: {len(items):,} items of the stage {options.until}; nothing behind it was asked"
             return finishing.finish(target, items, pipeline, settings)
+
+
+def _say_changed(folder: Path, settings: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Says which prompts are others than those that a finished corpus was made with: what they ask is asked anew."""
+    if not (folder / finishing.MANIFEST).is_file():
+        return
+    before, now = read_json(folder / finishing.MANIFEST).get("prompts", {}), prompts.digests(settings["prompts"])
+    if changed := [name for name in now if before.get(name) != now[name]]:
+        say(f"{', '.join(changed)}: changed since this corpus was made; what depends on it is asked and paid for anew")
 
 
 def _projected(folder: Path, settings: Mapping[str, Any], options: Options, prices: dict[str, Price]) -> str:

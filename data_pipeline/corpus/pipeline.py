@@ -27,7 +27,7 @@ from data_pipeline.teachers.request import CallFailed, Failure, Kind, Reply, Req
 from data_pipeline.teachers.teacher import Teacher
 from vlm_jax import terminal
 from vlm_jax.checkpoint.files import write_text
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, gathered
 
 ORDER = ("topics", "probes", "known", "facts", "support", "image_prompts", "images", "questions", "context")
 """Names of the stages."""
@@ -47,6 +47,22 @@ PROMPTS = {
     **evidence.FIELDS,
 }
 """By the name of a prompt, what it may name."""
+
+
+NEEDED = {
+    "topics": ("domain", "count"),
+    "probes": ("name", "count"),
+    "facts": ("name", "count"),
+    "support": ("statement", "answers"),
+    "image_prompts": ("shots",),
+    "simple": ("statement", "answer", "count"),
+    "steps": ("statement", "answer", "count"),
+    "context": ("count",),
+    "alone": ("question",),
+    "article": ("context", "question"),
+    "judge": ("question", "answer"),
+}
+"""By the name of a prompt, what it must name: without, the teacher would not know what is wanted."""
 
 
 class Finished(Exception):
@@ -82,6 +98,16 @@ class Pipeline:
         self._teachers: dict[str, Teacher] = {}
         for name in ("images", "stages"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def ready(self) -> None:
+        """Raises InputError, with every error, where a teacher cannot be asked: before any is paid."""
+        errors: list[str] = []
+        for name, settings in self.settings["teachers"].items():
+            if settings:
+                with gathered(errors):
+                    self.teacher(name, teacher_settings.wanted_of(name)).ready()
+        if errors:
+            raise InputError(list(dict.fromkeys(errors)))
 
     def run(self) -> list[Item]:
         """All stages: the questions, in the order of their ids. Up to `until`, the items of that stage."""

@@ -32,6 +32,8 @@ STAGES: dict[str, Stage] = {
     )
 }
 _PROMPT, _ANSWER = 400, 600  # tokens, where nothing is known of a stage yet
+HERE = ("drawn", "local")
+"""Kinds of teachers that answer on this machine, for nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Line:
 
     Attributes:
       exact: the calls are counted; otherwise they are an estimate.
+      cost: in dollars; None where the model has no price.
     """
 
     stage: str
@@ -47,7 +50,7 @@ class Line:
     calls: int
     exact: bool
     usage: Usage
-    cost: float
+    cost: float | None
 
 
 class _Missing(Exception):
@@ -92,8 +95,7 @@ def projected(pipeline_: Pipeline, price: Mapping[str, Price]) -> list[Line]:
         teacher = settings["teachers"][stage.teacher]
         model = str(teacher.get("model") or teacher["kind"])
         usage = _usage(used.get((name, model)), dry.requests.get(name, ()), calls, stage, teacher)
-        cost = price.get(model, prices.FREE).of(usage, batch=bool(teacher.get("batch_folder")))
-        lines.append(Line(name, model, calls, exact, usage, cost))
+        lines.append(Line(name, model, calls, exact, usage, _cost(model, teacher, usage, price)))
     return lines + _filters(dry, settings, used, price)
 
 
@@ -116,22 +118,37 @@ def _filters(dry: "_Dry", settings: Settings, used: Mapping[tuple[str, str], Any
         if calls:
             stage = Stage(evidence, kind.teacher, lambda item, settings: [], lambda *_: ([], []), kind.form)
             usage = _usage(before, (), calls, stage, teacher)
-            cost = price.get(model, prices.FREE).of(usage, batch=bool(teacher.get("batch_folder")))
-            lines.append(Line(evidence, model, calls, False, usage, cost))
+            lines.append(Line(evidence, model, calls, False, usage, _cost(model, teacher, usage, price)))
     return lines
+
+
+def _cost(model: str, teacher: Mapping[str, Any], usage: Usage, price: Mapping[str, Price]) -> float | None:
+    if teacher["kind"] in HERE:
+        return 0.0
+    return price[model].of(usage, batch=bool(teacher.get("batch_folder"))) if model in price else None
 
 
 def table(lines: Sequence[Line]) -> str:
     """The projection as text, with its sum."""
     rows = [
         f"{line.stage:14} {line.model:28} {'' if line.exact else '~'}{line.calls:>9,} "
-        f"{line.usage.input:>13,} {line.usage.tokens - line.usage.input:>13,} {line.cost:>10.2f}"
+        f"{line.usage.input:>13,} {line.usage.tokens - line.usage.input:>13,} "
+        f"{'?' if line.cost is None else f'{line.cost:.2f}':>10}"
         for line in lines
     ]
     head = f"{'stage':14} {'teacher':28} {'calls':>10} {'tokens in':>13} {'tokens out':>13} {'$':>10}"
-    whole = sum(line.cost for line in lines)
-    last = f"about ${whole:.2f} in all, and no call was made; ~ marks what follows from answers that are not there yet"
-    return "\n".join([head, *rows, last])
+    whole = sum(line.cost or 0.0 for line in lines)
+    last = [f"about ${whole:.2f} in all, and no call was made"]
+    if any(not line.exact for line in lines):
+        last.append(
+            f"~ marks what follows from answers that are not there yet; where nothing is known, a call is taken for "
+            f"{_PROMPT} tokens in and {_ANSWER} out: --preview=10 makes some, and the next dry run goes by them"
+        )
+    if unknown := dict.fromkeys(line.model for line in lines if line.cost is None):
+        last.append(
+            f"? is not in the sum: no price for {', '.join(unknown)}; set it in config.prices, 0 where nothing is paid"
+        )
+    return "\n".join([head, *rows, *last])
 
 
 def _calls(dry: "_Dry", settings: Settings) -> dict[str, int]:
@@ -163,7 +180,11 @@ def _counts(dry: "_Dry", settings: Settings, calls: dict[str, int] | None = None
         before = items if name == first else _before(name, count)
         if name != first:
             calls[name] = round(before * requests_each)
+        elif name == "questions":
+            before /= max(1, requests_each)  # its items are parts of what is asked about a fact
         count[name] = before * items_each
+        if name == "topics" and dry.topics:
+            count[name] = min(count[name], dry.topics)
     return count
 
 
@@ -185,7 +206,7 @@ def _before(name: str, count: Mapping[str, float]) -> float:
 def _usage(
     used: Mapping[str, Any] | None, requests: Sequence[Request], calls: int, stage: Stage, teacher: Mapping[str, Any]
 ) -> Usage:
-    if teacher["kind"] in ("drawn", "local"):
+    if teacher["kind"] in HERE:
         return Usage()
     if used is not None:
         return Usage(**{name: round(value * calls / used["calls"]) for name, value in used["usage"].items()})

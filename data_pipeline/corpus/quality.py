@@ -27,7 +27,7 @@ HELD_OUT = "worded as a held-out question"
 """Name of the filter that keeps wordings of a fact apart, which the settings do not switch."""
 
 
-SHOWN = "held-out image of the training"
+SHOWN = "held-out question about a training image"
 """Name of the filter that leaves out held-out questions about an image that is trained on: models repeat themselves."""
 
 

@@ -17,7 +17,6 @@ from data_pipeline.corpus.filters import registry
 from data_pipeline.corpus.shards import filtering
 from data_pipeline.teachers import settings as teacher_settings
 from data_pipeline.teachers.prices import prices_of
-from data_pipeline.teachers.request import Kind
 from vlm_jax.errors import InputError, gathered
 
 KIND = "generated"
@@ -139,7 +138,11 @@ def _change(config: ConfigDict, changes: Mapping[str, Any], where: str, errors: 
         if group != isinstance(value, Mapping | ConfigDict):
             wanted = "a mapping of settings" if group else f"as {config[key]!r}"
             errors.append(f"{where}.{key} is {value!r}; wanted {wanted}")
-        elif where == "config.teachers" or (where == "config" and key == "prices"):
+        elif where == "config.teachers":  # with every setting of its kind, so that each can be looked up and set
+            kind = value.get("kind")
+            known = teacher_settings.SETTINGS.get(kind, {}) if isinstance(kind, str) else {}
+            config[key] = ConfigDict({**({"kind": kind} if value else {}), **known, **value}, allow_dotted_keys=True)
+        elif where == "config" and key == "prices":
             config[key] = ConfigDict(value, allow_dotted_keys=True)  # as names of models have them
         elif isinstance(config[key], ConfigDict):
             _change(config[key], value, f"{where}.{key}", errors)
@@ -156,9 +159,15 @@ def check(settings: Mapping[str, Any]) -> None:
     if errors := _of_other_types(settings, defaults().to_dict(), "config"):
         raise InputError(errors)
     wants_topics = bool(settings["topics"]["domains"]) or settings["context"]["images"] == ""
+    domains = settings["topics"]["domains"]
+    if wants_topics and not domains and settings["context"]["questions"]:
+        raise InputError(
+            "config.context.images is not set; name a folder or records with your own images, or config.subject and "
+            "config.topics.domains to have images made"
+        )
     if wants_topics and not settings["subject"]:
         errors.append("config.subject is not set; say what the corpus is about, in a few words")
-    if wants_topics and not settings["topics"]["domains"]:
+    if wants_topics and not domains:
         errors.append("config.topics.domains is empty; name at least one domain of the subject")
     if not settings["languages"]:
         errors.append("config.languages is empty; name at least one, such as en")
@@ -263,7 +272,7 @@ def _teachers(settings: Mapping[str, Any], wants_topics: bool) -> list[str]:
     for name, teacher in teachers.items():
         if teacher:
             with gathered(errors):
-                wanted: Kind = "image" if name == "image" else "embedding" if name == "embedding" else "text"
+                wanted = teacher_settings.wanted_of(name)
                 teacher_settings.checked(teacher, f"config.teachers.{name}", wanted=wanted)
     needed = ("text", "image") if wants_topics else ("text",)
     errors += [f"config.teachers.{name} is not set; name who is asked" for name in needed if not teachers[name]]

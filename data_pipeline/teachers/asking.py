@@ -43,6 +43,8 @@ class Asker:
     wait: Callable[[float], Awaitable] = asyncio.sleep
     failures: Counter = field(default_factory=Counter)
     """Of this process, by reason, those after which a request was sent again included."""
+    answered: set[str] = field(default_factory=set)
+    """Models that have answered at all, in this process."""
 
     def __post_init__(self) -> None:
         self._runner = asyncio.Runner()

@@ -55,6 +55,8 @@ def failed_in(error: Exception) -> CallFailed | None:
     httpx = httpx_package()
     if isinstance(error, httpx.ConnectError) and "Name or service not known" in str(error):
         return CallFailed("bad request", f"no such host: {_host(error)}")
+    if isinstance(error, httpx.ConnectError):
+        return CallFailed("no connection", f"nothing answers at {_address(error)}; is the server running?")
     if isinstance(error, httpx.TimeoutException):
         return CallFailed("timed out", type(error).__name__)
     if isinstance(error, httpx.TransportError):
@@ -85,12 +87,17 @@ def checked_key(value: str, name: str) -> str:
     return value
 
 
+def check_address(address: str) -> None:
+    """Raises InputError where an address is none of a server."""
+    if not address.startswith(("http://", "https://")):
+        raise InputError(f"a teacher's endpoint is {address!r}; wanted an address such as http://127.0.0.1:8000/v1")
+
+
 class Connection:
     """A server that takes and gives JSON. Redirects are not followed: the key would go along."""
 
     def __init__(self, address: str, headers: Mapping[str, str], timeout_s: float, at_once: int):
-        if not address.startswith(("http://", "https://")):
-            raise InputError(f"a teacher's endpoint is {address!r}; wanted an address such as http://127.0.0.1:8000/v1")
+        check_address(address)
         self.address, self._headers, self._timeout, self._at_once = address, dict(headers), timeout_s, at_once
         self._httpx = httpx_package()
         self._client: Any = None
@@ -147,6 +154,11 @@ def _said(text: str) -> str:
         return terminal.line(error["message"] if isinstance(error, dict) else error, 300)
     except (ValueError, LookupError, TypeError):
         return terminal.line(text, 200)
+
+
+def _address(error: Exception) -> str:
+    request = getattr(error, "_request", None)
+    return f"{request.url.scheme}://{request.url.netloc.decode()}" if request is not None else "its address"
 
 
 def _host(error: Exception) -> str:

@@ -42,8 +42,18 @@ class OpenAICompatible(Teacher):
         self.requests, self.tokens = requests_per_minute, tokens_per_minute
         self._sampling = {"temperature": temperature, "max_tokens": max_output_tokens, "seed": seed}
         self._structured, self._extra = structured, dict(extra)
-        headers = {"Authorization": f"Bearer {http.key_in(api_key_env)}"} if api_key_env else {}
-        self._connection = http.Connection(endpoint.rstrip("/"), headers, timeout_s, at_once)
+        http.check_address(endpoint)
+        self._endpoint, self._key_env, self._timeout = endpoint.rstrip("/"), api_key_env, timeout_s
+        self._made: http.Connection | None = None
+
+    def ready(self) -> None:
+        self._connected()
+
+    def _connected(self) -> http.Connection:
+        if self._made is None:
+            headers = {"Authorization": f"Bearer {http.key_in(self._key_env)}"} if self._key_env else {}
+            self._made = http.Connection(self._endpoint, headers, self._timeout, self.at_once)
+        return self._made
 
     def parameters(self, kind: Kind) -> Mapping[str, Any]:
         sampling = {**self._sampling, "structured": self._structured} if kind == "text" else {}
@@ -60,13 +70,23 @@ class OpenAICompatible(Teacher):
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif request.schema is not None and self._structured == "json_object":
             body["response_format"] = {"type": "json_object"}
-        return _reply(await self._connection.post("/chat/completions", body))
+        try:
+            return _reply(await self._connected().post("/chat/completions", body))
+        except CallFailed as failed:
+            if (
+                failed.reason != "bad request"
+                or "response_format" not in failed.detail
+                or "response_format" not in body
+            ):
+                raise
+            advice = f'set "structured" of this teacher to another of {", ".join(STRUCTURED)}'
+            raise CallFailed(failed.reason, f"{failed.detail}; {advice}", raw=failed.raw) from None
 
     async def _embedded(self, request: Request) -> Reply:
         if request.images:
             raise CallFailed("bad request", "OpenAI's embedding API takes text only; take another teacher for images")
         body = {"model": self.model, "input": [request.prompt], **self._extra, **request.parameters}
-        answer = await self._connection.post("/embeddings", body)
+        answer = await self._connected().post("/embeddings", body)
         raw = json.dumps({key: value for key, value in answer.items() if key != "data"})
         try:
             vector = tuple(float(value) for value in answer["data"][0]["embedding"])
@@ -75,7 +95,8 @@ class OpenAICompatible(Teacher):
         return Reply(vector=vector, model=str(answer.get("model") or ""), usage=_usage(answer), raw=raw)
 
     async def close(self) -> None:
-        await self._connection.close()
+        if self._made is not None:
+            await self._made.close()
 
 
 def _content(request: Request) -> str | list[dict[str, Any]]:

@@ -138,6 +138,7 @@ class Failure:
 PASSING = (
     "rate limited",
     "server error",
+    "no connection",
     "connection dropped",
     "timed out",
     "half a response",

@@ -23,6 +23,8 @@ from vlm_jax.errors import InputError
 if TYPE_CHECKING:
     from data_pipeline.teachers.asking import Asker
 
+TRIES = 3
+"""Before a server that has not answered at all in this run is given up."""
 ATTEMPTS = 8
 """Of one request, where the server fails."""
 USES = 3
@@ -106,6 +108,8 @@ class Sender:
                 continue
             passing += 1
             self._in_a_row += 1
+            if failed.reason == "no connection" and passing >= TRIES and self.teacher.model not in self.asker.answered:
+                raise InputError(f"{self.teacher.model}: {terminal.line(failed.detail)}")
             if self._in_a_row >= IN_A_ROW * self.teacher.at_once:
                 raise InputError(
                     f"{self.teacher.model}: does not answer ({terminal.line(str(failed))}); try again later"
@@ -134,6 +138,7 @@ class Sender:
             counted[1] = outcome.usage.tokens or counted[1]
             store, model = self.asker.store, self.teacher.model
             if isinstance(outcome, Reply):
+                self.asker.answered.add(model)
                 self.limits.went_well()
                 store.keep(key, one, model, outcome, cost=cost)
                 return None

@@ -14,15 +14,15 @@ from data_pipeline.teachers.request import Kind
 from data_pipeline.teachers.teacher import Teacher
 from vlm_jax.errors import InputError
 
-_SENT = {
+_SENT: dict[str, Any] = {
     "model": "",  # as the server calls it
     "endpoint": "",  # address of the server; "" for the kind's own
     "at_once": 32,  # the most calls on their way; fewer where the server says that it is too much
     "requests_per_minute": 0,  # of the account; 0: no limit
-    "tokens_per_minute": 0,
+    "tokens_per_minute": 0,  # likewise
     "timeout_s": 180.0,  # of one call
-    "temperature": 1.0,
-    "max_output_tokens": 4096,
+    "temperature": 1.0,  # 0: the likeliest answer
+    "max_output_tokens": 4096,  # of an answer
     "seed": 0,  # sent along with the number of the sample
 }
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "location": "global",
         "thinking_level": "",  # "" for the model's own | MINIMAL | LOW | MEDIUM | HIGH, as far as the model knows it
         "aspect_ratio": "1:1",  # of images
-        "image_size": "1K",
+        "image_size": "1K",  # 1K | 2K | 4K, as far as the model knows it
         "dimensions": 768,  # of embeddings
         "batch_folder": "",  # gs://bucket/folder: texts and images come by batch jobs, at half the price, within a day
         "batch_poll_s": 60.0,  # between two looks at a job
@@ -47,8 +47,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "local": {
         "model": "",  # a folder that vlm_jax.load opens
         "rows": 8,  # requests answered together
-        "dtype": "auto",
-        "quantise": "none",
+        "dtype": "auto",  # of its weights, as vlm_jax.load takes it
+        "quantise": "none",  # its weights, as vlm_jax.load takes it
         "temperature": 1.0,
         "max_output_tokens": 1024,
         "seed": 0,
@@ -118,6 +118,11 @@ def checked(settings: Mapping[str, Any], where: str, *, wanted: Kind = "text") -
     if errors:
         raise InputError(errors)
     return {"kind": kind, **known, **settings}
+
+
+def wanted_of(name: str) -> Kind:
+    """What the teacher of this name, a key of `config.teachers`, is asked for."""
+    return "image" if name == "image" else "embedding" if name == "embedding" else "text"
 
 
 def open_teacher(settings: Mapping[str, Any], where: str, *, wanted: Kind) -> Teacher:

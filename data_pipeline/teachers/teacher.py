@@ -31,6 +31,13 @@ class Teacher(abc.ABC):
         """Of its settings, those that decide an answer of this kind."""
         return {}
 
+    def ready(self) -> None:  # noqa: B027 - most need nothing
+        """Looks whether it can be asked at all, before anything is: its package is there, and its key.
+
+        Raises:
+          InputError: it cannot.
+        """
+
     @abc.abstractmethod
     async def send(self, request: Request) -> Reply:
         """One call, sent once.

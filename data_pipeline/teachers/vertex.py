@@ -66,7 +66,11 @@ class Vertex(Teacher):
             raise InputError(
                 f"a teacher's batch_folder is {batch_folder!r}; wanted an address such as gs://bucket/folder"
             )
+
+    def ready(self) -> None:
         genai_package()
+        if self._token_env:
+            http.key_in(self._token_env)
 
     def parameters(self, kind: Kind) -> Mapping[str, Any]:
         return self._parameters[kind]

@@ -35,12 +35,18 @@ class Prompt:
 
 
 def check(
-    fields: Mapping[str, Collection[str]], languages: Collection[str], needed: Collection[tuple[str, str]], folder: str
+    fields: Mapping[str, Collection[str]],
+    must: Mapping[str, Collection[str]],
+    languages: Collection[str],
+    needed: Collection[tuple[str, str]],
+    folder: str,
 ) -> None:
-    """Raises InputError, with every error, where a prompt names what it is not given, or a file is no prompt.
+    """Raises InputError, with every error, where a prompt names what it is not given or leaves out what is asked about,
+    or a file is no prompt.
 
     Args:
       fields: {stage: what its prompt may name}.
+      must: {stage: what it must name}.
       languages: in which prompts are read.
       needed: (stage, language) of those for which the English prompt will not do.
       folder: of a person's own, or "".
@@ -49,7 +55,10 @@ def check(
     for stage, own in fields.items():
         for language in dict.fromkeys(languages):
             with gathered(errors):
-                read(stage, language, own, folder)
+                prompt = read(stage, language, own, folder)
+                named = string.Template(prompt.text).get_identifiers()
+                if lacking := [f"${field}" for field in must.get(stage, ()) if field not in named]:
+                    errors.append(f"{prompt.path}: does not use {', '.join(lacking)}, which the teacher must be told")
     for stage, language in needed:
         files = [place / f"{stage}.{language}.txt" for place in ([Path(folder), HERE] if folder else [HERE])]
         if not any(file.is_file() for file in files):
@@ -69,6 +78,13 @@ def check(
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digests(folder: str) -> dict[str, str]:
+    """{file: SHA-256} of the prompts, a person's own in their place."""
+    folders = [HERE, *([Path(folder)] if folder else [])]
+    paths = {path.name: path for place in folders for path in sorted(place.glob("*.txt"))}
+    return {name: digest(path.read_text(encoding="utf-8")) for name, path in sorted(paths.items())}
 
 
 def read(stage: str, language: str, fields: Collection[str], folder: str = "") -> Prompt:

@@ -138,9 +138,9 @@ def chain(steps: str, short: str, language: str) -> str:
 
 
 def _each(settings: Settings) -> tuple[float, float]:
-    whole = [count for split in ("train", "synthetic") for _, _, count in counts(settings, split)]
-    asked = [-(-count // AT_ONCE) for count in whole]
-    return 1, sum(whole) / max(1, sum(asked))
+    """Of a fact. Those about photographs are in the words of those about generated images, and asked for once."""
+    whole = [count for split in SPLITS[:2] for _, _, count in counts(settings, split)]
+    return sum(-(-count // AT_ONCE) for count in whole), sum(whole)
 
 
 QUESTIONS = Stage(name="questions", teacher="text", form=Pairs, requests=requests, read=read, each=_each)

@@ -192,6 +192,27 @@ def test_after_an_edited_prompt_only_what_depends_on_it_is_asked_again(tmp_path,
     assert len(asked) == 12 and all("three short sentences" in one for one in asked)
 
 
+def test_a_prompt_without_what_is_asked_about_is_refused_and_a_changed_one_is_told(tmp_path, server):
+    own = tmp_path / "prompts"
+    own.mkdir()
+    (own / "simple.en.txt").write_text("Write $count questions about $statement.")
+    (own / "judge.en.txt").write_text("")
+    with pytest.raises(
+        InputError, match=r"(?s)simple.en.txt: does not use \$answer.*judge.en.txt: does not use \$question"
+    ):
+        made(tmp_path / "corpus", settings_of(server, prompts=str(own)))
+    (own / "judge.en.txt").unlink()
+    made(tmp_path / "corpus", settings_of(server))
+    text = (prompts.HERE / "simple.en.txt").read_text()
+    (own / "simple.en.txt").write_text(f"{text}\nTake your time.")
+    told = []
+    generating.generate(tmp_path / "corpus", settings_of(server, prompts=str(own)), Options(), say=told.append)
+    assert told[0] == "simple.en.txt: changed since this corpus was made; what depends on it is asked and paid for anew"
+    told.clear()
+    generating.generate(tmp_path / "corpus", settings_of(server, prompts=str(own)), Options(), say=told.append)
+    assert told[0].startswith("topics: ")
+
+
 def test_a_prompt_with_a_field_that_is_not_known_is_refused_before_anything_is_asked(tmp_path, server):
     (tmp_path / "topics.en.txt").write_text("List topics of $domain for $5")
     with pytest.raises(ValueError, match=r"topics.en.txt: a \$ that begins no field"):
@@ -233,6 +254,12 @@ def test_a_dry_run_asks_and_writes_nothing_and_counts_what_is_missing(tmp_path, 
     text = made(tmp_path / "corpus", settings, dry_run=True)
     assert not server.calls and not (tmp_path / "corpus").exists()
     assert re.search(r"topics +test +2 ", text) and re.search(r"facts +test +~ +4 ", text)
+    # Of four topics sixteen facts, of which nine in ten are supported: three requests each, whatever is known before.
+    assert re.search(r"questions +test +~ +43 ", text)
+    assert "? is not in the sum: no price for judge, image-model; set it in config.prices" in text.replace("\n", " ")
+    more = settings_of(server, questions={"pairs_per_fact": 120, "steps": 0.25})
+    assert re.search(r"questions +test +~ +187 ", made(tmp_path / "corpus", more, dry_run=True))
+    assert re.search(r"facts +test +~ +2 ", made(tmp_path / "corpus", settings, dry_run=True, preview=2))
     made(tmp_path / "corpus", settings, until="images")
     before = files_of(tmp_path / "corpus")
     text = made(tmp_path / "corpus", settings, dry_run=True)

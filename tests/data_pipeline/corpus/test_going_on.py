@@ -78,7 +78,9 @@ def test_an_image_that_is_made_for_training_and_to_evaluate_on_alike_is_trained_
     made(tmp_path / "corpus", settings)
     manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
     assert manifest["images"] == 1 and set(manifest["splits"]) == {"train"}
-    assert {one["filter"]: one["dropped"] for one in manifest["filters"]}["held-out image of the training"] == 24
+    assert {one["filter"]: one["dropped"] for one in manifest["filters"]}[
+        "held-out question about a training image"
+    ] == 24
 
 
 def test_topics_in_other_scripts_keep_apart_in_their_ids():

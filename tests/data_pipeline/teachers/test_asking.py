@@ -193,9 +193,24 @@ def test_a_kind_that_cannot_give_what_is_wanted_is_refused(server):
     with pytest.raises(ValueError, match="config.teachers.text: a teacher of kind openai_compatible has no image"):
         teacher(server, "image")
     with pytest.raises(ValueError, match="variable NO_SUCH_KEY is not set"):
-        teacher(server, api_key_env="NO_SUCH_KEY")
+        teacher(server, api_key_env="NO_SUCH_KEY").ready()
     with pytest.raises(ValueError, match="structured is 'xml'"):
         teacher(server, structured="xml")
+
+
+def test_a_server_that_is_not_there_is_given_up_at_once_and_named(tmp_path):
+    there = TeacherServer()
+    there._server.server_close()  # its port is free again
+    with asker(tmp_path) as one, pytest.raises(ValueError, match="test: nothing answers at http://127.0.0.1:.*running"):
+        one.ask(open_teacher(there.openai(), "config.teachers.text", wanted="text"), requests(1))
+    assert one.failures == {"no connection": 3}
+
+
+def test_a_server_that_takes_no_schema_is_said_with_what_to_set(server, tmp_path):
+    server.faults.append(error(400))
+    server.faults[0] = (400, {}, json.dumps({"error": {"message": "response_format is not supported"}}))
+    with asker(tmp_path) as one, pytest.raises(ValueError, match='"structured" of this teacher to another of'):
+        one.ask(teacher(server), [Request("text", "q", schema={"type": "object"})])
 
 
 def test_prices_are_checked_and_dated():
