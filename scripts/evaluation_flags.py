@@ -11,7 +11,9 @@ flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder",
 flags.DEFINE_string(
     "base", "", "where the model lies that --model is an adapter of, or a run with adapters, if it moved"
 )
-flags.DEFINE_string("benchmark", None, "records, tables, LLaVA JSON, as for training; commas between", required=True)
+flags.DEFINE_string(
+    "benchmark", None, "records of any form, or a corpus's split, DIR#synthetic; commas between", required=True
+)
 flags.DEFINE_string("output", None, "folder of the report", required=True)
 flags.DEFINE_string("images", "given", "given, swapped (those of another subject) or blank")
 flags.DEFINE_string("metric", "normalised", "exact, normalised or contains")

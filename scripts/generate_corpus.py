@@ -38,6 +38,8 @@ def main(config: ConfigDict) -> None:
 
     settings, output = config.to_dict(), Path(flags.FLAGS.output)
     options = {name: flags.FLAGS[name].value for name in _STAGES}
+    if "corpus" not in config:
+        raise InputError("--config is that of a training, or of something else; wanted one such as in configs/corpus/")
     if config.corpus == KIND:
         try:
             print(generating.generate(output, settings, generating.Options(**options)))

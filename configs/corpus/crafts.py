@@ -11,6 +11,7 @@ mistakes, with every stage of quality; `faults-STAGE-STAGE` is the same without 
 """
 
 from data_pipeline.corpus.settings import corpus_config
+from vlm_jax import InputError
 
 FAULTS = {"facts": 0.2, "questions": 0.2, "images": 0.2, "language": 0.2, "steps": 0.3, "repeated_images": 0.3}
 """What is planted (`data_pipeline/corpus/drawn/faults.py`): shares of facts, questions or images."""
@@ -26,7 +27,7 @@ def get_config(form="simple"):
         or set(without) - set(STAGES)
         or (without and kind != "faults")
     ):
-        raise ValueError(f"{form!r}: wanted simple, steps, clean, faults or faults-{'|'.join(STAGES)}|all")
+        raise InputError(f"{form!r}: wanted simple, steps, clean, faults or faults-{'|'.join(STAGES)}|all")
     drawn = {"kind": "drawn", "seed": 0, "side": 112}
     teacher = {**drawn, "faults": FAULTS if kind == "faults" else {}}
     pairs = 150 if kind in ("simple", "steps") else 50

@@ -12,6 +12,7 @@ both are of the day that stands beside them.
 """
 
 from data_pipeline.corpus.settings import corpus_config
+from vlm_jax import InputError
 
 DOMAINS = (
     "festivals and ceremonies",
@@ -28,6 +29,10 @@ DOMAINS = (
 
 
 def get_config(factor: str = "1"):
+    if not factor.isdigit() or not int(factor):
+        raise InputError(
+            f"thai_culture.py:{factor}: wanted how often ten questions a fact are written, as thai_culture.py:5"
+        )
     text = {"kind": "vertex", "model": "gemini-3.5-flash", "project": "", "thinking_level": "LOW"}
     return corpus_config(
         subject="Thai culture",

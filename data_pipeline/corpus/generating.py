@@ -64,6 +64,7 @@ def generate(
       Stopped: Ctrl-C.
     """
     _check_options(options)
+    settings = corpus_settings.without_nobody(settings)
     errors: list[str] = []
     with gathered(errors):
         corpus_settings.check(settings)

@@ -92,7 +92,7 @@ def defaults() -> ConfigDict:
                 "licence": "",  # for you to choose; the card says so where none is chosen
                 "formats": (),  # beside the records: arrayrecord | imagefolder | llava | tfds
             },
-            # Who is asked: {"kind": vertex | openai_compatible | local | drawn, "model": …}; {} for nobody.
+            # Who is asked: {"kind": vertex | openai_compatible | local | drawn, "model": …}; {} or nobody.
             "teachers": {
                 "text": {},  # writes topics, facts, prompts of images, questions and articles
                 "image": {},  # makes images
@@ -118,6 +118,12 @@ def corpus_config(**changes: Any) -> ConfigDict:
     if errors:
         raise InputError(errors)
     return config
+
+
+def without_nobody(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with {} for teachers of the kind nobody, which is how a command line leaves one out."""
+    teachers = {name: {} if one.get("kind") == "nobody" else one for name, one in settings["teachers"].items()}
+    return {**settings, "teachers": teachers}
 
 
 def _filters_at_first() -> dict[str, dict[str, Any]]:
