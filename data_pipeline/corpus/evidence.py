@@ -73,25 +73,28 @@ def _image(pair: Pair) -> tuple[ImageFile, ...]:
     return (image_file({"image": path.name}, path.parent),)
 
 
-def _sampled(text: str, images: tuple[ImageFile, ...], settings: Settings) -> list[Request]:
-    return [Request("text", text, images, sample=number) for number in range(settings["samples"])]
+def _sampled(text: str, images: tuple[ImageFile, ...], pair: Pair, settings: Settings) -> list[Request]:
+    subject = {"question": pair.question, "context": pair.context}
+    return [Request("text", text, images, sample=number, subject=subject) for number in range(settings["samples"])]
 
 
 def _without_image(pair: Pair, settings: Settings) -> list[Request]:
-    return _sampled(_prompted("alone", pair, settings, question=pair.question), (), settings)
+    return _sampled(_prompted("alone", pair, settings, question=pair.question), (), pair, settings)
 
 
 def _from_article(pair: Pair, settings: Settings) -> list[Request]:
     if not pair.context:
         return []
-    return _sampled(_prompted("article", pair, settings, context=pair.context, question=pair.question), (), settings)
+    return _sampled(
+        _prompted("article", pair, settings, context=pair.context, question=pair.question), (), pair, settings
+    )
 
 
 def _samples(pair: Pair, settings: Settings) -> list[Request]:
     """The teacher is shown the image, and the article where there is one, and asked the question again."""
     name = "article" if pair.context else "alone"
     values = {"context": pair.context} if pair.context else {}
-    return _sampled(_prompted(name, pair, settings, question=pair.question, **values), _image(pair), settings)
+    return _sampled(_prompted(name, pair, settings, question=pair.question, **values), _image(pair), pair, settings)
 
 
 def _judge(pair: Pair, settings: Settings) -> list[Request]:

@@ -77,7 +77,7 @@ class Drawn(Teacher):
             asked = request.subject
             chain = functools.partial(_chain, kind=asked["aspect"], language=asked["language"])
             self._faults.pairs(_thing(asked["name"]), asked, found["pairs"], chain)
-        text = json.dumps(found, ensure_ascii=False)
+        text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
         return Reply(text=text, model=self.model, raw=text)
 
     def _image(self, request: Request) -> bytes:
@@ -233,7 +233,19 @@ def _verdict(request: Request) -> dict:
     return {"correct": right and shown, "clear": clear, "needs_picture": True, "reason": reason}
 
 
-_ANSWERS: dict[str, Callable[[Request], dict]] = {
+def _answered(request: Request) -> str:
+    """To a question of the catalogue, about the thing that an image, an article or the question itself names."""
+    question, context = request.subject["question"], request.subject["context"]
+    named = {_shown(image.read()) for image in request.images} if request.images else f"{context} {question}"
+    thing = next((thing for thing in CATALOGUE if thing.facts["name"][0] in named), None)
+    for kind in wordings.FACTS if thing is not None else ():
+        for place, every in enumerate(wordings.QUESTIONS[kind].values()):
+            if question in every or question == _ASKED_OF_ARTICLE.get(kind):
+                return thing.facts[kind][place]
+    return "I do not know."
+
+
+_ANSWERS: dict[str, Callable[[Request], dict | str]] = {
     "topics": _topics,
     "probes": _probes,
     "facts": _facts,
@@ -242,4 +254,7 @@ _ANSWERS: dict[str, Callable[[Request], dict]] = {
     "questions": _questions,
     "context": _context,
     "verdicts": _verdict,
+    "samples": _answered,
+    "without_image": _answered,
+    "from_article": _answered,
 }

@@ -16,7 +16,9 @@ SHARE = 0.4
 def settings_of(faults, *, judge=True, **filters):
     drawn = {"kind": "drawn", "seed": 0, "side": 56}
     teacher = {**drawn, "faults": faults}
-    own = {name: {"on": name in filters} for name in ("judged", "near_image", "language", "chain_of_thought")}
+    own = {
+        name: {"on": name in filters} for name in ("judged", "near_image", "language", "chain_of_thought", "consistent")
+    }
     return corpus_config(
         subject="crafts",
         languages=("en", "th"),
@@ -56,13 +58,15 @@ def test_wrong_facts_are_not_supported(tmp_path):
     [
         ("questions", "judged", "asks for something else"),
         ("images", "judged", "shows another thing"),
+        ("images", "consistent", ""),
         ("language", "language", ""),
         ("steps", "chain_of_thought", "two answers"),
         ("repeated_images", "near_image", ""),
     ],
 )
 def test_a_fault_is_left_out_by_its_stage_and_by_no_other(tmp_path, fault, stage, kind):
-    every = ("judged", "near_image", "language", "chain_of_thought")
+    # A wrong image is seen by the judge, and by whoever is asked the question again.
+    every = ("consistent" if stage == "consistent" else "judged", "near_image", "language", "chain_of_thought")
     share = 2 * SHARE if fault == "repeated_images" else SHARE  # the first of them stays
     filters, _, kept = made(tmp_path / "all", settings_of({fault: share}, **dict.fromkeys(every)))
     count = filters[stage]["dropped"]
