@@ -24,7 +24,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.processing.images import header, open_image
 
 _PAGE = Path(__file__).with_name("page")
-_FILES = {"/": "index.html", "/review.js": "review.js", "/review.css": "review.css"}
+_FILES = {"/": "index.html", **{f"/{name}": name for name in ("record.js", "review.js", "review.css")}}
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _BROWSERS_SHOW = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """Formats sent as they are; others that Pillow reads are sent as PNG."""

@@ -28,12 +28,17 @@ _VERDICT = {"accept": ACCEPTED, "reject": REJECTED, "edit": EDITED}
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one reviewer came to: one of `VERDICTS`, with the texts of an edit, or the reason for a rejection."""
+    """What one reviewer came to: one of `VERDICTS`, with the texts of an edit, or the reason for a rejection.
+
+    Attributes:
+      content: of an edit, the key of the content that it makes.
+    """
 
     verdict: str
     texts: Texts | None = None
     reason: str = ""
     note: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,9 @@ def decide(identifier: str, entries: list[Entry], content: str) -> Decision | No
             continue
         verdict = Verdict(_VERDICT[entry.action], reason=entry.reason, note=entry.note)
         if entry.action == "edit":
-            verdict = Verdict(EDITED, entry.texts, note=entry.note)
+            verdict = Verdict(EDITED, entry.texts, note=entry.note, content=entry.edited_content)
         elif entry.action == "accept" and entry.content in made:  # of what an edit made: the same edit
-            verdict = Verdict(EDITED, made[entry.content], note=entry.note)
+            verdict = Verdict(EDITED, made[entry.content], note=entry.note, content=entry.content)
         by_reviewer[entry.reviewer] = verdict
     if not by_reviewer:
         return None

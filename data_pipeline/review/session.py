@@ -25,9 +25,17 @@ from vlm_jax.errors import InputError
 
 LEASE = 600.0
 """Seconds for which a record that a reviewer opened is not given to another."""
-_LONGEST_NAME, _LONGEST_NOTE = 40, 2000
-_DONE = {"reviewer": "", "action": "", "token": "", "key": "", "content": "", "reason": "", "note": ""}
-_SENT = {**_DONE, "question": "", "answer": "", "reasoning": None}
+_LONGEST_NAME, _LONGEST_NOTE, _LONGEST_TOKEN = 40, 2000, 100
+_TEXTS = {"question": "", "answer": "", "reasoning": None}
+_SENT = {"reviewer": "", "action": "", "token": "", "key": "", "content": "", "reason": "", "note": "", **_TEXTS}
+_OF_ALL, _OF_A_RECORD = ("reviewer", "action", "token"), ("key", "content", "note")
+_TAKEN: dict[str, tuple[str, ...]] = {
+    "accept": _OF_A_RECORD,
+    "reject": (*_OF_A_RECORD, "reason"),
+    "edit": (*_OF_A_RECORD, *_TEXTS),
+    "undo": (),
+}
+"""Fields of what is sent that an action takes, beside those of all."""
 STEPS = ("here", "next", "previous", "undecided")
 
 
@@ -68,7 +76,7 @@ class Review:
         self._place = {item.key: place for place, item in enumerate(self.items)}
         self._shared = shared_keys(items, options.shared, options.seed)
         self._log = log
-        self._tokens = {entry.token for entry in log.entries if entry.token}
+        self._by_token = {entry.token: entry for entry in log.entries if entry.token}
         self._leases: dict[str, dict[str, float]] = {}
         self._keys = {item.record.id: item.key for item in self.items}
         self._decisions: dict[str, Decision] = {}  # by key
@@ -120,30 +128,31 @@ class Review:
         """Does what a reviewer chose, and writes it down.
 
         Args:
-          sent: `reviewer`, `action`, `token`; but for an undo `key` and `content` of the record; and by action `reason`
-            and `note`, or `question`, `answer` and `reasoning`.
+          sent: `reviewer`, `action`, `token`; but for an undo `key` and `content` of the record as it was shown, and a
+            `note`; of a rejection the `reason`, of an edit `question`, `answer` and `reasoning`. What is sent again
+            with its token is done once.
 
         Returns:
           The next record that waits for a decision, or after an undo the record it is about; as `step` does.
 
         Raises:
           InputError: what was sent is not to be done.
-          Conflict: the record changed, another reviewer has it, or there is nothing to undo.
+          Conflict: the record changed, another reviewer has it, the token is that of something else, or there is
+            nothing to undo.
           OSError: it could not be written, and was not done.
         """
-        check_fields(sent, _SENT, required=("reviewer", "action", "token"))
+        _check_sent(sent)
         reviewer = self.name(sent["reviewer"])
-        if any(HALF_A_CHARACTER.search(value) for value in sent.values() if isinstance(value, str)):
-            raise InputError("a text contains half of a surrogate pair; rewrite that character")
-        if sent["token"] in self._tokens:  # sent again because the answer was lost
-            return self.step(reviewer, sent.get("key", ""), "undecided")
+        if (before := self._by_token.get(sent["token"])) is not None:
+            if not self._is_that(before, reviewer, sent):
+                raise Conflict("the token is that of another action, which was saved; this one was not")
+            return self._after(before)  # sent again because the answer was lost
         entry = self._undo(reviewer, sent) if sent["action"] == "undo" else self._decision(reviewer, sent)
         self._log.append(entry)
-        self._tokens.add(entry.token)
+        self._by_token[entry.token] = entry
         self._entries[entry.id] = standing([*self._entries.get(entry.id, []), entry])
         self._decide(entry.id)
-        key = self._keys[entry.id]
-        return self.step(reviewer, key, "here" if entry.action == "undo" else "undecided")
+        return self._after(entry)
 
     def name(self, reviewer: str) -> str:
         """The reviewer's name as it is written down; one that differs from a known one in capitals only is that one.
@@ -157,13 +166,29 @@ class Review:
         known = {entry.reviewer.casefold(): entry.reviewer for entry in self._log.entries}
         return known.get(name.casefold(), name)
 
+    def _is_that(self, entry: Entry, reviewer: str, sent: Mapping[str, Any]) -> bool:
+        """Whether what was sent is what an action of the log says; of an undo only the page knows no record."""
+        if (entry.reviewer, entry.action) != (reviewer, sent["action"]):
+            return False
+        if entry.action == "undo":
+            return True
+        known = self._keys.get(entry.id)
+        names = ("content", "reason", "note", *_TEXTS)
+        return (known is None or known == sent.get("key", "")) and all(
+            getattr(entry, name) == _value(sent, name) for name in names
+        )
+
+    def _after(self, entry: Entry) -> dict[str, Any]:
+        """What the page shows when an action is in the log."""
+        return self.step(entry.reviewer, self._keys[entry.id], "here" if entry.action == "undo" else "undecided")
+
     def _decision(self, reviewer: str, sent: Mapping[str, Any]) -> Entry:
         item = self.by_key.get(sent.get("key", ""))
-        if item is None or sent.get("content") != content_key(item.record):
+        if item is None or sent.get("content") not in self._shown_as(reviewer, item):
             raise Conflict("this record has changed or is gone; the page shows what is there now")
         if not self._is_for(reviewer, item):
             raise Conflict("another reviewer has decided on this record meanwhile; nothing was saved")
-        action, reason, note = sent["action"], sent.get("reason", ""), sent.get("note", "").strip()
+        action, reason, note = sent["action"], sent.get("reason", ""), _value(sent, "note")
         if len(note) > _LONGEST_NOTE:
             raise InputError(f"the note has {len(note):,} characters; {_LONGEST_NOTE:,} are taken")
         fields: dict[str, Any] = {"reason": reason, "note": note}
@@ -178,9 +203,12 @@ class Review:
                 raise InputError(f"the reason is one of {', '.join(REASONS)}")
             if reason == OTHER and not note:
                 raise InputError("write the reason")
-        elif action != "accept":
-            raise InputError("the action is accept, reject, edit or undo")
         return Entry(_now(), reviewer, action, item.record.id, sent["content"], sent["token"], **fields)
+
+    def _shown_as(self, reviewer: str, item: Item) -> set[str]:
+        """Keys of the contents that a reviewer may have on the screen: the record, and what their own edit made."""
+        mine = self._by_reviewer(item).get(reviewer)
+        return {content_key(item.record), *([mine.content] if mine and mine.content else [])}
 
     def _undo(self, reviewer: str, sent: Mapping[str, Any]) -> Entry:
         for last in reversed(standing(self._log.entries)):
@@ -234,6 +262,26 @@ class Review:
         if not self.options.blind:
             place["kappa"] = agreements(self._decisions.values())[1]
         return place
+
+
+def _check_sent(sent: Mapping[str, Any]) -> None:
+    """Raises InputError, with every error, where an action is none or has fields that it does not take."""
+    check_fields(sent, _SENT, required=_OF_ALL)
+    if (taken := _TAKEN.get(sent["action"])) is None:
+        raise InputError(f"the action is one of {', '.join(_TAKEN)}")
+    errors = [f"{sent['action']} takes no '{name}'" for name in sent if name not in (*_OF_ALL, *taken)]
+    if len(sent["token"]) > _LONGEST_TOKEN:
+        errors.append(f"the token has {len(sent['token']):,} characters; {_LONGEST_TOKEN} are taken")
+    if any(HALF_A_CHARACTER.search(value) for value in sent.values() if isinstance(value, str)):
+        errors.append("a text contains half of a surrogate pair; rewrite that character")
+    if errors:
+        raise InputError(errors)
+
+
+def _value(sent: Mapping[str, Any], name: str) -> str | None:
+    """A field as it is written down."""
+    value = sent.get(name, _SENT[name])
+    return value.strip() if name == "note" else value
 
 
 def _now() -> str:

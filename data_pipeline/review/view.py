@@ -13,17 +13,21 @@ from data_pipeline.review.log import REASONS
 def view(item: Item, verdicts: Mapping[str, Verdict], *, reviewer: str, blind: bool, place: int) -> dict[str, Any]:
     """A JSON object; each text is `{"text", "lang"}`, and no image is named but by number.
 
+    `content` is the key of what is on the screen: of the record as this reviewer edited it, where they did; `original`
+    that of the record as it is in the corpus.
+
     Args:
       verdicts: of all reviewers, by name. Those of others are shown once this reviewer has decided, so that two judge
         apart from each other; in a blind review never, nor are flags.
       place: of the record among those under review, from 1.
     """
     record = item.record
-    texts, mine = texts_of(record), verdicts.get(reviewer)
+    texts, mine, original = texts_of(record), verdicts.get(reviewer), content_key(record)
     shown = {
         "key": item.key,
         "id": record.id,
-        "content": content_key(record),
+        "content": mine.content if mine and mine.texts else original,
+        "original": original,
         "place": place,
         "images": len(images_of(record)),
         "texts": _texts(texts, item.language),

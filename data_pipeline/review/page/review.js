@@ -1,9 +1,9 @@
-// The review page: shows one record, sends what the reviewer decides, and goes on when the server has written it down.
-// Texts of records go through textContent only. State that matters is the server's; the address says who and where.
+// The review page: sends what the reviewer decides, and goes on when the server has written it down.
+// State that matters is the server's; the address says who and where. How a record is shown is record.js's.
 "use strict";
 
-const $ = (id) => document.getElementById(id);
-const state = { reviewer: "", item: null, busy: false, reasons: [], token: "" };
+// `unsettled`: the action whose answer was lost, as text, and its token.
+const state = { reviewer: "", item: null, busy: false, reasons: [], unsettled: null };
 const settings = { get: (key) => stored(localStorage, key), set: (key, value) => store(localStorage, key, value) };
 const drafts = { get: (key) => stored(sessionStorage, key), set: (key, value) => store(sessionStorage, key, value) };
 
@@ -24,7 +24,10 @@ async function ask(address, body) {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
   } catch {
-    throw new Error("The server does not answer. Nothing was saved; try again when it runs.");
+    throw new Error(body
+      ? "The server does not answer: this may or may not have been saved. When it runs, do the same again, which saves "
+        + "it once, or load the page anew to see what was saved."
+      : "The server does not answer. Try again when it runs.");
   }
   const answer = await response.json().catch(() => ({ error: `The server answers ${response.status}.` }));
   if (!response.ok) throw Object.assign(new Error(answer.error || `Error ${response.status}`), { status: response.status });
@@ -64,18 +67,26 @@ function step(kind, words, key) {
 function act(action, more, words) {
   if (!state.item && action !== "undo") return Promise.resolve();
   return alone(async () => {
-    // The same token until the server answered: what is sent again is written once.
-    state.token ||= Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
     const record = state.item && action !== "undo" ? { key: state.item.key, content: state.item.content } : {};
+    const chosen = { reviewer: state.reviewer, action, ...record, ...more };
+    // What is sent again because its answer was lost has its token still, and is written once.
+    const again = state.unsettled?.chosen === JSON.stringify(chosen);
+    if (state.unsettled && !again && action === "undo") {
+      // Which decision is the last is known again when the server has said what was saved.
+      show(await ask(placeOf("here")), "This is what was saved. Press u again to undo your last decision.");
+      return;
+    }
+    const token = again ? state.unsettled.token
+      : Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
+    state.unsettled = { chosen: JSON.stringify(chosen), token };
     let answer;
     try {
-      answer = await ask("/api/action", { reviewer: state.reviewer, action, token: state.token, ...record, ...more });
+      answer = await ask("/api/action", { ...chosen, token });
     } catch (error) {
-      if (error.status) state.token = "";
+      if (error.status) state.unsettled = null;
       throw error;
     }
-    state.token = "";
-    if (action === "edit") drafts.set(draftOf(state.item), null);
+    if ($("edit-dialog").open) drafts.set(draftOf(state.item), null);
     closeAll();
     show(answer, words);
   });
@@ -83,27 +94,11 @@ function act(action, more, words) {
 
 // Showing a record
 
-function write(element, text) {
-  element.textContent = text?.text ?? "";
-  if (text?.lang) element.lang = text.lang; else element.removeAttribute("lang");
-}
-
-function make(tag, text, className) {
-  const element = document.createElement(tag);
-  if (typeof text === "string") element.textContent = text; else if (text) write(element, text);
-  if (className) element.className = className;
-  return element;
-}
-
-function section(name, text) {
-  write($(name), text);
-  $(`${name}-box`).hidden = !text?.text;
-}
-
 function show(answer, words) {
   if (!answer) return;
   const { item, progress } = answer;
   state.item = item;
+  state.unsettled = null;
   $("record").hidden = !item;
   $("actions").hidden = false;
   $("done").hidden = !!item;
@@ -123,84 +118,6 @@ function show(answer, words) {
   say(words);
   scrollTo(0, 0);
   $("question").focus({ preventScroll: true });
-}
-
-function record(item) {
-  const texts = item.mine?.texts ?? item.texts;
-  write($("question"), texts.question);
-  write($("answer"), texts.answer);
-  section("reasoning", texts.reasoning);
-  section("fact", item.fact);
-  section("context", item.context);
-  $("also").hidden = !item.also.length;
-  $("also").replaceChildren("Also accepted: ", ...item.also.flatMap((text, i) => [i ? " · " : "", make("span", text)]));
-  const { split, topic, task } = item.about;
-  $("about").replaceChildren(...[topic, task, split].filter(Boolean).map((word) => make("span", word, "chip")),
-    make("span", item.id, "id"));
-  showImages(item);
-  $("earlier-box").hidden = !item.earlier.length;
-  $("earlier").replaceChildren(...item.earlier.map((turn) => {
-    const line = make("p", "", "text");
-    line.append(make("b", turn.role === "assistant" ? "Answer: " : turn.role === "user" ? "Question: " : "System: "),
-      make("span", turn));
-    return line;
-  }));
-  const flags = item.flags ?? [];
-  $("flags-box").hidden = !flags.length;
-  $("flags").replaceChildren(...flags.map((flag) => make("li", flag)));
-  $("mine").hidden = !item.mine;
-  $("mine").className = `mine ${item.mine?.verdict ?? ""}`;
-  $("mine").replaceChildren(...(item.mine ? verdict("You", item.mine) : []));
-  const others = item.others ?? [];
-  $("others-box").hidden = !others.length;
-  $("others").replaceChildren(...others.map((other) => {
-    const block = make("div", "", `mine ${other.verdict}`);
-    block.append(...verdict(other.reviewer, other), ...rewritten(other.texts));
-    return block;
-  }));
-}
-
-function verdict(who, one) {
-  const why = [one.reason, one.note].filter(Boolean).join(": ");
-  const line = make("p", "");
-  line.append(make("b", who), ` ${one.verdict} this`, why ? ` – ${why}` : "");
-  return [line];
-}
-
-function rewritten(texts) {
-  return Object.entries(texts ?? {}).filter(([, text]) => text).map(([name, text]) => {
-    const line = make("p", "", "text");
-    line.append(make("b", `${name}: `), make("span", text));
-    return line;
-  });
-}
-
-function showImages(item) {
-  $("images").replaceChildren(...Array.from({ length: item.images }, (_, number) => {
-    const button = make("button", "", "image");
-    const name = item.images > 1 ? `Image ${number + 1} of ${item.images}` : "Image";
-    button.setAttribute("aria-label", `${name}: enlarge`);
-    const image = make("img");
-    image.alt = `${name} of this record`;
-    image.src = `/image/${item.key}/${number}`;
-    image.addEventListener("error", () => missing(button, image.src));
-    button.append(image);
-    button.addEventListener("click", () => enlarge(image));
-    return button;
-  }));
-  if (!item.images) $("images").append(make("p", "This record shows no image.", "note"));
-}
-
-async function missing(button, address) {
-  const reason = await ask(address).then(() => "it cannot be shown", (error) => error.message);
-  button.replaceWith(make("p", `The image cannot be shown: ${reason}`, "wrong"));
-}
-
-function enlarge(image) {
-  if (!image?.complete || !image.naturalWidth) return;
-  $("zoom").src = image.src;
-  $("zoom").alt = image.alt;
-  $("zoom-dialog").showModal();
 }
 
 function say(words) {
@@ -245,6 +162,13 @@ function edited() {
   return state.item.texts.reasoning ? texts : { ...texts, reasoning: null };
 }
 
+function saveEdit() {
+  const { item } = state, texts = edited();
+  const asItWas = FIELDS.every((name) => texts[name] === (item.texts[name]?.text ?? null));
+  if (item.mine?.texts && asItWas) act("accept", { content: item.original }, "Accepted as it was before your edit.");
+  else act("edit", texts, "Saved as edited.");
+}
+
 function openReject() {
   if (!state.item) return;
   $("note").value = "";
@@ -271,7 +195,7 @@ function keyOf(event) {
 }
 
 const KEYS = {
-  a: () => act("accept", {}, "Accepted."),
+  a: () => act("accept", {}, state.item?.mine?.texts ? "Accepted as you edited it." : "Accepted."),
   r: openReject,
   e: openEdit,
   u: () => act("undo", {}, "Undone: this is the record it was about."),
@@ -370,7 +294,7 @@ function listen() {
   });
   $("edit-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    act("edit", edited(), "Saved as edited.");
+    saveEdit();
   });
   $("edit-form").addEventListener("input", () => drafts.set(draftOf(state.item), JSON.stringify(edited())));
   $("edit-dialog").querySelector("[data-close]").addEventListener("click", () => drafts.set(draftOf(state.item), null));

@@ -62,7 +62,9 @@ def test_a_session_over_http(client, corpus):
     assert image.headers["content-type"] == "image/jpeg" and image.content[:2] == b"\xff\xd8"
 
 
-@pytest.mark.parametrize("path", ["/", "/review.js", "/review.css", "/api/start", "/nowhere", "/api/action"])
+@pytest.mark.parametrize(
+    "path", ["/", "/record.js", "/review.js", "/review.css", "/api/start", "/nowhere", "/api/action"]
+)
 def test_every_answer_forbids_scripts_and_content_from_elsewhere(client, path):
     headers = client.get(path).headers
     policy = headers["content-security-policy"]
@@ -246,7 +248,8 @@ def test_what_a_model_wrote_is_sent_as_a_string_of_json_alone(client):
 
 
 def test_the_page_makes_no_markup_of_texts_and_asks_nobody_else(client):
-    page, script, style = (client.get(path).text for path in ("/", "/review.js", "/review.css"))
+    page, style = client.get("/").text, client.get("/review.css").text
+    script = client.get("/record.js").text + client.get("/review.js").text
     for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function(", "DOMParser"):
         assert word not in script
     for text in (page, script, style):

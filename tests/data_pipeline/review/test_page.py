@@ -355,11 +355,73 @@ def test_without_the_server_nothing_is_lost_and_what_was_not_saved_is_told(brows
         port = int(address.rpartition(":")[2])
     page.keyboard.press("a")
     page.locator("#error:not([hidden])").wait_for()
-    assert "Nothing was saved" in page.locator("#error").text_content() and identifier(page) == shown
+    assert "may or may not have been saved" in page.locator("#error").text_content() and identifier(page) == shown
     with serving(corpus, port=port):
         press(page, "a")
         assert page.locator("#error").is_hidden() and [entry.id for entry in entries(corpus)] == [shown]
     page.close()
+
+
+def lose_one_answer(page):
+    """The next action is done by the server, and the page is not told."""
+    lost = []
+
+    def route(one):
+        if lost:
+            one.continue_()
+        else:
+            lost.append(one.fetch())
+            one.abort()
+
+    page.route("**/api/action", route)
+
+
+def lost(page, *keys):
+    lose_one_answer(page)
+    for key in keys:
+        page.keyboard.press(key)
+    page.locator("#error:not([hidden])").wait_for()
+    page.locator("body:not([aria-busy])").wait_for()
+    assert "may or may not have been saved" in page.locator("#error").text_content()
+
+
+def test_another_decision_after_an_answer_that_was_lost_is_written_down_as_what_it_is(visit, corpus):
+    page = ready(visit())
+    first = identifier(page)
+    lost(page, "a")
+    press(page, "r", "1")
+    assert page.locator("#status").text_content() == "Rejected." and page.locator("#error").is_hidden()
+    assert [(entry.action, entry.id) for entry in entries(corpus)] == [("accept", first), ("reject", first)]
+    second = identifier(page)
+    page.unroute("**/api/action")
+    lost(page, "a")
+    press(page, "a")  # the same again
+    assert [entry.id for entry in entries(corpus)] == [first, first, second] and identifier(page) != second
+    third = identifier(page)
+    page.unroute("**/api/action")
+    lost(page, "a")
+    press(page, "u")  # shows what was saved, before anything is undone
+    assert page.locator("#status").text_content().startswith("This is what was saved") and identifier(page) == third
+    assert "You accepted this" in page.locator("#mine").text_content() and len(entries(corpus)) == 4
+    press(page, "u")
+    assert [(entry.action, entry.id) for entry in entries(corpus)[4:]] == [("undo", third)]
+    page.problems.clear()  # the console tells of the answers that were lost
+
+
+def test_accepting_an_edit_on_the_screen_keeps_it_and_the_words_of_before_take_it_back(visit, served, corpus):
+    page = ready(visit(f"/?reviewer=Ann#{key_of(served, 'rocket')}"))
+    page.keyboard.press("e")
+    page.locator("#edit-answer").fill("Falcon Heavy")
+    press(page, "Control+Enter")
+    press(page, "p")
+    press(page, "a")
+    assert page.locator("#status").text_content() == "Accepted as you edited it."
+    assert read_decisions(corpus)["rocket"].texts.answer == "Falcon Heavy"
+    press(page, "p")
+    page.keyboard.press("e")
+    page.locator("#edit-answer").fill("Falcon 9")
+    press(page, "Control+Enter")
+    assert read_decisions(corpus)["rocket"].verdict == "accepted"
 
 
 def test_a_blind_page_shows_no_doubts(browser, corpus):

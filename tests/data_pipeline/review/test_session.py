@@ -129,6 +129,62 @@ def test_an_action_that_is_sent_twice_is_written_once_also_after_a_restart(open_
     assert len(read_log(corpus / log.LOG)[0]) == 1
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"action": "reject", "reason": "bad_image"},
+        {"note": "fine"},
+        {"reviewer": "ben"},
+        {"key": "another", "content": "another"},
+        {"action": "undo", "key": None, "content": None},
+    ],
+)
+def test_a_token_is_that_of_one_action_alone_also_after_a_restart(open_review, corpus, changed):
+    review = open_review(shared=1.0)
+    item, other = (review.step(name, "", "next")["item"] for name in ("ann", "ben"))
+    other = review.step("ann", item["key"], "next")["item"]
+    sent = {"reviewer": "ann", "action": "accept", "token": "same", "key": item["key"], "content": item["content"]}
+    review.act(sent)
+    changed = {name: other[name] if value == "another" else value for name, value in changed.items()}
+    changed = {name: value for name, value in {**sent, **changed}.items() if value is not None}
+    for review in (review, open_review(shared=1.0)):
+        with pytest.raises(Conflict, match="token is that of another action"):
+            review.act(changed)
+    assert [(entry.action, entry.id) for entry in read_log(corpus / log.LOG)[0]] == [("accept", item["id"])]
+
+
+def test_an_edit_or_an_undo_that_is_sent_twice_is_done_once(open_review, corpus):
+    review = open_review()
+    item = review.step("ann", "", "next")["item"]
+    texts = {**{name: text and text["text"] for name, text in item["texts"].items()}, "answer": "another"}
+    sent = {"reviewer": "ann", "token": "e", "action": "edit", "key": item["key"], "content": item["content"], **texts}
+    assert shown(review.act(sent)) == shown(review.act(sent))
+    undo = {"reviewer": "ann", "token": "u", "action": "undo"}
+    assert shown(review.act(undo)) == shown(review.act(undo)) == item["id"]
+    assert [entry.action for entry in read_log(corpus / log.LOG)[0]] == ["edit", "undo"]
+
+
+def test_accepting_ones_own_edit_keeps_it_and_the_record_as_it_was_can_be_accepted_still(open_review, corpus):
+    review = open_review()
+    first = review.step("ann", "", "next")["item"]
+    texts = {name: text and text["text"] for name, text in first["texts"].items()}
+    did(review, "ann", "edit", first, **{**texts, "answer": "another"})
+    edited = review.step("ann", first["key"], "here")["item"]
+    assert edited["original"] == first["content"] != edited["content"]
+    did(review, "ann", "accept", edited)
+    decision = read_decisions(corpus)[first["id"]]
+    assert (decision.verdict, decision.texts.answer) == ("edited", "another")
+    again = review.step("ann", first["key"], "here")["item"]
+    did(review, "ann", "edit", again, **{**texts, "answer": "a third"})
+    assert read_decisions(corpus)[first["id"]].texts.answer == "a third"
+    did(review, "ann", "accept", {**again, "content": again["original"]})
+    assert read_decisions(corpus)[first["id"]].verdict == "accepted"
+    did(review, "ann", "undo")
+    assert read_decisions(corpus)[first["id"]].texts.answer == "a third"
+    with pytest.raises(Conflict, match="has changed"):  # what another made is not on their screen
+        did(review, "ben", "accept", again)
+
+
 def test_an_edit_is_kept_shown_and_read(open_review, corpus):
     review = open_review()
     item = next(one for one in review.items if one.record.id == "talumo-2")
@@ -197,11 +253,17 @@ def test_a_name_in_other_capitals_and_blanks_is_the_same_reviewer(open_review, c
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"action": "ponder"}, "the action is accept"),
+        ({"action": "ponder"}, "the action is one of accept"),
         ({"action": "reject"}, "the reason is one of"),
         ({"action": "reject", "reason": "other", "note": " "}, "write the reason"),
         ({"action": "accept", "note": "x" * 2001}, "2,000 are taken"),
         ({"action": "accept", "mood": "good"}, "unknown field 'mood'"),
+        ({"action": "accept", "question": "x"}, "accept takes no 'question'"),
+        ({"action": "accept", "reason": "wrong_answer"}, "accept takes no 'reason'"),
+        ({"action": "reject", "reason": "bad_image", "answer": "x"}, "reject takes no 'answer'"),
+        ({"action": "edit", "question": "q", "answer": "a", "reason": "other"}, "edit takes no 'reason'"),
+        ({"action": "undo"}, "undo takes no 'key'"),
+        ({"action": "accept", "token": "x" * 101}, "the token has 101 characters"),
         ({"action": "accept", "note": 3}, "'note' must be a text"),
         ({"action": "accept", "note": "\ud800"}, "surrogate"),
     ],
