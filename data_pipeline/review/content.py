@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from data_pipeline.corpus.stages.questions import ANSWER
 from data_pipeline.records import Record, from_json, images_of, to_json
+from vlm_jax import locations
 from vlm_jax.errors import InputError
 
 _LABEL = "|".join((r"(?:final\s+)?answer\s*:", *map(re.escape, ANSWER.values())))
@@ -98,9 +99,9 @@ def content_key(record: Record) -> str:
     digest.update(written.encode("utf-8", "surrogatepass"))
     for image in images_of(record):
         try:
-            content = image if isinstance(image, bytes) else Path(image).read_bytes()
-        except OSError:
-            content = b""  # not there: a decision about the record without its image is of another content
+            content = image if isinstance(image, bytes) else locations.read_bytes(image)
+        except (OSError, InputError):
+            content = b""  # no file: a decision about the record without its image is of another content
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()[:32]
 

@@ -117,6 +117,8 @@ def _item(key: str, record: Record, split: str, folder: Path, root: Path) -> Ite
             errors.append(f"the image {name} is not in the corpus; move it into images/")
         elif not is_inside(image, root):
             errors.append(f"the image {name} is a link out of the corpus; put the file in its place")
+        elif os.path.exists(image) and not os.path.isfile(image):
+            errors.append(f"the image {name} is a folder, a pipe or a device; put a file in its place")
     provenance = record.provenance or {}
     flags = provenance.get("flags", [])
     if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):

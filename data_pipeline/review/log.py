@@ -7,6 +7,7 @@ which nobody was told of: it is reported and left out. One process writes at a t
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ from data_pipeline.review.content import Texts
 from data_pipeline.values import json_type, quoted
 from vlm_jax.errors import InputError
 from vlm_jax.json_objects import object_of
+from vlm_jax.locations import check_ends
 
 LOG = "review.jsonl"
 ACTIONS = ("accept", "reject", "edit", "undo")
@@ -74,9 +76,10 @@ def read_log(path: Path) -> tuple[list[Entry], str]:
     """(entries in order, the beginning of a line that a crash left at the end, or ''). No file is an empty log.
 
     Raises:
-      InputError: with every line that is no entry, other than a last one that was cut off.
+      InputError: a pipe or a device; or with every line that is no entry, other than a last one that was cut off.
     """
     try:
+        check_ends(path)
         content = path.read_bytes()
     except FileNotFoundError:
         return [], ""
@@ -101,10 +104,12 @@ class ReviewLog:
 
     def __init__(self, path: Path, file: int):
         self.path, self._file = path, file
+        self._length = os.fstat(file).st_size
         entries, self.torn = _parse(path, _content(file))
         self.entries: list[Entry] = entries
         if self.torn:
-            os.ftruncate(file, os.fstat(file).st_size - len(self.torn.encode("utf-8", "surrogateescape")))
+            self._length -= len(self.torn.encode("utf-8", "surrogateescape"))
+            os.ftruncate(file, self._length)
         elif entries and not _content(file).endswith(b"\n"):
             self._write(b"\n")
 
@@ -112,22 +117,40 @@ class ReviewLog:
         """Adds an action; it is on the disk when this returns.
 
         Raises:
-          OSError: it could not be written; the log is as it was before.
+          OSError: it could not be written, or the log was removed, replaced or written by another meanwhile. Nothing
+            was added.
         """
         written = {name: value for name, value in dataclasses.asdict(entry).items() if value != _FIELDS[name]}
         self._write(json.dumps(written, ensure_ascii=False).encode("utf-8") + b"\n")
         self.entries.append(entry)
 
     def _write(self, line: bytes) -> None:
-        length = os.fstat(self._file).st_size
+        self._check_in_place()
         try:
             rest = line
             while rest:
                 rest = rest[os.write(self._file, rest) :]
             os.fsync(self._file)
         except OSError:
-            os.ftruncate(self._file, length)
+            os.ftruncate(self._file, self._length)
             raise
+        self._length += len(line)
+
+    def _check_in_place(self) -> None:
+        """Raises OSError where the name leads to another file by now: a line would be in none that is read again."""
+        own = os.fstat(self._file)
+        try:
+            named = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            named = None
+        if named is None or (named.st_dev, named.st_ino) != (own.st_dev, own.st_ino):
+            done = "was removed" if named is None else "was replaced by another file"
+        elif own.st_size != self._length:
+            done = "was changed by another program"
+        else:
+            return
+        reason = f"{self.path.name} {done} while the server runs; end the server, put the log back, and start it again"
+        raise OSError(errno.ESTALE, reason)
 
 
 @contextlib.contextmanager
@@ -135,9 +158,11 @@ def opened(folder: Path) -> Iterator[ReviewLog]:
     """The log of a corpus, held by this process alone.
 
     Raises:
-      InputError: another process holds it, or a line is damaged.
+      InputError: another process holds it, it is no file, or a line is damaged.
     """
     path = folder / LOG
+    if path.exists():
+        check_ends(path)
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         try:
@@ -160,23 +185,29 @@ def _parse(path: Path, content: bytes) -> tuple[list[Entry], str]:
     entries, errors = [], []
     for number, line in enumerate(lines, start=1):
         try:
-            entries.append(_entry(line))
-        except ValueError as error:
-            reason = f"{path}, line {number}: {' '.join(str(error).split())}"
+            if line.strip():  # an editor may leave an empty one
+                entries.append(_entry(line))
+        except InputError as error:
+            reason = f"{path}, line {number}: {'; '.join(error.lines)}"
             errors.append(f"{reason}; mend the line, or remove it with what it says")
     if errors:
         raise InputError(errors)
-    if not last:
+    if not last.strip():
         return entries, ""
     try:
         return [*entries, _entry(last)], ""  # whole but for its line break
-    except ValueError:
+    except InputError:
         return entries, last.decode("utf-8", "surrogateescape")
 
 
 def _entry(line: bytes) -> Entry:
-    """Raises ValueError (InputError is one) with what is wrong."""
-    value = json.loads(line.decode("utf-8"), object_pairs_hook=object_of)
+    """Raises InputError with what is wrong."""
+    try:
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=object_of)
+    except InputError:
+        raise
+    except (ValueError, RecursionError):  # what Python says of it speaks of columns of another line
+        raise InputError("is no JSON object") from None
     if not isinstance(value, Mapping):
         raise InputError(f"is {json_type(value)} where an object is expected")
     check_fields(value, _FIELDS, required=("time", "reviewer", "action", "id", "content"))

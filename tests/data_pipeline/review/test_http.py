@@ -271,6 +271,26 @@ def test_the_disk_that_is_full_is_told_and_nothing_is_taken_for_saved(client, co
     assert post(client, body).status_code == 200 and len(entries(corpus)) == 1
 
 
+@pytest.mark.parametrize("done", ["was removed", "was replaced", "was changed"])
+def test_a_log_that_is_no_more_the_servers_is_told_and_nothing_is_taken_for_saved(client, corpus, done):
+    path = corpus / log.LOG
+    assert post(client, accepting(client, token="first")).status_code == 200
+    body, before = accepting(client), path.read_bytes()
+    if done == "was changed":
+        path.write_bytes(b"")
+    else:
+        path.rename(corpus / "away")
+    if done == "was replaced":
+        path.write_bytes(before)
+    found = path.read_bytes() if path.exists() else None
+    answer = post(client, body)
+    assert answer.status_code == 507 and f"Nothing was saved: review.jsonl {done}" in answer.json()["error"]
+    assert (path.read_bytes() if path.exists() else None) == found
+    if done != "was changed":
+        (corpus / "away").rename(path)
+        assert post(client, body).status_code == 200 and len(entries(corpus)) == 2
+
+
 def test_without_its_packages_the_server_says_what_to_install(corpus, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(InputError, match=r"pip install 'vlm-jax\[review\]'"):

@@ -1,6 +1,7 @@
 """The log of a review: what is written is on the disk whole, and what a crash left is told apart from damage."""
 
 import json
+import os
 import resource
 
 import pytest
@@ -77,6 +78,33 @@ def test_damage_elsewhere_is_refused_with_every_line(tmp_path):
     for line, reason in zip(caught.value.lines, reasons, strict=False):
         assert reason in line and str(path) in line and "mend the line" in line
     with pytest.raises(InputError), opened(tmp_path):
+        pass
+
+
+def test_empty_lines_are_passed_over(tmp_path):
+    path = written(tmp_path, ACCEPT)
+    path.write_bytes(b"\n" + path.read_bytes() + b"\n \r\n" + path.read_bytes() + b"\n  ")
+    assert read_log(path) == ([ACCEPT, ACCEPT], "")
+    written(tmp_path, EDIT)
+    assert read_log(path) == ([ACCEPT, ACCEPT, EDIT], "")
+
+
+@pytest.mark.parametrize("line", [b"yes", b'{"time": }', b"\xff", b"[" * 5000, b"9" * 5000], ids=lambda line: line[:9])
+def test_a_line_that_is_no_json_is_told_plainly_and_at_the_end_is_a_torn_one(tmp_path, line):
+    path = tmp_path / LOG
+    path.write_bytes(line + b"\n")
+    with pytest.raises(InputError) as caught:
+        read_log(path)
+    assert caught.value.lines == [f"{path}, line 1: is no JSON object; mend the line, or remove it with what it says"]
+    path.write_bytes(line)
+    assert read_log(path)[0] == [] and read_log(path)[1]
+
+
+def test_a_log_that_is_a_named_pipe_is_refused_before_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / LOG)
+    with pytest.raises(InputError, match="is a named pipe"):
+        read_log(tmp_path / LOG)
+    with pytest.raises(InputError, match="is a named pipe"), opened(tmp_path):
         pass
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -109,6 +110,13 @@ def test_a_link_out_of_the_corpus_is_refused_when_read_and_one_within_is_not(tmp
     (corpus / "images" / "link.jpg").unlink()
     (corpus / "images" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     with pytest.raises(InputError, match="is a link out of the corpus"):
+        read_items(corpus)
+
+
+def test_an_image_that_is_a_named_pipe_is_refused_when_read(tmp_path):
+    corpus = bad(tmp_path, "images/pipe.jpg")
+    os.mkfifo(corpus / "images" / "pipe.jpg")
+    with pytest.raises(InputError, match=r"images/pipe.jpg' is a folder, a pipe or a device"):
         read_items(corpus)
 
 

@@ -1,5 +1,7 @@
 """Who is shown which record, and what an action does."""
 
+import os
+
 import pytest
 
 from data_pipeline.review import log, session
@@ -147,9 +149,10 @@ def test_a_token_is_that_of_one_action_alone_also_after_a_restart(open_review, c
     review.act(sent)
     changed = {name: other[name] if value == "another" else value for name, value in changed.items()}
     changed = {name: value for name, value in {**sent, **changed}.items() if value is not None}
-    for review in (review, open_review(shared=1.0)):
+    for _ in range(2):
         with pytest.raises(Conflict, match="token is that of another action"):
             review.act(changed)
+        review = open_review(shared=1.0)
     assert [(entry.action, entry.id) for entry in read_log(corpus / log.LOG)[0]] == [("accept", item["id"])]
 
 
@@ -234,6 +237,19 @@ def test_a_decision_about_another_content_is_refused_and_old_ones_do_not_count(o
     review = open_review()
     again = review.step("ann", item.key, "here")["item"]
     assert again["mine"] is None and again["content"] == content_key(item.record) != seen["content"]
+
+
+def test_an_image_that_becomes_a_pipe_or_a_device_keeps_nobody_waiting(open_review, corpus):
+    review = open_review()
+    item = next(one for one in review.items if one.record.id == "rocket")
+    seen = review.step("ann", item.key, "here")["item"]
+    path = corpus / "images" / "rocket.jpg"
+    for replace in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        path.unlink()
+        replace(path)
+        assert review.step("ann", item.key, "here")["item"]["content"] != seen["content"]
+        with pytest.raises(Conflict, match="has changed"):
+            did(review, "ann", "accept", seen)
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 41, "a\x00b", "a\u202eb", "\ud800"])
