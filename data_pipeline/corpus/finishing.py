@@ -57,13 +57,16 @@ def finish(folder: Path, items: Sequence[Item], pipeline: Pipeline, settings: Ma
 def reviewed(records: Sequence[Record], folder: Path) -> tuple[list[Record], dict[str, Any]]:
     """(records as the reviewers left them, without those that they rejected; the figures of the review).
 
-    A decision about a record that has changed since is not followed.
+    A decision about a record that has changed since is not followed. Those that are left out are named, so that
+    figures of the review can count them when they are gone.
     """
     decisions = read_decisions(folder) if (folder / LOG).is_file() else {}
     about = {record.id: one for record in records if (one := decisions.get(record.id)) and one.is_about(record)}
     verdicts = Counter(one.verdict for one in about.values())
     agreement, kappa = agreements(about.values())
     low, high = wilson(verdicts[ACCEPTED], len(about))
+    left_out = [record for record in records if record.id in about and about[record.id].verdict == REJECTED]
+    doubted = {record.id for record in left_out if (record.provenance or {}).get("flags")}
     figures = {
         "reviewed": len(about),
         "records": len(records),
@@ -72,6 +75,10 @@ def reviewed(records: Sequence[Record], folder: Path) -> tuple[list[Record], dic
         "reviewers": len({name for one in about.values() for name in one.by_reviewer}),
         "twice": sum(pair["n"] for pair in agreement),
         "kappa": kappa,
+        "left_out": {
+            "flagged": [record.id for record in left_out if record.id in doubted],
+            "unflagged": [record.id for record in left_out if record.id not in doubted],
+        },
     }
     left = [record for record in records if record.id not in about or about[record.id].verdict != REJECTED]
     return [about[record.id].applied_to(record) if record.id in about else record for record in left], figures

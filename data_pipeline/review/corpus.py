@@ -93,6 +93,22 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
+def left_out(folder: Path) -> dict[str, bool]:
+    """Ids of the records that the build of a corpus left out since reviewers rejected them, and whether a filter
+    doubted each. None where there is no manifest, or one of a build that did not name them.
+
+    Raises:
+      InputError: the manifest cannot be read.
+    """
+    manifest = folder / "manifest.json"
+    review = read_json(manifest).get("review") if manifest.exists() else None
+    named = review.get("left_out", {}) if isinstance(review, dict) else {}
+    lists = [named.get(name, []) for name in ("unflagged", "flagged")] if isinstance(named, dict) else [named]
+    if not all(isinstance(ids, list) and all(isinstance(one, str) for one in ids) for ids in lists):
+        raise InputError(f"{manifest}: 'left_out' of 'review' must hold two lists of ids; make the corpus again")
+    return {identifier: bool(doubted) for doubted, ids in enumerate(lists) for identifier in ids}
+
+
 def corpus_folder(folder: str | Path) -> Path:
     """Raises InputError where it is no folder of this machine."""
     if locations.is_remote(str(folder)):

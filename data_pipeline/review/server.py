@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from data_pipeline.review import log
-from data_pipeline.review.corpus import corpus_folder, read_items
+from data_pipeline.review.corpus import corpus_folder, left_out, read_items
 from data_pipeline.review.session import Options, Review
 from data_pipeline.review.summary import lines, summarise
 from vlm_jax.errors import InputError
@@ -55,12 +55,12 @@ def serve(corpus: str | Path, options: Options, *, port: int, say: Callable[[str
             f"the review page needs starlette and uvicorn ({error}): pip install 'vlm-jax[review]'"
         ) from None
     folder = corpus_folder(corpus)
-    items = read_items(folder)
+    items, built_without = read_items(folder), left_out(folder)
     with log.opened(folder) as actions, _listening(port) as listening:
         if actions.torn:
             say(f"{actions.path}: the last line was cut off by a crash and is left out: nobody was told it was saved")
         review = Review(folder, items, actions, options)
-        for line in lines(summarise(items, actions.entries)):
+        for line in lines(summarise(items, actions.entries, built_without)):
             say(line)
         name = f"?reviewer={quote(options.reviewer)}" if options.reviewer else ""
         address = f"http://{HOST}:{listening.getsockname()[1]}/{name}"
@@ -69,7 +69,7 @@ def serve(corpus: str | Path, options: Options, *, port: int, say: Callable[[str
             uvicorn_server(review_app(review)).run(sockets=[listening])
         except KeyboardInterrupt:
             pass  # how a session ends
-        return lines(summarise(items, actions.entries))
+        return lines(summarise(items, actions.entries, built_without))
 
 
 def uvicorn_server(app) -> "uvicorn.Server":

@@ -15,8 +15,8 @@ from typing import Any
 
 from data_pipeline.marks import HALF_A_CHARACTER
 from data_pipeline.review.content import Texts, check_texts, content_key, texts_of
-from data_pipeline.review.corpus import Item
-from data_pipeline.review.decisions import Decision, Verdict, by_record, decide
+from data_pipeline.review.corpus import Item, left_out
+from data_pipeline.review.decisions import REJECTED, Decision, Verdict, by_record, decide
 from data_pipeline.review.log import OTHER, REASONS, Entry, ReviewLog, check_fields, standing
 from data_pipeline.review.order import ordered, shared_keys
 from data_pipeline.review.summary import agreements
@@ -79,9 +79,12 @@ class Review:
         self._by_token = {entry.token: entry for entry in log.entries if entry.token}
         self._leases: dict[str, dict[str, float]] = {}
         self._keys = {item.record.id: item.key for item in self.items}
+        self._corpus = {item.record.id for item in items}
+        self._left_out = left_out(folder).keys() - self._corpus
         self._decisions: dict[str, Decision] = {}  # by key
+        self._on_left_out: dict[str, Decision] = {}  # by id
         self._entries = by_record(standing(log.entries))
-        for identifier in self._entries.keys() & self._keys.keys():
+        for identifier in self._entries:
             self._decide(identifier)
 
     def start(self) -> dict[str, Any]:
@@ -179,8 +182,18 @@ class Review:
         )
 
     def _after(self, entry: Entry) -> dict[str, Any]:
-        """What the page shows when an action is in the log."""
-        return self.step(entry.reviewer, self._keys[entry.id], "here" if entry.action == "undo" else "undecided")
+        """What the page shows when an action is in the log; `words` where that is not what the page expects."""
+        if (key := self._keys.get(entry.id)) is not None:
+            return self.step(entry.reviewer, key, "here" if entry.action == "undo" else "undecided")
+        words = f"Undone: your decision on {entry.id}, which is "
+        if entry.id in self._left_out:
+            decision = self._on_left_out.get(entry.id)
+            still = decision is not None and decision.verdict == REJECTED
+            words += "left out of the corpus by a build; "
+            words += "it stays so, as it is rejected still." if still else "the next build has it again."
+        else:
+            words += f"{'not among these records' if entry.id in self._corpus else 'no more in the corpus'}."
+        return {**self.step(entry.reviewer, "", "undecided"), "words": words}
 
     def _decision(self, reviewer: str, sent: Mapping[str, Any]) -> Entry:
         item = self.by_key.get(sent.get("key", ""))
@@ -212,18 +225,24 @@ class Review:
 
     def _undo(self, reviewer: str, sent: Mapping[str, Any]) -> Entry:
         for last in reversed(standing(self._log.entries)):
-            if last.reviewer == reviewer and last.id in self._keys:
+            if last.reviewer == reviewer:
                 return Entry(_now(), reviewer, "undo", last.id, last.content, sent["token"])
         raise Conflict("there is nothing to undo")
 
     def _decide(self, identifier: str) -> None:
-        key = self._keys[identifier]
-        content = content_key(self.by_key[key].record)
-        decision = decide(identifier, self._entries[identifier], content)
-        if decision is None:
-            self._decisions.pop(key, None)
+        entries, key = self._entries[identifier], self._keys.get(identifier)
+        kept: dict[str, Decision]
+        if key is not None:
+            kept, name = self._decisions, key
+            decision = decide(identifier, entries, content_key(self.by_key[key].record))
+        elif identifier in self._left_out:
+            kept, name = self._on_left_out, identifier
+            decision = decide(identifier, entries, entries[-1].content) if entries else None
         else:
-            self._decisions[key] = decision
+            return
+        kept.pop(name, None)
+        if decision is not None:
+            kept[name] = decision
 
     def _by_reviewer(self, item: Item) -> Mapping[str, Verdict]:
         decision = self._decisions.get(item.key)
@@ -260,7 +279,7 @@ class Review:
         place = {"decided": sum(self._decided(reviewer, item) for item in mine), "mine": len(mine)}
         place |= {"reviewed": len(self._decisions), "all": len(self.items)}
         if not self.options.blind:
-            place["kappa"] = agreements(self._decisions.values())[1]
+            place["kappa"] = agreements([*self._decisions.values(), *self._on_left_out.values()])[1]
         return place
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_pipeline.review.agreement import cohens_kappa, wilson
 from data_pipeline.review.content import content_key
-from data_pipeline.review.corpus import Item, corpus_folder, read_items
+from data_pipeline.review.corpus import Item, corpus_folder, left_out, read_items
 from data_pipeline.review.decisions import (
     ACCEPTED,
     EDITED,
@@ -36,11 +36,15 @@ def review_statistics(corpus: str | Path) -> dict[str, Any]:
     """
     folder = corpus_folder(corpus)
     entries, torn = read_log(folder / LOG)
-    return {**summarise(read_items(folder), entries), "torn": torn}
+    return {**summarise(read_items(folder), entries, left_out(folder)), "torn": torn}
 
 
-def summarise(items: Sequence[Item], entries: list[Entry]) -> dict[str, Any]:
-    """Counts, acceptance and agreement, as a JSON object.
+def summarise(items: Sequence[Item], entries: list[Entry], built_without: Mapping[str, bool]) -> dict[str, Any]:
+    """Counts, acceptance and agreement, as a JSON object. They are the same before and after a build.
+
+    Args:
+      built_without: `corpus.left_out`. These records and what was decided about them count as if they were there:
+        without them everything that is left would have been accepted.
 
     Returns:
       `records`, `reviewed`; `verdicts` (accepted, rejected, edited, unresolved); `reasons` of rejections; `acceptance`
@@ -48,8 +52,9 @@ def summarise(items: Sequence[Item], entries: list[Entry]) -> dict[str, Any]:
       "low", "high"}` where accepted means as it stood (Wilson, 95 %; the unflagged one estimates the unflagged part of
       the corpus, as that is a sample of it); `reviewers` (name to records); `agreement`, of each pair of reviewers
       the fields of `Kappa`, and `kappa`, the mean of theirs by number of records (None where undefined); ids that are
-      `unresolved`, that have `changed` since every review of them, that are `gone` from the corpus, and those of the
-      latter that had been `gone_rejected`, as a build leaves out.
+      `unresolved`, that have `changed` since every review of them, that were `left_out` by the build and are rejected
+      still, that were and are not (`coming_back`), and of decided ones that are gone from the corpus otherwise: `gone`,
+      and `gone_rejected`.
     """
     of_record = by_record(standing(entries))
     decisions: dict[str, Decision] = {}
@@ -63,12 +68,16 @@ def summarise(items: Sequence[Item], entries: list[Entry]) -> dict[str, Any]:
         else:
             decisions[item.record.id] = decision
     present = {item.record.id for item in items}
-    gone = [decision for identifier, decision in decisions_of(entries).items() if identifier not in present]
-    flagged = {item.record.id for item in items if item.flags}
+    without = {identifier: doubted for identifier, doubted in built_without.items() if identifier not in present}
+    absent = {name: decision for name, decision in decisions_of(entries).items() if name not in present}
+    decisions |= {name: decision for name, decision in absent.items() if name in without}
+    gone = [decision for name, decision in absent.items() if name not in without]
+    rejected = {name for name, decision in absent.items() if decision.verdict == REJECTED}
+    flagged = {item.record.id for item in items if item.flags} | {name for name, doubted in without.items() if doubted}
     verdicts = Counter(decision.verdict for decision in decisions.values())
     agreement, kappa = agreements(decisions.values())
     return {
-        "records": len(items),
+        "records": len(items) + len(without),
         "reviewed": len(decisions),
         "verdicts": {verdict: verdicts[verdict] for verdict in (ACCEPTED, REJECTED, EDITED, UNRESOLVED)},
         "reasons": dict(Counter(reason for one in decisions.values() for reason, _ in one.reasons).most_common()),
@@ -82,6 +91,8 @@ def summarise(items: Sequence[Item], entries: list[Entry]) -> dict[str, Any]:
         "kappa": kappa,
         "unresolved": [one.id for one in decisions.values() if one.verdict == UNRESOLVED],
         "changed": changed,
+        "left_out": [name for name in without if name in rejected],
+        "coming_back": [name for name in without if name not in rejected],
         "gone": [one.id for one in gone if one.verdict != REJECTED],
         "gone_rejected": [one.id for one in gone if one.verdict == REJECTED],
     }
@@ -110,7 +121,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         f"reviewed {summary['reviewed']:,} of {summary['records']:,} records" + (f": {verdicts}" * bool(verdicts))
     ]
     if summary["reviewed"]:
-        parts = {"flagged": "doubtful records", "unflagged": "other records"}
+        parts = {"flagged": "records that filters doubt", "unflagged": "records that no filter doubts"}
         result += [
             f"accepted as they stood, of {words}: {part['accepted']:,} of {part['reviewed']:,}, {part['rate']:.1%} "
             f"({part['low']:.1%} – {part['high']:.1%})"
@@ -130,7 +141,9 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         "unresolved": "edited differently by two reviewers, and unresolved",
         "changed": "changed since they were reviewed, and to be reviewed again",
         "gone": "in the log and no more in the corpus, though not rejected",
-        "gone_rejected": "rejected, and no more in the corpus",
+        "gone_rejected": "rejected, no more in the corpus, and in no figure here, as its manifest does not name them",
+        "left_out": "rejected, and left out by the build",
+        "coming_back": "left out by the build and rejected no more, so that the next build has them",
     }
     result += [f"{words}: {_listed(summary[name])}" for name, words in left.items() if summary[name]]
     return result

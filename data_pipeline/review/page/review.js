@@ -88,7 +88,7 @@ function act(action, more, words) {
     }
     if ($("edit-dialog").open) drafts.set(draftOf(state.item), null);
     closeAll();
-    show(answer, words);
+    show(answer, answer.words ?? words);
   });
 }
 

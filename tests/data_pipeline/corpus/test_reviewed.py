@@ -12,6 +12,7 @@ from data_pipeline.records import images_of
 from data_pipeline.review import log
 from data_pipeline.review import session as reviewing
 from data_pipeline.review.corpus import read_items
+from data_pipeline.review.summary import review_statistics
 
 DRAWN = {"kind": "drawn", "seed": 0, "side": 56}
 REVIEWERS = ("ann", "bob")
@@ -32,7 +33,6 @@ def test_a_corpus_that_is_made_again_follows_its_reviewers(tmp_path):
     generating.generate(folder, _settings(), Options(), say=lambda text: None)
     items = sorted(read_items(folder), key=lambda item: item.record.id)
     actions = {
-        items[0].record.id: ("reject", {"reason": "wrong_answer", "note": ""}),
         items[1].record.id: ("edit", {"question": "What is it, then?", "answer": "a new answer"}),
     }
     with log.opened(folder) as opened:
@@ -45,6 +45,12 @@ def test_a_corpus_that_is_made_again_follows_its_reviewers(tmp_path):
                     more = {**more, "reasoning": item.get("reasoning")}
                 sent = {"reviewer": reviewer, "action": action, "token": f"{reviewer} {item['id']}"}
                 item = review.act({**sent, "key": item["key"], "content": item["content"], **more})["item"]
+        for reviewer in REVIEWERS:  # who accepted it first, and reject it last of all
+            item = review.step(reviewer, items[0].key, "here")["item"]
+            sent = {"reviewer": reviewer, "action": "reject", "reason": "wrong_answer", "token": f"{reviewer} anew"}
+            review.act({**sent, "key": item["key"], "content": item["content"]})
+        kappa = review.step("ann", items[0].key, "here")["progress"]["kappa"]
+    reviewed = review_statistics(folder)
     line = generating.generate(folder, _settings(), Options(), say=lambda text: None)
     assert "4 in synthetic.jsonl, 20 in train.jsonl" in line
     after = {item.record.id: item.record for item in read_items(folder)}
@@ -57,11 +63,29 @@ def test_a_corpus_that_is_made_again_follows_its_reviewers(tmp_path):
     assert manifest["review"]["kappa"] == 1.0 and manifest["review"]["reviewers"] == 2
     card = (folder / "README.md").read_text()
     assert "25 of 25 questions were looked at by 2 people" in card and "Nobody has reviewed" not in card
+    # The figures are those of before, though what was rejected is gone.
+    assert manifest["review"]["left_out"] == {"flagged": [], "unflagged": [items[0].record.id]}
+    found = review_statistics(folder)
+    assert found.pop("left_out") == [items[0].record.id] and reviewed.pop("left_out") == []
+    assert found == reviewed and found["records"] == 25 and found["acceptance"]["all"]["accepted"] == 23
     # Once more is as once: the log still says the same.
     before = (folder / "train.jsonl").read_bytes()
     generating.generate(folder, _settings(), Options(), say=lambda text: None)
     assert (folder / "train.jsonl").read_bytes() == before
     assert json.loads((folder / "manifest.json").read_text()) == manifest
+    # What was rejected last is what is undone, though it is gone; the next build has it again.
+    with log.opened(folder) as opened:
+        review = reviewing.Review(folder, read_items(folder), opened, reviewing.Options(shared=1.0))
+        assert review.step("ann", "", "here")["progress"]["kappa"] == kappa == 1.0
+        words = [
+            review.act({"reviewer": reviewer, "action": "undo", "token": f"{reviewer} undo"})["words"]
+            for reviewer in REVIEWERS
+        ]
+    assert all(one.startswith(f"Undone: your decision on {items[0].record.id}, which is left out") for one in words)
+    assert "rejected still" in words[0] and words[1].endswith("the next build has it again.")
+    generating.generate(folder, _settings(), Options(), say=lambda text: None)
+    assert {item.record.id for item in read_items(folder)} == {item.record.id for item in items}
+    assert review_statistics(folder)["verdicts"] == {"accepted": 24, "edited": 1, "rejected": 0, "unresolved": 0}
 
 
 def test_a_corpus_is_read_by_the_name_of_its_folder(tmp_path):

@@ -12,6 +12,7 @@ from data_pipeline.review.decisions import decisions_of, read_decisions
 from data_pipeline.review.log import LOG, Entry
 from data_pipeline.review.summary import lines, review_statistics, summarise
 from tests.review_corpus import make_corpus
+from vlm_jax.errors import InputError
 
 ONE, TWO = Texts("q", "one", None), Texts("q", "two", None)
 
@@ -121,7 +122,7 @@ def test_figures_of_a_review_and_what_is_gone_or_changed(corpus):
         did("ann", "accept", "gone", "k"),
         did("ann", "reject", "left out", "k", reason="unsuitable"),
     ]
-    found = summarise(items, entries)
+    found = summarise(items, entries, {})
     assert (found["records"], found["reviewed"]) == (len(items), 7)
     assert found["verdicts"] == {"accepted": 5, "rejected": 2, "edited": 0, "unresolved": 0}
     assert found["reasons"] == {"bad_image": 2} and found["reviewers"] == {"ann": 7, "ben": 4}
@@ -135,8 +136,32 @@ def test_figures_of_a_review_and_what_is_gone_or_changed(corpus):
     assert review_statistics(corpus) == {**found, "torn": ""}
     text = "\n".join(lines(found))
     assert "reviewed 7 of 10 records: 5 accepted, 2 rejected" in text and "Cohen's κ 0.00" in text
-    assert "of other records: 4 of 5, 80.0% (37.6% – 96.4%)" in text and "no more in the corpus: 1 (left out)" in text
+    assert "of records that no filter doubts: 4 of 5, 80.0% (37.6% – 96.4%)" in text
+    assert "in no figure here, as its manifest does not name them: 1 (left out)" in text
     json.dumps(found)
+
+
+def test_what_a_build_left_out_is_counted_as_what_it_was_until_it_is_rejected_no_more(corpus):
+    items = read_items(corpus)
+    keys = {item.record.id: content_key(item.record) for item in items}
+    entries = [did("ann", "accept", name, keys[name]) for name in ("cat-0", "cat-1", "rocket", "coffee/1")]
+    entries += [did("ann", "reject", name, keys[name], reason="bad_image") for name in ("cat-2", "talumo-1")]
+    entries += [did("ben", action, name, keys[name]) for action, name in (("accept", "cat-0"), ("accept", "cat-2"))]
+    before = summarise(items, entries, {})
+    left = [item for item in items if item.record.id not in ("cat-2", "talumo-1")]
+    after = summarise(left, entries, {"cat-2": False, "talumo-1": True})
+    assert after.pop("left_out") == ["cat-2", "talumo-1"] and before.pop("left_out") == []
+    assert after == before and after["acceptance"]["unflagged"]["rate"] == 3 / 4 and after["reviewed"] == 6
+    undone = summarise(left, [*entries, did("ann", "undo", "cat-2")], {"cat-2": False, "talumo-1": True})
+    assert (undone["left_out"], undone["coming_back"]) == (["talumo-1"], ["cat-2"])
+    assert undone["verdicts"]["accepted"] == 5 and "the next build has them: 1 (cat-2)" in "\n".join(lines(undone))
+
+
+@pytest.mark.parametrize("wrong", [3, {"flagged": "x"}, {"unflagged": [3]}])
+def test_a_manifest_with_other_names_of_what_was_left_out_is_refused(corpus, wrong):
+    (corpus / "manifest.json").write_text(json.dumps({"review": {"left_out": wrong}}))
+    with pytest.raises(InputError, match="'left_out' of 'review'"):
+        review_statistics(corpus)
 
 
 def test_a_rebuilt_corpus_keeps_what_was_decided_about_records_that_stayed(corpus):

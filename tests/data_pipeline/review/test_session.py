@@ -1,5 +1,7 @@
 """Who is shown which record, and what an action does."""
 
+import dataclasses
+import json
 import os
 
 import pytest
@@ -186,6 +188,26 @@ def test_accepting_ones_own_edit_keeps_it_and_the_record_as_it_was_can_be_accept
     assert read_decisions(corpus)[first["id"]].texts.answer == "a third"
     with pytest.raises(Conflict, match="has changed"):  # what another made is not on their screen
         did(review, "ben", "accept", again)
+
+
+def test_an_undo_is_of_the_last_decision_also_where_its_record_is_not_among_those_shown(open_review, corpus):
+    review = open_review()
+    first = review.step("ann", "", "next")["item"]
+    shown_now = {item.record.id for item in open_review(sample=1).items}
+    review = open_review()
+    did(review, "ann", "accept", first)
+    hidden = next(item for item in review.items if item.record.id not in shown_now)
+    did(review, "ann", "accept", review.step("ann", hidden.key, "here")["item"])
+    review = open_review(sample=1)
+    answer = did(review, "ann", "undo")
+    assert answer["words"] == f"Undone: your decision on {hidden.record.id}, which is not among these records."
+    assert set(read_decisions(corpus)) == {first["id"]}
+    last = read_log(corpus / log.LOG)[0][0]
+    with open(corpus / log.LOG, "a") as file:
+        file.write(json.dumps({**dataclasses.asdict(last), "id": "gone", "token": ""}) + "\n")
+    answer = did(open_review(), "ann", "undo")
+    assert answer["words"] == "Undone: your decision on gone, which is no more in the corpus."
+    assert set(read_decisions(corpus)) == {first["id"]} and shown(did(open_review(), "ann", "undo")) == first["id"]
 
 
 def test_an_edit_is_kept_shown_and_read(open_review, corpus):
