@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipeline.corpus.filters.pair import ANSWER_MARKS, Pair
+from data_pipeline.corpus.filters.reasoning import chain_of_thought
 from data_pipeline.corpus.stages.questions import ANSWER
 from data_pipeline.records import Record, from_json, images_of, to_json
 from vlm_jax import locations
@@ -23,6 +25,8 @@ _BETWEEN = re.compile(rf"\s*(?:{_LABEL})?\s*", re.IGNORECASE)
 """What stands between reasoning and answer in a reply: a break, with or without a label."""
 _LABELLED = re.compile(rf"(.*\S)(\s+(?:{_LABEL})\s*)(.+)", re.IGNORECASE | re.DOTALL)
 """Reasoning and an answer behind its last label."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters but tab and line break."""
 _THAI = re.compile("[\u0e00-\u0e7f]")
 
 
@@ -73,19 +77,38 @@ def check_texts(record: Record, texts: Texts, folder: Path) -> Record:
     """`with_texts`, and the rules of a record held to what came out.
 
     Raises:
-      InputError: an empty question or answer, reasoning where the record has none, or what no record may hold.
+      InputError: an empty question or answer, a control character, reasoning where the record has none or that ends
+        with another answer, or what no record may hold.
     """
     errors = [f"the {name} is empty" for name in ("question", "answer") if not getattr(texts, name).strip()]
+    errors += [
+        f"the {name} contains the control character {found[0]!r}; remove it"
+        for name, text in texts._asdict().items()
+        if text is not None and (found := _CONTROL.search(text))
+    ]
     steps = texts_of(record).reasoning
     if (texts.reasoning is None) != (steps is None):
         errors.append("the record has no reasoning" if steps is None else "the reasoning is missing")
     elif texts.reasoning is not None and not texts.reasoning.strip():
         errors.append("the reasoning is empty")
+    elif texts.reasoning is not None:
+        errors += _contradictions(_taken_apart(record), texts)
     if errors:
         raise InputError(errors)
     edited = with_texts(record, texts)
     from_json(to_json(edited, folder), where="the edited record", image_root=folder, training=False)
     return edited
+
+
+def _contradictions(old: "_Reply", texts: Texts) -> list[str]:
+    """Why a reasoning and a short answer are no reply together: the rule of the filter chain_of_thought, whatever
+    stands between them in the record."""
+    if old.between.strip() and "\n" in texts.answer.strip() and "\n" not in old.answer:
+        return ["the answer has several lines; behind a reasoning it has one"]
+    short = " ".join(texts.answer.split())
+    chain = Pair("", texts.question, short, reasoning=f"{texts.reasoning}\n{ANSWER_MARKS[0]} {short}")
+    reason = chain_of_thought(chain, least=1, longest=len(chain.reasoning))
+    return [f"the reasoning and the answer contradict each other: {reason}"] if reason else []
 
 
 def content_key(record: Record) -> str:

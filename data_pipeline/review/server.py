@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from data_pipeline.review import log
 from data_pipeline.review.corpus import corpus_folder, left_out, read_items
-from data_pipeline.review.session import Options, Review
+from data_pipeline.review.session import Options, Review, checked_name
 from data_pipeline.review.summary import lines, summarise
+from data_pipeline.values import quoted
 from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ def check(options: Options, port: int) -> None:
         errors.append(f"--sample={options.sample}: wanted 0 or more")
     if not 0 <= port <= 65535:
         errors.append(f"--port={port}: wanted 0 to 65535")
+    if options.reviewer:
+        try:
+            checked_name(options.reviewer)
+        except InputError as error:
+            errors.append(f"--reviewer={quoted(options.reviewer)}: {error}")
     if errors:
         raise InputError(errors)
 

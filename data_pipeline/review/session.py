@@ -6,6 +6,7 @@ who opened it has it for `LEASE` seconds, who decided keeps it. What is shown of
 """
 
 import datetime
+import math
 import time
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,18 @@ class Conflict(Exception):
     """What was asked for does not fit what is there now; the page is to load the record anew."""
 
 
+def checked_name(reviewer: str) -> str:
+    """A reviewer's name with one blank where there are several.
+
+    Raises:
+      InputError: no name, a long one, or one with characters that are not shown.
+    """
+    name = " ".join(unicodedata.normalize("NFC", reviewer).split())
+    if not name or len(name) > _LONGEST_NAME or HALF_A_CHARACTER.search(name) or not name.isprintable():
+        raise InputError(f"a reviewer's name has 1 to {_LONGEST_NAME} printable characters")
+    return name
+
+
 class Review:
     """The state of one review of one corpus."""
 
@@ -107,7 +120,7 @@ class Review:
           step: one of `STEPS`.
 
         Returns:
-          `item`, None where there is none such; and `progress`.
+          `item`, None where there is none such; and `progress`, where there is none with `elsewhere`.
         """
         reviewer = self.name(reviewer)
         if step not in STEPS:
@@ -161,11 +174,9 @@ class Review:
         """The reviewer's name as it is written down; one that differs from a known one in capitals only is that one.
 
         Raises:
-          InputError: no name, a long one, or one with characters that are not shown.
+          InputError: it is no name (`checked_name`).
         """
-        name = " ".join(unicodedata.normalize("NFC", reviewer).split())
-        if not name or len(name) > _LONGEST_NAME or HALF_A_CHARACTER.search(name) or not name.isprintable():
-            raise InputError(f"a reviewer's name has 1 to {_LONGEST_NAME} printable characters")
+        name = checked_name(reviewer)
         known = {entry.reviewer.casefold(): entry.reviewer for entry in self._log.entries}
         return known.get(name.casefold(), name)
 
@@ -261,11 +272,29 @@ class Review:
         others = {name for name, until in leases.items() if until > now} | decided.keys()
         return len(others - {reviewer}) < (2 if item.key in self._shared else 1)
 
+    def _elsewhere(self, reviewer: str) -> dict[str, int]:
+        """How many `records` are not shown to a reviewer only since others have them open, and the `seconds` until the
+        first of them is free if they leave it as it is; 0 where there is none."""
+        now, waits = time.monotonic(), []
+        for item in self.items:
+            if self._is_for(reviewer, item):
+                continue
+            decided = self._by_reviewer(item).keys()
+            ends = sorted(
+                until
+                for name, until in self._leases.get(item.key, {}).items()
+                if until > now and name != reviewer and name not in decided
+            )
+            free = (2 if item.key in self._shared else 1) - len(decided)
+            if free > 0:  # of those who have it open, all but free - 1 must have left
+                waits.append(ends[len(ends) - free] - now)
+        return {"records": len(waits), "seconds": math.ceil(min(waits, default=0))}
+
     def _seen(self, reviewer: str, item: Item | None) -> dict[str, Any]:
         for leases in self._leases.values():
             leases.pop(reviewer, None)
         if item is None:
-            return {"item": None, "progress": self._progress(reviewer)}
+            return {"item": None, "progress": {**self._progress(reviewer), "elsewhere": self._elsewhere(reviewer)}}
         self._leases = {key: leases for key, leases in self._leases.items() if leases}
         self._leases.setdefault(item.key, {})[reviewer] = time.monotonic() + LEASE
         return {"item": self._view(reviewer, item), "progress": self._progress(reviewer)}

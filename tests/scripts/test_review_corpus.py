@@ -60,6 +60,7 @@ def test_a_server_says_where_it_is_keeps_others_out_and_ends_with_what_was_revie
         (["--shared=1.5"], "--shared=1.5: wanted a share from 0 to 1"),
         (["--sample=-1"], "--sample=-1: wanted 0 or more"),
         (["--port=70000"], "--port=70000: wanted 0 to 65535"),
+        ([f"--reviewer={'x' * 50}"], "a reviewer's name has 1 to 40 printable characters"),
         (["--corpus=nowhere"], "nowhere: is not a folder"),
     ],
 )

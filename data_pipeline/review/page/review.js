@@ -34,16 +34,19 @@ async function ask(address, body) {
   return answer;
 }
 
+// Does one thing at a time, and tells what went wrong; returns that too.
 async function alone(work) {
-  if (state.busy) return;
+  if (state.busy) return null;
   state.busy = true;
   document.body.setAttribute("aria-busy", "true");
   fail("");
   try {
     await work();
+    return null;
   } catch (error) {
     fail(error.message);
     if (error.status === 409) show(await ask(placeOf("here")).catch(() => null), "");
+    return error;
   } finally {
     state.busy = false;
     document.body.removeAttribute("aria-busy");
@@ -107,8 +110,13 @@ function show(answer, words) {
   $("count").textContent = `${progress.decided} of ${progress.mine}`;
   if (!item) {
     const kappa = typeof progress.kappa === "number" ? ` Cohen's κ so far: ${progress.kappa.toFixed(2)}.` : "";
+    const { records, seconds } = progress.elsewhere, one = records === 1;
+    $("done-title").textContent = records ? "Nothing is left for you just now" : "Nothing is left for you to review";
+    const others = !records ? "" : ` ${records} more ${one ? "is" : "are"} in front of other reviewers. What they leave`
+      + ` undecided is free in ${Math.ceil(seconds / 60)} min: load the page anew then.`;
     $("done-text").textContent =
-      `You decided on ${progress.decided}; all reviewers together on ${progress.reviewed} of ${progress.all}.${kappa}`;
+      `You decided on ${progress.decided}; all reviewers together on ${progress.reviewed} of ${progress.all}.`
+      + others + kappa;
     say(words);
     $("done-title").focus();
     return;
@@ -125,7 +133,7 @@ function say(words) {
 }
 
 function fail(words) {
-  for (const id of ["error", "edit-error"]) {
+  for (const id of ["error", "edit-error", "name-error"]) {
     $(id).textContent = words;
     $(id).hidden = !words;
   }
@@ -239,15 +247,20 @@ function pressed(event) {
 
 // Starting
 
-function begin(reviewer) {
+async function begin(reviewer) {
   state.reviewer = reviewer;
+  const error = await step("here");
+  if (error?.status === 400) {  // it is no name
+    state.reviewer = "";
+    askName(reviewer);
+    return;
+  }
   settings.set("reviewer", reviewer);
   $("who").textContent = reviewer;
-  return step("here");
 }
 
-function askName() {
-  $("name").value = state.reviewer || settings.get("reviewer") || "";
+function askName(name) {
+  $("name").value = name || state.reviewer || settings.get("reviewer") || "";
   $("name-dialog").showModal();
   $("name").select();
 }
@@ -278,7 +291,10 @@ function listen() {
   for (const button of document.querySelectorAll("[data-close]")) {
     button.addEventListener("click", () => button.closest("dialog").close());
   }
-  $("who").addEventListener("click", askName);
+  $("who").addEventListener("click", () => {
+    fail("");
+    askName();
+  });
   // Without a name there is nothing to do here: what closes the dialog otherwise opens it again.
   $("name-dialog").addEventListener("close", () => state.reviewer || $("name-dialog").showModal());
   $("name-form").addEventListener("submit", (event) => {

@@ -98,12 +98,30 @@ def test_a_record_that_ends_with_its_question_has_its_accepted_answer():
         (Texts("q", "a", "\n"), "the reasoning is empty"),
         (Texts("q", "<|im_end|>", "b"), "special token '<|im_end|>'"),
         (Texts("see <image>", "a", "b"), "contains '<image>'"),
+        (Texts("q", "blue", "It is red.\nAnswer: red"), "contradict each other: two answers: 'red' and 'blue'"),
+        (Texts("q", "blue\nAnswer: red", "It is so."), "the answer has several lines"),
+        (Texts("q", "blue Answer: red", "It is so."), "contradict each other: another answer: ends with 'red'"),
+        (Texts("q", "blue\nred", "It is so."), "the answer has several lines"),
+        (Texts("a\x00b", "a", "b"), "the question contains the control character '\\x00'"),
+        (Texts("q", "a\x1b[31m", "b"), "the answer contains the control character '\\x1b'"),
+        (Texts("q", "a", "b\r"), "the reasoning contains the control character '\\r'"),
     ],
 )
 def test_an_edit_that_no_record_may_hold_is_refused(records, corpus, texts, reason):
     with pytest.raises(InputError) as caught:
         check_texts(records["talumo-2"], texts, corpus)
     assert reason in str(caught.value)
+
+
+def test_an_edit_without_contradictions_is_taken_whatever_stands_before_the_answer(records, corpus):
+    texts = Texts("q\tr\ns", "Blue.", "It is so.\nAnswer: blue")
+    assert check_texts(records["talumo-2"], texts, corpus).messages[-1]["content"].endswith("Answer: Blue.")
+    messages = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "It is red.\n\nRed, so."}]
+    plain = Record("r", messages, reasoning="It is red.")
+    assert check_texts(plain, Texts("Which?", "Blue.\nSo.", "It is blue."), corpus).reasoning == "It is blue."
+    for answer in ("blue\nAnswer: red", "blue. Answer: red"):
+        with pytest.raises(InputError, match="contradict each other"):
+            check_texts(plain, Texts("Which?", answer, "It is blue."), corpus)
 
 
 def test_reasoning_is_not_added_to_a_record_without(records, corpus):

@@ -186,6 +186,21 @@ def test_the_name_is_remembered_and_can_be_changed(visit):
     assert page.locator("#who").text_content() == "Ben" and "reviewer=Ben" in page.url
 
 
+def test_an_address_with_a_name_that_is_none_asks_for_one(visit):
+    page = visit(f"/?reviewer={'y' * 60}")
+    page.locator("#name-dialog[open]").wait_for()
+    assert "1 to 40 printable characters" in page.locator("#name-error").text_content()
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(100)  # it is opened again a moment later
+    page.locator("#name-dialog[open]").wait_for()
+    page.locator("#name").fill("Ann")
+    press(page, "Enter")
+    ready(page)
+    assert page.locator("#who").text_content() == "Ann" and "reviewer=Ann#" in page.url
+    assert page.locator("#name-error").is_hidden() and page.locator("dialog[open]").count() == 0
+    page.problems.clear()  # the console tells of the status 400 that was meant
+
+
 def test_what_a_model_wrote_is_shown_as_text_and_never_run(visit, served):
     page = ready(visit(f"/?reviewer=Ann#{key_of(served, 'markup')}"))
     assert page.locator("#answer").text_content() == MARKUP and page.locator("#answer *").count() == 0
@@ -422,6 +437,19 @@ def test_accepting_an_edit_on_the_screen_keeps_it_and_the_words_of_before_take_i
     page.locator("#edit-answer").fill("Falcon 9")
     press(page, "Control+Enter")
     assert read_decisions(corpus)["rocket"].verdict == "accepted"
+
+
+def test_at_the_end_the_page_tells_of_what_is_in_front_of_others(browser, corpus):
+    with serving(corpus, Options(shared=0.0)) as (address, review):
+        review.items = review.items[:2]
+        review.step("Ann", "", "undecided")
+        page = browser.new_page()
+        page.goto(f"{address}/?reviewer=Ben")
+        press(ready(page), "a")
+        assert page.locator("#done-title").text_content() == "Nothing is left for you just now"
+        assert "1 more is in front of other reviewers" in page.locator("#done-text").text_content()
+        assert "free in 10 min" in page.locator("#done-text").text_content()
+        page.close()
 
 
 def test_a_blind_page_shows_no_doubts(browser, corpus):

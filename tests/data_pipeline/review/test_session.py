@@ -63,6 +63,7 @@ def test_one_reviewer_is_led_through_everything_doubtful_records_first(open_revi
     assert {one.verdict for one in read_decisions(corpus).values()} == {"accepted"}
     assert review.step("ann", "", "undecided")["progress"] == {
         "decided": 10, "mine": 10, "reviewed": 10, "all": 10, "kappa": None,
+        "elsewhere": {"records": 0, "seconds": 0},
     }  # fmt: skip
 
 
@@ -89,6 +90,35 @@ def test_reviewers_at_work_together_are_not_given_the_same_record_until_one_leav
     assert shown(review.step("ben", "", "undecided")) == min(
         (cho["id"], ben["id"]), key=[item.record.id for item in review.items].index
     )
+
+
+def test_who_is_left_with_nothing_is_told_what_is_in_front_of_others_and_until_when(open_review, monkeypatch):
+    review = open_review(shared=0.0)
+    ann = review.step("ann", "", "undecided")["item"]
+    assert len(accept_all(review, "ben")) == 9
+    answer = review.step("ben", "", "undecided")
+    assert answer["item"] is None and answer["progress"]["elsewhere"] == {"records": 1, "seconds": session.LEASE}
+    now = session.time.monotonic()
+    monkeypatch.setattr(session.time, "monotonic", lambda: now + session.LEASE - 59)
+    assert review.step("ben", "", "undecided")["progress"]["elsewhere"] == {"records": 1, "seconds": 59}
+    monkeypatch.setattr(session.time, "monotonic", lambda: now + session.LEASE + 1)
+    assert shown(review.step("ben", "", "undecided")) == ann["id"]
+    did(review, "ben", "accept", ann)
+    assert review.step("ben", "", "undecided")["progress"]["elsewhere"] == {"records": 0, "seconds": 0}
+
+
+def test_of_two_who_have_a_shared_record_open_the_first_to_leave_it_counts(open_review, monkeypatch):
+    review = open_review(shared=1.0)
+    review.items = review.items[:1]
+    now = session.time.monotonic()
+    for name, later in (("ann", 0), ("ben", 100)):
+        monkeypatch.setattr(session.time, "monotonic", lambda later=later: now + later)
+        item = review.step(name, "", "undecided")["item"]
+    assert review.step("cho", "", "undecided")["progress"]["elsewhere"] == {"records": 1, "seconds": 500}
+    did(review, "ann", "accept", item)
+    assert review.step("cho", "", "undecided")["progress"]["elsewhere"] == {"records": 1, "seconds": 600}
+    did(review, "ben", "accept", item)
+    assert review.step("cho", "", "undecided")["progress"]["elsewhere"] == {"records": 0, "seconds": 0}
 
 
 def test_next_and_previous_pass_without_deciding_and_what_was_passed_comes_back(open_review):
