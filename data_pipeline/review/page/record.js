@@ -88,8 +88,8 @@ function showImages(item) {
 }
 
 async function missing(button, address) {
-  const reason = await ask(address).then(() => "it cannot be shown", (error) => error.message);
-  button.replaceWith(make("p", `The image cannot be shown: ${reason}`, "wrong"));
+  const reason = await fetch(address).then(async (answer) => (answer.ok ? "" : reasonIn(await answer.text())), () => "");
+  button.replaceWith(make("p", `The image cannot be shown${reason && `: ${reason}`}`, "wrong"));
 }
 
 function enlarge(image) {

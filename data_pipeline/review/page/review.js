@@ -17,21 +17,26 @@ function store(storage, key, value) {
 
 // Asking the server
 
+const UNKNOWN = "The server does not answer: this may or may not have been saved. When it runs, do the same again, which "
+  + "saves it once, or load the page anew to see what was saved.";
+
 async function ask(address, body) {
-  let response;
+  let response, answer;
   try {
     response = await fetch(address, body && {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
+    const text = await response.text();
+    answer = response.ok ? JSON.parse(text) : { error: reasonIn(text) || `The server answers ${response.status}.` };
   } catch {
-    throw new Error(body
-      ? "The server does not answer: this may or may not have been saved. When it runs, do the same again, which saves "
-        + "it once, or load the page anew to see what was saved."
-      : "The server does not answer. Try again when it runs.");
+    throw new Error(body ? UNKNOWN : "The server does not answer. Try again when it runs.");
   }
-  const answer = await response.json().catch(() => ({ error: `The server answers ${response.status}.` }));
-  if (!response.ok) throw Object.assign(new Error(answer.error || `Error ${response.status}`), { status: response.status });
+  if (!response.ok) throw Object.assign(new Error(answer.error), { status: response.status });
   return answer;
+}
+
+function reasonIn(text) {
+  try { return JSON.parse(text).error; } catch { return ""; }
 }
 
 // Does one thing at a time, and tells what went wrong; returns that too.
@@ -86,7 +91,7 @@ function act(action, more, words) {
     try {
       answer = await ask("/api/action", { ...chosen, token });
     } catch (error) {
-      if (error.status) state.unsettled = null;
+      if (error.status && error.status !== 500) state.unsettled = null;  // 500: it broke, before or after writing
       throw error;
     }
     if ($("edit-dialog").open) drafts.set(draftOf(state.item), null);
