@@ -91,7 +91,7 @@ def check_texts(record: Record, texts: Texts, folder: Path) -> Record:
         errors.append("the record has no reasoning" if steps is None else "the reasoning is missing")
     elif texts.reasoning is not None and not texts.reasoning.strip():
         errors.append("the reasoning is empty")
-    elif texts.reasoning is not None:
+    elif texts.reasoning is not None and not errors:
         errors += _contradictions(_taken_apart(record), texts)
     if errors:
         raise InputError(errors)
