@@ -28,28 +28,38 @@ def _settings():
     ).to_dict()
 
 
-def test_a_corpus_that_is_made_again_follows_its_reviewers(tmp_path):
-    folder = tmp_path / "corpus"
-    generating.generate(folder, _settings(), Options(), say=lambda text: None)
-    items = sorted(read_items(folder), key=lambda item: item.record.id)
-    actions = {
-        items[1].record.id: ("edit", {"question": "What is it, then?", "answer": "a new answer"}),
-    }
+def _review(folder, items):
+    """Two accept all but the second, which they edit, and at last reject the first. Returns κ as the page has it."""
+    edit = {"question": "What is it, then?", "answer": "a new answer", "reasoning": None}
     with log.opened(folder) as opened:
         review = reviewing.Review(folder, read_items(folder), opened, reviewing.Options(shared=1.0))
         for reviewer in REVIEWERS:
             item = review.step(reviewer, "", "undecided")["item"]
             while item:
-                action, more = actions.get(item["id"], ("accept", {}))
-                if action == "edit":
-                    more = {**more, "reasoning": item.get("reasoning")}
+                action, more = ("edit", edit) if item["id"] == items[1].record.id else ("accept", {})
                 sent = {"reviewer": reviewer, "action": action, "token": f"{reviewer} {item['id']}"}
                 item = review.act({**sent, "key": item["key"], "content": item["content"], **more})["item"]
-        for reviewer in REVIEWERS:  # who accepted it first, and reject it last of all
+        for reviewer in REVIEWERS:
             item = review.step(reviewer, items[0].key, "here")["item"]
             sent = {"reviewer": reviewer, "action": "reject", "reason": "wrong_answer", "token": f"{reviewer} anew"}
             review.act({**sent, "key": item["key"], "content": item["content"]})
-        kappa = review.step("ann", items[0].key, "here")["progress"]["kappa"]
+        return review.step("ann", items[0].key, "here")["progress"]["kappa"]
+
+
+def _undone(folder):
+    """(what both are told who undo their last decision, the progress before)."""
+    with log.opened(folder) as opened:
+        review = reviewing.Review(folder, read_items(folder), opened, reviewing.Options(shared=1.0))
+        progress = review.step("ann", "", "here")["progress"]
+        undo = [{"reviewer": reviewer, "action": "undo", "token": f"{reviewer} undo"} for reviewer in REVIEWERS]
+        return [review.act(sent)["words"] for sent in undo], progress
+
+
+def test_a_corpus_that_is_made_again_follows_its_reviewers(tmp_path):
+    folder = tmp_path / "corpus"
+    generating.generate(folder, _settings(), Options(), say=lambda text: None)
+    items = sorted(read_items(folder), key=lambda item: item.record.id)
+    kappa = _review(folder, items)
     reviewed = review_statistics(folder)
     line = generating.generate(folder, _settings(), Options(), say=lambda text: None)
     assert "4 in synthetic.jsonl, 20 in train.jsonl" in line
@@ -74,13 +84,8 @@ def test_a_corpus_that_is_made_again_follows_its_reviewers(tmp_path):
     assert (folder / "train.jsonl").read_bytes() == before
     assert json.loads((folder / "manifest.json").read_text()) == manifest
     # What was rejected last is what is undone, though it is gone; the next build has it again.
-    with log.opened(folder) as opened:
-        review = reviewing.Review(folder, read_items(folder), opened, reviewing.Options(shared=1.0))
-        assert review.step("ann", "", "here")["progress"]["kappa"] == kappa == 1.0
-        words = [
-            review.act({"reviewer": reviewer, "action": "undo", "token": f"{reviewer} undo"})["words"]
-            for reviewer in REVIEWERS
-        ]
+    words, progress = _undone(folder)
+    assert progress["kappa"] == kappa == 1.0
     assert all(one.startswith(f"Undone: your decision on {items[0].record.id}, which is left out") for one in words)
     assert "rejected still" in words[0] and words[1].endswith("the next build has it again.")
     generating.generate(folder, _settings(), Options(), say=lambda text: None)
