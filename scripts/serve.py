@@ -7,7 +7,7 @@ Clients are given http://127.0.0.1:8000/v1 as their base address, and the model'
 data URIs. Other machines are answered with a token alone. Ctrl-C ends it. docs/serving.md says what is honoured.
 """
 
-import interrupts  # noqa: F401 - first of all
+import interrupts  # first of all
 
 import os
 from pathlib import Path
@@ -30,6 +30,9 @@ flags.DEFINE_integer("batch", 16, "answers at one time", lower_bound=1, upper_bo
 flags.DEFINE_integer("queue", 64, "requests that may wait beside them; more are told to come again", lower_bound=0)
 flags.DEFINE_integer(
     "cache_tokens", 65536, "tokens, prompts and answers together, that are held at one time", lower_bound=64
+)
+flags.DEFINE_integer(
+    "patches", 131072, "patches of images, with the padding of windows, that are seen at one time", lower_bound=64
 )
 flags.DEFINE_integer("max_new_tokens", 256, "tokens of an answer where a request does not say", lower_bound=1)
 flags.DEFINE_enum("quantise", None, ["nf4", "int8"], "hold linear layers in 4 or 8 bits")
@@ -69,11 +72,13 @@ def main() -> None:
         batch=options.batch,
         queue=options.queue,
         cache_tokens=options.cache_tokens,
+        patches=options.patches,
         default_tokens=options.max_new_tokens,
         report=lambda line: terminal.say(terminal.line(line)),
     )
     terminal.say(f"serving {name} at {address_of(listener)}/v1 (Ctrl-C ends it)")
     serve(application, listener)
+    interrupts.end(0)  # a thread of the model that still computes does not outlive the interpreter's tidying
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.errors import InputError
-from vlm_jax.models.attention import CHUNK, attention, attention_received, choose
+from vlm_jax.models.attention import CHUNK, attend_cached, attention, attention_received, choose
 from vlm_jax.models.blockwise import BLOCK
 from vlm_jax.models.fused_attention import KERNELS, fused
 from vlm_jax.parallel.mesh import MeshShape, make_mesh
@@ -121,3 +121,20 @@ def test_attention_that_is_received_equals_plain_numpy(length):
             expected[row, mine] = weights.mean(axis=(0, 1))
             np.testing.assert_allclose(expected[row, mine].sum(), 1)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_cache_is_looked_at_by_many_queries_in_bounded_memory():
+    rng = np.random.default_rng(0)
+    q = rng.normal(size=(2, 2500, 4, 8)).astype(np.float32)
+    k, v = rng.normal(size=(2, 2, 2, 2600, 8)).astype(np.float32)
+    ends = np.stack([np.arange(100, 2600), np.arange(0, 2500)]).astype(np.int32)
+    looked = jax.jit(attend_cached).lower(q, k, v, ends).compile()
+    # All scores are 208 MB; 1.2 GB were seen of them and what is made of them.
+    assert looked.memory_analysis().temp_size_in_bytes < 4 * 2**22 * 4 * 4
+    found = np.asarray(looked(q, k, v, ends))
+    for row, place in ((0, 0), (0, 2499), (1, 0), (1, 1300), (1, 2499)):
+        end = ends[row, place] + 1
+        scores = np.einsum("hd,hsd->hs", q[row, place], np.repeat(k[row, :, :end], 2, axis=0)) / np.sqrt(8)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        expected = np.einsum("hs,hsd->hd", weights, np.repeat(v[row, :, :end], 2, axis=0)) / weights.sum(-1)[:, None]
+        np.testing.assert_allclose(found[row, place], expected, atol=2e-6)

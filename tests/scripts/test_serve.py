@@ -1,5 +1,9 @@
 """`scripts/serve.py` as it is started: one line, answers, Ctrl-C; and what it refuses to start with."""
 
+import base64
+import contextlib
+import functools
+import io
 import re
 import signal
 import socket
@@ -9,6 +13,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from PIL import Image
 
 import vlm_jax
 from tests.started import ROOT, environment, run
@@ -17,26 +22,70 @@ MODEL = Path(vlm_jax.__file__).parent / "assets" / "tiny_base"
 SCRIPT = ROOT / "scripts" / "serve.py"
 
 
-def test_it_prints_one_line_answers_and_ends_by_ctrl_c():
-    secret = "a-token-nobody-sees"
-    command = [sys.executable, SCRIPT, f"--model={MODEL}", "--port=0", "--token_env=TOKEN"]
-    process = subprocess.Popen(
-        command, env=environment(TOKEN=secret), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@contextlib.contextmanager
+def started(*flags, **more):
+    """A server's process, and the address that it prints."""
+    command = [sys.executable, SCRIPT, f"--model={MODEL}", "--port=0", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
     try:
         line = process.stderr.readline()
         address = re.fullmatch(r"serving tiny_base at (http://127\.0\.0\.1:\d+/v1) \(Ctrl-C ends it\)\n", line)
         assert address, line
-        with openai.OpenAI(base_url=address[1], api_key=secret, max_retries=0) as client:
-            found = client.chat.completions.create(model="tiny_base", messages=[{"role": "user", "content": "Hello"}])
-            assert found.choices[0].message.content
-            with pytest.raises(openai.AuthenticationError):
-                client.with_options(api_key="another").models.list()
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=120)
+        yield process, address[1]
     finally:
         process.kill()
-    assert (process.returncode, output, errors) == (130, "", "error: interrupted\n")
+
+
+def ended(process):
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, output, errors
+
+
+def large_image():
+    """More pixels than Pillow takes without a warning."""
+    file = io.BytesIO()
+    Image.new("1", (11_000, 11_000)).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def test_it_prints_one_line_answers_and_ends_by_ctrl_c():
+    secret = "a-token-nobody-sees"
+    with started("--token_env=TOKEN", env=environment(TOKEN=secret)) as (process, address):
+        with openai.OpenAI(base_url=address, api_key=secret, max_retries=0) as client:
+            ask = functools.partial(client.chat.completions.create, model="tiny_base")
+            assert ask(messages=[{"role": "user", "content": "Hello"}]).choices[0].message.content
+            with pytest.raises(openai.AuthenticationError):
+                client.with_options(api_key="another").models.list()
+            # What libraries say of a request is not for the console.
+            image = [{"type": "image_url", "image_url": {"url": large_image()}}]
+            for content in (image, "word " * 130_000):
+                with pytest.raises(openai.BadRequestError):
+                    ask(messages=[{"role": "user", "content": content}])
+        assert ended(process) == (0, "", "")
+
+
+def test_ctrl_c_while_it_answers_ends_the_answer_and_the_process():
+    def without_ctrl_c():  # as shells start what they put into the background: Python does not raise it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with started(env=environment(), preexec_fn=without_ctrl_c) as (process, address):
+        with openai.OpenAI(base_url=address, api_key="none", max_retries=0) as client:
+            stream = client.chat.completions.create(
+                model="tiny_base",
+                messages=[{"role": "user", "content": "Hello"}],
+                max_tokens=3000,
+                temperature=2,
+                n=16,  # not all end soon
+                stream=True,
+            )
+            pieces = iter(stream)
+            for _ in range(20):
+                next(pieces)
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(openai.APIError, match="the server is being stopped"):
+                list(pieces)
+            assert ended(process) == (0, "", "")
 
 
 @pytest.mark.parametrize(

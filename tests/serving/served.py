@@ -21,6 +21,7 @@ SETTINGS = {
     "batch": 8,
     "queue": 56,
     "cache_tokens": 4096,
+    "patches": 65536,
     "default_tokens": 16,
 }
 

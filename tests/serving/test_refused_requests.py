@@ -66,7 +66,7 @@ def png(width, height, mode="1"):
         ({"messages": []}, 400, "invalid_value", "messages"),
         ({"messages": "Hi"}, 400, "invalid_type", "messages"),
         ({"messages": [{"role": "tool", "content": "Hi"}]}, 400, "invalid_value", "messages"),
-        ({"messages": [{"role": "user", "content": "Hi", "weight": 1}]}, 400, None, "messages"),
+        ({"messages": [{"role": "user", "content": "Hi", "weight": 1}]}, 400, "unknown_key", "messages"),
         ({"messages": image_part("https://example.org/a.png")}, 400, "invalid_image_url", "messages"),
         ({"messages": image_part(str(IMAGE))}, 400, "invalid_image_url", "messages"),
         ({"messages": image_part(f"file://{IMAGE}")}, 400, "invalid_image_url", "messages"),
@@ -76,8 +76,8 @@ def png(width, height, mode="1"):
             "invalid_image_url",
             "messages",
         ),
-        ({"messages": image_part("data:image/png;base64,####")}, 400, "invalid_value", "messages"),
-        ({"messages": image_part("data:image/png,AAAA")}, 400, "invalid_value", "messages"),
+        ({"messages": image_part("data:image/png;base64,####")}, 400, "invalid_image_url", "messages"),
+        ({"messages": image_part("data:image/png,AAAA")}, 400, "invalid_image_url", "messages"),
         ({"messages": image_part(URI[: len(URI) // 2])}, 400, "invalid_value", "messages"),
         ({"messages": image_part(png(10_000, 9_000))}, 400, "invalid_value", "messages"),
         (
@@ -87,8 +87,15 @@ def png(width, height, mode="1"):
             "messages",
         ),
         ({"messages": [{"role": "user", "content": "word " * 5_000}]}, 400, "context_length_exceeded", "messages"),
-        ({"max_tokens": 5_000}, 400, "context_length_exceeded", "messages"),
-        ({"max_tokens": 200_000}, 400, "context_length_exceeded", "messages"),
+        ({"max_tokens": 5_000}, 400, "context_length_exceeded", "max_tokens"),
+        (
+            {"max_tokens": None, "max_completion_tokens": 200_000},
+            400,
+            "context_length_exceeded",
+            "max_completion_tokens",
+        ),
+        ({"user": 5}, 400, "invalid_type", "user"),
+        ({"metadata": 5}, 400, "invalid_type", "metadata"),
         ({"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
         ({"max_completion_tokens": 5}, 400, None, "max_tokens"),
         ({"temperature": -1}, 400, "invalid_value", "temperature"),
@@ -125,6 +132,9 @@ def test_parameters_that_ask_for_the_default_are_taken(server):
         "tool_choice": "none",
         "top_p": 1.0,
         "user": "somebody",
+        "metadata": {"purpose": "a test"},
+        "reasoning_effort": None,
+        "beams": None,
     }
     assert server.request(body=body(**defaults))[2]["choices"] == server.request(body=body())[2]["choices"]
 
@@ -156,6 +166,7 @@ def test_a_request_that_is_too_large_is_told_whether_or_not_it_says_so(server):
         ({"Sec-Fetch-Site": "cross-site"}, 403, "wrong_origin"),
         ({"Content-Type": "text/plain"}, 415, "wrong_content_type"),
         ({"Content-Type": None}, 415, "wrong_content_type"),
+        ({"Content-Encoding": "gzip"}, 415, "wrong_content_encoding"),
     ],
 )
 def test_requests_of_other_sites_and_names_are_refused(server, headers, status, code):
@@ -193,6 +204,19 @@ def test_a_token_is_asked_for_before_anything_else(server):
         with client_of(other, api_key="right-token") as client:
             assert ask(client, HELLO)[0][0][0] == other.model.generate(HELLO, max_new_tokens=12)
         assert other.reports == []
+
+
+def test_images_of_more_patches_than_are_seen_at_one_time_are_refused(server):
+    # 16 patches of a small image fill a window of 64.
+    fits = [{"role": "user", "content": image_part(png(56, 56))[0]["content"] * 4}]
+    with served(server.model, patches=256) as other:
+        assert other.request(body=body(messages=fits))[0] == 200
+        for fields in (
+            {"messages": [{"role": "user", "content": image_part(png(56, 56))[0]["content"] * 5}]},
+            {"messages": fits, "n": 2},
+        ):
+            message = is_error(other.request(body=body(**fields)), 400, "images_too_large", "messages")
+            assert "this server sees 256 at one time (--patches)" in message
 
 
 def test_weights_that_are_no_numbers_are_told_by_name():

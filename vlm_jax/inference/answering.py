@@ -19,7 +19,21 @@ NOT_WHOLE = "\ufffd"
 
 
 class PromptTooLong(InputError):
-    """A conversation and its answer are more than the model reads."""
+    """A conversation and its answer are more than the model reads.
+
+    Attributes:
+      prompt_tokens: of the conversation alone.
+      counted: whether these are all; of a long text more are not counted.
+      most: tokens that the model reads.
+    """
+
+    def __init__(self, prompt_tokens: int, counted: bool, max_new_tokens: int, most: int):
+        self.prompt_tokens, self.counted, self.most = prompt_tokens, counted, most
+        super().__init__(
+            f"the prompt takes {'' if counted else 'at least '}{prompt_tokens:,} tokens and the answer up to "
+            f"{max_new_tokens:,}; the model reads {most:,} at most (max_position_embeddings of config.json): give "
+            "fewer or smaller images (visual_tokens), less text, or lower max_new_tokens"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

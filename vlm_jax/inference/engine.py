@@ -305,12 +305,8 @@ class LoadedModel:
         room = self.room(example)
         if room is not None and max_new_tokens > room:
             assert self.context_length is not None
-            least = "at least " if len(example.input_ids) > 2 * self.context_length else ""  # more are not counted
-            raise PromptTooLong(
-                f"the prompt takes {least}{self.context_length - room:,} tokens and the answer up to "
-                f"{max_new_tokens:,}; the model reads {self.context_length:,} at most (max_position_embeddings of "
-                "config.json): give fewer or smaller images (visual_tokens), less text, or lower max_new_tokens"
-            )
+            counted = len(example.input_ids) <= 2 * self.context_length
+            raise PromptTooLong(self.context_length - room, counted, max_new_tokens, self.context_length)
         return example
 
     def room(self, example: Example) -> int | None:

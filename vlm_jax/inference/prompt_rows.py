@@ -23,8 +23,7 @@ def packed(
       smallest: tokens of the shortest row there is.
     """
     sizes = [example.size for example in examples]
-    tokens = bucket(max(size.tokens for size in sizes), smallest, steps=4)
-    rows = _shelves(sizes, tokens)
+    tokens, rows = _rows(sizes, smallest)
     places = np.zeros((3, conversations), np.int32)
     for number, row in enumerate(rows):
         start = 0
@@ -33,7 +32,7 @@ def packed(
             start += sizes[index].tokens
     # Nothing is trained on here; a length that follows the answers would compile anew for each.
     plain = [dataclasses.replace(one, weights=np.zeros_like(one.weights)) for one in examples]
-    slots = max(sum(sizes[index].patches for index in row) for row in rows)
+    slots = _slots(sizes, rows)
     # Whole windows, and no fewer than 64 slots: few shapes to compile.
     # Above a cut within the decoder rows are as long as the fullest is there; where all stay, nothing is cut.
     above = np.array([np.sum([sizes[index].above for index in row], axis=0) for row in rows if row]).max(axis=0)
@@ -44,6 +43,23 @@ def packed(
     spec = processor.row_spec(capacity)
     batch = stack([assemble([plain[index] for index in row], spec) for row in rows])
     return batch if slots else batch.without_images(), Places(*places)
+
+
+def patches_of(sizes: Sequence[Size]) -> int:
+    """Patch slots that the tower is given for prompts of these sizes: in all rows as many as in the fullest."""
+    rows = _rows(sizes, 64)[1]
+    return len(rows) * _slots(sizes, rows)
+
+
+def _rows(sizes: Sequence[Size], smallest: int) -> tuple[int, list[list[int]]]:
+    """Tokens of a row, and which prompts share each."""
+    tokens = bucket(max(size.tokens for size in sizes), smallest, steps=4)
+    return tokens, _shelves(sizes, tokens)
+
+
+def _slots(sizes: Sequence[Size], rows: Sequence[Sequence[int]]) -> int:
+    """Of the row that has most."""
+    return max(sum(sizes[index].patches for index in row) for row in rows)
 
 
 def _shelves(sizes: Sequence[Size], tokens: int) -> list[list[int]]:

@@ -13,7 +13,7 @@ Implementations (all agree with `reference` in tests):
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int
 
 from vlm_jax.errors import InputError
 from vlm_jax.models.fused_attention import KERNELS, fused
@@ -26,6 +26,9 @@ CHUNK = 256
 
 MASKED = -1e30
 """Score of a hidden key: finite, so that rows without any key stay free of NaN."""
+
+CACHED_SCORES = 1 << 22
+"""Scores of a head, over all rows, that queries of a cache have at once: 16 heads take 256 MB in float32."""
 
 
 def choose(name: str, platform: str) -> str:
@@ -147,11 +150,34 @@ def attend_cached(
     q: Float[Array, "b t heads d"],
     k: Float[Array, "b kv_heads s d"],
     v: Float[Array, "b kv_heads s d"],
-    visible: Bool[Array, "b t s"],
+    ends: Int[Array, "b t"],
 ) -> Float[Array, "b t heads d"]:
-    """`attend` for keys and values that lie by head, as a cache holds them: nothing of its size is moved."""
+    """`attend` for keys and values that lie by head, as a cache holds them: nothing of its size is moved.
+
+    Queries come in chunks where their scores would be many: a long text behind a long one has gigabytes of them.
+
+    Args:
+      ends: the last entry of the cache that each query sees.
+    """
+    b, t = ends.shape
+    chunk = max(1, CACHED_SCORES // (b * k.shape[2]))
+    if t <= chunk:
+        return _attend_cached(q, k, v, ends)
+    count = -(-t // chunk)
+    chunk = -(-t // count)
+
+    def chunked(x):
+        x = jnp.pad(x, ((0, 0), (0, count * chunk - t)) + ((0, 0),) * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(b, count, chunk, *x.shape[2:]), 1, 0)
+
+    mixed = jax.lax.map(lambda part: _attend_cached(part[0], k, v, part[1]), (chunked(q), chunked(ends)))
+    return jnp.moveaxis(mixed, 0, 1).reshape(b, count * chunk, *q.shape[2:])[:, :t]
+
+
+def _attend_cached(q, k, v, ends):
     (b, t, heads, d), kv_heads = q.shape, k.shape[1]
     groups = heads // kv_heads
+    visible = jnp.arange(k.shape[2]) <= ends[..., None]  # [b, t, s]
     queries = jnp.swapaxes(q, 1, 2).reshape(b, kv_heads, groups * t, d).astype(k.dtype)
     scores = jnp.matmul(queries, jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32) * d**-0.5
     scores = jnp.where(visible[:, None, None], scores.reshape(b, kv_heads, groups, t, -1), MASKED)

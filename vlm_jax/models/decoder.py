@@ -150,9 +150,7 @@ class Decoder(nnx.Module):
         rows, new, start = jnp.arange(x.shape[0])[:, None], [], 0
         for number, part in enumerate(cache):
             ends = lengths[number][:, None] + jnp.arange(x.shape[1])
-            room = jax.tree.leaves(part)[0].shape[-2]
-            visible = jnp.arange(room) <= ends[..., None]  # [b, t, s]
-            places = (rows, ends, visible)
+            places = (rows, ends)
             if layers is not None:
                 mine = layers[start : start + len(part)]
                 x, part = self._extend_one_by_one(x, cos, sin, part, places, mine)
@@ -167,13 +165,13 @@ class Decoder(nnx.Module):
     @staticmethod
     def _extend_one_by_one(x, cos, sin, cache, places, layers):
         """`extend` through some layers, with a pair of keys and values for each."""
-        (rows, ends, visible), new = places, []
+        (rows, ends), new = places, []
         for layer, layer_cache in zip(layers, cache, strict=True):
 
             def attend_one(q, k, v, layer_cache=layer_cache):
                 parts = zip(layer_cache, (k, v), strict=True)
                 layer_cache = tuple(old.at[rows, :, ends].set(part.astype(old.dtype)) for old, part in parts)
-                return attend_cached(q, *layer_cache, visible), layer_cache
+                return attend_cached(q, *layer_cache, ends), layer_cache
 
             x, layer_cache = layer(x, cos, sin, attend_one)
             new.append(layer_cache)
@@ -181,7 +179,7 @@ class Decoder(nnx.Module):
 
     def _extend_stack(self, x, cos, sin, cache, places, start: int, stop: int):
         """`extend` through the layers [start, stop), whose keys and values are stacked."""
-        rows, ends, visible = places
+        rows, ends = places
 
         def layer_step(layer, carry, index, place):
             x, cache = carry
@@ -190,7 +188,7 @@ class Decoder(nnx.Module):
                 parts = zip(cache, (k, v), strict=True)
                 new = tuple(whole.at[index, rows, :, ends].set(part.astype(whole.dtype)) for whole, part in parts)
                 layer_cache = (jax.lax.dynamic_index_in_dim(whole, index, keepdims=False) for whole in new)
-                return attend_cached(q, *layer_cache, visible), new
+                return attend_cached(q, *layer_cache, ends), new
 
             x, cache = layer(x, cos, sin, attend_layer)
             return (x, cache), None

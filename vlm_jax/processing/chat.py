@@ -23,6 +23,8 @@ from vlm_jax.processing.messages import (
 )
 
 Message = dict[str, Any]
+_WITH_PLACES: dict[str, Any] = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+"""What a tokenizer is asked: without its warning of long texts, since what a model reads is checked elsewhere."""
 _LETTERS_A_TOKEN = 16  # that no language has on the average: most texts are tokenised once
 
 
@@ -221,7 +223,7 @@ def _long_enough(tokenizer, text: str, most: int) -> int | None:
     longest = max(map(len, tokenizer.get_vocab()))
     end += longest
     while end < len(text):
-        encoded = tokenizer(text[:end], add_special_tokens=False, return_offsets_mapping=True)
+        encoded = tokenizer(text[:end], **_WITH_PLACES)
         # What the cut went through may be one token.
         if sum(stop <= end - longest for _, stop in encoded["offset_mapping"]) > 2 * most:
             return end - longest
@@ -238,7 +240,7 @@ def _ids_and_starts(tokenizer, text: str, cuts: Sequence[int]) -> tuple[Int[np.n
     """
 
     def encode(piece: str, at: int):
-        encoded = tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = tokenizer(piece, **_WITH_PLACES)
         spans = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2) + at
         return np.asarray(encoded["input_ids"], np.int32), spans[:, 0], spans[:, 1]
 

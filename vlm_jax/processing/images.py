@@ -46,6 +46,18 @@ Result = TypeVar("Result")
 Source = str | Path | bytes | PIL.Image.Image | np.ndarray
 
 
+class NamedBytes(bytes):
+    """Encoded bytes of an image that errors call by a name, as that which they came with."""
+
+    name: str
+
+    @classmethod
+    def called(cls, name: str, data: bytes) -> "NamedBytes":
+        named = cls(data)
+        named.name = name
+        return named
+
+
 def open_image(source: Source | Any) -> PIL.Image.Image:
     """Opens and fully decodes an image. Returns upright RGB.
 
@@ -158,6 +170,8 @@ def refuse_animation(image: PIL.Image.Image) -> None:
 
 def describe(source: Source | Any) -> str:
     """How an error message names an image."""
+    if isinstance(source, NamedBytes):
+        return source.name
     if isinstance(source, bytes):
         return f"image of {len(source)} bytes"
     if isinstance(source, PIL.Image.Image):

@@ -174,6 +174,10 @@ class Processor:
             return self.images.tokens(grid)
         return kept_count(self.budget, self._layout(grid))
 
+    def patch_slots(self, grid: Grid) -> int:
+        """What an image takes of the tower: its patches, with the padding of windows."""
+        return len(self._layout(grid).token_of_slot) * self.images.patches_per_token
+
     def _cut(self, ids: np.ndarray, weights: np.ndarray, longest: int | None) -> tuple[np.ndarray, np.ndarray]:
         if longest is not None and len(ids) > longest:
             if (ids[longest:] == self.image_token).any():

@@ -37,6 +37,7 @@ class Application:
         batch: int,
         queue: int,
         cache_tokens: int,
+        patches: int,
         default_tokens: int,
         report: Callable[[str], None],
     ):
@@ -48,12 +49,13 @@ class Application:
           batch: answers at one time.
           queue: requests that may wait beside them.
           cache_tokens: that all caches hold at most; beyond it one request is refused, and a batch takes fewer.
+          patches: that go through the vision tower at one time; beyond them likewise.
           default_tokens: of an answer at most, where a request does not say.
           report: takes a line for the person at the keyboard.
         """
         self._name, self._report = name, report
         self._created = int(time.time())
-        self.worker = ModelWorker(model, rows=batch, entries=cache_tokens, report=report)
+        self.worker = ModelWorker(model, rows=batch, entries=cache_tokens, patches=patches, report=report)
         self.chat = ChatEndpoint(
             model,
             self.worker,

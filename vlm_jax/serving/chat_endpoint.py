@@ -15,7 +15,7 @@ from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.serving.chat_request import ChatRequest, read_chat_request
 from vlm_jax.serving.completion import Completion, event
 from vlm_jax.serving.places import Place, Places
-from vlm_jax.serving.prompts import prompts_of
+from vlm_jax.serving.prompts import Limits, prompts_of
 from vlm_jax.serving.refusals import Refused, closing
 from vlm_jax.serving.worker import Job, ModelWorker, Piece
 
@@ -49,6 +49,13 @@ class ChatEndpoint:
         request = Request(scope, receive)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refused("send JSON: Content-Type: application/json", status=415, code="wrong_content_type")
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity":
+            raise Refused(
+                f"the body is encoded ({encoding[:40]!r}); send it as it is, without Content-Encoding",
+                status=415,
+                code="wrong_content_encoding",
+            )
         with self.places.place() as place:
             try:
                 await place.read(request.headers.get("content-length"), request.stream())
@@ -92,8 +99,8 @@ class ChatEndpoint:
             except RuntimeError:  # the server has stopped
                 pass
 
-        limits = {"entries": self._worker.entries, "default_tokens": self._default_tokens}
-        prompts = await self._prepare(lambda: prompts_of(self._model, request, **limits))
+        limits = Limits(self._worker.entries, self._worker.patches, self._default_tokens)
+        prompts = await self._prepare(lambda: prompts_of(self._model, request, limits))
         prompt_tokens = len(prompts[0].example.input_ids)
         completion = Completion(
             self._name, self._fingerprint, prompt_tokens, request.choices, include_usage=request.include_usage

@@ -2,25 +2,24 @@
 default.
 
 Which parameters there are is OpenAI's API reference (chat/create); `top_k` and `repetition_penalty` are vLLM's names.
-Images are data URIs: no address is fetched and no file is opened, whatever a request names. How many tokens a prompt
-takes and whether its images can be read is for who has the model.
+A parameter that is null is not there, whatever its name. What messages hold is read in `request_messages`; how many
+tokens a prompt takes and whether its images can be read is for who has the model.
 """
 
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from vlm_jax.errors import InputError
 from vlm_jax.json_objects import object_of
 from vlm_jax.processing import chat
-from vlm_jax.processing.messages import is_empty
 from vlm_jax.serving.refusals import Refused
+from vlm_jax.serving.request_messages import read_messages
 
 MAX_STOPS = 4
 MAX_STOP_LETTERS = 256
-NOTES = ("user", "metadata", "safety_identifier", "prompt_cache_key")
+NOTES = {"user": str, "metadata": dict, "safety_identifier": str, "prompt_cache_key": str}
 """Parameters that say something about a request, and nothing about its answer."""
 DEFAULTS: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
@@ -37,17 +36,25 @@ DEFAULTS: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
 }
-"""Parameters that are known and not honoured, with the values that change nothing; so does null."""
+"""Parameters that are known and not honoured, with the values that change nothing."""
 _HALF_OF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
-_MESSAGE_KEYS = ("role", "content", "name")
 _MISSING = object()
+_KINDS = {
+    bool: "true or false",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class ChatRequest:
     """Attributes:
-    messages: as `vlm_jax` takes them; images are data URIs.
+    messages: as `vlm_jax` takes them; images are bytes with a name.
     max_tokens: None: not said.
+    max_tokens_name: the parameter that said it.
     sampling: temperature, top_p, top_k and repetition_penalty, as far as they are said.
     seed: None: not said.
     choices: answers that are wanted (`n`).
@@ -57,6 +64,7 @@ class ChatRequest:
     model: str
     messages: list[chat.Message]
     max_tokens: int | None
+    max_tokens_name: str
     sampling: dict[str, float | int]
     seed: int | None
     choices: int
@@ -90,10 +98,12 @@ def read_chat_request(body: bytes, *, most_choices: int) -> ChatRequest:
     """Raises Refused with the first parameter that cannot be."""
     fields = _Fields(json_object(body))
     stream = fields.take("stream", bool, False)
+    max_tokens_name, max_tokens = _max_tokens(fields)
     request = ChatRequest(
         model=fields.take("model", str),
-        messages=_messages(fields.take("messages", list)),
-        max_tokens=_max_tokens(fields),
+        messages=read_messages(fields.take("messages", list)),
+        max_tokens=max_tokens,
+        max_tokens_name=max_tokens_name,
         sampling=_sampling(fields),
         seed=fields.take("seed", int, None, lambda seed: -(2**63) <= seed < 2**63, "a whole number of 64 bits"),
         choices=fields.take("n", int, 1, lambda n: 1 <= n <= most_choices, f"from 1 to {most_choices} (--batch)"),
@@ -102,11 +112,11 @@ def read_chat_request(body: bytes, *, most_choices: int) -> ChatRequest:
         include_usage=_include_usage(fields, stream),
     )
     _check_response_format(fields)
-    for name in NOTES:
-        fields.drop(name)
+    for name, kind in NOTES.items():
+        fields.take(name, kind, None)
     for name, defaults in DEFAULTS.items():
         value = fields.drop(name)
-        if value is not _MISSING and value is not None and not any(_equal(value, default) for default in defaults):
+        if value is not None and not any(_equal(value, default) for default in defaults):
             raise Refused(f"{name} is not supported; leave it out", param=name, code="unsupported_parameter")
     fields.check_all_taken()
     return request
@@ -116,10 +126,10 @@ class _Fields:
     """Of a request, taken one by one."""
 
     def __init__(self, fields: Mapping[str, Any]):
-        self._fields = dict(fields)
+        self._fields = {name: value for name, value in fields.items() if value is not None}
 
     def drop(self, name: str) -> Any:
-        return self._fields.pop(name, _MISSING)
+        return self._fields.pop(name, None)
 
     def take(
         self,
@@ -137,8 +147,7 @@ class _Fields:
         kinds = (int, float) if kind is float else (kind,)
         # True is a whole number to Python.
         if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
-            words = {bool: "true or false", str: "text", int: "a whole number", float: "a number", list: "a list"}
-            raise Refused(f"{name} is not {words[kind]}", param=name, code="invalid_type")
+            raise Refused(f"{name} is not {_KINDS[kind]}", param=name, code="invalid_type")
         if not valid(value):
             raise Refused(f"{name} is {value!r}; wanted {expected}", param=name, code="invalid_value")
         return value
@@ -154,13 +163,14 @@ def _equal(value: Any, default: Any) -> bool:
     return value == default and isinstance(value, bool) == isinstance(default, bool)
 
 
-def _max_tokens(fields: _Fields) -> int | None:
-    names = ("max_completion_tokens", "max_tokens")
+def _max_tokens(fields: _Fields) -> tuple[str, int | None]:
+    """Under which name it is, and what it is."""
+    names = ("max_tokens", "max_completion_tokens")
     found = {name: fields.take(name, int, None, lambda count: count >= 1, "1 or more") for name in names}
-    values = {value for value in found.values() if value is not None}
-    if len(values) > 1:
+    values = {name: value for name, value in found.items() if value is not None}
+    if len(set(values.values())) > 1:
         raise Refused("max_tokens and max_completion_tokens differ; give one of them", param="max_tokens")
-    return values.pop() if values else None
+    return next(iter(values.items()), ("max_tokens", None))
 
 
 def _sampling(fields: _Fields) -> dict[str, float | int]:
@@ -179,7 +189,7 @@ def _sampling(fields: _Fields) -> dict[str, float | int]:
 
 def _stops(fields: _Fields) -> tuple[str, ...]:
     value = fields.drop("stop")
-    if value is _MISSING or value is None:
+    if value is None:
         return ()
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not all(isinstance(one, str) and one for one in stops):
@@ -195,7 +205,7 @@ def _stops(fields: _Fields) -> tuple[str, ...]:
 
 def _include_usage(fields: _Fields, stream: bool) -> bool:
     options = fields.drop("stream_options")
-    if options is _MISSING or options is None:
+    if options is None:
         return False
     if not isinstance(options, dict):
         raise Refused("stream_options is not an object", param="stream_options", code="invalid_type")
@@ -212,7 +222,7 @@ def _include_usage(fields: _Fields, stream: bool) -> bool:
 
 def _check_response_format(fields: _Fields) -> None:
     value = fields.drop("response_format")
-    if value is _MISSING or value is None or value == {"type": "text"}:
+    if value is None or value == {"type": "text"}:
         return
     kind = value.get("type") if isinstance(value, dict) else value
     raise Refused(
@@ -220,35 +230,3 @@ def _check_response_format(fields: _Fields) -> None:
         param="response_format",
         code="unsupported_parameter",
     )
-
-
-def _messages(messages: Sequence[Any]) -> list[chat.Message]:
-    found = []
-    for number, message in enumerate(messages, start=1):
-        if isinstance(message, dict):
-            for key, value in message.items():
-                if key not in _MESSAGE_KEYS and not is_empty(value):
-                    raise Refused(
-                        f"message {number} has the key {key[:100]!r}, which is not supported", param="messages"
-                    )
-            if message.get("role") == "developer":  # OpenAI's newer name
-                message = {**message, "role": "system"}
-        found.append(message)
-    try:
-        chat.check_messages(found)
-        _check_images(found)
-    except InputError as error:
-        raise Refused("; ".join(error.lines[:10]), param="messages", code="invalid_value") from None
-    return found
-
-
-def _check_images(messages: Sequence[chat.Message]) -> None:
-    for number, part in enumerate(chat.image_parts(messages), start=1):
-        source = chat.image_source(part)
-        if not isinstance(source, str) or source[:5].lower() != "data:":
-            raise Refused(
-                f"image {number} is no data URI; addresses are not fetched and files not opened: send it as "
-                "data:image/png;base64,…",
-                param="messages",
-                code="invalid_image_url",
-            )

@@ -1,7 +1,10 @@
 """The application on a socket, until Ctrl-C."""
 
+import contextlib
 import socket
+import warnings
 
+import PIL.Image
 import uvicorn
 
 from vlm_jax.errors import InputError
@@ -70,5 +73,14 @@ class Server(uvicorn.Server):
 
 
 def serve(application: Application, listener: socket.socket) -> None:
-    """Answers until the process is told to stop; Ctrl-C is raised as KeyboardInterrupt once all is closed."""
-    Server(application).run([listener])
+    """Answers until Ctrl-C, which is the normal end, and waits for the model's thread to let go of the model.
+
+    A second Ctrl-C drops what the thread computes, and so does time: reading a long prompt cannot be interrupted. The
+    process is then to end without the interpreter's tidying, which would crash that thread.
+    """
+    with contextlib.suppress(KeyboardInterrupt), warnings.catch_warnings():
+        # Of too large an image Pillow warns the console; the request is told (`processing.images` holds the limit).
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        Server(application).run([listener])
+    with contextlib.suppress(KeyboardInterrupt):
+        application.close(CLOSING_SECONDS)

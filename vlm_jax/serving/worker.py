@@ -16,6 +16,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.inference.answering import Answering, Prompt
 from vlm_jax.inference.decoding import bucket
 from vlm_jax.inference.engine import STREAM_TOKENS, LoadedModel
+from vlm_jax.inference.prompt_rows import patches_of
 from vlm_jax.serving.answer_text import AnswerText
 from vlm_jax.serving.refusals import closing, failed
 
@@ -63,14 +64,15 @@ def entries_of(prompts: Sequence[Prompt]) -> int:
 class ModelWorker:
     """Answers jobs on a thread of its own, from `start` to `close`."""
 
-    def __init__(self, model: LoadedModel, *, rows: int, entries: int, report: Callable[[str], None]):
+    def __init__(self, model: LoadedModel, *, rows: int, entries: int, patches: int, report: Callable[[str], None]):
         """
         Args:
           rows: answers of a batch at most.
           entries: tokens that the caches of a batch hold at most, those of kept conversations among them.
+          patches: that go through the vision tower for a batch at most.
           report: takes a line for the person at the keyboard.
         """
-        self.model, self.rows, self.entries, self.report = model, rows, entries, report
+        self.model, self.rows, self.entries, self.patches, self.report = model, rows, entries, patches, report
         self.batch_seconds = 1.0
         """That batches took of late."""
         self._changed = threading.Condition()
@@ -163,11 +165,16 @@ class ModelWorker:
             job = self._waiting[0]
             more = [*prompts, *job.prompts]
             if not job.cancelled:
-                if prompts and (len(more) > self.rows or entries_of(more) > self.entries):
+                if prompts and not self._fit(more):
                     return
                 self._at_work.append(job)
                 prompts = more
             self._waiting.popleft()
+
+    def _fit(self, prompts: Sequence[Prompt]) -> bool:
+        if len(prompts) > self.rows or entries_of(prompts) > self.entries:
+            return False
+        return patches_of([prompt.example.size for prompt in prompts]) <= self.patches
 
     def _answer(self, jobs: Sequence[Job]) -> None:
         prompts = [prompt for job in jobs for prompt in job.prompts]
