@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
@@ -65,27 +67,18 @@ def test_it_prints_one_line_answers_and_ends_by_ctrl_c():
         assert ended(process) == (0, "", "")
 
 
-def test_ctrl_c_while_it_answers_ends_the_answer_and_the_process():
+def test_ctrl_c_while_it_reads_a_prompt_ends_the_process():
     def without_ctrl_c():  # as shells start what they put into the background: Python does not raise it
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    with started(env=environment(), preexec_fn=without_ctrl_c) as (process, address):
+    long = [{"role": "user", "content": "word " * 8_000}]  # of which the reading cannot be interrupted
+    with started(env=environment(), preexec_fn=without_ctrl_c) as (process, address), ThreadPoolExecutor(1) as pool:
         with openai.OpenAI(base_url=address, api_key="none", max_retries=0) as client:
-            stream = client.chat.completions.create(
-                model="tiny_base",
-                messages=[{"role": "user", "content": "Hello"}],
-                max_tokens=3000,
-                temperature=2,
-                n=16,  # not all end soon
-                stream=True,
-            )
-            pieces = iter(stream)
-            for _ in range(20):
-                next(pieces)
-            process.send_signal(signal.SIGINT)
-            with pytest.raises(openai.APIError, match="the server is being stopped"):
-                list(pieces)
+            asked = pool.submit(client.chat.completions.create, model="tiny_base", messages=long)
+            time.sleep(1.5)
             assert ended(process) == (0, "", "")
+            with pytest.raises(openai.InternalServerError, match="the server is being stopped"):
+                asked.result()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from vlm_jax.serving.app import Application
 
 CLOSING_SECONDS = 5
 """That answers may take to end once the server is stopped."""
+LETTING_GO_SECONDS = 2
+"""That the model's thread has then, to end what it computes."""
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -83,4 +85,4 @@ def serve(application: Application, listener: socket.socket) -> None:
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
         Server(application).run([listener])
     with contextlib.suppress(KeyboardInterrupt):
-        application.close(CLOSING_SECONDS)
+        application.close(LETTING_GO_SECONDS)
