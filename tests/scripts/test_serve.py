@@ -61,7 +61,7 @@ def test_it_prints_one_line_answers_and_ends_by_ctrl_c():
                 client.with_options(api_key="another").models.list()
             # What libraries say of a request is not for the console.
             image = [{"type": "image_url", "image_url": {"url": large_image()}}]
-            for content in (image, "word " * 130_000):
+            for content in (image, "word " * 140_000):
                 with pytest.raises(openai.BadRequestError):
                     ask(messages=[{"role": "user", "content": content}])
         assert ended(process) == (0, "", "")
