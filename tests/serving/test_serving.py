@@ -12,7 +12,8 @@ import pytest
 from tests.serving.served import HELLO, NAME, ask, client_of, eventually, served
 from tests.serving.speaker import load_speaker
 from tests.tiny_models import PHOTOS
-from vlm_jax.inference.answering import Answering
+from vlm_jax.inference.answering import Answering, Prompt
+from vlm_jax.serving.worker import Job, ModelWorker
 
 IMAGE = PHOTOS / "chelsea.jpg"
 URI = f"data:image/jpeg;base64,{base64.b64encode(IMAGE.read_bytes()).decode()}"
@@ -172,6 +173,15 @@ def test_when_the_queue_is_full_a_request_is_told_when_to_come_again(server, mon
         gate.opened.set()
         assert taken[0].result() == taken[1].result()
         assert ask(client, HELLO) == taken[0].result()
+
+
+def test_a_batch_takes_no_more_images_than_are_seen_at_one_time(model):
+    about = Prompt(model.prompt(about_image(), 4), 4, model.sampling(0.0, 0, {}))
+    patches = about.example.size.patches
+    worker = ModelWorker(model, rows=8, entries=65536, patches=2 * patches, report=print)
+    for _ in range(3):
+        worker.submit(Job([about], (), False, print))
+    assert [len(worker._next_batch()) for _ in range(2)] == [2, 1]
 
 
 def test_a_client_that_goes_away_while_it_waits_is_never_answered(server, client, monkeypatch):
