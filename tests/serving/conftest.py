@@ -1,5 +1,6 @@
 """One server for the tests of a file, in this process."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ def model():
 def server(model):
     with served(model) as server:
         yield server
+        deadline = time.monotonic() + 30.0
+        while server.places.requests and time.monotonic() < deadline:
+            time.sleep(0.01)  # an answer is whole a moment before its place is free
         assert server.places.requests == server.places.bytes == 0 and server.reports == []
 
 
