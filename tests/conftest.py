@@ -111,6 +111,7 @@ SLOW = (
     "test_kept_tokens.py",
     "test_fuzz.py",
     "serving",
+    "test_generating.py",
 )
 """Files and folders that take long, the longest first. `make test-fast` leaves them out."""
 EVIDENCE = ("test_photos.py", "test_any_size.py", "test_train_step_benchmark.py")

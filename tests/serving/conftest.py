@@ -1,12 +1,11 @@
 """One server for the tests of a file, in this process."""
 
-import time
 from pathlib import Path
 
 import pytest
 
 import vlm_jax
-from tests.serving.served import client_of, served
+from tests.serving.served import client_of, eventually, served
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +17,8 @@ def model():
 def server(model):
     with served(model) as server:
         yield server
-        deadline = time.monotonic() + 30.0
-        while server.places.requests and time.monotonic() < deadline:
-            time.sleep(0.01)  # an answer is whole a moment before its place is free
-        assert server.places.requests == server.places.bytes == 0 and server.reports == []
+        # An answer is whole a moment before its place is free.
+        assert eventually(lambda: server.places.requests == server.places.bytes == 0) and server.reports == []
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,8 @@ def test_fifty_requests_at_once_are_all_answered_each_as_alone(server, client, m
         found = list(pool.map(lambda one: ask(client, one[0], stream=len(one[1]) % 2 == 0, **one[1])[0], asked))
     assert [answers[0][0] for answers in found] == [expected[json.dumps(list(one))] for one in asked]
     assert sum(batches) == 50 and max(batches) == 8 and len(batches) < 25
-    assert server.places.requests == server.places.bytes == 0
+    # An answer is whole a moment before its place is free.
+    assert eventually(lambda: server.places.requests == server.places.bytes == 0)
 
 
 class Gate:
