@@ -176,7 +176,7 @@ def _check_prices(settings: Mapping[str, Any]) -> None:
         f"--max_cost needs the price of {teacher['model']} (config.teachers.{name}); set it in config.prices, 0 where "
         "nothing is paid"
         for name, teacher in settings["teachers"].items()
-        if teacher and teacher["kind"] in ("vertex", "openai_compatible") and teacher["model"] not in settings["prices"]
+        if teacher and teacher["kind"] not in projection.HERE and teacher["model"] not in settings["prices"]
     ]
     if errors:
         raise InputError(errors)

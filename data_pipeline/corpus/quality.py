@@ -17,7 +17,7 @@ from data_pipeline.corpus import evidence, leakage
 from data_pipeline.corpus.filters import applying, canonical, near_images, retention, similarity
 from data_pipeline.corpus.filters.applying import Count, Dropped
 from data_pipeline.corpus.filters.negatives import negatives
-from data_pipeline.corpus.filters.pair import Pair
+from data_pipeline.corpus.filters.pair import Pair, base_of
 from data_pipeline.corpus.filters.registry import FILTERS, select
 from data_pipeline.corpus.shards import filtering
 from data_pipeline.corpus.stages.stage import Item, Settings
@@ -187,7 +187,7 @@ def _negatives(pairs: Sequence[Pair], by_id: Mapping[str, Item], settings: Setti
     share = settings["negatives"]
     if not share:
         return []
-    languages = [code.replace("_", "-").partition("-")[0].casefold() for code in settings["languages"]]
+    languages = [base_of(code) for code in settings["languages"]]
     names = {
         item["topic"]: {
             language: item["name"] if language == "en" else item["local_name"] or item["name"] for language in languages

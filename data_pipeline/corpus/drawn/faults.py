@@ -3,7 +3,6 @@
 Shares of its answers are spoilt, by a hash of what they are about, so that the same ones are in every run.
 """
 
-import difflib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import PIL.Image
 from data_pipeline.corpus.drawn import wordings
 from data_pipeline.corpus.drawn.things import Thing
 from data_pipeline.corpus.filters.pair import text_hash
+from data_pipeline.corpus.filters.registry import nearest
 
 FAULTS = {
     "facts": "a fact says of a thing what is true of another one",
@@ -30,10 +30,8 @@ def errors(shares: Mapping[str, Any], where: str) -> list[str]:
     """What is wrong with {fault: share}, a line for each."""
     found = []
     for name, share in shares.items():
-        near = difflib.get_close_matches(str(name), FAULTS, 1, 0.5)
-        advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(FAULTS)}"
         if name not in FAULTS:
-            found.append(f"{where}.faults: no fault {name!r}; {advice}")
+            found.append(f"{where}.faults: no fault {name!r}; {nearest(name, FAULTS)}")
         elif isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             found.append(f"{where}.faults.{name} is {share!r}; wanted a share from 0 to 1")
     return found

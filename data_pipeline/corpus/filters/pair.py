@@ -62,7 +62,7 @@ class Pair:
     @property
     def base_language(self) -> str:
         """The language without script and region: "th" of "th-TH"."""
-        return self.language.replace("_", "-").partition("-")[0].casefold()
+        return base_of(self.language)
 
     @property
     def rank(self) -> tuple[int, str]:
@@ -71,6 +71,11 @@ class Pair:
 
 
 NAMES = tuple(field.name for field in fields(Pair))
+
+
+def base_of(language: str) -> str:
+    """A language without script and region: "th" of "th-TH"."""
+    return language.replace("_", "-").partition("-")[0].casefold()
 
 
 def text_hash(text: str) -> int:

@@ -102,6 +102,6 @@ def test_faults_that_are_none_are_refused():
     with pytest.raises(InputError) as error:
         check(settings)
     text = str(error.value)
-    assert "no fault 'stepps'; did you mean steps?" in text
+    assert "no fault 'stepps'; did you mean 'steps'?" in text
     assert "config.teachers.text.faults.language is 1.5; wanted a share from 0 to 1" in text
     assert "config.teachers.image.faults.images is True" in text
