@@ -7,12 +7,11 @@ import pytest
 
 from data_pipeline.corpus.settings import corpus_config
 from data_pipeline.corpus.stages import images, questions, topics
-from tests.data_pipeline.corpus import prompted, test_generating
-from tests.data_pipeline.corpus.test_generating import made, settings_of
+from tests.data_pipeline.corpus import prompted
+from tests.data_pipeline.corpus.generated import DRAWN, made, settings_of
 from tests.data_pipeline.teachers import teacher_server
 
 pytest.importorskip("google.genai")
-server = test_generating.server
 
 
 def test_an_image_prompt_that_is_empty_or_there_twice_is_left_out(tmp_path, server):
@@ -81,7 +80,7 @@ def test_what_is_noted_of_a_topic_that_is_two_earlier_ones_is_about_its_name():
 
 
 def test_a_teacher_that_cannot_give_what_is_wanted_is_refused_before_anything_is_asked(tmp_path, server):
-    teachers = {**settings_of(server)["teachers"], "image": server.openai(), "embedding": test_generating.DRAWN}
+    teachers = {**settings_of(server)["teachers"], "image": server.openai(), "embedding": DRAWN}
     with pytest.raises(ValueError) as caught:
         made(tmp_path / "corpus", settings_of(server, teachers=teachers))
     assert "config.teachers.image: a teacher of kind openai_compatible has no image to give" in str(caught.value)
