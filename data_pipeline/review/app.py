@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from data_pipeline.records import images_of
 from data_pipeline.review.corpus import is_inside
+from data_pipeline.review.current import CurrentReview
 from data_pipeline.review.guard import guarded, json_body
 from data_pipeline.review.session import Conflict, Review
 from vlm_jax.errors import InputError
@@ -30,7 +31,7 @@ _BROWSERS_SHOW = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """Formats sent as they are; others that Pillow reads are sent as PNG."""
 
 
-def review_app(review: Review) -> ASGIApp:
+def review_app(current: CurrentReview) -> ASGIApp:
     """The ASGI app of a review."""
     routes = [Route(path, functools.partial(_file, name), name=name) for path, name in _FILES.items()]
     routes += [
@@ -43,7 +44,7 @@ def review_app(review: Review) -> ASGIApp:
     refused = {InputError: _refused, Conflict: _conflict, OSError: _unwritten, HTTPException: _http_error}
     app = Starlette(routes=routes, exception_handlers=refused)
     app.router.redirect_slashes = False
-    app.state.review = review
+    app.state.current = current
     return guarded(app)
 
 
@@ -71,8 +72,9 @@ async def _action(request: Request) -> Response:
 
 
 def _image(request: Request) -> Response:
-    """A image. Starlette runs what is not async on a thread, so that decoding keeps nobody waiting."""
-    review, number = _review(request), request.path_params["number"]
+    """An image. Starlette runs what is not async on a thread, so that decoding keeps nobody waiting."""
+    # As it was read last: only the thread of the other addresses may read the corpus again.
+    review, number = request.app.state.current.review, request.path_params["number"]
     item = review.by_key.get(request.path_params["key"])
     images = images_of(item.record) if item else []
     if number >= len(images):
@@ -131,4 +133,4 @@ def _error(status: int, text: str, headers=None) -> Response:
 
 
 def _review(request: Request) -> Review:
-    return request.app.state.review
+    return request.app.state.current()

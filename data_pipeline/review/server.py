@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from data_pipeline.review import log
-from data_pipeline.review.corpus import corpus_folder, left_out, read_items
-from data_pipeline.review.session import Options, Review, checked_name
-from data_pipeline.review.summary import lines, summarise
+from data_pipeline.review.corpus import corpus_folder
+from data_pipeline.review.current import CurrentReview
+from data_pipeline.review.session import Options, checked_name
 from data_pipeline.values import quoted
 from vlm_jax.errors import InputError
 
@@ -61,21 +61,20 @@ def serve(corpus: str | Path, options: Options, *, port: int, say: Callable[[str
             f"the review page needs starlette and uvicorn ({error}): pip install 'vlm-jax[review]'"
         ) from None
     folder = corpus_folder(corpus)
-    items, built_without = read_items(folder), left_out(folder)
     with log.opened(folder) as actions, _listening(port) as listening:
         if actions.torn:
             say(f"{actions.path}: the last line was cut off by a crash and is left out: nobody was told it was saved")
-        review = Review(folder, items, actions, options)
-        for line in lines(summarise(items, actions.entries, built_without)):
+        current = CurrentReview(folder, actions, options)
+        for line in current.summary():
             say(line)
         name = f"?reviewer={quote(options.reviewer)}" if options.reviewer else ""
         address = f"http://{HOST}:{listening.getsockname()[1]}/{name}"
-        say(f"{len(review.items):,} records to review at {address} (Ctrl-C ends)")
+        say(f"{len(current.review.items):,} records to review at {address} (Ctrl-C ends)")
         try:
-            uvicorn_server(review_app(review)).run(sockets=[listening])
+            uvicorn_server(review_app(current)).run(sockets=[listening])
         except KeyboardInterrupt:
             pass  # how a session ends
-        return lines(summarise(items, actions.entries, built_without))
+        return current.summary()
 
 
 def uvicorn_server(app) -> "uvicorn.Server":

@@ -90,7 +90,8 @@ class Review:
         self._shared = shared_keys(items, options.shared, options.seed)
         self._log = log
         self._by_token = {entry.token: entry for entry in log.entries if entry.token}
-        self._leases: dict[str, dict[str, float]] = {}
+        self.leases: dict[str, dict[str, float]] = {}
+        """By key of a record, who has it open, and until when."""
         self._keys = {item.record.id: item.key for item in self.items}
         self._corpus = {item.record.id for item in items}
         self._left_out = left_out(folder).keys() - self._corpus
@@ -267,7 +268,7 @@ class Review:
         decided = self._by_reviewer(item)
         if reviewer in decided:
             return True
-        leases = self._leases.get(item.key, {})
+        leases = self.leases.get(item.key, {})
         now = time.monotonic()
         others = {name for name, until in leases.items() if until > now} | decided.keys()
         return len(others - {reviewer}) < (2 if item.key in self._shared else 1)
@@ -282,7 +283,7 @@ class Review:
             decided = self._by_reviewer(item).keys()
             ends = sorted(
                 until
-                for name, until in self._leases.get(item.key, {}).items()
+                for name, until in self.leases.get(item.key, {}).items()
                 if until > now and name != reviewer and name not in decided
             )
             free = (2 if item.key in self._shared else 1) - len(decided)
@@ -291,12 +292,12 @@ class Review:
         return {"records": len(waits), "seconds": math.ceil(min(waits, default=0))}
 
     def _seen(self, reviewer: str, item: Item | None) -> dict[str, Any]:
-        for leases in self._leases.values():
+        for leases in self.leases.values():
             leases.pop(reviewer, None)
         if item is None:
             return {"item": None, "progress": {**self._progress(reviewer), "elsewhere": self._elsewhere(reviewer)}}
-        self._leases = {key: leases for key, leases in self._leases.items() if leases}
-        self._leases.setdefault(item.key, {})[reviewer] = time.monotonic() + LEASE
+        self.leases = {key: leases for key, leases in self.leases.items() if leases}
+        self.leases.setdefault(item.key, {})[reviewer] = time.monotonic() + LEASE
         return {"item": self._view(reviewer, item), "progress": self._progress(reviewer)}
 
     def _view(self, reviewer: str, item: Item) -> dict[str, Any]:

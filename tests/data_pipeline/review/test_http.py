@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 
 from data_pipeline.review import log, server
 from data_pipeline.review.app import review_app
-from data_pipeline.review.corpus import read_items
+from data_pipeline.review.current import CurrentReview
 from data_pipeline.review.guard import MOST_BYTES
 from data_pipeline.review.log import read_log
-from data_pipeline.review.session import Options, Review
+from data_pipeline.review.session import Options
 from tests.review_corpus import MARKUP, make_corpus
 from tests.review_server import serving
 from vlm_jax.errors import InputError
@@ -31,7 +31,7 @@ def corpus(tmp_path):
 @pytest.fixture
 def client(corpus):
     with log.opened(corpus) as actions:
-        app = review_app(Review(corpus, read_items(corpus), actions, Options()))
+        app = review_app(CurrentReview(corpus, actions, Options()))
         with TestClient(app, base_url=HERE, follow_redirects=False) as client:
             yield client
 
@@ -354,3 +354,26 @@ def test_several_reviewers_at_once_all_have_their_actions_written(corpus):
     written = [(entry.id, entry.reviewer) for entry in entries(corpus)]
     # Each of 10 records twice, by two reviewers: who opens one has it, so no slot is left or given away twice.
     assert not failed and len(set(written)) == len(written) == 20
+
+
+def test_a_corpus_that_is_made_again_meanwhile_is_shown_as_it_is_now(client, corpus):
+    before = accepting(client)
+    shown = client.get("/api/item?reviewer=ann").json()["item"]
+    train = corpus / "train.jsonl"
+    text, manifest = train.read_text(), (corpus / "manifest.json").read_text()
+    train.write_text(text.replace("such as a rosette", "a rosette"))
+    assert client.get("/api/item?reviewer=ann").json()["item"] == shown  # the build goes on
+    (corpus / "manifest.json").write_text(manifest + " ")
+    item = client.get("/api/item?reviewer=ann").json()["item"]
+    assert (item["id"], item["texts"]["answer"]["text"]) == (shown["id"], "The white figure of foam, a rosette")
+    answer = post(client, before)
+    assert answer.status_code == 409 and "has changed" in answer.json()["error"] and not entries(corpus)
+    assert client.get("/api/item?reviewer=bob").json()["item"]["id"] != shown["id"]  # ann has it open still
+
+    train.write_text("{")
+    (corpus / "manifest.json").write_text(manifest)
+    answer = client.get("/api/item?reviewer=ann")
+    assert answer.status_code == 409 and "cannot be read now: " in answer.json()["error"]
+    train.write_text(text)
+    assert client.get("/api/item?reviewer=ann").json()["item"] == shown
+    assert post(client, before).status_code == 200
