@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from data_pipeline.review.summary import acceptance_lines
+
 
 def text(manifest: Mapping[str, Any]) -> str:
     """The card as Markdown, its head in YAML."""
@@ -112,12 +114,12 @@ def _review(review: Mapping[str, Any]) -> str:
     if not review["reviewed"]:
         return "Nobody has reviewed it."
     verdicts = ", ".join(f"{count:,} {name}" for name, count in review["verdicts"].items())
-    low, high = review["accepted"]
     people = "1 person" if review["reviewers"] == 1 else f"{review['reviewers']} people"
     text = (
         f"{review['reviewed']:,} of {review['records']:,} questions were looked at by {people}: "
-        f"{verdicts}; accepted as they stood {low:.1%} to {high:.1%} (Wilson, 95 %). Those that were rejected are left "
-        "out, those that were edited are as edited."
+        f"{verdicts}. Accepted as they stood, with 95 % intervals (Wilson), "
+        f"{', '.join(acceptance_lines(review['acceptance']))}. Those that were rejected are left out, those that were "
+        "edited are as edited."
     )
     if review["twice"]:
         kappa = "undefined" if review["kappa"] is None else f"{review['kappa']:.2f}"

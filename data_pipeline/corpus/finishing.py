@@ -12,10 +12,9 @@ from data_pipeline.corpus.pipeline import Pipeline
 from data_pipeline.corpus.stages import facts
 from data_pipeline.corpus.stages.stage import Item
 from data_pipeline.records import Record, write_records
-from data_pipeline.review.agreement import wilson
 from data_pipeline.review.decisions import ACCEPTED, EDITED, REJECTED, UNRESOLVED, read_decisions
 from data_pipeline.review.log import LOG
-from data_pipeline.review.summary import agreements
+from data_pipeline.review.summary import acceptance, agreements
 from vlm_jax.checkpoint.files import read_json, write_json, write_text
 from vlm_jax.errors import InputError
 
@@ -64,20 +63,19 @@ def reviewed(records: Sequence[Record], folder: Path) -> tuple[list[Record], dic
     about = {record.id: one for record in records if (one := decisions.get(record.id)) and one.is_about(record)}
     verdicts = Counter(one.verdict for one in about.values())
     agreement, kappa = agreements(about.values())
-    low, high = wilson(verdicts[ACCEPTED], len(about))
+    flagged = {record.id for record in records if (record.provenance or {}).get("flags")}
     left_out = [record for record in records if record.id in about and about[record.id].verdict == REJECTED]
-    doubted = {record.id for record in left_out if (record.provenance or {}).get("flags")}
     figures = {
         "reviewed": len(about),
         "records": len(records),
         "verdicts": {name: verdicts[name] for name in (ACCEPTED, EDITED, REJECTED, UNRESOLVED)},
-        "accepted": [low, high],
+        "acceptance": acceptance(about.values(), flagged),
         "reviewers": len({name for one in about.values() for name in one.by_reviewer}),
         "twice": sum(pair["n"] for pair in agreement),
         "kappa": kappa,
         "left_out": {
-            "flagged": [record.id for record in left_out if record.id in doubted],
-            "unflagged": [record.id for record in left_out if record.id not in doubted],
+            "flagged": [record.id for record in left_out if record.id in flagged],
+            "unflagged": [record.id for record in left_out if record.id not in flagged],
         },
     }
     left = [record for record in records if record.id not in about or about[record.id].verdict != REJECTED]

@@ -5,7 +5,7 @@ How reviewers are combined is `decisions`'; the formulas are `agreement`'s.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -81,11 +81,7 @@ def summarise(items: Sequence[Item], entries: list[Entry], built_without: Mappin
         "reviewed": len(decisions),
         "verdicts": {verdict: verdicts[verdict] for verdict in (ACCEPTED, REJECTED, EDITED, UNRESOLVED)},
         "reasons": dict(Counter(reason for one in decisions.values() for reason, _ in one.reasons).most_common()),
-        "acceptance": {
-            "all": _acceptance(decisions.values()),
-            "flagged": _acceptance(one for one in decisions.values() if one.id in flagged),
-            "unflagged": _acceptance(one for one in decisions.values() if one.id not in flagged),
-        },
+        "acceptance": acceptance(decisions.values(), flagged),
         "reviewers": dict(Counter(name for one in decisions.values() for name in one.by_reviewer).most_common()),
         "agreement": agreement,
         "kappa": kappa,
@@ -120,14 +116,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     result = [
         f"reviewed {summary['reviewed']:,} of {summary['records']:,} records" + (f": {verdicts}" * bool(verdicts))
     ]
-    if summary["reviewed"]:
-        parts = {"flagged": "records that filters doubt", "unflagged": "records that no filter doubts"}
-        result += [
-            f"accepted as they stood, of {words}: {part['accepted']:,} of {part['reviewed']:,}, {part['rate']:.1%} "
-            f"({part['low']:.1%} – {part['high']:.1%})"
-            for name, words in parts.items()
-            if (part := summary["acceptance"][name])["reviewed"]
-        ]
+    result += [f"accepted as they stood, {line}" for line in acceptance_lines(summary["acceptance"])]
     if summary["reasons"]:
         counts = (f"{REASONS[reason]} {count:,}" for reason, count in summary["reasons"].items())
         result.append(f"rejected because: {', '.join(counts)}")
@@ -147,6 +136,33 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     }
     result += [f"{words}: {_listed(summary[name])}" for name, words in left.items() if summary[name]]
     return result
+
+
+def acceptance(decisions: Collection[Decision], flagged: Set[str]) -> dict[str, dict[str, Any]]:
+    """How many were accepted as they stood, of `all`, of those `flagged` by a filter, and of the `unflagged` ones.
+
+    Args:
+      flagged: ids of records.
+
+    Returns:
+      Of each `{"reviewed", "accepted", "rate", "low", "high"}`: Wilson's interval, 95 %.
+    """
+    return {
+        "all": _acceptance(decisions),
+        "flagged": _acceptance(one for one in decisions if one.id in flagged),
+        "unflagged": _acceptance(one for one in decisions if one.id not in flagged),
+    }
+
+
+def acceptance_lines(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """`acceptance` in words, of each part in which something was reviewed."""
+    words = {"flagged": "of records that filters doubt", "unflagged": "of records that no filter doubts"}
+    return [
+        f"{words[name]}: {part['accepted']:,} of {part['reviewed']:,}, {part['rate']:.1%} "
+        f"({part['low']:.1%} – {part['high']:.1%})"
+        for name, part in parts.items()
+        if name in words and part["reviewed"]
+    ]
 
 
 def _acceptance(decisions: Iterable[Decision]) -> dict[str, Any]:

@@ -77,6 +77,8 @@ def test_a_corpus_that_is_made_again_follows_its_reviewers(tmp_path):
     assert manifest["review"]["left_out"] == {"flagged": [], "unflagged": [items[0].record.id]}
     found = review_statistics(folder)
     assert found.pop("left_out") == [items[0].record.id] and reviewed.pop("left_out") == []
+    assert found["acceptance"] == manifest["review"]["acceptance"]
+    assert "of records that no filter doubts: 23 of 25, 92.0% (75.0% – 97.8%)" in card
     assert found == reviewed and found["records"] == 25 and found["acceptance"]["all"]["accepted"] == 23
     # Once more is as once: the log still says the same.
     before = (folder / "train.jsonl").read_bytes()
