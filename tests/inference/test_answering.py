@@ -65,9 +65,9 @@ def test_kept_conversations_are_let_go_of_until_they_fit(model):
     model.forget()
     for question in QUESTIONS:
         model.generate(question, max_new_tokens=4)
-    entries = [prefix.entries for prefix in model._prefixes.values()]
+    entries = [prefix.entries for prefix in model._reader.kept.values()]
     assert len(entries) == 3
     model.forget(entries[1] + entries[2])
-    assert [prefix.entries for prefix in model._prefixes.values()] == entries[1:]
+    assert [prefix.entries for prefix in model._reader.kept.values()] == entries[1:]
     model.forget()
-    assert not model._prefixes
+    assert not model._reader.kept

@@ -4,6 +4,7 @@ How prompts are read and caches kept is `engine`'s, the compiled loop is in `dec
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -52,6 +53,28 @@ class Prompt:
     number: int = 0
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says to a conversation.
+
+    Attributes:
+      tokens: without the stop token.
+      log_probability: of them under the model, with the stop token where it has one: natural logarithm, whatever the
+        sampling.
+      stopped: whether the model ended it with a stop token.
+    """
+
+    text: str
+    tokens: Int[np.ndarray, " n"]
+    log_probability: float
+    stopped: bool
+
+    @property
+    def probability(self) -> float:
+        """That the model gives the whole answer, 0 to 1: how sure it is of it."""
+        return math.exp(min(0.0, self.log_probability))
+
+
 class Answering:
     """A batch of answers. Leaving it as a context manager ends it, and with it what is unfinished."""
 
@@ -86,9 +109,10 @@ class Answering:
 
     def _read(self, state: Decoding) -> None:
         self._state = state
-        self._count = int(state.count)
+        self._count = int(state.filled)
         self._done = np.array(state.done)
         self._answers = np.asarray(state.answer)[:, : self._count]
+        self._log_probability = np.asarray(state.log_probability)
         for row, limit in enumerate(self._limits):
             if not self._done[row] and self._count >= limit:
                 self.finish(row)
@@ -122,6 +146,22 @@ class Answering:
             raise InputError(self._no_numbers())
         stops = np.flatnonzero(np.isin(found, self._stop_tokens))
         return found[: stops[0]] if len(stops) else found
+
+    def log_probability(self, row: int) -> float:
+        """Of the tokens of an answer under the model, with its stop token where it has one: natural logarithm."""
+        return float(self._log_probability[row])
+
+    def answer(self, row: int, decode: Callable[[Int[np.ndarray, " n"]], str]) -> Answer:
+        """What there is of an answer.
+
+        Args:
+          decode: text of token ids.
+
+        Raises:
+          InputError: the model computes NaN.
+        """
+        tokens = self.tokens(row)
+        return Answer(decode(tokens), tokens, self.log_probability(row), self.stopped(row))
 
     def stopped(self, row: int) -> bool:
         """Whether the model ended the answer with a stop token."""

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from vlm_jax.inference.sampling import NO_TOKEN, Mode, choose
+from vlm_jax.inference.sampling import NO_TOKEN, Mode, choose, log_probability
 from vlm_jax.models import attention
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Cache
@@ -49,8 +49,10 @@ class Decoding(NamedTuple):
     done: Bool[Array | np.ndarray, " b"]
     answer: Int[Array, "b n"]
     """Tokens so far; what a row says after its stop token is filled with that stop token."""
-    count: Int[Array, ""]
-    """Tokens in `answer`."""
+    filled: Int[Array, ""]
+    """Columns of `answer` that hold tokens."""
+    log_probability: Float[Array, " b"]
+    """Of the answers so far under the model, stop token and all: natural logarithm, whatever the sampling."""
     seen: Bool[Array, "b v"] | None
     """Tokens of each conversation, where repetition is penalised."""
 
@@ -66,6 +68,8 @@ class DecodeLoop:
         self._stop = np.array(stop_tokens, np.int32)
         jit = functools.partial(jax.jit, compiler_options=compiler_options())
         self.prefill = jit(self._prefill, static_argnames=("capacity", "room", "mode"))
+        self.read = jit(self._read, static_argnames=("capacity",))
+        self.branch = jit(self._branch, static_argnames=("capacity", "room", "mode"))
         self.extend = jit(self._extend, static_argnames=("room", "mode"), donate_argnames=("cache",))
         self.decode = jit(self._decode, static_argnames=("mode",), donate_argnames=("state",))
         self.logits = jit(self._logits)
@@ -135,24 +139,12 @@ class DecodeLoop:
           room: tokens an answer may have.
         """
         model = self._model(parameters)
-        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
-        through = through_decoder(
-            model.decoder,
-            x,
-            positions,
-            batch,
-            observe=lambda q, k, v: (k, v),
-            implementation=self.attention,
-        )
+        through, positions, cache, firsts, counts = self._through(model, batch, places, capacity)
         row, start, lengths = places
-        longest = x.shape[1]
+        longest = batch.tokens.shape[1]
         offset = jnp.arange(longest)
         at = jnp.minimum(start[:, None] + offset, longest - 1)  # [b, t] of packed rows
         inside = offset < lengths[:, None]
-        firsts, counts = _in_ranges(through.places, places)
-        cache = tuple(map(functools.partial(_by_conversation, row), through.observed, firsts, capacity))
-        if self.one_by_one:
-            cache = tuple(tuple(zip(keys_of, values, strict=True)) for keys_of, values in cache)
         positions = jnp.moveaxis(positions, 1, 2)[row[:, None], at]  # [b, t, 3]
         position = jnp.max(jnp.where(inside[..., None], positions, -1), axis=(1, 2)) + 1
         last = through.hidden[row, jnp.maximum(firsts[-1] + counts[-1] - 1, 0)]
@@ -162,13 +154,70 @@ class DecodeLoop:
             seen = self._seen(jnp.where(inside, tokens, self.config.decoder.vocab))
         return self._begun(model, cache, jnp.stack(counts), position, last, seen, numbers, keys, room, mode)
 
+    def _read(self, parameters: Flat, batch: Batch, places: Places, *, capacity: tuple[int, ...]) -> Cache:
+        """As `_prefill`, for what several prompts begin with: no answer follows."""
+        return self._through(self._model(parameters), batch, places, capacity)[2]
+
+    def _through(self, model: VLM, batch: Batch, places: Places, capacity: tuple[int, ...]):
+        """Packed prompts through the decoder: what comes of it, M-RoPE positions, a cache for each conversation, and
+        by range of layers where it begins in its row and how many tokens it has there."""
+        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
+        through = through_decoder(
+            model.decoder,
+            x,
+            positions,
+            batch,
+            observe=lambda q, k, v: (k, v),
+            implementation=self.attention,
+        )
+        firsts, counts = _in_ranges(through.places, places)
+        cache = tuple(map(functools.partial(_by_conversation, places.row), through.observed, firsts, capacity))
+        if self.one_by_one:
+            cache = tuple(tuple(zip(keys_of, values, strict=True)) for keys_of, values in cache)
+        return through, positions, cache, firsts, counts
+
+    def _branch(
+        self,
+        parameters: Flat,
+        layers: Sequence[Flat] | None,
+        batch: Batch,
+        tokens: Int[Array, "b n"],
+        counts: Int[Array, " b"],
+        cache: Cache,
+        owner: Int[Array, " b"],
+        lengths: Int[Array, "ranges b"],
+        numbers,
+        keys,
+        *,
+        capacity: int,
+        room: int,
+        mode: Mode,
+    ) -> Decoding:
+        """As `_extend`, for conversations of which several have one beginning.
+
+        Args:
+          cache: of the beginnings; only one range of layers.
+          owner: which of them each conversation goes on from.
+          capacity: entries of each conversation's cache.
+        """
+
+        def one(part):
+            part = jnp.take(part, owner, axis=part.ndim - 4)  # [layers,] b, kv, entries, d
+            more = max(0, capacity - part.shape[-2])
+            return jnp.pad(part, [(0, 0)] * (part.ndim - 2) + [(0, more), (0, 0)])[..., :capacity, :]
+
+        cache = jax.tree.map(one, cache)
+        return self._extend(
+            parameters, layers, batch, tokens, counts, cache, lengths, numbers, keys, room=room, mode=mode
+        )
+
     def _extend(
         self,
         parameters: Flat,
         layers: Sequence[Flat] | None,
         batch: Batch,
-        tokens: Int[Array, "1 n"],
-        count: Int[Array, ""],
+        tokens: Int[Array, "b n"],
+        counts: Int[Array, " b"],
         cache: Cache,
         lengths: Int[Array, "ranges b"],
         numbers,
@@ -177,29 +226,33 @@ class DecodeLoop:
         room: int,
         mode: Mode,
     ) -> Decoding:
-        """As `_prefill`, for one conversation whose beginning is in a cache: `batch` holds its other `count` tokens.
+        """As `_prefill`, for conversations whose beginnings are in a cache: a row of `batch` holds the other `counts`
+        tokens of each.
 
         Args:
-          tokens: of the whole conversation, filled up with numbers outside the vocabulary.
+          tokens: of the whole conversations, filled up with numbers outside the vocabulary.
         """
         model = self._model(parameters)
         x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
         hidden, cache = model.decoder.extend(x, positions, cache, lengths, self._layers(model, layers))
-        inside = jnp.arange(x.shape[1]) < count
-        position = jnp.max(jnp.where(inside, positions, -1), axis=(1, 2)) + 1
+        inside = jnp.arange(x.shape[1]) < counts[:, None]
+        position = jnp.max(jnp.where(inside[:, None], positions, -1), axis=(1, 2)) + 1
         seen = self._seen(tokens) if mode.penalised else None
-        last = hidden[:, count - 1]
-        return self._begun(model, cache, lengths + count, position, last, seen, numbers, keys, room, mode)
+        last = hidden[jnp.arange(len(counts)), jnp.maximum(counts - 1, 0)]
+        return self._begun(model, cache, lengths + counts, position, last, seen, numbers, keys, room, mode)
 
     def _seen(self, tokens: Int[Array, "b n"]) -> Bool[Array, "b v"]:
         rows = jnp.arange(tokens.shape[0])[:, None]
         return jnp.zeros((tokens.shape[0], self.config.decoder.vocab), bool).at[rows, tokens].set(True, mode="drop")
 
     def _begun(self, model, cache, lengths, position, last, seen, numbers, keys, room, mode) -> Decoding:
-        first = choose(model.logits(last), numbers, keys, 0, seen, mode)
+        logits = model.logits(last)
+        first = choose(logits, numbers, keys, 0, seen, mode)
         answer = jnp.zeros((first.shape[0], room), jnp.int32).at[:, 0].set(first)
         done = jnp.isin(first, self._stop) | (first == NO_TOKEN) | (lengths[0] == 0)
-        return Decoding(cache, lengths, position, first, done, answer, jnp.int32(1), seen)
+        return Decoding(
+            cache, lengths, position, first, done, answer, jnp.int32(1), log_probability(logits, first), seen
+        )
 
     def _decode(
         self, parameters: Flat, layers: Sequence[Flat] | None, state: Decoding, until, numbers, keys, *, mode: Mode
@@ -210,7 +263,7 @@ class DecodeLoop:
         rows = jnp.arange(state.last.shape[0])
 
         def more(state: Decoding):
-            return (state.count < until) & ~jnp.all(state.done)
+            return (state.filled < until) & ~jnp.all(state.done)
 
         def one(state: Decoding) -> Decoding:
             positions = jnp.broadcast_to(state.position[:, None, None], (len(rows), 3, 1))
@@ -219,7 +272,9 @@ class DecodeLoop:
             seen = state.seen
             if mode.penalised:
                 seen = seen.at[rows, state.last].set(True)
-            token = choose(model.logits(hidden[:, 0]), numbers, keys, state.count, seen, mode)
+            logits = model.logits(hidden[:, 0])
+            token = choose(logits, numbers, keys, state.filled, seen, mode)
+            of_token = jnp.where(state.done, 0, log_probability(logits, token))
             token = jnp.where(state.done, state.last, token)
             # A finished row keeps rewriting one entry behind its answer, which nothing reads.
             on = (~state.done).astype(jnp.int32)
@@ -229,8 +284,9 @@ class DecodeLoop:
                 state.position + on,
                 token,
                 state.done | jnp.isin(token, self._stop) | (token == NO_TOKEN),
-                state.answer.at[:, state.count].set(token),
-                state.count + 1,
+                state.answer.at[:, state.filled].set(token),
+                state.filled + 1,
+                state.log_probability + of_token,
                 seen,
             )
 

@@ -4,14 +4,12 @@
     model.generate([{"role": "user", "content": [{"type": "image", "image": "cat.jpg"},
                                                  {"type": "text", "text": "What is it called?"}]}])
 
-What is compiled lies in `decoding`, how prompts share rows in `prompt_rows`, `load` in `loading`; how a conversation
-becomes arrays, in `vlm_jax.processing`.
+How prompts are read is in `reading`, what is compiled in `decoding`, `load` in `loading`; how a conversation becomes
+arrays, in `vlm_jax.processing`.
 """
 
 import copy
-import functools
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -21,24 +19,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vlm_jax.errors import InputError
-from vlm_jax.inference import prefixes
-from vlm_jax.inference.answering import Answering, Prompt, PromptTooLong, whole
-from vlm_jax.inference.decoding import DecodeLoop, Decoding, Places, bucket
-from vlm_jax.inference.prompt_rows import packed
-from vlm_jax.inference.sampling import Sampling, in_rows
+from vlm_jax.inference import batches
+from vlm_jax.inference.answering import Answer, Answering, Prompt, PromptTooLong, whole
+from vlm_jax.inference.decoding import DecodeLoop
+from vlm_jax.inference.reading import PromptReader
+from vlm_jax.inference.sampling import Sampling
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.chat import Message
-from vlm_jax.processing.example import Example, Size
+from vlm_jax.processing.example import Example
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.rows import Batch
 
-MAX_BATCH = 16
-"""Conversations answered at one time."""
 STREAM_TOKENS = 4
 """Tokens decoded between two pieces of a stream."""
-KEPT = 4
-"""Conversations whose caches are kept, so that their next turn is read from where they ended."""
 
 
 class LoadedModel:
@@ -65,32 +58,27 @@ class LoadedModel:
         self.config, self.processor, self.stop_tokens = config, copy.copy(processor), stop_tokens
         self.context_length = self.processor.most_tokens = context_length
         self.repetition_penalty = repetition_penalty
-        self.images_encoded = 0
-        """Images that went through the vision tower so far."""
         self._decoder = DecodeLoop(config, stop_tokens, dtype=dtype, attach=attach)
-        self._prefixes: OrderedDict[int, prefixes.Prefix] = OrderedDict()
-        self.parameters = parameters
+        self._reader = PromptReader(self._decoder, parameters, self.processor, stop_tokens)
 
     @property
     def parameters(self) -> Flat:
         """{path: array}; others may be set in their place, as training does."""
-        return self._parameters
+        return self._reader.parameters
 
     @parameters.setter
     def parameters(self, parameters: Flat) -> None:
-        self._parameters = parameters
-        self.forget()  # what was read with other weights
-        self.__dict__.pop("_layers", None)
+        self._reader.parameters = parameters
 
-    @functools.cached_property
-    def _layers(self) -> tuple[Flat, ...] | None:
-        return self._decoder.layers_of(self.parameters)
+    @property
+    def images_encoded(self) -> int:
+        """Images that went through the vision tower so far."""
+        return self._reader.images_encoded
 
     def forget(self, keep: int = 0) -> None:
         """Lets go of the conversations that are kept, and of their memory: of the oldest first, as long as they take
         more than `keep` entries of a cache in all."""
-        while sum(prefix.entries for prefix in self._prefixes.values()) > keep:
-            self._prefixes.popitem(last=False)
+        self._reader.forget(keep)
 
     def fingerprint(self) -> str:
         """Tells weights apart: a digest of some values of every parameter."""
@@ -108,7 +96,7 @@ class LoadedModel:
     def logits(self, messages: Sequence[Message]) -> Float[np.ndarray, "tokens vocab"]:
         """float32 logits at every token of `encode(messages)`; NaN at those that are left out within the decoder."""
         example = self.encode(messages)
-        batch, _ = self._packed([example], 1)
+        batch, _ = self._reader.packed([example], 1)
         logits, places = map(np.asarray, self._decoder.logits(self.parameters, batch))
         if not batch.above:
             return logits[0, : len(example.input_ids)]
@@ -123,7 +111,7 @@ class LoadedModel:
         example = self.encode(messages)
         if not example.images:
             return []
-        batch, _ = self._packed([example], 1)
+        batch, _ = self._reader.packed([example], 1)
         index = batch.visual_index
         if batch.method:
             index = np.asarray(self._decoder.visual_index(self.parameters, batch))
@@ -159,9 +147,8 @@ class LoadedModel:
         """
         single = bool(messages) and isinstance(messages[0], dict)
         conversations = cast(Sequence[Sequence[Message]], [messages] if single else messages)
-        tokens = self.generate_tokens(conversations, max_new_tokens, temperature, seed, **sampling)
-        answers = [self.processor.decode(answer) for answer in tokens]
-        return answers[0] if single else answers
+        answers = self.answers(conversations, max_new_tokens, temperature, seed, **sampling)
+        return answers[0].text if single else [answer.text for answer in answers]
 
     def generate_tokens(
         self,
@@ -172,20 +159,47 @@ class LoadedModel:
         **sampling,
     ) -> list[Int[np.ndarray, " n"]]:
         """As `generate`, but the token ids of each answer, without its stop token."""
+        return [answer.tokens for answer in self.answers(conversations, max_new_tokens, temperature, seed, **sampling)]
+
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        seed: int = 0,
+        *,
+        at_once: int | None = None,
+        **sampling,
+    ) -> list[Answer]:
+        """As `generate` of a list, with what is known of each answer.
+
+        Conversations that begin with the same images and words are read from there on: an image is looked at once.
+
+        Args:
+          at_once: conversations answered side by side at most; None: as many as memory holds.
+        """
         options = self.sampling(temperature, seed, sampling)
         prompts = [
             Prompt(self.prompt(messages, max_new_tokens), max_new_tokens, options, number)
             for number, messages in enumerate(conversations)
         ]
-        # Alike lengths share a batch, so that short prompts do not wait for long ones.
-        order = sorted(range(len(prompts)), key=lambda index: prompts[index].example.size)
-        answers: dict[int, Any] = {}
-        for start in range(0, len(order), MAX_BATCH):
-            members = order[start : start + MAX_BATCH]
+        answers: dict[int, Answer] = {}
+        for members in self._in_batches([prompt.example for prompt in prompts], max_new_tokens, at_once):
             with self.begin([prompts[index] for index in members]) as answering:
                 answering.advance(max_new_tokens)
-            answers |= {index: answering.tokens(row) for row, index in enumerate(members)}
+            answers |= {index: answering.answer(row, self.processor.decode) for row, index in enumerate(members)}
         return [answers[index] for index in range(len(prompts))]
+
+    def _in_batches(self, examples: Sequence[Example], limit: int, at_once: int | None) -> list[list[int]]:
+        if len(examples) == 1:
+            return [[0]]
+        most, fits = at_once, None
+        if most is None:
+            most = batches.MOST_ON_CPU if jax.default_backend() == "cpu" else batches.MOST
+            if (free := batches.free_memory()) is not None:
+                itemsize = jnp.dtype(self._decoder.dtype).itemsize
+                fits = batches.Fits(self.config, itemsize, int(batches.SHARE * free))
+        return batches.in_batches(examples, [limit] * len(examples), most=most, fits=fits)
 
     def stream(
         self,
@@ -223,74 +237,13 @@ class LoadedModel:
     def begin(self, prompts: Sequence[Prompt]) -> Answering:
         """Reads prompts that are answered side by side, and chooses the first token of each answer.
 
-        Only one that is alone goes on from where an earlier one ended, and is kept itself.
+        Only one that is alone goes on from where an earlier one ended, and is kept itself. Of several, what some begin
+        with is read once, images and all.
 
         Args:
-          prompts: at least one, at most as many as the memory holds: `entries` of each.
+          prompts: at least one, at most as many as the memory holds.
         """
-        rows = 1 << (len(prompts) - 1).bit_length()
-        filled = [*prompts, *[prompts[0]] * (rows - len(prompts))]
-        keys = _row_keys(
-            # As `jax.random.key` takes a number of Python without 64-bit arithmetic: its lower half.
-            np.array([prompt.sampling.seed for prompt in filled], np.int64).astype(np.int32),
-            np.array([prompt.number for prompt in filled], np.int32),
-        )
-        numbers, mode = in_rows([prompt.sampling for prompt in filled])
-        chosen = {"numbers": numbers, "keys": keys, "mode": mode}
-        limits = [prompt.max_new_tokens for prompt in prompts]
-        examples = [prompt.example for prompt in prompts]
-        images = prefixes.image_digests(examples[0]) if len(prompts) == 1 else ()
-        shared, entry = self._longest_kept(examples[0], images) if len(prompts) == 1 else (0, None)
-        room = bucket(max(limits))
-        if entry is None:
-            batch, places = self._packed(examples, rows)
-            capacity = _capacity([example.size for example in examples], batch, max(limits))
-            state = self._decoder.prefill(self.parameters, batch, places, capacity=capacity, room=room, **chosen)
-        else:
-            state = self._go_on(examples[0], shared, entry, limits[0], room=room, **chosen)
-
-        def decode(state: Decoding, until: int) -> Decoding:
-            return self._decoder.decode(self.parameters, self._layers, state, np.int32(until), **chosen)
-
-        keep = functools.partial(self._keep, examples[0], images) if len(prompts) == 1 else lambda state: None
-        return Answering(limits, state, decode, self.stop_tokens, no_numbers=self._no_numbers, at_end=keep)
-
-    def _go_on(self, example: Example, shared: int, entry: int, limit: int, **chosen) -> Decoding:
-        """Reads what is behind the first `shared` tokens of a conversation, which are in a cache."""
-        ids, prefix = example.input_ids, self._prefixes[entry]
-        goes_on = shared >= len(prefix.tokens) - 1
-        if goes_on:
-            del self._prefixes[entry]  # in the same memory; else it is another conversation that begins alike
-        columns = (example.size.tokens, *example.size.above)
-        capacity = tuple(bucket(tokens + limit) for tokens in columns[: len(prefix.state.cache)])
-        cache = prefixes.with_room(prefix.state.cache, capacity, copy=not goes_on)
-        batch, _ = self._packed([example.behind(shared)], 1, smallest=16)
-        tokens = np.full((1, bucket(len(ids))), self.config.decoder.vocab, np.int32)
-        tokens[0, : len(ids)] = ids
-        return self._decoder.extend(
-            self.parameters,
-            self._layers,
-            batch,
-            tokens,
-            np.int32(len(ids) - shared),
-            cache,
-            prefixes.lengths(example, shared, len(cache)),
-            **chosen,
-        )
-
-    def _keep(self, example: Example, images: tuple[bytes, ...], state: Decoding) -> None:
-        """Keeps the cache of a conversation for its next turn."""
-        # A call that is interrupted has taken the state it was given: there is nothing to keep.
-        if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
-            answer = np.asarray(state.answer)[0]
-            tokens = np.concatenate([example.input_ids, answer])[: int(np.asarray(state.lengths)[0, 0])]
-            self._prefixes[id(state)] = prefixes.Prefix(tokens, images, prefixes.queries_of(example), state)
-        while len(self._prefixes) > KEPT:
-            self._prefixes.popitem(last=False)
-
-    def _longest_kept(self, example: Example, images: tuple[bytes, ...]) -> tuple[int, int | None]:
-        """How many tokens of a conversation are in a cache, and in which; None where too few are."""
-        return prefixes.longest(self._prefixes, example, images)
+        return self._reader.begin(prompts)
 
     def prompt(self, messages: Sequence[Message], max_new_tokens: int) -> Example:
         """A conversation as a `Prompt` takes it.
@@ -315,29 +268,3 @@ class LoadedModel:
             return None
         # Where tokens of an image are left out, its positions are still those of all.
         return self.context_length - max(len(example.input_ids), int(example.positions.max(initial=0)) + 1)
-
-    def _packed(self, examples: Sequence[Example], conversations: int, *, smallest: int = 64) -> tuple[Batch, Places]:
-        self.images_encoded += sum(len(example.images) for example in examples)
-        return packed(examples, conversations, self.processor, self.config.vision.block_slots, smallest=smallest)
-
-    def _no_numbers(self) -> str:
-        """Why a model computes NaN, as far as its weights tell."""
-        floating = {path: leaf for path, leaf in self.parameters.items() if jnp.issubdtype(leaf.dtype, jnp.floating)}
-        odd = [path for path, leaf in floating.items() if not bool(jnp.isfinite(leaf).all())]
-        if not odd:
-            return "the model computes NaN, of weights that are all numbers; load it in float32 (dtype='float32')"
-        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
-        return f"the model computes NaN: {', '.join(odd[:3])}{more} hold NaN or infinity; copy or train it again"
-
-
-@jax.jit
-def _row_keys(seeds, numbers):
-    """A key for each conversation, whatever batch it lands in."""
-    # One program: by itself each of these operations is one that a start compiles.
-    return jax.vmap(lambda seed, number: jax.random.fold_in(jax.random.key(seed), number))(seeds, numbers)
-
-
-def _capacity(sizes: Sequence[Size], batch: Batch, more: int) -> tuple[int, ...]:
-    """Entries of a cache that holds each of these and so many tokens behind it, by range of layers."""
-    columns = np.array([(size.tokens, *size.above) for size in sizes]).max(axis=0)
-    return tuple(bucket(int(tokens) + more) for tokens in columns[: 1 + len(batch.above)])

@@ -30,8 +30,7 @@ def packed(
         for index in row:
             places[:, index] = number, start, sizes[index].tokens
             start += sizes[index].tokens
-    # Nothing is trained on here; a length that follows the answers would compile anew for each.
-    plain = [dataclasses.replace(one, weights=np.zeros_like(one.weights)) for one in examples]
+    plain = list(map(_unweighed, examples))
     slots = _slots(sizes, rows)
     # Whole windows, and no fewer than 64 slots: few shapes to compile.
     # Above a cut within the decoder rows are as long as the fullest is there; where all stay, nothing is cut.
@@ -43,6 +42,23 @@ def packed(
     spec = processor.row_spec(capacity)
     batch = stack([assemble([plain[index] for index in row], spec) for row in rows])
     return batch if slots else batch.without_images(), Places(*places)
+
+
+def apart(examples: Sequence[Example], conversations: int, processor: Processor, *, smallest: int = 16) -> Batch:
+    """A row for each of some texts, all filled up to one length; so many rows, of which the first are the examples'.
+
+    Args:
+      examples: without images.
+    """
+    tokens = bucket(max(len(example.input_ids) for example in examples), smallest, steps=4)
+    spec = processor.row_spec(Size(tokens, 0, 1))
+    rows = [[_unweighed(example)] for example in examples] + [[]] * (conversations - len(examples))
+    return stack([assemble(row, spec) for row in rows]).without_images()
+
+
+def _unweighed(example: Example) -> Example:
+    # Nothing is trained on here; a length that follows the answers would compile anew for each.
+    return dataclasses.replace(example, weights=np.zeros_like(example.weights))
 
 
 def patches_of(sizes: Sequence[Size]) -> int:

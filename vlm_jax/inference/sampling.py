@@ -113,6 +113,12 @@ def choose(
     return jnp.where(no_nan & (temperature > 0), draw(keys, logits).astype(jnp.int32), likeliest)
 
 
+def log_probability(logits: Float[Array, "b v"], token: Int[Array, " b"]) -> Float[Array, " b"]:
+    """Natural logarithm of what the model gives a token of each row, before temperature, cuts and penalties."""
+    of_token = jnp.take_along_axis(logits, jnp.maximum(token, 0)[:, None], axis=-1)[:, 0]
+    return of_token - jax.nn.logsumexp(logits, axis=-1)
+
+
 def cut(
     logits: Float[Array, "b v"], top_k: Int[Array | np.ndarray, " b"], top_p: Float[Array | np.ndarray, " b"]
 ) -> Float[Array, "b v"]:

@@ -82,6 +82,19 @@ class Example:
         """Tokens to be predicted in training."""
         return self.weights > 0
 
+    def before(self, stop: int) -> "Example":
+        """The tokens up to a place behind all images."""
+        words = self.candidates
+        if words is not None and words.question_words is not None:
+            words = dataclasses.replace(words, question_words=words.question_words[:stop])
+        return dataclasses.replace(
+            self,
+            input_ids=self.input_ids[:stop],
+            positions=self.positions[:, :stop],
+            weights=self.weights[:stop],
+            candidates=words,
+        )
+
     def behind(self, start: int) -> "Example":
         """The tokens from a place on, which is within no image, and the images among them."""
         before = int((self.input_ids[:start] == self.image_token).sum())
