@@ -84,3 +84,14 @@ def test_where_nothing_differs_the_interval_is_the_rule_of_three():
 def test_no_questions_cannot_be_compared():
     with pytest.raises(ValueError, match="no questions"):
         paired_difference([], [])
+
+
+@pytest.mark.parametrize("name, grain", [("by their number", 0.25), ("one by one", 1e-9)])
+def test_alike_clusters_are_drawn_by_their_number_and_others_one_by_one_to_the_same_end(name, grain):
+    rng = np.random.default_rng(3)
+    values = np.round(rng.normal(0.05, 0.5, 400) / grain) * grain
+    error = values.std() / 20
+    low, high = ratio_interval(values, np.ones(400, int), bounds=(-1.0, 1.0))
+    assert np.allclose([low, high], [values.mean() - 1.96 * error, values.mean() + 1.96 * error], atol=0.01)
+    expected = math.erfc(abs(values.sum()) / math.sqrt(2 * (values**2).sum()))
+    assert abs(sign_flip_p(values) - expected) < 0.02
