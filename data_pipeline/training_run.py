@@ -40,6 +40,7 @@ from vlm_jax.processing.processor import Processor
 from vlm_jax.training import loop, resume
 from vlm_jax.training.compile_report import explained_memory
 from vlm_jax.training.config import check_config, epochs_of
+from vlm_jax.training.hooks import Measures
 from vlm_jax.training.log import Console
 from vlm_jax.training.resume_settings import resume_settings
 from vlm_jax.training.selection import select
@@ -265,7 +266,7 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
     console.say(trainer.describe())
     shard = Shard(jax.process_index(), jax.process_count())
     batches = dataset.batches(plan, threads=config.data.threads, shard=shard)
-    measure, sample, settings = _check(config, opened, dataset, trainer, console.say)
+    measures, sample, settings = _check(config, opened, dataset, trainer, console.say)
     with (
         workdir.writing(first=hosts.is_first(), done=done),
         console.kept_in(workdir.folder / "log.txt"),
@@ -283,10 +284,11 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
             settings=settings,
             done=done or 0,
             name_batch=batches.records,
-            measure=measure,
+            measures=measures,
             sample=sample,
             epochs=lambda: batches.epochs,
             validation_losses=earlier.validation_losses if earlier is not None else (),
+            validation_scores=earlier.validation_scores if earlier is not None else (),
             console=console,
         )
         best = checkpoints.best()
@@ -294,14 +296,14 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
     if dataset.ledger.summary() != ledger_before:
         console.say(f"left out or changed: {dataset.ledger.summary()}; see {workdir.home / 'ledger.jsonl'}")
     result = Result(workdir, steps, ended.state.step, best, stopped=ended.stopped)
-    _tell_best(result, measured=measure is not None, console=console)
+    _tell_best(result, measures, console)
     return result
 
 
 def _check(
     config: ConfigDict, opened: _Opened, dataset: Dataset, trainer: Trainer, say: Callable[[str], None]
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """(what measures the validation loss, what writes samples, what every checkpoint says of the run).
+    """(what is measured on validation examples, what writes samples, what every checkpoint says of the run).
 
     Raises:
       InputError: of what can be known only now: validation data, other data than the run began with, samples.
@@ -309,9 +311,9 @@ def _check(
     earlier = opened.earlier
     errors: list[str] = []
     known_by: dict[str, Any] = {"data": dataset.fingerprint(), "validation": None}
-    measure = sample = None
+    measures = sample = loss = None
     with gathered(errors):
-        measure, known_by["validation"] = validation.validation_loss(
+        loss, known_by["validation"] = validation.validation_loss(
             config,
             trainer,
             opened.processor,
@@ -334,18 +336,22 @@ def _check(
     if earlier is not None:
         with gathered(errors):
             earlier.check_data(known_by, {})
+    answering = validation.Answering(config, trainer, opened.processor, opened.source.assets, opened.workdir)
     with gathered(errors):
-        sample = validation.sampler(config, trainer, opened.processor, opened.source.assets, opened.workdir)
+        sample = answering.sampler()
+    with gathered(errors):
+        measures = None if loss is None else Measures(loss, answering.scorer(), config.validation.metric)
     if errors:
         raise InputError(errors)
-    return measure, sample, settings
+    return measures, sample, settings
 
 
-def _tell_best(result: Result, *, measured: bool, console: Console) -> None:
-    if measured and not result.stopped and result.best is not None and result.best[0] != result.done:
-        step, loss = result.best
+def _tell_best(result: Result, measures: Measures | None, console: Console) -> None:
+    if measures is not None and not result.stopped and result.best is not None and result.best[0] != result.done:
+        step, shortfall = result.best
+        value = f"{1 - shortfall:.1%}" if measures.score else f"{shortfall:.4f}"
         place = result.workdir.home / "checkpoints" / str(step)
-        console.say(f"lowest loss on validation examples: {loss:.4f}, {place}")
+        console.say(f"{measures.best} validation examples: {value}, {place}")
 
 
 def _begin(

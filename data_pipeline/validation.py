@@ -5,6 +5,7 @@ It connects data and evaluation to the loop, which calls what is made here.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from vlm_jax.checkpoint.stop_tokens import stop_tokens
 from vlm_jax.checkpoint.workdir import Workdir
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.evaluation import controls, report, runner
-from vlm_jax.evaluation.runner import Question
+from vlm_jax.evaluation.metrics import METRICS
+from vlm_jax.evaluation.runner import Prediction, Question
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.example import Size
@@ -99,48 +101,97 @@ def _rows_like(buckets: Sequence[Bucket], dataset: Dataset) -> list[Bucket]:
     return list(buckets) if fits else whole
 
 
-def sampler(
-    config: ConfigDict, trainer: Trainer, processor: Processor, assets: Path, workdir: Workdir
-) -> Callable[[int, Flat], None] | None:
-    """`sample(step, parameters)`, which writes `samples/<step>/report.html`; None where no samples are wanted.
+class Answering:
+    """The model as it is in training, asked questions: for samples that a person looks at, and for scores."""
 
-    Raises:
-      InputError: the records cannot be read, or there are several processes.
-    """
-    if not config.samples.every:
-        return None
-    if jax.process_count() > 1:
-        raise InputError(f"config.samples.every is {config.samples.every}; with several processes it must be 0")
-    questions = _questions(config, processor)
-    model = LoadedModel(
-        trainer.model,
-        {},
-        processor,
-        stop_tokens(assets, processor),
-        dtype=trainer.dtype,
-        repetition_penalty=repetition_penalty(assets),
-        attach=trainer.selection.still,
-    )
+    def __init__(
+        self, config: ConfigDict, trainer: Trainer, processor: Processor, assets: Path, workdir: Workdir
+    ) -> None:
+        """
+        Args:
+          assets: the folder of the tokenizer and what is beside it.
+        """
+        self._config, self._trainer, self._processor = config, trainer, processor
+        self._assets, self._workdir = assets, workdir
 
-    def sample(step: int, parameters: Flat) -> None:
-        model.parameters = parameters
-        folder = workdir.folder / "samples" / f"{step:06d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "predictions.jsonl").unlink(missing_ok=True)  # of a run that was killed after this step
-        answers = runner.predict(
-            questions,
-            lambda conversations: model.generate(conversations, max_new_tokens=config.samples.max_new_tokens),
-            folder / "predictions.jsonl",
-            metric="normalised",
+    @functools.cached_property
+    def _model(self) -> LoadedModel:
+        return LoadedModel(
+            self._trainer.model,
+            {},
+            self._processor,
+            stop_tokens(self._assets, self._processor),
+            dtype=self._trainer.dtype,
+            repetition_penalty=repetition_penalty(self._assets),
+            attach=self._trainer.selection.still,
         )
-        predictions = list(answers)
-        model.parameters = {}  # the next step takes their memory
-        images = {question.id: controls.images_of(question) for question in questions}
-        title = f"{workdir} after step {step}"
-        page = report.page(predictions, report.summarise(predictions, None), images.__getitem__, title=title)
-        write_text(folder / "report.html", page)
 
-    return sample
+    def sampler(self) -> Callable[[int, Flat], None] | None:
+        """`sample(step, parameters)`, which writes `samples/<step>/report.html`; None where no samples are wanted.
+
+        Raises:
+          InputError: the records cannot be read, or there are several processes.
+        """
+        samples = self._config.samples
+        if not samples.every:
+            return None
+        _alone(f"config.samples.every is {samples.every}", "0")
+        questions = _questions(self._config, self._processor, samples.count)
+        images = {question.id: controls.images_of(question) for question in questions}
+
+        def sample(step: int, parameters: Flat) -> None:
+            folder = self._workdir.folder / "samples" / f"{step:06d}"
+            path = folder / "predictions.jsonl"
+            predictions = self._answers(questions, parameters, path, "normalised", samples.max_new_tokens)
+            title = f"{self._workdir} after step {step}"
+            page = report.page(predictions, report.summarise(predictions, None), images.__getitem__, title=title)
+            write_text(folder / "report.html", page)
+
+        return sample
+
+    def scorer(self) -> Callable[[int, Flat], float] | None:
+        """`score(step, parameters)`: the mean score of answers to validation examples, which are written to
+        `validation/<step>.jsonl`; None where no metric is set.
+
+        Raises:
+          InputError: the records cannot be read, or there are several processes.
+        """
+        validation = self._config.validation
+        if not validation.metric:
+            return None
+        if validation.metric not in METRICS:
+            raise InputError(f"config.validation.metric={validation.metric}: known are {', '.join(METRICS)}")
+        _alone(f"config.validation.metric is {validation.metric!r}", "empty")
+        questions = _questions(self._config, self._processor, validation.questions)
+
+        def score(step: int, parameters: Flat) -> float:
+            path = self._workdir.folder / "validation" / f"{step:06d}.jsonl"
+            answers = self._answers(questions, parameters, path, validation.metric, validation.max_new_tokens)
+            return float(np.mean([one.score for one in answers]))
+
+        return score
+
+    def _answers(
+        self, questions: Sequence[Question], parameters: Flat, path: Path, metric: str, max_new_tokens: int
+    ) -> list[Prediction]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # of a run that was killed after this step
+        self._model.parameters = parameters
+        try:
+            answers = runner.predict(
+                questions,
+                lambda conversations: self._model.generate(conversations, max_new_tokens=max_new_tokens),
+                path,
+                metric=metric,
+            )
+            return list(answers)
+        finally:
+            self._model.parameters = {}  # the next step takes their memory
+
+
+def _alone(setting: str, expected: str) -> None:
+    if jax.process_count() > 1:
+        raise InputError(f"{setting}; with several processes it must be {expected}")
 
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
@@ -148,17 +199,18 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
     return {**config.data.to_dict(), "path": config.validation.path, "mixture": {}, "share": 1.0}
 
 
-def _questions(config: ConfigDict, processor: Processor) -> list[Question]:
-    """A few, evenly from the validation examples, or from the first of the training data where there are none."""
+def _questions(config: ConfigDict, processor: Processor, count: int) -> list[Question]:
+    """So many (0: all), evenly from the validation examples, or from the first of the training data where there are
+    none."""
     data = _settings(config) if config.validation.path else config.data.to_dict()
     (part, *_) = open_parts(data, processor, seed=config.train.seed)
     source = part.source
     errors: list[str] = []
-    places = range(0, len(source), max(1, len(source) // config.samples.count))
+    places = range(0, len(source), max(1, len(source) // count) if count else 1)
     found = []
     for place in places:
         with gathered(errors):  # a record that cannot be read is another part's to tell
             found += questions_of(source[place], errors)[:1]
     if not found:
-        raise InputError(errors or f"{part.name}: nothing to ask for samples")
-    return found[: config.samples.count]
+        raise InputError(errors or f"{part.name}: holds no questions to ask the model")
+    return found[: count or None]

@@ -17,7 +17,7 @@ from tests.tiny_models import PHOTOS
 from vlm_jax.checkpoint import run_folder
 from vlm_jax.errors import InputError
 from vlm_jax.training.config import default_config
-from vlm_jax.training.hooks import EarlyStop, Samples, Validation
+from vlm_jax.training.hooks import EarlyStop, Measures, Samples, Validation
 from vlm_jax.training.log import Console, RunLog
 from vlm_jax.training.run_state import RunState
 
@@ -29,7 +29,7 @@ class Log(RunLog):
     def say(self, line):
         self.lines.append(line)
 
-    def validation(self, step, loss):
+    def validation(self, step, loss, score=None, metric=""):
         self.lines.append((step, loss))
 
 
@@ -39,7 +39,9 @@ def state(step):
 
 def test_validation_is_taken_at_its_cadence_from_all_parameters_and_once_a_step():
     seen = []
-    validation = Validation(lambda parameters: seen.append(parameters) or 1.5, every=3, log=Log(), earlier=[2.0])
+    validation = Validation(
+        Measures(lambda parameters: seen.append(parameters) or 1.5), every=3, log=Log(), earlier=[2.0]
+    )
     assert [step for step in range(1, 10) if validation.due(step)] == [3, 6, 9]
     validation(state(3))
     validation(state(3))
@@ -57,7 +59,7 @@ def test_validation_is_taken_at_its_cadence_from_all_parameters_and_once_a_step(
 )
 def test_patience_counts_how_often_the_loss_was_not_lower(losses, patience, ends_at):
     log, following = Log(), iter(losses)
-    validation = Validation(lambda parameters: next(following), every=1, log=log)
+    validation = Validation(Measures(lambda parameters: next(following)), every=1, log=log)
     stop = EarlyStop(validation, patience=patience, log=log)
     ended = None
     for step in range(1, len(losses) + 1):

@@ -16,6 +16,7 @@ from vlm_jax.checkpoint.run_folder import Checkpoints, latest_step
 from vlm_jax.checkpoint.workdir import open_workdir
 from vlm_jax.errors import InputError
 from vlm_jax.training import loop
+from vlm_jax.training.hooks import Measures
 
 STEPS = 6
 
@@ -63,7 +64,7 @@ class Run:
             section, name = key.split("__")
             self.config[section][name] = value
 
-    def train(self, *, measure=None, sample=None, **faulty):
+    def train(self, *, measures=None, sample=None, **faulty):
         batches, done = Steps(self.batch, **faulty), latest_step(self.folder)
         workdir = open_workdir(str(self.folder))
         with workdir.writing(first=True, done=done):
@@ -84,7 +85,7 @@ class Run:
                     checkpoints=checkpoints,
                     settings={"images": {}},
                     done=done or 0,
-                    measure=measure,
+                    measures=measures,
                     sample=sample,
                 )
             finally:
@@ -163,10 +164,10 @@ def test_held_out_examples_that_cannot_be_read_any_more_lose_no_step(base, batch
 
     run = Run(base, batch, tmp_path / "run", validation__every=every)
     with pytest.raises(InputError, match=r"held_out.json, entry 1"):
-        run.train(measure=gone)
+        run.train(measures=Measures(gone))
     assert latest_step(run.folder) == saved
     if saved < STEPS:
-        same(run.train(measure=lambda parameters: 1.0), unstopped)
+        same(run.train(measures=Measures(lambda parameters: 1.0)), unstopped)
     else:
         assert run.losses == unstopped.losses
 

@@ -134,12 +134,15 @@ def default_config() -> ConfigDict:
             "checkpoint": {
                 "every": 500,  # steps; the last step is always saved
                 "keep": 2,  # newest checkpoints kept
-                "best": 1,  # kept besides: those of the lowest loss, on validation examples where there are any
+                "best": 1,  # kept besides: those that are best on validation examples; without any, of the lowest loss
             },
             "validation": {
                 "path": "",  # examples that are never trained on
                 "every": 0,  # steps after which the loss on them is taken; 0: with a save
-                "patience": 0,  # so many times in a row without a lower loss end the run early; 0: never
+                "patience": 0,  # so many times in a row without being better end the run early; 0: never
+                "metric": "",  # of the model's own answers, as docs/evaluation.md names them; "": the loss alone tells
+                "questions": 200,  # answered for it, spread evenly over the examples; 0: all
+                "max_new_tokens": 64,  # an answer to them may have
             },
             # Every so many steps (0: never) the model answers a few validation examples, or its own: see samples/.
             "samples": {"every": 0, "count": 4, "max_new_tokens": 64},
@@ -372,7 +375,10 @@ def _check_the_rest(config: ConfigDict, check: _Check) -> None:
     check.at_least(1, "checkpoint.every", "checkpoint.keep", "log.every", "samples.count", "samples.max_new_tokens")
     validation = config.validation
     check.want(bool(validation.path) or not validation.patience, "validation.patience", "0 without validation.path")
-    check.at_least(0, "validation.patience", "checkpoint.best", "validation.every", "samples.every", "log.profile")
+    check.want(bool(validation.path) or not validation.metric, "validation.metric", "empty without validation.path")
+    check.at_least(1, "validation.max_new_tokens")
+    check.at_least(0, "validation.questions", "validation.patience", "validation.every")
+    check.at_least(0, "checkpoint.best", "samples.every", "log.profile")
 
 
 def epochs_of(train: ConfigDict) -> int:

@@ -4,6 +4,7 @@ Each is a hook: it says after which steps it is due, and is then given the state
 the end of a run in the opposite one.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,31 +43,75 @@ class Hook:
         """When the run ends after `state.step` steps, by itself or because a person `stopped` it; not after errors."""
 
 
-class Validation(Hook):
-    """The loss on validation examples.
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """How good a model is on validation examples.
 
     Attributes:
-      step: after how many steps it was last taken.
-      losses: all that were taken, those of an earlier part of the run included.
+      loss: of all parameters.
+      score: the mean score of the model's own answers after so many steps, 0 to 1; None: it is not asked.
+      metric: of that score.
     """
 
-    def __init__(self, measure: Callable[[Flat], float], *, every: int, log: RunLog, earlier: Sequence[float] = ()):
-        self._measure, self._every, self._log = measure, every, log
+    loss: Callable[[Flat], float]
+    score: Callable[[int, Flat], float] | None = None
+    metric: str = ""
+
+    @property
+    def best(self) -> str:
+        """What is said of the best of them."""
+        return f"highest score ({self.metric}) of" if self.score else "lowest loss on"
+
+
+class Validation(Hook):
+    """The loss on validation examples, and the score of answers to them where a metric of answers is set.
+
+    Attributes:
+      step: after how many steps they were last taken.
+      losses, scores: all that were taken, those of an earlier part of the run included.
+    """
+
+    def __init__(
+        self,
+        measures: Measures,
+        *,
+        every: int,
+        log: RunLog,
+        earlier: Sequence[float] = (),
+        earlier_scores: Sequence[float] = (),
+    ):
+        self._measures, self._every, self._log = measures, every, log
         self.step: int | None = None
-        self.losses = list(earlier)
+        self.losses, self.scores = list(earlier), list(earlier_scores)
+
+    @property
+    def shortfalls(self) -> list[float]:
+        """What is least where the model is best: the losses, or what the scores lack of 1."""
+        return [1 - score for score in self.scores] if self._measures.score else self.losses
 
     def due(self, step: int) -> bool:
         return _at(self._every, step)
 
     def __call__(self, state: RunState) -> None:
-        if self.step != state.step:
-            self.losses.append(self._measure(state.parameters))
-            self.step = state.step
-            self._log.validation(state.step, self.losses[-1])
+        if self.step == state.step:
+            return
+        self.losses.append(self._measures.loss(state.parameters))
+        if self._measures.score:
+            self.scores.append(self._measures.score(state.step, state.parameters))
+        self.step = state.step
+        score = self.scores[-1] if self._measures.score else None
+        self._log.validation(state.step, self.losses[-1], score, self._measures.metric)
+
+    def best(self) -> str:
+        """The best so far, in words."""
+        place = int(np.argmin(self.shortfalls))
+        if self._measures.score:
+            return f"the {self._measures.metric} score of validation answers was highest ({self.scores[place]:.1%})"
+        return f"the validation loss was lowest ({self.losses[place]:.4f})"
 
 
 class EarlyStop(Hook):
-    """Ends a run whose validation loss was not lower than before for so many times in a row."""
+    """Ends a run that was not better on validation examples than before for so many times in a row."""
 
     def __init__(self, validation: Validation, *, patience: int, log: RunLog):
         self._validation, self._patience, self._log = validation, patience, log
@@ -81,21 +126,20 @@ class EarlyStop(Hook):
     def __call__(self, state: RunState) -> None:
         self._seen = self._validation.step
         if self.over:
-            best = min(self._validation.losses)
             self._log.say(
-                f"step {state.step}: the validation loss was lowest {self._since_best} times ago ({best:.4f}); the run "
-                "ends here (validation.patience)"
+                f"step {state.step}: {self._validation.best()} {self._since_best} times ago; the run ends here "
+                "(validation.patience)"
             )
             state.ended = True
 
     @property
     def over(self) -> bool:
-        return bool(self._validation.losses) and self._since_best >= self._patience
+        return bool(self._validation.shortfalls) and self._since_best >= self._patience
 
     @property
     def _since_best(self) -> int:
-        losses = self._validation.losses
-        return len(losses) - 1 - int(np.argmin(losses))
+        shortfalls = self._validation.shortfalls
+        return len(shortfalls) - 1 - int(np.argmin(shortfalls))
 
 
 class Samples(Hook):
@@ -159,7 +203,7 @@ class Saving(Hook):
         """Saves what the state is now, unless that is saved.
 
         Args:
-          measured: whether the loss on validation examples is taken for it: one who asks a run to stop does not wait.
+          measured: whether validation examples are looked at for it: one who asks a run to stop does not wait.
         """
         if state.step == self.saved:
             return
@@ -167,7 +211,7 @@ class Saving(Hook):
         if self._validation is not None:
             if measured:
                 self._validation(state)
-            loss = self._validation.losses[-1] if self._validation.step == state.step else None
+            loss = self._validation.shortfalls[-1] if self._validation.step == state.step else None
         self._workdir.sync()  # a checkpoint is never ahead of the metrics
         stages = self._trainer.stages
         progress = {
@@ -175,6 +219,7 @@ class Saving(Hook):
             "steps": self._trainer.steps,
             "first_stage": stages[0].end if len(stages) > 1 else 0,
             "validation_losses": list(self._validation.losses) if self._validation is not None else [],
+            "validation_scores": list(self._validation.scores) if self._validation is not None else [],
         }
         self._checkpoints.save(
             state.step,

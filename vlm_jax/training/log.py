@@ -18,6 +18,7 @@ from vlm_jax.training.events import Events
 CURVES = (
     "loss",
     "validation_loss",
+    "validation_score",
     "learning_rate",
     "gradient_norm",
     "tokens_per_second",
@@ -173,14 +174,16 @@ class RunLog:
             with self._skipped.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "records": records}, ensure_ascii=False) + "\n")
 
-    def validation(self, step: int, loss: float) -> None:
-        """Notes the validation loss after a step."""
+    def validation(self, step: int, loss: float, score: float | None = None, metric: str = "") -> None:
+        """Notes the validation loss after a step, and the score of answers by a metric where there is one."""
         if self._silent:
             return
-        self._validation.write(json.dumps({"step": step, "loss": loss}) + "\n")
+        figures = {"loss": loss} if score is None else {"loss": loss, "score": score, "metric": metric}
+        self._validation.write(json.dumps({"step": step, **figures}) + "\n")
         self._validation.flush()
-        self._draw(step, {"validation_loss": loss})
-        self.say(f"step {step}: validation loss {loss:.4f}")
+        self._draw(step, {"validation_loss": loss, "validation_score": score})
+        answers = "" if score is None else f", {metric} score of answers {score:.1%}"
+        self.say(f"step {step}: validation loss {loss:.4f}{answers}")
 
     def _draw(self, step: int, metrics: dict[str, float | None]) -> None:
         if self._events is None:

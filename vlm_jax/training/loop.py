@@ -27,7 +27,7 @@ from vlm_jax.parallel import hosts
 from vlm_jax.parallel.mesh import to_devices
 from vlm_jax.processing.rows import Batch
 from vlm_jax.training import compile_report
-from vlm_jax.training.hooks import EarlyStop, Hook, Profile, Samples, Saving, Validation
+from vlm_jax.training.hooks import EarlyStop, Hook, Measures, Profile, Samples, Saving, Validation
 from vlm_jax.training.log import Console, RunLog
 from vlm_jax.training.optimizer import set_back
 from vlm_jax.training.run_state import RunState
@@ -47,10 +47,11 @@ def run(
     settings: dict[str, Any],
     done: int = 0,
     name_batch: Callable[[int], list[str]] = lambda number: [],
-    measure: Callable[[Flat], float] | None = None,
+    measures: Measures | None = None,
     sample: Callable[[int, Flat], None] | None = None,
     epochs: Callable[[], float] | None = None,
     validation_losses: Sequence[float] = (),
+    validation_scores: Sequence[float] = (),
     console: Console | None = None,
 ) -> "Loop":
     """Trains from step `done` to the end, or until a person interrupts. Returns the loop, which says how far it came.
@@ -59,10 +60,10 @@ def run(
       config: of the run, for which the trainer was made.
       batches: each of one of the `shapes`, for which the step is compiled before the first.
       name_batch: the records of a batch, counted from 0, that has just been worked on.
-      measure: the loss on validation examples, from all parameters; taken every `validation.every` steps.
+      measures: of validation examples; taken every `validation.every` steps.
       sample: writes answers of the model down, after so many steps; called every `samples.every` steps and at the end.
       epochs: how often the data was seen with the batch that was taken last.
-      validation_losses: of an earlier part of the run.
+      validation_losses, validation_scores: of an earlier part of the run.
       console: what is said goes there.
 
     Raises:
@@ -71,8 +72,8 @@ def run(
     """
     console = console or Console(silent=not hosts.is_first())
     log = RunLog(workdir.folder, steps=trainer.steps, done=done, every=config.log.every, console=console)
-    losses = {"every": config.validation.every, "log": log, "earlier": validation_losses}
-    validation = None if measure is None else Validation(measure, **losses)
+    known = {"earlier": validation_losses, "earlier_scores": validation_scores}
+    validation = None if measures is None else Validation(measures, every=config.validation.every, log=log, **known)
     samples = None if sample is None else Samples(sample, every=config.samples.every)
     saving = Saving(
         checkpoints, trainer, workdir, settings, every=config.checkpoint.every, done=done, validation=validation

@@ -50,7 +50,7 @@ class Earlier:
       first_stage: where its first stage ends; None where it has none, or as `steps`.
       position: its place in the data.
       digest: of the model it began with; None where an earlier version did not write it down.
-      validation_losses: that were taken up to that checkpoint.
+      validation_losses, validation_scores: that were taken up to that checkpoint.
     """
 
     home: PurePath
@@ -61,6 +61,7 @@ class Earlier:
     position: dict[str, Any]
     digest: str | None
     validation_losses: tuple[float, ...] = ()
+    validation_scores: tuple[float, ...] = ()
 
     @property
     def length(self) -> tuple[int, int]:
@@ -171,8 +172,9 @@ def read(home: PurePath, step: int) -> Earlier:
         if stage is None and steps and resume.get("train.first.share"):
             stage = first_stage(resume["train.first.share"], steps)
         losses = tuple(settings.get("validation_losses") or ())
+        scores = tuple(settings.get("validation_scores") or ())
         digest = resume.get(MODEL) or settings.get(ADAPTER, {}).get("digest")
-        return Earlier(home, step, resume, steps, stage, checkpoints.position(step), digest, losses)
+        return Earlier(home, step, resume, steps, stage, checkpoints.position(step), digest, losses, scores)
     finally:
         checkpoints.close()
 
