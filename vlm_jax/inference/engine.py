@@ -58,6 +58,7 @@ class LoadedModel:
         self.config, self.processor, self.stop_tokens = config, copy.copy(processor), stop_tokens
         self.context_length = self.processor.most_tokens = context_length
         self.repetition_penalty = repetition_penalty
+        self._made_of = {"dtype": dtype, "context_length": context_length, "attach": attach}
         self._decoder = DecodeLoop(config, stop_tokens, dtype=dtype, attach=attach)
         self._reader = PromptReader(self._decoder, parameters, self.processor, stop_tokens)
 
@@ -79,6 +80,13 @@ class LoadedModel:
         """Lets go of the conversations that are kept, and of their memory: of the oldest first, as long as they take
         more than `keep` entries of a cache in all."""
         self._reader.forget(keep)
+
+    def on(self, device: jax.Device) -> "LoadedModel":
+        """The same model with a copy of its weights on another device, to be called within `jax.default_device`."""
+        parameters = jax.device_put(self.parameters, device)
+        made_of = {**self._made_of, "repetition_penalty": self.repetition_penalty}
+        with jax.default_device(device):
+            return LoadedModel(self.config, parameters, self.processor, self.stop_tokens, **made_of)
 
     def fingerprint(self) -> str:
         """Tells weights apart: a digest of some values of every parameter."""
@@ -183,14 +191,20 @@ class LoadedModel:
             Prompt(self.prompt(messages, max_new_tokens), max_new_tokens, options, number)
             for number, messages in enumerate(conversations)
         ]
-        answers: dict[int, Answer] = {}
-        for members in self._in_batches([prompt.example for prompt in prompts], max_new_tokens, at_once):
-            with self.begin([prompts[index] for index in members]) as answering:
-                answering.advance(max_new_tokens)
-            answers |= {index: answering.answer(row, self.processor.decode) for row, index in enumerate(members)}
-        return [answers[index] for index in range(len(prompts))]
+        found = dict(self.answer_each(prompts, at_once=at_once))
+        return [found[number] for number in range(len(prompts))]
 
-    def _in_batches(self, examples: Sequence[Example], limit: int, at_once: int | None) -> list[list[int]]:
+    def answer_each(self, prompts: Sequence[Prompt], *, at_once: int | None = None) -> Iterator[tuple[int, Answer]]:
+        """(number of the prompt, its answer) as batches end: alike lengths and questions about one image together."""
+        limits = [prompt.max_new_tokens for prompt in prompts]
+        for members in self._in_batches([prompt.example for prompt in prompts], limits, at_once):
+            with self.begin([prompts[number] for number in members]) as answering:
+                while answering.unfinished:
+                    answering.advance(max(limits[number] for number in members))
+            for row, number in enumerate(members):
+                yield number, answering.answer(row, self.processor.decode)
+
+    def _in_batches(self, examples: Sequence[Example], limits: Sequence[int], at_once: int | None) -> list[list[int]]:
         if len(examples) == 1:
             return [[0]]
         most, fits = at_once, None
@@ -199,7 +213,7 @@ class LoadedModel:
             if (free := batches.free_memory()) is not None:
                 itemsize = jnp.dtype(self._decoder.dtype).itemsize
                 fits = batches.Fits(self.config, itemsize, int(batches.SHARE * free))
-        return batches.in_batches(examples, [limit] * len(examples), most=most, fits=fits)
+        return batches.in_batches(examples, limits, most=most, fits=fits)
 
     def stream(
         self,
