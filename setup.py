@@ -32,6 +32,8 @@ RUNNING = [
     "pillow>=11.0",
     "pydantic>=2.7",
     "pyarrow>=17.0",
+    # Edit distances of ANLS.
+    "rapidfuzz>=3.0",
     "safetensors>=0.6",
     "scipy>=1.14",
     "tensorboardX>=2.6",
@@ -54,10 +56,12 @@ EXTRAS = {
     # One of three ways to run the shards of a corpus; on one machine plain processes are faster.
     "ray": ["ray>=2.40"],
     "app": ["streamlit>=1.40"],
+    # Runs the BERT of the metric bem.
+    "bem": ["torch>=2.8"],
     # The page of scripts/review_corpus.py.
     "review": ["starlette>=1.0", "uvicorn>=0.30"],
     "serve": ["starlette>=1.0", "uvicorn>=0.40"],
-    # torch and peft are references to compare with: nothing outside tests/ and benchmarks/ needs them.
+    # torch and peft are references to compare with: outside tests/ and benchmarks/ the metric bem alone needs one.
     "test": [
         *CORPUS,
         "beartype>=0.20",
@@ -92,6 +96,7 @@ setup(
     packages=find_namespace_packages(include=["vlm_jax*", "data_pipeline*"]),
     package_data={
         "vlm_jax": ["assets/*/*"],
+        "vlm_jax.evaluation.metrics": ["*.txt"],
         "data_pipeline.corpus.drawn": ["general.txt", "photographs/*"],
         "data_pipeline.corpus.prompts": ["*.txt"],
         "data_pipeline.review": ["page/*"],

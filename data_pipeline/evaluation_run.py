@@ -15,9 +15,9 @@ from data_pipeline.questions import questions_of
 from data_pipeline.sources.columns import errors_of as columns_errors
 from vlm_jax import locations, output_folder, terminal
 from vlm_jax.checkpoint.files import alone, read_json, write_json, write_text
-from vlm_jax.errors import InputError
-from vlm_jax.evaluation import controls, report, runner
-from vlm_jax.evaluation.metrics import METRICS
+from vlm_jax.errors import InputError, gathered
+from vlm_jax.evaluation import controls, metrics, report, runner
+from vlm_jax.evaluation.metrics import bem
 from vlm_jax.evaluation.question_digest import QuestionDigests
 from vlm_jax.evaluation.runner import Prediction, Question
 
@@ -37,7 +37,7 @@ class Evaluation:
       benchmark: records, tables or any other data that training reads; commas between several.
       output: the folder of the report.
       images: a key of `controls.CONTROLS`: given, swapped or blank.
-      metric: a key of `metrics.METRICS`.
+      metric: as `metrics.score` takes it; bem: the folder of the model that the metric bem needs.
       baseline: the folder of an earlier evaluation to compare with; empty for none.
       format, image_root, columns, question: of the benchmark, as `sources.open_source` takes them.
       max_new_tokens: tokens an answer may have.
@@ -51,6 +51,7 @@ class Evaluation:
     base: str = ""
     images: str = "given"
     metric: str = "normalised"
+    bem: str = ""
     baseline: str = ""
     format: str = "auto"
     image_root: str | None = None
@@ -98,6 +99,8 @@ def evaluate(
         "visual_tokens": list(model.processor.images.token_range),
         "decoding": _decoding(model.repetition_penalty),
     }
+    if evaluation.bem:
+        settings["bem"] = evaluation.bem
     if not budget.takes_all:
         layer = [budget.layer] if budget.layer else []
         settings["token_reduction"] = [budget.visual_tokens, budget.method, budget.seed, *layer]
@@ -111,6 +114,7 @@ def evaluate(
             lambda conversations: model.generate(conversations, max_new_tokens=evaluation.max_new_tokens),
             output / "predictions.jsonl",
             metric=evaluation.metric,
+            bem=evaluation.bem,
             note=say,
         )
         predictions = list(progress(answers, len(questions)))
@@ -131,8 +135,8 @@ def read_questions(evaluation: Evaluation, *, say: Callable[[str], None] = termi
       InputError: every error of the files and of the settings about them.
     """
     errors: list[str] = []
-    if evaluation.metric not in METRICS:
-        errors.append(f"--metric={evaluation.metric}: known are {', '.join(METRICS)}")
+    if wrong_metric := metrics.error_in(evaluation.metric, bem=evaluation.bem, ask=None):
+        errors.append(f"--metric={evaluation.metric}: {wrong_metric}")
     if evaluation.images not in controls.CONTROLS:
         errors.append(f"--images={evaluation.images}: known are {', '.join(controls.CONTROLS)}")
     names = locations.named_in(evaluation.benchmark)
@@ -154,6 +158,8 @@ def read_questions(evaluation: Evaluation, *, say: Callable[[str], None] = termi
     )
     errors += unread
     questions = [question for record in records for question in questions_of(record, errors)]
+    if not wrong_metric:
+        errors += _answer_errors(questions, evaluation)
     doubled = [id for id, count in Counter(question.id for question in questions).items() if count > 1]
     if doubled and not errors:
         errors.append(f"{evaluation.benchmark}: two questions would be called {doubled[0]!r}; rename a record")
@@ -166,6 +172,21 @@ def read_questions(evaluation: Evaluation, *, say: Callable[[str], None] = termi
     return questions
 
 
+def _answer_errors(questions: Sequence[Question], evaluation: Evaluation) -> list[str]:
+    """Accepted answers that the metric cannot compare with, found by scoring nothing said; a folder that is no BERT."""
+    errors: list[str] = []
+    if evaluation.bem:
+        with gathered(errors):
+            bem.check(evaluation.bem)
+    if not metrics.find(evaluation.metric)[0].needs:
+        for question in questions:
+            try:
+                metrics.score(evaluation.metric, "", question.answers, question.text)
+            except InputError as error:
+                errors += [f"question {question.id!r}: {line}" for line in error.lines]
+    return errors
+
+
 def _decoding(penalty: float) -> str:
     return "greedy" if penalty == 1 else f"greedy, repetition penalty {penalty:g}"
 
@@ -175,7 +196,7 @@ def _begin(output: Path, settings: Mapping[str, Any]) -> None:
     path = output / SETTINGS
     if path.is_file():
         earlier = _settings_of(path)
-        keys = dict.fromkeys([*settings, "token_reduction"])  # which is there only where tokens are left out
+        keys = dict.fromkeys([*settings, "token_reduction", "bem"])  # the last two are not always there
         differing = [key for key in keys if earlier.get(key) != settings.get(key)]
         # Answers are scored anew by another metric, without asking again.
         if differing := [key for key in differing if key != "metric"]:
@@ -222,4 +243,7 @@ def read_baseline(evaluation: Evaluation, questions: Sequence[Question]) -> dict
                 f"--baseline={folder}: was asked something else at {one.id!r}: its images are others, or cannot be "
                 "read here"
             )
-    return {id: runner.rescored(one, evaluation.metric, one.answers, one.groups) for id, one in baseline.items()}
+    return {
+        id: runner.rescored(one, evaluation.metric, one.answers, one.groups, bem=evaluation.bem)
+        for id, one in baseline.items()
+    }

@@ -6,6 +6,7 @@ from absl import flags
 
 import token_flags
 from vlm_jax.errors import InputError
+from vlm_jax.evaluation import metrics
 
 flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
 flags.DEFINE_string(
@@ -16,7 +17,13 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("output", None, "folder of the report", required=True)
 flags.DEFINE_string("images", "given", "given, swapped (those of another subject) or blank")
-flags.DEFINE_string("metric", "normalised", "exact, normalised or contains")
+flags.DEFINE_string(
+    "metric",
+    "normalised",
+    "how answers are scored; final_answer: before it, as in final_answer:anls, for the end of a chain of thought:\n"
+    + "\n".join(metrics.lines()),
+)
+flags.DEFINE_string("bem", "", "folder of a BertForSequenceClassification, for the metrics bem and encyclopedic_vqa")
 flags.DEFINE_string("baseline", "", "folder of an earlier evaluation to compare with")
 flags.DEFINE_string("format", "auto", "of the benchmark: records, table, llava, vqav2, parquet, … (docs/data.md)")
 flags.DEFINE_string("image_root", None, "what relative image paths start from")
@@ -25,8 +32,8 @@ flags.DEFINE_string("question", "", "asked by rows that ask nothing themselves: 
 flags.DEFINE_integer("max_new_tokens", 64, "tokens an answer may have", lower_bound=1)
 
 SAME = (
-    *("model", "benchmark", "output", "base", "images", "metric", "baseline", "format", "image_root", "question"),
-    "max_new_tokens",
+    *("model", "benchmark", "output", "base", "images", "metric", "bem", "baseline", "format", "image_root"),
+    *("question", "max_new_tokens"),
 )
 """Flags that are settings of an evaluation by their names."""
 

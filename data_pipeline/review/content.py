@@ -13,17 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipeline.corpus.filters.pair import ANSWER_MARKS, Pair
+from data_pipeline.corpus.filters.pair import Pair
 from data_pipeline.corpus.filters.reasoning import chain_of_thought
-from data_pipeline.corpus.stages.questions import ANSWER
 from data_pipeline.records import Record, from_json, images_of, to_json
 from vlm_jax import locations
 from vlm_jax.errors import InputError
+from vlm_jax.evaluation.metrics.chain_of_thought import LABEL, MARKS
 
-_LABEL = "|".join((r"(?:final\s+)?answer\s*:", *map(re.escape, ANSWER.values())))
-_BETWEEN = re.compile(rf"\s*(?:{_LABEL})?\s*", re.IGNORECASE)
+_BETWEEN = re.compile(rf"\s*(?:{LABEL})?\s*", re.IGNORECASE)
 """What stands between reasoning and answer in a reply: a break, with or without a label."""
-_LABELLED = re.compile(rf"(.*\S)(\s+(?:{_LABEL})\s*)(.+)", re.IGNORECASE | re.DOTALL)
+_LABELLED = re.compile(rf"(.*\S)(\s+(?:{LABEL})\s*)(.+)", re.IGNORECASE | re.DOTALL)
 """Reasoning and an answer behind its last label."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters but tab and line break."""
@@ -106,7 +105,7 @@ def _contradictions(old: "_Reply", texts: Texts) -> list[str]:
     if old.between.strip() and "\n" in texts.answer.strip() and "\n" not in old.answer:
         return ["the answer has several lines; behind a reasoning it has one"]
     short = " ".join(texts.answer.split())
-    chain = Pair("", texts.question, short, reasoning=f"{texts.reasoning}\n{ANSWER_MARKS[0]} {short}")
+    chain = Pair("", texts.question, short, reasoning=f"{texts.reasoning}\n{MARKS[0]} {short}")
     reason = chain_of_thought(chain, least=1, longest=len(chain.reasoning))
     return [f"the reasoning and the answer contradict each other: {reason}"] if reason else []
 

@@ -5,8 +5,8 @@ import pytest
 
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import controls
-from vlm_jax.evaluation.metrics import majority
 from vlm_jax.evaluation.runner import Question
+from vlm_jax.evaluation.statistics import majority
 
 
 def question(number, fact_id=None, image=None):

@@ -59,7 +59,7 @@ def test_errors_of_the_records_and_a_wrong_metric_are_told(model, tmp_path):
     done = evaluate(model, records, tmp_path / "out")
     assert done.returncode == 1 and "'a'" in done.stderr and len(done.stderr.splitlines()) == 1
     done = evaluate(model, records, tmp_path / "out", "--metric=bleu")
-    assert done.returncode == 1 and done.stderr.startswith("error: --metric=bleu: known are")
+    assert done.returncode == 1 and done.stderr.startswith("error: --metric=bleu: there are exact, ")
 
 
 def test_several_files_and_other_images(model, tmp_path):

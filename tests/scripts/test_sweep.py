@@ -280,7 +280,7 @@ def test_settings_that_no_training_has_are_told_together_before_any_cell_runs(ma
     config = page(material, tmp_path / "page.py", axes=axes, benchmark=str(tmp_path / "gone.csv"))
     metric, share, rate, much, gone = refused(config, tmp_path / "out", "metric=bleu")
     assert not (tmp_path / "out").exists()
-    assert metric == "config.metric is 'bleu'; wanted exact or normalised or contains"
+    assert metric.startswith("config.metric is 'bleu'; there are exact, normalised, contains, ")
     assert share == "config.axes.amount, 'half': data.shar: no such setting; did you mean config.data.share?"
     assert rate.endswith("did you mean config.optimizer.learning_rate?")
     assert much == "config.axes.rate, 'none': optimizer.learning_rate: needs a number (float), not 'much'"

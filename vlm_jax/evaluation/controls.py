@@ -1,7 +1,7 @@
 """Whether answers come from the images: the same questions with other images, with blank ones, or never looking.
 
 A model that has learned the questions instead of the images keeps its score when images are swapped or blanked;
-`metrics.majority` says how much can be had without any image.
+`statistics.majority` says how much can be had without any image.
 """
 
 import dataclasses

@@ -13,8 +13,8 @@ from typing import Any
 
 from vlm_jax import terminal
 from vlm_jax.errors import InputError
-from vlm_jax.evaluation.metrics import interval, majority
 from vlm_jax.evaluation.runner import Prediction
+from vlm_jax.evaluation.statistics import interval, majority
 from vlm_jax.processing.images import Source, open_image
 
 _KIND = ("task", "language")

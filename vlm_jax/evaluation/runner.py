@@ -65,6 +65,7 @@ def predict(
     path: Path,
     *,
     metric: str,
+    bem: str = "",
     batch: int = 16,
     note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Prediction]:
@@ -77,6 +78,9 @@ def predict(
     A question that cannot be asked is scored 0 and carries the reason; the others of its batch are asked without it.
     It is asked again when the evaluation is gone on with, and held answers are scored anew where the accepted ones or
     the metric have changed.
+
+    Args:
+      metric, bem: as `metrics.score` takes them.
     """
     _drop_cut_line(path)
     written = read_predictions(path)
@@ -102,12 +106,12 @@ def predict(
             predictions[one.id] = one
 
         for one in list(predictions.values()):
-            write(rescored(one, metric, questions_by_id[one.id].answers, questions_by_id[one.id].groups))
+            write(rescored(one, metric, questions_by_id[one.id].answers, questions_by_id[one.id].groups, bem=bem))
         for start in range(0, len(questions), batch):
             part = questions[start : start + batch]
             new = [question for question in part if question.id not in predictions]
             for question, (text, error) in zip(new, _answers(new, answer), strict=True):
-                write(_prediction(question, text, error, metric, digests))
+                write(_prediction(question, text, error, metric, bem, digests))
             file.flush()
             yield from (predictions[question.id] for question in part)
 
@@ -123,19 +127,21 @@ def answers_this(one: Prediction, question: Question, digests: QuestionDigests, 
     return one.words == words and (words_alone or one.images == images)
 
 
-def _prediction(question: Question, text: str, error: str | None, metric: str, digests: QuestionDigests) -> Prediction:
-    value = 0.0 if error else score(metric, text, question.answers)
+def _prediction(
+    question: Question, text: str, error: str | None, metric: str, bem: str, digests: QuestionDigests
+) -> Prediction:
+    value = 0.0 if error else score(metric, text, question.answers, question.text, bem=bem)
     words, images = digests(question.messages)
     return Prediction(
         question.id, question.text, text, question.answers, value, metric, question.groups, error, words, images
     )
 
 
-def rescored(one: Prediction, metric: str, answers: list[str], groups: dict[str, str]) -> Prediction:
+def rescored(one: Prediction, metric: str, answers: list[str], groups: dict[str, str], *, bem: str = "") -> Prediction:
     """What was said, scored by a metric against the answers that count by now; what could not be asked stays wrong."""
     if (one.metric, one.answers) == (metric, answers):
         return dataclasses.replace(one, groups=groups)
-    value = 0.0 if one.error else score(metric, one.prediction, answers)
+    value = 0.0 if one.error else score(metric, one.prediction, answers, one.question, bem=bem)
     return dataclasses.replace(one, answers=answers, score=value, metric=metric, groups=groups)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError
-from vlm_jax.evaluation.metrics import METRICS
+from vlm_jax.evaluation import metrics
 
 SEED = "train.seed"
 """The setting that `seeds` gives."""
@@ -131,8 +131,8 @@ def errors_of(config: ConfigDict) -> list[str]:
         errors.append(f"config.seeds is {config.seeds!r}; wanted one or more, each once")
     if not config.benchmark:
         errors.append("config.benchmark is ''; wanted the records that every cell is asked")
-    if config.metric not in METRICS:
-        errors.append(f"config.metric is {config.metric!r}; wanted {' or '.join(METRICS)}")
+    if wrong := metrics.error_in(config.metric, bem="", ask=None):
+        errors.append(f"config.metric is {config.metric!r}; {wrong}")
     if config.max_new_tokens < 1:
         errors.append(f"config.max_new_tokens is {config.max_new_tokens!r}; wanted at least 1")
     if len(config.axes) and config.x_axis not in config.axes:

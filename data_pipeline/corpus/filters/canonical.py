@@ -1,12 +1,12 @@
 """One form for questions that ask the same in the same words, which near-duplicates are looked for in.
 
-`metrics.normalise`, and numbers: digits of every script in one, thousands without a comma, Buddhist years as those of
+`normalise`, and numbers: digits of every script in one, thousands without a comma, Buddhist years as those of
 the common era (NFKC maps neither).
 """
 
 import re
 
-from vlm_jax.evaluation.metrics import normalise
+from vlm_jax.evaluation.metrics.any_language import normalise
 
 BUDDHIST = 543
 """Years by which the Buddhist era is ahead of the common one in Thailand."""

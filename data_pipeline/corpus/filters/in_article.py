@@ -7,13 +7,13 @@ from data_pipeline.corpus.filters import thai_tokens
 from data_pipeline.corpus.filters.pair import Pair
 from data_pipeline.corpus.filters.word_edges import places
 from data_pipeline.values import quoted
-from vlm_jax.evaluation.metrics import normalise
+from vlm_jax.evaluation.metrics.any_language import normalise
 
 _THAI = re.compile("[\u0e00-\u0e7f]")
 
 
 def answer_in_article(pair: Pair, *, thai_words: bool) -> str:
-    """Why an answer is not grounded: its article does not hold it as whole words, in the form of `metrics.normalise`.
+    """Why an answer is not grounded: its article does not hold it as whole words, in the form of `normalise`.
 
     Pairs without an article pass. A plural, a synonym or a number in words is not the answer, as published.
 

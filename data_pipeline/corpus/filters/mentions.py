@@ -14,7 +14,7 @@ from data_pipeline.corpus.filters import thai_image_words
 from data_pipeline.corpus.filters.pair import Pair
 from data_pipeline.corpus.filters.word_edges import stands_in
 from vlm_jax.errors import InputError
-from vlm_jax.evaluation.metrics import normalise
+from vlm_jax.evaluation.metrics.any_language import normalise
 
 # Photo- before these is the Greek for light.
 _LIGHT = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from data_pipeline.corpus.filters.pair import Pair, text_hash
 from data_pipeline.corpus.filters.word_edges import stands_in
 from vlm_jax.errors import InputError
-from vlm_jax.evaluation.metrics import normalise
+from vlm_jax.evaluation.metrics.any_language import normalise
 
 ANSWERS = {
     "en": (

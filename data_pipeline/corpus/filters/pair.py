@@ -4,7 +4,6 @@ Conversations on disk are `data_pipeline.records`'; how a question is put to a m
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,10 +12,7 @@ from data_pipeline.marks import HALF_A_CHARACTER
 from data_pipeline.records import Record, images_of
 from data_pipeline.values import as_written, json_type
 from vlm_jax.errors import InputError
-
-ANSWER_MARKS = ("Answer:", "คำตอบ:", "答案：", "答え：")
-"""What stands before the short answer in the last line of a chain of thought."""
-_MARK = re.compile("|".join(map(re.escape, ANSWER_MARKS)), re.IGNORECASE)
+from vlm_jax.evaluation.metrics import chain_of_thought
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ def from_record(record: Record) -> Pair:
 
     Topic, fact, language and image source are read from the provenance; without a topic there, the part of the fact's
     id before "/" is it. An article that stands in the question too is taken out of it. Of a record with `reasoning`
-    the whole last answer is the chain of thought, and what follows its last answer mark the short answer.
+    the whole last answer is the chain of thought, and what follows its last answer label the short answer.
 
     Raises:
       InputError: a conversation that does not end with a question and its answer, or accepted answers beside it.
@@ -131,7 +127,7 @@ def from_record(record: Record) -> Pair:
     if isinstance(image, bytes):
         image = "blake2b:" + hashlib.blake2b(image, digest_size=16).hexdigest()
     reasoning = reply if record.reasoning else ""
-    answer = record.answers[0] if record.answers else (final_answer(reasoning)[1] if reasoning else reply)
+    answer = record.answers[0] if record.answers else (chain_of_thought.split(reasoning)[1] if reasoning else reply)
     fact_id = record.fact_id or ""
     named = {name: as_written(provenance.get(name) or "") for name in ("fact", "language", "image_source", "topic")}
     return Pair(
@@ -148,15 +144,6 @@ def from_record(record: Record) -> Pair:
         split=record.split or "",
         image_source=named["image_source"],
     )
-
-
-def final_answer(reasoning: str) -> tuple[str, str]:
-    """(the steps, the answer behind the last answer mark of the last line); an empty answer where there is none."""
-    *before, last = reasoning.strip().rsplit("\n", 1)
-    found = list(_MARK.finditer(last))
-    if not found:
-        return reasoning.strip(), ""
-    return "\n".join([*before, last[: found[-1].start()]]).strip(), last[found[-1].end() :].strip()
 
 
 def _text(content: str | list[dict[str, Any]]) -> str:

@@ -81,7 +81,7 @@ def _duplicate_images(pairs: Sequence[Pair], evidence: Evidence, *, bits: int) -
 
 
 _SAMPLED = {"metric": "contains", "share": 0.5}
-_SHARE = {"share": (0, 1), "metric": METRICS}
+_SHARE = {"share": (0, 1), "metric": [name for name, metric in METRICS.items() if metric.of_texts]}
 
 FILTERS: dict[str, Filter] = {
     "schema": Filter(

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from data_pipeline.corpus.filters.pair import Pair
 from data_pipeline.values import quoted
-from vlm_jax.evaluation.metrics import normalise, score
+from vlm_jax.evaluation.metrics import score
+from vlm_jax.evaluation.metrics.any_language import normalise
 
 POLAR = frozenset(
     ["yes", "no", "true", "false", "ใช่", "ไม่ใช่", "ไม่", "มี", "ไม่มี", "ได้", "ไม่ได้", "จริง", "ไม่จริง", "เป็น", "ไม่เป็น"]
@@ -42,7 +43,7 @@ def answerable_without_image(pair: Pair, samples: Sequence[str], *, metric: str,
 
     Args:
       samples: what the student answered, given the question only; at least one.
-      metric: of `vlm_jax.evaluation.metrics.METRICS`.
+      metric: of `vlm_jax.evaluation.metrics.METRICS`, one that looks at texts alone.
       share: of the samples that must be right for the pair to be dropped.
     """
     return _answered("answerable without the image", samples, pair, metric, share)

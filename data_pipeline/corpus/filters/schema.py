@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from data_pipeline.corpus.filters.pair import NAMES, Pair
 from data_pipeline.values import quoted
 from vlm_jax.errors import InputError
-from vlm_jax.evaluation.metrics import normalise
+from vlm_jax.evaluation.metrics.any_language import normalise
 
 NO_MARK = ("th", "lo", "km", "my")
 """Languages whose questions end with no mark of their own; of all others the last sentence must have one of MARKS."""

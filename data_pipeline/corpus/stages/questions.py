@@ -10,6 +10,7 @@ from data_pipeline.corpus import prompts
 from data_pipeline.corpus.filters.pair import text_hash
 from data_pipeline.corpus.stages.stage import Answer, Item, Settings, Stage
 from data_pipeline.teachers.request import Request
+from vlm_jax.evaluation.metrics.chain_of_thought import MARKS
 
 FIELDS = ("name", "local_name", "statement", "answer", "count", "manner", "visible")
 AT_ONCE = 10
@@ -25,8 +26,8 @@ MANNERS = (
     "as in a quiz",
 )
 """In which questions are asked, one a request in turn: otherwise each brings the same."""
-ANSWER = {"th": "คำตอบ:"}
-"""What stands before the short answer at the end of a chain of thought, by language; elsewhere "Answer:"."""
+ANSWER = {"th": MARKS[1]}
+"""What stands before the short answer at the end of a chain of thought, by language; elsewhere the English one."""
 
 
 SPLITS = ("train", "synthetic", "photo")
@@ -134,7 +135,7 @@ def read(item: Item, answers: Sequence[Answer], settings: Settings) -> tuple[lis
 
 def chain(steps: str, short: str, language: str) -> str:
     """A chain of thought that ends with the short answer on a line of its own."""
-    return f"{steps.strip()}\n{ANSWER.get(language, 'Answer:')} {short}"
+    return f"{steps.strip()}\n{ANSWER.get(language, MARKS[0])} {short}"
 
 
 def _each(settings: Settings) -> tuple[float, float]:

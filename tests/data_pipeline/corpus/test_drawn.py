@@ -14,7 +14,7 @@ from data_pipeline.check import check_images
 from data_pipeline.corpus.drawn import known, objects, offline, scenes, wordings
 from data_pipeline.records import images_of
 from vlm_jax.errors import InputError
-from vlm_jax.evaluation.metrics import majority
+from vlm_jax.evaluation.statistics import majority
 
 SETTINGS = {"factor": 1, "held_out": 4, "seed": 0}
 
