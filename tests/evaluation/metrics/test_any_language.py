@@ -1,12 +1,12 @@
-"""Scores of answers in any language, and the interval of a mean."""
+"""Scores of answers in any language: what is the same however it is written, and what is another word."""
 
 import unicodedata
 
-import numpy as np
 import pytest
 
 import vlm_jax
-from vlm_jax.evaluation.metrics import interval, normalise
+from vlm_jax.evaluation.metrics import METRICS
+from vlm_jax.evaluation.metrics.any_language import normalise
 
 DECOMPOSED = "Cafe\u0301"
 
@@ -57,30 +57,51 @@ def test_thai_vowels_and_tones_survive_normalising():
         assert normalise(word) == unicodedata.normalize("NFC", word)
 
 
-def test_an_unknown_metric_and_no_answers_are_refused():
-    with pytest.raises(vlm_jax.InputError, match="metric 'bleu': known are exact"):
-        vlm_jax.score("bleu", "a", ["a"])
-    with pytest.raises(vlm_jax.InputError, match="no accepted answer"):
-        vlm_jax.score("exact", "a", [])
+ANY_LANGUAGE = ("exact", "normalised", "contains")
 
 
-def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(200):
-        low, high = interval((rng.random(80) < 0.7).astype(float).tolist(), resamples=500, seed=trial)
-        covered += low <= 0.7 <= high
-    assert 180 <= covered <= 199
+@pytest.mark.parametrize("metric", ANY_LANGUAGE)
+@pytest.mark.parametrize(
+    "said, answer",
+    [
+        ("ข้าว", "ขาว"),
+        ("ป่า", "ป้า"),
+        ("ป่า", "ปา"),
+        ("เสือ", "เสีอ"),
+        ("น้ำ", "นำ"),
+        ("กี่", "กิ่"),
+        ("ไก่", "ใก่"),
+        ("เป็น", "เปน"),
+        ("หมี", "หมู"),
+    ],
+)
+def test_a_thai_word_with_another_vowel_or_tone_is_wrong(metric, said, answer):
+    assert vlm_jax.score(metric, said, answer) == 0.0 == vlm_jax.score(metric, answer, said)
+    assert vlm_jax.score(metric, said, said) == 1.0
 
 
-def test_the_interval_of_equal_scores_is_the_rule_of_three():
-    low, high = interval([1.0] * 100)
-    assert high == 1.0 and low == pytest.approx(0.97, abs=0.001)
-    assert interval([]) == (0.0, 1.0)
+@pytest.mark.parametrize("metric", [*ANY_LANGUAGE, "multiple_choice"])
+@pytest.mark.parametrize("text", ["café", "Ångström", "ก้อน", "น้ำ", "が", "Việt", "각"])
+def test_composed_and_decomposed_forms_are_the_same(metric, text):
+    composed, decomposed = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    more = {"options": [composed, "x"]} if metric == "multiple_choice" else {}
+    assert vlm_jax.score(metric, decomposed, composed, **more) == 1.0
+    assert vlm_jax.score(metric, composed, composed, **more) == 1.0
 
 
-def test_the_interval_is_the_same_every_time_and_narrows_with_more_items():
-    scores = [1.0, 0.0, 1.0, 1.0] * 25
-    assert interval(scores) == interval(scores)
-    wide, narrow = interval(scores), interval(scores * 16)
-    assert narrow[1] - narrow[0] < (wide[1] - wide[0]) / 3
+def test_thai_options_with_other_vowels_are_told_apart():
+    question = "ข้อใดถูก ก. ข้าว ข. ขาว ค. ข่าว"
+    for letter, text in (("ก", "ข้าว"), ("ข", "ขาว"), ("ค", "ข่าว")):
+        assert [vlm_jax.score("multiple_choice", text, one, question) for one in "กขค"] == [
+            float(one == letter) for one in "กขค"
+        ]
+
+
+@pytest.mark.parametrize("metric", [name for name, metric in METRICS.items() if metric.of_texts])
+def test_answers_that_are_empty_or_numbers_are_scored_by_every_metric(metric):
+    nothing = {"": 1.0, "47": 0.0}
+    if metric in ("contains", "mpa_substring"):  # nothing is in nothing, by the one; in everything, by the other
+        nothing = {"": 0.0, "47": 0.0} if metric == "contains" else {"": 1.0, "47": 1.0}
+    assert {said: vlm_jax.score(metric, said, [""]) for said in nothing} == nothing
+    assert vlm_jax.score(metric, "47", ["47"]) == 1.0
+    assert vlm_jax.score(metric, "", ["47"]) == 0.0

@@ -8,13 +8,13 @@ import re
 
 MARKS = ("Answer:", "คำตอบ:", "答案：", "答え：")
 """What stands before the short answer in the last line of a chain of thought, as it is written in training data."""
-LABEL = r"(?:final\s+)?answer\s*[:：]|(?:คำตอบ|答案|答え)\s*[:：]"
+LABEL = r"(?<![A-Za-z0-9_])(?:(?:final\s+)?answer|คำตอบ|答案|答え)\s*[:：]"
 """The same as it is read, a pattern to be used without regard to case."""
 _LABEL = re.compile(LABEL, re.IGNORECASE)
 _AT_A_START = re.compile(rf"(?:^|\n|\.\s)\s*(?:{LABEL})[ \t]*(\S[^\n]*)", re.IGNORECASE)
-_SENTENCE = r"(?:the|my)\s+(?:(?:final|correct|right)\s+)?answer\s+is\b|คำตอบ(?:สุดท้าย|ที่ถูกต้อง)?\s*คือ"
+_SENTENCE = r"(?<![A-Za-z0-9_])(?:the|my)\s+(?:(?:final|correct|right)\s+)?answer\s+is\b|คำตอบ(?:สุดท้าย|ที่ถูกต้อง)?\s*คือ"
 _STATED = re.compile(
-    rf"(?<!\w)(?:{LABEL}|(?P<sentence>{_SENTENCE})\s*[:：]?|คำตอบ(?:สุดท้าย|ที่ถูกต้อง)\s*[:：])"
+    rf"{LABEL}|(?P<sentence>{_SENTENCE})\s*[:：]?|คำตอบ(?:สุดท้าย|ที่ถูกต้อง)\s*[:：]"
     r"|^\W*final\s+answer\b(?:\s+is\b)?\s*[:：]?",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -16,6 +16,7 @@ Options = Mapping[str, str]
 _LATIN, _THAI = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "กขคงจฉชซ"
 _MARKED = re.compile(rf"(?<!\S)[(\[]?([A-Za-z{_THAI}])[).:\]](?:\s+|(?<=[)\]])(?=\S))")
 """The letter before an option, as questions have it."""
+_JOINED = r"\s*[)\]]?\s*(?:[,/&]|\b(?:or|and)\b|หรือ|และ)\s*[(\[]?"
 _NO_CONCLUSION = r"(?!\s+(?:because|since|as|is|or|and|with|for)\b)"
 _CONCLUDING = "|".join(
     (
@@ -91,7 +92,7 @@ def _lettered(options: Sequence[str] | Options) -> dict[str, str]:
         known = {letter.upper(): text for letter, text in options.items()}
     else:
         known = dict(zip(_LATIN, options, strict=False))
-    if len(known) < max(2, len(options)) or any(len(letter) != 1 for letter in known):
+    if len(known) < max(2, len(options)) or any(len(letter) != 1 or not letter.isalnum() for letter in known):
         raise InputError(
             f"multiple_choice: the options are {options!r}; wanted two or more, each with a letter of its own"
         )
@@ -127,7 +128,9 @@ def _concluded(text: str, letters: str, options: Options) -> set[str]:
     lines = {found["said"].upper(): found for found in beginning.finditer(text)}
     if len(lines) == 1 or not stated:
         for letter, found in lines.items():
-            begun |= {letter} | _text_after(text[found.end() :], options)
+            rest = text[found.end() :]
+            others = re.match(rf"{_JOINED}([{letters}])(?!\w)", rest)
+            begun |= {letter, *(others.groups() if others else ())} | _text_after(rest, options)
     return stated | begun
 
 
@@ -166,11 +169,10 @@ def _patterns(letters: str) -> tuple[re.Pattern[str], ...]:
     """What finds letters behind a conclusion, before one, at the beginning of a line, and by themselves."""
     # A before a word is an article, as in "the answer is A dog", unless the sentence goes on about the letter.
     one = rf"(?<![\w'])[{letters}](?![\w'’\u0e00-\u0e7f])(?!(?<=[AI]){_NO_CONCLUSION}\s+[a-z])"
-    joined = r"\s*[)\]]?\s*(?:[,/&]|\b(?:or|and)\b|หรือ|และ)\s*[(\[]?"
-    said = rf"(?P<said>{one}(?:{joined}{one})*)|(?P<end>(?i:[{letters}]))(?=[)\].]*\s*(?:\n|$))"
+    said = rf"(?P<said>{one}(?:{_JOINED}{one})*)|(?P<end>(?i:[{letters}]))(?=[)\].]*\s*(?:\n|$))"
     return (
         re.compile(rf"(?i:(?<!\w)(?:{_CONCLUDING}))[(\[]?(?:{said})[)\]]?", re.MULTILINE),
         re.compile(rf"(?P<said>{one})[)\]]?\s+(?i:is\s+(?:the\s+)?(?:correct|right|best)\b)"),
         re.compile(rf"^[(\[]?(?P<said>(?i:[{letters}]))[).:\]](?=\s|$)", re.MULTILINE),
-        re.compile(rf"(?<!\bnot )(?P<said>{one})"),
+        re.compile(rf"(?<![Nn]ot )(?P<said>{one})"),
     )
