@@ -20,8 +20,8 @@ flags.DEFINE_string("images", "given", "given, swapped (those of another subject
 flags.DEFINE_string(
     "metric",
     "normalised",
-    "how answers are scored; final_answer: before it, as in final_answer:anls, for the end of a chain of thought:\n"
-    + "\n".join(metrics.lines()),
+    f"how answers are scored (docs/evaluation.md). {metrics.described()}. With final_answer: before it, as in "
+    "final_answer:anls, only what a chain of thought comes to",
 )
 flags.DEFINE_string("bem", "", "folder of a BertForSequenceClassification, for the metrics bem and encyclopedic_vqa")
 flags.DEFINE_string("baseline", "", "folder of an earlier evaluation to compare with")

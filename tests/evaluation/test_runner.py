@@ -143,3 +143,19 @@ def test_the_page_is_one_file_and_escapes_what_it_shows(tmp_path):
         assert raw not in page
     assert "data:image/jpeg;base64," in page and "gone.png: no such image" in page
     assert "http://" not in page and "https://" not in page
+
+
+def test_a_metric_that_reads_the_question_is_given_it(tmp_path):
+    asked = [
+        Question(f"q{letter}", [{"role": "user", "content": "Which colour? A. red B. blue"}], [answer], {})
+        for letter, answer in (("a", "red"), ("b", "blue"))
+    ]
+    path = tmp_path / "p.jsonl"
+    predictions = list(runner.predict(asked, lambda c: ["The answer is B."] * len(c), path, metric="multiple_choice"))
+    assert [one.score for one in predictions] == [0.0, 1.0]
+
+    def never(conversations):
+        raise AssertionError("asked again")
+
+    assert [one.score for one in runner.predict(asked, never, path, metric="final_answer:exact")] == [0.0, 0.0]
+    assert list(runner.predict(asked, never, path, metric="multiple_choice")) == predictions

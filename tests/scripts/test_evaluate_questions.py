@@ -215,3 +215,26 @@ def test_what_a_baseline_could_not_be_asked_may_have_its_image_by_now(evaluate, 
     ]
     (tmp_path / "red.png").rename(tmp_path / "data" / "red.png")
     assert [one.score for one in evaluate.read_baseline(str(tmp_path / "base"), photos("red")).values()] == [0.0]
+
+
+def test_what_a_metric_cannot_compare_with_is_told_before_anything_is_asked(tmp_path):
+    file = table(tmp_path / "a.csv", "id,image,question,answer", "one,,What?,red", "two,,Which? A. red B. blue,B")
+
+    def errors(**settings):
+        with pytest.raises(InputError) as error:
+            evaluation_run.read_questions(Evaluation("m", file, "o", **settings))
+        return error.value.lines
+
+    assert errors(metric="multiple_choice") == [
+        "question 'one': multiple_choice: the accepted answer 'red' is no option; there is no text of the question"
+    ]
+    both = errors(metric="vqa_evalai")
+    assert len(both) == 2 and all("there is one alone; take another metric" in line for line in both)
+    assert errors(metric="bem") == [
+        "--metric=bem: needs the folder of a BertForSequenceClassification, as bem=… or --bem"
+    ]
+    assert errors(metric="exact", bem="x") == ["--metric=exact: has no use for bem"]
+    (gone,) = errors(metric="encyclopedic_vqa", bem=str(tmp_path / "gone"))
+    assert "is no folder of a Hugging Face model" in gone
+    assert errors(metric="judge")[0].startswith("--metric=judge: needs somebody to ask")
+    assert len(evaluation_run.read_questions(Evaluation("m", file, "o", metric="final_answer:anls"))) == 2

@@ -1,11 +1,14 @@
 """MPA's published outputs of Qwen2-VL-2B: its own matching, and the rules of the benchmarks beside it."""
 
 import json
+import sys
 from pathlib import Path
 
+from benchmarks import mpa_table
 from vlm_jax.evaluation.metrics import score
 
-DATA = Path(__file__).resolve().parents[2] / "data" / "mpa"
+ROOT = Path(__file__).resolve().parents[3]
+DATA = ROOT / "tests" / "data" / "mpa"
 
 
 def outputs(task):
@@ -44,3 +47,11 @@ def test_of_okvqa_the_official_rule_has_the_same_sum_and_other_answers():
         "teddy bear": (0, 1),
         "shopping": (1, 0),
     }
+
+
+def test_the_documentation_prints_what_the_benchmark_prints(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mpa_table.py"])
+    mpa_table.main()
+    printed = capsys.readouterr().out.splitlines()
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert len(printed) > 5 and "\n".join(f"    {line}" for line in printed) in text

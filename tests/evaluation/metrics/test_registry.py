@@ -1,7 +1,9 @@
 """Metrics by name: what is known of each, what each needs, and that asking for one loads next to nothing."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,8 @@ import vlm_jax
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import metrics
 from vlm_jax.evaluation.metrics import METRICS, error_in, label, score
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest_name():
@@ -43,9 +47,17 @@ def test_a_metric_says_what_it_lacks_and_what_it_has_no_use_for():
 
 def test_each_metric_has_a_line_and_a_version():
     assert label("vqa_evalai") == "vqa_evalai/1" and label("final_answer:anls") == "final_answer:anls/1"
-    lines = metrics.lines()
-    assert len(lines) == len(METRICS) and all(line.split()[0] in METRICS and len(line) < 100 for line in lines)
-    assert all(name == metric.name and metric.version >= 1 for name, metric in METRICS.items())
+    lines = metrics.described().split("; ")
+    assert [line.partition(": ")[0] for line in lines] == [name for name in METRICS if name != "judge"]
+    for name, metric in METRICS.items():
+        assert name == metric.name and metric.version >= 1 and 10 < len(metric.about) < 80
+
+
+def test_the_documentation_has_a_row_for_each_metric_and_no_other():
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = text[text.index("| metric | for |") :].split("\n\n")[0].splitlines()[2:]
+    named = [name for row in table for name in re.findall(r"`(\w+)`", row.split(" | ")[0])]
+    assert sorted(named) == sorted(METRICS)
 
 
 def test_the_end_of_a_chain_of_thought_may_stand_before_any_metric():

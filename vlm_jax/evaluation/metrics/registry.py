@@ -186,7 +186,6 @@ def error_in(name: str, **values: Any) -> str:
     return f"has no use for {unread[0]}" if unread else _LACKING[lacking[0]] if lacking else ""
 
 
-def lines() -> list[str]:
-    """A line on each metric, for --help."""
-    width = max(map(len, METRICS))
-    return [f"{metric.name:{width}}  {metric.about}" for metric in METRICS.values()]
+def described() -> str:
+    """Every metric that texts and folders are enough for, with its line, as --help has it."""
+    return "; ".join(f"{metric.name}: {metric.about}" for metric in METRICS.values() if "ask" not in metric.needs)
