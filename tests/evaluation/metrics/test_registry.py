@@ -25,24 +25,36 @@ def test_an_unknown_metric_is_refused_with_the_nearest_name():
 
 
 def test_no_accepted_answer_is_refused_by_every_metric():
-    for name in METRICS:
-        with pytest.raises(InputError, match="no accepted answer to score against"):
-            score(name, "a", [], "Q?", bem="folder", ask=str)
+    for name, metric in METRICS.items():
+        needed = {key: value for key, value in {"bem": "folder", "ask": str}.items() if key in metric.needs}
+        with pytest.raises(InputError, match="^no accepted answer to score against$"):
+            score(name, "a", [], "Q?", **needed)
 
 
 def test_a_metric_says_what_it_lacks_and_what_it_has_no_use_for():
-    with pytest.raises(InputError, match="^metric bem: needs the folder of a BertForSequenceClassification"):
+    with pytest.raises(InputError, match="^metric 'bem': needs the folder of a BertForSequenceClassification"):
         score("bem", "a", "a", "Q?")
-    with pytest.raises(InputError, match="^metric bem: needs the question's text"):
+    with pytest.raises(InputError, match="^metric 'bem': needs the question's text"):
         score("bem", "a", "a", bem="folder")
-    with pytest.raises(InputError, match="^metric judge: needs somebody to ask"):
+    with pytest.raises(InputError, match="^metric 'judge': needs somebody to ask"):
         score("judge", "a", "a", "Q?")
-    with pytest.raises(InputError, match="only infoseek knows ranges"):
-        score("exact", "1", {"range": [0, 2]})
+    with pytest.raises(InputError, match="^metric 'exact': has no use for options$"):
+        score("exact", "a", "a", options=["a", "b"])
     assert error_in("bem", bem="", ask=None).startswith("needs the folder")
     assert error_in("bem", bem="folder", ask=None) == "" == error_in("encyclopedic_vqa", bem="")
     assert error_in("exact", bem="folder") == "has no use for bem"
     assert error_in("judge", bem="", ask=None).startswith("needs somebody to ask")
+
+
+def test_answers_that_are_no_texts_are_refused():
+    for answers in (47, None):
+        with pytest.raises(TypeError):  # nothing that could be gone through
+            score("exact", "47", answers)
+    for answers in ([47], ["47", None], {"range": [0, 2]}, [b"47"]):
+        with pytest.raises(InputError, match="^metric 'exact': predictions and answers are texts, and one is "):
+            score("exact", "47", answers)
+    with pytest.raises(InputError, match="texts or ranges, and one is 47"):
+        score("infoseek", 47, "47")
 
 
 def test_each_metric_has_a_line_and_a_version():

@@ -135,20 +135,21 @@ def score(
     Raises:
       InputError: an unknown metric, something that it needs is missing, or answers that it cannot compare with.
     """
-    one, extracts = find(metric)
     values = {"question": question, "options": options, "bem": bem, "ask": ask}
-    for name in one.needs:
-        if not values[name]:
-            raise InputError(f"metric {metric}: {_LACKING[name]}")
+    if wrong := error_in(metric, **values):
+        raise InputError(f"metric {metric!r}: {wrong}")
+    one, extracts = find(metric)
     accepted = [answers] if isinstance(answers, str | Mapping) else list(answers)
     if not accepted:
         raise InputError("no accepted answer to score against")
+    for text in (prediction, *accepted):
+        if not isinstance(text, str | Mapping) or isinstance(text, Mapping) and not one.ranges:
+            ranges = " or ranges" if one.ranges else ""
+            raise InputError(f"metric {metric!r}: predictions and answers are texts{ranges}, and one is {text!r}")
     if len(accepted) < one.people:
         raise InputError(
-            f"metric {metric}: leaves out each accepted answer in turn, and there is one alone; take another metric"
+            f"metric {metric!r}: leaves out each accepted answer in turn, and there is one alone; take another metric"
         )
-    if not one.ranges and any(isinstance(answer, Mapping) for answer in accepted):
-        raise InputError(f"metric {metric}: an accepted answer is a mapping, and only infoseek knows ranges")
     said = chain_of_thought.final_answer(prediction) if extracts else prediction
     return one.function(said, accepted, **{name: values[name] for name in one.takes})
 
@@ -174,14 +175,15 @@ def error_in(name: str, **values: Any) -> str:
     """What is wrong with a metric's name, the end of an error line; "" where nothing is.
 
     Args:
-      values: of keywords of `score`; what the metric does not look at is an error, and what it needs and is empty here.
+      values: of keywords of `score`. What the metric does not look at is an error, but for the question, which all may
+        be given; and so is what it needs and is empty here.
     """
     bare = name.removeprefix(FINAL_ANSWER)
     if bare not in METRICS:
         near = difflib.get_close_matches(bare, METRICS, n=1)
         return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METRICS)}"
     one = METRICS[bare]
-    unread = [key for key, value in values.items() if value and key not in one.takes]
+    unread = [key for key, value in values.items() if value and key not in ("question", *one.takes)]
     lacking = [key for key in one.needs if key in values and not values[key]]
     return f"has no use for {unread[0]}" if unread else _LACKING[lacking[0]] if lacking else ""
 
