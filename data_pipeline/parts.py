@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from data_pipeline import sources
+from data_pipeline import prompting, sources
 from data_pipeline.mixture import Component
 from data_pipeline.records import Record
 from data_pipeline.sources.columns import errors_of as columns_errors
@@ -18,7 +18,7 @@ from vlm_jax.processing.processor import Processor
 
 DEFAULTS = {"path": "", "weight": 1.0, "seed": 0, "max_visual_tokens": 0}
 """What a part of a mixture may say, beside `SHARED`; 0 visual tokens: the model's."""
-SHARED = ("format", "image_root", "answer", "share", "columns", "question")
+SHARED = ("format", "image_root", "answer", "share", "columns", "question", *prompting.SETTINGS)
 """Settings of all data that a part may have otherwise."""
 
 
@@ -62,10 +62,11 @@ def open_parts(data: Mapping[str, Any], processor: Processor, *, seed: int) -> l
     """
     parts = []
     for name, settings, files in open_files(data):
+        prompt = prompting.of_settings(settings)
         parts.append(
             Part(
                 name if data["mixture"] and len(data["mixture"]) > 1 else settings["path"],
-                chain := sources.Chain(files, share=settings["share"], seed=seed),
+                chain := sources.Chain(files, share=settings["share"], seed=seed, prompt=prompt),
                 _with_token_range(processor, settings["max_visual_tokens"]),
                 Component(name, len(chain), float(settings["weight"]), settings["seed"]),
                 settings,
@@ -80,7 +81,8 @@ def open_files(data: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[
     Raises:
       InputError: with the errors of all parts.
     """
-    if errors := columns_errors(data["columns"], "config.data.columns"):
+    errors = columns_errors(data["columns"], "config.data.columns") + prompting.errors_of(data, "config.data")
+    if errors:
         raise InputError(errors)
     named = dict(data["mixture"]) or {"data": {"path": data["path"]}}
     opened = []
@@ -146,6 +148,9 @@ def _checked(name: str, own: Any, errors: list[str]) -> dict[str, Any]:
         errors += wrong
         del settings["columns"]
     want("question", lambda value: isinstance(value, str), "a text")
+    if wrong := prompting.errors_of(settings, place):
+        errors += wrong
+        settings = {key: value for key, value in settings.items() if key not in prompting.SETTINGS}
     want("share", lambda value: isinstance(value, int | float) and 0 < value <= 1, "a share above 0, up to 1")
     return settings
 

@@ -2,6 +2,9 @@
 
     .venv/bin/python scripts/evaluate.py --model=runs/photos --benchmark=questions.csv --output=runs/photos/evaluation
 
+--benchmark=NAME --data=FILES asks a public benchmark from its official files, and writes what its server is handed
+(docs/benchmarks.md).
+
 Writes predictions.jsonl, report.json and report.html. An interrupted evaluation goes on with the same command; with
 another --metric its answers are scored anew, and nothing is asked again. Where rows were added or exchanged meanwhile,
 what is another question now (other words anywhere in the conversation, or images of other content) is asked again.

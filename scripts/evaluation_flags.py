@@ -13,15 +13,21 @@ flags.DEFINE_string(
     "base", "", "where the model lies that --model is an adapter of, or a run with adapters, if it moved"
 )
 flags.DEFINE_string(
-    "benchmark", None, "records of any form, or a corpus's split, DIR#synthetic; commas between", required=True
+    "benchmark",
+    None,
+    "a name (docs/benchmarks.md: textvqa, chartqa, …) with --data; or records of any form, or a corpus's split, "
+    "DIR#synthetic; commas between",
+    required=True,
 )
+flags.DEFINE_string("data", "", "official files of a benchmark that is named; commas between")
 flags.DEFINE_string("output", None, "folder of the report", required=True)
 flags.DEFINE_string("images", "given", "given, swapped (those of another subject) or blank")
 flags.DEFINE_string(
     "metric",
-    "normalised",
-    f"how answers are scored (docs/evaluation.md). {metrics.described()}. With final_answer: before it, as in "
-    "final_answer:anls, only what a chain of thought comes to",
+    None,
+    f"how answers are scored (docs/evaluation.md); the benchmark's own unless given, else normalised. "
+    f"{metrics.described()}. With final_answer: before it, as in final_answer:anls, only what a chain of thought comes "
+    "to",
 )
 flags.DEFINE_string("bem", "", "folder of a BertForSequenceClassification, for the metrics bem and encyclopedic_vqa")
 flags.DEFINE_string("baseline", "", "folder of an earlier evaluation to compare with")
@@ -29,11 +35,22 @@ flags.DEFINE_string("format", "auto", "of the benchmark: records, table, llava, 
 flags.DEFINE_string("image_root", None, "what relative image paths start from")
 flags.DEFINE_multi_string("column", [], "our name = the benchmark's, as --column=image=img_path; once for each name")
 flags.DEFINE_string("question", "", "asked by rows that ask nothing themselves: captions, images in class folders")
-flags.DEFINE_integer("max_new_tokens", 64, "tokens an answer may have", lower_bound=1)
+flags.DEFINE_string(
+    "template",
+    None,
+    r"around each question: {question}, and {context} where one is shown: '{context}\n\n{question}'; the benchmark's "
+    "own unless given, else the question alone",
+)
+flags.DEFINE_string("suffix", None, "after each question; the benchmark's own unless given, else none")
+flags.DEFINE_integer(
+    "max_new_tokens", None, "tokens an answer may have; the benchmark's own unless given, else 64", lower_bound=1
+)
 
+RECOMMENDED = "recommended"
+"""As `data_pipeline.evaluation_settings.RECOMMENDED`: of --visual_tokens, the bounds that the benchmark recommends."""
 SAME = (
-    *("model", "benchmark", "output", "base", "images", "metric", "bem", "baseline", "format", "image_root"),
-    *("question", "max_new_tokens"),
+    *("model", "benchmark", "data", "output", "base", "images", "metric", "bem", "baseline", "format"),
+    *("image_root", "question", "template", "suffix", "max_new_tokens"),
 )
 """Flags that are settings of an evaluation by their names."""
 
@@ -45,7 +62,7 @@ def settings() -> dict[str, Any]:
       InputError: a column is named twice, or a share of the visual tokens is no number.
     """
     named = {name: flags.FLAGS[name].value for name in SAME}
-    return {**named, "columns": columns(flags.FLAGS.column), **token_flags.options()}
+    return {**named, "columns": columns(flags.FLAGS.column), **token_flags.options(also=(RECOMMENDED,))}
 
 
 def columns(pairs: list[str]) -> dict[str, str]:

@@ -22,6 +22,8 @@ MEANT = {
     "lora.rslora": "use_rslora",
     "data.path": "dataset datasets dataset_name train_file train_data data_path train_dataset file files data_files",
     "data.image_root": "image_folder image_dir media_dir images image_path",
+    "data.template": "prompt_template question_template",
+    "data.suffix": "post_prompt prompt_suffix",
     "data.share": "max_samples subset fraction max_train_samples",
     "data.threads": "dataloader_num_workers num_workers preprocessing_num_workers",
     "data.on_error": "skip_errors ignore_errors",

@@ -21,15 +21,18 @@ flags.DEFINE_string(
 flags.DEFINE_integer("token_reduction_layer", None, "of fastv: decoder layers that see all tokens; 2 without it")
 
 
-def options() -> dict[str, Any]:
+def options(also: tuple[str, ...] = ()) -> dict[str, Any]:
     """As `vlm_jax.load` takes them.
+
+    Args:
+      also: words that a program takes instead of a number of visual tokens; they are left as they are.
 
     Raises:
       InputError: no number.
     """
     text, method = flags.FLAGS.visual_tokens, flags.FLAGS.token_reduction or None
     return {
-        "visual_tokens": number_of("visual_tokens", text) if text else None,
+        "visual_tokens": text if text in also else number_of("visual_tokens", text) if text else None,
         "token_reduction": method,
         "token_reduction_layer": flags.FLAGS.token_reduction_layer,
     }

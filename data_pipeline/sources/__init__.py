@@ -82,6 +82,7 @@ def open_source(
         entries = RenamedEntries(entries, columns or {}, question)
     options = Options(name, locations.absolute(root), image_root is not None, training, answer, seed)
     form = format if format in FORMS else detect(entries)
+    entries = FORMS[form].expanded(entries)
     return Source(entries, FORMS[form](entries, options), form, options)
 
 

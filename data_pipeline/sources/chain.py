@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipeline.prompting import PLAIN, Prompt, prompted
 from data_pipeline.records import Record
 from data_pipeline.sources.source import Source
 
@@ -13,11 +14,11 @@ class Chain:
     """Several sources one after the other, as one.
 
     Of a `share` below 1 it has so many of their records, in the order of the files. Which ones follows from their ids
-    and `seed` alone, and a smaller share of a seed is part of every larger one.
+    and `seed` alone, and a smaller share of a seed is part of every larger one. Records are as `prompt` asks them.
     """
 
-    def __init__(self, sources: Sequence[Source], *, share: float = 1.0, seed: int = 0):
-        self._sources = list(sources)
+    def __init__(self, sources: Sequence[Source], *, share: float = 1.0, seed: int = 0, prompt: Prompt = PLAIN):
+        self._sources, self._prompt = list(sources), prompt
         self._ends = np.cumsum([len(source) for source in sources])
         self._subset = None if share == 1 else self._chosen(share, seed)
 
@@ -26,7 +27,7 @@ class Chain:
 
     def __getitem__(self, index: int) -> Record:
         source, inside = self._record(index)
-        return source[inside]
+        return prompted(source[inside], self._prompt)
 
     @property
     def sources(self) -> list[Source]:

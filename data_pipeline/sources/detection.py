@@ -10,10 +10,11 @@ from data_pipeline.sources import csv_files, mpa, table
 from data_pipeline.sources.containers import Entries
 from data_pipeline.sources.forms import Form, keys_of
 from data_pipeline.sources.instructions import Alpaca, PromptCompletion, QueryResponse
+from data_pipeline.sources.knowledge_vqa import EncyclopedicVqa, InfoSeek, SkVqa, ViQuae
 from data_pipeline.sources.llava import Llava
 from data_pipeline.sources.openai import OpenAI, Records
 from data_pipeline.sources.sharegpt import ShareGPT
-from data_pipeline.sources.vqa import ChartQa, OkVqa, StVqa, TextVqa, VizWiz, VqaV2, is_okvqa
+from data_pipeline.sources.vqa import ChartQa, DocVqa, OkVqa, StVqa, TextVqa, VizWiz, VqaV2, is_okvqa
 from vlm_jax.errors import InputError
 from vlm_jax.processing.messages import is_empty
 
@@ -25,10 +26,15 @@ FORMS: Mapping[str, type[Form]] = {
     "openai": OpenAI,
     "textvqa": TextVqa,
     "stvqa": StVqa,
+    "docvqa": DocVqa,
     "chartqa": ChartQa,
     "vizwiz": VizWiz,
     "vqav2": VqaV2,
     "okvqa": OkVqa,
+    "infoseek": InfoSeek,
+    "viquae": ViQuae,
+    "encyclopedic_vqa": EncyclopedicVqa,
+    "sk_vqa": SkVqa,
     "mpa": mpa.Mpa,
     "query_response": QueryResponse,
     "alpaca": Alpaca,
@@ -43,7 +49,8 @@ def detect(entries: Entries) -> str:
       InputError: the entries fit no form, or several.
     """
     if entries.path.lower().endswith(csv_files.SUFFIXES):
-        return "table"
+        first = next(entries.objects(), {})
+        return "encyclopedic_vqa" if "dataset_image_ids" in first else "table"
     first = None
     for value in entries.objects():
         found = _candidates(value, entries)
@@ -93,6 +100,16 @@ def _candidates(entry: Mapping[str, Any], entries: Entries) -> list[str]:
             found.append("textvqa")
         elif "image_id" in entry:
             found.append("okvqa" if is_okvqa(entries) else "vqav2")
+    if entry.keys() >= {"question", "questionId", "image"}:
+        found.append("docvqa")
+    if entry.keys() >= {"question", "data_id", "image_id"}:
+        found.append("infoseek")
+    if entry.keys() >= {"input", "output", "image"} and isinstance(entry["output"], Mapping):
+        found.append("viquae")
+    if entry.keys() >= {"question", "dataset_image_ids", "question_type"}:
+        found.append("encyclopedic_vqa")
+    if "context" in entry and isinstance(entry.get("questions"), list):
+        found.append("sk_vqa")
     answers = entry.get("answers")
     many = isinstance(answers, list) and any(isinstance(answer, Mapping) for answer in answers)
     if entry.keys() >= {"image", "question"} and ("answerable" in entry or many) and "image_id" not in entry:

@@ -1,7 +1,7 @@
 """What a form of entries is: the settings that every form is given, and the errors they word alike.
 
 A form turns one entry into what `data_pipeline.records.from_json` reads. The forms themselves are `llava`, `sharegpt`,
-`openai`, `instructions`, `table`, `vqa` and `mpa`; which one a file is in is decided by `detection`.
+`openai`, `instructions`, `table`, `vqa`, `knowledge_vqa` and `mpa`; which one a file is in is decided by `detection`.
 """
 
 import difflib
@@ -56,6 +56,11 @@ class Form:
           InputError: the file as a whole is not in this form: a key that no entry has is one error, not one of each.
         """
         self.options = options
+
+    @classmethod
+    def expanded(cls, entries: Entries) -> Entries:
+        """The entries, one a question, where those of the file hold several."""
+        return entries
 
     conversational = False
     """Whether entries hold turns, beside which other trainers look for more (`content_keys`)."""

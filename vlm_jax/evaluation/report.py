@@ -19,6 +19,7 @@ from vlm_jax.processing.images import Source, open_image
 
 _KIND = ("task", "language")
 """Groups that a question's text alone gives away."""
+UNSCORED = "no answers in this split, so nothing is scored"
 SHOWN = 60
 """Questions shown with their images: a page of all would not open on a phone."""
 THUMBNAIL = 240
@@ -27,6 +28,9 @@ THUMBNAIL = 240
 def summarise(predictions: Sequence[Prediction], baseline: Mapping[str, Prediction] | None = None) -> dict[str, Any]:
     """Means, sizes and 95 % bootstrap intervals, over all and by group, each beside the same questions before."""
     before = baseline or {}
+    if predictions and all(one.score is None for one in predictions):
+        unasked = [{"id": one.id, "error": one.error} for one in predictions if one.error]
+        return {"metric": None, "n": len(predictions), "unscored": UNSCORED, "errors": unasked}
     summary: dict[str, Any] = {"metric": predictions[0].metric if predictions else None, **_part(predictions, before)}
     summary["interval"] = "95 %, percentile bootstrap over questions, 2000 resamples"
     for name in sorted({name for one in predictions for name in one.groups}):
@@ -40,6 +44,8 @@ def summarise(predictions: Sequence[Prediction], baseline: Mapping[str, Predicti
 
 def table(summary: Mapping[str, Any]) -> str:
     """The summary as lines for a terminal."""
+    if "unscored" in summary:
+        return "\n".join([f"{summary['n']} questions: {summary['unscored']}", *_about(summary), *_unasked(summary)])
     rows = [("all", summary)]
     for name, groups in summary.get("by", {}).items():
         # Hundreds of facts are for report.json.
@@ -56,11 +62,38 @@ def table(summary: Mapping[str, Any]) -> str:
     lines.append("blind: right without looking, by the commonest answer to each kind of question")
     if earlier:
         lines.append(f"learned {summary['baseline']['learned']}, lost {summary['baseline']['lost']}")
-    if errors := summary["errors"]:
-        first = f"{errors[0]['id']}: {errors[0]['error']}"
-        all_named = f"; report.json has all {len(errors)}" if len(errors) > 1 else ""
-        lines.append(f"{len(errors)} could not be asked and count as wrong ({first}{all_named})")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_about(summary), *_unasked(summary)])
+
+
+def _about(summary: Mapping[str, Any]) -> list[str]:
+    """Lines on what a benchmark of the table says besides."""
+    lines = []
+    if headline := summary.get("headline"):
+        named = headline["rule"].replace("_", " ")
+        figure = (
+            f"{headline['value']:.2%}, the {named} of {' and '.join(headline['parts'])}"
+            if "value" in headline
+            else f"none: the {named} by {headline['group']} needs questions of {' and '.join(headline['missing'])} too"
+        )
+        lines.append(f"published figure: {figure}")
+    lines += [f"also {name}: {mean:.1%}" for name, mean in summary.get("also", {}).items()]
+    published = summary.get("published", {})
+    if published.get("size", summary["n"]) != summary["n"]:
+        lines.append(f"{summary['n']:,} questions of the {published['size']:,} of the split {published['split']}")
+    if "splits" in published:
+        lines.append(f"of several splits: {', '.join(f'{name} {n:,}' for name, n in published['splits'].items())}")
+    if "submission" in summary:
+        lines.append(f"to hand in: {summary['submission']}")
+    return lines
+
+
+def _unasked(summary: Mapping[str, Any]) -> list[str]:
+    errors = summary["errors"]
+    if not errors:
+        return []
+    first = f"{errors[0]['id']}: {errors[0]['error']}"
+    all_named = f"; report.json has all {len(errors)}" if len(errors) > 1 else ""
+    return [f"{len(errors)} could not be asked and count as wrong ({first}{all_named})"]
 
 
 def closing_lines(summary: Mapping[str, Any], folder: str) -> str:
@@ -86,6 +119,8 @@ def page(
         earlier = before.get(one.id)
         if one.error:
             return 0, "not asked"
+        if one.score is None:
+            return 5, "answered"
         if earlier is not None and earlier.score != one.score:
             return (1, "lost") if one.score < earlier.score else (3, "learned")
         return (2, "wrong") if one.score < 1 else (4, "right")
@@ -107,6 +142,7 @@ def page(
         '<meta name=viewport content="width=device-width,initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>{html.escape(title)}</h1>{_figures(summary)}"
+        f"{''.join(f'<p>{html.escape(line)}</p>' for line in _about(summary))}"
         f"<p>{html.escape(counts)}. {shown} of {len(predictions)} are shown; predictions.jsonl holds all.</p>"
         f"<main>{cards}</main></html>\n"
     )
@@ -153,6 +189,8 @@ def _mean(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def _figures(summary: Mapping[str, Any]) -> str:
+    if "unscored" in summary:
+        return f"<p>{html.escape(summary['unscored'])}</p>"
     rows = [("all", summary)]
     for name, groups in summary.get("by", {}).items():
         rows += [(f"{name}: {value}", part) for value, part in groups.items()] if len(groups) <= 40 else []

@@ -7,7 +7,7 @@ Every answer is written to `predictions.jsonl` as it comes, so an evaluation tha
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,17 @@ class Question:
     id: str
     messages: list[dict[str, Any]]
     answers: list[str]
+    """Empty where they are not published, as of a test split."""
     groups: dict[str, str]
     """What the report breaks scores down by: split, task, fact."""
+    alone: str = ""
+    """The question without the context, the template and the suffix that it is asked with; "" where that is all."""
+    ids: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
+    """{field of an official file: what it knows the question by}."""
 
     @property
     def text(self) -> str:
-        return text_of(self.messages[-1])
+        return self.alone or text_of(self.messages[-1])
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -45,7 +50,8 @@ class Prediction:
     question: str
     prediction: str
     answers: list[str]
-    score: float
+    score: float | None
+    """None where no answer is known."""
     metric: str
     groups: dict[str, str]
     error: str | None = None
@@ -130,18 +136,24 @@ def answers_this(one: Prediction, question: Question, digests: QuestionDigests, 
 def _prediction(
     question: Question, text: str, error: str | None, metric: str, bem: str, digests: QuestionDigests
 ) -> Prediction:
-    value = 0.0 if error else score(metric, text, question.answers, question.text, bem=bem)
+    value = _score(metric, text, question.answers, question.text, error, bem)
     words, images = digests(question.messages)
     return Prediction(
         question.id, question.text, text, question.answers, value, metric, question.groups, error, words, images
     )
 
 
+def _score(metric: str, text: str, answers: list[str], question: str, error: str | None, bem: str) -> float | None:
+    if not answers:
+        return None
+    return 0.0 if error else score(metric, text, answers, question, bem=bem)
+
+
 def rescored(one: Prediction, metric: str, answers: list[str], groups: dict[str, str], *, bem: str = "") -> Prediction:
     """What was said, scored by a metric against the answers that count by now; what could not be asked stays wrong."""
     if (one.metric, one.answers) == (metric, answers):
         return dataclasses.replace(one, groups=groups)
-    value = 0.0 if one.error else score(metric, one.prediction, answers, one.question, bem=bem)
+    value = _score(metric, one.prediction, answers, one.question, one.error, bem)
     return dataclasses.replace(one, answers=answers, score=value, metric=metric, groups=groups)
 
 

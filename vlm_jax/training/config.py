@@ -72,13 +72,17 @@ def default_config() -> ConfigDict:
                 # A file or folder in any format that is known (docs/data.md), or several with commas between. Instead
                 # of it, parts that are mixed: config.data.mixture = {"mine": {"path": "a.jsonl", "weight": 2.0}, …},
                 # each with weight, seed, max_visual_tokens and, if need be, a format, image_root, share, answer,
-                # columns and question of its own.
+                # columns, question, template and suffix of its own.
                 "path": "",
                 "mixture": {},  # parts that are mixed, instead of path
                 "format": "auto",  # auto | records | llava | sharegpt | openai | table | parquet | … (docs/data.md)
                 # Our names to those of the data: {"image": "img_path", "question": "q", "answer": "a"}.
                 "columns": {},
                 "question": "",  # asked where the data has no question: captions, images in folders by class
+                # Words around each question: {question}, and {context} where a record's is shown, such as
+                # "{context}\n\n{question}". "": the question alone (docs/benchmarks.md).
+                "template": "",
+                "suffix": "",  # after each question: "\nAnswer the question using a single word or phrase."
                 "image_root": "",  # what relative image paths start from; empty: the file's own folder
                 "share": 1.0,  # of the records, chosen by their ids and train.seed; smaller ones lie within larger ones
                 "answer": "majority",  # majority | first | sampled: what is trained on where several are given

@@ -18,6 +18,8 @@ _BEFORE = {
     "model.token_reduction_layer": 0,
     "model.token_schedule": "",
     "model.token_schedule_order": "in_turn",
+    "data.template": "",
+    "data.suffix": "",
 }
 """What runs did of which earlier versions wrote nothing down."""
 
@@ -45,6 +47,8 @@ def resume_settings(config: ConfigDict) -> dict[str, Any]:
         "data.answer",
         "data.columns",
         "data.question",
+        "data.template",
+        "data.suffix",
         "data.on_error",
         "data.too_large",
     ]
