@@ -55,12 +55,21 @@ class LoadedModel:
           repetition_penalty: of answers for which no other is given.
           attach: what gives the model the layers that `parameters` has beside the base's (`vlm_jax.adapters`).
         """
-        self.config, self.processor, self.stop_tokens = config, copy.copy(processor), stop_tokens
-        self.context_length = self.processor.most_tokens = context_length
+        self.config, self.stop_tokens = config, stop_tokens
         self.repetition_penalty = repetition_penalty
         self._made_of = {"dtype": dtype, "context_length": context_length, "attach": attach}
         self._decoder = DecodeLoop(config, stop_tokens, dtype=dtype, attach=attach)
-        self._reader = PromptReader(self._decoder, parameters, self.processor, stop_tokens)
+        self._reader = PromptReader(self._decoder, parameters, copy.copy(processor), stop_tokens)
+        self.context_length = self.processor.most_tokens = context_length
+
+    @property
+    def processor(self) -> Processor:
+        """What makes arrays of conversations; another may be set in its place, as for other visual tokens."""
+        return self._reader.processor
+
+    @processor.setter
+    def processor(self, processor: Processor) -> None:
+        self._reader.processor = processor
 
     @property
     def parameters(self) -> Flat:
