@@ -97,6 +97,7 @@ setup(
     package_data={
         "vlm_jax": ["assets/*/*"],
         "vlm_jax.evaluation.metrics": ["*.txt"],
+        "vlm_jax.evaluation.report": ["*.css"],
         "data_pipeline.corpus.drawn": ["general.txt", "photographs/*"],
         "data_pipeline.corpus.prompts": ["*.txt"],
         "data_pipeline.review": ["page/*"],

@@ -60,7 +60,8 @@ def asked(cell: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     """The result of a cell of the sweep, with what its run answered at its checkpoint, and with all tokens."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # configs/ is no package that is installed
     from configs.ablations.fewer_tokens import STEPS
-    from data_pipeline.evaluation_run import Evaluation, evaluate
+    from data_pipeline.evaluation_run import evaluate
+    from data_pipeline.evaluation_settings import Evaluation
 
     settings = json.loads((cell / "evaluation" / "report.json").read_text())["settings"]
     same = {name: settings[name] for name in ("benchmark", "metric", "max_new_tokens")}

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from data_pipeline import quickstart_report
+
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = {"synthetic": "unseen views", "photo": "on photographs", "held_out": "plain scenes"}
 
@@ -31,7 +33,7 @@ def main() -> None:
         after, swapped = (json.loads((output / name / "report.json").read_text()) for name in ("after", "swapped"))
         for split, name in SPLITS.items():
             part = after["by"]["split"][split]
-            rows.setdefault(name, []).append((part["baseline"]["mean"], part["mean"]))
+            rows.setdefault(name, []).append((quickstart_report.before(part), part["mean"]))
             sizes[name] = part["n"]
         rows.setdefault("wrong images", []).append((swapped["majority"], swapped["mean"]))
         sizes["wrong images"] = swapped["n"]

@@ -1,50 +1,34 @@
 """A whole evaluation as one function: a model is asked every question of a benchmark, and its answers are scored.
 
-`scripts/evaluate.py` calls it, and so may any program: nothing here reads flags. What answers are scored by, and the
-pages, are `vlm_jax.evaluation`'s.
+`scripts/evaluate.py` calls it, and so may any program: nothing here reads flags. What is asked stands in
+`evaluation_questions`, who answers in `answering_models`; metrics and pages are `vlm_jax.evaluation`'s.
 """
 
+import contextlib
 import dataclasses
-from collections import Counter
+import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import benchmark_files, prompting, sources
-from data_pipeline.evaluation_settings import Evaluation, errors_of, settings_of_questions, with_defaults
-from data_pipeline.prompting import PLAIN
-from data_pipeline.questions import questions_of
-from data_pipeline.sources.columns import errors_of as columns_errors
-from vlm_jax import locations, output_folder, terminal
-from vlm_jax.checkpoint.files import alone, read_json, write_json, write_text
-from vlm_jax.errors import InputError, gathered
+import jax
+
+from data_pipeline import answering_models
+from data_pipeline.answering_models import AnsweringModel
+from data_pipeline.evaluation_questions import Asked, read, read_baselines
+from data_pipeline.evaluation_settings import SETTINGS, Evaluation, settings_in, settings_of_questions, with_defaults
+from vlm_jax import output_folder, terminal
+from vlm_jax.checkpoint.files import alone, read_json, write_bytes, write_json, write_text
+from vlm_jax.errors import InputError
 from vlm_jax.evaluation import controls, metrics, report, runner, submissions
 from vlm_jax.evaluation.benchmark import Benchmark, headline_of
-from vlm_jax.evaluation.metrics import bem
-from vlm_jax.evaluation.question_digest import QuestionDigests
-from vlm_jax.evaluation.runner import Prediction, Question
+from vlm_jax.evaluation.runner import Prediction
+from vlm_jax.parallel import hosts
 
-SETTINGS = "settings.json"
-
-
-SEEN = ("visual_tokens", "token_reduction", "token_reduction_layer")
-"""Fields of an evaluation that `vlm_jax.load` takes too."""
-_BEFORE = {"data": "", "template": "", "suffix": ""}
-"""What evaluations did of which earlier versions wrote nothing down."""
-_NOT_KNOWN_BEFORE = ("format", "columns", "question")
+PREDICTIONS, SPEED = "predictions.jsonl", "speed.json"
+_NOT_KNOWN_BEFORE = ("format", "columns", "question", "general")
 """What earlier versions did not write down at all."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What is asked.
-
-    Attributes:
-      published: of a benchmark of the table, `benchmark_files.part_of`.
-    """
-
-    questions: list[Question]
-    published: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
@@ -64,40 +48,43 @@ def evaluate(
     Raises:
       InputError: a benchmark, a model or a folder that cannot be used: all errors together as far as they can be known.
     """
-    import vlm_jax
-
     evaluation = with_defaults(evaluation)
     asked = read(evaluation, say)
-    baseline = read_baseline(evaluation, asked.questions) if evaluation.baseline else None
+    baselines = read_baselines(evaluation, asked.questions)
     asked = dataclasses.replace(asked, questions=controls.CONTROLS[evaluation.images](asked.questions))
-    adapter = evaluation.model if evaluation.base else None
-    seen = {name: getattr(evaluation, name) for name in SEEN}
-    model = vlm_jax.load(evaluation.base or evaluation.model, adapter=adapter, **seen)
-    budget = model.processor.budget
-    settings = {
-        "model": evaluation.model,
-        "weights": model.fingerprint(),
-        **settings_of_questions(evaluation),
-        "visual_tokens": list(model.processor.images.token_range),
-        "decoding": _decoding(model.repetition_penalty),
-    }
-    if not budget.takes_all:
-        layer = [budget.layer] if budget.layer else []
-        settings["token_reduction"] = [budget.visual_tokens, budget.method, budget.seed, *layer]
+    with answering_models.opened(evaluation) as model:
+        return ask(evaluation, asked, model, baselines=baselines, say=say, progress=progress)
 
-    def answer(conversations: list[list[dict[str, Any]]]) -> list[str]:
-        return model.generate(conversations, max_new_tokens=evaluation.max_new_tokens)
 
-    return ask(evaluation, asked, answer, settings, baseline=baseline, say=say, progress=progress)
+def evaluate_several(
+    evaluation: Evaluation,
+    models: Sequence[str],
+    *,
+    say: Callable[[str], None] = terminal.say,
+    progress: Callable[[Iterable, int], Iterable] = lambda answers, total: answers,
+) -> tuple[dict[str, Any], Path]:
+    """`evaluate` of several models on the same questions, one after the other, each in a folder of its own within that
+    of the evaluation and compared with those before it. Returns the last one's report, which has all side by side, and
+    its folder."""
+    folders: list[str] = []
+    report_json: dict[str, Any] = {}
+    for number, model in enumerate(models, start=1):
+        name = re.sub(r"[^\w.-]+", "-", model if model.startswith(answering_models.TEACHER) else Path(model).name)
+        folder = str(Path(evaluation.output) / f"{number}-{name[:60]}")
+        before = ",".join([*([evaluation.baseline] if evaluation.baseline else []), *folders])
+        one = dataclasses.replace(evaluation, model=model, output=folder, baseline=before)
+        say(f"{number} of {len(models)}: {model}")
+        report_json = evaluate(one, say=say, progress=progress)
+        folders.append(folder)
+    return report_json, Path(folders[-1])
 
 
 def ask(
     evaluation: Evaluation,
     asked: Asked,
-    answer: runner.Answer,
-    settings: Mapping[str, Any],
+    model: AnsweringModel,
     *,
-    baseline: Mapping[str, Prediction] | None = None,
+    baselines: report.Baselines | None = None,
     say: Callable[[str], None] = terminal.say,
     progress: Callable[[Iterable, int], Iterable] = lambda answers, total: answers,
 ) -> dict[str, Any]:
@@ -105,27 +92,99 @@ def ask(
 
     Args:
       evaluation: with its defaults.
-      settings: what moves a score, as settings.json and report.json hold it.
     """
-    questions, output = asked.questions, Path(evaluation.output)
+    output = Path(evaluation.output)
     output_folder.check(output, f"--output={output}", owner="an evaluation's", marks=(SETTINGS,))
     output.mkdir(parents=True, exist_ok=True)
-    with alone(output, "evaluating"):
-        _begin(output, settings)
-        path = output / "predictions.jsonl"
-        answers = runner.predict(questions, answer, path, metric=evaluation.scored_by, bem=evaluation.bem, note=say)
-        predictions = list(progress(answers, len(questions)))
-        summary = {"settings": settings, **report.summarise(predictions, baseline)}
+    settings = {**model.settings, **settings_of_questions(evaluation)}
+    with alone(output, "evaluating") if hosts.is_first() else contextlib.nullcontext():
+        if hosts.is_first():
+            _begin(output, settings)
+        hosts.wait_for_all("the evaluation's folder is there")
+        predictions = _predictions(evaluation, asked, model, say, progress)
+        summary = {"settings": settings, **report.summarise(predictions, baselines, general=asked.general)}
+        if not hosts.is_first():
+            return summary
         if evaluation.entry is not None:
             summary |= _of_benchmark(evaluation, evaluation.entry, asked, predictions, summary, say)
-        write_json(output / "report.json", summary)
-        shown = {question.id: controls.images_of(question) for question in questions}
-        files = ", ".join(Path(name).name for name in evaluation.files)
-        of = files if evaluation.entry is None else f"{evaluation.entry.title} ({files})"
-        title = f"{evaluation.model} on {of}"
-        page = report.page(predictions, summary, shown.__getitem__, title=title, baseline=baseline)
-        write_text(output / "report.html", page)
+        _write_report(evaluation, asked, predictions, summary, baselines)
     return summary
+
+
+def _predictions(
+    evaluation: Evaluation,
+    asked: Asked,
+    model: AnsweringModel,
+    say: Callable[[str], None],
+    progress: Callable[[Iterable, int], Iterable],
+) -> list[Prediction]:
+    """All predictions, in the order of their questions; how long those took that were asked now goes into `SPEED`.
+
+    Of several processes each asks its own share, and then has those of all.
+    """
+    questions, output = asked.questions, Path(evaluation.output)
+    count, index = jax.process_count(), jax.process_index()
+    mine = questions[len(questions) * index // count : len(questions) * (index + 1) // count]
+    path = output / (PREDICTIONS if count == 1 else f"predictions.{index + 1}-of-{count}.jsonl")
+    counted = Counted(model.answer)
+    answers = runner.predict(mine, counted, path, metric=evaluation.scored_by, bem=evaluation.bem, note=say)
+    found = runner.in_order(progress(answers, len(mine)), mine)
+    if counted.questions and hosts.is_first():
+        write_json(output / SPEED, {**counted.figures(), "device": model.device})
+    if count > 1:
+        parts = hosts.gathered(runner.written(found))
+        found = [one for part in parts for one in runner.read_written(part, PREDICTIONS).values()]
+        if hosts.is_first():
+            write_bytes(output / PREDICTIONS, b"".join(parts))
+    return found
+
+
+class Counted:
+    """Who answers, with a clock beside it."""
+
+    def __init__(self, answer: runner.Answer):
+        self._answer = answer
+        self.questions = self.tokens = 0
+        self.seconds = 0.0
+
+    def __call__(self, conversations: list) -> Iterable[tuple[int, runner.Reply]]:
+        begun = time.perf_counter()
+        for number, reply in self._answer(conversations):
+            self.questions += 1
+            self.tokens += reply.tokens or 0
+            yield number, reply
+        self.seconds += time.perf_counter() - begun
+
+    def figures(self) -> dict[str, Any]:
+        return {"questions": self.questions, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
+
+
+def _write_report(
+    evaluation: Evaluation,
+    asked: Asked,
+    predictions: Sequence[Prediction],
+    summary: Mapping[str, Any],
+    baselines: report.Baselines | None,
+) -> None:
+    """`report.json`, which says the same however often the evaluation was interrupted; `report.html` and its plots."""
+    output = Path(evaluation.output)
+    write_json(output / "report.json", summary)
+    files = ", ".join(Path(name).name for name in evaluation.files)
+    of = files if evaluation.entry is None else f"{evaluation.entry.title} ({files})"
+    images = {question.id: controls.images_of(question) for question in asked.questions}
+    pictures = report.plots_of(summary)
+    for name, picture in pictures.items():
+        write_bytes(output / f"{name}.png", picture)
+    speed = read_json(output / SPEED) if (output / SPEED).is_file() else None
+    page = report.page(
+        predictions,
+        {**summary, **({"speed": speed} if speed else {})},
+        images.__getitem__,
+        title=f"{evaluation.model} on {of}",
+        baselines=baselines,
+        pictures=pictures,
+    )
+    write_text(output / "report.html", page)
 
 
 def _of_benchmark(
@@ -163,82 +222,11 @@ def _of_benchmark(
     return {**found, "submission": path.name}
 
 
-def read_questions(evaluation: Evaluation, *, say: Callable[[str], None] = terminal.say) -> list[Question]:
-    """The questions of `read`, which says what it raises."""
-    return read(with_defaults(evaluation), say).questions
-
-
-def read(evaluation: Evaluation, say: Callable[[str], None]) -> Asked:
-    """The questions of all files of an evaluation with its defaults, and what is known of them.
-
-    Raises:
-      InputError: every error of the files and of the settings about them.
-    """
-    errors = errors_of(evaluation)
-    if (evaluation.entry is None) == bool(evaluation.data):  # then it is not known which files are meant
-        raise InputError(errors)
-    names = evaluation.files
-    wrong = columns_errors(evaluation.columns, "--column")
-    prompt = PLAIN if prompting.errors_of({"template": evaluation.template or ""}, "") else evaluation.prompt
-    notes: list[str] = []
-    records, unread = sources.read_several(
-        dict(zip(map(locations.absolute, names), names, strict=True)).values(),
-        notes,
-        format=evaluation.format,
-        image_root=evaluation.image_root,
-        training=False,
-        columns={} if wrong else dict(evaluation.columns),
-        question=evaluation.question,
-    )
-    errors += unread
-    answered, published = True, {}
-    if evaluation.entry is not None and records:
-        published = benchmark_files.part_of(evaluation.entry, records)
-    if evaluation.entry is not None and evaluation.official and records:
-        answered = benchmark_files.check(evaluation.entry, records, errors)
-    questions = [
-        question for record in records for question in questions_of(record, errors, prompt=prompt, answered=answered)
-    ]
-    if metrics.error_in(evaluation.scored_by, bem=evaluation.bem, ask=None) == "":
-        errors += _answer_errors(questions, evaluation)
-    doubled = [id for id, count in Counter(question.id for question in questions).items() if count > 1]
-    if doubled and not errors:
-        errors.append(f"{', '.join(names)}: two questions would be called {doubled[0]!r}; rename a record")
-    if not questions and not errors:
-        errors.append(f"{', '.join(names)}: holds no questions")
-    if errors:
-        raise InputError(errors)
-    for note in notes:
-        say(terminal.line(note))
-    return Asked(questions, published)
-
-
-def _answer_errors(questions: Sequence[Question], evaluation: Evaluation) -> list[str]:
-    """Accepted answers that the metric cannot compare with, found by scoring nothing said; a folder that is no BERT."""
-    errors: list[str] = []
-    if evaluation.bem:
-        with gathered(errors):
-            bem.check(evaluation.bem)
-    if not metrics.find(evaluation.scored_by)[0].needs:
-        for question in questions:
-            if not question.answers:
-                continue
-            try:
-                metrics.score(evaluation.scored_by, "", question.answers, question.text)
-            except InputError as error:
-                errors += [f"question {question.id!r}: {line}" for line in error.lines]
-    return errors
-
-
-def _decoding(penalty: float) -> str:
-    return "greedy" if penalty == 1 else f"greedy, repetition penalty {penalty:g}"
-
-
 def _begin(output: Path, settings: Mapping[str, Any]) -> None:
     """Marks a folder as this evaluation's; one begun with other settings is not gone on with."""
     path = output / SETTINGS
     if path.is_file():
-        earlier = _settings_of(path)
+        earlier = settings_in(path)
         keys = list(dict.fromkeys([*settings, "token_reduction", "bem"]))  # the last two are not always there
         keys = [key for key in keys if key in earlier or key not in _NOT_KNOWN_BEFORE]
         differing = [key for key in keys if earlier.get(key) != settings.get(key)]
@@ -248,46 +236,3 @@ def _begin(output: Path, settings: Mapping[str, Any]) -> None:
                 f"{output}: holds an evaluation with another {', '.join(differing)}; take another --output"
             )
     write_json(path, settings)
-
-
-def _settings_of(path: Path) -> dict[str, Any]:
-    settings = read_json(path)
-    if "pictures" in settings:  # as earlier versions called it
-        settings["images"] = settings.pop("pictures")
-    return {**_BEFORE, **settings}
-
-
-def read_baseline(evaluation: Evaluation, questions: Sequence[Question]) -> dict[str, Prediction]:
-    """The predictions of an earlier evaluation, which must have been asked these questions, scored by this metric.
-
-    Args:
-      questions: with the images that the benchmark gives them.
-
-    Raises:
-      InputError: it has none, or was asked something else.
-    """
-    folder = evaluation.baseline
-    baseline = runner.read_predictions(Path(folder) / "predictions.jsonl")
-    if not baseline:
-        raise InputError(f"{folder}: holds no predictions.jsonl of an earlier evaluation")
-    questions_by_id = {question.id: question for question in questions}
-    both = [one for id, one in baseline.items() if id in questions_by_id]
-    if not both:
-        raise InputError(f"--baseline={folder}: answered none of these questions")
-    settings = Path(folder) / SETTINGS
-    # Swapped and blank images differ from the benchmark's on purpose.
-    changed = settings.is_file() and _settings_of(settings).get("images", "given") != "given"
-    digests = QuestionDigests()
-    for one in both:
-        if not runner.answers_this(one, questions_by_id[one.id], digests, words_alone=True):
-            raise InputError(f"--baseline={folder}: was asked something else at {one.id!r}")
-        # What could not be asked was given no image that could be another.
-        if not (changed or one.error or runner.answers_this(one, questions_by_id[one.id], digests)):
-            raise InputError(
-                f"--baseline={folder}: was asked something else at {one.id!r}: its images are others, or cannot be "
-                "read here"
-            )
-    return {
-        id: runner.rescored(one, evaluation.scored_by, one.answers, one.groups, bem=evaluation.bem)
-        for id, one in baseline.items()
-    }

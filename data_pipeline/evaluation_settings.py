@@ -3,16 +3,22 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from data_pipeline import prompting
 from data_pipeline.prompting import Prompt
 from data_pipeline.sources.columns import errors_of as columns_errors
 from vlm_jax import locations
+from vlm_jax.checkpoint.files import read_json
 from vlm_jax.errors import gathered
 from vlm_jax.evaluation import benchmarks, controls, metrics
 from vlm_jax.evaluation.benchmark import Benchmark
 
+SETTINGS = "settings.json"
+"""In the folder of an evaluation: what moves a score."""
+_BEFORE = {"data": "", "template": "", "suffix": ""}
+"""What evaluations did of which earlier versions wrote nothing down."""
 RECOMMENDED = "recommended"
 """Instead of a number of visual tokens: the bounds that the benchmark recommends."""
 
@@ -30,7 +36,11 @@ class Evaluation:
       images: a key of `controls.CONTROLS`: given, swapped or blank.
       metric: as `metrics.score` takes it; None: the benchmark's, else normalised.
       bem: the folder of the model that the metric bem needs.
-      baseline: the folder of an earlier evaluation to compare with; empty for none.
+      baseline: folders of earlier evaluations to compare with, commas between; empty for none.
+      general: records of general sets, to see what was forgotten; commas between. They are asked as they are, scored by
+        normalised, and count in no other figure.
+      devices: of this process that answer side by side, each with a copy of the weights; 0: all accelerators, or one
+        CPU.
       format, image_root, columns, question: of the benchmark, as `sources.open_source` takes them.
       template, suffix: how its questions are asked, as `prompting.Prompt` takes them; None: as the benchmark does, else
         as they are.
@@ -48,6 +58,8 @@ class Evaluation:
     metric: str | None = None
     bem: str = ""
     baseline: str = ""
+    general: str = ""
+    devices: int = 0
     format: str = "auto"
     image_root: str | None = None
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -69,6 +81,11 @@ class Evaluation:
         """What is read; none where a benchmark is named and its files are not."""
         names = self.benchmark if self.entry is None else self.data
         return locations.named_in(names) if names else []
+
+    @property
+    def general_files(self) -> list[str]:
+        """The general sets."""
+        return locations.named_in(self.general) if self.general else []
 
     @property
     def scored_by(self) -> str:
@@ -114,8 +131,17 @@ def settings_of_questions(evaluation: Evaluation) -> dict[str, Any]:
         "images": evaluation.images,
         "metric": evaluation.scored_by,
         "max_new_tokens": evaluation.max_new_tokens,
+        "general": evaluation.general,
         **({"bem": evaluation.bem} if evaluation.bem else {}),
     }
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """What an evaluation of this or an earlier version wrote into its `SETTINGS`."""
+    settings = read_json(path)
+    if "pictures" in settings:  # as earlier versions called it
+        settings["images"] = settings.pop("pictures")
+    return {**_BEFORE, **settings}
 
 
 def errors_of(evaluation: Evaluation) -> list[str]:
@@ -137,6 +163,9 @@ def errors_of(evaluation: Evaluation) -> list[str]:
     asked_as = {name: getattr(evaluation, name) or "" for name in prompting.SETTINGS}
     errors += [line.replace("evaluation.", "--", 1) for line in prompting.errors_of(asked_as, "evaluation")]
     flag = "--benchmark" if entry is None else "--data"
-    times = Counter(map(locations.absolute, evaluation.files))
-    errors += [f"{name}: is named {count} times in {flag}; name it once" for name, count in times.items() if count > 1]
+    for names, named_in in ((evaluation.files, flag), (evaluation.general_files, "--general")):
+        times = Counter(map(locations.absolute, names))
+        errors += [f"{name}: is named {n} times in {named_in}; name it once" for name, n in times.items() if n > 1]
+    if evaluation.devices < 0:
+        errors.append(f"--devices={evaluation.devices}: wanted 0 or more")
     return errors

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from data_pipeline.config_files import Load, Override
 from data_pipeline.corpus.drawn import offline
-from data_pipeline.evaluation_run import Evaluation, evaluate
+from data_pipeline.evaluation_run import evaluate
+from data_pipeline.evaluation_settings import Evaluation
 from vlm_jax import progress, terminal
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import report

@@ -6,7 +6,7 @@ It connects data and evaluation to the loop, which calls what is made here.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from vlm_jax.checkpoint.workdir import Workdir
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.evaluation import controls, report, runner
 from vlm_jax.evaluation.metrics import METRICS
-from vlm_jax.evaluation.runner import Prediction, Question
+from vlm_jax.evaluation.runner import Prediction, Question, Reply
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat
+from vlm_jax.processing.chat import Message
 from vlm_jax.processing.example import Size
 from vlm_jax.processing.image_cache import NO_CACHE, ImageCache
 from vlm_jax.processing.processor import Processor
@@ -174,17 +175,16 @@ class Answering:
     def _answers(
         self, questions: Sequence[Question], parameters: Flat, path: Path, metric: str, max_new_tokens: int
     ) -> list[Prediction]:
+
+        def answer(conversations: Sequence[Sequence[Message]]) -> Iterator[tuple[int, Reply]]:
+            for number, one in enumerate(self._model.answers(conversations, max_new_tokens)):
+                yield number, Reply(one.text, one.probability, len(one.tokens))
+
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # of a run that was killed after this step
         self._model.parameters = parameters
         try:
-            answers = runner.predict(
-                questions,
-                lambda conversations: self._model.generate(conversations, max_new_tokens=max_new_tokens),
-                path,
-                metric=metric,
-            )
-            return list(answers)
+            return runner.in_order(runner.predict(questions, answer, path, metric=metric), questions)
         finally:
             self._model.parameters = {}  # the next step takes their memory
 

@@ -8,7 +8,13 @@ import token_flags
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import metrics
 
-flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
+flags.DEFINE_multi_string(
+    "model",
+    None,
+    "Hugging Face folder, hub id, run folder or checkpoint; teacher:kind=…,model=…,endpoint=… asks a teacher by the "
+    "settings of config.teachers. Several times: several models, side by side in one report",
+    required=True,
+)
 flags.DEFINE_string(
     "base", "", "where the model lies that --model is an adapter of, or a run with adapters, if it moved"
 )
@@ -30,7 +36,16 @@ flags.DEFINE_string(
     "to",
 )
 flags.DEFINE_string("bem", "", "folder of a BertForSequenceClassification, for the metrics bem and encyclopedic_vqa")
-flags.DEFINE_string("baseline", "", "folder of an earlier evaluation to compare with")
+flags.DEFINE_string("baseline", "", "folders of earlier evaluations to compare with; commas between")
+flags.DEFINE_string(
+    "general", "", "records of general sets, to see what was forgotten; commas between. Scored by normalised, and apart"
+)
+flags.DEFINE_integer(
+    "devices",
+    0,
+    "devices that answer side by side, each with a copy of the weights; 0: all accelerators there are, or the CPU",
+    lower_bound=0,
+)
 flags.DEFINE_string("format", "auto", "of the benchmark: records, table, llava, vqav2, parquet, … (docs/data.md)")
 flags.DEFINE_string("image_root", None, "what relative image paths start from")
 flags.DEFINE_multi_string("column", [], "our name = the benchmark's, as --column=image=img_path; once for each name")
@@ -49,8 +64,8 @@ flags.DEFINE_integer(
 RECOMMENDED = "recommended"
 """As `data_pipeline.evaluation_settings.RECOMMENDED`: of --visual_tokens, the bounds that the benchmark recommends."""
 SAME = (
-    *("model", "benchmark", "data", "output", "base", "images", "metric", "bem", "baseline", "format"),
-    *("image_root", "question", "template", "suffix", "max_new_tokens"),
+    *("model", "benchmark", "data", "output", "base", "images", "metric", "bem", "baseline", "general", "devices"),
+    *("format", "image_root", "question", "template", "suffix", "max_new_tokens"),
 )
 """Flags that are settings of an evaluation by their names."""
 
@@ -62,6 +77,7 @@ def settings() -> dict[str, Any]:
       InputError: a column is named twice, or a share of the visual tokens is no number.
     """
     named = {name: flags.FLAGS[name].value for name in SAME}
+    named["model"] = flags.FLAGS.model[0]
     return {**named, "columns": columns(flags.FLAGS.column), **token_flags.options(also=(RECOMMENDED,))}
 
 

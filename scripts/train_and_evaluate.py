@@ -13,6 +13,7 @@ import functools
 import gc
 import os
 
+from absl import flags
 from ml_collections import ConfigDict
 
 import command_line
@@ -25,12 +26,16 @@ def main(config: ConfigDict) -> None:
     from vlm_jax.training.config import check_config
 
     check_config(config)  # loaded late, and before all else: a mistyped setting should not wait for JAX
-    from data_pipeline.evaluation_run import Evaluation, evaluate
+    from data_pipeline.evaluation_run import evaluate
+    from data_pipeline.evaluation_settings import Evaluation
     from data_pipeline.training_run import run
     from vlm_jax import progress
+    from vlm_jax.errors import InputError
     from vlm_jax.evaluation import report
 
     evaluation = Evaluation(**evaluation_flags.settings())
+    if len(flags.FLAGS.model) > 1:
+        raise InputError(f"--model is given {len(flags.FLAGS.model)} times; the run that is trained is the one to ask")
     # A finished run is left as it is, and one with other settings is refused.
     if run(config, training_flags.workdir(), may_change=()).stopped:  # which it said, with how to go on
         raise command_line.Stopped

@@ -8,7 +8,8 @@ import torch
 from transformers import GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 import vlm_jax
-from data_pipeline.evaluation_run import Evaluation, evaluate
+from data_pipeline.evaluation_run import evaluate
+from data_pipeline.evaluation_settings import Evaluation
 from vlm_jax.checkpoint.generation_settings import repetition_penalty
 from vlm_jax.errors import InputError
 

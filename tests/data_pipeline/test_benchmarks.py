@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from data_pipeline import sources
-from data_pipeline.evaluation_run import ask, read
+from data_pipeline.answering_models import AnsweringModel
+from data_pipeline.evaluation_questions import read
+from data_pipeline.evaluation_run import ask
 from data_pipeline.evaluation_settings import Evaluation, settings_of_questions, with_defaults
 from data_pipeline.sources import official
 from tests.data_pipeline import official_files
 from tests.data_pipeline.official_files import WRITERS, evqa_row, write_json, write_lines, write_rows
 from vlm_jax.errors import InputError
+from vlm_jax.evaluation import runner
 from vlm_jax.evaluation.benchmarks import BENCHMARKS
 from vlm_jax.evaluation.metrics import METRICS
 from vlm_jax.evaluation.runner import text_of
@@ -37,8 +40,8 @@ def answered(evaluation, replies):
     """The report of an evaluation in which these are the answers, in order; with what was noticed."""
     said, left = [], list(replies)
     asked = read(evaluation, said.append)
-    settings = settings_of_questions(evaluation)
-    summary = ask(evaluation, asked, lambda batch: [left.pop(0) for _ in batch], settings, say=said.append)
+    model = AnsweringModel(runner.texts(lambda batch: [left.pop(0) for _ in batch]), {}, "nothing")
+    summary = ask(evaluation, asked, model, say=said.append)
     return summary, said
 
 
@@ -306,7 +309,7 @@ def test_what_could_not_be_asked_is_handed_in_empty_and_said(tmp_path):
 
     said = []
     asked = read(evaluation, said.append)
-    summary = ask(evaluation, asked, answer, settings_of_questions(evaluation), say=said.append)
+    summary = ask(evaluation, asked, AnsweringModel(answer, {}, "nothing"), say=said.append)
     assert len(summary["errors"]) == 2 and [one["answer"] for one in handed_in(tmp_path / "out", "stvqa")] == ["", ""]
     assert said == ["submission.json: 2 of 2 answers are empty, of what could not be asked"]
 

@@ -47,7 +47,8 @@ def ask(questions, path, notes=None, metric="exact"):
         return [f"answer to {len(str(one))}" for one in conversations]
 
     note = [].append if notes is None else notes.append
-    said = list(runner.predict(questions, answer, path, metric=metric, batch=2, note=note))
+    answers = runner.predict(questions, runner.texts(answer), path, metric=metric, chunk=2, note=note)
+    said = runner.in_order(answers, questions)
     return [one.id for one in questions if any(one.messages is shown for shown in asked)], said
 
 

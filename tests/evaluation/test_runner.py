@@ -4,6 +4,7 @@ import pytest
 
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import report, runner
+from vlm_jax.evaluation.report import examples
 from vlm_jax.evaluation.runner import Question
 
 
@@ -19,9 +20,13 @@ def says_yes(conversations):
     return ["Yes." for _ in conversations]
 
 
+def predicted(questions, answer, path, **options):
+    return runner.in_order(runner.predict(questions, runner.texts(answer), path, **options), questions)
+
+
 def test_every_question_is_asked_and_scored_in_order(tmp_path):
     path = tmp_path / "predictions.jsonl"
-    predictions = list(runner.predict(QUESTIONS, says_yes, path, metric="normalised", batch=4))
+    predictions = predicted(QUESTIONS, says_yes, path, metric="normalised", chunk=4)
     assert [one.id for one in predictions] == [one.id for one in QUESTIONS]
     assert [one.score for one in predictions] == [1.0] * 6 + [0.0] * 4
     assert list(runner.read_predictions(path).values()) == predictions
@@ -29,7 +34,7 @@ def test_every_question_is_asked_and_scored_in_order(tmp_path):
 
 def test_a_stopped_evaluation_asks_only_what_is_left(tmp_path):
     path = tmp_path / "predictions.jsonl"
-    whole = list(runner.predict(QUESTIONS, says_yes, path, metric="exact", batch=4))
+    whole = predicted(QUESTIONS, says_yes, path, metric="exact", chunk=4)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:5]) + lines[5][:20])  # a kill in the middle of a line
     asked = []
@@ -38,7 +43,7 @@ def test_a_stopped_evaluation_asks_only_what_is_left(tmp_path):
         asked.extend(conversations)
         return says_yes(conversations)
 
-    assert list(runner.predict(QUESTIONS, answer, path, metric="exact", batch=4)) == whole
+    assert predicted(QUESTIONS, answer, path, metric="exact", chunk=4) == whole
     assert len(asked) == 5
     assert path.read_text() == "".join(lines)
 
@@ -49,7 +54,7 @@ def test_a_question_that_cannot_be_asked_counts_as_wrong_and_says_why(tmp_path):
             raise InputError("three.png: not an image")
         return says_yes(conversations)
 
-    predictions = list(runner.predict(QUESTIONS, answer, tmp_path / "p.jsonl", metric="normalised", batch=4))
+    predictions = predicted(QUESTIONS, answer, tmp_path / "p.jsonl", metric="normalised", chunk=4)
     assert [one.score for one in predictions] == [1, 1, 1, 0, 1, 1, 0, 0, 0, 0]
     assert [one.error for one in predictions if one.error] == ["three.png: not an image"]
     assert report.summarise(predictions)["errors"] == [{"id": "q3", "error": "three.png: not an image"}]
@@ -57,9 +62,9 @@ def test_a_question_that_cannot_be_asked_counts_as_wrong_and_says_why(tmp_path):
 
 def test_answers_to_other_questions_are_not_mixed_in(tmp_path):
     path = tmp_path / "p.jsonl"
-    list(runner.predict(QUESTIONS[:3], says_yes, path, metric="exact"))
+    predicted(QUESTIONS[:3], says_yes, path, metric="exact")
     with pytest.raises(InputError, match="other questions"):
-        list(runner.predict(QUESTIONS[3:], says_yes, path, metric="exact"))
+        predicted(QUESTIONS[3:], says_yes, path, metric="exact")
 
 
 def test_another_metric_scores_what_was_said_and_asks_nothing(tmp_path):
@@ -70,8 +75,8 @@ def test_another_metric_scores_what_was_said_and_asks_nothing(tmp_path):
 
     for metric in ("exact", "contains", "normalised", "exact"):
         answer = says_yes if not path.exists() else asked_again
-        again = list(runner.predict(QUESTIONS[:3], answer, path, metric=metric))
-        assert again == list(runner.predict(QUESTIONS[:3], says_yes, tmp_path / f"{metric}.jsonl", metric=metric))
+        again = predicted(QUESTIONS[:3], answer, path, metric=metric)
+        assert again == predicted(QUESTIONS[:3], says_yes, tmp_path / f"{metric}.jsonl", metric=metric)
         assert list(runner.read_predictions(path).values()) == again
 
 
@@ -81,12 +86,12 @@ def test_a_cut_within_a_character_and_odd_line_ends_do_no_harm(tmp_path):
     def answer(conversations):
         return ["one\u2028two\x85 \ud800" for _ in conversations]
 
-    whole = list(runner.predict(QUESTIONS[:4], answer, path, metric="exact"))
+    whole = predicted(QUESTIONS[:4], answer, path, metric="exact")
     bytes_of = path.read_bytes()
     path.write_bytes(bytes_of + '{"id": "q4", "question": "\u0e01'.encode()[:-1])
     assert list(runner.read_predictions(path).values()) == whole
     assert path.read_bytes() != bytes_of  # reading alone changes nothing
-    assert list(runner.predict(QUESTIONS[:4], says_yes, path, metric="exact")) == whole
+    assert predicted(QUESTIONS[:4], says_yes, path, metric="exact") == whole
     assert path.read_bytes() == bytes_of
 
 
@@ -96,35 +101,37 @@ def test_corrected_answers_are_scored_anew_and_mended_images_asked_again(tmp_pat
     def broken(conversations):
         raise InputError("q.png: not an image")
 
-    assert [one.score for one in runner.predict(QUESTIONS[:2], broken, path, metric="normalised")] == [0, 0]
+    assert [one.score for one in predicted(QUESTIONS[:2], broken, path, metric="normalised")] == [0, 0]
     twice = path.read_bytes()
-    list(runner.predict(QUESTIONS[:2], broken, path, metric="normalised"))
+    predicted(QUESTIONS[:2], broken, path, metric="normalised")
     assert path.read_bytes() == twice
-    mended = list(runner.predict(QUESTIONS[:2], says_yes, path, metric="normalised"))
+    mended = predicted(QUESTIONS[:2], says_yes, path, metric="normalised")
     assert [(one.score, one.error) for one in mended] == [(1, None), (1, None)]
     corrected = [question(0, "no"), QUESTIONS[1]]
 
     def never(conversations):
         raise AssertionError("asked again")
 
-    assert [one.score for one in runner.predict(corrected, never, path, metric="normalised")] == [0, 1]
+    assert [one.score for one in predicted(corrected, never, path, metric="normalised")] == [0, 1]
     assert runner.read_predictions(path)["q0"].answers == ["no"]
 
 
 def test_the_page_shows_some_of_every_part(tmp_path):
-    predictions = list(runner.predict(QUESTIONS, says_yes, tmp_path / "p.jsonl", metric="normalised"))
-    assert [one.id for one in report._spread(predictions, 4)] == ["q0", "q2", "q5", "q7"]
-    assert report._spread(predictions, 20) == predictions
+    predictions = predicted(QUESTIONS, says_yes, tmp_path / "p.jsonl", metric="normalised")
+    assert [one.id for one in examples.spread(predictions, 4)] == ["q0", "q2", "q5", "q7"]
+    assert examples.spread(predictions, 20) == predictions
 
 
 def test_the_summary_has_sizes_intervals_groups_and_flips(tmp_path):
-    after = list(runner.predict(QUESTIONS, says_yes, tmp_path / "a.jsonl", metric="normalised"))
-    before = list(runner.predict(QUESTIONS, lambda c: ["no" for _ in c], tmp_path / "b.jsonl", metric="normalised"))
-    summary = report.summarise(after, {one.id: one for one in before})
+    after = predicted(QUESTIONS, says_yes, tmp_path / "a.jsonl", metric="normalised")
+    before = predicted(QUESTIONS, lambda c: ["no" for _ in c], tmp_path / "b.jsonl", metric="normalised")
+    summary = report.summarise(after, {"before": {one.id: one for one in before}})
     assert (summary["n"], summary["mean"]) == (10, 0.6)
     assert summary["low"] < 0.6 < summary["high"]
     assert {name: part["n"] for name, part in summary["by"]["split"].items()} == {"even": 5, "odd": 5}
-    assert (summary["baseline"]["mean"], summary["baseline"]["learned"], summary["baseline"]["lost"]) == (0.4, 6, 4)
+    earlier = summary["baselines"]["before"]
+    assert (earlier["mean"], earlier["learned"], earlier["lost"]) == (0.4, 6, 4)
+    assert earlier["difference"]["mean"] == pytest.approx(0.2) and 0 < earlier["difference"]["p"] <= 1
     reported = report.table(summary)
     assert "60.0%" in reported and "split even" in reported and "learned 6, lost 4" in reported
 
@@ -133,9 +140,7 @@ def test_the_page_is_one_file_and_escapes_what_it_shows(tmp_path):
     from tests.tiny_models import PHOTOS
 
     wicked = Question("w", [{"role": "user", "content": "<script>alert(1)</script>"}], ["<b>"], {"split": "<i>"})
-    predictions = list(
-        runner.predict([wicked], lambda c: ["<img src=x onerror=alert(1)>"], tmp_path / "p.jsonl", metric="exact")
-    )
+    predictions = predicted([wicked], lambda c: ["<img src=x onerror=alert(1)>"], tmp_path / "p.jsonl", metric="exact")
     page = report.page(
         predictions, report.summarise(predictions), lambda id: [PHOTOS / "coffee.jpg", "gone.png"], title="<t>"
     )
@@ -151,11 +156,11 @@ def test_a_metric_that_reads_the_question_is_given_it(tmp_path):
         for letter, answer in (("a", "red"), ("b", "blue"))
     ]
     path = tmp_path / "p.jsonl"
-    predictions = list(runner.predict(asked, lambda c: ["The answer is B."] * len(c), path, metric="multiple_choice"))
+    predictions = predicted(asked, lambda c: ["The answer is B."] * len(c), path, metric="multiple_choice")
     assert [one.score for one in predictions] == [0.0, 1.0]
 
     def never(conversations):
         raise AssertionError("asked again")
 
-    assert [one.score for one in runner.predict(asked, never, path, metric="final_answer:exact")] == [0.0, 0.0]
-    assert list(runner.predict(asked, never, path, metric="multiple_choice")) == predictions
+    assert [one.score for one in predicted(asked, never, path, metric="final_answer:exact")] == [0.0, 0.0]
+    assert predicted(asked, never, path, metric="multiple_choice") == predictions

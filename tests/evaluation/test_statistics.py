@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from vlm_jax.evaluation.statistics import interval
+from vlm_jax.evaluation.statistics import by_cluster, interval, ratio_interval
 
 
 def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     covered = 0
     for trial in range(200):
-        low, high = interval((rng.random(80) < 0.7).astype(float).tolist(), resamples=500, seed=trial)
+        scores = (rng.random(80) < 0.7).astype(float)
+        low, high = ratio_interval(*by_cluster(scores, None), bounds=(0.0, 1.0), resamples=500, seed=trial)
         covered += low <= 0.7 <= high
     assert 180 <= covered <= 199
 

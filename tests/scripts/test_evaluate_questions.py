@@ -9,8 +9,8 @@ import sys
 import PIL.Image
 import pytest
 
-from data_pipeline import evaluation_run, sources
-from data_pipeline.evaluation_run import Evaluation
+from data_pipeline import evaluation_questions, sources
+from data_pipeline.evaluation_settings import Evaluation
 from data_pipeline.questions import questions_of
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import controls, runner
@@ -31,12 +31,12 @@ class Asked:
 
     @staticmethod
     def read_questions(files, **settings):
-        return evaluation_run.read_questions(Evaluation("m", ",".join(files), "o", metric="exact", **settings))
+        return evaluation_questions.read_questions(Evaluation("m", ",".join(files), "o", metric="exact", **settings))
 
     @staticmethod
     def read_baseline(folder, questions):
         evaluation = Evaluation("m", "b", "o", metric="exact", baseline=folder)
-        return evaluation_run.read_baseline(evaluation, questions)
+        return evaluation_questions.read_baseline(evaluation, questions)
 
 
 @pytest.fixture
@@ -140,7 +140,8 @@ def answered(folder, questions, images="given"):
     folder.mkdir()
     (folder / "settings.json").write_text(json.dumps({"images": images}))
     shown = controls.CONTROLS[images](questions)
-    list(runner.predict(shown, lambda asked: ["x"] * len(asked), folder / "predictions.jsonl", metric="exact"))
+    says_x = runner.texts(lambda asked: ["x"] * len(asked))
+    list(runner.predict(shown, says_x, folder / "predictions.jsonl", metric="exact"))
     return str(folder)
 
 
@@ -222,7 +223,7 @@ def test_what_a_metric_cannot_compare_with_is_told_before_anything_is_asked(tmp_
 
     def errors(**settings):
         with pytest.raises(InputError) as error:
-            evaluation_run.read_questions(Evaluation("m", file, "o", **settings))
+            evaluation_questions.read_questions(Evaluation("m", file, "o", **settings))
         return error.value.lines
 
     assert errors(metric="multiple_choice") == [
@@ -237,4 +238,4 @@ def test_what_a_metric_cannot_compare_with_is_told_before_anything_is_asked(tmp_
     (gone,) = errors(metric="encyclopedic_vqa", bem=str(tmp_path / "gone"))
     assert "is no folder of a Hugging Face model" in gone
     assert errors(metric="judge")[0].startswith("--metric=judge: needs somebody to ask")
-    assert len(evaluation_run.read_questions(Evaluation("m", file, "o", metric="final_answer:anls"))) == 2
+    assert len(evaluation_questions.read_questions(Evaluation("m", file, "o", metric="final_answer:anls"))) == 2

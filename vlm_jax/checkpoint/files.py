@@ -165,6 +165,13 @@ def write_text(path: Path, text: str) -> None:
     unfinished.rename(path)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """As `write_text`."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_bytes(content)
+    unfinished.rename(path)
+
+
 def write_json(path: Path, value: Any) -> None:
     """As `write_text`, a value as indented JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

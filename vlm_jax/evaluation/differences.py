@@ -7,15 +7,15 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from vlm_jax.evaluation.statistics import ALIKE, by_cluster, in_parts, ratio_interval
+
 TEST = "sign-flip permutation test of the mean paired difference, two-sided, clusters as units"
-RESAMPLES = 2000
 FLIPS = 9999
 """Drawn sign patterns; with at most `EXACT` clusters that differ all of them are counted instead."""
 EXACT = 13
-_ALIKE = 8  # clusters of each kind, on average, from which on drawing kinds by their number is the quicker way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,51 +71,6 @@ def paired_difference(
     )
 
 
-def by_cluster(
-    values: Float[np.ndarray, " n"], clusters: Sequence[Hashable] | None
-) -> tuple[Float[np.ndarray, " c"], Int[np.ndarray, " c"]]:
-    """(sum, number of values) of each cluster, in the order of their first."""
-    if clusters is None:
-        return values, np.ones(len(values), np.int64)
-    numbers: dict[Hashable, int] = {}
-    index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], np.int64)
-    if len(index) != len(values):
-        raise ValueError(f"{len(values)} values and {len(index)} clusters")
-    return np.bincount(index, values, len(numbers)), np.bincount(index, minlength=len(numbers))
-
-
-def ratio_interval(
-    sums: Float[np.ndarray, " c"],
-    counts: Int[np.ndarray, " c"],
-    *,
-    bounds: tuple[float, float],
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over all values, clusters resampled with replacement (Efron 1979).
-
-    Where all clusters have the same mean resampling says nothing; the interval is then the rule of three (Hanley &
-    Lippman-Hand 1983): at 95 %, up to 3 of c unseen clusters may lie at either of the bounds.
-    """
-    means = sums / counts
-    if np.ptp(means) < 1e-12:
-        width = min(1.0, -np.log(1 - level) / len(sums))
-        low, high = bounds
-        return float(means[0] - width * (means[0] - low)), float(means[0] + width * (high - means[0]))
-    # Clusters that are alike are drawn by their number: of 10,000 right and wrong answers two numbers a resample.
-    kinds, members = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
-    if len(kinds) < len(sums) / _ALIKE:
-        totals = rng.multinomial(len(sums), members / len(sums), resamples) @ kinds
-    else:
-        pairs = np.stack([sums, counts], axis=1)
-        indices = (rng.integers(0, len(sums), (count, len(sums))) for count in _parts(resamples, len(sums)))
-        totals = np.concatenate([pairs[index].sum(axis=1) for index in indices])
-    low, high = np.quantile(totals[:, 0] / totals[:, 1], [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def sign_flip_p(sums: Float[np.ndarray, " c"], *, seed: int = 0) -> float:
     """Share of all patterns of signs, or of `FLIPS` drawn ones and the one that was seen, under which the sum of the
     clusters' differences is at least as far from zero."""
@@ -130,15 +85,9 @@ def sign_flip_p(sums: Float[np.ndarray, " c"], *, seed: int = 0) -> float:
     # Of differences of one size, how many are turned is a draw from a binomial distribution.
     sizes, members = np.unique(np.abs(sums), return_counts=True)
     rng = np.random.default_rng(seed)
-    if len(sizes) < len(sums) / _ALIKE:
+    if len(sizes) < len(sums) / ALIKE:
         drawn = (2 * rng.binomial(members, 0.5, (FLIPS, len(sizes))) - members) @ sizes
     else:
-        signs = (rng.integers(0, 2, (count, len(sums)), np.int8) for count in _parts(FLIPS, len(sums)))
+        signs = (rng.integers(0, 2, (count, len(sums)), np.int8) for count in in_parts(FLIPS, len(sums)))
         drawn = np.concatenate([2 * (one @ sums) - sums.sum() for one in signs])
     return (int((np.abs(drawn) >= seen).sum()) + 1) / (FLIPS + 1)
-
-
-def _parts(draws: int, width: int) -> list[int]:
-    """So many draws of so many numbers, in parts that fit in memory."""
-    part = max(1, (1 << 20) // width)
-    return [min(part, draws - start) for start in range(0, draws, part)]

@@ -73,3 +73,7 @@ def _of_pixels_or_bytes(image: Any) -> str:
 
 def _short(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=_BYTES).hexdigest()
+
+
+NO_IMAGES = _short(b"[]")
+"""The digest of the images of a question that shows none."""

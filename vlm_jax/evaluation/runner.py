@@ -7,7 +7,7 @@ Every answer is written to `predictions.jsonl` as it comes, so an evaluation tha
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Question:
     """The question without the context, the template and the suffix that it is asked with; "" where that is all."""
     ids: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
     """{field of an official file: what it knows the question by}."""
+    metric: str = ""
+    """What its answers are scored by; "" for the evaluation's own."""
 
     @property
     def text(self) -> str:
@@ -60,9 +62,41 @@ class Prediction:
     """Digest of all turns that were shown (`QuestionDigests`); None of answers from before it was written down."""
     images: str | None = None
     """Digest of the images that were shown, in order."""
+    probability: float | None = None
+    """That the model gave the whole answer, to four decimals; None where it did not say."""
+    tokens: int | None = None
+    """Of the answer, without its stop token; None where they were not counted."""
+    visual_tokens: int | None = None
+    """That the model was shown; None where they were not counted."""
 
 
-Answer = Callable[[list[list[dict[str, Any]]]], list[str]]
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What was answered to a question.
+
+    Attributes:
+      probability: of the whole answer, as the model gives it; None where it does not say.
+      tokens: of the answer; None where they are not counted.
+      visual_tokens: that the model was shown; None where they are not counted.
+      error: why there is no answer, where whoever answers goes on with the others.
+    """
+
+    text: str
+    probability: float | None = None
+    tokens: int | None = None
+    visual_tokens: int | None = None
+    error: str | None = None
+
+
+Answer = Callable[[list[list[dict[str, Any]]]], Iterable[tuple[int, Reply]]]
+"""Who answers: of conversations, (number, reply) of each as it comes. Raises InputError where one cannot be asked."""
+CHUNK = 256
+"""Conversations that are handed over at one time."""
+
+
+def texts(answer: Callable[[list[list[dict[str, Any]]]], Sequence[str]]) -> Answer:
+    """Who answers with texts alone, all at once and in order."""
+    return lambda conversations: enumerate(map(Reply, answer(conversations)))
 
 
 def predict(
@@ -72,21 +106,22 @@ def predict(
     *,
     metric: str,
     bem: str = "",
-    batch: int = 16,
+    chunk: int = CHUNK,
     note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Prediction]:
-    """Yields a prediction for every question, in order; those that `path` already holds are not asked again.
+    """Yields a prediction for every question: those that `path` holds, which are not asked again, then each as it comes
+    (`in_order` sorts them). Every one is in the file before the next is waited for.
 
     An answer that was given to other images or another conversation under the same id is asked for again, and `note`
     is called with one line on how many there are. Answers from before digests were written down are known by id and
     last turn alone.
 
-    A question that cannot be asked is scored 0 and carries the reason; the others of its batch are asked without it.
+    A question that cannot be asked is scored 0 and carries the reason; the others of its chunk are asked without it.
     It is asked again when the evaluation is gone on with, and held answers are scored anew where the accepted ones or
     the metric have changed.
 
     Args:
-      metric, bem: as `metrics.score` takes them.
+      bem: the folder of the model that the metric bem needs.
     """
     _drop_cut_line(path)
     written = read_predictions(path)
@@ -100,26 +135,31 @@ def predict(
         raise InputError(f"{path}: holds answers to other questions ({stale[0]!r}, say); take another output folder")
     digests = QuestionDigests()
     answered = {id: one for id, one in written.items() if not one.error}
-    predictions = {id: one for id, one in answered.items() if answers_this(one, questions_by_id[id], digests)}
-    if differing := len(answered) - len(predictions):
+    known = {id: one for id, one in answered.items() if answers_this(one, questions_by_id[id], digests)}
+    if differing := len(answered) - len(known):
         were = "1 answer was" if differing == 1 else f"{differing:,} answers were"
         note(f"{path}: {were} given to other images or another conversation; asked again")
     with path.open("ab") as file:
 
-        def write(one: Prediction) -> None:
+        def write(one: Prediction) -> Prediction:
             if written.get(one.id) != one:
                 file.write(_line(one))
-            predictions[one.id] = one
+                file.flush()
+            return one
 
-        for one in list(predictions.values()):
-            write(rescored(one, metric, questions_by_id[one.id].answers, questions_by_id[one.id].groups, bem=bem))
-        for start in range(0, len(questions), batch):
-            part = questions[start : start + batch]
-            new = [question for question in part if question.id not in predictions]
-            for question, (text, error) in zip(new, _answers(new, answer), strict=True):
-                write(_prediction(question, text, error, metric, bem, digests))
-            file.flush()
-            yield from (predictions[question.id] for question in part)
+        for one in known.values():
+            question = questions_by_id[one.id]
+            yield write(rescored(one, question.metric or metric, question.answers, question.groups, bem=bem))
+        new = [question for question in questions if question.id not in known]
+        for start in range(0, len(new), chunk):
+            for question, reply, error in _replies(new[start : start + chunk], answer):
+                yield write(_prediction(question, reply, error, question.metric or metric, bem, digests))
+
+
+def in_order(predictions: Iterable[Prediction], questions: Sequence[Question]) -> list[Prediction]:
+    """Predictions in the order of their questions."""
+    by_id = {one.id: one for one in predictions}
+    return [by_id[question.id] for question in questions if question.id in by_id]
 
 
 def answers_this(one: Prediction, question: Question, digests: QuestionDigests, *, words_alone: bool = False) -> bool:
@@ -134,12 +174,23 @@ def answers_this(one: Prediction, question: Question, digests: QuestionDigests, 
 
 
 def _prediction(
-    question: Question, text: str, error: str | None, metric: str, bem: str, digests: QuestionDigests
+    question: Question, reply: Reply, error: str | None, metric: str, bem: str, digests: QuestionDigests
 ) -> Prediction:
-    value = _score(metric, text, question.answers, question.text, error, bem)
     words, images = digests(question.messages)
     return Prediction(
-        question.id, question.text, text, question.answers, value, metric, question.groups, error, words, images
+        question.id,
+        question.text,
+        reply.text,
+        question.answers,
+        _score(metric, reply.text, question.answers, question.text, error, bem),
+        metric,
+        question.groups,
+        error,
+        words,
+        images,
+        None if reply.probability is None else round(reply.probability, 4),
+        reply.tokens,
+        reply.visual_tokens,
     )
 
 
@@ -163,17 +214,25 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
     Raises:
       InputError: a whole line that is no prediction.
     """
-    if not path.is_file():
-        return {}
+    return read_written(path.read_bytes(), str(path)) if path.is_file() else {}
+
+
+def read_written(content: bytes, name: str) -> dict[str, Prediction]:
+    """`read_predictions` of a file's content; `name`: as messages call it."""
     predictions = {}
     # Split at line feeds alone, and as bytes: a cut may lie within a character, and a text may hold other line ends.
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             one = Prediction(**json.loads(line.decode("utf-8")))
         except (ValueError, TypeError) as error:
-            raise InputError(f"{path}, line {number}: no prediction ({error}); remove the file") from None
+            raise InputError(f"{name}, line {number}: no prediction ({error}); remove the file") from None
         predictions[one.id] = one
     return predictions
+
+
+def written(predictions: Iterable[Prediction]) -> bytes:
+    """The content of a file of predictions."""
+    return b"".join(map(_line, predictions))
 
 
 def _drop_cut_line(path: Path) -> None:
@@ -189,12 +248,18 @@ def _line(one: Prediction) -> bytes:
         return json.dumps(fields).encode("ascii") + b"\n"
 
 
-def _answers(questions: Sequence[Question], answer: Answer) -> list[tuple[str, str | None]]:
-    if not questions:
-        return []
+def _replies(questions: Sequence[Question], answer: Answer) -> Iterator[tuple[Question, Reply, str | None]]:
+    """(question, reply, why there is none). Where some cannot be asked, the rest is asked in halves without them."""
+    left = dict(enumerate(questions))
     try:
-        return [(text, None) for text in answer([question.messages for question in questions])]
+        for number, reply in answer([question.messages for question in questions]):
+            yield left.pop(number), reply, reply.error
     except InputError as error:
         if len(questions) == 1:
-            return [("", error.lines[0])]
-        return [pair for question in questions for pair in _answers([question], answer)]
+            yield questions[0], Reply(""), error.lines[0]
+            return
+        rest = list(left.values())
+        middle = (len(rest) + 1) // 2
+        for part in (rest[:middle], rest[middle:]):
+            if part:
+                yield from _replies(part, answer)

@@ -1,11 +1,19 @@
-"""How sure a mean of scores is, and what can be had without looking."""
+"""How sure a mean of scores is, and what can be had without looking.
+
+Questions about one image are not independent: what is drawn again is a cluster of them.
+"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from vlm_jax.evaluation.metrics.any_language import normalise
+
+RESAMPLES = 2000
+ALIKE = 8
+"""Clusters of each kind, on average, from which on drawing kinds by their number is the quicker way."""
 
 
 def majority(answers: Sequence[Sequence[str]], kinds: Sequence[str]) -> float:
@@ -21,27 +29,63 @@ def majority(answers: Sequence[Sequence[str]], kinds: Sequence[str]) -> float:
     return sum(max(counts.values()) for counts in by_kind.values()) / max(1, len(answers))
 
 
-def interval(
-    scores: Sequence[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron 1979), items resampled with replacement.
+def interval(scores: Sequence[float], clusters: Sequence[Hashable] | None = None) -> tuple[float, float]:
+    """The 95 % interval of the mean of scores in [0, 1], by `ratio_interval`; of none, all of it.
 
-    Where all scores are equal resampling says nothing; the interval is then the rule of three (Hanley & Lippman-Hand
-    1983): at 95 %, up to 3 of n unseen items may differ.
+    Args:
+      clusters: what questions belong to, such as their image; None: each stands for itself.
     """
-    values = np.asarray(scores, np.float64)
-    if not len(values):
+    if not len(scores):
         return 0.0, 1.0
-    if np.all(values == values[0]):
-        width = min(1.0, -np.log(1 - level) / len(values))
-        return max(0.0, values[0] - width), min(1.0, values[0] + width)
+    return ratio_interval(*by_cluster(np.asarray(scores, np.float64), clusters), bounds=(0.0, 1.0))
+
+
+def by_cluster(
+    values: Float[np.ndarray, " n"], clusters: Sequence[Hashable] | None
+) -> tuple[Float[np.ndarray, " c"], Int[np.ndarray, " c"]]:
+    """(sum, number of values) of each cluster, in the order of their first."""
+    if clusters is None:
+        return values, np.ones(len(values), np.int64)
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], np.int64)
+    if len(index) != len(values):
+        raise ValueError(f"{len(values)} values and {len(index)} clusters")
+    return np.bincount(index, values, len(numbers)), np.bincount(index, minlength=len(numbers))
+
+
+def ratio_interval(
+    sums: Float[np.ndarray, " c"],
+    counts: Int[np.ndarray, " c"],
+    *,
+    bounds: tuple[float, float],
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over all values, clusters resampled with replacement (Efron 1979).
+
+    Where all clusters have the same mean resampling says nothing; the interval is then the rule of three (Hanley &
+    Lippman-Hand 1983): at 95 %, up to 3 of c unseen clusters may lie at either of the bounds.
+    """
+    means = sums / counts
+    if np.ptp(means) < 1e-12:
+        width = min(1.0, -np.log(1 - level) / len(sums))
+        low, high = bounds
+        return float(means[0] - width * (means[0] - low)), float(means[0] + width * (high - means[0]))
+    # Clusters that are alike are drawn by their number: of 10,000 right and wrong answers two numbers a resample.
+    kinds, members = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)
     rng = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            # in slices: resamples × items may be hundreds of millions
-            values[rng.integers(0, len(values), (min(100, resamples - start), len(values)))].mean(axis=1)
-            for start in range(0, resamples, 100)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    if len(kinds) < len(sums) / ALIKE:
+        totals = rng.multinomial(len(sums), members / len(sums), resamples) @ kinds
+    else:
+        pairs = np.stack([sums, counts], axis=1)
+        indices = (rng.integers(0, len(sums), (count, len(sums))) for count in in_parts(resamples, len(sums)))
+        totals = np.concatenate([pairs[index].sum(axis=1) for index in indices])
+    low, high = np.quantile(totals[:, 0] / totals[:, 1], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def in_parts(draws: int, width: int) -> list[int]:
+    """So many draws of so many numbers, in parts that fit in memory."""
+    part = max(1, (1 << 20) // width)
+    return [min(part, draws - start) for start in range(0, draws, part)]

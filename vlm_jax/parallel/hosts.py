@@ -72,6 +72,19 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def gathered(content: bytes) -> list[bytes]:
+    """What each process has, in their order, to all of them."""
+    if jax.process_count() == 1:
+        return [content]
+    from jax.experimental import multihost_utils
+
+    sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(content))))
+    padded = np.zeros(max(1, int(sizes.max())), np.uint8)
+    padded[: len(content)] = np.frombuffer(content, np.uint8)
+    rows = np.reshape(multihost_utils.process_allgather(padded), (len(sizes), -1))
+    return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
+
+
 def wait_for_all(where: str) -> None:
     """Returns once every process is at this place of the program."""
     if jax.process_count() > 1:

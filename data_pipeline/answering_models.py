@@ -1,0 +1,175 @@
+"""Who answers an evaluation: a model that is loaded here, on one device or several, or a teacher that is asked.
+
+`--model=teacher:kind=openai_compatible,model=gpt-4o-mini,endpoint=https://…/v1,api_key_env=OPENAI_API_KEY` asks one, by
+the settings of `config.teachers`; its answers are kept, so that none is paid for twice.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from data_pipeline.evaluation_settings import Evaluation
+from vlm_jax.errors import InputError
+from vlm_jax.evaluation import runner
+from vlm_jax.evaluation.runner import Reply
+from vlm_jax.processing.chat import address_of, image_parts
+from vlm_jax.processing.images import open_image
+
+SEEN = ("visual_tokens", "token_reduction", "token_reduction_layer")
+"""Fields of an evaluation that `vlm_jax.load` takes too."""
+TEACHER = "teacher:"
+STAGE = "evaluate"
+
+
+@dataclasses.dataclass(frozen=True)
+class AnsweringModel:
+    """A model that answers.
+
+    Attributes:
+      settings: of it that move a score, as settings.json and report.json hold them.
+      device: what it runs on, in words.
+    """
+
+    answer: runner.Answer
+    settings: dict[str, Any]
+    device: str
+
+
+@contextlib.contextmanager
+def opened(evaluation: Evaluation) -> Iterator[AnsweringModel]:
+    """The model of an evaluation with its defaults.
+
+    Raises:
+      InputError: it cannot be loaded, or asked.
+    """
+    if evaluation.model.startswith(TEACHER):
+        with contextlib.ExitStack() as closing:
+            yield _teacher(evaluation, closing)
+    else:
+        yield _loaded(evaluation)
+
+
+def _loaded(evaluation: Evaluation) -> AnsweringModel:
+    import vlm_jax
+    from vlm_jax.inference.answering import Prompt
+    from vlm_jax.inference.copies import Copies
+
+    adapter = evaluation.model if evaluation.base else None
+    seen = {name: getattr(evaluation, name) for name in SEEN}
+    model = vlm_jax.load(evaluation.base or evaluation.model, adapter=adapter, **seen)
+    copies = Copies(model, _devices(evaluation.devices))
+    limit = evaluation.max_new_tokens or 0
+    sampling = model.sampling(0.0, 0, {})
+
+    def answer(conversations: Sequence[list[dict[str, Any]]]) -> Iterator[tuple[int, Reply]]:
+        prompts = [
+            Prompt(model.prompt(messages, limit), limit, sampling, number)
+            for number, messages in enumerate(conversations)
+        ]
+        for number, one in copies.answer_each(prompts):
+            shown = sum(image.tokens for image in prompts[number].example.images)
+            yield number, Reply(one.text, one.probability, len(one.tokens), shown)
+
+    budget = model.processor.budget
+    settings: dict[str, Any] = {
+        "model": evaluation.model,
+        "weights": model.fingerprint(),
+        "visual_tokens": list(model.processor.images.token_range),
+        "decoding": _decoding(model.repetition_penalty),
+    }
+    if not budget.takes_all:
+        layer = [budget.layer] if budget.layer else []
+        settings["token_reduction"] = [budget.visual_tokens, budget.method, budget.seed, *layer]
+    count = len(copies.devices)
+    device = copies.devices[0].device_kind
+    return AnsweringModel(answer, settings, device if count == 1 else f"{count} × {device}")
+
+
+def _devices(count: int) -> list[jax.Device]:
+    """The devices of this process that answer; 0: all accelerators. The cores of a CPU are one device's already."""
+    devices = jax.local_devices()
+    if count > len(devices):
+        raise InputError(f"--devices={count}: there are {len(devices)} here")
+    return devices[: count or (1 if devices[0].platform == "cpu" else len(devices))]
+
+
+def _decoding(penalty: float) -> str:
+    return "greedy" if penalty == 1 else f"greedy, repetition penalty {penalty:g}"
+
+
+def _teacher(evaluation: Evaluation, closing: contextlib.ExitStack) -> AnsweringModel:
+    from data_pipeline.teachers.asking import Asker
+    from data_pipeline.teachers.request import Failure
+    from data_pipeline.teachers.settings import open_teacher
+    from data_pipeline.teachers.store import Store
+
+    teacher = open_teacher(teacher_settings(evaluation.model), "--model", wanted="text")
+    teacher.ready()
+    parameters = {"temperature": 0.0, "max_output_tokens": evaluation.max_new_tokens}
+    folder = Path(evaluation.output) / "teacher"
+    asker: Asker | None = None
+
+    def answer(conversations: Sequence[list[dict[str, Any]]]) -> Iterator[tuple[int, Reply]]:
+        nonlocal asker
+        if asker is None:  # only now: the output folder is this evaluation's, and held
+            store = closing.enter_context(contextlib.closing(Store(folder / "store")))
+            asker = closing.enter_context(Asker(store))
+        requests = [_request(messages, parameters, folder / "images") for messages in conversations]
+        for number, reply in enumerate(asker.ask(teacher, requests)):
+            if isinstance(reply, Failure):
+                yield number, Reply("", error=f"{reply.reason}: {reply.detail}")
+            else:
+                yield number, Reply(reply.text or "", tokens=reply.usage.output or None)
+
+    settings = {
+        "model": evaluation.model,
+        "weights": teacher.model,
+        "visual_tokens": [],
+        "decoding": json.dumps({**teacher.parameters("text"), **parameters}),
+    }
+    return AnsweringModel(answer, settings, teacher.model)
+
+
+def teacher_settings(model: str) -> dict[str, Any]:
+    """The settings in `teacher:key=value,…`, values as JSON where they are some.
+
+    Raises:
+      InputError: a part without `=`, or a key twice.
+    """
+    settings: dict[str, Any] = {}
+    for part in model.removeprefix(TEACHER).split(","):
+        name, equals, value = part.partition("=")
+        if not equals or name in settings:
+            wrong = "is there twice" if equals else "has no value"
+            raise InputError(f"--model={model}: {name!r} {wrong}; wanted teacher:kind=…,model=…")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+def _request(messages: list[dict[str, Any]], parameters: dict[str, Any], images: Path):
+    """A conversation of one question as a request; its images are put aside under their digests."""
+    from data_pipeline.teachers.request import ImageFile, Request
+
+    if len(messages) != 1:
+        raise InputError(f"a teacher is asked one question at a time, and this conversation has {len(messages)} turns")
+    files = []
+    for part in image_parts(messages):
+        buffer = io.BytesIO()
+        open_image(address_of(part)).save(buffer, "PNG")
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        path = images / f"{digest}.png"
+        if not path.is_file():
+            images.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(buffer.getvalue())
+        files.append(ImageFile(digest, path, "image/png"))
+    return Request("text", runner.text_of(messages[0]), tuple(files), parameters=parameters, stage=STAGE)
