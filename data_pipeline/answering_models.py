@@ -49,7 +49,9 @@ def opened(evaluation: Evaluation) -> Iterator[AnsweringModel]:
     Raises:
       InputError: it cannot be loaded, or asked.
     """
-    if evaluation.model.startswith(TEACHER):
+    if evaluation.backend == "transformers":
+        yield _by_transformers(evaluation)
+    elif evaluation.model.startswith(TEACHER):
         with contextlib.ExitStack() as closing:
             yield _teacher(evaluation, closing)
     else:
@@ -90,6 +92,20 @@ def _loaded(evaluation: Evaluation) -> AnsweringModel:
     count = len(copies.devices)
     device = copies.devices[0].device_kind
     return AnsweringModel(answer, settings, device if count == 1 else f"{count} × {device}")
+
+
+def _by_transformers(evaluation: Evaluation) -> AnsweringModel:
+    from data_pipeline.transformers_backend import TransformersModel
+
+    model = TransformersModel(evaluation.model, evaluation.max_new_tokens or 0)
+    settings = {
+        "model": evaluation.model,
+        "backend": "transformers",
+        "weights": model.fingerprint(),
+        "visual_tokens": [],
+        "decoding": "greedy",
+    }
+    return AnsweringModel(model.answer, settings, f"{model.device}, {model.name}")
 
 
 def _devices(count: int) -> list[jax.Device]:

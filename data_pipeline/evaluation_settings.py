@@ -19,6 +19,7 @@ SETTINGS = "settings.json"
 """In the folder of an evaluation: what moves a score."""
 _BEFORE = {"data": "", "template": "", "suffix": ""}
 """What evaluations did of which earlier versions wrote nothing down."""
+BACKENDS = ("jax", "transformers")
 RECOMMENDED = "recommended"
 """Instead of a number of visual tokens: the bounds that the benchmark recommends."""
 
@@ -39,6 +40,7 @@ class Evaluation:
       baseline: folders of earlier evaluations to compare with, commas between; empty for none.
       general: records of general sets, to see what was forgotten; commas between. They are asked as they are, scored by
         normalised, and count in no other figure.
+      backend: jax, or transformers: a Hugging Face folder is answered by PyTorch, to compare with.
       devices: of this process that answer side by side, each with a copy of the weights; 0: all accelerators, or one
         CPU.
       format, image_root, columns, question: of the benchmark, as `sources.open_source` takes them.
@@ -59,6 +61,7 @@ class Evaluation:
     bem: str = ""
     baseline: str = ""
     general: str = ""
+    backend: str = "jax"
     devices: int = 0
     format: str = "auto"
     image_root: str | None = None
@@ -166,6 +169,11 @@ def errors_of(evaluation: Evaluation) -> list[str]:
     for names, named_in in ((evaluation.files, flag), (evaluation.general_files, "--general")):
         times = Counter(map(locations.absolute, names))
         errors += [f"{name}: is named {n} times in {named_in}; name it once" for name, n in times.items() if n > 1]
+    if evaluation.backend not in BACKENDS:
+        errors.append(f"--backend={evaluation.backend}: known are {', '.join(BACKENDS)}")
+    if evaluation.backend == "transformers":
+        own = ("base", "devices", "visual_tokens", "token_reduction", "token_reduction_layer")
+        errors += [f"--{name} does not go with --backend=transformers" for name in own if getattr(evaluation, name)]
     if evaluation.devices < 0:
         errors.append(f"--devices={evaluation.devices}: wanted 0 or more")
     return errors

@@ -40,6 +40,9 @@ flags.DEFINE_string("baseline", "", "folders of earlier evaluations to compare w
 flags.DEFINE_string(
     "general", "", "records of general sets, to see what was forgotten; commas between. Scored by normalised, and apart"
 )
+flags.DEFINE_enum(
+    "backend", "jax", ["jax", "transformers"], "transformers answers by PyTorch, from a Hugging Face folder, to compare"
+)
 flags.DEFINE_integer(
     "devices",
     0,
@@ -64,7 +67,8 @@ flags.DEFINE_integer(
 RECOMMENDED = "recommended"
 """As `data_pipeline.evaluation_settings.RECOMMENDED`: of --visual_tokens, the bounds that the benchmark recommends."""
 SAME = (
-    *("model", "benchmark", "data", "output", "base", "images", "metric", "bem", "baseline", "general", "devices"),
+    *("model", "benchmark", "data", "output", "base", "images", "metric", "bem", "baseline", "general"),
+    *("backend", "devices"),
     *("format", "image_root", "question", "template", "suffix", "max_new_tokens"),
 )
 """Flags that are settings of an evaluation by their names."""

@@ -132,3 +132,21 @@ def test_settings_of_a_teacher_are_read_and_refused_by_name(tmp_path, data):
     with pytest.raises(InputError, match="--general"):
         evaluate(evaluation("m", data, tmp_path / "out", general=f"{data[1]},{data[1]}"), say=lambda line: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_transformers_says_the_same_token_for_token(models, data, tmp_path):
+    ours = evaluate(evaluation(models[0], data, tmp_path / "ours"), say=lambda line: None)
+    theirs = evaluate(evaluation(models[0], data, tmp_path / "theirs", backend="transformers"), say=lambda line: None)
+    assert theirs["settings"]["backend"] == "transformers" and theirs["mean"] == ours["mean"]
+    said = [{one["id"]: (one["prediction"], one["tokens"]) for one in predictions(tmp_path / name)} for name in OURS]
+    assert said[0] == said[1]
+    for model, settings, line in (
+        (models[0], {"devices": 2}, "--devices does not go with --backend=transformers"),
+        ("nowhere", {}, "nowhere: is no folder"),
+    ):
+        with pytest.raises(InputError, match=line):
+            other = evaluation(model, data, tmp_path / "other", backend="transformers", **settings)
+            evaluate(other, say=lambda line: None)
+
+
+OURS = ("ours", "theirs")
