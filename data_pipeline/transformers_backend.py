@@ -4,6 +4,7 @@ Greedy, prompts padded on the left, as transformers' own documentation generates
 Qwen2.5-VL folders; images are prepared by transformers' processor that needs no torchvision.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,14 @@ class TransformersModel:
         stops = self._model.generation_config.eos_token_id
         self._stops = set(stops if isinstance(stops, list) else [stops])
         self.name = f"transformers {transformers.__version__}, torch {torch.__version__}"
+
+    def fingerprint(self) -> str:
+        """Tells weights apart: a digest of some values of every parameter."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._model.named_parameters()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().flatten()[:64].float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def answer(self, conversations: Sequence[list[dict[str, Any]]]) -> Iterator[tuple[int, Reply]]:
         """(number, reply) of each conversation, those of alike length together.
