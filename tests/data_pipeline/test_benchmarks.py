@@ -17,7 +17,6 @@ from tests.data_pipeline.official_files import WRITERS, evqa_row, write_json, wr
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import runner
 from vlm_jax.evaluation.benchmarks import BENCHMARKS
-from vlm_jax.evaluation.metrics import METRICS
 from vlm_jax.evaluation.runner import text_of
 from vlm_jax.processing.chat import image_parts
 
@@ -51,6 +50,11 @@ def handed_in(folder, name):
     return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
 
 
+def groups_of(question):
+    """Those that a reader gives; what any question is told apart by is left out."""
+    return {name: value for name, value in question.groups.items() if name not in ("task", "image megapixels")}
+
+
 def changed(path, change):
     """The JSON of a file after `change`, which is given its value."""
     value = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -58,17 +62,14 @@ def changed(path, change):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_official_files_are_asked_scored_and_handed_in(name, tmp_path, monkeypatch):
+def test_official_files_are_asked_scored_and_handed_in(name, tmp_path):
     case, entry = WRITERS[name](tmp_path), BENCHMARKS[name]
-    if not {entry.metric, *entry.also} <= METRICS.keys():  # until all metrics are there
-        entry = dataclasses.replace(entry, metric="exact", also=())
-        monkeypatch.setitem(BENCHMARKS, name, entry)
     evaluation = evaluation_of(name, case.data, tmp_path, metric=None)
     asked = read(evaluation, lambda line: None)
     assert [text_of(one.messages[-1]) for one in asked.questions] == case.prompts
     shown = [part["image"] for one in asked.questions for part in image_parts(one.messages)]
     assert len(shown) == 2 and all(Path(path).is_file() for path in shown)
-    groups = {name: value for name, value in asked.questions[0].groups.items() if name != "task"}
+    groups = groups_of(asked.questions[0])
     assert groups == case.groups and {*groups} == {*entry.groups}
 
     summary, said = answered(evaluation, case.replies)
@@ -185,7 +186,7 @@ def test_older_layouts_are_read(tmp_path):
 
     data = changed(official_files.textvqa(tmp_path).data, older_textvqa)
     asked = asked_of("textvqa", data, tmp_path)
-    assert asked.published == {"split": "val", "size": 5000} and asked.questions[0].groups == {"task": "textvqa"}
+    assert asked.published == {"split": "val", "size": 5000} and groups_of(asked.questions[0]) == {}
 
     def older_vqa(document):
         for one in document["annotations"]:
@@ -197,7 +198,7 @@ def test_older_layouts_are_read(tmp_path):
     vizwiz = changed(
         official_files.vizwiz(tmp_path).data, lambda entries: [one.pop("answerable") for one in entries] and None
     )
-    assert asked_of("vizwiz", vizwiz, tmp_path).questions[0].groups == {"task": "vizwiz", "answer_type": "other"}
+    assert groups_of(asked_of("vizwiz", vizwiz, tmp_path).questions[0]) == {"answer_type": "other"}
 
 
 def test_infoseeks_numbers_are_ranges_and_its_files_fit_together(tmp_path):
@@ -220,10 +221,9 @@ def test_infoseeks_numbers_are_ranges_and_its_files_fit_together(tmp_path):
         (tmp_path / f"infoseek_val_{name}.jsonl").unlink()
     write_lines(Path(data), *entries)
     first, _ = asked_of("infoseek", data, tmp_path).questions
-    assert first.groups == {"task": "infoseek", "data_split": "unseen_question"}
+    assert groups_of(first) == {"data_split": "unseen_question"}
 
 
-@pytest.mark.skipif("infoseek" not in METRICS, reason="the metric is not there yet")
 def test_infoseeks_range_is_scored_from_the_record(tmp_path):
     data = official_files.infoseek(tmp_path).data
     entries = [json.loads(line) for line in Path(data).read_text().splitlines()]
