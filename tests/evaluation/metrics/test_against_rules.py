@@ -1,5 +1,6 @@
 """Every metric of texts, on 10,000 random pairs, against the rules as `transcribed` has them."""
 
+import functools
 import json
 import random
 import unicodedata
@@ -8,7 +9,7 @@ import pytest
 
 from tests.evaluation.metrics import transcribed
 from vlm_jax.errors import InputError
-from vlm_jax.evaluation.metrics import METRICS, score
+from vlm_jax.evaluation.metrics import METRICS, any_language, score, squad, vizwiz, vqa
 
 PAIRS = 10_000
 ENGLISH = """a an the none zero one Two ten dont couldnt've couldn'tve hadn'tve couldn’tve wheres somebody'd Im oclock
@@ -46,19 +47,24 @@ def changed(rng, text):
             lambda: f"{random_text(rng)} {text} {random_text(rng)}",
             lambda: text[:-1],
             lambda: "&&".join(text.split(" ")),
+            lambda: rng.choice((" and ", " & ", ", ")).join(text.split("&&")),
+            lambda: text.replace("'s", rng.choice((" 's", "s", ""))),
+            lambda: "".join(rng.choice(("", " ", c)) if c in ";/-,.?" else c for c in text),
         )
     )()
 
 
-def random_pairs(seed):
-    """(prediction, one to ten answers), alike in about half of them."""
-    rng = random.Random(seed)
+@functools.cache
+def random_pairs(seed=0):
+    """[(prediction, one to ten answers)], alike in about half of them."""
+    rng, pairs = random.Random(seed), []
     for _ in range(PAIRS):
         prediction = random_text(rng)
         answer = changed(rng, prediction) if rng.random() < 0.6 else random_text(rng)
         few = [answer, changed(rng, answer)][: rng.randrange(1, 3)]
         answers = [rng.choice(few) for _ in range(rng.choice((1, 2, 3, 10)))]
-        yield prediction, answers
+        pairs.append((prediction, answers))
+    return pairs
 
 
 RULES = {
@@ -87,7 +93,7 @@ def test_every_metric_of_texts_has_its_rules_written_down():
 @pytest.mark.parametrize("metric", RULES)
 def test_it_is_the_rules_to_the_last_bit(metric):
     seen = set()
-    for prediction, answers in random_pairs(seed=sorted(RULES).index(metric)):
+    for prediction, answers in random_pairs():
         if len(answers) < METRICS[metric].people:
             answers = answers * 2
         expected = RULES[metric](prediction, answers)
@@ -98,6 +104,24 @@ def test_it_is_the_rules_to_the_last_bit(metric):
             assert score(metric, prediction, answers) == expected, (prediction, answers)
         seen.add(expected)
     assert {0.0, 1.0} <= seen  # right and wrong ones are among them
+
+
+NORMALISED = {
+    "official": vqa.normalise_official,
+    "evalai": vqa.normalise_evalai,
+    "vlmevalkit": vqa.normalise_vlmevalkit,
+    "vizwiz": vizwiz.normalise,
+}
+
+
+def test_what_texts_are_normalised_to_is_the_rules():
+    texts = {text for prediction, answers in random_pairs() for text in (prediction, *answers)}
+    assert len(texts) > PAIRS
+    for text in texts:
+        for form, normalise in NORMALISED.items():
+            assert normalise(text) == transcribed.vqa_text(text, form), (text, form)
+        assert squad.normalise(text) == transcribed.squad_text(text), text
+        assert any_language.normalise(text) == transcribed.language_text(text), text
 
 
 def test_numbers_in_ranges_are_infoseeks_rules():

@@ -15,7 +15,7 @@ _AT_A_START = re.compile(rf"(?:^|\n|\.\s)\s*(?:{LABEL})[ \t]*(\S[^\n]*)", re.IGN
 _SENTENCE = r"(?<![A-Za-z0-9_])(?:the|my)\s+(?:(?:final|correct|right)\s+)?answer\s+is\b|คำตอบ(?:สุดท้าย|ที่ถูกต้อง)?\s*คือ"
 _STATED = re.compile(
     rf"{LABEL}|(?P<sentence>{_SENTENCE})\s*[:：]?|คำตอบ(?:สุดท้าย|ที่ถูกต้อง)\s*[:：]"
-    r"|^\W*final\s+answer\b(?:\s+is\b)?\s*[:：]?",
+    r"|^[^\w\n]*final\s+answer\b(?:\s+is\b)?\s*[:：]?",
     re.IGNORECASE | re.MULTILINE,
 )
 _BOXED = re.compile(r"\\boxed\s*\{")
