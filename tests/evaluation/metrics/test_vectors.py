@@ -128,6 +128,7 @@ def test_vizwiz_leaves_the_answers_as_they_are():
         ("encyclopedic_vqa", "cat", ["dog", "cat"], 1.0),
         ("encyclopedic_vqa", "cat and dog", ["dog&&cat&&cow"], 1.0),
         ("encyclopedic_vqa", "cat, a fish & dog, bird", ["dog&&cat&&cow"], 0.0),
+        ("encyclopedic_vqa", "cat & dog", ["dog&&cat"], 1.0),
         ("encyclopedic_vqa", "cat, dog", ["cat"], 0.0),
         ("encyclopedic_vqa", "cat, dog", ["cat&&"], 1.0),  # a list of one
         ("encyclopedic_vqa", "cat, dog, cow", ["cat&&"], 0.0),
