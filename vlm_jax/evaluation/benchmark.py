@@ -8,8 +8,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlm_jax.evaluation.metrics import infoseek
+
 RULES = ("mean", "harmonic_mean")
-"""How the scores of groups become one."""
+"""How the scores of groups become one: their mean, or of two the harmonic mean as InfoSeek's script rounds it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,5 +123,4 @@ def combined(rule: str, scores: Sequence[float]) -> float:
     """Scores of groups as one, by one of `RULES`."""
     if rule == "mean":
         return sum(scores) / len(scores)
-    rounded = [round(score, 4) for score in scores]  # as the official script rounds percentages
-    return round(len(rounded) / sum(1 / score for score in rounded), 4) if all(rounded) else 0.0
+    return infoseek.final_score(*scores)
