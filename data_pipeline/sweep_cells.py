@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_pipeline import sources
+from data_pipeline import prompting, sources
 from data_pipeline.config_files import Load, Override
 from data_pipeline.parts import open_files
 from vlm_jax import locations, output_folder
@@ -84,6 +84,8 @@ def folders_of(config: ConfigDict, output: str | Path, *, program: Sequence[str]
             f"--output={path / 'evaluation'}",
             f"--metric={config.metric}",
             f"--max_new_tokens={config.max_new_tokens}",
+            # It is asked as it was taught.
+            *(f"--{name}={training.data[name]}" for name in prompting.SETTINGS if training.data[name]),
         ]
         settings = {**_deciding(training), **evaluation}
         folders.append(Folder(cell, path, words, json.loads(json.dumps(settings))))

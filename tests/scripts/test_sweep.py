@@ -318,7 +318,10 @@ def test_a_shipped_page_is_in_order(path, tmp_path, monkeypatch):
     places = ["set", *(f"axes.{axis}.{label}" for axis in shipped.axes for label in shipped.axes[axis])]
     named = [place for place, own in zip(places, sweep_places(shipped).values(), strict=True) if "data.path" in own]
     assert named
-    folders = cells(path, tmp_path / "out", *(f"{place}.data.path={data}" for place in named), f"benchmark={asked}")
+    changes = [f"{place}.data.path={data}" for place in named]
+    for place, own in zip(places, sweep_places(shipped).values(), strict=True):
+        changes += [f"{place}.data.mixture.{part}.path={data}" for part in own.get("data.mixture", ())]
+    folders = cells(path, tmp_path / "out", *changes, f"benchmark={asked}")
     assert f"scripts/sweep.py --config=configs/ablations/{path.name}" in path.read_text(encoding="utf-8")
     assert {folder.progress for folder in folders} == {"new"} and len({folder.cell.seed for folder in folders}) == 3
     assert len(folders) == len(cells_of(shipped))
