@@ -61,7 +61,8 @@ EXTRAS = {
     # The page of scripts/review_corpus.py.
     "review": ["starlette>=1.0", "uvicorn>=0.30"],
     "serve": ["starlette>=1.0", "uvicorn>=0.40"],
-    # torch and peft are references to compare with: outside tests/ and benchmarks/ the metric bem alone needs one.
+    # torch and peft are references to compare with: outside tests/ and benchmarks/ the metric bem and
+    # --backend=transformers alone need one.
     "test": [
         *CORPUS,
         "beartype>=0.20",

@@ -32,7 +32,10 @@ FOLDERS = {name.split(".")[0] for name in RANK}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "qwix", "tokamax"}
 INPUT_OUTPUT = {"safetensors", "huggingface_hub", "transformers", "PIL", "orbax", "json", "pathlib"}
 REFERENCES = {"torch", "peft"}
-RUN_BY = {"vlm_jax/evaluation/metrics/bem.py": {"torch"}}
+RUN_BY = {
+    "vlm_jax/evaluation/metrics/bem.py": {"torch"},
+    "data_pipeline/transformers_backend.py": {"torch"},
+}
 """Files that run a model of another library, lazily and by an extra."""
 FLAGS = {"absl.flags", "absl.app", "ml_collections.config_flags"}
 NAMES_THAT_SAY_NOTHING = re.compile(r"(^|_)(utils?|helpers?|misc|manager|common)$")
