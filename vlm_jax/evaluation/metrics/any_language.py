@@ -3,6 +3,7 @@
 Combining marks stay: in Thai and Indic scripts they are vowels and tones, not ornaments.
 """
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ _THAI = (
 )
 
 
+@functools.lru_cache(maxsize=1 << 16)  # a report looks at an answer once for each group that it is in
 def normalise(text: str) -> str:
     """One form for spellings that mean the same in any language.
 
