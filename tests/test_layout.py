@@ -19,6 +19,7 @@ LAYERS = [
     {"data_pipeline"},
     {"vlm_jax"},  # the public face, which reaches everything in the package
     {"vlm_jax.serving"},
+    {"vlm_jax.retrieval"},
     {"vlm_jax.training", "vlm_jax.inference", "vlm_jax.evaluation"},
     {"vlm_jax.checkpoint", "vlm_jax.parallel"},
     {"vlm_jax.adapters"},

@@ -16,11 +16,12 @@ __version__ = "0.1.0"
 _LAZY = {
     "keep_tokens": "vlm_jax.models.token_reduction",
     "load": "vlm_jax.inference.loading",
+    "load_encoder": "vlm_jax.retrieval.encoder",
     "export": "vlm_jax.checkpoint.export",
     "score": "vlm_jax.evaluation.metrics",
 }
 
-__all__ = ["InputError", "export", "keep_tokens", "load", "score"]
+__all__ = ["InputError", "export", "keep_tokens", "load", "load_encoder", "score"]
 
 
 def __getattr__(name: str):

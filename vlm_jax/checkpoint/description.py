@@ -131,7 +131,7 @@ def check_tokenizer(folder: Path, config: VLMConfig) -> None:
 
 def holds_tokenizer(folder: Path) -> bool:
     """Whether a folder has the files of a tokenizer."""
-    return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "spiece.model"))
 
 
 def _disagreements(folder: Path, tokenizer, config: VLMConfig) -> list[str]:

@@ -4,17 +4,23 @@ Everything a folder lacks is found from headers before a byte of weights is read
 written beside its place and renamed into it, so none is ever seen half-written.
 """
 
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vlm_jax.checkpoint import chat_template, description, reduction_file, safetensors_file, tied_head, weight_files
+from vlm_jax.checkpoint import (
+    chat_template,
+    description,
+    reduction_file,
+    safetensors_file,
+    tied_head,
+    weight_files,
+    weight_table,
+)
 from vlm_jax.checkpoint.files import check_target, copy_assets, written_whole
 from vlm_jax.checkpoint.names import file_name, hub_name, memory_name, name_table
 from vlm_jax.checkpoint.stop_tokens import write_end_of_turn
@@ -73,10 +79,10 @@ def from_tensors(tensors: Mapping[str, np.ndarray], config: VLMConfig, *, where:
     Raises:
       InputError: missing, surplus or misshapen tensors, all of them listed.
     """
-    table, stored = name_table(config), {hub_name(name): tensor for name, tensor in tensors.items()}
+    stored = {hub_name(name): tensor for name, tensor in tensors.items()}
     _tie(stored, config)
     described = {name: weight_files.shape_and_dtype(tensor) for name, tensor in stored.items()}
-    errors = _mismatches(where, config, table, described)
+    errors = _mismatches(where, config, described)
     if not errors and tied_head.of_tensors(stored, config) != config:
         errors = [_head_differs(where)]
     if errors:
@@ -113,7 +119,7 @@ def _checked(folder: Path, config: VLMConfig) -> dict[str, tuple[Path, str]]:
             places[name], described[name] = (path, key), known
     _tie(places, config)
     _tie(described, config)
-    errors += _mismatches(str(folder), config, name_table(config), described)
+    errors += _mismatches(str(folder), config, described)
     if not errors and tied_head.of_folder(folder, config) != config:
         errors.append(_head_differs(str(folder)))
     if errors:
@@ -176,55 +182,14 @@ def write_folder(
         _write_weights(folder, config, parameters, shard_bytes)
 
 
-def _mismatches(where: str, config: VLMConfig, table: list[WeightName], stored: Described) -> list[str]:
-    """What is wrong with tensors of these (shape, dtype as safetensors names it), by the hub's names."""
-    abstract = abstract_parameters(config)
-    errors, expected = [], set()
-    for entry in table:
-        shape = abstract[entry.path].shape
-        shape = tuple(entry.transform.shape(shape if entry.layers is None else shape[1:]))
-        dtypes = set()
-        for name in entry.tensors():
-            expected.add(name)
-            if name not in stored:
-                errors.append(f"{where}: tensor {name} is missing")
-                continue
-            stored_shape, dtype = stored[name]
-            dtypes.add(dtype)
-            if stored_shape != shape:
-                errors.append(f"{where}: tensor {name} has shape {stored_shape}, config.json implies {shape}")
-        odd = dtypes - {"F32", "BF16", "F16"}
-        if odd:
-            errors.append(
-                f"{where}: {entry.name} is {', '.join(sorted(odd))}; this reads F32, BF16 and F16 weights; save "
-                "it again with one of these as dtype"
-            )
-    if config.decoder.tied:
-        expected.add(HEAD)  # some writers store the tied head as well: it is compared
-    surplus = [name for name in stored if name not in expected and not name.endswith("inv_freq")]
-    if surplus:
-        more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
-        errors.append(f"{where}: tensors no part of the model takes: {', '.join(sorted(surplus)[:3])}{more}")
-    if len(errors) > 20:
-        errors = [*errors[:20], f"{where}: … and {len(errors) - 20} more errors"]
-    return errors
+def _mismatches(where: str, config: VLMConfig, stored: Described) -> list[str]:
+    # Some writers store a tied head as well: it is compared.
+    also = {HEAD} if config.decoder.tied else set()
+    return weight_table.mismatches(where, name_table(config), abstract_parameters(config), stored, also=also)
 
 
 def _joined(config: VLMConfig, tensors: Mapping[str, np.ndarray]) -> dict[str, Deferred]:
-    """Parameters that are put together from the tensors of their layers, by hub names, as they are read."""
-
-    def of(entry: WeightName) -> Deferred:
-        layer_tensors = [tensors[name] for name in entry.tensors()]
-        # Layers that were saved in several dtypes are held in one that has the values of all.
-        dtype = functools.reduce(jnp.promote_types, [tensor.dtype for tensor in layer_tensors])
-
-        def read(layer: int | None, within: tuple[slice, ...]) -> np.ndarray:
-            return entry.transform.read(layer_tensors[layer or 0])[within].astype(dtype, copy=False)
-
-        return Deferred(shapes[entry.path].shape, dtype, read, stacked=entry.layers is not None)
-
-    shapes = abstract_parameters(config)
-    return {entry.path: of(entry) for entry in name_table(config)}
+    return weight_table.joined(name_table(config), abstract_parameters(config), tensors)
 
 
 def _tensor(parameters: Mapping[str, Readable], entry: WeightName, index: int | None) -> np.ndarray:

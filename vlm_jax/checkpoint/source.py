@@ -17,6 +17,7 @@ from vlm_jax.errors import InputError
 # formats of the same weights would double the download.
 NEEDED = (
     *ASSETS,
+    "spiece.model",
     "*.safetensors",
     "*.safetensors.index.json",
     "adapter_config.json",

@@ -73,6 +73,7 @@ class DecodeLoop:
         self.extend = jit(self._extend, static_argnames=("room", "mode"), donate_argnames=("cache",))
         self.decode = jit(self._decode, static_argnames=("mode",), donate_argnames=("state",))
         self.logits = jit(self._logits)
+        self.last_hidden = jit(self._last_hidden)
         self.visual_index = jit(self._visual_index)
 
     def layers_of(self, parameters: Flat) -> tuple[Flat, ...] | None:
@@ -109,6 +110,14 @@ class DecodeLoop:
         x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
         through = through_decoder(model.decoder, x, positions, batch, implementation=self.attention)
         return model.logits(through.hidden), through.places[-1]
+
+    def _last_hidden(self, parameters: Flat, batch: Batch, places: Places) -> Float[Array, "b d"]:
+        """Hidden states, after the last norm, of the last token of each conversation, float32."""
+        model = self._model(parameters)
+        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
+        through = through_decoder(model.decoder, x, positions, batch, implementation=self.attention)
+        firsts, counts = _in_ranges(through.places, places)
+        return through.hidden[places.row, jnp.maximum(firsts[-1] + counts[-1] - 1, 0)].astype(jnp.float32)
 
     def _visual_index(self, parameters: Flat, batch: Batch) -> Array:
         """`visual_index` once tokens are chosen: of those that are left at the end of each row."""

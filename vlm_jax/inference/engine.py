@@ -1,4 +1,4 @@
-"""A loaded model that answers: `generate`, `stream`, `logits`, `encode` on conversations.
+"""A loaded model that answers: `generate`, `stream`, `logits`, `encode` on conversations; `embed` on texts and images.
 
     model = vlm_jax.load("runs/photos")
     model.generate([{"role": "user", "content": [{"type": "image", "image": "cat.jpg"},
@@ -16,10 +16,10 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 
 from vlm_jax.errors import InputError
-from vlm_jax.inference import batches
+from vlm_jax.inference import batches, embedding
 from vlm_jax.inference.answering import Answer, Answering, Prompt, PromptTooLong, whole
 from vlm_jax.inference.decoding import DecodeLoop
 from vlm_jax.inference.reading import PromptReader
@@ -28,6 +28,7 @@ from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.chat import Message
 from vlm_jax.processing.example import Example
+from vlm_jax.processing.images import Source
 from vlm_jax.processing.processor import Processor
 
 STREAM_TOKENS = 4
@@ -121,6 +122,25 @@ class LoadedModel:
         found = np.full((len(example.input_ids), logits.shape[-1]), np.nan, np.float32)
         found[places[0][left]] = logits[0, left]
         return found
+
+    def embed(self, text: str | None = None, image: Source | None = None) -> Float32[np.ndarray, " d"]:
+        """A text, an image, or both together as a vector of unit length, d the decoder's width.
+
+        It is read off where the model would begin to sum them up in one word (`inference.embedding`): without training
+        for it, weak beside CLIP or SigLIP (`vlm_jax.load_encoder`).
+
+        Raises:
+          InputError: neither is given, or an unreadable image.
+        """
+        return self.embeddings([(text, image)])[0]
+
+    def embeddings(self, items: Sequence[tuple[str | None, Source | None]]) -> Float32[np.ndarray, "n d"]:
+        """As `embed`, of many (text, image)."""
+        examples = [self.prompt(embedding.conversation(text, image), 1) for text, image in items]
+        vectors = np.zeros((len(items), self.config.decoder.hidden), np.float32)
+        for members in self._in_batches(examples, 1, None) if examples else ():
+            vectors[members] = self._reader.last_hidden([examples[index] for index in members])
+        return embedding.unit(vectors)
 
     def kept_tokens(self, messages: Sequence[Message]) -> list[Int[np.ndarray, " kept"]]:
         """Of each image of a conversation, which of its visual tokens the decoder sees, in reading order; where some

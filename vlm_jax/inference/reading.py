@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32
 
 from vlm_jax.inference import prefixes
 from vlm_jax.inference.answering import Answering, Prompt
@@ -166,6 +167,11 @@ class PromptReader:
         return packed(
             examples, conversations, self.processor, self.decoder.config.vision.block_slots, smallest=smallest
         )
+
+    def last_hidden(self, examples: Sequence[Example]) -> Float32[np.ndarray, "n d"]:
+        """Hidden states, after the last norm, of the last token of each conversation; nothing is kept of them."""
+        batch, places = self.packed(examples, 1 << (len(examples) - 1).bit_length())
+        return np.asarray(self.decoder.last_hidden(self.parameters, batch, places))[: len(examples)]
 
     def _no_numbers(self) -> str:
         """Why a model computes NaN, as far as its weights tell."""

@@ -28,6 +28,8 @@ COUNTS = {
     "temporal_patch_size": 64,
     "in_channels": 64,
     "num_channels": 64,
+    "projection_dim": _WIDTH,
+    "projection_size": _WIDTH,
 }
 """Keys of sizes, and the largest that is taken for one."""
 TOKENS = (

@@ -24,9 +24,9 @@ _ENCODER_TYPES = {
     "siglip": "siglip",
     "vit": "vit",
 }
-# transformers' class defaults: files of the hub name only what differs from them.
 _USUAL = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-_DEFAULTS: dict[str, dict[str, Any]] = {
+# transformers' class defaults: files of the hub name only what differs from them.
+DEFAULTS: dict[str, dict[str, Any]] = {
     "clip": {**_USUAL, "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     "siglip": {
         **_USUAL,
@@ -91,7 +91,7 @@ def read_encoder(
         raise InputError(f"{where}: the encoder's model_type is {kind!r}; known are {', '.join(_ENCODER_TYPES)}")
     if isinstance(vision.get("vision_config"), Mapping):  # CLIP and SigLIP beside their text models
         vision = vision["vision_config"]
-    settings = {**_DEFAULTS[variant], **{key: value for key, value in vision.items() if value is not None}}
+    settings = {**DEFAULTS[variant], **{key: value for key, value in vision.items() if value is not None}}
     if settings["hidden_act"] not in ACTIVATIONS:
         raise InputError(f"{where}: hidden_act is {settings['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}")
     if variant == "vit" and not settings["qkv_bias"]:

@@ -3,6 +3,7 @@
 import re
 
 from vlm_jax.models.config import VLMConfig
+from vlm_jax.models.llava.shapes import EncoderConfig
 from vlm_jax.models.llava.tower import unused_shapes
 from vlm_jax.models.weight_names import LINEAR, NORM, WeightName, conv2d, leading, weight_names
 
@@ -32,7 +33,7 @@ _ENCODER_PLACE = {
     "siglip": "vision_tower.encoder.layers.{}.",
     "vit": "vision_tower.encoder.layer.{}.",
 }
-_CLIP_LAYER = {
+CLIP_LAYER = {
     **{f"norm{n}/{kind}": f"layer_norm{n}.{name}" for n in (1, 2) for kind, name in NORM.items()},
     **{
         f"attention/{part}/{kind}": f"self_attn.{part}.{name}"
@@ -55,7 +56,7 @@ _VIT_LAYER = {
     )
     for kind, name in kinds.items()
 }
-_ENCODER_LAYER = {"clip": _CLIP_LAYER, "siglip": _CLIP_LAYER, "vit": _VIT_LAYER}
+_ENCODER_LAYER = {"clip": CLIP_LAYER, "siglip": CLIP_LAYER, "vit": _VIT_LAYER}
 _POOLER = {
     "vit": {"pooler_weight": "pooler.dense.weight", "pooler_bias": "pooler.dense.bias"},
     "siglip": {
@@ -83,7 +84,12 @@ _PROJECTOR = {
 
 def names(config: VLMConfig) -> list[WeightName]:
     """Of the encoder, what of it is unused, the projector and a row separator."""
-    vision = config.vision
+    pairs = {**_PROJECTOR[config.connector], **({"newline": "image_newline"} if config.newline else {})}
+    return [*tower_names(config.vision), *weight_names(pairs)]
+
+
+def tower_names(vision: EncoderConfig) -> list[WeightName]:
+    """Of the encoder, and what of it is unused."""
     names, layer = _ENCODER[vision.variant], _ENCODER_LAYER[vision.variant]
     embeddings = {"vision/patch_embed/kernel": conv2d(vision.channels, vision.patch_size)}
     table = [WeightName(path, name, embeddings.get(path, leading(lead))) for path, (name, lead) in names.items()]
@@ -102,9 +108,6 @@ def names(config: VLMConfig) -> list[WeightName]:
         for name, theirs in _POOLER.get(vision.variant, {}).items()
         if name in unused
     }
-    pairs |= _PROJECTOR[config.connector]
-    if config.newline:
-        pairs["newline"] = "image_newline"
     return table + weight_names(pairs)
 
 

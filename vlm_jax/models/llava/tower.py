@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from vlm_jax.models.attention import attend, attention_received
+from vlm_jax.models.contrastive.shapes import TextConfig
 from vlm_jax.models.layers import MLP, LayerNorm, Linear, constrain_rows, normalised, product, quick_gelu
 from vlm_jax.models.llava.shapes import EncoderConfig
 from vlm_jax.models.stack import Stack
@@ -38,24 +39,26 @@ class PatchProjection(nnx.Module):
 
 
 class EncoderAttention(nnx.Module):
-    def __init__(self, config: EncoderConfig, **make):
+    def __init__(self, config: EncoderConfig | TextConfig, **make):
         self.heads = config.heads
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
             setattr(self, name, Linear(config.hidden, config.hidden, bias=True, **make))
 
-    def __call__(self, x: Float[Array, "b p d"], slots: int, observe=None):
-        """`observe(q, k)`, [b, views, slots, heads, head_dim] each, is handed through."""
+    def __call__(self, x: Float[Array, "b p d"], slots: int, observe=None, visible: Array | None = None):
+        """`observe(q, k)`, [b, views, slots, heads, head_dim] each, is handed through; `visible` is `attend`'s."""
 
         def views(y):
             return y.reshape(y.shape[0], -1, slots, self.heads, y.shape[-1] // self.heads)
 
         q, k = views(self.q_proj(x)), views(self.k_proj(x))
-        mixed = attend(q, k, views(self.v_proj(x)), None)
+        mixed = attend(q, k, views(self.v_proj(x)), visible)
         return self.out_proj(mixed.reshape(x.shape)), None if observe is None else observe(q, k)
 
 
 class EncoderBlock(nnx.Module):
-    def __init__(self, config: EncoderConfig, *, std: float, dtype, rngs: nnx.Rngs):
+    """A layer of a tower, or of the text half beside it (`models.contrastive`), which has the same."""
+
+    def __init__(self, config: EncoderConfig | TextConfig, *, std: float, dtype, rngs: nnx.Rngs):
         make = {"std": std, "dtype": dtype, "rngs": rngs}
         self.slots = config.block_slots
         self.norm1 = LayerNorm(config.hidden, eps=config.norm_eps, dtype=dtype)
@@ -63,8 +66,9 @@ class EncoderBlock(nnx.Module):
         self.attention = EncoderAttention(config, **make)
         self.mlp = MLP(config.hidden, config.mlp, activation=ACTIVATIONS[config.activation], **make)
 
-    def __call__(self, x: Float[Array, "b p d"], observe=None):
-        mixed, y = self.attention(self.norm1(x), self.slots, observe)
+    def __call__(self, x: Float[Array, "b p d"], observe=None, visible: Array | None = None):
+        # Without views (a text) a row is one.
+        mixed, y = self.attention(self.norm1(x), self.slots or x.shape[1], observe, visible)
         x = constrain_rows(x + mixed)
         return constrain_rows(x + self.mlp(self.norm2(x))), y
 
