@@ -93,9 +93,7 @@ def test_one_channel_alone_finds_the_picture_itself(clip, index):
 
 def test_a_question_without_what_a_channel_looks_at_is_named(clip, index):
     with pytest.raises(InputError, match=r"question 2 of 2 has nothing that a channel of weight above 0 looks at \(im"):
-        index.search(
-            None, [clip.encode_images([PHOTOS / "moon.png"])[0], None], 1, Ranking(weights={"image_to_text": 1})
-        )
+        index.search(None, [clip.embed(image=PHOTOS / "moon.png"), None], 1, Ranking(weights={"image_to_text": 1}))
 
 
 def test_an_interrupted_index_is_finished_and_has_the_same_bytes(clip, passages_file, tmp_path, monkeypatch):

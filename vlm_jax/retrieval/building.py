@@ -139,3 +139,10 @@ def _finish(folder: Path, found: Sequence[Passage], settings: dict[str, Any]) ->
     write_json(folder / SETTINGS, settings)
     (folder / _UNFINISHED).unlink()
     shutil.rmtree(folder / _PARTS)
+
+
+def closing_line(index: Index, encoder: Encoder) -> str:
+    """What a person is told at the end."""
+    line = f"{index.folder}: {len(index.passages):,} passages, {len(index.images):,} images, by {encoder.name}"
+    part = read_settings(index.folder)["passages"]["read_in_part"]
+    return f"{line}; of {part:,} only the first {encoder.longest} tokens were read" if part else line
