@@ -16,6 +16,7 @@ from data_pipeline import records as records_file
 from data_pipeline.contexts import ContextRules, gold_of, unanswered, with_context
 from data_pipeline.records import Record, images_of
 from data_pipeline.sources import read
+from vlm_jax import locations
 from vlm_jax.checkpoint.files import write_json
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.retrieval import fusion, recall
@@ -141,12 +142,16 @@ def _found(
         shown = [images_of(record)[:1] for record in part]
         vectors: list[np.ndarray | None] = [None] * len(part)
         having = [number for number, images in enumerate(shown) if images]
-        for number, vector in zip(having, encoder.encode_images([shown[n][0] for n in having]), strict=True):
+        for number, vector in zip(having, encoder.encode_images([_opened(shown[n][0]) for n in having]), strict=True):
             vectors[number] = vector
         texts = encoder.encode_texts([_question(record) for record in part])
         orders = index.search(texts, vectors, k, ranking)
         found += [[index.passages[number].id for number in order] for order in orders]
     return found
+
+
+def _opened(image: str | bytes) -> str | bytes:
+    return locations.read_bytes(image) if isinstance(image, str) and locations.is_remote(image) else image
 
 
 def _question(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""Serves a model to OpenAI's clients: chat completions with images, streamed or not, several answered together.
+"""Serves a model to OpenAI's clients: chat completions with images, streamed or not, batched; embeddings.
 
     .venv/bin/python scripts/serve.py --model=runs/photos
     .venv/bin/python scripts/serve.py --model=runs/photos --host=0.0.0.0 --token_env=SERVE_TOKEN
@@ -23,6 +23,7 @@ flags.DEFINE_string(
     "base", None, "where the model lies that --model is an adapter of, or a run with adapters, if it moved"
 )
 flags.DEFINE_string("name", None, "of the model, in requests; else the name of its folder, or its hub id")
+flags.DEFINE_string("encoder", None, "CLIP or SigLIP of /v1/embeddings, under its folder's name; else the model")
 flags.DEFINE_integer("port", 8000, "0: a free one, which is printed", lower_bound=0, upper_bound=65535)
 flags.DEFINE_string("host", "127.0.0.1", "the address to listen at; one that others reach needs --token_env")
 flags.DEFINE_string("token_env", None, "the environment variable that holds the token which requests must bear")
@@ -74,6 +75,8 @@ def main() -> None:
         cache_tokens=options.cache_tokens,
         patches=options.patches,
         default_tokens=options.max_new_tokens,
+        encoder=vlm_jax.load_encoder(options.encoder) if options.encoder else None,
+        encoder_name=Path(options.encoder).name if options.encoder else "",
         report=lambda line: terminal.say(terminal.line(line)),
     )
     terminal.say(f"serving {name} at {address_of(listener)}/v1 (Ctrl-C ends it)")

@@ -1,4 +1,5 @@
-"""Any model that `vlm_jax.load` opens, as a teacher or as the student that is asked what it knows.
+"""Any model that `vlm_jax.load` opens, as a teacher or as the student that is asked what it knows; for vectors also a
+CLIP or SigLIP.
 
 Requests that wait are answered together. The name under which answers are kept has a digest of the weights, so that a
 model that was trained on is asked anew, and one that was moved is not.
@@ -16,6 +17,8 @@ from vlm_jax.errors import InputError
 
 
 class Local(Teacher):
+    takes = ("text", "embedding")
+
     def __init__(
         self, *, model: str, rows: int, dtype: str, quantise: str, temperature: float, max_output_tokens: int, seed: int
     ):
@@ -36,12 +39,29 @@ class Local(Teacher):
         return vlm_jax.load(self._path, **self._loading)
 
     @functools.cached_property
+    def _encoder(self) -> Any:
+        """Of embeddings: a CLIP or SigLIP as it is, or the model."""
+        from vlm_jax.retrieval.encoder import ModelEncoder, load_encoder
+
+        if self._is_encoder:
+            return load_encoder(self._path, self._loading["dtype"])
+        return ModelEncoder(self._model, Path(self._path).name)
+
+    @functools.cached_property
+    def _is_encoder(self) -> bool:
+        from vlm_jax.checkpoint.encoder_folder import is_encoder_folder
+
+        return Path(self._path).is_dir() and is_encoder_folder(Path(self._path))
+
+    @functools.cached_property
     def model(self) -> str:  # type: ignore[override]
+        if self._is_encoder:
+            return f"{Path(self._path).name} {self._encoder.fingerprint()}"
         kind = "" if self._loading["quantise"] is None else f" {self._loading['quantise']}"
         return f"{Path(self._path).name}{kind} {self._model.fingerprint()}"
 
     def parameters(self, kind: Kind) -> Mapping[str, Any]:
-        return self._sampling
+        return {} if kind == "embedding" else self._sampling
 
     async def send(self, request: Request) -> Reply:
         future = asyncio.get_running_loop().create_future()
@@ -55,7 +75,7 @@ class Local(Teacher):
             await asyncio.sleep(0)  # whoever is about to ask gets to do so
             together, self._waiting = self._waiting[: self._rows], self._waiting[self._rows :]
             try:
-                replies = await asyncio.to_thread(self._answers, [request for request, _ in together])
+                replies = await asyncio.to_thread(self._replies, [request for request, _ in together])
             except Exception as error:  # for those who wait
                 for _, future in together:
                     if not future.done():
@@ -68,6 +88,23 @@ class Local(Teacher):
                     future.set_exception(reply)
                 else:
                     future.set_result(reply)
+
+    def _replies(self, requests: Sequence[Request]) -> list[Reply | CallFailed]:
+        """Vectors one by one, so that they do not depend on what else is asked; texts together."""
+        asked = [place for place, request in enumerate(requests) if request.kind != "embedding"]
+        answers = iter(self._answers([requests[place] for place in asked]) if asked else [])
+        return [self._vector(request) if request.kind == "embedding" else next(answers) for request in requests]
+
+    def _vector(self, request: Request) -> Reply | CallFailed:
+        if len(request.images) > 1:
+            return CallFailed("cannot be asked", "a vector is of one image at most")
+        try:
+            image = request.images[0].read() if request.images else None
+            vector = self._encoder.embed(request.prompt or None, image)
+            tokens = sum(self._encoder.token_counts([request.prompt]))
+        except InputError as error:
+            return CallFailed("cannot be asked", str(error))
+        return Reply(vector=tuple(map(float, vector)), model=self.model, usage=Usage(input=tokens))
 
     def _answers(self, requests: Sequence[Request]) -> list[Reply | CallFailed]:
         """Answers that are each as if it had been asked alone."""

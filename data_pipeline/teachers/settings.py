@@ -45,7 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "extra": {},  # further fields of every request, such as {"chat_template_kwargs": {"enable_thinking": False}}
     },
     "local": {
-        "model": "",  # a folder that vlm_jax.load opens
+        "model": "",  # a folder that vlm_jax.load opens; for embeddings also a CLIP or SigLIP
         "rows": 8,  # requests answered together
         "dtype": "auto",  # of its weights, as vlm_jax.load takes it
         "quantise": "none",  # its weights, as vlm_jax.load takes it

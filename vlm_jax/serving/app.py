@@ -14,8 +14,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 
 from vlm_jax.inference.engine import LoadedModel
+from vlm_jax.retrieval.encoder import Encoder, ModelEncoder
 from vlm_jax.serving.access import Access
 from vlm_jax.serving.chat_endpoint import ChatEndpoint
+from vlm_jax.serving.embedding_endpoint import EmbeddingEndpoint
 from vlm_jax.serving.refusals import Refused, failed
 from vlm_jax.serving.worker import ModelWorker
 
@@ -40,10 +42,13 @@ class Application:
         patches: int,
         default_tokens: int,
         report: Callable[[str], None],
+        encoder: Encoder | None = None,
+        encoder_name: str = "",
     ):
         """
         Args:
           name: of the model, in requests.
+          encoder: of `/v1/embeddings`, under its own name there; None: the model's own, under the model's.
           host: where it listens.
           token: that requests must bear; None: none.
           batch: answers at one time.
@@ -53,7 +58,7 @@ class Application:
           default_tokens: of an answer at most, where a request does not say.
           report: takes a line for the person at the keyboard.
         """
-        self._name, self._report = name, report
+        self._report = report
         self._created = int(time.time())
         self.worker = ModelWorker(model, rows=batch, entries=cache_tokens, patches=patches, report=report)
         self.chat = ChatEndpoint(
@@ -64,8 +69,11 @@ class Application:
             queue=queue,
             default_tokens=default_tokens,
         )
+        self._names = list(dict.fromkeys([name] if encoder is None else [name, encoder_name]))
+        self.embeddings = EmbeddingEndpoint(encoder or ModelEncoder(model, name), name=self._names[-1], queue=queue)
         routes = [
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/v1/models/{name:path}", self._one_model, methods=["GET"]),
             Route("/health", self._health, methods=["GET"]),
@@ -79,6 +87,7 @@ class Application:
     def close(self, seconds: float = 0.0) -> None:
         """Ends what is being answered; waits so long for the model."""
         self.chat.close()
+        self.embeddings.close()
         self.worker.close(seconds)
 
     async def __call__(self, scope, receive, send) -> None:
@@ -102,19 +111,19 @@ class Application:
             await exchange.discard_body()
             await JSONResponse(refused.body(), refused.status, refused.headers)(scope, receive, send)
 
-    def _model_object(self) -> dict:
-        return {"id": self._name, "object": "model", "created": self._created, "owned_by": "vlm-jax"}
+    def _model_object(self, name: str) -> dict:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "vlm-jax"}
 
     async def _models(self, request: Request) -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [self._model_object()]})
+        return JSONResponse({"object": "list", "data": [self._model_object(name) for name in self._names]})
 
     async def _one_model(self, request: Request) -> JSONResponse:
         name = request.path_params["name"]
-        if name != self._name:
+        if name not in self._names:
             raise Refused(
                 f"the model {name[:100]!r} is not served here", status=404, param="model", code="model_not_found"
             )
-        return JSONResponse(self._model_object())
+        return JSONResponse(self._model_object(name))
 
     async def _health(self, request: Request) -> JSONResponse:
         alive = self.worker.alive

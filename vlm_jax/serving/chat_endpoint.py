@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.serving.chat_request import ChatRequest, read_chat_request
 from vlm_jax.serving.completion import Completion, event
-from vlm_jax.serving.places import Place, Places
+from vlm_jax.serving.places import Place, Places, check_headers
 from vlm_jax.serving.prompts import Limits, prompts_of
-from vlm_jax.serving.refusals import Refused, closing
+from vlm_jax.serving.refusals import Refused, closing, not_served
 from vlm_jax.serving.worker import Job, ModelWorker, Piece
 
 Result = TypeVar("Result")
@@ -47,31 +47,18 @@ class ChatEndpoint:
 
     async def __call__(self, scope, receive, send) -> None:
         request = Request(scope, receive)
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise Refused("send JSON: Content-Type: application/json", status=415, code="wrong_content_type")
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if encoding != "identity":
-            raise Refused(
-                f"the body is encoded ({encoding[:40]!r}); send it as it is, without Content-Encoding",
-                status=415,
-                code="wrong_content_encoding",
-            )
+        check_headers(request.headers)
         with self.places.place() as place:
             try:
                 await place.read(request.headers.get("content-length"), request.stream())
             except ClientDisconnect:
                 return
-            await _while_connected(receive, self._answered(place, scope, receive, send))
+            await while_connected(receive, self._answered(place, scope, receive, send))
 
     async def _answered(self, place: Place, scope, receive, send) -> None:
         request = await self._prepare(lambda: read_chat_request(place.take_body(), most_choices=self._worker.rows))
         if request.model != self._name:
-            raise Refused(
-                f"the model {request.model[:100]!r} is not served here; {self._name!r} is",
-                status=404,
-                param="model",
-                code="model_not_found",
-            )
+            raise not_served(request.model, self._name)
         async with self._prepared:
             pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
             with self._worker.preparation():
@@ -143,7 +130,7 @@ async def _events(completion: Completion, piece: Piece, pieces: asyncio.Queue) -
     yield completion.end()
 
 
-async def _while_connected(receive, work: Any) -> None:
+async def while_connected(receive, work: Any) -> None:
     """Awaits it; cancels it once the client is gone. To be called when the request's body has been read."""
 
     async def gone() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
 
 from vlm_jax.serving.refusals import Refused
 
@@ -12,6 +12,19 @@ MAX_BODIES = 256 << 20
 """Bytes of all requests that are being read or wait for their turn."""
 BODY_SECONDS = 60.0
 """That a request may take to arrive."""
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises Refused for a body that is not JSON as it is."""
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refused("send JSON: Content-Type: application/json", status=415, code="wrong_content_type")
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise Refused(
+            f"the body is encoded ({encoding[:40]!r}); send it as it is, without Content-Encoding",
+            status=415,
+            code="wrong_content_encoding",
+        )
 
 
 class Places:

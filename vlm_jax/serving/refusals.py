@@ -35,6 +35,16 @@ class Refused(Exception):
         return {"error": error}
 
 
+def not_served(model: str, served: str) -> Refused:
+    """Of a request for another model."""
+    return Refused(
+        f"the model {model[:100]!r} is not served here; {served!r} is",
+        status=404,
+        param="model",
+        code="model_not_found",
+    )
+
+
 def failed(message: str) -> Refused:
     """The server's own failure."""
     return Refused(message, status=500, code="internal_error", kind="server_error")

@@ -1,5 +1,6 @@
 """A model on this machine as a teacher: it says what `generate` says, together, and is known by its weights."""
 
+import numpy as np
 import pytest
 
 import vlm_jax
@@ -8,6 +9,7 @@ from data_pipeline.teachers.request import Failure, ImageFile, Request
 from data_pipeline.teachers.settings import open_teacher
 from data_pipeline.teachers.store import Store
 from tests.data_pipeline.teachers.teacher_server import image_for
+from tests.tiny_encoders import save_clip
 
 BASE = "vlm_jax/assets/tiny_base"
 
@@ -58,3 +60,30 @@ def test_a_model_is_known_by_its_weights_not_by_its_path(teacher):
     assert teacher.model == f"tiny_base {model.fingerprint()}"
     with pytest.raises(ValueError, match="a teacher of kind local has no image"):
         open_teacher({"kind": "local", "model": BASE}, "config.teachers.image", wanted="image")
+
+
+def test_vectors_are_those_of_a_clip_or_of_the_model_and_the_prompt_alone_decides_them(teacher, asker, tmp_path):
+    folder = tmp_path / "clip"
+    save_clip(folder)
+    encoder = vlm_jax.load_encoder(folder)
+    texts = ["What is it? a lamp", "A lamp of brass stands on the table."]
+    requests = [Request("embedding", text) for text in texts]
+    clip = open_teacher({"kind": "local", "model": str(folder)}, "config.teachers.embedding", wanted="embedding")
+    vectors = [outcome.vector for outcome in asker.ask(clip, requests)]
+    np.testing.assert_allclose(vectors, encoder.encode_texts(texts), atol=1e-6)
+    assert clip.model == f"clip {encoder.fingerprint()}"
+    own = [outcome.vector for outcome in asker.ask(teacher, requests)]
+    np.testing.assert_allclose(own, [teacher._model.embed(text) for text in texts], atol=1e-6)
+
+
+def test_a_clip_has_vectors_of_images_and_no_texts_to_give(asker, tmp_path):
+    folder, image = tmp_path / "clip", tmp_path / "image.png"
+    save_clip(folder)
+    image.write_bytes(image_for("a lamp"))
+    shown = ImageFile("d1", image, "image/png")
+    clip = open_teacher({"kind": "local", "model": str(folder)}, "config.teachers.embedding", wanted="embedding")
+    one, two = asker.ask(clip, [Request("embedding", "", (shown,)), Request("embedding", "", (shown, shown))])
+    np.testing.assert_allclose(one.vector, vlm_jax.load_encoder(folder).embed(image=image), atol=1e-6)
+    assert two == Failure("cannot be asked", "a vector is of one image at most")
+    with pytest.raises(ValueError, match="model_type is 'clip'"):
+        asker.ask(clip, [Request("text", "What is it?")])
