@@ -46,6 +46,8 @@ RUNNING = [
 # pythainlp tells where Thai words begin and end, for answers that must stand in an article.
 CORPUS = ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3", "httpx>=0.28", "pythainlp>=5.0"]
 
+RETRIEVAL = ["faiss-cpu>=1.9", "protobuf>=5.0", "sentencepiece>=0.2"]
+
 EXTRAS = {
     "cuda": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
@@ -60,11 +62,14 @@ EXTRAS = {
     "bem": ["torch>=2.8"],
     # The page of scripts/review_corpus.py.
     "review": ["starlette>=1.0", "uvicorn>=0.30"],
+    # Retrieval with FAISS in place of the device, and SigLIP folders whose tokenizer is SentencePiece's.
+    "retrieval": RETRIEVAL,
     "serve": ["starlette>=1.0", "uvicorn>=0.40"],
     # torch and peft are references to compare with: outside tests/ and benchmarks/ the metric bem and
     # --backend=transformers alone need one.
     "test": [
         *CORPUS,
+        *RETRIEVAL,
         "beartype>=0.20",
         "gcsfs>=2024.6",
         "hypothesis>=6.100",

@@ -50,8 +50,10 @@ class Local(Teacher):
     @functools.cached_property
     def _is_encoder(self) -> bool:
         from vlm_jax.checkpoint.encoder_folder import is_encoder_folder
+        from vlm_jax.checkpoint.source import resolve
 
-        return Path(self._path).is_dir() and is_encoder_folder(Path(self._path))
+        folder = resolve(self._path)
+        return isinstance(folder, Path) and is_encoder_folder(folder)
 
     @functools.cached_property
     def model(self) -> str:  # type: ignore[override]

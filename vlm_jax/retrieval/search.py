@@ -6,7 +6,7 @@ searched in is `index`'s, how several searches become one order is `fusion`'s.
 
 import functools
 import importlib.util
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ QUERIES = 64
 """Queries that are compared at one time."""
 
 
+@runtime_checkable
 class Search(Protocol):
     def __call__(
         self, queries: Float32[np.ndarray, "q d"], k: int
