@@ -49,7 +49,7 @@ class Retrieval:
     encoder: str
     output: str
     gold: str = "passage_id"
-    weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(fusion.CHANNELS, 1.0))
+    weights: Mapping[str, float | int] = dataclasses.field(default_factory=lambda: dict.fromkeys(fusion.CHANNELS, 1.0))
     fusion: str = "weighted"
     normalise: str = "minmax"
     depth: int = DEPTH

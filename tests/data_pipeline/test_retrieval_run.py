@@ -129,7 +129,8 @@ def test_records_are_written_with_contexts_and_recall_is_told(world, tmp_path):
     assert records[0].context.startswith("Chelsea\nA tabby cat that looks at you.\n\n")
     gold = [["cat"], ["rocket"], ["moon"]]
     ranks = [[one["id"] for one in record.provenance["passages"]] for record in records[:3]]
-    assert summary["recall"]["1"] == pytest.approx(sum(mine[0] in ids[:1] for ids, mine in zip(ranks, gold)) / 3)
+    hits = [mine[0] == ids[0] for ids, mine in zip(ranks, gold, strict=True)]
+    assert summary["recall"]["1"] == pytest.approx(sum(hits) / 3)
     assert summary["recall"]["5"] == 1.0 and summary["records"] == 4 and summary["records_with_gold"] == 3
     assert json.loads(report_of(output).read_text()) == summary
     assert "of 3 records that name their gold passage" in retrieval_run.closing_lines(summary, str(output))

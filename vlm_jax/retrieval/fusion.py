@@ -79,7 +79,7 @@ def order_of(fused: Float[np.ndarray, " n"], passages: Int[np.ndarray, " n"]) ->
     return passages[np.lexsort((passages, -fused))]
 
 
-def checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
+def checked_weights(weights: Mapping[str, float | int]) -> dict[str, float]:
     """Weights of the channels that are looked at: those of weight 0 are not.
 
     Raises:

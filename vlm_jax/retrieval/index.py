@@ -44,7 +44,7 @@ class Ranking:
     """
 
     method: str = "weighted"
-    weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(fusion.CHANNELS, 1.0))
+    weights: Mapping[str, float | int] = dataclasses.field(default_factory=lambda: dict.fromkeys(fusion.CHANNELS, 1.0))
     normalise: str = "minmax"
     depth: int = DEPTH
 
