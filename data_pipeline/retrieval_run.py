@@ -75,7 +75,7 @@ def retrieve(retrieval: Retrieval, *, progress: Progress = lambda items, total: 
     ranking = Ranking(retrieval.fusion, retrieval.weights, retrieval.normalise, retrieval.depth)
     if output.suffix != ".jsonl":
         raise InputError(f"--output={output}: wanted the name of a .jsonl file")
-    options = {"format": retrieval.format, "image_root": retrieval.image_root, "columns": retrieval.columns}
+    options: dict[str, Any] = {name: getattr(retrieval, name) for name in ("format", "image_root", "columns")}
     found_records, errors = read(retrieval.records, training=False, **options)
     encoder = index = None
     with gathered(errors):
