@@ -138,7 +138,7 @@ class LoadedModel:
         """As `embed`, of many (text, image)."""
         examples = [self.prompt(embedding.conversation(text, image), 1) for text, image in items]
         vectors = np.zeros((len(items), self.config.decoder.hidden), np.float32)
-        for members in self._in_batches(examples, 1, None) if examples else ():
+        for members in self._in_batches(examples, [1] * len(examples), None) if examples else ():
             vectors[members] = self._reader.last_hidden([examples[index] for index in members])
         return embedding.unit(vectors)
 
