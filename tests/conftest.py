@@ -111,6 +111,7 @@ SLOW = (
     "test_kept_tokens.py",
     "test_fuzz.py",
     "serving",
+    "retrieval",
     "test_generating.py",
 )
 """Files and folders that take long, the longest first. `make test-fast` leaves them out."""

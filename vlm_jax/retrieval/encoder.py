@@ -97,11 +97,18 @@ class ContrastiveFolder(Encoder):
             vectors = vectors.astype(jnp.float32)
             return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
 
-        def model(parameters: Flat) -> Any:
-            return nnx.merge(graph, replace(state, parameters))
+        # By itself an accelerator multiplies float32 in fewer bits: vectors would differ from device to device.
+        precision = "highest" if kind == jnp.float32 else None
 
-        self._texts = jax.jit(lambda parameters, *args: unit(model(parameters).texts(*args, dtype=kind)))
-        self._images = jax.jit(lambda parameters, patches: unit(model(parameters).images(patches, dtype=kind)))
+        def compiled(method: str):
+            def vectors(parameters: Flat, *inputs) -> jax.Array:
+                with jax.default_matmul_precision(precision):
+                    model = nnx.merge(graph, replace(state, parameters))
+                    return unit(getattr(model, method)(*inputs, dtype=kind))
+
+            return jax.jit(vectors)
+
+        self._texts, self._images = compiled("texts"), compiled("images")
         self.logit_scale = math.exp(float(np.asarray(self.parameters["logit_scale"]).reshape(-1)[0]))
         bias = self.parameters.get("logit_bias")
         self.logit_bias = 0.0 if bias is None else float(np.asarray(bias)[0])
