@@ -22,7 +22,8 @@ def test_passages_become_an_index_and_what_is_found_in_it_the_context_of_records
 
     built = started("build_index", "--passages=knowledge/passages.jsonl", "--output=index")
     assert built.returncode == 0, built.stderr
-    assert built.stdout == "index: 5 passages, 5 images, by clip\n"
+    said = "index: 5 passages, 5 images, by clip; of 1 only the first 40 tokens were read\n"
+    assert built.stdout == said
     asked = ("--records=questions.jsonl", "--index=index", "--output=with.jsonl")
     done = started("retrieve", *asked, "--k=1", "--image_to_text=0", "--text_to_text=0", "--text_to_image=0")
     assert done.returncode == 0, done.stderr

@@ -85,5 +85,5 @@ def test_a_clip_has_vectors_of_images_and_no_texts_to_give(asker, tmp_path):
     one, two = asker.ask(clip, [Request("embedding", "", (shown,)), Request("embedding", "", (shown, shown))])
     np.testing.assert_allclose(one.vector, vlm_jax.load_encoder(folder).embed(image=image), atol=1e-6)
     assert two == Failure("cannot be asked", "a vector is of one image at most")
-    with pytest.raises(ValueError, match="model_type is 'clip'"):
-        asker.ask(clip, [Request("text", "What is it?")])
+    (refused,) = asker.ask(clip, [Request("text", "What is it?")])
+    assert refused.reason == "cannot be asked" and "model_type is 'clip'" in refused.detail
