@@ -69,7 +69,12 @@ class TransformersModel:
         return digest.hexdigest()[:16]
 
     def answer(self, conversations: Sequence[list[dict[str, Any]]]) -> Iterator[tuple[int, Reply]]:
-        """(number, reply) of each conversation, those of alike length together.
+        """(number, reply) of each conversation, as `tokens`."""
+        for number, tokens in self.tokens(conversations):
+            yield number, Reply(self._tokenizer.decode(tokens, skip_special_tokens=True), tokens=len(tokens))
+
+    def tokens(self, conversations: Sequence[list[dict[str, Any]]]) -> Iterator[tuple[int, list[int]]]:
+        """(number, token ids of the answer) of each conversation, those of alike length together.
 
         Raises:
           InputError: a conversation or an image that cannot be read.
@@ -82,9 +87,7 @@ class TransformersModel:
             with self._torch.no_grad():
                 found = self._model.generate(**inputs, max_new_tokens=self._limit, do_sample=False)
             for number, row in zip(members, found[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-                tokens = self._until_stop(row)
-                text = self._tokenizer.decode(tokens, skip_special_tokens=True)
-                yield number, Reply(text, tokens=len(tokens))
+                yield number, self._until_stop(row)
 
     def _until_stop(self, row: list[int]) -> list[int]:
         return row[: next((place for place, token in enumerate(row) if token in self._stops), len(row))]
