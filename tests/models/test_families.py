@@ -181,13 +181,16 @@ def test_nothing_outside_a_family_asks_which_one_it_is():
     """Neither by its name, nor by the class of its shapes or of its image processor, nor by importing what is its own.
 
     A family's own are its folder, the presets of its sizes, and the putting together of models of the one family that
-    is put together.
+    is put together. CLIP and SigLIP with both halves (`contrastive`) are no models that answer, and made of the towers
+    of that one.
     """
     branches = re.compile(
         r"isinstance\([^)]*(VisionConfig|EncoderConfig|FixedViews|DynamicResolution)|\.model_family\b|\.variant\b"
         r"|(config|model)\.assembled\b|model_type\b[^=]*(==|!=|\bin\b) |\.family ==|models\.(qwen_vl|llava)"
     )
-    own = tuple(f"vlm_jax/models/{name}" for name in ("qwen_vl/", "llava/", "families.py", "presets.py"))
+    own = tuple(
+        f"vlm_jax/models/{name}" for name in ("qwen_vl/", "llava/", "contrastive/", "families.py", "presets.py")
+    )
     own += ("vlm_jax/models/config.py", "vlm_jax/models/family.py")
     own += tuple(f"vlm_jax/checkpoint/{name}.py" for name in ("assembly", "assembled_folder"))
     found = [

@@ -13,11 +13,10 @@ from flax import nnx
 from vlm_jax.checkpoint import description, weight_digests, weight_files, weight_table
 from vlm_jax.checkpoint.files import read_json
 from vlm_jax.errors import InputError, gathered
-from vlm_jax.models.contrastive.config_json import is_contrastive, read_contrastive
+from vlm_jax.models.contrastive.config_json import image_processor, is_contrastive, read_contrastive
 from vlm_jax.models.contrastive.encoder import ContrastiveEncoder
 from vlm_jax.models.contrastive.names import in_table, names
 from vlm_jax.models.contrastive.shapes import ContrastiveConfig
-from vlm_jax.models.llava.family import of_encoder
 from vlm_jax.models.parameters import Flat
 from vlm_jax.processing.image_processors.fixed_views import FixedViews
 
@@ -89,7 +88,7 @@ def open_folder(folder: Path) -> EncoderFolder:
         config = read_contrastive(read_json(path), str(path))
     images = tokenizer = None
     with gathered(errors):
-        images = description.image_processor_by(folder, lambda settings: of_encoder(settings, config.vision))
+        images = description.image_processor_by(folder, lambda settings: image_processor(settings, config))
     with gathered(errors):
         tokenizer = _tokenizer(folder, config)
     if errors:

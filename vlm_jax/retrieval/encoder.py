@@ -131,7 +131,7 @@ class ContrastiveFolder(Encoder):
     def _tokens(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and which of them are seen, [rows, tokens] each; rows behind the texts are the first again."""
         options: dict[str, Any] = {"truncation": True, "max_length": self.longest}
-        if self.config.variant == "siglip":
+        if self.config.text.filled_up:
             options["padding"] = "max_length"
         encoded = self._source.tokenizer(texts, **options)
         ids, seen = encoded["input_ids"], encoded.get("attention_mask")
@@ -141,7 +141,7 @@ class ContrastiveFolder(Encoder):
         mask = np.ones(tokens.shape, bool)
         for row, number in enumerate([*range(len(texts)), *[0] * (len(tokens) - len(texts))]):
             tokens[row, : len(ids[number])] = ids[number]
-            if seen is not None and self.config.variant == "siglip":
+            if seen is not None and self.config.text.filled_up:
                 mask[row] = np.asarray(seen[number], bool)
         return tokens, mask
 

@@ -10,6 +10,8 @@ from vlm_jax.errors import InputError
 from vlm_jax.models import config_types
 from vlm_jax.models.contrastive.shapes import VARIANTS, ContrastiveConfig, TextConfig
 from vlm_jax.models.llava.config_json import ACTIVATIONS, DEFAULTS, read_encoder
+from vlm_jax.models.llava.family import of_encoder
+from vlm_jax.processing.image_processors.fixed_views import FixedViews
 
 _TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
     # transformers' class defaults: files of the hub name only what differs from them.
@@ -117,6 +119,11 @@ def read_contrastive(config: Mapping[str, Any], where: str) -> ContrastiveConfig
     if errors := shapes.inconsistencies():
         raise InputError([f"{where}: {error}" for error in errors])
     return shapes
+
+
+def image_processor(settings: Mapping[str, Any], config: ContrastiveConfig) -> FixedViews:
+    """Of an image processor's settings, for the encoder of images."""
+    return of_encoder(settings, config.vision)
 
 
 def _half(config: Mapping[str, Any], name: str, variant: str, where: str) -> dict[str, Any]:

@@ -37,6 +37,11 @@ class TextConfig:
         return 0
 
     @property
+    def filled_up(self) -> bool:
+        """Whether every text is filled up to `length`, and what fills it up is seen."""
+        return self.variant == "siglip"
+
+    @property
     def causal(self) -> bool:
         return self.variant == "clip"
 
