@@ -1,12 +1,12 @@
 """The quickstart's benchmark by vlm_jax and by transformers: the same answers, and how long each takes.
 
-    .venv/bin/python benchmarks/backends.py                        # 200 questions of the built-in corpus, the shipped base
+    .venv/bin/python benchmarks/backends.py                   # 200 questions of the built-in corpus, the shipped base
     .venv/bin/python benchmarks/backends.py --model=runs/quickstart/hf --questions=960
 
-Questions about drawn objects and photographs, in English and Thai, greedy, float32, as many at a time on both sides. Each
-side runs in a process of its own; they take turns. Times run from conversations to texts, images and words processed on
-both sides; the first turn, in which programs are compiled and memory is taken, does not count. Exits with 1 where an
-answer differs. Wants PyTorch, which `make test` installs.
+Questions about drawn objects and photographs, in English and Thai, greedy, float32, as many at a time on both sides.
+Each side runs in a process of its own; they take turns. Times run from conversations to texts, images and words
+processed on both sides; the first turn, in which programs are compiled and memory is taken, does not count. Exits with
+1 where an answer differs. Wants PyTorch, which `make test` installs.
 """
 
 import argparse

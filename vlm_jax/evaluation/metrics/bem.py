@@ -68,7 +68,7 @@ def check(folder: str) -> None:
         raise InputError(f"{folder}: is no folder of a Hugging Face model (config.json: {error})") from None
     kind = ", ".join(config.get("architectures") or []) or config.get("model_type")
     labels = len(config.get("id2label") or (0, 1))
-    if config.get("model_type") != "bert" or "BertForSequenceClassification" not in kind or labels != 2:
+    if "BertForSequenceClassification" not in kind or labels != 2:
         raise InputError(f"{folder}: holds {kind} with {labels} labels; wanted BertForSequenceClassification with 2")
 
 
