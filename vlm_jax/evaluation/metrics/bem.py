@@ -66,7 +66,7 @@ def check(folder: str) -> None:
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: is no folder of a Hugging Face model (config.json: {error})") from None
-    kind = ", ".join(config.get("architectures") or []) or config.get("model_type")
+    kind = ", ".join(config.get("architectures") or []) or str(config.get("model_type"))
     labels = len(config.get("id2label") or (0, 1))
     if "BertForSequenceClassification" not in kind or labels != 2:
         raise InputError(f"{folder}: holds {kind} with {labels} labels; wanted BertForSequenceClassification with 2")
