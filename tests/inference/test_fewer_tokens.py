@@ -5,6 +5,7 @@ import pytest
 
 import vlm_jax
 from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
+from vlm_jax.inference import prefixes
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_what_is_left_out_within_the_decoder_is_in_no_cache_above_it_and_words_g
         one._decoder.one_by_one = one_by_one
     messages = [user("What is the cat called?", str(PHOTOS / "chelsea.jpg"))]
     answer = model.generate_tokens([messages], max_new_tokens=4)[0]
-    (prefix,) = model._prefixes.values()
+    (prefix,) = model._reader.kept.values()
     example = model.processor.encode(messages, generation_prompt=True)
     counts = np.asarray(prefix.state.lengths)[:, 0]
     assert (counts[0] - counts[1:]).tolist() == [example.size.tokens - above for above in example.size.above]
@@ -94,5 +95,5 @@ def test_a_question_before_its_image_is_read_with_each_image(base, tmp_path):
     example = model.processor.encode(other, generation_prompt=True)
     words = np.flatnonzero(example.candidates.question_words)
     # Nothing of the question may be taken from the other conversation's cache.
-    shared, _ = model._longest_kept(example, (b"another",))
+    shared, _ = prefixes.longest(model._reader.kept, example, (b"another",))
     assert shared <= words[0]
