@@ -113,6 +113,10 @@ SLOW = (
     "serving",
     "retrieval",
     "test_generating.py",
+    "test_evaluation_run.py",
+    "test_shared_prefixes.py",
+    "test_copies.py",
+    "test_against_rules.py",
 )
 """Files and folders that take long, the longest first. `make test-fast` leaves them out."""
 EVIDENCE = ("test_photos.py", "test_any_size.py", "test_train_step_benchmark.py")
