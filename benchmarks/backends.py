@@ -34,24 +34,30 @@ class Settings:
     threads: int
 
 
-def conversations(folder: Path, count: int) -> list[list[dict]]:
-    """The held-out questions of the built-in objects, evenly from both splits, and some without their image."""
+def conversations(folder: Path, count: int, *, text_only: bool = True) -> list[list[dict]]:
+    """The held-out questions of the built-in objects, evenly from both splits; each turn has its `answer`.
+
+    Args:
+      text_only: one in ten is asked without its image.
+    """
     command = [sys.executable, str(ROOT / "scripts" / "generate_corpus.py"), f"--output={folder}"]
     command += [f"--config={ROOT / 'configs' / 'corpus' / 'objects.py'}", "--config.factor=1"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     found = []
     for split in ("synthetic", "photo"):
         for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
-            (turn, *_) = json.loads(line)["messages"]
+            record = json.loads(line)
+            (turn, *_) = record["messages"]
+            turn["answer"] = record["answers"][0]
             for part in turn["content"]:
                 if part["type"] == "image":
                     part["image"] = str(folder / part["image"])
             found.append([turn])
     found = found[:: max(1, len(found) // count)][:count]
-    for number in range(9, len(found), 10):  # mixed: one in ten has no image
+    for number in range(9, len(found), 10) if text_only else ():
         (turn,) = found[number]
         words = [part for part in turn["content"] if part["type"] == "text"]
-        found[number] = [{"role": "user", "content": words}]
+        found[number] = [{**turn, "content": words}]
     return found
 
 
@@ -70,6 +76,8 @@ def main() -> None:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     with tempfile.TemporaryDirectory() as folder:
         asked = conversations(Path(folder) / "objects", options.questions)
+        for (turn,) in asked:
+            turn.pop("answer")
         settings = Settings(options.model, asked, options.batch, options.tokens, threads)
         workers = {side: Worker(module, settings) for side, module in SIDES.items()}
         said = {side: worker("answers") for side, worker in workers.items()}
