@@ -22,7 +22,7 @@ from vlm_jax.evaluation.metrics import bem
 from vlm_jax.evaluation.question_digest import QuestionDigests
 from vlm_jax.evaluation.report.summary import SET
 from vlm_jax.evaluation.runner import Prediction, Question
-from vlm_jax.processing.images import with_image
+from vlm_jax.processing.images import header
 
 GENERAL_METRIC = "normalised"
 """Of general sets, whatever the benchmark is scored by."""
@@ -121,13 +121,13 @@ def _general(evaluation: Evaluation, errors: list[str], notes: list[str]) -> lis
 def _with_image_size(question: Question) -> Question:
     """With the group of its image's size, where it shows one image that opens."""
     images = controls.images_of(question)
-    if len(images) != 1:
+    if len(images) != 1 or not isinstance(images[0], str | bytes | Path):
         return question
     try:
-        width, height = with_image(images[0], lambda image: image.size)
-    except InputError:
-        return question  # which is told when it is asked
-    megapixels = width * height / 1e6
+        with header(images[0]) as opened:
+            megapixels = opened.width * opened.height / 1e6
+    except Exception:  # whatever is wrong with the file is told when it is asked
+        return question
     above = [bound for bound in _MEGAPIXELS if megapixels > bound]
     size = f"over {above[-1]:g}" if len(above) == len(_MEGAPIXELS) else f"up to {_MEGAPIXELS[len(above)]:g}"
     return dataclasses.replace(question, groups={**question.groups, "image megapixels": size})
