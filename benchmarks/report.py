@@ -23,11 +23,11 @@ SIDE = 1000
 
 
 def drawn(count: int, metric: str, seed: int) -> list[Prediction]:
-    """Predictions with the groups of a corpus of 500 facts; scores are 0 or 1, of F1 anything between."""
+    """Predictions with the groups of a corpus of 500 facts; scores are 0 or 1, of F1 hundredths between."""
     rng = np.random.default_rng(seed)
     found = []
     for number in range(count):
-        score = float(rng.random()) if metric == "squad_f1" else float(rng.integers(0, 2))
+        score = round(float(rng.random()), 2) if metric == "squad_f1" else float(rng.integers(0, 2))
         groups = {"fact_id": f"fact-{number % 500}", "task": f"task-{number % 8}", "split": f"split-{number % 3}"}
         found.append(
             Prediction(
