@@ -336,11 +336,11 @@ def _check(
     if earlier is not None:
         with gathered(errors):
             earlier.check_data(known_by, {})
-    answering = validation.Answering(config, trainer, opened.processor, opened.source.assets, opened.workdir)
+    model = validation.ModelInTraining(config, trainer, opened.processor, opened.source.assets, opened.workdir)
     with gathered(errors):
-        sample = answering.sampler()
+        sample = model.sampler()
     with gathered(errors):
-        measures = None if loss is None else Measures(loss, answering.scorer(), config.validation.metric)
+        measures = None if loss is None else Measures(loss, model.scorer(), config.validation.metric)
     if errors:
         raise InputError(errors)
     return measures, sample, settings

@@ -102,7 +102,7 @@ def _rows_like(buckets: Sequence[Bucket], dataset: Dataset) -> list[Bucket]:
     return list(buckets) if fits else whole
 
 
-class Answering:
+class ModelInTraining:
     """The model as it is in training, asked questions: for samples that a person looks at, and for scores."""
 
     def __init__(

@@ -36,7 +36,11 @@ def in_batches(
     batches = []
     while order:
         count = min(most, len(order))
-        while count > 1 and fits and not fits([prompts[n].size for n in order[:count]], max(limits[n] for n in order)):
+        while (
+            count > 1
+            and fits
+            and not fits([prompts[n].size for n in order[:count]], max(limits[n] for n in order[:count]))
+        ):
             # Rows are a power of two: the next smaller one.
             count = 1 << (count - 1).bit_length() - 1
         batches.append(order[:count])

@@ -78,9 +78,8 @@ def run(
     saving = Saving(
         checkpoints, trainer, workdir, settings, every=config.checkpoint.every, done=done, validation=validation
     )
-    stop = None
-    if validation is not None and config.validation.patience:
-        stop = EarlyStop(validation, patience=config.validation.patience, log=log)
+    patience = config.validation.patience
+    stop = EarlyStop(validation, patience=patience, log=log) if validation is not None and patience else None
     profile = Profile(config.log.profile, workdir.folder / "profile", log, workdir.home / "profile")
     loop = Loop(
         config,
