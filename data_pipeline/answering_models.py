@@ -123,10 +123,11 @@ def _decoding(penalty: float) -> str:
 def _teacher(evaluation: Evaluation, closing: contextlib.ExitStack) -> AnsweringModel:
     from data_pipeline.teachers.asking import Asker
     from data_pipeline.teachers.request import Failure
-    from data_pipeline.teachers.settings import open_teacher
+    from data_pipeline.teachers.settings import in_text, open_teacher
     from data_pipeline.teachers.store import Store
 
-    teacher = open_teacher(teacher_settings(evaluation.model), "--model", wanted="text")
+    named = in_text(evaluation.model.removeprefix(TEACHER), f"--model={evaluation.model}")
+    teacher = open_teacher(named, "--model", wanted="text")
     teacher.ready()
     parameters = {"temperature": 0.0, "max_output_tokens": evaluation.max_new_tokens}
     folder = Path(evaluation.output) / "teacher"
@@ -151,25 +152,6 @@ def _teacher(evaluation: Evaluation, closing: contextlib.ExitStack) -> Answering
         "decoding": json.dumps({**teacher.parameters("text"), **parameters}),
     }
     return AnsweringModel(answer, settings, teacher.model)
-
-
-def teacher_settings(model: str) -> dict[str, Any]:
-    """The settings in `teacher:key=value,…`, values as JSON where they are some.
-
-    Raises:
-      InputError: a part without `=`, or a key twice.
-    """
-    settings: dict[str, Any] = {}
-    for part in model.removeprefix(TEACHER).split(","):
-        name, equals, value = part.partition("=")
-        if not equals or name in settings:
-            wrong = "is there twice" if equals else "has no value"
-            raise InputError(f"--model={model}: {name!r} {wrong}; wanted teacher:kind=…,model=…")
-        try:
-            settings[name] = json.loads(value)
-        except ValueError:
-            settings[name] = value
-    return settings
 
 
 def _request(messages: list[dict[str, Any]], parameters: dict[str, Any], images: Path):

@@ -14,15 +14,16 @@ from typing import Any
 
 import jax
 
-from data_pipeline import answering_models
+from data_pipeline import answering_models, benchmark_figures, judging
 from data_pipeline.answering_models import AnsweringModel
 from data_pipeline.evaluation_questions import Asked, read, read_baselines
 from data_pipeline.evaluation_settings import SETTINGS, Evaluation, settings_in, settings_of_questions, with_defaults
+from data_pipeline.teachers import settings as teachers
+from data_pipeline.teachers.progress_lines import ProgressLines
 from vlm_jax import output_folder, terminal
 from vlm_jax.checkpoint.files import alone, read_json, write_bytes, write_json, write_text
 from vlm_jax.errors import InputError
-from vlm_jax.evaluation import controls, metrics, report, runner, submissions
-from vlm_jax.evaluation.benchmark import Benchmark, headline_of
+from vlm_jax.evaluation import controls, report, runner
 from vlm_jax.evaluation.runner import Prediction
 from vlm_jax.parallel import hosts
 
@@ -105,8 +106,14 @@ def ask(
         summary = {"settings": settings, **report.summarise(predictions, baselines, general=asked.general)}
         if not hosts.is_first():
             return summary
+        own = [one for one in predictions if one.id not in asked.general]
         if evaluation.entry is not None:
-            summary |= _of_benchmark(evaluation, evaluation.entry, asked, predictions, summary, say)
+            summary |= benchmark_figures.of(evaluation, evaluation.entry, asked, own, summary, say)
+        if evaluation.judge and "unscored" in summary:
+            say(f"--judge={evaluation.judge}: nothing is judged, as the questions have no answers to compare with")
+        elif evaluation.judge:
+            settings_of_judge = teachers.in_text(evaluation.judge, "--judge")
+            summary["judge"] = judging.judged(own, settings_of_judge, output, progress=ProgressLines(say))
         _write_report(evaluation, asked, predictions, summary, baselines)
     return summary
 
@@ -185,41 +192,6 @@ def _write_report(
         pictures=pictures,
     )
     write_text(output / "report.html", page)
-
-
-def _of_benchmark(
-    evaluation: Evaluation,
-    entry: Benchmark,
-    asked: Asked,
-    predictions: Sequence[Prediction],
-    summary: Mapping[str, Any],
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """What a report holds of a benchmark of the table besides: its published figure, other metrics, the submission."""
-    found: dict[str, Any] = {"published": asked.published} if asked.published else {}
-    if "unscored" not in summary:
-        headline = headline_of(entry, summary.get("by", {}))
-        found |= {} if headline is None else {"headline": headline}
-        scored = {
-            name: [
-                0.0 if one.error else metrics.score(name, one.prediction, one.answers, one.question)
-                for one in predictions
-            ]
-            for name in entry.also
-            if name != evaluation.metric
-        }
-        found |= {"also": {name: sum(scores) / len(scores) for name, scores in scored.items()}} if scored else {}
-    if entry.submission is None or not evaluation.official:
-        return found
-    if evaluation.images != "given":
-        say(f"no submission is written: --images={evaluation.images} are not the benchmark's")
-        return found
-    if unasked := sum(one.error is not None for one in predictions):
-        say(f"{entry.submission.file}: {unasked} of {len(predictions)} answers are empty, of what could not be asked")
-    ids = {question.id: question.ids for question in asked.questions}
-    entries = submissions.entries_of(entry.submission, ids, predictions)
-    path = submissions.write(entry.submission, entries, Path(evaluation.output))
-    return {**found, "submission": path.name}
 
 
 def _begin(output: Path, settings: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from data_pipeline import prompting
 from data_pipeline.prompting import Prompt
 from data_pipeline.sources.columns import errors_of as columns_errors
+from data_pipeline.teachers import settings as teachers
 from vlm_jax import locations
 from vlm_jax.checkpoint.files import read_json
 from vlm_jax.errors import gathered
@@ -37,6 +38,8 @@ class Evaluation:
       images: a key of `controls.CONTROLS`: given, swapped or blank.
       metric: as `metrics.score` takes it; None: the benchmark's, else normalised.
       bem: the folder of the model that the metric bem needs.
+      judge: a teacher that judges the answers besides, as `key=value,…` of its settings; empty for none. It moves no
+        score.
       baseline: folders of earlier evaluations to compare with, commas between; empty for none.
       general: records of general sets, to see what was forgotten; commas between. They are asked as they are, scored by
         normalised, and count in no other figure.
@@ -59,6 +62,7 @@ class Evaluation:
     images: str = "given"
     metric: str | None = None
     bem: str = ""
+    judge: str = ""
     baseline: str = ""
     general: str = ""
     backend: str = "jax"
@@ -162,6 +166,9 @@ def errors_of(evaluation: Evaluation) -> list[str]:
         errors.append(f"--data is not given; wanted the official files of {entry.title}: {entry.files}")
     if evaluation.visual_tokens == RECOMMENDED:
         errors.append(f"--visual_tokens={RECOMMENDED}: only benchmarks that are named recommend some")
+    if evaluation.judge:
+        with gathered(errors):
+            teachers.checked(teachers.in_text(evaluation.judge, "--judge"), "--judge", wanted="text")
     errors += columns_errors(evaluation.columns, "--column")
     asked_as = {name: getattr(evaluation, name) or "" for name in prompting.SETTINGS}
     errors += [line.replace("evaluation.", "--", 1) for line in prompting.errors_of(asked_as, "evaluation")]

@@ -36,6 +36,12 @@ flags.DEFINE_string(
     "to",
 )
 flags.DEFINE_string("bem", "", "folder of a BertForSequenceClassification, for the metrics bem and encyclopedic_vqa")
+flags.DEFINE_string(
+    "judge",
+    "",
+    "a teacher that judges the answers besides: kind=…,model=…,endpoint=…, settings of config.teachers. The report has "
+    "its figure and how far it agrees with the metric",
+)
 flags.DEFINE_string("baseline", "", "folders of earlier evaluations to compare with; commas between")
 flags.DEFINE_string(
     "general", "", "records of general sets, to see what was forgotten; commas between. Scored by normalised, and apart"
@@ -67,7 +73,7 @@ flags.DEFINE_integer(
 RECOMMENDED = "recommended"
 """As `data_pipeline.evaluation_settings.RECOMMENDED`: of --visual_tokens, the bounds that the benchmark recommends."""
 SAME = (
-    *("model", "benchmark", "data", "output", "base", "images", "metric", "bem", "baseline", "general"),
+    *("model", "benchmark", "data", "output", "base", "images", "metric", "bem", "judge", "baseline", "general"),
     *("backend", "devices"),
     *("format", "image_root", "question", "template", "suffix", "max_new_tokens"),
 )

@@ -8,11 +8,9 @@ import contextlib
 import functools
 import json
 import re
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from data_pipeline.corpus import settings as corpus_settings
 from data_pipeline.corpus.pipeline import NEEDED, ORDER, PROMPTS, Pipeline, stage_settings
 from data_pipeline.teachers.asking import Asker
 from data_pipeline.teachers.prices import Price, prices_of
-from data_pipeline.teachers.sending import Progress
+from data_pipeline.teachers.progress_lines import ProgressLines
 from data_pipeline.teachers.store import Store
 from vlm_jax import output_folder, terminal
 from vlm_jax.checkpoint.files import alone, read_json, write_json
@@ -93,7 +91,7 @@ def generate(
         else:
             _forget(folder, options.restart_from)
         store = stack.enter_context(contextlib.closing(Store(folder / "store", part)))
-        with Asker(store, prices, options.max_cost, _Shown(say)) as asker:
+        with Asker(store, prices, options.max_cost, ProgressLines(say)) as asker:
             note = functools.partial(_note, folder, stage_settings(settings))
             made = note if target == folder else lambda stage: None
             pipeline = Pipeline(settings, target, asker, options.until, options.preview, part, say, made)
@@ -219,28 +217,3 @@ def _path(stage: str, key: str) -> str:
 
 def _short(value: Any) -> str:
     return terminal.line(json.dumps(value, ensure_ascii=False), 120)
-
-
-@dataclass
-class _Shown:
-    """How far a stage is, how long it takes, and what was spent: a line every minute, on a terminal every second."""
-
-    say: Callable[[str], None]
-    _begun: float = 0.0
-    _last: float = field(default_factory=time.monotonic)
-    _of: str = ""
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.stage != self._of:
-            self._of, self._begun = progress.stage, now
-        every = 1.0 if sys.stderr.isatty() else 60.0
-        if now - self._last < every:
-            return
-        self._last = now
-        left = (now - self._begun) / progress.done * (progress.total - progress.done)
-        minutes, seconds = divmod(round(left), 60)
-        self.say(
-            f"{progress.stage}: {progress.done:,} of {progress.total:,} answers, {minutes}:{seconds:02} left, "
-            f"${progress.spent:.2f} spent"
-        )

@@ -4,6 +4,7 @@ With it the whole pipeline runs on a machine without a network. It answers from 
 (`Request.subject`), where others read the prompt; all else is as with them. What it is asked about anything but its
 objects, it does not know, and says so.
 
+Its articles tell of the objects, or of single pieces with facts of their own (`data_pipeline.corpus.drawn.pieces`).
 Faults can be asked of it (`data_pipeline.corpus.drawn.faults`). As a judge it has none: it compares with its catalogue,
 and knows its own images by a comment in the file, as it cannot see.
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.corpus.drawn import objects, wordings
+from data_pipeline.corpus.drawn import objects, pieces, wordings
 from data_pipeline.corpus.drawn.catalogue import CATALOGUE
 from data_pipeline.corpus.drawn.faults import Faults
 from data_pipeline.corpus.drawn.things import Thing
@@ -55,19 +56,20 @@ class Drawn(Teacher):
     takes = ("text", "image")
     at_once = 4
 
-    def __init__(self, *, seed: int, side: int, faults: Mapping[str, float]):
-        self._seed, self._side = seed, side
+    def __init__(self, *, seed: int, side: int, faults: Mapping[str, float], pieces: int):
+        self._seed, self._side, self._pieces = seed, side, pieces
         self._faults = Faults(faults, seed, CATALOGUE)
         self.model = "drawn"
 
     def parameters(self, kind: Kind) -> Mapping[str, Any]:
         faults = {"faults": dict(self._faults.shares)} if self._faults.shares else {}
-        return {"seed": self._seed, **({"side": self._side} if kind == "image" else {}), **faults}
+        of_kind = {"side": self._side} if kind == "image" else {"pieces": self._pieces} if self._pieces else {}
+        return {"seed": self._seed, **of_kind, **faults}
 
     async def send(self, request: Request) -> Reply:
         if request.kind == "image":
             return Reply(image=self._image(request), model=self.model)
-        answer = _ANSWERS.get(request.stage)
+        answer = self._of_piece if request.stage == "context" and self._pieces else _ANSWERS.get(request.stage)
         if answer is None:
             raise CallFailed("bad request", f"the built-in teacher does not know the stage {request.stage!r}")
         found = answer(request)
@@ -79,6 +81,13 @@ class Drawn(Teacher):
             self._faults.pairs(_thing(asked["name"]), asked, found["pairs"], chain)
         text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
         return Reply(text=text, model=self.model, raw=text)
+
+    def _of_piece(self, request: Request) -> dict:
+        digest = hashlib.sha256(str(self._seed).encode() + b"".join(image.read() for image in request.images)).digest()
+        thing = _thing(request.subject["name"])
+        text, facts = pieces.article(thing, CATALOGUE, self._pieces, np.random.default_rng(list(digest)))
+        pairs = [{"question": question, "answer": facts[kind][0]} for kind, question in _ASKED_OF_ARTICLE.items()]
+        return {"article": text, "pairs": pairs[: request.subject["count"]]}
 
     def _image(self, request: Request) -> bytes:
         thing, look = _thing(request.subject.get("name", "")), request.prompt

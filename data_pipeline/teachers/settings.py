@@ -6,10 +6,12 @@ Keys of `kind`, their defaults and what they mean stand in SETTINGS; what is not
 """
 
 import difflib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from data_pipeline.corpus.drawn import faults
+from data_pipeline.corpus.drawn.catalogue import CATALOGUE
 from data_pipeline.teachers.request import Kind
 from data_pipeline.teachers.teacher import Teacher
 from vlm_jax.errors import InputError
@@ -56,6 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "drawn": {
         "seed": 0,
         "side": 112,  # pixels of an image
+        "pieces": 0,  # an article tells of so many, with facts of their own; 0: of the object as the catalogue has it
         "faults": {},  # {one of data_pipeline.corpus.drawn.faults.FAULTS: share of the answers that have it}
     },
 }
@@ -107,6 +110,8 @@ def checked(settings: Mapping[str, Any], where: str, *, wanted: Kind = "text") -
                 for name, advice in _NOT_EXTRA.items()
                 if name in value
             ]
+        elif key == "pieces" and not 0 <= value <= len(CATALOGUE):
+            errors.append(f"{where}.pieces is {value!r}; wanted 0 to {len(CATALOGUE)}, as there are objects")
         elif key == "faults":
             errors += faults.errors(value, where)
     if "model" in known and not settings.get("model"):
@@ -123,6 +128,25 @@ def checked(settings: Mapping[str, Any], where: str, *, wanted: Kind = "text") -
 def wanted_of(name: str) -> Kind:
     """What the teacher of this name, a key of `config.teachers`, is asked for."""
     return "image" if name == "image" else "embedding" if name == "embedding" else "text"
+
+
+def in_text(text: str, where: str) -> dict[str, Any]:
+    """The settings in `key=value,key=value`, as a flag has them; values as JSON where they are some.
+
+    Raises:
+      InputError: a part without `=`, or a key twice.
+    """
+    settings: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals or name in settings:
+            wrong = "is there twice" if equals else "has no value"
+            raise InputError(f"{where}: {name!r} {wrong}; wanted kind=…,model=…")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
 
 
 def open_teacher(settings: Mapping[str, Any], where: str, *, wanted: Kind) -> Teacher:

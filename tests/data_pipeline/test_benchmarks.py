@@ -15,7 +15,7 @@ from data_pipeline.sources import official
 from tests.data_pipeline import official_files
 from tests.data_pipeline.official_files import WRITERS, evqa_row, write_json, write_lines, write_rows
 from vlm_jax.errors import InputError
-from vlm_jax.evaluation import runner
+from vlm_jax.evaluation import report, runner
 from vlm_jax.evaluation.benchmarks import BENCHMARKS
 from vlm_jax.evaluation.runner import text_of
 from vlm_jax.processing.chat import image_parts
@@ -356,3 +356,14 @@ def test_an_evaluation_from_before_there_were_prompts_goes_on_and_another_prompt
     assert summary["mean"] == 1
     with pytest.raises(InputError, match="holds an evaluation with another suffix"):
         answered(evaluation_of(data, "", tmp_path, suffix=" Briefly."), ["I"])
+
+
+def test_vizwiz_tells_how_well_questions_without_an_answer_are_told(tmp_path):
+    def without_answer(entries):
+        entries[1]["answerable"] = 0
+
+    data = changed(official_files.vizwiz(tmp_path).data, without_answer)
+    summary, _ = answered(evaluation_of("vizwiz", data, tmp_path), ["unanswerable", "Unanswerable."])
+    told = summary["answerability"]
+    assert (told["n"], told["unanswerable"], told["recall"], told["precision"]) == (2, 1, 1.0, 0.5)
+    assert "answerability: 1 of 2 have no answer; told right 50.0%" in report.table(summary)

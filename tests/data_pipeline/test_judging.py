@@ -6,11 +6,16 @@ import json
 import pytest
 
 from data_pipeline import judging
+from data_pipeline.answering_models import AnsweringModel
+from data_pipeline.evaluation_questions import read
+from data_pipeline.evaluation_run import ask
+from data_pipeline.evaluation_settings import Evaluation, errors_of, with_defaults
 from data_pipeline.teachers.asking import Asker
 from data_pipeline.teachers.settings import open_teacher
 from data_pipeline.teachers.store import Store
 from tests.data_pipeline.teachers.teacher_server import TeacherServer
 from vlm_jax.errors import InputError
+from vlm_jax.evaluation import report, runner
 from vlm_jax.evaluation.metrics import judge
 from vlm_jax.evaluation.runner import Prediction
 
@@ -111,3 +116,31 @@ def test_nothing_to_judge_is_no_agreement(server, tmp_path):
     assert (summary["mean"], summary["agreement"]["n"], summary["agreement"]["kappa"]) == (0.0, 0, None)
     assert judging.judged([], server.openai(), tmp_path)["mean"] is None
     assert not server.calls
+
+
+def test_an_evaluation_has_its_answers_judged_and_tells_how_far_the_metric_agrees(server, tmp_path):
+    own, general = tmp_path / "own.jsonl", tmp_path / "general.jsonl"
+    for path, count in ((own, 2), (general, 1)):
+        turns = [{"role": "user", "content": "What colour is it?"}, {"role": "assistant", "content": "red"}]
+        lines = [json.dumps({"id": f"{path.stem}{number}", "messages": turns}) + "\n" for number in range(count)]
+        path.write_text("".join(lines))
+    settings = server.openai()
+    named = ",".join(f"{name}={value}" for name, value in settings.items())
+    evaluation = Evaluation("m", str(own), str(tmp_path / "out"), general=str(general), judge=named)
+    evaluation = with_defaults(evaluation)
+    asked = read(evaluation, print)
+    model = AnsweringModel(runner.texts(lambda batch: ["crimson", "blue", "red"]), {}, "nothing")
+    summary = ask(evaluation, asked, model)
+    assert (summary["judge"]["mean"], summary["judge"]["n"], summary["mean"]) == (0.5, 2, 0.0)  # of the general, none
+    assert summary["judge"]["agreement"]["right_by_judge_alone"] == ["own0"]
+    told = "judged by test: 50.0%"
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["judge"] == summary["judge"]
+    assert told in report.table(summary) and told in (tmp_path / "out" / "report.html").read_text()
+    assert server.prompts.total() == 2
+
+
+def test_a_judge_that_cannot_be_is_refused_before_anything_is_asked():
+    evaluation = with_defaults(Evaluation("m", "b.jsonl", "o", judge="kind=openai_compatible,modle=x"))
+    assert any("--judge" in line and "modle" in line for line in errors_of(evaluation))
+    evaluation = with_defaults(Evaluation("m", "b.jsonl", "o", judge="drawn"))
+    assert errors_of(evaluation) == ["--judge: 'drawn' has no value; wanted kind=…,model=…"]

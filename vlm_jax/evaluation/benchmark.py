@@ -77,6 +77,7 @@ class Benchmark:
       visual_tokens: (least, most) of an image that are recommended, for `--visual_tokens=recommended`.
       tokens_from: where those come from.
       groups: by which questions are told apart, as the reader names them.
+      answerability: whether it is reported how well questions without an answer are told, as VizWiz does.
       headline: None for the mean over questions.
       submission: None where nothing is handed in anywhere.
     """
@@ -95,6 +96,7 @@ class Benchmark:
     template: str = ""
     suffix: str = ""
     groups: tuple[str, ...] = ()
+    answerability: bool = False
     headline: Headline | None = None
     submission: Submission | None = None
 

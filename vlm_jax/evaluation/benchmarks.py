@@ -137,6 +137,7 @@ _ENTRIES = (
         visual_tokens=_PHOTO,
         tokens_from=_PHOTO_FROM,
         groups=("answer_type", "answerable"),
+        answerability=True,
         submission=Submission("image"),
     ),
     Benchmark(

@@ -88,6 +88,7 @@ def sign_flip_p(sums: Float[np.ndarray, " c"], *, seed: int = 0) -> float:
     if len(sizes) < len(sums) / ALIKE:
         drawn = (2 * rng.binomial(members, 0.5, (FLIPS, len(sizes))) - members) @ sizes
     else:
-        signs = (rng.integers(0, 2, (count, len(sums)), np.int8) for count in in_parts(FLIPS, len(sums)))
-        drawn = np.concatenate([2 * (one @ sums) - sums.sum() for one in signs])
+        bits = (rng.bytes(count * -(-len(sums) // 8)) for count in in_parts(FLIPS, len(sums)))
+        signs = (np.unpackbits(np.frombuffer(one, np.uint8).reshape(-1, -(-len(sums) // 8)), axis=1) for one in bits)
+        drawn = np.concatenate([2 * (one[:, : len(sums)] @ sums) - sums.sum() for one in signs])
     return (int((np.abs(drawn) >= seen).sum()) + 1) / (FLIPS + 1)

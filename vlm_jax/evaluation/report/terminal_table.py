@@ -63,6 +63,8 @@ def about(summary: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"published figure: {figure}")
     lines += [f"also {name}: {mean:.1%}" for name, mean in summary.get("also", {}).items()]
+    lines += [_answerability(summary["answerability"])] if "answerability" in summary else []
+    lines += [_judge(summary["judge"])] if "judge" in summary else []
     published = summary.get("published", {})
     if published.get("size", summary["n"]) != summary["n"]:
         lines.append(f"{summary['n']:,} questions of the {published['size']:,} of the split {published['split']}")
@@ -71,6 +73,27 @@ def about(summary: Mapping[str, Any]) -> list[str]:
     if "submission" in summary:
         lines.append(f"to hand in: {summary['submission']}")
     return lines
+
+
+def _answerability(told: Mapping[str, Any]) -> str:
+    precision = "–" if told["average_precision"] is None else f"{told['average_precision']:.1%}"
+    return (
+        f"answerability: {told['unanswerable']:,} of {told['n']:,} have no answer; told right {told['accuracy']:.1%}, "
+        f'F1 of "unanswerable" {told["f1"]:.1%}, average precision {precision}'
+    )
+
+
+def _judge(verdicts: Mapping[str, Any]) -> str:
+    """The judge's figure, on how many, and how far it says what the metric says."""
+    if verdicts["mean"] is None:
+        return f"judged by {verdicts['judge']}: no answer has a verdict"
+    agreement = verdicts["agreement"]
+    within = f"95 % interval {verdicts['low']:.1%} to {verdicts['high']:.1%}, n {verdicts['scored']:,}"
+    kappa = "undefined" if agreement["kappa"] is None else f"{agreement['kappa']:.2f}"
+    agreed = f"{agreement['share']:.1%} as {agreement['metric']} has it, kappa {kappa}" if agreement["n"] else "none"
+    unjudged = sum(verdicts["unjudged"].values())
+    without = f"; {unjudged:,} without a verdict are in no mean" if unjudged else ""
+    return f"judged by {verdicts['judge']}: {verdicts['mean']:.1%} ({within}); agreement {agreed}{without}"
 
 
 def _unasked(summary: Mapping[str, Any]) -> list[str]:
