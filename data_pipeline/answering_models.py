@@ -170,4 +170,5 @@ def _request(messages: list[dict[str, Any]], parameters: dict[str, Any], images:
             images.mkdir(parents=True, exist_ok=True)
             path.write_bytes(buffer.getvalue())
         files.append(ImageFile(digest, path, "image/png"))
-    return Request("text", runner.text_of(messages[0]), tuple(files), parameters=parameters, stage=STAGE)
+    # A model that is loaded here stops at its most tokens too, and is scored by what it has said.
+    return Request("text", runner.text_of(messages[0]), tuple(files), parameters=parameters, partial=True, stage=STAGE)

@@ -138,11 +138,12 @@ class Local(Teacher):
 
     def _reply(self, tokens: Any, read: int, *, cut: bool) -> Reply | CallFailed:
         usage, text = Usage(input=read, output=len(tokens)), self._model.processor.decode(tokens)
+        reply = Reply(text=text, model=self.model, usage=usage, raw=text)
         if cut:
-            return CallFailed("cut off", "the answer reached max_output_tokens", usage=usage, raw=text)
+            return CallFailed("cut off", "the answer reached max_output_tokens", usage=usage, raw=text, partial=reply)
         if not text.strip():
             return CallFailed("empty", "the model said nothing", usage=usage, raw=text)
-        return Reply(text=text, model=self.model, usage=usage, raw=text)
+        return reply
 
 
 def _content(request: Request) -> list[dict[str, Any]]:

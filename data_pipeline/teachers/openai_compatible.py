@@ -139,9 +139,12 @@ def _reply(answer: Mapping[str, Any]) -> Reply:
         raise CallFailed("blocked answer", str(message["refusal"]), usage=usage, raw=raw)
     finish = choices[0].get("finish_reason")
     reason = _FINISHED.get(str(finish), "stopped for an unknown reason")
-    if reason:
-        raise CallFailed(reason, f"finish_reason {finish!r}", usage=usage, raw=raw)
     text = message.get("content")
-    if not isinstance(text, str) or not text.strip():
+    said, version = text if isinstance(text, str) else "", str(answer.get("model") or "")
+    reply = Reply(text=said, model=version, usage=usage, raw=raw)
+    if reason:
+        partial = reply if reason == "cut off" else None
+        raise CallFailed(reason, f"finish_reason {finish!r}", usage=usage, raw=raw, partial=partial)
+    if not said.strip():
         raise CallFailed("empty", "no text in the answer", usage=usage, raw=raw)
-    return Reply(text=text, model=str(answer.get("model") or ""), usage=usage, raw=raw)
+    return reply

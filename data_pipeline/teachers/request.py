@@ -36,6 +36,7 @@ class Request:
       images: shown before the text, in this order.
       schema: JSON schema of the object that is wanted, or None for free text.
       parameters: of sampling and of images, beside those of the teacher's settings, which they take the place of.
+      partial: an answer that reached its most tokens is taken as it is; else it is no answer.
       sample: number of the sample, where the same is asked several times.
       stage: who asks, for messages and sums.
       subject: what the prompt was rendered from. The built-in teacher answers from it; neither it nor `stage` is part
@@ -47,6 +48,7 @@ class Request:
     images: tuple[ImageFile, ...] = ()
     schema: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    partial: bool = False
     sample: int = 0
     stage: str = ""
     subject: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class Request:
             "schema": self.schema,
             "parameters": {**parameters, **self.parameters},
             "sample": self.sample,
+            **({"partial": True} if self.partial else {}),
         }
         text = json.dumps(decides, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -118,13 +121,22 @@ class CallFailed(Exception):
       detail: what was said, for the person at the keyboard; no credentials are in it.
       after: seconds that the server asks to wait.
       usage: what was paid for all the same, and `raw`, what came.
+      partial: of an answer that was cut off, what there is of it.
     """
 
     def __init__(
-        self, reason: str, detail: str = "", *, after: float | None = None, usage: Usage = Usage(), raw: str = ""
+        self,
+        reason: str,
+        detail: str = "",
+        *,
+        after: float | None = None,
+        usage: Usage = Usage(),
+        raw: str = "",
+        partial: Reply | None = None,
     ):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason, self.detail, self.after, self.usage, self.raw = reason, detail, after, usage, raw
+        self.partial = partial
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,9 @@ class Sender:
         try:
             reply = await self.teacher.send(one)
         except CallFailed as failed:
-            return failed
+            if not one.partial or failed.partial is None:
+                return failed
+            reply = failed.partial
         try:
             if self.check is not None:
                 self.check(one, reply)

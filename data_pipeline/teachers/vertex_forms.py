@@ -88,22 +88,24 @@ def reply_of(response: Any, kind: Kind) -> Reply:
     finish = name_of(candidate.finish_reason)
     if finish in _BLOCKED:
         raise failed("blocked answer", candidate.finish_message or finish)
+    parts = [part for part in (candidate.content and candidate.content.parts) or [] if not part.thought]
+    text = "".join(part.text for part in parts if part.text)
+    reply = Reply(text=text, model=version, usage=usage, raw=raw)
     if finish == "MAX_TOKENS":
-        raise failed("cut off", "the answer reached max_output_tokens")
+        detail, partial = "the answer reached max_output_tokens", reply if kind == "text" else None
+        raise CallFailed("cut off", detail, usage=usage, raw=raw, partial=partial)
     if finish == "NO_IMAGE":
         raise failed("no image", candidate.finish_message or finish)
     if finish != "STOP":
         raise failed("stopped for an unknown reason", finish)
-    parts = [part for part in (candidate.content and candidate.content.parts) or [] if not part.thought]
     if kind == "image":
         image = next((part.inline_data.data for part in parts if part.inline_data and part.inline_data.data), None)
         if image is None:
             raise failed("no image", "the answer is text")
         return Reply(image=image, model=version, usage=usage, raw=raw)
-    text = "".join(part.text for part in parts if part.text)
     if not text.strip():
         raise failed("empty", "no text in the answer")
-    return Reply(text=text, model=version, usage=usage, raw=raw)
+    return reply
 
 
 def imagen_of(response: Any, kind: Kind) -> Reply:

@@ -169,6 +169,20 @@ def test_what_asking_again_would_not_change_is_kept_as_a_failure_and_paid_once(s
     assert asker.store.spent() > 0
 
 
+@pytest.mark.parametrize("kind", ["vertex", "openai"])
+def test_an_answer_that_is_cut_off_is_taken_as_it_is_where_that_is_asked_for(server, asker, kind):
+    def cut(answer):
+        if kind == "vertex":
+            return gemini([{"text": "so"}, {"text": "far"}], "MAX_TOKENS")
+        choice = {"message": {"role": "assistant", "content": "sofar"}, "finish_reason": "length", "index": 0}
+        return {"id": "c-1", "model": "test-0001", "choices": [choice], "usage": {}}
+
+    server.faults.extend([cut, cut])
+    one = teacher(server) if kind == "vertex" else open_teacher(server.openai(), "config.teachers.text", wanted="text")
+    kept, refused = (asker.ask(one, [Request("text", "say it", partial=partial)])[0] for partial in (True, False))
+    assert kept.text == "sofar" and refused.reason == "cut off"
+
+
 @pytest.mark.parametrize(
     "answer", [{"candidates": []}, gemini([{"text": " "}]), gemini([{"text": "hm", "thought": True}])]
 )
