@@ -7,7 +7,7 @@ the batch. A conversation that goes on is read from where its cache ends.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,13 @@ from vlm_jax.inference.sampling import NO_TOKEN, Mode, choose, log_probability
 from vlm_jax.models import attention
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Cache
-from vlm_jax.models.parameters import Flat, map_by_path, replace, split_model
+from vlm_jax.models.parameters import Flat, map_by_path, replace, split_model, stacks
 from vlm_jax.models.token_reduction.in_decoder import through_decoder
 from vlm_jax.models.vlm import VLM, Batch
 from vlm_jax.parallel.compiler import compiler_options
 
-LAYERS = "decoder/layers/layer/"
+Layers = dict[str, tuple[Flat, ...]]
+"""The layers of each stack of the model, one by one: {path of the stack: {path within a layer: array}}."""
 
 
 class Places(NamedTuple):
@@ -65,6 +66,7 @@ class DecodeLoop:
         self.attention = attention.choose("auto", jax.default_backend())
         self.one_by_one = jax.default_backend() == "cpu"
         self._graph, self._state = split_model(config, attach=attach)
+        self._depths = {path: stack.depth for path, stack in stacks(nnx.merge(self._graph, self._state)).items()}
         self._stop = np.array(stop_tokens, np.int32)
         jit = functools.partial(jax.jit, compiler_options=compiler_options())
         self.prefill = jit(self._prefill, static_argnames=("capacity", "room", "mode"))
@@ -76,62 +78,61 @@ class DecodeLoop:
         self.last_hidden = jit(self._last_hidden)
         self.visual_index = jit(self._visual_index)
 
-    def layers_of(self, parameters: Flat) -> tuple[Flat, ...] | None:
-        """The decoder's layers one by one, for `extend` and `decode`; None where they are scanned in their stack.
+    def layers_of(self, parameters: Flat) -> Layers | None:
+        """All layers one by one, as every program here takes them; None where they are scanned in their stacks.
 
-        They are views of the stack's memory where JAX takes them as they are (on one device, aligned), else copies.
+        They are views of a stack's memory where JAX takes them as they are (on one device, aligned), else copies.
         """
         if not self.one_by_one:
             return None
-        stacks = {path: array for path, array in parameters.items() if path.startswith(LAYERS)}
-        hosts = {path: np.asarray(array) for path, array in stacks.items()}
-        return tuple(
-            {path.removeprefix(LAYERS): jax.device_put(host[index], may_alias=True) for path, host in hosts.items()}
-            for index in range(self.config.decoder.layers)
-        )
+        return {stack: _apart(parameters, f"{stack}/layer/", depth) for stack, depth in self._depths.items()}
 
-    def _model(self, parameters: Flat) -> VLM:
-        return nnx.merge(self._graph, replace(self._state, parameters))
+    def _model(self, parameters: Flat, layers: Layers | None) -> VLM:
+        model = nnx.merge(self._graph, replace(self._state, parameters))
+        for path, stack in stacks(model).items() if layers is not None else ():
+            graph, state = nnx.split(stack.layer)
+            stack.apart = nnx.data(
+                [
+                    nnx.merge(graph, map_by_path(lambda within, _, layer=layer: layer[within], state))
+                    for layer in layers[path]
+                ]
+            )
+        return model
 
-    @staticmethod
-    def _layers(model: VLM, layers: Sequence[Flat] | None) -> list | None:
-        if layers is None:
-            return None
-        graph, state = nnx.split(model.decoder.layers.layer)
+    def _options(self, layers: Layers | None) -> dict[str, Any]:
+        """Of tower and decoder: layers that are apart are unrolled."""
+        return {"implementation": self.attention, "unroll": layers is not None}
 
-        def layer_of(flat: Flat):
-            return nnx.merge(graph, map_by_path(lambda path, _: flat[path], state))
-
-        return [layer_of(flat) for flat in layers]
-
-    def _logits(self, parameters: Flat, batch: Batch) -> tuple[Array, Array]:
+    def _logits(self, parameters: Flat, layers: Layers | None, batch: Batch) -> tuple[Array, Array]:
         """Of the tokens that are left at the end of each row, and where they stood in it."""
-        model = self._model(parameters)
-        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
-        through = through_decoder(model.decoder, x, positions, batch, implementation=self.attention)
+        model, options = self._model(parameters, layers), self._options(layers)
+        x, positions = model.embed(batch, dtype=self.dtype, **options)
+        through = through_decoder(model.decoder, x, positions, batch, **options)
         return model.logits(through.hidden), through.places[-1]
 
-    def _last_hidden(self, parameters: Flat, batch: Batch, places: Places) -> Float[Array, "b d"]:
+    def _last_hidden(
+        self, parameters: Flat, layers: Layers | None, batch: Batch, places: Places
+    ) -> Float[Array, "b d"]:
         """Hidden states, after the last norm, of the last token of each conversation, float32."""
-        model = self._model(parameters)
-        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
-        through = through_decoder(model.decoder, x, positions, batch, implementation=self.attention)
-        firsts, counts = _in_ranges(through.places, places)
-        return through.hidden[places.row, jnp.maximum(firsts[-1] + counts[-1] - 1, 0)].astype(jnp.float32)
+        model, options = self._model(parameters, layers), self._options(layers)
+        x, positions = model.embed(batch, dtype=self.dtype, **options)
+        through = through_decoder(model.decoder, x, positions, batch, at=_ends(batch, places), **options)
+        return _of_each(through.hidden, places).astype(jnp.float32)
 
-    def _visual_index(self, parameters: Flat, batch: Batch) -> Array:
+    def _visual_index(self, parameters: Flat, layers: Layers | None, batch: Batch) -> Array:
         """`visual_index` once tokens are chosen: of those that are left at the end of each row."""
-        model = self._model(parameters)
+        model, options = self._model(parameters, layers), self._options(layers)
         if not batch.above:
             words = model.embed_tokens(batch.tokens, self.dtype)
-            return model.visual(batch, words, dtype=self.dtype, implementation=self.attention)[1]
-        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
-        places = through_decoder(model.decoder, x, positions, batch, implementation=self.attention).places[-1]
+            return model.visual(batch, words, dtype=self.dtype, **options)[1]
+        x, positions = model.embed(batch, dtype=self.dtype, **options)
+        places = through_decoder(model.decoder, x, positions, batch, **options).places[-1]
         return jnp.take_along_axis(batch.visual_index, places, axis=1, mode="fill", fill_value=-1)
 
     def _prefill(
         self,
         parameters: Flat,
+        layers: Layers | None,
         batch: Batch,
         places: Places,
         numbers,
@@ -147,8 +148,8 @@ class DecodeLoop:
           capacity: entries of each conversation's cache, by range of layers.
           room: tokens an answer may have.
         """
-        model = self._model(parameters)
-        through, positions, cache, firsts, counts = self._through(model, batch, places, capacity)
+        model = self._model(parameters, layers)
+        through, positions, cache, counts = self._through(model, layers, batch, places, capacity)
         row, start, lengths = places
         longest = batch.tokens.shape[1]
         offset = jnp.arange(longest)
@@ -156,39 +157,49 @@ class DecodeLoop:
         inside = offset < lengths[:, None]
         positions = jnp.moveaxis(positions, 1, 2)[row[:, None], at]  # [b, t, 3]
         position = jnp.max(jnp.where(inside[..., None], positions, -1), axis=(1, 2)) + 1
-        last = through.hidden[row, jnp.maximum(firsts[-1] + counts[-1] - 1, 0)]
+        last = _of_each(through.hidden, places)
         seen = None
         if mode.penalised:
             tokens = batch.tokens[row[:, None], at]
             seen = self._seen(jnp.where(inside, tokens, self.config.decoder.vocab))
         return self._begun(model, cache, jnp.stack(counts), position, last, seen, numbers, keys, room, mode)
 
-    def _read(self, parameters: Flat, batch: Batch, places: Places, *, capacity: tuple[int, ...]) -> Cache:
+    def _read(
+        self,
+        parameters: Flat,
+        layers: Layers | None,
+        batch: Batch,
+        places: Places,
+        *,
+        capacity: tuple[int, ...],
+    ) -> Cache:
         """As `_prefill`, for what several prompts begin with: no answer follows."""
-        return self._through(self._model(parameters), batch, places, capacity)[2]
+        return self._through(self._model(parameters, layers), layers, batch, places, capacity)[2]
 
-    def _through(self, model: VLM, batch: Batch, places: Places, capacity: tuple[int, ...]):
-        """Packed prompts through the decoder: what comes of it, M-RoPE positions, a cache for each conversation, and
-        by range of layers where it begins in its row and how many tokens it has there."""
-        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
+    def _through(self, model: VLM, layers: Layers | None, batch: Batch, places: Places, capacity: tuple[int, ...]):
+        """Packed prompts through the decoder: what comes of their ends (`_ends`), M-RoPE positions, a cache for each
+        conversation, and by range of layers how many tokens it has there."""
+        options = self._options(layers)
+        x, positions = model.embed(batch, dtype=self.dtype, **options)
         through = through_decoder(
             model.decoder,
             x,
             positions,
             batch,
+            at=_ends(batch, places),
             observe=lambda q, k, v: (k, v),
-            implementation=self.attention,
+            **options,
         )
         firsts, counts = _in_ranges(through.places, places)
         cache = tuple(map(functools.partial(_by_conversation, places.row), through.observed, firsts, capacity))
         if self.one_by_one:
             cache = tuple(tuple(zip(keys_of, values, strict=True)) for keys_of, values in cache)
-        return through, positions, cache, firsts, counts
+        return through, positions, cache, counts
 
     def _branch(
         self,
         parameters: Flat,
-        layers: Sequence[Flat] | None,
+        layers: Layers | None,
         batch: Batch,
         tokens: Int[Array, "b n"],
         counts: Int[Array, " b"],
@@ -223,7 +234,7 @@ class DecodeLoop:
     def _extend(
         self,
         parameters: Flat,
-        layers: Sequence[Flat] | None,
+        layers: Layers | None,
         batch: Batch,
         tokens: Int[Array, "b n"],
         counts: Int[Array, " b"],
@@ -241,9 +252,9 @@ class DecodeLoop:
         Args:
           tokens: of the whole conversations, filled up with numbers outside the vocabulary.
         """
-        model = self._model(parameters)
-        x, positions = model.embed(batch, dtype=self.dtype, implementation=self.attention)
-        hidden, cache = model.decoder.extend(x, positions, cache, lengths, self._layers(model, layers))
+        model = self._model(parameters, layers)
+        x, positions = model.embed(batch, dtype=self.dtype, **self._options(layers))
+        hidden, cache = model.decoder.extend(x, positions, cache, lengths)
         inside = jnp.arange(x.shape[1]) < counts[:, None]
         position = jnp.max(jnp.where(inside[:, None], positions, -1), axis=(1, 2)) + 1
         seen = self._seen(tokens) if mode.penalised else None
@@ -264,11 +275,10 @@ class DecodeLoop:
         )
 
     def _decode(
-        self, parameters: Flat, layers: Sequence[Flat] | None, state: Decoding, until, numbers, keys, *, mode: Mode
+        self, parameters: Flat, layers: Layers | None, state: Decoding, until, numbers, keys, *, mode: Mode
     ) -> Decoding:
         """Goes on until `until` tokens or the end of every answer."""
-        model = self._model(parameters)
-        modules = self._layers(model, layers)
+        model = self._model(parameters, layers)
         rows = jnp.arange(state.last.shape[0])
 
         def more(state: Decoding):
@@ -277,7 +287,7 @@ class DecodeLoop:
         def one(state: Decoding) -> Decoding:
             positions = jnp.broadcast_to(state.position[:, None, None], (len(rows), 3, 1))
             x = model.embed_tokens(state.last[:, None], self.dtype)
-            hidden, cache = model.decoder.extend(x, positions, state.cache, state.lengths, modules)
+            hidden, cache = model.decoder.extend(x, positions, state.cache, state.lengths)
             seen = state.seen
             if mode.penalised:
                 seen = seen.at[rows, state.last].set(True)
@@ -300,6 +310,27 @@ class DecodeLoop:
             )
 
         return jax.lax.while_loop(more, one, state)
+
+
+def _apart(parameters: Flat, stack: str, depth: int) -> tuple[Flat, ...]:
+    """The layers of one stack, whose parameters begin with its path."""
+    hosts = {
+        path.removeprefix(stack): np.asarray(array) for path, array in parameters.items() if path.startswith(stack)
+    }
+    return tuple(
+        {path: jax.device_put(host[number], may_alias=True) for path, host in hosts.items()} for number in range(depth)
+    )
+
+
+def _ends(batch: Batch, places: Places) -> Int[Array, "rows b"]:
+    """The last place of each conversation in the row that it is in; 0 in the others."""
+    rows = jnp.arange(batch.tokens.shape[0])[:, None]
+    return jnp.where(rows == places.row, jnp.maximum(places.start + places.lengths - 1, 0), 0)
+
+
+def _of_each(hidden: Float[Array, "rows b d"], places: Places) -> Float[Array, "b d"]:
+    """Of hidden states at `_ends`, each conversation's own."""
+    return hidden[places.row, jnp.arange(len(places.row))]
 
 
 def _in_ranges(kept: Sequence[Int[Array, "rows _"]], places: Places) -> tuple[list[Array], list[Array]]:

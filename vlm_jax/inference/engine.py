@@ -115,7 +115,7 @@ class LoadedModel:
         """float32 logits at every token of `encode(messages)`; NaN at those that are left out within the decoder."""
         example = self.encode(messages)
         batch, _ = self._reader.packed([example], 1)
-        logits, places = map(np.asarray, self._decoder.logits(self.parameters, batch))
+        logits, places = map(np.asarray, self._decoder.logits(self.parameters, self._reader.layers, batch))
         if not batch.above:
             return logits[0, : len(example.input_ids)]
         left = np.flatnonzero(places[0] < len(example.input_ids))
@@ -151,7 +151,7 @@ class LoadedModel:
         batch, _ = self._reader.packed([example], 1)
         index = batch.visual_index
         if batch.method:
-            index = np.asarray(self._decoder.visual_index(self.parameters, batch))
+            index = np.asarray(self._decoder.visual_index(self.parameters, self._reader.layers, batch))
         visual, kept, first = index[0][index[0] != -1], [], 0
         for number, image in enumerate(example.images):
             slots, count = image.layout.slot_of_token, image.tokens

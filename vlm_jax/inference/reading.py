@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 from vlm_jax.inference import prefixes
 from vlm_jax.inference.answering import Answering, Prompt
-from vlm_jax.inference.decoding import DecodeLoop, Decoding, Places, bucket
+from vlm_jax.inference.decoding import DecodeLoop, Decoding, Layers, Places, bucket
 from vlm_jax.inference.prompt_rows import apart, packed
 from vlm_jax.inference.sampling import in_rows
 from vlm_jax.inference.shared_prefixes import SharedPrefixes, shared_prefixes
@@ -46,10 +46,10 @@ class PromptReader:
     def parameters(self, parameters: Flat) -> None:
         self._parameters = parameters
         self.forget()  # what was read with other weights
-        self.__dict__.pop("_layers", None)
+        self.__dict__.pop("layers", None)
 
     @functools.cached_property
-    def _layers(self) -> tuple[Flat, ...] | None:
+    def layers(self) -> Layers | None:
         return self.decoder.layers_of(self.parameters)
 
     def forget(self, keep: int = 0) -> None:
@@ -82,7 +82,7 @@ class PromptReader:
         state = self._state(examples, images, rows, max(limits), room=bucket(max(limits)), **chosen)
 
         def decode(state: Decoding, until: int) -> Decoding:
-            return self.decoder.decode(self.parameters, self._layers, state, np.int32(until), **chosen)
+            return self.decoder.decode(self.parameters, self.layers, state, np.int32(until), **chosen)
 
         keep = functools.partial(self._keep, examples[0], images) if len(prompts) == 1 else lambda state: None
         return Answering(limits, state, decode, self.stop_tokens, no_numbers=self._no_numbers, at_end=keep)
@@ -99,7 +99,7 @@ class PromptReader:
             return self._branch(examples, beginnings, rows, limit, **chosen)
         batch, places = self.packed(examples, rows)
         capacity = _capacity([example.size for example in examples], batch, limit)
-        return self.decoder.prefill(self.parameters, batch, places, capacity=capacity, **chosen)
+        return self.decoder.prefill(self.parameters, self.layers, batch, places, capacity=capacity, **chosen)
 
     def _branch(
         self, examples: Sequence[Example], beginnings: SharedPrefixes, rows: int, limit: int, **chosen
@@ -108,7 +108,7 @@ class PromptReader:
         first = beginnings.prefixes
         batch, places = self.packed(first, 1 << (len(first) - 1).bit_length())
         capacity = _capacity([example.size for example in first], batch, 0)
-        cache = self.decoder.read(self.parameters, batch, places, capacity=capacity)
+        cache = self.decoder.read(self.parameters, self.layers, batch, places, capacity=capacity)
         whole = max(len(example.input_ids) for example in examples)
         tokens = np.full((rows, bucket(whole)), self.decoder.config.decoder.vocab, np.int32)
         counts, owner, lengths = (np.zeros(rows, np.int32) for _ in range(3))
@@ -118,7 +118,7 @@ class PromptReader:
             lengths[row] = len(example.input_ids) - counts[row]
         return self.decoder.branch(
             self.parameters,
-            self._layers,
+            self.layers,
             apart(beginnings.suffixes, rows, self.processor),
             tokens,
             counts,
@@ -143,7 +143,7 @@ class PromptReader:
         tokens[0, : len(ids)] = ids
         return self.decoder.extend(
             self.parameters,
-            self._layers,
+            self.layers,
             batch,
             tokens,
             np.array([len(ids) - shared], np.int32),
@@ -171,7 +171,7 @@ class PromptReader:
     def last_hidden(self, examples: Sequence[Example]) -> Float32[np.ndarray, "n d"]:
         """Hidden states, after the last norm, of the last token of each conversation; nothing is kept of them."""
         batch, places = self.packed(examples, 1 << (len(examples) - 1).bit_length())
-        return np.asarray(self.decoder.last_hidden(self.parameters, batch, places))[: len(examples)]
+        return np.asarray(self.decoder.last_hidden(self.parameters, self.layers, batch, places))[: len(examples)]
 
     def _no_numbers(self) -> str:
         """Why a model computes NaN, as far as its weights tell."""

@@ -4,7 +4,7 @@ It takes embeddings and returns hidden states. Token embedding, images and the o
 keys and values come from (the row itself, or a cache) is decided by the caller through `attend`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -133,15 +133,11 @@ class Decoder(nnx.Module):
         positions: Int[Array, "b 3 t"],
         cache: Cache,
         lengths: Int[Array, "ranges b"],
-        layers: Sequence[DecoderLayer] | None = None,
     ) -> tuple[Float[Array, "b t d"], Cache]:
         """More tokens of each row behind the `lengths[range, b]` that are in its cache; their keys and values join it.
 
-        The cache is a loop's carry, not its scanned input, so that each step writes its entries in place.
-
-        Args:
-          layers: the layers one by one, with a cache that has a pair for each; None scans the stack, out of which a
-            CPU copies each layer before it uses it.
+        The cache is a loop's carry, not its scanned input, so that each step writes its entries in place. It has a pair
+        for each layer where the stack's are apart.
 
         Returns:
           hidden [b, t, d] and the cache.
@@ -151,8 +147,8 @@ class Decoder(nnx.Module):
         for number, part in enumerate(cache):
             ends = lengths[number][:, None] + jnp.arange(x.shape[1])
             places = (rows, ends)
-            if layers is not None:
-                mine = layers[start : start + len(part)]
+            if self.layers.apart is not None:
+                mine = self.layers.apart[start : start + len(part)]
                 x, part = self._extend_one_by_one(x, cos, sin, part, places, mine)
                 start += len(part)
             else:

@@ -15,6 +15,7 @@ from flax import nnx
 from vlm_jax.errors import InputError
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.layers import Linear
+from vlm_jax.models.stack import Stack
 from vlm_jax.models.vlm import VLM
 
 Flat = dict[str, Any]
@@ -92,6 +93,12 @@ def linears(model: VLM) -> dict[str, Linear]:
     """{path: layer} of every linear layer that runs."""
     layers = {"/".join(map(str, path)): part for path, part in nnx.iter_modules(model) if isinstance(part, Linear)}
     return {path: part for path, part in layers.items() if not is_unused(path)}
+
+
+def stacks(model: VLM) -> dict[str, Stack]:
+    """{path: stack} of all layers that run."""
+    every = {"/".join(map(str, path)): part for path, part in nnx.iter_modules(model) if isinstance(part, Stack)}
+    return {path: part for path, part in every.items() if not is_unused(path)}
 
 
 def is_unused(path: str) -> bool:

@@ -36,6 +36,9 @@ class Stack(nnx.Module):
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs):
         self.layer = nnx.vmap(make)(rngs.split(depth))
         self.depth = depth
+        self.apart: list[nnx.Module] | None = nnx.data(None)
+        """The layers one by one, where there are such too: unrolled, it takes these. Out of the stack a CPU copies each
+        layer before it uses it."""
 
     def __call__(
         self,
@@ -96,7 +99,9 @@ class Stack(nnx.Module):
         return carry, _joined(ys, period)
 
     def _unrolled(self, graph, whole, carry, apply, last, period: int, remat: str, numbers: range):
-        outs, slices = [], unstacked(whole, self.depth)
+        params, xs = whole
+        layers = unstacked(params, self.depth) if self.apart is None else [nnx.state(layer) for layer in self.apart]
+        outs, slices = [], unstacked(xs, self.depth)
         for number in numbers:
             one = last if number == self.depth - 1 else apply
 
@@ -105,7 +110,7 @@ class Stack(nnx.Module):
 
             if remat != "none":
                 run = jax.checkpoint(run, policy=REMAT_POLICIES[remat])
-            carry, out = run(slices[number][0], carry, slices[number][1])
+            carry, out = run(layers[number], carry, slices[number])
             outs.append(out)
         return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
 

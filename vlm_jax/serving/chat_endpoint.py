@@ -6,17 +6,17 @@ A client that goes away, at whatever moment, frees its place, and its answer end
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.serving.chat_request import ChatRequest, read_chat_request
 from vlm_jax.serving.completion import Completion, event
-from vlm_jax.serving.places import Place, Places, check_headers
+from vlm_jax.serving.connection import in_a_place
+from vlm_jax.serving.places import Place, Places
 from vlm_jax.serving.prompts import Limits, prompts_of
-from vlm_jax.serving.refusals import Refused, closing, not_served
+from vlm_jax.serving.refusals import Refused, not_served
 from vlm_jax.serving.worker import Job, ModelWorker, Piece
 
 Result = TypeVar("Result")
@@ -46,14 +46,7 @@ class ChatEndpoint:
         self._preparing.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(self, scope, receive, send) -> None:
-        request = Request(scope, receive)
-        check_headers(request.headers)
-        with self.places.place() as place:
-            try:
-                await place.read(request.headers.get("content-length"), request.stream())
-            except ClientDisconnect:
-                return
-            await while_connected(receive, self._answered(place, scope, receive, send))
+        await in_a_place(self.places, scope, receive, lambda place: self._answered(place, scope, receive, send))
 
     async def _answered(self, place: Place, scope, receive, send) -> None:
         request = await self._prepare(lambda: read_chat_request(place.take_body(), most_choices=self._worker.rows))
@@ -128,24 +121,3 @@ async def _events(completion: Completion, piece: Piece, pieces: asyncio.Queue) -
         yield event(error.body())
         return
     yield completion.end()
-
-
-async def while_connected(receive, work: Any) -> None:
-    """Awaits it; cancels it once the client is gone. To be called when the request's body has been read."""
-
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(gone())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        is_gone = tasks[1].done()
-        for task in tasks:
-            task.cancel()
-        (error, _) = await asyncio.gather(*tasks, return_exceptions=True)
-    if isinstance(error, asyncio.CancelledError) and not is_gone:
-        raise closing()
-    if isinstance(error, Exception):
-        raise error

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from vlm_jax.errors import InputError
 from vlm_jax.retrieval.encoder import Encoder
-from vlm_jax.serving.chat_endpoint import while_connected
 from vlm_jax.serving.chat_request import json_object
-from vlm_jax.serving.places import Place, Places, check_headers
+from vlm_jax.serving.connection import in_a_place
+from vlm_jax.serving.places import Place, Places
 from vlm_jax.serving.refusals import Refused, not_served
 
 MAX_INPUTS = 2048
@@ -82,14 +81,7 @@ class EmbeddingEndpoint:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(self, scope, receive, send) -> None:
-        request = Request(scope, receive)
-        check_headers(request.headers)
-        with self.places.place() as place:
-            try:
-                await place.read(request.headers.get("content-length"), request.stream())
-            except ClientDisconnect:
-                return
-            await while_connected(receive, self._answered(place, scope, receive, send))
+        await in_a_place(self.places, scope, receive, lambda place: self._answered(place, scope, receive, send))
 
     async def _answered(self, place: Place, scope, receive, send) -> None:
         request = read_embedding_request(place.take_body())
