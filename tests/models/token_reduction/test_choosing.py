@@ -7,6 +7,7 @@ import pytest
 
 import vlm_jax
 from tests.models.token_reduction.references import REFERENCES, visionzip_merged
+from vlm_jax.models import token_reduction
 from vlm_jax.models.token_reduction import METHODS, cdpruner, visionzip
 from vlm_jax.models.token_reduction.candidates import Candidates, unit
 from vlm_jax.processing.token_budget import LEARNED
@@ -26,6 +27,9 @@ def inputs(kind: str, seed: int):
         "random": lambda: rng.normal(size=(count, WIDTH)).astype(np.float32),
         "ties": lambda: signs(rng, count),
         "twins": lambda: np.repeat(signs(rng, -(-count // 2)), 2, axis=0)[:count],
+        "rounded twins": lambda: np.repeat(rng.normal(size=(-(-count // 2), WIDTH)), 2, axis=0)[:count].astype(
+            np.float32
+        ),
         "identical": lambda: np.repeat(signs(rng, 1), count, axis=0),
         "zeros": lambda: signs(rng, count) * (rng.random(count) < 0.5)[:, None].astype(np.float32),
         "one": lambda: signs(rng, 1),
@@ -37,7 +41,7 @@ def inputs(kind: str, seed: int):
     return embeddings, importance, query
 
 
-@pytest.mark.parametrize("kind", ["random", "ties", "twins", "identical", "zeros", "one"])
+@pytest.mark.parametrize("kind", ["random", "ties", "twins", "rounded twins", "identical", "zeros", "one"])
 @pytest.mark.parametrize("method", REFERENCES)
 def test_the_set_of_the_definition_is_kept_for_every_number(method, kind):
     for seed in range(3):
@@ -148,13 +152,18 @@ def test_a_sample_is_the_same_for_a_seed_and_another_for_another():
     "options, error",
     [
         ({"method": "divprun"}, "did you mean divprune?"),
-        ({"keep": 0}, "wanted between 1 and the image's 6 tokens"),
-        ({"keep": 7}, "wanted between 1 and the image's 6 tokens"),
+        ({"keep": 0}, "wanted a whole number between 1 and the image's 6 tokens"),
+        ({"keep": True}, "keep is True; wanted a whole number"),
+        ({"method": "random", "seed": -1}, "seed is -1; wanted a whole number from 0"),
+        ({"keep": 7}, "wanted a whole number between 1 and the image's 6 tokens"),
         ({"method": "mmr"}, "mmr needs importance="),
         ({"method": "cdpruner"}, "cdpruner needs query="),
-        ({"method": "mmr", "importance": np.full(6, np.nan)}, "6 finite numbers"),
+        ({"method": "mmr", "importance": np.full(6, np.nan)}, "importance holds NaN"),
+        ({"method": "cdpruner", "query": np.full((2, WIDTH), np.nan)}, "query holds NaN or infinity"),
         ({"method": "cdpruner", "query": np.zeros((2, 3))}, f"wanted [m, {WIDTH}]"),
         ({"grid": (2, 4)}, "is not that of 6 tokens"),
+        ({"grid": (-2, -3)}, "is not that of 6 tokens"),
+        ({"method": "mmr", "importance": np.array(["high"] * 6)}, "wanted 6 finite numbers"),
         ({"embeddings": np.zeros(6)}, "wanted floats [n, d]"),
     ],
 )
@@ -163,3 +172,18 @@ def test_what_does_not_go_together_is_one_line(options, error):
     with pytest.raises(vlm_jax.InputError) as caught:
         vlm_jax.keep_tokens(**settings)
     assert error in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_numbers_of_another_type_are_told_apart():
+    """Tests check the types of what is called, so `keep_tokens` itself cannot be asked."""
+    assert all(map(token_reduction._whole, (3, np.int64(3))))
+    assert not any(map(token_reduction._whole, (True, 1.5, 4.0, np.float32(4), "4", None, [4])))
+    assert token_reduction._is_grid_of(np.array([2, 3]), 6)
+    assert not any(token_reduction._is_grid_of(grid, 6) for grid in (6, "23", (2.0, 3.0), (-2, -3), (6,), (1, 2, 3)))
+    assert token_reduction._array([[1.0, 2.0], [1.0]]).ndim == 0
+
+
+def test_what_a_method_has_no_use_for_is_not_looked_at():
+    unused = np.full((6, WIDTH), np.nan, np.float32)
+    assert vlm_jax.keep_tokens("uniform", unused, 2, importance=unused, query=unused, seed=-1).tolist() == [0, 3]
+    assert vlm_jax.keep_tokens("fastv", unused, 2, importance=[0, 3, 1, 2, 0, 0]).tolist() == [1, 3]

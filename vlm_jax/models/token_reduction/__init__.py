@@ -19,6 +19,8 @@ ones, here, on the device. A method is given what it asks for in `METHODS`, and 
 
 import difflib
 import functools
+import numbers
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -64,11 +66,14 @@ def keep_tokens(
     Raises:
       InputError: an unknown method, numbers that do not go together, or something that the method needs is missing.
     """
-    embeddings = np.asarray(embeddings)
-    count = len(embeddings)
-    weighed = {"importance": importance, "query": query}
-    if errors := _errors(method, embeddings, keep, weighed, grid):
+    embeddings = _array(embeddings)
+    weighed = {
+        name: None if values is None else _array(values)
+        for name, values in (("importance", importance), ("query", query))
+    }
+    if errors := _errors(method, embeddings, keep, weighed, grid, seed):
         raise InputError(errors)
+    count, keep = len(embeddings), int(keep)
     if method == "uniform":
         return token_budget.uniform(count, keep)
     if method == "random":
@@ -86,8 +91,8 @@ def keep_tokens(
         np.pad(np.ones(count, np.int32), (0, padded - count)),
         np.full(padded, keep, np.int32),
         pad(embeddings),
-        pad(importance) if "importance" in needs else None,
-        np.asarray(query, np.float32) if "query" in needs else None,
+        pad(weighed["importance"]) if "importance" in needs else None,
+        np.asarray(weighed["query"], np.float32) if "query" in needs else None,
     )
     return np.flatnonzero(np.asarray(chosen)[:count])
 
@@ -101,10 +106,17 @@ def _choose(method, image, keep, embeddings, importance, query):
     return METHODS[method].choose(candidates, **most)
 
 
-def _errors(method: str, embeddings: np.ndarray, keep: int, weighed: dict, grid) -> list[str]:
-    errors = []
-    if method not in METHODS:
-        near = difflib.get_close_matches(method, METHODS, 1)
+def _array(values: ArrayLike) -> np.ndarray:
+    """As numpy has it; of no numbers, an array of objects."""
+    try:
+        return np.asarray(values)
+    except ValueError:  # rows of several lengths
+        return np.asarray(None)
+
+
+def _errors(method: str, embeddings: np.ndarray, keep: int, weighed: dict, grid, seed: int) -> list[str]:
+    if not isinstance(method, str) or method not in METHODS:
+        near = difflib.get_close_matches(str(method), METHODS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return [f"method {method!r}: known are {', '.join(METHODS)}{hint}"]
     if method.startswith("pool"):
@@ -113,22 +125,56 @@ def _errors(method: str, embeddings: np.ndarray, keep: int, weighed: dict, grid)
         return [f"{method} weighs tokens as a model has learned to; take mmr, with these importances"]
     if embeddings.ndim != 2 or not jnp.issubdtype(embeddings.dtype, jnp.floating):
         return [f"embeddings are {embeddings.dtype} {list(embeddings.shape)}; wanted floats [n, d]"]
-    count, width = embeddings.shape
-    if not np.isfinite(embeddings.astype(np.float32)).all():
+    errors, count = [], len(embeddings)
+    if "embeddings" in METHODS[method].needs and not _finite(embeddings):
         errors.append("embeddings hold NaN or infinity")
-    if not 1 <= keep <= count:
-        errors.append(f"keep is {keep}; wanted between 1 and the image's {count} tokens")
-    if grid is not None and (len(grid) != 2 or grid[0] * grid[1] != count):
-        errors.append(f"grid {tuple(grid)} is not that of {count} tokens")
+    if not _whole(keep) or not 1 <= keep <= count:
+        errors.append(f"keep is {keep!r}; wanted a whole number between 1 and the image's {count} tokens")
+    if grid is not None and not _is_grid_of(grid, count):
+        errors.append(f"grid {grid!r} is not that of {count} tokens: wanted (rows, columns)")
+    if method == "random" and (not _whole(seed) or seed < 0):
+        errors.append(f"seed is {seed!r}; wanted a whole number from 0")
     for name in sorted(METHODS[method].needs - {"embeddings"}):
         if weighed[name] is None:
             errors.append(f"{method} needs {name}=, and got none")
-    if "importance" in METHODS[method].needs and (weights := weighed["importance"]) is not None:
-        if np.shape(weights) != (count,) or not np.isfinite(weights).all():
-            errors.append(f"importance has the shape {np.shape(weights)}; wanted {count} finite numbers")
-    if "query" in METHODS[method].needs and (query := weighed["query"]) is not None:
-        if np.ndim(query) != 2 or np.shape(query)[1] != width or not len(query):
-            errors.append(
-                f"query has the shape {np.shape(query)}; wanted [m, {width}], one row a token of the question"
-            )
+        else:
+            errors += _WEIGHED_ERRORS[name](weighed[name], *embeddings.shape)
     return errors
+
+
+def _importance_errors(importance: np.ndarray, count: int, width: int) -> list[str]:
+    if importance.shape != (count,) or not _real(importance):
+        return [f"importance is {importance.dtype} {list(importance.shape)}; wanted {count} finite numbers"]
+    return [] if _finite(importance) else ["importance holds NaN or infinity; wanted finite numbers"]
+
+
+def _query_errors(query: np.ndarray, count: int, width: int) -> list[str]:
+    if query.ndim != 2 or query.shape[1] != width or not len(query) or not _real(query):
+        return [
+            f"query is {query.dtype} {list(query.shape)}; wanted [m, {width}] of numbers, one row a token of the question"
+        ]
+    return [] if _finite(query) else ["query holds NaN or infinity; wanted finite numbers"]
+
+
+_WEIGHED_ERRORS = {"importance": _importance_errors, "query": _query_errors}
+
+
+def _whole(value) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_grid_of(grid, count: int) -> bool:
+    sides = list(grid) if isinstance(grid, Sequence | np.ndarray) else []
+    whole = len(sides) == 2 and all(_whole(side) and side > 0 for side in sides)
+    return whole and int(sides[0]) * int(sides[1]) == count
+
+
+def _real(array: np.ndarray) -> bool:
+    """Whether it holds numbers that are no complex ones."""
+    return any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+
+
+def _finite(array: np.ndarray) -> bool:
+    """Whether all of it is a number, also in float32, in which it is looked at."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(np.float32)).all())

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 NEVER = -jnp.inf
 """Score of what is not to be chosen (again)."""
 _TINY = 1e-12
+_ROUNDING = 1e-6
+"""By which the cosine of identical vectors may miss 1 in float32."""
 
 
 @jax.tree_util.register_dataclass
@@ -71,8 +73,10 @@ def unit(vectors: Float[Array, "*n d"]) -> Float32[Array, "*n d"]:
 
 def cosine(one: Float32[Array, "*n d"], other: Float32[Array, "*n d"]) -> Float32[Array, "*n"]:
     """Of unit vectors, pair by pair. Multiplied and summed, not a matrix product: the same whichever comes first and
-    wherever in a row they lie, so that equal tokens have equal scores."""
-    return jnp.sum(one * other, axis=-1)
+    wherever in a row they lie, so that equal tokens have equal scores. Of identical ones it is 1 and not
+    1 within rounding: a token that has a twin is then as near to it as any other to its own."""
+    found = jnp.sum(one * other, axis=-1)
+    return jnp.where(found > 1 - _ROUNDING, 1.0, found)
 
 
 def scaled(candidates: Candidates, values: Float32[Array, " n"]) -> Float32[Array, " n"]:
