@@ -15,6 +15,7 @@ from data_pipeline.measure import UNKNOWN
 from data_pipeline.packing import Bucket, Plan, Planned, unused_shares
 from vlm_jax.error_list import shortened
 from vlm_jax.processing import images
+from vlm_jax.processing.token_budget import RESIZE
 
 _BAR = 40  # characters of the longest bar
 _LARGE = 50_000_000  # pixels, from which on an image's memory is reported
@@ -40,6 +41,7 @@ def summary(dataset: Dataset, plan: Plan, steps: int) -> str:
         scaled = f"{smaller:.0%} are scaled down"
         lines.append(f"  images of {original} pixels a side are seen at {seen} (medians); {scaled}")
         lines += _large(examples.image_sizes.values())
+        lines += [f"  {line}" for line in _kept_whole(dataset)]
     lines += _batches(dataset, plan.buckets, planned[:steps])
     if len(planned) < steps:
         lines[-1] += f" (of the first {len(planned):,} batches)"
@@ -57,6 +59,20 @@ def _large(sizes: Iterable[tuple[int, int]]) -> list[str]:
     memory = images.BYTES_A_PIXEL * width * height / 1e9
     together = max(1, images.AT_ONCE // (width * height))
     return [f"  the largest image is {width:,} × {height:,}: {memory:.1f} GB while it is decoded, {together} at a time"]
+
+
+def _kept_whole(dataset: Dataset) -> list[str]:
+    """A line for each number of tokens an image (no share) that some images do not have more of."""
+    examples = dataset.examples
+    tokens = [examples.visual_tokens[name] for name in examples.image_sizes if name in examples.visual_tokens]
+    budgets = [examples.budget] if dataset.schedule is None else dataset.schedule.budgets
+    numbers = [one.visual_tokens for one in budgets if isinstance(one.visual_tokens, int) and one.method != RESIZE]
+    counted = [(number, sum(one <= number for one in tokens)) for number in numbers]
+    return [
+        f"{count:,} of {len(tokens):,} images have no more than {number:,} visual tokens, and keep all"
+        for number, count in counted
+        if count
+    ]
 
 
 def report(dataset: Dataset, config: ConfigDict) -> str:
@@ -81,6 +97,7 @@ def report(dataset: Dataset, config: ConfigDict) -> str:
             "",
             f"resolution: images have {original} pixels a side (median, of squares of their area) and are seen at "
             f"{seen}; {smaller:.0%} are scaled down by more than a tenth of their area",
+            *_kept_whole(dataset),
         ]
     plan = Plan(
         dataset.take,

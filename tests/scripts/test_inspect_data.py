@@ -34,6 +34,14 @@ def test_lengths_batches_and_an_epoch_are_told(base):
     assert int(steps) > 1 and int(tokens.replace(",", "")) > 39 * 20
 
 
+def test_images_that_keep_all_of_their_tokens_are_counted(base):
+    done = inspect(base, "--config.model.visual_tokens=500", "--config.model.token_reduction=divprune")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("11 of 11 images have no more than 500 visual tokens, and keep all") == 1
+    done = inspect(base, "--config.model.visual_tokens=2", "--config.model.token_reduction=divprune")
+    assert "keep all" not in done.stdout
+
+
 def test_what_does_not_fit_is_counted_with_its_reason(base):
     done = inspect(base, "--config.batch.sequence_length=100", "--config.data.too_large=drop")
     assert done.returncode == 0, done.stderr

@@ -150,9 +150,8 @@ def _importance_errors(importance: np.ndarray, count: int, width: int) -> list[s
 
 def _query_errors(query: np.ndarray, count: int, width: int) -> list[str]:
     if query.ndim != 2 or query.shape[1] != width or not len(query) or not _real(query):
-        return [
-            f"query is {query.dtype} {list(query.shape)}; wanted [m, {width}] of numbers, one row a token of the question"
-        ]
+        wanted = f"wanted [m, {width}] of numbers, one row a token of the question"
+        return [f"query is {query.dtype} {list(query.shape)}; {wanted}"]
     return [] if _finite(query) else ["query holds NaN or infinity; wanted finite numbers"]
 
 
