@@ -156,6 +156,7 @@ def test_where_images_are_made_smaller_others_get_the_limit_and_here_nothing_is_
         ({"visual_tokens": 0.5, "method": "divprune", "seed": 0, "layer": 3}, "which goes with fastv"),
         ({"visual_tokens": 0.5, "method": "fastv", "seed": 0, "layer": "3"}, "wanted a layer of the decoder"),
         ({"visual_tokens": 0.5, "method": "fastv", "seed": 0, "level": 3}, "which this version does not know"),
+        ({"visual_tokens": 0.5, "method": "random", "seed": -1}, "has the seed -1"),
         ([0.5], "which this version does not know"),
     ],
 )
@@ -165,13 +166,15 @@ def test_a_reduction_that_is_not_known_is_refused_with_the_way_out(content, line
     assert line in str(caught.value) and "runs/a" in str(caught.value) and "visual_tokens=1.0" in str(caught.value)
 
 
-def test_what_is_not_known_can_still_be_loaded_with_all_tokens(base, tmp_path):
+def test_what_is_not_known_can_still_be_loaded_with_all_tokens_or_with_what_is_said(base, tmp_path):
     shutil.copytree(base, tmp_path / "model")
     unknown = {"visual_tokens": 0.5, "method": "tomorrows", "seed": 0}
     (tmp_path / "model" / reduction_file.FILE).write_text(json.dumps(unknown))
     with pytest.raises(InputError, match="tomorrows"):
         vlm_jax.load(tmp_path / "model")
     assert vlm_jax.load(tmp_path / "model", visual_tokens=1.0).processor.budget == ALL_TOKENS
+    said_anew = vlm_jax.load(tmp_path / "model", visual_tokens=0.5, token_reduction="mmr")
+    assert said_anew.processor.budget == TokenBudget(0.5, "mmr")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +198,7 @@ def test_a_loaded_model_takes_what_is_asked_for(base, options, expected):
     [
         ({"visual_tokens": 0.0}, "wanted a share above 0"),
         ({"visual_tokens": 1.5}, "wanted a share above 0"),
+        ({"visual_tokens": 0}, "visual_tokens is 0; wanted a share above 0"),
         ({"visual_tokens": 0, "token_reduction": "mmr"}, "a whole number of tokens an image from 1"),
         ({"visual_tokens": 0.5, "token_reduction": "divprun"}, "did you mean divprune?"),
         ({"token_reduction": "divprune"}, "needs visual_tokens too"),

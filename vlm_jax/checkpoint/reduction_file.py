@@ -93,8 +93,8 @@ def of(settings: Any, name: str) -> TokenBudget:
     if settings is None:
         return ALL_TOKENS
     remedy = (
-        "take a version of vlm-jax that does, load it with visual_tokens=1.0, which shows it all tokens, or remove "
-        f"{FILE} beside it"
+        "take a version of vlm-jax that does, load it with visual_tokens=1.0, which shows it all tokens, or with "
+        f"visual_tokens and token_reduction, or remove {FILE} beside it"
     )
     if isinstance(settings, Mapping):
         settings = {key: value for key, value in settings.items() if key != IMAGES}
@@ -103,6 +103,6 @@ def of(settings: Any, name: str) -> TokenBudget:
     names = ("its visual_tokens", "its token reduction", "the layer of its token reduction")
     if errors := budget_errors(settings["visual_tokens"], settings["method"], settings.get("layer", 0), names=names):
         raise InputError([f"{name}: {error}; {remedy}" for error in errors])
-    if not isinstance(settings["seed"], int):
+    if not isinstance(settings["seed"], int) or isinstance(settings["seed"], bool) or settings["seed"] < 0:
         raise InputError(f"{name}: its token reduction has the seed {settings['seed']!r}; {remedy}")
     return TokenBudget(**settings)

@@ -64,8 +64,8 @@ def draw(drawing: Drawing, *, say: Callable[[str], None] = terminal.say) -> list
         image = open_image(drawing.image)
     with gathered(errors):
         output_folder.check(output, f"--output={output}", owner="a drawing's", marks=(IMAGE,))
-    if errors:
-        raise InputError(errors)
+    if errors:  # methods have the number in common
+        raise InputError(list(dict.fromkeys(errors)))
     model = load(drawing.model, visual_tokens=1.0)
     panels = kept_tokens.panels(model, image, drawing.question, _possible(drawing, model, budgets, say))
     output.mkdir(parents=True, exist_ok=True)
@@ -82,8 +82,6 @@ def _budgets(drawing: Drawing, errors: list[str]) -> list[TokenBudget]:
         with gathered(errors):
             layer = drawing.layer or 0 if method == FASTV else 0
             budgets.append(TokenBudget(drawing.visual_tokens, method, layer=layer))
-        if errors and not drawing.methods:
-            break  # they have the number in common
     return budgets
 
 

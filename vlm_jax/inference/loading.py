@@ -21,7 +21,7 @@ from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat, abstract_model, linears
 from vlm_jax.parallel.starting import keep_compiled_programs, leave_absent_tpu_alone
 from vlm_jax.processing.processor import Processor
-from vlm_jax.processing.token_budget import ALL_TOKENS, RESIZE, TokenBudget, cut_layers
+from vlm_jax.processing.token_budget import ALL_TOKENS, RESIZE, TokenBudget, budget_errors, cut_layers
 
 
 def load(
@@ -140,7 +140,9 @@ def _budget(
             name = f"token_reduction {method!r}" if method is not None else f"token_reduction_layer {layer}"
             raise InputError(f"{name} needs visual_tokens too: a share that stays, such as 0.25, or a number")
         return _like(own, own.visual_tokens, method, layer), None
-    if isinstance(visual_tokens, int) and not isinstance(visual_tokens, bool) and method in (None, RESIZE):
+    if errors := budget_errors(visual_tokens, method or RESIZE):
+        raise InputError(errors)
+    if isinstance(visual_tokens, int) and method in (None, RESIZE):
         own = source.budget
         if method is None and (own.chooses or own.cuts):
             return _like(own, visual_tokens, method, layer), None
@@ -148,7 +150,13 @@ def _budget(
             return ALL_TOKENS, visual_tokens
     if visual_tokens == 1 and isinstance(visual_tokens, float):
         return TokenBudget(1.0, method or RESIZE, layer=layer or 0), None  # whatever it was trained with, known or not
-    return _like(source.budget, visual_tokens, method, layer), None
+    if method is None:
+        return _like(source.budget, visual_tokens, method, layer), None
+    try:
+        own = source.budget
+    except InputError:  # all is said anew, so what this version does not know is of no use
+        own = ALL_TOKENS
+    return _like(own, visual_tokens, method, layer), None
 
 
 def _like(own: TokenBudget, visual_tokens: float | int, method: str | None, layer: int | None) -> TokenBudget:
