@@ -73,7 +73,7 @@ class TokenBudget:
     def count(self, tokens: int) -> int:
         """How many of an image's tokens stay: a share is rounded, halves up; one at least, all at most."""
         if isinstance(self.visual_tokens, float):
-            return min(tokens, max(1, int(self.visual_tokens * tokens + 0.5)))
+            return min(tokens, max(1, int(self.visual_tokens * tokens + 0.5 + 1e-9)))
         return min(tokens, self.visual_tokens)
 
     def counts_above(self, tokens: int) -> tuple[int, ...]:

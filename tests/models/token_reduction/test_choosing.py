@@ -10,7 +10,7 @@ from tests.models.token_reduction.references import REFERENCES, visionzip_merged
 from vlm_jax.models import token_reduction
 from vlm_jax.models.token_reduction import METHODS, cdpruner, visionzip
 from vlm_jax.models.token_reduction.candidates import Candidates, unit
-from vlm_jax.processing.token_budget import LEARNED
+from vlm_jax.processing.token_budget import LEARNED, TokenBudget
 
 WIDTH = 16
 
@@ -187,3 +187,8 @@ def test_what_a_method_has_no_use_for_is_not_looked_at():
     unused = np.full((6, WIDTH), np.nan, np.float32)
     assert vlm_jax.keep_tokens("uniform", unused, 2, importance=unused, query=unused, seed=-1).tolist() == [0, 3]
     assert vlm_jax.keep_tokens("fastv", unused, 2, importance=[0, 3, 1, 2, 0, 0]).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(("share", "tokens", "kept"), [(0.29, 50, 15), (0.35, 90, 32), (0.25, 6, 2), (0.25, 1, 1)])
+def test_a_share_is_rounded_halves_up_also_where_no_float_is_that_share(share, tokens, kept):
+    assert TokenBudget(share, "uniform").count(tokens) == kept
