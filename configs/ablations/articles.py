@@ -22,7 +22,7 @@ def get_config(form="one"):
             "data.path": f"{HERE}/{form}/train.jsonl",
             "batch.rows": 6,
             "train.epochs": 0,
-            "train.steps": 400,
+            "train.steps": 200,
             "checkpoint.every": 10_000,
         },
         axes={

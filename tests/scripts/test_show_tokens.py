@@ -1,12 +1,16 @@
 """scripts/show_tokens.py as a person starts it: a drawing, a page, and every error before a model is loaded."""
 
+import dataclasses
 import subprocess
 import sys
 
 import PIL.Image
+import pytest
 
 from tests.started import ROOT, environment, run
 from tests.tiny_models import PHOTOS
+from vlm_jax.errors import InputError
+from vlm_jax.evaluation.token_drawing import Drawing, draw
 
 
 def command(base, output, *more):
@@ -33,6 +37,18 @@ def test_methods_are_drawn_side_by_side_and_one_that_a_model_cannot_take_is_left
     assert last.startswith("drawn: ")
     assert PIL.Image.open(tmp_path / "tokens" / "tokens.png").width > 1000
     assert (tmp_path / "tokens" / "tokens.html").read_text(encoding="utf-8").count("<figure>") == len(drawn)
+
+
+def test_without_a_question_methods_that_follow_it_are_left_out_or_refused(base, tmp_path):
+    said = []
+    drawing = Drawing(base, str(PHOTOS / "chelsea.jpg"), tmp_path / "tokens", 0.5, " ")
+    drawn = draw(drawing, say=said.append)
+    assert "cdpruner is left out: cdpruner follows --question, which is empty" in said
+    assert len(drawn) == 7 and "divprune" in drawn[4].title
+    with pytest.raises(InputError, match="cdpruner follows --question"):
+        draw(dataclasses.replace(drawing, methods=["cdpruner"]), say=said.append)
+    with pytest.raises(InputError, match="--token_reduction_layer=1: is of fastv, and --method is mmr, pool"):
+        draw(dataclasses.replace(drawing, methods=["mmr", "pool"], layer=1), say=said.append)
 
 
 def test_everything_that_is_wrong_is_told_at_once(base, tmp_path):

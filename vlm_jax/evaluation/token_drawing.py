@@ -60,6 +60,9 @@ def draw(drawing: Drawing, *, say: Callable[[str], None] = terminal.say) -> list
     errors: list[str] = []
     budgets = _budgets(drawing, errors)
     output = drawing.output
+    if drawing.layer is not None and drawing.methods and FASTV not in drawing.methods:
+        named = ", ".join(drawing.methods)
+        errors.append(f"--token_reduction_layer={drawing.layer}: is of {FASTV}, and --method is {named}")
     with gathered(errors):
         image = open_image(drawing.image)
     with gathered(errors):
@@ -97,6 +100,8 @@ def _possible(
             check_learned(budget, model.config, drawing.model)
             cut_layers(budget.method, budget.layer, model.config.decoder.layers)
             model.processor.with_reduction(budget).check_budget()
+            if budget.by_question and not drawing.question.strip():
+                raise InputError(f"{budget.method} follows --question, which is empty")
         except InputError as error:
             if drawing.methods:
                 raise

@@ -125,6 +125,8 @@ def _budget(
     A number of tokens alone is a limit on the size of images: with it they are scaled as ever.
     """
     if isinstance(visual_tokens, tuple):
+        if len(visual_tokens) != 2 or not all(type(bound) is int for bound in visual_tokens):
+            raise InputError(f"visual_tokens {visual_tokens!r}: wanted two numbers of tokens, (least, most)")
         for name, value in (("token_reduction", method), ("token_reduction_layer", layer)):
             if value is not None:
                 raise InputError(
