@@ -65,8 +65,9 @@ def _loaded(evaluation: Evaluation) -> AnsweringModel:
 
     adapter = evaluation.model if evaluation.base else None
     seen = {name: getattr(evaluation, name) for name in SEEN}
-    model = vlm_jax.load(evaluation.base or evaluation.model, adapter=adapter, **seen)
-    copies = Copies(model, _devices(evaluation.devices))
+    devices = _devices(evaluation.devices, evaluation.tensor)
+    model = vlm_jax.load(evaluation.base or evaluation.model, adapter=adapter, tensor=evaluation.tensor, **seen)
+    copies = Copies(model, devices)
     limit = evaluation.max_new_tokens or 0
     sampling = model.sampling(0.0, 0, {})
 
@@ -89,8 +90,7 @@ def _loaded(evaluation: Evaluation) -> AnsweringModel:
     if not budget.takes_all:
         layer = [budget.layer] if budget.layer else []
         settings["token_reduction"] = [budget.visual_tokens, budget.method, budget.seed, *layer]
-    count = len(copies.devices)
-    device = copies.devices[0].device_kind
+    count, device = len(devices), devices[0].device_kind
     return AnsweringModel(answer, settings, device if count == 1 else f"{count} × {device}")
 
 
@@ -108,12 +108,15 @@ def _by_transformers(evaluation: Evaluation) -> AnsweringModel:
     return AnsweringModel(model.answer, settings, f"{model.device}, {model.name}")
 
 
-def _devices(count: int) -> list[jax.Device]:
-    """The devices of this process that answer; 0: all accelerators. The cores of a CPU are one device's already."""
+def _devices(count: int, tensor: int) -> list[jax.Device]:
+    """The devices of this process that answer, `tensor` together; 0: all accelerators. The cores of a CPU are one
+    device's already."""
     devices = jax.local_devices()
-    if count > len(devices):
-        raise InputError(f"--devices={count}: there are {len(devices)} here")
-    return devices[: count or (1 if devices[0].platform == "cpu" else len(devices))]
+    if max(count, tensor) > len(devices):
+        flag = f"--devices={count}" if count >= tensor else f"--tensor={tensor}"
+        raise InputError(f"{flag}: there are {len(devices)} here")
+    every = len(devices) - len(devices) % tensor
+    return devices[: count or (tensor if devices[0].platform == "cpu" else every)]
 
 
 def _decoding(penalty: float) -> str:

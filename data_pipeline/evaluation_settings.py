@@ -46,6 +46,7 @@ class Evaluation:
       backend: jax, or transformers: a Hugging Face folder is answered by PyTorch, to compare with.
       devices: of this process that answer side by side, each with a copy of the weights; 0: all accelerators, or one
         CPU.
+      tensor: devices among which the weights of one copy are divided.
       format, image_root, columns, question: of the benchmark, as `sources.open_source` takes them.
       template, suffix: how its questions are asked, as `prompting.Prompt` takes them; None: as the benchmark does, else
         as they are.
@@ -67,6 +68,7 @@ class Evaluation:
     general: str = ""
     backend: str = "jax"
     devices: int = 0
+    tensor: int = 1
     format: str = "auto"
     image_root: str | None = None
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -181,6 +183,11 @@ def errors_of(evaluation: Evaluation) -> list[str]:
     if evaluation.backend == "transformers":
         own = ("base", "devices", "visual_tokens", "token_reduction", "token_reduction_layer")
         errors += [f"--{name} does not go with --backend=transformers" for name in own if getattr(evaluation, name)]
+        errors += ["--tensor does not go with --backend=transformers"] if evaluation.tensor > 1 else []
     if evaluation.devices < 0:
         errors.append(f"--devices={evaluation.devices}: wanted 0 or more")
+    if evaluation.tensor < 1 or evaluation.devices % max(1, evaluation.tensor):
+        errors.append(
+            f"--tensor={evaluation.tensor}: wanted 1 or more, and --devices={evaluation.devices} a multiple of it"
+        )
     return errors

@@ -16,13 +16,9 @@ from collections.abc import Iterator
 from absl import flags
 
 import command_line
-import token_flags
+import model_flags
 from vlm_jax import terminal
 
-flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
-flags.DEFINE_string(
-    "base", None, "where the model lies that --model is an adapter of, or a run with adapters, if it moved"
-)
 flags.DEFINE_multi_string("image", [], "an image to talk about; may be given several times")
 flags.DEFINE_string("question", None, "one question; without it, a conversation")
 flags.DEFINE_integer("max_new_tokens", 256, "tokens an answer may have", lower_bound=1)
@@ -35,8 +31,6 @@ flags.DEFINE_float(
     "above 1: tokens that were said already become less likely; else what the model's generation_config.json says",
 )
 flags.DEFINE_integer("seed", 0, "seed of a varied answer")
-flags.DEFINE_enum("quantise", None, ["nf4", "int8"], "hold linear layers in 4 or 8 bits")
-flags.DEFINE_bool("quantise_tables", False, "with --quantise: hold embeddings and the output layer in 8 bits, too")
 
 
 def main() -> None:
@@ -53,10 +47,7 @@ def main() -> None:
     if errors:
         raise InputError(errors)
 
-    import vlm_jax
-
-    loading = {"quantise": options.quantise, "quantise_tables": options.quantise_tables, **token_flags.options()}
-    model = vlm_jax.load(options.base or options.model, adapter=options.model if options.base else None, **loading)
+    model = model_flags.load()
     sampling = {name: options[name].value for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed")}
     conversation = Conversation(lambda messages: model.stream(messages, options.max_new_tokens, **sampling), images)
     if options.question is not None:

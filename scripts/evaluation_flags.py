@@ -55,6 +55,9 @@ flags.DEFINE_integer(
     "devices that answer side by side, each with a copy of the weights; 0: all accelerators there are, or the CPU",
     lower_bound=0,
 )
+flags.DEFINE_integer(
+    "tensor", 1, "devices among which the weights of one copy are divided, where one does not hold them", lower_bound=1
+)
 flags.DEFINE_string("format", "auto", "of the benchmark: records, table, llava, vqav2, parquet, … (docs/data.md)")
 flags.DEFINE_string("image_root", None, "what relative image paths start from")
 flags.DEFINE_multi_string("column", [], "our name = the benchmark's, as --column=image=img_path; once for each name")
@@ -74,7 +77,7 @@ RECOMMENDED = "recommended"
 """As `data_pipeline.evaluation_settings.RECOMMENDED`: of --visual_tokens, the bounds that the benchmark recommends."""
 SAME = (
     *("model", "benchmark", "data", "output", "base", "images", "metric", "bem", "judge", "baseline", "general"),
-    *("backend", "devices"),
+    *("backend", "devices", "tensor"),
     *("format", "image_root", "question", "template", "suffix", "max_new_tokens"),
 )
 """Flags that are settings of an evaluation by their names."""

@@ -15,13 +15,9 @@ from pathlib import Path
 from absl import flags
 
 import command_line
-import token_flags
+import model_flags
 from vlm_jax import terminal
 
-flags.DEFINE_string("model", None, "Hugging Face folder, hub id, or run folder", required=True)
-flags.DEFINE_string(
-    "base", None, "where the model lies that --model is an adapter of, or a run with adapters, if it moved"
-)
 flags.DEFINE_string("name", None, "of the model, in requests; else the name of its folder, or its hub id")
 flags.DEFINE_string("encoder", None, "CLIP or SigLIP of /v1/embeddings, under its folder's name; else the model")
 flags.DEFINE_integer("port", 8000, "0: a free one, which is printed", lower_bound=0, upper_bound=65535)
@@ -36,8 +32,6 @@ flags.DEFINE_integer(
     "patches", 131072, "patches of images, with the padding of windows, that are seen at one time", lower_bound=64
 )
 flags.DEFINE_integer("max_new_tokens", 256, "tokens of an answer where a request does not say", lower_bound=1)
-flags.DEFINE_enum("quantise", None, ["nf4", "int8"], "hold linear layers in 4 or 8 bits")
-flags.DEFINE_bool("quantise_tables", False, "with --quantise: hold embeddings and the output layer in 8 bits, too")
 
 
 def main() -> None:
@@ -61,8 +55,7 @@ def main() -> None:
     import vlm_jax
     from vlm_jax.serving.app import Application
 
-    loading = {"quantise": options.quantise, "quantise_tables": options.quantise_tables, **token_flags.options()}
-    model = vlm_jax.load(options.base or options.model, adapter=options.model if options.base else None, **loading)
+    model = model_flags.load()
     folder = Path(options.model)
     name = options.name or (folder.resolve().name if folder.exists() else options.model)
     application = Application(

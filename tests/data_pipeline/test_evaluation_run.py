@@ -83,6 +83,8 @@ def test_several_devices_and_processes_predict_as_one(models, data, tmp_path):
     evaluate(evaluation(models[0], data, tmp_path / "one"), say=lambda line: None)
     evaluate(evaluation(models[0], data, tmp_path / "three", devices=3), say=lambda line: None)
     assert by_id(tmp_path / "three") == by_id(tmp_path / "one")
+    evaluate(evaluation(models[0], data, tmp_path / "divided", devices=4, tensor=2), say=lambda line: None)
+    assert by_id(tmp_path / "divided") == by_id(tmp_path / "one")
     command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), f"--model={models[0]}", f"--benchmark={data[0]}"]
     command += [f"--output={tmp_path / 'several'}", "--max_new_tokens=4", "--devices=4"]
     started = [
@@ -138,6 +140,8 @@ def test_settings_of_a_teacher_are_read_and_refused_by_name(tmp_path, data):
             evaluate(evaluation(model, data, tmp_path / "out"), say=lambda line: None)
     with pytest.raises(InputError, match="--devices=99: there are 8 here"):
         evaluate(evaluation("vlm_jax/assets/tiny_base", data, tmp_path / "out", devices=99), say=lambda line: None)
+    with pytest.raises(InputError, match="--tensor=3: wanted 1 or more, and --devices=4 a multiple of it"):
+        evaluate(evaluation("m", data, tmp_path / "out", devices=4, tensor=3), say=lambda line: None)
     with pytest.raises(InputError, match="--general"):
         evaluate(evaluation("m", data, tmp_path / "out", general=f"{data[1]},{data[1]}"), say=lambda line: None)
     assert not (tmp_path / "out").exists()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import vlm_jax
-from tests.tiny_models import ONE_LAYER, PHOTOS, save_tiny, user
+from tests.tiny_models import ONE_LAYER, PHOTOS, assistant, save_tiny, user
 from vlm_jax.errors import InputError
 from vlm_jax.inference.answering import Prompt
 from vlm_jax.inference.copies import Copies, _parts
@@ -39,6 +39,42 @@ def test_several_devices_answer_as_one(model):
         np.testing.assert_allclose(found[number].log_probability, expected[number].log_probability, rtol=1e-4)
     for copy, device in zip(copies.models, jax.local_devices(), strict=False):
         assert {leaf.device for leaf in jax.tree.leaves(copy.parameters)} == {device}
+
+
+def whole(model):
+    """Values of all parameters on the first of a model's devices, and on all together."""
+    leaves = jax.tree.leaves(model.parameters)
+    return sum(leaf.addressable_shards[0].data.size for leaf in leaves), sum(leaf.size for leaf in leaves)
+
+
+@pytest.mark.parametrize("quantise", [None, "int8"])
+def test_weights_that_are_divided_among_devices_answer_as_on_one(tmp_path, quantise):
+    save_tiny(tmp_path, **{**ONE_LAYER, "layers": 2}, heads=4, head_dim=64)  # small arrays lie on every device
+    model, divided = (vlm_jax.load(tmp_path, quantise=quantise, tensor=tensor) for tensor in (1, 2))
+    mine, every = whole(divided)
+    assert mine < 0.75 * every and whole(model)[0] == every
+    asked = prompts(model)
+    expected = dict(model.answer_each(asked))
+    copies = Copies(divided, jax.local_devices()[:4])
+    assert [len(one.placement.devices) for one in copies.models] == [2, 2]
+    assert whole(copies.models[1]) == (mine, every)
+    for found in (dict(divided.answer_each(asked)), dict(copies.answer_each(asked))):
+        for number in expected:
+            np.testing.assert_array_equal(found[number].tokens, expected[number].tokens)
+    talk = [user("What is it?", PHOTOS / "chelsea.jpg")]
+    np.testing.assert_allclose(divided.logits(talk), model.logits(talk), atol=2e-5)
+    # A conversation that goes on, from its cache.
+    for one in (model, divided):
+        one.forget()
+        one.generate_tokens([talk], 4)
+    more = [*talk, assistant("A cat."), user("And now?")]
+    np.testing.assert_array_equal(divided.generate_tokens([more], 4)[0], model.generate_tokens([more], 4)[0])
+
+
+def test_more_devices_than_there_are_are_refused(tmp_path):
+    save_tiny(tmp_path, **ONE_LAYER)
+    with pytest.raises(InputError, match="tensor is 9: weights are divided among 1 to 8 devices here"):
+        vlm_jax.load(tmp_path, tensor=9)
 
 
 def test_what_one_of_them_cannot_answer_is_raised(model):

@@ -9,10 +9,12 @@ import jax
 
 from vlm_jax.inference.answering import Answer, Prompt
 from vlm_jax.inference.engine import LoadedModel
+from vlm_jax.inference.placement import groups
 
 
 class Copies:
-    """A model, and a copy of its weights on each other device. Answers do not depend on which of them gives them.
+    """A model, and a copy of its weights on each other device, or group of devices. Answers do not depend on which of
+    them gives them.
 
     The devices share no step, so that none waits for another; each thread drives one of them.
     """
@@ -20,12 +22,12 @@ class Copies:
     def __init__(self, model: LoadedModel, devices: Sequence[jax.Device] | None = None):
         """
         Args:
-          model: on the first of the devices.
-          devices: None: all of this process.
+          model: on the first of the devices, or on the first few.
+          devices: None: all of this process. Groups are as large as the model's.
         """
         devices = jax.local_devices() if devices is None else list(devices)
-        self.devices = devices
-        self.models = [model, *(model.on(device) for device in devices[1:])]
+        self.placements = groups(devices, len(model.placement.devices))
+        self.models = [model, *(model.on(placement) for placement in self.placements[1:])]
 
     def answer_each(self, prompts: Sequence[Prompt], *, at_once: int | None = None) -> Iterator[tuple[int, Answer]]:
         """(number of the prompt, its answer) as batches end, as `LoadedModel.answer_each`.
@@ -40,9 +42,9 @@ class Copies:
         found: queue.Queue[tuple[int, Answer] | BaseException | None] = queue.Queue()
         over = threading.Event()
 
-        def drive(model: LoadedModel, device: jax.Device, numbers: Sequence[int]) -> None:
+        def drive(model: LoadedModel, numbers: Sequence[int]) -> None:
             try:
-                with jax.default_device(device):
+                with model.placement():
                     mine = model.answer_each([prompts[number] for number in numbers], at_once=at_once)
                     for place, answer in mine:
                         found.put((numbers[place], answer))
@@ -53,8 +55,8 @@ class Copies:
                 found.put(error)
 
         threads = [
-            threading.Thread(target=drive, args=(model, device, numbers), daemon=True)
-            for model, device, numbers in zip(self.models, self.devices, parts, strict=False)
+            threading.Thread(target=drive, args=(model, numbers), daemon=True)
+            for model, numbers in zip(self.models, parts, strict=False)
         ]
         for thread in threads:
             thread.start()

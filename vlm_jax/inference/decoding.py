@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.inference.sampling import NO_TOKEN, Mode, choose, log_probability
@@ -61,14 +62,30 @@ class Decoding(NamedTuple):
 class DecodeLoop:
     """Compiled programs of one model; parameters are arguments, so none is copied."""
 
-    def __init__(self, config: VLMConfig, stop_tokens: tuple[int, ...], *, dtype, attach: Sequence[Callable] = ()):
+    def __init__(
+        self,
+        config: VLMConfig,
+        stop_tokens: tuple[int, ...],
+        *,
+        dtype,
+        attach: Sequence[Callable] = (),
+        mesh: Mesh | None = None,
+    ):
+        """
+        Args:
+          mesh: that parameters are divided over; None: they lie on one device.
+        """
         self.config, self.dtype = config, dtype
         self.attention = attention.choose("auto", jax.default_backend())
-        self.one_by_one = jax.default_backend() == "cpu"
+        self.one_by_one = jax.default_backend() == "cpu" and mesh is None
         self._graph, self._state = split_model(config, attach=attach)
         self._depths = {path: stack.depth for path, stack in stacks(nnx.merge(self._graph, self._state)).items()}
         self._stop = np.array(stop_tokens, np.int32)
-        jit = functools.partial(jax.jit, compiler_options=compiler_options())
+
+        def jit(function: Callable, **options) -> Callable:
+            program = jax.jit(function, compiler_options=compiler_options(), **options)
+            return program if mesh is None else _on(mesh, program)
+
         self.prefill = jit(self._prefill, static_argnames=("capacity", "room", "mode"))
         self.read = jit(self._read, static_argnames=("capacity",))
         self.branch = jit(self._branch, static_argnames=("capacity", "room", "mode"))
@@ -310,6 +327,16 @@ class DecodeLoop:
             )
 
         return jax.lax.while_loop(more, one, state)
+
+
+def _on(mesh: Mesh, program: Callable) -> Callable:
+    """Attention's kernels are divided over the mesh by hand, and ask which it is."""
+
+    def run(*arguments, **options):
+        with jax.set_mesh(mesh):
+            return program(*arguments, **options)
+
+    return run
 
 
 def _apart(parameters: Flat, stack: str, depth: int) -> tuple[Flat, ...]:

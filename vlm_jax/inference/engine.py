@@ -22,6 +22,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.inference import batches, embedding
 from vlm_jax.inference.answering import Answer, Answering, Prompt, PromptTooLong, whole
 from vlm_jax.inference.decoding import DecodeLoop
+from vlm_jax.inference.placement import Placement, placed
 from vlm_jax.inference.reading import PromptReader
 from vlm_jax.inference.sampling import Sampling
 from vlm_jax.models.config import VLMConfig
@@ -49,9 +50,11 @@ class LoadedModel:
         context_length: int | None = None,
         repetition_penalty: float = 1.0,
         attach: Sequence[Callable] = (),
+        placement: Placement | None = None,
     ):
         """
         Args:
+          placement: where `parameters` lie; None: on the first device.
           context_length: tokens that the model was made to read at most, prompt and answer together; None: not known.
           repetition_penalty: of answers for which no other is given.
           attach: what gives the model the layers that `parameters` has beside the base's (`vlm_jax.adapters`).
@@ -59,7 +62,8 @@ class LoadedModel:
         self.config, self.stop_tokens = config, stop_tokens
         self.repetition_penalty = repetition_penalty
         self._made_of = {"dtype": dtype, "context_length": context_length, "attach": attach}
-        self._decoder = DecodeLoop(config, stop_tokens, dtype=dtype, attach=attach)
+        self.placement = placement or placed(1)
+        self._decoder = DecodeLoop(config, stop_tokens, dtype=dtype, attach=attach, mesh=self.placement.mesh)
         self._reader = PromptReader(self._decoder, parameters, copy.copy(processor), stop_tokens)
         self.context_length = self.processor.most_tokens = context_length
 
@@ -91,11 +95,11 @@ class LoadedModel:
         more than `keep` entries of a cache in all."""
         self._reader.forget(keep)
 
-    def on(self, device: jax.Device) -> "LoadedModel":
-        """The same model with a copy of its weights on another device, to be called within `jax.default_device`."""
-        parameters = jax.device_put(self.parameters, device)
-        made_of = {**self._made_of, "repetition_penalty": self.repetition_penalty}
-        with jax.default_device(device):
+    def on(self, placement: Placement) -> "LoadedModel":
+        """The same model with a copy of its weights elsewhere, to be called within `placement()`."""
+        parameters = {path: placement.put(path, array) for path, array in self.parameters.items()}
+        made_of = {**self._made_of, "repetition_penalty": self.repetition_penalty, "placement": placement}
+        with placement():
             return LoadedModel(self.config, parameters, self.processor, self.stop_tokens, **made_of)
 
     def fingerprint(self) -> str:

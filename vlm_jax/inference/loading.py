@@ -18,6 +18,7 @@ from vlm_jax.checkpoint.model_source import ModelSource, open_model
 from vlm_jax.checkpoint.stop_tokens import stop_tokens
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.inference.engine import LoadedModel
+from vlm_jax.inference.placement import Placement, placed
 from vlm_jax.models.parameters import Flat, abstract_model, linears
 from vlm_jax.parallel.starting import keep_compiled_programs, leave_absent_tpu_alone
 from vlm_jax.processing.processor import Processor
@@ -34,6 +35,7 @@ def load(
     token_reduction_layer: int | None = None,
     quantise: str | None = None,
     quantise_tables: bool = False,
+    tensor: int = 1,
 ) -> LoadedModel:
     """Loads a Hugging Face folder, a hub id (`org/name@revision`), a PEFT folder, or a run folder (its newest
     checkpoint). Adapters are added into the kernels. Compiled programs are kept for later processes, in the folder that
@@ -52,6 +54,7 @@ def load(
         is never in memory as a whole.
       quantise_tables: beside them, token embeddings and the output layer are held in 8 bits, which are a quarter of
         what nf4 leaves of a 3B model, and a third of a 7B.
+      tensor: devices of this process among which the weights are divided, for a model that one of them does not hold.
 
     Raises:
       InputError: not a model of a known architecture, an incomplete one, or unknown settings; every error is listed.
@@ -60,6 +63,7 @@ def load(
     _check_settings(dtype, quantise, quantise_tables)
     leave_absent_tpu_alone()
     keep_compiled_programs()
+    placement = placed(tensor)
     kind = jnp.dtype(("float32" if jax.default_backend() == "cpu" else "bfloat16") if dtype == "auto" else dtype)
     source = _open(path, adapter)
     with gathered(errors):
@@ -75,11 +79,17 @@ def load(
     if errors:
         raise InputError(errors)
     make = functools.partial(
-        LoadedModel, dtype=kind, context_length=_context_length(source.assets), repetition_penalty=penalty
+        LoadedModel,
+        dtype=kind,
+        context_length=_context_length(source.assets),
+        repetition_penalty=penalty,
+        placement=placement,
     )
     if quantise is None:
-        return make(source.config, source.read_merged(dtype=kind), processor, stops)
-    parameters, attach = _quantised(source, kind, quantise, quantise_tables)
+        # Many parts of a store at one time, where that can be; a part of each array on each device goes one by one.
+        place = None if tensor == 1 else lambda path, array: {path: placement.put(path, array[...])}
+        return make(source.config, source.read_merged(dtype=kind, place=place), processor, stops)
+    parameters, attach = _quantised(source, kind, quantise, quantise_tables, placement)
     return make(source.config, parameters, processor, stops, attach=attach)
 
 
@@ -168,17 +178,19 @@ def _like(own: TokenBudget, visual_tokens: float | int, method: str | None, laye
 
 
 def _quantised(
-    source: ModelSource, dtype: Any, quantise: str, quantise_tables: bool
+    source: ModelSource, dtype: Any, quantise: str, quantise_tables: bool, placement: Placement
 ) -> tuple[Flat, list[Callable[..., Any]]]:
     """The parameters, quantised as they are read, and what gives a model the layers that take them."""
     kernels = {f"{layer}/kernel" for layer in linears(abstract_model(source.config))}
 
     def place(path: str, array) -> Flat:
         if path in kernels:
-            return quantised.quantised(path, array, quantise)
-        if quantise_tables and path in quantised_tables.PATHS:
-            return quantised_tables.quantised(path, array)
-        return {path: jax.device_put(array[...])}
+            parts = quantised.quantised(path, array, quantise)
+        elif quantise_tables and path in quantised_tables.PATHS:
+            parts = quantised_tables.quantised(path, array)
+        else:
+            parts = {path: array[...]}
+        return {path: placement.put(path, part) for path, part in parts.items()}
 
     attach: list[Callable[..., Any]] = [functools.partial(quantised.attach, kind=quantise)]
     attach += [quantised_tables.attach] if quantise_tables else []
