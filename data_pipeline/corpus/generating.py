@@ -16,7 +16,7 @@ from typing import Any
 
 from data_pipeline.corpus import finishing, projection, prompts
 from data_pipeline.corpus import settings as corpus_settings
-from data_pipeline.corpus.pipeline import NEEDED, ORDER, PROMPTS, Pipeline, stage_settings
+from data_pipeline.corpus.pipeline import NEEDED, ORDER, PROMPTS, Pipeline, deciding, stage_settings
 from data_pipeline.teachers.asking import Asker
 from data_pipeline.teachers.prices import Price, prices_of
 from data_pipeline.teachers.progress_lines import ProgressLines
@@ -191,16 +191,32 @@ def _check_run(folder: Path, settings: Mapping[str, Any], restart_from: str, par
     earlier, now = read_json(folder / RUN), json.loads(json.dumps(stage_settings(settings)))
     earlier = {stage: own if isinstance(own, dict) else {} for stage, own in earlier.items()}
     first = ORDER.index(restart_from) if restart_from else len(ORDER)
-    errors = [
-        f"config.{_path(stage, key)} differs from what the stage {stage} of {folder} was made with "
-        f"({_short(earlier[stage].get(key))}, and now {_short(now[stage].get(key))}); --restart_from={stage} "
-        "makes it and what follows anew, or take another --output"
+    differing = [
+        (stage, *values)
         for stage in ORDER[:first]
         for key in now[stage]
-        if stage in earlier and earlier[stage].get(key) != now[stage].get(key)
+        if stage in earlier
+        for values in _differences(f"config.{_path(stage, key)}", earlier[stage].get(key), now[stage][key])
     ]
-    if errors:
-        raise InputError(errors)
+    if differing:
+        raise InputError(
+            [
+                *(
+                    f"{name} differs from what the stage {stage} of {folder} was made with ({_short(was)}, and now "
+                    f"{_short(is_now)})"
+                    for stage, name, was, is_now in differing
+                ),
+                f"--restart_from={differing[0][0]} makes that stage and what follows anew; or take another --output",
+            ]
+        )
+
+
+def _differences(name: str, was: Any, now: Any) -> list[tuple[str, Any, Any]]:
+    """(setting, what it was, what it is) of all that differ; of a teacher that was none, the whole teacher."""
+    if isinstance(was, dict) and isinstance(now, dict) and was and now:
+        was = deciding(was) if "kind" in was else was
+        return [(f"{name}.{key}", was.get(key), now.get(key)) for key in {**was, **now} if was.get(key) != now.get(key)]
+    return [] if was == now else [(name, was, now)]
 
 
 def _path(stage: str, key: str) -> str:

@@ -8,6 +8,7 @@ else follows from the answers: the same store gives the same files, to the byte.
 and splits, is `quality`'s and `finishing`'s.
 """
 
+import dataclasses
 import json
 import shutil
 from collections import defaultdict
@@ -207,7 +208,7 @@ class Pipeline:
 
     def _of(self, stage: Stage, one: Request) -> Request:
         schema = typed.schema(stage.form) if stage.form is not None else None
-        return Request(one.kind, one.prompt, one.images, schema, one.parameters, one.sample, stage.name, one.subject)
+        return dataclasses.replace(one, schema=schema, stage=stage.name)
 
     def _answers(self, stage: Stage, requests: list[Request]) -> list[Answer]:
         if not requests:
@@ -265,13 +266,13 @@ def stage_settings(settings: Settings) -> dict[str, Mapping[str, Any]]:
     teachers = settings["teachers"]
     general = {name: settings[name] for name in ("subject", "language", "languages", "local_language")}
     return {
-        "topics": {**general, "topics": settings["topics"], "text": _deciding(teachers["text"])},
+        "topics": {**general, "topics": settings["topics"], "text": deciding(teachers["text"])},
         "probes": {"questions": settings["known"]["questions"]},
-        "known": {"known": settings["known"], "student": _deciding(teachers["student"])},
+        "known": {"known": settings["known"], "student": deciding(teachers["student"])},
         "facts": {"facts": {"each": settings["facts"]["each"]}},
-        "support": {"judge": _deciding(teachers["judge"] if facts.are_checked(settings) else {})},
+        "support": {"judge": deciding(teachers["judge"] if facts.are_checked(settings) else {})},
         "image_prompts": {"image_prompts": settings["image_prompts"], "images": settings["held_out"]["images"]},
-        "images": {"image": _deciding(teachers["image"])},
+        "images": {"image": deciding(teachers["image"])},
         "questions": {
             "questions": settings["questions"],
             "held_out": settings["held_out"]["questions"],
@@ -288,7 +289,7 @@ _HOW = (
 """Settings of a teacher that decide how it is asked, not what it answers."""
 
 
-def _deciding(teacher: Mapping[str, Any]) -> dict[str, Any]:
-    """With the defaults of its kind: to write one out changes nothing."""
-    whole = {**teacher_settings.SETTINGS[teacher["kind"]], **teacher} if teacher else {}
+def deciding(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """With the defaults of its kind: to write one out changes nothing, nor does a setting that came later."""
+    whole = {**teacher_settings.SETTINGS.get(teacher["kind"], {}), **teacher} if teacher else {}
     return {name: value for name, value in whole.items() if name not in _HOW}

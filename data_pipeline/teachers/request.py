@@ -7,7 +7,7 @@ often is `asking`'s, where answers are kept is `store`'s.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +46,7 @@ class Request:
     kind: Kind
     prompt: str
     images: tuple[ImageFile, ...] = ()
+    _: KW_ONLY
     schema: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False

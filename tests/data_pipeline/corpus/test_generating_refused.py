@@ -1,5 +1,6 @@
 """What a corpus is not made of: settings, prompts, folders, costs and answers that are refused, in a line each."""
 
+import json
 import re
 
 import pytest
@@ -53,9 +54,11 @@ def test_a_prompt_with_a_field_that_is_not_known_is_refused_before_anything_is_a
 def test_other_settings_are_refused_unless_it_is_said_from_where(tmp_path, server):
     made(tmp_path / "corpus", settings_of(server), until="facts")
     other = settings_of(server, facts={"each": 3})
-    with pytest.raises(ValueError, match="config.facts differs from what the stage facts .*--restart_from=facts"):
+    with pytest.raises(
+        ValueError, match="(?s)config.facts.each differs from what the stage facts .*--restart_from=facts"
+    ):
         made(tmp_path / "corpus", other)
-    with pytest.raises(ValueError, match="config.facts differs"):
+    with pytest.raises(ValueError, match="config.facts.each differs"):
         made(tmp_path / "corpus", other, restart_from="support")
     server.calls.clear()
     made(tmp_path / "corpus", other, restart_from="facts", until="facts")
@@ -64,6 +67,17 @@ def test_other_settings_are_refused_unless_it_is_said_from_where(tmp_path, serve
     faster = settings_of(server, facts={"each": 3})
     faster["teachers"]["text"]["at_once"] = 8
     made(tmp_path / "corpus", faster, until="facts")
+    # A setting that came later has its default in what was made before it.
+    run = json.loads((tmp_path / "corpus" / "run.json").read_text())
+    del run["topics"]["text"]["extra"]
+    (tmp_path / "corpus" / "run.json").write_text(json.dumps(run))
+    made(tmp_path / "corpus", faster, until="facts")
+    faster["teachers"]["text"]["temperature"] = 0.5
+    with pytest.raises(ValueError) as refused:
+        made(tmp_path / "corpus", faster, until="facts")
+    first, last = str(refused.value).splitlines()
+    assert "config.teachers.text.temperature differs" in first and "(1.0, and now 0.5)" in first
+    assert last.startswith("--restart_from=topics makes that stage")
     assert len(server.calls) == 4
     with pytest.raises(ValueError, match="--until=fact: no such stage"):
         made(tmp_path / "corpus", faster, until="fact")

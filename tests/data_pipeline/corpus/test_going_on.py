@@ -20,7 +20,7 @@ def test_what_was_looked_at_in_a_preview_may_be_changed_and_what_was_made_may_no
     other = settings_of(server, facts={"each": 3}, questions={"pairs_per_fact": 4, "steps": 0.25})
     other["teachers"]["text"]["temperature"] = 1.0
     made(tmp_path / "corpus", other)
-    with pytest.raises(ValueError, match="config.facts differs from what the stage facts"):
+    with pytest.raises(ValueError, match="config.facts.each differs from what the stage facts"):
         made(tmp_path / "corpus", settings_of(server))
 
 
