@@ -5,7 +5,7 @@ Who answers is `answering_models`', what is done with answers `evaluation_run`'s
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,13 @@ class Asked:
     Attributes:
       published: of a benchmark of the table, `benchmark_files.part_of`.
       general: ids of the questions of general sets.
+      units: as `report.summarise` takes them, where other images are shown than a question is about.
     """
 
     questions: list[Question]
     published: dict[str, Any] = dataclasses.field(default_factory=dict)
     general: frozenset[str] = frozenset()
+    units: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def read_questions(evaluation: Evaluation, *, say: Callable[[str], None] = terminal.say) -> list[Question]:

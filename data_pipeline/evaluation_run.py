@@ -24,6 +24,7 @@ from vlm_jax import output_folder, terminal
 from vlm_jax.checkpoint.files import alone, read_json, write_bytes, write_json, write_text
 from vlm_jax.errors import InputError
 from vlm_jax.evaluation import controls, report, runner
+from vlm_jax.evaluation.question_digest import QuestionDigests
 from vlm_jax.evaluation.runner import Prediction
 from vlm_jax.parallel import hosts
 
@@ -52,7 +53,11 @@ def evaluate(
     evaluation = with_defaults(evaluation)
     asked = read(evaluation, say)
     baselines = read_baselines(evaluation, asked.questions)
-    asked = dataclasses.replace(asked, questions=controls.CONTROLS[evaluation.images](asked.questions))
+    if evaluation.images != "given":
+        digests = QuestionDigests()
+        units = {question.id: digests(question.messages)[1] for question in asked.questions}
+        shown = controls.CONTROLS[evaluation.images](asked.questions)
+        asked = dataclasses.replace(asked, questions=shown, units=units)
     with answering_models.opened(evaluation) as model:
         return ask(evaluation, asked, model, baselines=baselines, say=say, progress=progress)
 
@@ -103,7 +108,10 @@ def ask(
             _begin(output, settings)
         hosts.wait_for_all("the evaluation's folder is there")
         predictions = _predictions(evaluation, asked, model, say, progress)
-        summary = {"settings": settings, **report.summarise(predictions, baselines, general=asked.general)}
+        summary = {
+            "settings": settings,
+            **report.summarise(predictions, baselines, general=asked.general, units=asked.units),
+        }
         if not hosts.is_first():
             return summary
         own = [one for one in predictions if one.id not in asked.general]
@@ -135,7 +143,12 @@ def _predictions(
     path = output / (PREDICTIONS if count == 1 else f"predictions.{index + 1}-of-{count}.jsonl")
     counted = Counted(model.answer)
     answers = runner.predict(mine, counted, path, metric=evaluation.scored_by, bem=evaluation.bem, note=say)
-    found = runner.in_order(progress(answers, len(mine)), mine)
+    try:
+        found = runner.in_order(progress(answers, len(mine)), mine)
+    except KeyboardInterrupt:
+        kept = len(runner.read_predictions(path)) if path.is_file() else 0
+        say(f"{kept:,} of {len(mine):,} answers are kept in {path}; the same command goes on with the others")
+        raise
     if counted.questions and hosts.is_first():
         write_json(output / SPEED, {**counted.figures(), "device": model.device})
     if count > 1:

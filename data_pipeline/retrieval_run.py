@@ -5,7 +5,6 @@ Which passages are near is `vlm_jax.retrieval`'s, which of them stand in a conte
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,7 +174,11 @@ def _summary(
     if known:
         orders, wanted_ids = [ids for ids, _ in known], [mine for _, mine in known]
         scores = {
-            "recall": {str(k): recall.recall_at(orders, wanted_ids, k) for k in KS if k <= wanted},
+            "recall": {
+                str(k): recall.recall_at(orders, wanted_ids, k)
+                for k in sorted({*KS, retrieval.rules.k})
+                if k <= min(wanted, max(retrieval.rules.k, len(index.passages) - 1))
+            },
             "mean_reciprocal_rank": recall.reciprocal_rank(orders, wanted_ids),
         }
     return {
@@ -196,10 +199,13 @@ def _summary(
 
 def closing_lines(summary: Mapping[str, Any], output: str) -> str:
     """What a person is told at the end."""
-    line = f"{output}: {summary['records']:,} records with passages of {summary['passages']:,}"
+    most = f"up to {summary['settings']['k']} of {summary['passages']:,} passages"
+    line = f"{output}: {summary['records']:,} records, each with {most}"
     if summary["without_answer"]:
         line += f"; {summary['without_answer']:,} contexts lack the answer"
     if summary["recall"] is None:
-        return f"{line}\nrecall: no record names its gold passage ({json.dumps(summary['settings']['gold'])})"
+        gold = summary["settings"]["gold"]
+        place = "as its fact_id" if gold == "fact_id" else f'as "{gold}" in its provenance'
+        return f"{line}\nrecall: not told, as no record names its gold passage {place}"
     scores = ", ".join(f"@{k} {value:.1%}" for k, value in summary["recall"].items())
     return f"{line}\nrecall {scores} of {summary['records_with_gold']:,} records that name their gold passage"

@@ -24,12 +24,14 @@ flags.DEFINE_string("output", None, "a JSONL file", required=True)
 flags.DEFINE_string("gold", "passage_id", "where a record names its passage: fact_id, or a key of its provenance")
 flags.DEFINE_integer("k", 10, "passages of a context", lower_bound=1)
 flags.DEFINE_bool("oracle", False, "show the gold passages alone, as a search that misses nothing would")
-flags.DEFINE_integer("distractors", 0, "wrong passages beside them, all in a random order", lower_bound=0)
+flags.DEFINE_integer(
+    "distractors", 0, "wrong passages in a context beside its --k, all in a random order", lower_bound=0
+)
 flags.DEFINE_float(
     "without_answer", 0.0, "share of records whose context lacks the answer", lower_bound=0, upper_bound=1
 )
-flags.DEFINE_string("refusal", "unanswerable", "what is right to say then")
-flags.DEFINE_integer("seed", 0, "of that share and of orders")
+flags.DEFINE_string("refusal", "unanswerable", "the right answer where a context lacks the answer (--without_answer)")
+flags.DEFINE_integer("seed", 0, "of --without_answer and of random orders")
 flags.DEFINE_enum("fusion", "weighted", ["weighted", "rrf"], "of similarities: a weighted sum, or reciprocal ranks")
 flags.DEFINE_enum("normalise", "minmax", ["minmax", "zscore", "none"], "of similarities, before they are summed")
 flags.DEFINE_float("image_to_image", 1.0, "weight of the similarity of the question's image and a passage's")

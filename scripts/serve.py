@@ -24,7 +24,9 @@ flags.DEFINE_integer("port", 8000, "0: a free one, which is printed", lower_boun
 flags.DEFINE_string("host", "127.0.0.1", "the address to listen at; one that others reach needs --token_env")
 flags.DEFINE_string("token_env", None, "the environment variable that holds the token which requests must bear")
 flags.DEFINE_integer("batch", 16, "answers at one time", lower_bound=1, upper_bound=256)
-flags.DEFINE_integer("queue", 64, "requests that may wait beside them; more are told to come again", lower_bound=0)
+flags.DEFINE_integer(
+    "queue", 64, "requests that may wait beside those that are answered; more are told to come again", lower_bound=0
+)
 flags.DEFINE_integer(
     "cache_tokens", 65536, "tokens, prompts and answers together, that are held at one time", lower_bound=64
 )

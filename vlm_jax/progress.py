@@ -1,13 +1,14 @@
 """How far something long is: a bar on a terminal, elsewhere a line a minute."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 
 from vlm_jax import terminal
 
-SECONDS_A_LINE = 60
-"""Between two lines where there is no terminal."""
+SECONDS_A_LINE, FIRST_SECONDS = 60, 10
+"""Between two lines where there is no terminal, and before the first."""
 
 
 def shown(items: Iterable, total: int, *, unit: str) -> Iterator:
@@ -15,9 +16,12 @@ def shown(items: Iterable, total: int, *, unit: str) -> Iterator:
     from tqdm import tqdm
 
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, unit=unit)
+        # A terminal that does not know its size would show nothing.
+        size = {} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80, "nrows": 24}
+        yield from tqdm(items, total=total, unit=unit, **size)
         return
-    begun = last = time.monotonic()
+    begun = time.monotonic()
+    last = begun + FIRST_SECONDS - SECONDS_A_LINE
     for number, item in enumerate(items, start=1):
         now = time.monotonic()
         if now - last >= SECONDS_A_LINE:

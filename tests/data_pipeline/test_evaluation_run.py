@@ -68,6 +68,26 @@ def test_several_models_stand_side_by_side_and_general_sets_apart(models, data, 
     assert speed["questions"] == 12 and speed["tokens"] > 0 and speed["seconds"] > 0
 
 
+def test_questions_about_one_image_stay_together_where_other_images_are_shown(models, data, tmp_path):
+    summary = evaluate(evaluation(models[0], data, tmp_path / "blank", images="blank"), say=lambda line: None)
+    assert summary["n"] == 9 and summary["images"] == 3
+
+
+def test_what_is_answered_is_kept_when_a_person_interrupts_and_that_is_said(models, data, tmp_path):
+    said, one = [], evaluation(models[0], data, tmp_path / "out")
+
+    def progress(answers, total):
+        for number, answer in enumerate(answers):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield answer
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(one, say=said.append, progress=progress)
+    assert said[-1].startswith("5 of 9 answers are kept in ") and said[-1].endswith("goes on with the others")
+    assert evaluate(one, say=said.append)["n"] == 9
+
+
 def test_killed_and_restarted_gives_the_same_report(models, data, tmp_path):
     whole = evaluate(evaluation(models[0], data, tmp_path / "whole"), say=lambda line: None)
     evaluate(evaluation(models[0], data, tmp_path / "killed"), say=lambda line: None)

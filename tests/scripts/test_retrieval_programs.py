@@ -28,8 +28,8 @@ def test_passages_become_an_index_and_what_is_found_in_it_the_context_of_records
     done = started("retrieve", *asked, "--k=1", "--image_to_text=0", "--text_to_text=0", "--text_to_image=0")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "with.jsonl: 1 records with passages of 5",
-        "recall @1 100.0%, @5 100.0% of 1 records that name their gold passage",
+        "with.jsonl: 1 records, each with up to 1 of 5 passages",
+        "recall @1 100.0% of 1 records that name their gold passage",
     ]
     written = json.loads((tmp_path / "with.jsonl").read_text())
     assert written["context"] == "Chelsea\nA tabby cat that looks at you."

@@ -68,8 +68,10 @@ def notes(budget: TokenBudget, format: str) -> list[str]:
 def check_learned(budget: TokenBudget, config: VLMConfig, name: str) -> None:
     """Raises InputError where a model is to choose tokens as it has not learned to."""
     if budget.chooses and budget.method in LEARNED and config.reducer != budget.method:
+        unlearned = budget.method.removesuffix("_learned")
         raise InputError(
-            f"{name}: has not learned to choose by {budget.method}: train it with that token_reduction, or take mmr"
+            f"{name}: has not learned to choose by {budget.method}: train it with that token_reduction, or take "
+            f"{unlearned}"
         )
 
 

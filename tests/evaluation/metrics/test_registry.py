@@ -20,6 +20,8 @@ def test_an_unknown_metric_is_refused_with_the_nearest_name():
         vlm_jax.score("vqa_evalia", "a", ["a"])
     with pytest.raises(InputError, match="^metric 'zzz': there are exact, normalised, contains, vqa_official"):
         score("zzz", "a", ["a"])
+    assert "normalised for your own data" in error_in("accuracy") and "vqa_official" in error_in("vqa")
+    assert error_in("final_anser:anls") == "did you mean 'final_answer:anls'?"
     with pytest.raises(InputError, match="did you mean 'squad_em'"):
         score("final_answer:squad-em", "a", ["a"])
 

@@ -26,9 +26,24 @@ FINAL_ANSWER = "final_answer:"
 """Before a metric's name: only what a chain of thought comes to is scored (`chain_of_thought.final_answer`)."""
 _LACKING = {
     "bem": "needs the folder of a BertForSequenceClassification, as bem=… or --bem",
-    "ask": "needs somebody to ask, as ask=…; data_pipeline.judging asks a teacher about a whole evaluation",
+    "ask": "needs somebody to ask, as ask=…; in scripts/evaluate.py --judge=kind=…,model=… beside another metric",
     "question": "needs the question's text, as question=…",
 }
+
+_UNDECIDED = {
+    **dict.fromkeys(
+        ("accuracy", "acc"),
+        "there are several: normalised for your own data, vqa_official of VQAv2, relaxed_accuracy of ChartQA, …; see "
+        "docs/evaluation.md",
+    ),
+    **dict.fromkeys(
+        ("vqa", "vqa_accuracy", "vqa_score"),
+        "there are three: vqa_official (VQAv2, OK-VQA), vqa_evalai (TextVQA, lmms-eval) and vqa_vlmevalkit",
+    ),
+    **dict.fromkeys(("exact_match", "em"), "there are three: exact, normalised (case and punctuation) and squad_em"),
+    "f1": "did you mean 'squad_f1'?",
+}
+"""What people call a metric by, where that says too little."""
 
 Answers = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
@@ -180,8 +195,13 @@ def error_in(name: str, **values: Any) -> str:
     """
     bare = name.removeprefix(FINAL_ANSWER)
     if bare not in METRICS:
-        near = difflib.get_close_matches(bare, METRICS, n=1)
-        return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METRICS)}"
+        if bare in _UNDECIDED:
+            return _UNDECIDED[bare]
+        *before, last = bare.rpartition(":")
+        prefix = difflib.get_close_matches("".join(before), [FINAL_ANSWER], n=1)
+        near = difflib.get_close_matches(last, METRICS, n=1)
+        meant = f"{''.join([*prefix, *near])}" if near else ""
+        return f"did you mean {meant!r}?" if meant else f"there are {', '.join(METRICS)}"
     one = METRICS[bare]
     unread = [key for key, value in values.items() if value and key not in ("question", *one.takes)]
     lacking = [key for key in one.needs if key in values and not values[key]]

@@ -153,14 +153,24 @@ def _speed(summary: Mapping[str, Any]) -> str:
 def _settings(summary: Mapping[str, Any]) -> str:
     if not (settings := summary.get("settings")):
         return ""
+    texts = {name: _reduction(value) if name == _REDUCTION else _text(value) for name, value in settings.items()}
     rows = "".join(
-        f"<tr><td>{html.escape(str(name))}<td class=setting>{html.escape(_text(value))}"
-        for name, value in settings.items()
+        f"<tr><td>{html.escape(str(name))}<td class=setting>{html.escape(text)}" for name, text in texts.items()
     )
     return (
         "<details><summary>Settings that move a score</summary>"
         f"<div class=figures><table class=settings>{rows}</table></div></details>"
     )
+
+
+_REDUCTION = "token_reduction"
+
+
+def _reduction(value: Any) -> str:
+    """[visual tokens, method, seed, layer] in words."""
+    tokens, method, seed, *layer = value
+    count = f"{tokens:.0%} of the visual tokens" if isinstance(tokens, float) else f"{tokens} visual tokens an image"
+    return f"{count} by {method}, seed {seed}{f', behind layer {layer[0]}' if layer else ''}"
 
 
 def _text(value: Any) -> str:

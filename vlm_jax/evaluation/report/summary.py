@@ -29,7 +29,11 @@ Baselines = Mapping[str, Mapping[str, Prediction]]
 
 
 def summarise(
-    predictions: Sequence[Prediction], baselines: Baselines | None = None, *, general: Collection[str] = ()
+    predictions: Sequence[Prediction],
+    baselines: Baselines | None = None,
+    *,
+    general: Collection[str] = (),
+    units: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Means, sizes, intervals and differences, over all and by group.
 
@@ -37,7 +41,10 @@ def summarise(
       baselines: answers to the same questions to compare with.
       general: ids of the questions of general sets: what may have been forgotten. They are told apart from the others,
         by the group `SET`, and count in none of their figures.
+      units: {id: digest of the images that a question is about}, where others were shown: all blank ones are alike.
     """
+    if units:
+        predictions = [dataclasses.replace(one, images=units.get(one.id, one.images)) for one in predictions]
     baselines = baselines or {}
     general = set(general)
     asked = [one for one in predictions if one.id not in general]
