@@ -36,7 +36,7 @@ def summary(dataset: Dataset, plan: Plan, steps: int) -> str:
     if dataset.schedule is not None:
         lines.append(f"  visual tokens by schedule: {dataset.schedule.describe()}")
     if examples.image_sizes:
-        lines.append(f"  visual tokens     {_spark(visual[visual > 0])}")
+        lines.append(f"  visual tokens     {_spark(visual[visual > 0])}{_share(dataset)}")
         original, seen, smaller = _resolution(dataset)
         scaled = f"{smaller:.0%} are scaled down"
         lines.append(f"  images of {original} pixels a side are seen at {seen} (medians); {scaled}")
@@ -49,6 +49,16 @@ def summary(dataset: Dataset, plan: Plan, steps: int) -> str:
     if changes := dataset.ledger.summary():
         lines.append(f"  left out or changed: {changes}")
     return "\n".join(lines)
+
+
+def _share(dataset: Dataset) -> str:
+    """What of an image's tokens is left, and how; nothing where a schedule says so, or all are."""
+    budget = dataset.examples.budget
+    if dataset.schedule is not None or budget.takes_all:
+        return ""
+    tokens = budget.visual_tokens
+    share = f"{tokens:.0%} of an image's" if isinstance(tokens, float) else f"at most {tokens} of an image's"
+    return f" ({share}, by {budget.method})"
 
 
 def _large(sizes: Iterable[tuple[int, int]]) -> list[str]:
@@ -91,7 +101,7 @@ def report(dataset: Dataset, config: ConfigDict) -> str:
         ]
     lines += ["", "tokens an example", *histogram(used[:, 0])]
     if examples.image_sizes:
-        lines += ["", "visual tokens an example with images", *histogram(visual[visual > 0])]
+        lines += ["", f"visual tokens an example with images{_share(dataset)}", *histogram(visual[visual > 0])]
         original, seen, smaller = _resolution(dataset)
         lines += [
             "",

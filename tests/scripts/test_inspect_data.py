@@ -40,6 +40,7 @@ def test_images_that_keep_all_of_their_tokens_are_counted(base):
     assert done.stdout.count("11 of 11 images have no more than 500 visual tokens, and keep all") == 1
     done = inspect(base, "--config.model.visual_tokens=2", "--config.model.token_reduction=divprune")
     assert "keep all" not in done.stdout
+    assert "visual tokens an example with images (at most 2 of an image's, by divprune)" in done.stdout
 
 
 def test_what_does_not_fit_is_counted_with_its_reason(base):
