@@ -59,7 +59,7 @@ def test_verdicts_agreement_and_what_was_asked_are_reported(server, tmp_path):
     assert summary["mean"] == pytest.approx(2.5 / 6) and summary["low"] < summary["mean"] < summary["high"]
     assert (summary["unjudged"], summary["unjudged_ids"]) == ({"not what was asked for": 1}, ["e"])
     agreement = summary["agreement"]
-    assert (agreement["metric"], agreement["n"], agreement["share"]) == ("normalised/1", 5, 0.8)
+    assert (agreement["metric"], agreement["n"], agreement["share"]) == ("normalised/2", 5, 0.8)
     # Both right: 1 of 5, by chance (1 · 2 + 4 · 3) / 25; so (0.8 − 0.56) / (1 − 0.56).
     assert agreement["kappa"] == pytest.approx(0.24 / 0.44)
     assert (agreement["right_by_judge_alone"], agreement["right_by_metric_alone"]) == (["b"], [])
@@ -88,7 +88,7 @@ def test_the_judge_sees_what_the_metric_scores(server, tmp_path):
     said = "It is glowing.\nAnswer: crimson"
     one = Prediction("a", "Q?", said, ["red"], 0.0, "final_answer:normalised", {})
     summary = judging.judged([one], server.openai(), tmp_path)
-    assert summary["verdicts"] == {"yes": 1} and summary["agreement"]["metric"] == "final_answer:normalised/1"
+    assert summary["verdicts"] == {"yes": 1} and summary["agreement"]["metric"] == "final_answer:normalised/2"
     assert summary["agreement"]["kappa"] == 0.0  # they differ on all there is
 
 

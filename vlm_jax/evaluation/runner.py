@@ -201,8 +201,11 @@ def _score(metric: str, text: str, answers: list[str], question: str, error: str
 
 
 def rescored(one: Prediction, metric: str, answers: list[str], groups: dict[str, str], *, bem: str = "") -> Prediction:
-    """What was said, scored by a metric against the answers that count by now; what could not be asked stays wrong."""
-    if (one.metric, one.answers) == (metric, answers):
+    """What was said, scored by a metric against the answers that count by now; what could not be asked stays wrong.
+
+    A metric scores anew what it scored before, perhaps in an earlier version; but for a BERT, which is slow.
+    """
+    if bem and (one.metric, one.answers) == (metric, answers):
         return dataclasses.replace(one, groups=groups)
     value = _score(metric, one.prediction, answers, one.question, one.error, bem)
     return dataclasses.replace(one, answers=answers, score=value, metric=metric, groups=groups)

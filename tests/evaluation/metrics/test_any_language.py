@@ -45,7 +45,18 @@ DECOMPOSED = "Cafe\u0301"
         ("normalised", "\u0e19\u0e4d\u0e49\u0e32", ["น้ำ"], 1.0),
         ("normalised", "\u0e19\u0e49\u0e4d\u0e32", ["น้ำ"], 1.0),
         ("normalised", "\u0e40\u0e40มว", ["แมว"], 1.0),
+        ("normalised", "\u0e19\u0e33\u0e49", ["น้ำ"], 1.0),  # the tone behind the vowel
+        ("normalised", "\u0e17\u0e48\u0e35", ["ที่"], 1.0),  # and before one that stands above
+        ("normalised", "\u0e17\u0e35\u0e48\u0e48", ["ที่"], 1.0),
         ("normalised", "\ufeffred\u200b", ["red"], 1.0),
+        # a mark behind the answer makes its last letter another one
+        ("contains", "ปู่ของฉัน", ["ปู"], 0.0),
+        ("contains", "ปู่ red", ["ปู่"], 1.0),
+        ("contains", "ปู่red", ["ปู่"], 1.0),
+        ("contains", "यह रामी है", ["राम"], 0.0),
+        ("contains", "यह राम है", ["राम"], 1.0),
+        ("contains", "हिन्दीभाषा", ["हिन्दी"], 0.0),
+        ("contains", "cafe\u0331", ["cafe"], 0.0),
     ],
 )
 def test_scores(metric, prediction, answers, expected):
@@ -55,6 +66,19 @@ def test_scores(metric, prediction, answers, expected):
 def test_thai_vowels_and_tones_survive_normalising():
     for word in ("น้ำ", "กี่", "เป็น", "ไม้เอก"):
         assert normalise(word) == unicodedata.normalize("NFC", word)
+
+
+def test_what_pythainlp_takes_for_the_same_thai_is_the_same():
+    thai = pytest.importorskip("pythainlp.util").normalize
+    for vowel in "\u0e30\u0e31\u0e32\u0e33\u0e34\u0e35\u0e37\u0e38\u0e39\u0e45\u0e47\u0e4d":
+        for mark in "\u0e48\u0e49\u0e4a\u0e4b\u0e4c":
+            for typed in (vowel + mark, mark + vowel, vowel + vowel + mark, vowel + mark + mark, mark + vowel + "า"):
+                text = f"ก{typed}น"
+                assert normalise(thai(text)) == normalise(text), ascii(text)
+
+
+def test_a_long_run_of_points_is_normalised_at_once():
+    assert normalise("." * 300_000 + "-" * 300_000) == ""
 
 
 ANY_LANGUAGE = ("exact", "normalised", "contains")

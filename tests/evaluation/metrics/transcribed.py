@@ -299,11 +299,7 @@ def language_text(text):
     """The form for any language: what stands around an answer goes, what is within it stays."""
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     text = "".join(c for c in text if unicodedata.category(c) != "Cf" or c in "\u200c\u200d")
-    text = text.replace("เเ", "แ")
-    for tone in ("\u0e48", "\u0e49", "\u0e4a", "\u0e4b", ""):
-        text = text.replace(f"\u0e4d{tone}\u0e32", f"{tone}\u0e33")
-    for tone in ("\u0e48", "\u0e49", "\u0e4a", "\u0e4b"):
-        text = text.replace(f"{tone}\u0e4d\u0e32", f"{tone}\u0e33")
+    text = thai(text)
     text = " ".join(text.split())
     around = lambda c: unicodedata.category(c).startswith(("P", "Z"))  # noqa: E731
     while text and around(text[0]) and not (text[0] in "-." and text[1:2].isdigit()):
@@ -311,6 +307,45 @@ def language_text(text):
     while text and around(text[-1]) and not (text[-1] == "%" and text[-2:-1].isdigit()):
         text = text[:-1]
     return text
+
+
+def thai(text):
+    """Thai in the order that it should be typed in, a pair of neighbours at a time."""
+    tones, above = "\u0e48\u0e49\u0e4a\u0e4b", "\u0e31\u0e34\u0e35\u0e36\u0e37\u0e38\u0e39\u0e47\u0e4d"
+    text = text.replace("เเ", "แ")
+    text = swapped(text, tones + "\u0e4c", above)
+    for place in reversed([i for i, c in enumerate(text) if c == "\u0e4d"]):
+        end = place + 1
+        while text[end : end + 1] and text[end] in tones:
+            end += 1
+        if text[end : end + 1] == "\u0e32":
+            text = text[:place] + text[place + 1 : end] + "\u0e33" + text[end + 1 :]
+    text = swapped(text, "\u0e30\u0e32\u0e33\u0e45", tones)
+    kept = ""
+    for c in text:
+        kept += "\u0e32" if c == "\u0e45" and kept and kept[-1] not in "\u0e24\u0e26" else c
+    once = "\u0e30\u0e31\u0e32\u0e33\u0e34\u0e35\u0e36\u0e37\u0e38\u0e39\u0e3a\u0e40\u0e41\u0e42\u0e43\u0e44\u0e45\u0e47\u0e4c\u0e4d\u0e4e"
+    text = "".join(c for i, c in enumerate(kept) if not (c in once and kept[i - 1 : i] == c))
+    return "".join(c for i, c in enumerate(text) if not (c in tones and text[i + 1 : i + 2] and text[i + 1] in tones))
+
+
+def swapped(text, first, second):
+    """Runs of `first` that runs of `second` follow, behind those."""
+    result, at = "", 0
+    while at < len(text):
+        middle = at
+        while middle < len(text) and text[middle] in first:
+            middle += 1
+        end = middle
+        while middle > at and end < len(text) and text[end] in second:
+            end += 1
+        if end == middle:
+            end = max(middle, at + 1)
+            result += text[at:end]
+        else:
+            result += text[middle:end] + text[at:middle]
+        at = end
+    return result
 
 
 def exact(prediction, answers):
@@ -344,8 +379,11 @@ def contains(prediction, answers):
         )
         return any(first <= c <= last for first, last in scripts)
 
+    def mark(c):
+        return bool(c) and unicodedata.category(c) in ("Mn", "Mc", "Me")
+
     def letter(c):
-        return bool(c) and is_word(c) and not spaceless(c)
+        return bool(c) and (is_word(c) or mark(c)) and not spaceless(c)
 
     text = language_text(prediction)
     for answer in map(language_text, answers):
@@ -354,6 +392,6 @@ def contains(prediction, answers):
                 continue
             cut_before = letter(answer[0]) and letter(text[i - 1 : i] if i else "")
             cut_after = letter(answer[-1]) and letter(text[i + len(answer) : i + len(answer) + 1])
-            if not cut_before and not cut_after:
+            if not cut_before and not cut_after and not mark(text[i + len(answer) : i + len(answer) + 1]):
                 return 1.0
     return 0.0

@@ -89,8 +89,11 @@ METRICS: dict[str, Metric] = {
             "normalised",
             "equal but for case, white space and punctuation around, in any language",
             _best(any_language.normalised),
+            version=2,
         ),
-        Metric("contains", "the answer stands in the prediction as whole words", _best(any_language.contains)),
+        Metric(
+            "contains", "the answer stands in the prediction as whole words", _best(any_language.contains), version=2
+        ),
         Metric("vqa_official", "VQA accuracy as VQAv2 and OK-VQA compute it, of ten answers", vqa.official, people=2),
         Metric("vqa_evalai", "VQA accuracy as TextVQA and lmms-eval compute it", vqa.evalai, people=2),
         Metric("vqa_vlmevalkit", "VQA accuracy as VLMEvalKit computes it", vqa.vlmevalkit, people=2),
@@ -119,6 +122,7 @@ METRICS: dict[str, Metric] = {
             "the option that a reply chooses, by letter or text",
             multiple_choice.multiple_choice,
             takes=("question", "options"),
+            version=2,
         ),
         Metric("judge", "a model says yes, no or partly", judge.judge, takes=("question", "ask"), needs=("ask",)),
         Metric("mpa_substring", "MPA's matching, to reproduce its table alone", _best(mpa_substring.mpa_substring)),
