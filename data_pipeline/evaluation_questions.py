@@ -12,7 +12,7 @@ from typing import Any
 from data_pipeline import benchmark_files, prompting, sources
 from data_pipeline.evaluation_settings import SETTINGS, Evaluation, errors_of, settings_in, with_defaults
 from data_pipeline.prompting import PLAIN
-from data_pipeline.questions import questions_of
+from data_pipeline.questions import answer_errors, questions_of
 from data_pipeline.records import Record
 from data_pipeline.sources.columns import errors_of as columns_errors
 from vlm_jax import locations, terminal
@@ -72,7 +72,10 @@ def read(evaluation: Evaluation, say: Callable[[str], None]) -> Asked:
         question for record in records for question in questions_of(record, errors, prompt=prompt, answered=answered)
     ]
     if metrics.error_in(evaluation.scored_by, bem=evaluation.bem, ask=None) == "":
-        errors += _answer_errors(questions, evaluation)
+        if evaluation.bem:
+            with gathered(errors):
+                bem.check(evaluation.bem)
+        errors += answer_errors(questions, evaluation.scored_by)
     if not questions and not errors:
         errors.append(f"{', '.join(evaluation.files)}: holds no questions")
     general = _general(evaluation, errors, notes)
@@ -135,23 +138,6 @@ def _with_image_size(question: Question) -> Question:
     return dataclasses.replace(question, groups={**question.groups, "image megapixels": size})
 
 
-def _answer_errors(questions: Sequence[Question], evaluation: Evaluation) -> list[str]:
-    """Accepted answers that the metric cannot compare with, found by scoring nothing said; a folder that is no BERT."""
-    errors: list[str] = []
-    if evaluation.bem:
-        with gathered(errors):
-            bem.check(evaluation.bem)
-    if not metrics.find(evaluation.scored_by)[0].needs:
-        for question in questions:
-            if not question.answers:
-                continue
-            try:
-                metrics.score(evaluation.scored_by, "", question.answers, question.text)
-            except InputError as error:
-                errors += [f"question {question.id!r}: {line}" for line in error.lines]
-    return errors
-
-
 def read_baselines(evaluation: Evaluation, questions: Sequence[Question]) -> dict[str, dict[str, Prediction]]:
     """{name: {id: prediction}} of the earlier evaluations that are to be compared with, by the folders' names where
     these tell them apart."""
@@ -165,7 +151,8 @@ def read_baselines(evaluation: Evaluation, questions: Sequence[Question]) -> dic
 
 
 def read_baseline(evaluation: Evaluation, questions: Sequence[Question]) -> dict[str, Prediction]:
-    """The predictions of an earlier evaluation, which must have been asked these questions, scored by this metric.
+    """The predictions of an earlier evaluation, which must have been asked these questions, scored by this metric and
+    against the answers that count by now.
 
     Args:
       questions: with the images that the benchmark gives them.
@@ -198,7 +185,7 @@ def read_baseline(evaluation: Evaluation, questions: Sequence[Question]) -> dict
         id: runner.rescored(
             one,
             GENERAL_METRIC if SET in one.groups else evaluation.scored_by,
-            one.answers,
+            questions_by_id[id].answers if id in questions_by_id else one.answers,
             one.groups,
             bem=evaluation.bem,
         )

@@ -24,6 +24,7 @@ from vlm_jax.checkpoint.files import write_json, write_text
 from vlm_jax.evaluation import metrics
 from vlm_jax.evaluation.metrics import judge
 from vlm_jax.evaluation.metrics.chain_of_thought import final_answer
+from vlm_jax.evaluation.report.summary import cluster
 from vlm_jax.evaluation.runner import Prediction
 from vlm_jax.evaluation.statistics import interval
 
@@ -110,14 +111,16 @@ def verdicts(predictions: Sequence[Prediction], teacher: Teacher, asker: Asker) 
 
 
 def summarise(predictions: Sequence[Prediction], judgements: Sequence[Judgement]) -> dict[str, Any]:
-    """Counts, the mean over what has a score, and the agreement with the metric that scored the predictions.
+    """Counts, the mean over what has a score with its interval over images, and the agreement with the metric that
+    scored the predictions.
 
     `unjudged` counts answers without a verdict by reason, and `unjudged_ids` names them: they are in no mean.
     `agreement` is over the answers with a verdict: the share on which judge and metric say the same (right where above
     one half), Cohen's kappa with its 95 % interval, None where undefined, and the ids on which they differ.
     """
-    scores = [one.score for one in judgements if one.score is not None]
-    low, high = interval(scores)
+    scored = [pair for pair in zip(judgements, predictions, strict=True) if pair[0].score is not None]
+    scores = [one.score for one, _ in scored if one.score is not None]
+    low, high = interval(scores, [cluster(prediction) for _, prediction in scored])
     unjudged = [one for one in judgements if one.score is None]
     pairs = [
         (one.id, one.score > _RIGHT_ABOVE, bool(judgement.score and judgement.score > _RIGHT_ABOVE))

@@ -1,9 +1,12 @@
 """What a record asks: its turns as questions that an evaluation can put to a model."""
 
+from collections.abc import Sequence
+
 from data_pipeline.prompting import PLAIN, Prompt, prompted
 from data_pipeline.records import Record
 from data_pipeline.sources import official
 from vlm_jax.errors import InputError
+from vlm_jax.evaluation import metrics
 from vlm_jax.evaluation.runner import Question, text_of
 
 
@@ -47,3 +50,19 @@ def questions_of(record: Record, errors: list[str], *, prompt: Prompt = PLAIN, a
         question(f"{record.id}#{number}" if many else record.id, index, [text_of(record.messages[index])])
         for number, index in enumerate(turns, start=1)
     ]
+
+
+def answer_errors(questions: Sequence[Question], metric: str) -> list[str]:
+    """Accepted answers that a metric cannot compare with, found by scoring nothing said; of one that needs more than
+    texts nothing is found."""
+    errors: list[str] = []
+    if metrics.find(metric)[0].needs:
+        return errors
+    for question in questions:
+        if not question.answers:
+            continue
+        try:
+            metrics.score(metric, "", question.answers, question.text)
+        except InputError as error:
+            errors += [f"question {question.id!r}: {line}" for line in error.lines]
+    return errors

@@ -20,14 +20,13 @@ from data_pipeline.loader import Shard
 from data_pipeline.measured import MeasuredSets
 from data_pipeline.packing import Bucket, as_array, bucket_of
 from data_pipeline.parts import open_parts
-from data_pipeline.questions import questions_of
+from data_pipeline.questions import answer_errors, questions_of
 from vlm_jax.checkpoint.files import write_text
 from vlm_jax.checkpoint.generation_settings import repetition_penalty
 from vlm_jax.checkpoint.stop_tokens import stop_tokens
 from vlm_jax.checkpoint.workdir import Workdir
 from vlm_jax.errors import InputError, gathered
-from vlm_jax.evaluation import controls, report, runner
-from vlm_jax.evaluation.metrics import METRICS
+from vlm_jax.evaluation import controls, metrics, report, runner
 from vlm_jax.evaluation.runner import Prediction, Question, Reply
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.models.parameters import Flat
@@ -155,15 +154,20 @@ class ModelInTraining:
         `validation/<step>.jsonl`; None where no metric is set.
 
         Raises:
-          InputError: the records cannot be read, or there are several processes.
+          InputError: a metric that is none, or needs more than texts; answers that it cannot compare with; the records
+            cannot be read, or there are several processes.
         """
         validation = self._config.validation
         if not validation.metric:
             return None
-        if validation.metric not in METRICS:
-            raise InputError(f"config.validation.metric={validation.metric}: known are {', '.join(METRICS)}")
+        if wrong := metrics.error_in(validation.metric, bem="", ask=None):
+            needs = validation.metric.removeprefix(metrics.FINAL_ANSWER) in metrics.METRICS
+            wrong = "needs more than texts; take a metric of texts" if needs else wrong
+            raise InputError(f"config.validation.metric={validation.metric}: {wrong}")
         _alone(f"config.validation.metric is {validation.metric!r}", "empty")
         questions = _questions(self._config, self._processor, validation.questions)
+        if errors := answer_errors(questions, validation.metric):
+            raise InputError([f"config.validation.path: {line}" for line in errors])
 
         def score(step: int, parameters: Flat) -> float:
             path = self._workdir.folder / "validation" / f"{step:06d}.jsonl"

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_several_models_stand_side_by_side_and_general_sets_apart(models, data, 
     assert folder == tmp_path / "out" / f"2-{models[1].name}" and said[0] == f"1 of 2: {models[0]}"
     assert summary == json.loads((folder / "report.json").read_text())
     assert summary["n"] == 9 and summary["images"] == 3 and list(summary["general"]) == [data[1]]
-    assert summary["general"][data[1]]["n"] == 3
+    assert summary["general"][data[1]]["n"] == 3 and summary["general"][data[1]]["metric"] == "normalised/2"
     (name,) = summary["baselines"]
     assert name == f"1-{models[0].name}" and summary["baselines"][name]["n"] == 9
     assert summary["baselines"][name]["difference"]["clusters"] == 3
@@ -86,6 +87,18 @@ def test_what_is_answered_is_kept_when_a_person_interrupts_and_that_is_said(mode
         evaluate(one, say=said.append, progress=progress)
     assert said[-1].startswith("5 of 9 answers are kept in ") and said[-1].endswith("goes on with the others")
     assert evaluate(one, say=said.append)["n"] == 9
+
+
+def test_an_earlier_evaluation_is_scored_against_the_answers_that_count_by_now(models, data, tmp_path):
+    first = evaluate(evaluation(models[0], data, tmp_path / "first"), say=lambda line: None)
+    said = predictions(tmp_path / "first")[0]["prediction"]
+    text = Path(data[0]).read_text()
+    Path(data[0]).write_text(text.replace(",yes", f",{said}") if said else text.replace(",yes", ",no"))
+    again = evaluate(
+        evaluation(models[0], data, tmp_path / "b", baseline=str(tmp_path / "first")), say=lambda line: None
+    )
+    assert again["baselines"]["first"]["mean"] == again["mean"] and again["baselines"]["first"]["learned"] == 0
+    assert first["mean"] != again["mean"]
 
 
 def test_killed_and_restarted_gives_the_same_report(models, data, tmp_path):

@@ -111,6 +111,16 @@ def test_a_judge_that_cannot_be_asked_and_a_failure_of_one_call_are_told(server,
     assert [(one.score, one.unjudged) for one in found] == [(None, "cut off"), (1.0, "")]
 
 
+def test_the_interval_is_over_images():
+    said = [prediction(str(number), "red", 1.0, images="one") for number in range(8)]
+    verdicts = [
+        judging.Judgement(one.id, "yes", 1.0) if int(one.id) % 2 else judging.Judgement(one.id, "no", 0.0)
+        for one in said
+    ]
+    summary = judging.summarise(said, verdicts)
+    assert (summary["mean"], summary["low"], summary["high"]) == (0.5, 0.0, 1.0)
+
+
 def test_nothing_to_judge_is_no_agreement(server, tmp_path):
     summary = judging.judged([PREDICTIONS[5]], server.openai(), tmp_path)
     assert (summary["mean"], summary["agreement"]["n"], summary["agreement"]["kappa"]) == (0.0, 0, None)

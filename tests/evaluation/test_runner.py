@@ -1,5 +1,7 @@
 """Asking, scoring and reporting: nothing skipped, nothing asked twice, nothing unescaped."""
 
+import dataclasses
+
 import pytest
 
 from vlm_jax.errors import InputError
@@ -134,6 +136,38 @@ def test_the_summary_has_sizes_intervals_groups_and_flips(tmp_path):
     assert earlier["difference"]["mean"] == pytest.approx(0.2) and 0 < earlier["difference"]["p"] <= 1
     reported = report.table(summary)
     assert "60.0%" in reported and "split even" in reported and "learned 6, lost 4" in reported
+
+
+def test_general_sets_have_figures_beside_a_split_without_answers(tmp_path):
+    asked = [
+        dataclasses.replace(question(0), answers=[]),
+        dataclasses.replace(QUESTIONS[1], groups={"set": "plain.csv"}),
+    ]
+    predictions = predicted(asked, says_yes, tmp_path / "p.jsonl", metric="normalised")
+    earlier = {"before": {one.id: one for one in predictions}}
+    summary = report.summarise(predictions, earlier, general={"q1"})
+    assert summary["n"] == 1 and summary["unscored"] and "mean" not in summary
+    assert summary["general"]["plain.csv"]["mean"] == 1.0
+    assert "general set plain.csv (normalised/2): 100.0%" in report.table(summary)
+    page = report.page(predictions, summary, lambda id: [], title="t", pictures=report.plots_of(summary))
+    assert "plain.csv" in page and "<th>normalised/2" in page
+
+
+def test_earlier_answers_without_a_score_are_not_compared_with(tmp_path):
+    predictions = predicted(QUESTIONS, says_yes, tmp_path / "p.jsonl", metric="normalised")
+    before = {one.id: dataclasses.replace(one, score=None) for one in predictions}
+    summary = report.summarise(predictions, {"before": before})
+    assert "baselines" not in summary and "learned" not in report.table(summary)
+
+
+def test_tables_have_the_version_of_the_metric_and_general_sets_their_own(tmp_path):
+    asked = [QUESTIONS[0], dataclasses.replace(QUESTIONS[1], groups={"set": "plain.csv"}, metric="normalised")]
+    predictions = predicted(asked, says_yes, tmp_path / "p.jsonl", metric="anls")
+    summary = report.summarise(predictions, general={"q1"})
+    page = report.page(predictions, summary, lambda id: [], title="t")
+    assert page.count("<th>anls/1") == 1 and page.count("<th>normalised/2") == 1
+    table = report.table(summary)
+    assert "anls/1" in table.splitlines()[0] and "general set plain.csv (normalised/2)" in table
 
 
 def test_the_page_is_one_file_and_escapes_what_it_shows(tmp_path):

@@ -78,6 +78,9 @@ def test_a_run_keeps_the_checkpoint_that_answers_best_and_writes_its_answers_dow
     "changes, said",
     [
         ({"metric": "normalized"}, "normalized"),
+        ({"metric": "bem"}, "validation.metric=bem: needs more than texts"),
+        ({"metric": "final_answer:judge"}, "validation.metric=final_answer:judge: needs more than texts"),
+        ({"metric": "vqa_evalai"}, "config.validation.path: question .*there is one alone"),
         ({"metric": "exact", "path": ""}, "validation.metric is 'exact'; wanted empty without validation.path"),
         ({"questions": -1}, "validation.questions is -1"),
         ({"max_new_tokens": 0}, "validation.max_new_tokens is 0"),

@@ -324,7 +324,8 @@ def thai(text):
     kept = ""
     for c in text:
         kept += "\u0e32" if c == "\u0e45" and kept and kept[-1] not in "\u0e24\u0e26" else c
-    once = "\u0e30\u0e31\u0e32\u0e33\u0e34\u0e35\u0e36\u0e37\u0e38\u0e39\u0e3a\u0e40\u0e41\u0e42\u0e43\u0e44\u0e45\u0e47\u0e4c\u0e4d\u0e4e"
+    once = "\u0e30\u0e31\u0e32\u0e33\u0e34\u0e35\u0e36\u0e37\u0e38\u0e39\u0e3a"
+    once += "\u0e40\u0e41\u0e42\u0e43\u0e44\u0e45\u0e47\u0e4c\u0e4d\u0e4e"
     text = "".join(c for i, c in enumerate(kept) if not (c in once and kept[i - 1 : i] == c))
     return "".join(c for i, c in enumerate(text) if not (c in tones and text[i + 1 : i + 2] and text[i + 1] in tones))
 

@@ -6,6 +6,6 @@ A file has one rule. Nothing here needs a model or an accelerator but `bem` and 
 docs/evaluation.md says which metric is for what, and where each rule is from.
 """
 
-from vlm_jax.evaluation.metrics.registry import METRICS, Metric, described, error_in, find, label, score
+from vlm_jax.evaluation.metrics.registry import FINAL_ANSWER, METRICS, Metric, described, error_in, find, label, score
 
-__all__ = ["METRICS", "Metric", "described", "error_in", "find", "label", "score"]
+__all__ = ["FINAL_ANSWER", "METRICS", "Metric", "described", "error_in", "find", "label", "score"]

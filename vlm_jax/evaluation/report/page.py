@@ -11,7 +11,7 @@ from typing import Any
 
 from vlm_jax.evaluation.report import plots
 from vlm_jax.evaluation.report.examples import cards
-from vlm_jax.evaluation.report.summary import Baselines
+from vlm_jax.evaluation.report.summary import Baselines, row_of_set
 from vlm_jax.evaluation.report.terminal_table import about, probability
 from vlm_jax.evaluation.runner import Prediction
 from vlm_jax.processing.images import Source
@@ -70,8 +70,8 @@ def plots_of(summary: Mapping[str, Any]) -> dict[str, bytes]:
     rows = [("all", summary)]
     for name, groups in summary.get("by", {}).items():
         rows += [(f"{name} {value}", part) for value, part in groups.items()] if 1 < len(groups) <= 8 else []
-    rows += [(f"general set {value}", part) for value, part in summary.get("general", {}).items()]
-    found = {"scores": plots.scores(rows, str(summary["metric"]))}
+    rows += [(row_of_set(value, part), part) for value, part in summary.get("general", {}).items()]
+    found = {"scores": plots.scores(rows, str(summary["metric_version"]))}
     if "calibration" in summary:
         found["calibration"] = plots.calibration(summary["calibration"])
     return found
@@ -83,10 +83,12 @@ def _figures(summary: Mapping[str, Any]) -> str:
     return _table([("all", summary)], summary) + _speed(summary)
 
 
-def _table(rows: Sequence[tuple[str, Mapping[str, Any]]], summary: Mapping[str, Any], heading: str = "") -> str:
-    """Rows of parts, each baseline with two columns."""
-    names = list(summary.get("baselines", {}))
-    head = [heading, str(summary["metric"]), "95 % interval", "n", "blind"]
+def _table(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], summary: Mapping[str, Any], heading: str = "", metric: str = ""
+) -> str:
+    """Rows of parts, each baseline with its columns; `metric`: of parts that have one of their own."""
+    names = list(dict.fromkeys(name for _, part in rows for name in part.get("baselines", ())))
+    head = [heading, metric or str(summary["metric_version"]), "95 % interval", "n", "blind"]
     head += [column for name in names for column in (name, "change", "p")]
     body = []
     for name, part in rows:
@@ -107,7 +109,8 @@ def _table(rows: Sequence[tuple[str, Mapping[str, Any]]], summary: Mapping[str, 
 def _general(summary: Mapping[str, Any]) -> str:
     if not (sets := summary.get("general")):
         return ""
-    return f"<h2>What may have been forgotten</h2>{_table(list(sets.items()), summary, 'general set')}"
+    metric = next(iter(sets.values()))["metric"]
+    return f"<h2>What may have been forgotten</h2>{_table(list(sets.items()), summary, 'general set', metric)}"
 
 
 def _groups(summary: Mapping[str, Any]) -> str:
@@ -188,7 +191,7 @@ def _words(summary: Mapping[str, Any]) -> str:
         and ("calibration" in summary or word not in ("calibration error", "ranking"))
     }
     entries = "".join(f"<dt>{html.escape(word)}<dd>{html.escape(meaning)}" for word, meaning in shown.items())
-    metric = html.escape(str(summary.get("metric")))
+    metric = html.escape(str(summary.get("metric_version")))
     about_metric = html.escape(summary.get("about_metric", ""))
     first = f"<dt>{metric}<dd>{about_metric}" if about_metric else ""
     return f"<details><summary>What the words mean</summary><dl class=words>{first}{entries}</dl></details>"

@@ -49,8 +49,9 @@ def summarise(
     general = set(general)
     asked = [one for one in predictions if one.id not in general]
     errors = [{"id": one.id, "error": one.error} for one in predictions if one.error]
-    if predictions and all(one.score is None for one in predictions):
-        return {"metric": None, "n": len(predictions), "unscored": UNSCORED, "errors": errors}
+    sets = _sets([one for one in predictions if one.id in general], baselines)
+    if asked and all(one.score is None for one in asked):
+        return {"metric": None, "n": len(asked), "unscored": UNSCORED, **sets, "errors": errors}
     metric = asked[0].metric if asked else ""
     summary: dict[str, Any] = {
         "metric": metric or None,
@@ -63,14 +64,21 @@ def summarise(
         summary["test"] = TEST
     for name in sorted({name for one in asked for name in groups_of(one)} - {SET}):
         summary.setdefault("by", {})[name] = _by(asked, name, baselines)
-    if general:
-        summary["general"] = _by([one for one in predictions if one.id in general], SET, baselines)
+    summary |= sets
     sure = [one for one in asked if one.probability is not None and not one.error]
     found = calibration([one.probability for one in sure], [one.score for one in sure])
     if found is not None:
         summary["calibration"] = dataclasses.asdict(found)
     summary["errors"] = errors
     return summary
+
+
+def _sets(predictions: Sequence[Prediction], baselines: Baselines) -> dict[str, Any]:
+    """The figures of general sets, which have a metric of their own."""
+    if not predictions:
+        return {}
+    label = registry.label(predictions[0].metric)
+    return {"general": {name: {"metric": label, **found} for name, found in _by(predictions, SET, baselines).items()}}
 
 
 def _by(predictions: Sequence[Prediction], name: str, baselines: Baselines) -> dict[str, Any]:
@@ -105,7 +113,7 @@ def part(predictions: Sequence[Prediction], baselines: Baselines) -> dict[str, A
         "majority": majority([one.answers for one in predictions], kinds),
     }
     for name, others in baselines.items():
-        both = [(one, others[one.id]) for one in predictions if one.id in others]
+        both = [(one, others[one.id]) for one in predictions if one.id in others and others[one.id].score is not None]
         if not both:
             continue
         scores, earlier = ([pair[side].score for pair in both] for side in (0, 1))
@@ -117,6 +125,11 @@ def part(predictions: Sequence[Prediction], baselines: Baselines) -> dict[str, A
             "difference": dataclasses.asdict(difference),
         }
     return figures
+
+
+def row_of_set(name: str, figures: Mapping[str, Any]) -> str:
+    """What a general set is called where it stands beside what another metric has scored."""
+    return f"general set {name} ({figures['metric']})"
 
 
 def cluster(one: Prediction) -> Hashable:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax import terminal
+from vlm_jax.evaluation.report.summary import row_of_set
 
 SHOWN = 12
 """Values of a group that a terminal is given: hundreds of facts are for report.json."""
@@ -13,20 +14,27 @@ SHOWN = 12
 def table(summary: Mapping[str, Any]) -> str:
     """The figures over all and by group, and what they mean."""
     if "unscored" in summary:
-        return "\n".join([f"{summary['n']} questions: {summary['unscored']}", *about(summary), *_unasked(summary)])
+        sets = [
+            f"{row_of_set(name, part)}: {part['mean']:.1%} ({part['low']:.1%} – {part['high']:.1%}), n {part['n']}"
+            for name, part in summary.get("general", {}).items()
+        ]
+        said = f"{summary['n']} questions: {summary['unscored']}"
+        return "\n".join([said, *sets, *about(summary), *_unasked(summary)])
     rows = [("all", summary)]
     for name, groups in summary.get("by", {}).items():
         rows += [(f"{name} {value}", part) for value, part in groups.items()] if len(groups) <= SHOWN else []
-    rows += [(f"general set {value}", part) for value, part in summary.get("general", {}).items()]
+    rows += [(row_of_set(value, part), part) for value, part in summary.get("general", {}).items()]
     width = max(len(name) for name, _ in rows)
     before = next(iter(summary.get("baselines", ())), None)
-    head = f"{'':{width}}  {'before  ' if before else ''}{summary['metric']:>10}   95 % interval      n  blind"
+    metric = summary["metric_version"]
+    column = max(10, len(metric))
+    head = f"{'':{width}}  {'before  ' if before else ''}{metric:>{column}}   95 % interval      n  blind"
     lines = [head + ("   change" if before else "")]
     for name, part in rows:
         other = part.get("baselines", {}).get(before) if before else None
         earlier = f"{other['mean']:>6.1%}  " if other else " " * 8 if before else ""
         lines.append(
-            f"{name:{width}}  {earlier}{part['mean']:>10.1%}   {part['low']:>6.1%} – {part['high']:<6.1%}  "
+            f"{name:{width}}  {earlier}{part['mean']:>{column}.1%}   {part['low']:>6.1%} – {part['high']:<6.1%}  "
             f"{part['n']:>5}  {part['majority']:>5.1%}{'   ' + change(other['difference']) if other else ''}"
         )
     lines.append("blind: right without looking, by the commonest answer to each kind of question")
