@@ -51,9 +51,14 @@ def of(
 
 
 def _answerability(predictions: Sequence[Prediction]) -> vizwiz.Answerability:
-    """By the annotation's field where a question has it, else by what people answered."""
+    """By the annotation's field where a question has it, else by what people answered. What could not be asked is told
+    wrong."""
     labels = [
         one.groups["answerable"] == "no" if one.groups.get("answerable") else vizwiz.is_unanswerable(one.answers)
         for one in predictions
     ]
-    return vizwiz.answerability([one.prediction for one in predictions], labels)
+    said = [
+        one.prediction if not one.error else "" if label else vizwiz.UNANSWERABLE
+        for one, label in zip(predictions, labels, strict=True)
+    ]
+    return vizwiz.answerability(said, labels)

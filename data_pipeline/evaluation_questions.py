@@ -26,6 +26,8 @@ from vlm_jax.processing.images import header
 
 GENERAL_METRIC = "normalised"
 """Of general sets, whatever the benchmark is scored by."""
+PEOPLE = 10
+"""Whose answers VQA accuracy is of."""
 _MEGAPIXELS = (0.1, 0.3, 1.0, 3.0)
 """Where sizes of images are told apart in a report."""
 
@@ -84,7 +86,7 @@ def read(evaluation: Evaluation, say: Callable[[str], None]) -> Asked:
         errors.append(f"{', '.join(evaluation.files)}: two questions would be called {doubled[0]!r}; rename a record")
     if errors:
         raise InputError(errors)
-    for note in notes:
+    for note in [*notes, *_notes_on_answers(questions, evaluation.scored_by)]:
         say(terminal.line(note))
     every = [_with_image_size(question) for question in (*questions, *general)]
     return Asked(every, published, frozenset(question.id for question in general))
@@ -136,6 +138,28 @@ def _with_image_size(question: Question) -> Question:
     above = [bound for bound in _MEGAPIXELS if megapixels > bound]
     size = f"over {above[-1]:g}" if len(above) == len(_MEGAPIXELS) else f"up to {_MEGAPIXELS[len(above)]:g}"
     return dataclasses.replace(question, groups={**question.groups, "image megapixels": size})
+
+
+def _notes_on_answers(questions: Sequence[Question], metric: str) -> list[str]:
+    """What is odd about accepted answers, but is scored."""
+    empty = [one.id for one in questions if one.answers and not any(answer.strip() for answer in one.answers)]
+    notes = []
+    if empty:
+        notes.append(
+            f"{_counted(empty, 'has', 'have')} no accepted answer but an empty one; only saying nothing can be right"
+        )
+    if metrics.find(metric)[0].people > 1:
+        few = [one.id for one in questions if one.answers and len(one.answers) != PEOPLE]
+        if few:
+            notes.append(
+                f"{_counted(few, 'has', 'have')} other than {PEOPLE} accepted answers, of which {metric} is meant; "
+                "with three or fewer it is never 1"
+            )
+    return notes
+
+
+def _counted(ids: Sequence[str], one: str, several: str) -> str:
+    return f"question {ids[0]!r} {one}" if len(ids) == 1 else f"{len(ids):,} questions ({ids[0]!r}, say) {several}"
 
 
 def read_baselines(evaluation: Evaluation, questions: Sequence[Question]) -> dict[str, dict[str, Prediction]]:

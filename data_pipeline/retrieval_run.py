@@ -74,6 +74,8 @@ def retrieve(retrieval: Retrieval, *, progress: Progress = lambda items, total: 
     ranking = Ranking(retrieval.fusion, retrieval.weights, retrieval.normalise, retrieval.depth)
     if output.suffix != ".jsonl":
         raise InputError(f"--output={output}: wanted the name of a .jsonl file")
+    if output.exists() and output.resolve() == Path(retrieval.records).resolve():
+        raise InputError(f"--output={output}: would take the place of --records; name another file")
     options: dict[str, Any] = {name: getattr(retrieval, name) for name in ("format", "image_root", "columns")}
     found_records, errors = read(retrieval.records, training=False, **options)
     encoder = index = None

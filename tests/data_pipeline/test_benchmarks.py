@@ -367,3 +367,19 @@ def test_vizwiz_tells_how_well_questions_without_an_answer_are_told(tmp_path):
     told = summary["answerability"]
     assert (told["n"], told["unanswerable"], told["recall"], told["precision"]) == (2, 1, 1.0, 0.5)
     assert "answerability: 1 of 2 have no answer; told right 50.0%" in report.table(summary)
+
+
+def test_an_image_that_cannot_be_read_is_told_wrong_by_answerability_too(tmp_path):
+    def missing(entries):
+        entries[0]["answerable"], entries[1]["answerable"] = 1, 0
+        for entry in entries:
+            entry["image"] = f"gone-{entry['image']}"
+
+    def never(conversations):
+        raise InputError("no such image")
+
+    data = changed(official_files.vizwiz(tmp_path).data, missing)
+    evaluation = evaluation_of("vizwiz", data, tmp_path)
+    model = AnsweringModel(never, {"model": "m"}, "nothing")
+    summary = ask(evaluation, read(evaluation, lambda line: None), model, say=lambda line: None)
+    assert len(summary["errors"]) == 2 and summary["answerability"]["accuracy"] == 0.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.evaluation_questions import read_questions
 from data_pipeline.evaluation_run import evaluate, evaluate_several
 from data_pipeline.evaluation_settings import Evaluation
 from data_pipeline.teachers.settings import in_text
@@ -87,6 +88,22 @@ def test_what_is_answered_is_kept_when_a_person_interrupts_and_that_is_said(mode
         evaluate(one, say=said.append, progress=progress)
     assert said[-1].startswith("5 of 9 answers are kept in ") and said[-1].endswith("goes on with the others")
     assert evaluate(one, say=said.append)["n"] == 9
+
+
+def test_answers_that_are_empty_or_too_few_for_the_metric_are_told(models, tmp_path):
+    lines = [
+        {"id": id, "messages": [{"role": "user", "content": "What?"}], "answers": answers}
+        for id, answers in (("blank", ["", " "]), ("three", ["red"] * 3), ("ten", ["red"] * 10))
+    ]
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = []
+    read_questions(Evaluation(str(models[0]), str(path), str(tmp_path / "out"), metric="vqa_evalai"), say=said.append)
+    assert said == [
+        "question 'blank' has no accepted answer but an empty one; only saying nothing can be right",
+        "2 questions ('blank', say) have other than 10 accepted answers, of which vqa_evalai is meant; with three or "
+        "fewer it is never 1",
+    ]
 
 
 def test_an_earlier_evaluation_is_scored_against_the_answers_that_count_by_now(models, data, tmp_path):

@@ -143,6 +143,14 @@ def test_records_are_written_with_contexts_and_recall_is_told(world, tmp_path):
     assert again.read_bytes() == output.read_bytes()
 
 
+def test_the_records_are_never_written_over(world, tmp_path):
+    records = tmp_path / "questions.jsonl"
+    records.write_bytes((world / "questions.jsonl").read_bytes())
+    with pytest.raises(InputError, match="would take the place of --records; name another file"):
+        retrieve(settings(world, records, records=str(records)))
+    assert records.read_bytes() == (world / "questions.jsonl").read_bytes()
+
+
 def test_faiss_and_the_device_write_the_same_bytes(world, tmp_path):
     for backend in ("device", "faiss"):
         retrieve(settings(world, tmp_path / f"{backend}.jsonl", backend=backend, fusion="rrf"))

@@ -184,6 +184,15 @@ def test_the_page_is_one_file_and_escapes_what_it_shows(tmp_path):
     assert "http://" not in page and "https://" not in page
 
 
+def test_a_page_shows_the_beginning_of_an_endless_answer_and_no_control_characters(tmp_path):
+    predictions = predicted(
+        QUESTIONS[:1], lambda c: ["\x00\x1b[31m\ud800" + "x" * 10**6], tmp_path / "p", metric="exact"
+    )
+    page = report.page(predictions, report.summarise(predictions), lambda id: [], title="t")
+    assert len(page.encode()) < 50_000 and "1,000,007 characters; predictions.jsonl has all" in page
+    assert "\ufffd\ufffd[31m\ufffdxxx" in page
+
+
 def test_a_metric_that_reads_the_question_is_given_it(tmp_path):
     asked = [
         Question(f"q{letter}", [{"role": "user", "content": "Which colour? A. red B. blue"}], [answer], {})

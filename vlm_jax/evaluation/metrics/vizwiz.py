@@ -10,7 +10,8 @@ from vlm_jax.errors import InputError
 from vlm_jax.evaluation.metrics import vqa
 from vlm_jax.evaluation.metrics.contractions import VIZWIZ_CONTRACTIONS
 
-_NO_ANSWER = ("unanswerable", "unsuitable", "unsuitable image")
+UNANSWERABLE = "unanswerable"
+_NO_ANSWER = (UNANSWERABLE, "unsuitable", "unsuitable image")
 """What people wrote who could not answer: the question, or a photograph that shows too little."""
 
 
@@ -25,7 +26,7 @@ def vizwiz(prediction: str, answers: Sequence[str]) -> float:
 
 def says_unanswerable(prediction: str) -> bool:
     """Whether a prediction is "unanswerable" in the form of `normalise`."""
-    return normalise(prediction) == "unanswerable"
+    return normalise(prediction) == UNANSWERABLE
 
 
 def is_unanswerable(answers: Sequence[str]) -> bool:

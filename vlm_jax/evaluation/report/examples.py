@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from vlm_jax.errors import InputError
@@ -10,9 +11,12 @@ from vlm_jax.evaluation.report.summary import Baselines
 from vlm_jax.evaluation.runner import Prediction
 from vlm_jax.processing.images import Source, open_image
 
+_NOT_SHOWN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 SHOWN = 60
 """Questions shown with their images: a page of all would not open on a phone."""
 THUMBNAIL = 240
+_MOST = 4000
+"""Characters of a text that a page shows: sixty answers that never end would not open on a phone either."""
 
 
 def cards(predictions: Sequence[Prediction], images: Callable[[str], list[Source]], baselines: Baselines) -> str:
@@ -72,12 +76,18 @@ def card(
     entries = [("answer", " / ".join(dict.fromkeys(one.answers))), (f"said{sure}", one.error or one.prediction)]
     label = "said before" if len(others) == 1 else "said by {}"
     entries += [(label.format(other), before.prediction) for other, before in others.items() if before is not None]
-    lines = "".join(f"<dt>{html.escape(name)}<dd>{html.escape(text) or '—'}" for name, text in entries)
+    lines = "".join(f"<dt>{html.escape(name)}<dd>{html.escape(_shown(text)) or '—'}" for name, text in entries)
     shown = "".join(thumbnail(image) for image in images(one.id))
     return (
         f'<article class="{name.replace(" ", "-")}"><span class=kind>{name}</span>{shown}'
-        f"<strong>{html.escape(one.question)}</strong><dl>{lines}</dl></article>"
+        f"<strong>{html.escape(_shown(one.question))}</strong><dl>{lines}</dl></article>"
     )
+
+
+def _shown(text: str) -> str:
+    """As much of a text as a page shows, without characters that HTML has no place for: controls, half surrogates."""
+    more = f" … ({len(text):,} characters; predictions.jsonl has all)" if len(text) > _MOST else ""
+    return _NOT_SHOWN.sub("\ufffd", text[:_MOST]) + more
 
 
 def thumbnail(source: Source) -> str:
