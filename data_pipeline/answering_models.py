@@ -124,7 +124,7 @@ def _decoding(penalty: float) -> str:
 
 
 def _teacher(evaluation: Evaluation, closing: contextlib.ExitStack) -> AnsweringModel:
-    from data_pipeline.teachers.asking import Asker
+    from data_pipeline.teachers.asking import Asker, Unanswered
     from data_pipeline.teachers.request import Failure
     from data_pipeline.teachers.settings import in_text, open_teacher
     from data_pipeline.teachers.store import Store
@@ -142,7 +142,13 @@ def _teacher(evaluation: Evaluation, closing: contextlib.ExitStack) -> Answering
             store = closing.enter_context(contextlib.closing(Store(folder / "store")))
             asker = closing.enter_context(Asker(store))
         requests = [_request(messages, parameters, folder / "images") for messages in conversations]
-        for number, reply in enumerate(asker.ask(teacher, requests)):
+        try:
+            replies = asker.ask(teacher, requests)
+        except Unanswered:
+            raise
+        except InputError as error:
+            raise runner.NobodyAnswers(error.lines) from None
+        for number, reply in enumerate(replies):
             if isinstance(reply, Failure):
                 yield number, Reply("", error=f"{reply.reason}: {reply.detail}")
             else:

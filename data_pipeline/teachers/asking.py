@@ -20,7 +20,11 @@ from data_pipeline.teachers.teacher import Teacher
 from vlm_jax import stop_signals
 from vlm_jax.errors import InputError
 
-__all__ = ["Asker", "Stopped"]
+__all__ = ["Asker", "Stopped", "Unanswered"]
+
+
+class Unanswered(InputError):
+    """A teacher that answers had no answer to some requests."""
 
 
 @dataclass
@@ -77,8 +81,8 @@ class Asker:
           check: of answers that come; an answer in the store passed it when it came.
 
         Raises:
-          InputError: the teacher cannot be asked, or some requests have no answer after all attempts: how many, by
-            reason; or `max_cost` is reached. The same call goes on from there.
+          Unanswered: some requests have no answer after all attempts: how many, by reason.
+          InputError: the teacher cannot be asked, or `max_cost` is reached. The same call goes on from there.
           Stopped: Ctrl-C.
         """
         if missing := self.missing(teacher, requests):
@@ -108,7 +112,7 @@ class Asker:
             raise sender.stopped
         if sender.unanswered:
             reasons = ", ".join(f"{count} × {reason}" for reason, count in sender.unanswered.most_common())
-            raise InputError(
+            raise Unanswered(
                 f"{progress.stage}: {sender.unanswered.total()} of {len(missing)} requests got no answer from "
                 f"{teacher.model} ({reasons}); the same command asks them again, and no others"
             )

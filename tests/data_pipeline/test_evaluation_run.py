@@ -174,6 +174,13 @@ def test_a_teacher_answers_and_is_not_asked_twice(data, tmp_path, monkeypatch):
     assert evaluate(one, say=lambda line: None) == summary
 
 
+def test_a_teacher_that_nobody_reaches_ends_the_evaluation_without_a_score(data, tmp_path):
+    one = evaluation("teacher:kind=openai_compatible,model=m,endpoint=http://127.0.0.1:9/v1", data, tmp_path / "out")
+    with pytest.raises(InputError, match="nothing answers at http://127.0.0.1:9"):
+        evaluate(one, say=lambda line: None)
+    assert not (tmp_path / "out" / "report.json").exists() and predictions(tmp_path / "out") == []
+
+
 def test_settings_of_a_teacher_are_read_and_refused_by_name(tmp_path, data):
     assert in_text("kind=local,model=a/b,rows=4,dtype=float32", "--model") == {
         "kind": "local",

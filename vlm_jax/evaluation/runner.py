@@ -88,8 +88,13 @@ class Reply:
     error: str | None = None
 
 
+class NobodyAnswers(InputError):
+    """Whoever answers cannot be asked at all: no question is to blame, and the evaluation stops."""
+
+
 Answer = Callable[[list[list[dict[str, Any]]]], Iterable[tuple[int, Reply]]]
-"""Who answers: of conversations, (number, reply) of each as it comes. Raises InputError where one cannot be asked."""
+"""Who answers: of conversations, (number, reply) of each as it comes. Raises InputError where one cannot be asked,
+`NobodyAnswers` where none can."""
 CHUNK = 256
 """Conversations that are handed over at one time."""
 
@@ -122,6 +127,10 @@ def predict(
 
     Args:
       bem: the folder of the model that the metric bem needs.
+
+    Raises:
+      InputError: the file holds answers to other questions, or lines that are none.
+      NobodyAnswers: with what was answered in the file, from which the same call goes on.
     """
     _drop_cut_line(path)
     written = read_predictions(path)
@@ -257,6 +266,8 @@ def _replies(questions: Sequence[Question], answer: Answer) -> Iterator[tuple[Qu
     try:
         for number, reply in answer([question.messages for question in questions]):
             yield left.pop(number), reply, reply.error
+    except NobodyAnswers:
+        raise
     except InputError as error:
         if len(questions) == 1:
             yield questions[0], Reply(""), error.lines[0]
