@@ -1,6 +1,7 @@
 """Asking, scoring and reporting: nothing skipped, nothing asked twice, nothing unescaped."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -191,6 +192,16 @@ def test_a_page_shows_the_beginning_of_an_endless_answer_and_no_control_characte
     page = report.page(predictions, report.summarise(predictions), lambda id: [], title="t")
     assert len(page.encode()) < 50_000 and "1,000,007 characters; predictions.jsonl has all" in page
     assert "\ufffd\ufffd[31m\ufffdxxx" in page
+
+
+@pytest.mark.parametrize("changes", [{"prediction": 5}, {"answers": None}, {"answers": [5]}, {"id": 5}])
+def test_a_line_whose_texts_are_none_is_named(tmp_path, changes):
+    path = tmp_path / "p.jsonl"
+    predicted(QUESTIONS[:2], says_yes, path, metric="exact")
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps({**json.loads(second), **changes})}\n")
+    with pytest.raises(InputError, match="p.jsonl, line 2: no prediction"):
+        runner.read_predictions(path)
 
 
 def test_a_metric_that_reads_the_question_is_given_it(tmp_path):

@@ -236,6 +236,8 @@ def read_written(content: bytes, name: str) -> dict[str, Prediction]:
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             one = Prediction(**json.loads(line.decode("utf-8")))
+            if not all(isinstance(text, str) for text in (one.id, one.question, one.prediction, *one.answers)):
+                raise TypeError("its id, question, prediction and answers must be texts")
         except (ValueError, TypeError) as error:
             raise InputError(f"{name}, line {number}: no prediction ({error}); remove the file") from None
         predictions[one.id] = one
