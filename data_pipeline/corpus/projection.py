@@ -130,6 +130,8 @@ def _cost(model: str, teacher: Mapping[str, Any], usage: Usage, price: Mapping[s
 
 def table(lines: Sequence[Line]) -> str:
     """The projection as text, with its sum."""
+    if not lines:
+        return "nothing is left to ask: every answer is kept already"
     rows = [
         f"{line.stage:14} {line.model:28} {'' if line.exact else '~'}{line.calls:>9,} "
         f"{line.usage.input:>13,} {line.usage.tokens - line.usage.input:>13,} "

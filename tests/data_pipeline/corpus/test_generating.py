@@ -211,6 +211,7 @@ def test_articles_are_written_about_images_of_ones_own(tmp_path, server):
     text = made(tmp_path / "corpus", settings, dry_run=True)
     assert re.search(r"context +test +4 ", text) and not server.calls
     assert "corpus: 12 in train.jsonl; look at" in made(tmp_path / "corpus", settings)
+    assert "nothing is left to ask" in made(tmp_path / "corpus", settings, dry_run=True)
     content = server.calls[0][1]["messages"][0]["content"]
     assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
     manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
