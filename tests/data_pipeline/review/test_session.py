@@ -110,7 +110,7 @@ def test_who_is_left_with_nothing_is_told_what_is_in_front_of_others_and_until_w
 def test_of_two_who_have_a_shared_record_open_the_first_to_leave_it_counts(open_review, monkeypatch):
     review = open_review(shared=1.0)
     review.items = review.items[:1]
-    now = session.time.monotonic()
+    now = float(round(session.time.monotonic()))  # so that sums with it are exact
     for name, later in (("ann", 0), ("ben", 100)):
         monkeypatch.setattr(session.time, "monotonic", lambda later=later: now + later)
         item = review.step(name, "", "undecided")["item"]
