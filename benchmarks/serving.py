@@ -28,7 +28,7 @@ from train_step import write
 from train_step_data import BASE
 
 ROOT = Path(__file__).resolve().parents[1]
-PHOTOGRAPHS = sorted((ROOT / "data_pipeline" / "corpus" / "photographs").glob("*.jpg"))
+PHOTOGRAPHS = sorted((ROOT / "data_pipeline" / "corpus" / "drawn" / "photographs").glob("*.jpg"))
 
 
 def main() -> None:
