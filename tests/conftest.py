@@ -117,6 +117,14 @@ SLOW = (
     "test_shared_prefixes.py",
     "test_copies.py",
     "test_against_rules.py",
+    "test_source.py",
+    "test_page.py",
+    "test_vertex.py",
+    "test_peft.py",
+    "test_batches.py",
+    "test_planted_faults.py",
+    "test_beside_adapters.py",
+    "test_page_looks.py",
 )
 """Files and folders that take long, the longest first. `make test-fast` leaves them out."""
 EVIDENCE = ("test_photos.py", "test_any_size.py", "test_train_step_benchmark.py")
