@@ -57,8 +57,8 @@ def _answerability(predictions: Sequence[Prediction]) -> vizwiz.Answerability:
         one.groups["answerable"] == "no" if one.groups.get("answerable") else vizwiz.is_unanswerable(one.answers)
         for one in predictions
     ]
-    said = [
+    replies = [
         one.prediction if not one.error else "" if label else vizwiz.UNANSWERABLE
         for one, label in zip(predictions, labels, strict=True)
     ]
-    return vizwiz.answerability(said, labels)
+    return vizwiz.answerability(replies, labels)

@@ -13,6 +13,7 @@ with other articles. `configs/ablations/contexts.py` is the same for large model
 from vlm_jax.evaluation.sweep import sweep_config
 
 HERE = "runs/pieces"
+STEPS = {"one": 200, "two": 400}
 
 
 def get_config(form="one"):
@@ -22,7 +23,7 @@ def get_config(form="one"):
             "data.path": f"{HERE}/{form}/train.jsonl",
             "batch.rows": 6,
             "train.epochs": 0,
-            "train.steps": 200,
+            "train.steps": STEPS[form],
             "checkpoint.every": 10_000,
         },
         axes={

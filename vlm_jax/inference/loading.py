@@ -78,19 +78,16 @@ def load(
         penalty = repetition_penalty(source.assets)
     if errors:
         raise InputError(errors)
-    make = functools.partial(
-        LoadedModel,
-        dtype=kind,
-        context_length=_context_length(source.assets),
-        repetition_penalty=penalty,
-        placement=placement,
-    )
+    attach: list[Callable[..., Any]] = []
     if quantise is None:
         # Many parts of a store at one time, where that can be; a part of each array on each device goes one by one.
         place = None if tensor == 1 else lambda path, array: {path: placement.put(path, array[...])}
-        return make(source.config, source.read_merged(dtype=kind, place=place), processor, stops)
-    parameters, attach = _quantised(source, kind, quantise, quantise_tables, placement)
-    return make(source.config, parameters, processor, stops, attach=attach)
+        parameters = source.read_merged(dtype=kind, place=place)
+    else:
+        parameters, attach = _quantised(source, kind, quantise, quantise_tables, placement)
+    length = _context_length(source.assets)
+    make = functools.partial(LoadedModel, source.config, parameters, processor, stops, dtype=kind, attach=attach)
+    return make(context_length=length, repetition_penalty=penalty, placement=placement)
 
 
 def _processor(source: ModelSource, budget: TokenBudget, bounds: tuple[int, int] | int | None) -> Processor:
