@@ -1,5 +1,7 @@
 """Several questions about one image, answered together: it is read once, and nothing else changes."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 import vlm_jax
 from tests.tiny_models import PHOTOS, assistant, noise, reference_inputs, save_tiny, user
 from vlm_jax.inference import batches
+from vlm_jax.inference.shared_prefixes import shared_prefixes
 
 CAT, CUP = str(PHOTOS / "chelsea.jpg"), str(PHOTOS / "coffee.jpg")
 
@@ -82,6 +85,66 @@ def test_where_a_question_decides_what_is_seen_nothing_is_shared(made, tmp_path,
     before = model.images_encoded
     check(model.answers(conversations, 8), expected)
     assert model.images_encoded - before == (2 if shared else 3)
+
+
+def instructed(tmp_path):
+    """All begin with the same words and go on with other images, or none, one of them with the words alone."""
+    words = "You name what a picture shows in one word and in small letters."
+    system = {"role": "system", "content": [{"type": "text", "text": words}]}
+    asked = [("What is it?", CAT), ("What is it called?", CUP), ("Hello", None), ("A what?", noise(tmp_path, 56, 56))]
+    return [[system, user(text, image) if image else user(text)] for text, image in asked]
+
+
+@pytest.mark.parametrize("method", [None, "divprune", "resize"])
+def test_words_that_all_begin_with_are_read_once(made, model, tmp_path, method, monkeypatch):
+    if method:
+        model = vlm_jax.load(made[0], visual_tokens=0.5, token_reduction=method)
+    conversations, read = instructed(tmp_path), []
+    expected = alone(model, conversations, repetition_penalty=1.2)
+    decoder = model._reader.decoder
+    once = decoder.read
+    monkeypatch.setattr(decoder, "read", lambda *args, **how: read.append(args[2].tokens.shape) or once(*args, **how))
+    before = model.images_encoded
+    check(model.answers(conversations, 8, repetition_penalty=1.2), expected)
+    assert model.images_encoded - before == 3 and len(read) == 1 and read[0][0] == 1
+
+
+def test_few_words_or_much_behind_them_are_read_as_a_whole(model, tmp_path):
+    def prompts(conversations):
+        return [model.prompt(conversation, 8) for conversation in conversations]
+
+    conversations = instructed(tmp_path)
+    found = shared_prefixes(prompts(conversations))
+    (words,), suffixes = found.prefixes, found.suffixes
+    whole = [prompt.input_ids.tolist() for prompt in prompts(conversations)]
+    assert [[*words.input_ids, *suffix.input_ids] for suffix in suffixes] == whole and not words.images
+    # A quarter of all there is to read, and no more behind them than is seen at one time.
+    assert shared_prefixes(prompts([messages[1:] for messages in conversations[:1]])) is None
+    long = [[*messages[:1], user("word " * 200)] for messages in conversations]
+    assert shared_prefixes(prompts([*conversations, *long[:1]])) is None
+
+
+def test_batches_side_by_side_come_in_order_and_end_with_the_caller():
+    begun, both = [], threading.Barrier(2, timeout=60)
+
+    def one(batch):
+        begun.append(batch)
+        if batch in ([0], [1]):
+            both.wait()  # only two at one time pass
+        if batch == [3]:
+            raise ValueError("three")
+        return batch[0]
+
+    numbers = [[number] for number in range(3)]
+    assert list(batches.side_by_side(one, numbers, 2)) == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        list(batches.side_by_side(one, [*numbers, [3]], 2))
+    begun.clear()
+    found = batches.side_by_side(one, [[0], [1], *([number] for number in range(10, 500))], 2)
+    assert next(found) == 0
+    found.close()
+    assert len(begun) < 490, "what was not begun never begins"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batch")]
 
 
 def test_an_image_that_comes_after_other_words_is_read_with_them(model):

@@ -1,7 +1,9 @@
 """Which prompts are answered at one time: alike in length, those about one image together, as many as memory holds."""
 
 import os
-from collections.abc import Sequence
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 
@@ -16,6 +18,28 @@ MOST = 256
 MOST_ON_CPU = 32
 SHARE = 0.5
 """Of the memory that is free when a batch is chosen: what a program takes beside `bytes_of` is not known before."""
+IN_FLIGHT = 2
+"""Batches at one time: while one is put together, or decodes and leaves a CPU's cores idle, another computes."""
+
+
+Found = typing.TypeVar("Found")
+
+
+def side_by_side(do: Callable[[list[int]], Found], batches: Sequence[list[int]], in_flight: int) -> Iterator[Found]:
+    """What `do` finds for each batch, in their order, so many at a time.
+
+    Raises:
+      what `do` raises; those that have begun end first, the others never begin. So too where the caller stops.
+    """
+    if min(len(batches), in_flight) < 2:
+        yield from map(do, batches)
+        return
+    pool = ThreadPoolExecutor(in_flight, thread_name_prefix="batch")
+    try:
+        for future in [pool.submit(do, batch) for batch in batches]:
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def in_batches(
@@ -51,8 +75,8 @@ def in_batches(
 class Fits:
     """Whether memory holds a batch, by what its arrays take.
 
-    Estimated: keys and values of every token twice (as they come out of the layers, and in the cache), the widest
-    activations of a layer, and float32 logits.
+    Estimated: keys and values of every token twice (as they come out of the layers, and in the cache), those of the
+    caches of all that are in flight, the widest activations of a layer, and float32 logits.
     """
 
     def __init__(self, config: VLMConfig, itemsize: int, memory: int):
@@ -74,7 +98,7 @@ class Fits:
         entries = rows * bucket(max(size.tokens for size in sizes) + limit)
         tokens = sum(size.tokens for size in sizes)
         return (
-            self._entry * entries
+            self._entry * entries * IN_FLIGHT
             + self._token * 2 * tokens  # rows are at least half full
             + self._patch * patches_of(sizes)
             + self._conversation * rows

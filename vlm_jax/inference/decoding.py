@@ -271,12 +271,12 @@ class DecodeLoop:
         """
         model = self._model(parameters, layers)
         x, positions = model.embed(batch, dtype=self.dtype, **self._options(layers))
-        hidden, cache = model.decoder.extend(x, positions, cache, lengths)
+        ends = jnp.maximum(counts - 1, 0)[:, None]
+        hidden, cache = model.decoder.extend(x, positions, cache, lengths, ends)
         inside = jnp.arange(x.shape[1]) < counts[:, None]
         position = jnp.max(jnp.where(inside[:, None], positions, -1), axis=(1, 2)) + 1
         seen = self._seen(tokens) if mode.penalised else None
-        last = hidden[jnp.arange(len(counts)), jnp.maximum(counts - 1, 0)]
-        return self._begun(model, cache, lengths + counts, position, last, seen, numbers, keys, room, mode)
+        return self._begun(model, cache, lengths + counts, position, hidden[:, 0], seen, numbers, keys, room, mode)
 
     def _seen(self, tokens: Int[Array, "b n"]) -> Bool[Array, "b v"]:
         rows = jnp.arange(tokens.shape[0])[:, None]

@@ -230,12 +230,19 @@ class LoadedModel:
     def answer_each(self, prompts: Sequence[Prompt], *, at_once: int | None = None) -> Iterator[tuple[int, Answer]]:
         """(number of the prompt, its answer) as batches end: alike lengths and questions about one image together."""
         limits = [prompt.max_new_tokens for prompt in prompts]
-        for members in self._in_batches([prompt.example for prompt in prompts], limits, at_once):
-            with self.begin([prompts[number] for number in members]) as answering:
+
+        def answered(members: list[int]) -> list[tuple[int, Answer]]:
+            with self.placement(), self.begin([prompts[number] for number in members]) as answering:
                 while answering.unfinished:
                     answering.advance(max(limits[number] for number in members))
-            for row, number in enumerate(members):
-                yield number, answering.answer(row, self.processor.decode)
+            return [(number, answering.answer(row, self.processor.decode)) for row, number in enumerate(members)]
+
+        found = self._in_batches([prompt.example for prompt in prompts], limits, at_once)
+        # One after the other where a conversation may go on from the one before, or devices compute a layer together:
+        # two programs that wait for each other in another order on each of them would wait for ever.
+        alone = at_once == 1 or self.placement.mesh is not None
+        for batch in batches.side_by_side(answered, found, 1 if alone else batches.IN_FLIGHT):
+            yield from batch
 
     def _in_batches(self, examples: Sequence[Example], limits: Sequence[int], at_once: int | None) -> list[list[int]]:
         if len(examples) == 1:

@@ -32,28 +32,33 @@ def packed(
             start += sizes[index].tokens
     plain = list(map(_unweighed, examples))
     slots = _slots(sizes, rows)
-    # Whole windows, and no fewer than 64 slots: few shapes to compile.
     # Above a cut within the decoder rows are as long as the fullest is there; where all stay, nothing is cut.
     above = np.array([np.sum([sizes[index].above for index in row], axis=0) for row in rows if row]).max(axis=0)
     above = tuple(min(tokens, bucket(int(count), smallest, steps=4)) for count in above)
     if all(set(size.above) <= {size.tokens} for size in sizes):
         above = ()
-    capacity = Size(tokens, bucket(slots, -(-64 // block_slots) * block_slots, steps=8), 1, above)
+    capacity = Size(tokens, _slot_bucket(slots, block_slots), 1, above)
     spec = processor.row_spec(capacity)
     batch = stack([assemble([plain[index] for index in row], spec) for row in rows])
     return batch if slots else batch.without_images(), Places(*places)
 
 
-def apart(examples: Sequence[Example], conversations: int, processor: Processor, *, smallest: int = 16) -> Batch:
-    """A row for each of some texts, all filled up to one length; so many rows, of which the first are the examples'.
-
-    Args:
-      examples: without images.
-    """
-    tokens = bucket(max(len(example.input_ids) for example in examples), smallest, steps=4)
-    spec = processor.row_spec(Size(tokens, 0, 1))
+def apart(
+    examples: Sequence[Example], conversations: int, processor: Processor, block_slots: int, *, smallest: int = 16
+) -> Batch:
+    """A row for each example, all filled up to one length; so many rows, of which the first are the examples'."""
+    sizes = [example.size for example in examples]
+    slots = max(size.patches for size in sizes)
+    tokens = bucket(max(size.tokens for size in sizes), smallest, steps=4)
+    spec = processor.row_spec(Size(tokens, _slot_bucket(slots, block_slots), 1))
     rows = [[_unweighed(example)] for example in examples] + [[]] * (conversations - len(examples))
-    return stack([assemble(row, spec) for row in rows]).without_images()
+    batch = stack([assemble(row, spec) for row in rows])
+    return batch if slots else batch.without_images()
+
+
+def _slot_bucket(slots: int, block_slots: int) -> int:
+    # Whole windows, and no fewer than 64 slots: few shapes to compile.
+    return bucket(slots, -(-64 // block_slots) * block_slots, steps=8)
 
 
 def _unweighed(example: Example) -> Example:

@@ -4,6 +4,7 @@ What a person calls is `engine`'s; what is compiled lies in `decoding`, how prom
 """
 
 import functools
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ class PromptReader:
         self.decoder, self.processor, self.stop_tokens = decoder, processor, stop_tokens
         self.images_encoded = 0
         """Images that went through the vision tower so far."""
+        self._counting = threading.Lock()
         self.kept: OrderedDict[int, prefixes.Prefix] = OrderedDict()
         self.parameters = parameters
 
@@ -119,7 +121,7 @@ class PromptReader:
         return self.decoder.branch(
             self.parameters,
             self.layers,
-            apart(beginnings.suffixes, rows, self.processor),
+            self._apart(beginnings.suffixes, rows),
             tokens,
             counts,
             cache,
@@ -162,8 +164,16 @@ class PromptReader:
         while len(self.kept) > KEPT:
             self.kept.popitem(last=False)
 
+    def _count(self, examples: Sequence[Example]) -> None:
+        with self._counting:  # batches are read by several threads
+            self.images_encoded += sum(len(example.images) for example in examples)
+
+    def _apart(self, examples: Sequence[Example], rows: int) -> Batch:
+        self._count(examples)
+        return apart(examples, rows, self.processor, self.decoder.config.vision.block_slots)
+
     def packed(self, examples: Sequence[Example], conversations: int, *, smallest: int = 64) -> tuple[Batch, Places]:
-        self.images_encoded += sum(len(example.images) for example in examples)
+        self._count(examples)
         return packed(
             examples, conversations, self.processor, self.decoder.config.vision.block_slots, smallest=smallest
         )

@@ -133,14 +133,18 @@ class Decoder(nnx.Module):
         positions: Int[Array, "b 3 t"],
         cache: Cache,
         lengths: Int[Array, "ranges b"],
-    ) -> tuple[Float[Array, "b t d"], Cache]:
+        at: Int[Array, "b n"] | None = None,
+    ) -> tuple[Float[Array, "b _ d"], Cache]:
         """More tokens of each row behind the `lengths[range, b]` that are in its cache; their keys and values join it.
 
         The cache is a loop's carry, not its scanned input, so that each step writes its entries in place. It has a pair
         for each layer where the stack's are apart.
 
+        Args:
+          at: as of a call: places of `x` whose hidden states are wanted.
+
         Returns:
-          hidden [b, t, d] and the cache.
+          hidden [b, t, d], or [b, n, d], and the cache.
         """
         cos, sin = self._angles(positions)
         rows, new, start = jnp.arange(x.shape[0])[:, None], [], 0
@@ -149,27 +153,31 @@ class Decoder(nnx.Module):
             places = (rows, ends)
             if self.layers.apart is not None:
                 mine = self.layers.apart[start : start + len(part)]
-                x, part = self._extend_one_by_one(x, cos, sin, part, places, mine)
                 start += len(part)
+                ends_at = at if start == len(self.layers.apart) else None
+                x, part = self._extend_one_by_one(x, cos, sin, part, places, mine, ends_at)
             else:
                 stop = start + len(part[0])
                 x, part = self._extend_stack(x, cos, sin, part, places, start, stop)
                 start = stop
             new.append(part)
+        if at is not None and self.layers.apart is None:
+            x = picked(x, at)
         return self.norm(x), tuple(new)
 
     @staticmethod
-    def _extend_one_by_one(x, cos, sin, cache, places, layers):
-        """`extend` through some layers, with a pair of keys and values for each."""
+    def _extend_one_by_one(x, cos, sin, cache, places, layers, at):
+        """`extend` through some layers, with a pair of keys and values for each; behind the last `at` these places."""
         (rows, ends), new = places, []
         for layer, layer_cache in zip(layers, cache, strict=True):
+            last = at if layer is layers[-1] else None
 
             def attend_one(q, k, v, layer_cache=layer_cache):
                 parts = zip(layer_cache, (k, v), strict=True)
                 layer_cache = tuple(old.at[rows, :, ends].set(part.astype(old.dtype)) for old, part in parts)
                 return attend_cached(q, *layer_cache, ends), layer_cache
 
-            x, layer_cache = layer(x, cos, sin, attend_one)
+            x, layer_cache = layer(x, cos, sin, attend_one, last)
             new.append(layer_cache)
         return x, tuple(new)
 
