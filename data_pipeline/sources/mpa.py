@@ -22,6 +22,33 @@ KINDS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
+class MovedImages:
+    """Images that are named by paths of another machine, found again below an image root."""
+
+    def __init__(self, root: str):
+        """
+        Args:
+          root: as `locations.absolute` gives it.
+        """
+        self._root = root
+        self._folders: dict[str, list[str]] = {}
+
+    def find(self, path: str) -> str:
+        """The longest end of the path that exists below the image root, or its last name if none does.
+
+        Which folders exist is looked up once for each folder that the data names, not once for each image.
+        """
+        folder, _, name = path.replace("\\", "/").rpartition("/")
+        if folder not in self._folders:
+            steps = [step for step in folder.split("/") if step not in ("", ".", "..")]
+            ends = ["/".join(steps[start:]) for start in range(len(steps))]
+            self._folders[folder] = [end for end in ends if locations.is_folder(locations.join(self._root, end))]
+        for end in self._folders[folder]:
+            if locations.is_file(locations.join(self._root, f"{end}/{name}")):
+                return f"{end}/{name}"
+        return name
+
+
 class Mpa(Form):
     """MPA's files; `provenance` keeps the ground truth of PA's and the predictions of the others."""
 
@@ -30,8 +57,7 @@ class Mpa(Form):
 
     def __init__(self, entries: Entries, options: Options):
         super().__init__(entries, options)
-        self._root = options.root if options.root_given else None
-        self._folders: dict[str, list[str]] = {}
+        self._images = MovedImages(options.root) if options.root_given else None
         self._llava = None
         if any("conversations" in value for value in entries.objects()):
             self._llava = Llava(entries, options)
@@ -56,18 +82,4 @@ class Mpa(Form):
         return {"answers": [answer], "task": "mpa", "provenance": provenance, "messages": messages}
 
     def _find(self, path: str) -> str:
-        """The longest end of the path that exists below the image root, or its last name if none does.
-
-        Which folders exist is looked up once for each folder that the data names, not once for each image.
-        """
-        if self._root is None:
-            return path
-        folder, _, name = path.replace("\\", "/").rpartition("/")
-        if folder not in self._folders:
-            steps = [step for step in folder.split("/") if step not in ("", ".", "..")]
-            ends = ["/".join(steps[start:]) for start in range(len(steps))]
-            self._folders[folder] = [end for end in ends if locations.is_folder(locations.join(self._root, end))]
-        for end in self._folders[folder]:
-            if locations.is_file(locations.join(self._root, f"{end}/{name}")):
-                return f"{end}/{name}"
-        return name
+        return path if self._images is None else self._images.find(path)
