@@ -4,7 +4,8 @@ Scripts print it without a traceback and exit with status 1; library callers cat
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class InputError(ValueError):
@@ -26,3 +27,9 @@ def gathered(errors: list[str]) -> Iterator[None]:
         yield
     except InputError as error:
         errors += error.lines
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error line about a name that is not known."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

@@ -128,8 +128,18 @@ def _cost(model: str, teacher: Mapping[str, Any], usage: Usage, price: Mapping[s
     return price[model].of(usage, batch=bool(teacher.get("batch_folder"))) if model in price else None
 
 
-def table(lines: Sequence[Line]) -> str:
-    """The projection as text, with its sum."""
+_GUESSED = (
+    f"where nothing is known, a call is taken for {_PROMPT} tokens in and {_ANSWER} out: --preview=10 makes some, and "
+    "the next dry run goes by them"
+)
+
+
+def table(lines: Sequence[Line], guessed: str = _GUESSED) -> str:
+    """The projection as text, with its sum.
+
+    Args:
+      guessed: how what is no exact count was taken for.
+    """
     if not lines:
         return "nothing is left to ask: every answer is kept already"
     rows = [
@@ -142,10 +152,7 @@ def table(lines: Sequence[Line]) -> str:
     whole = sum(line.cost or 0.0 for line in lines)
     last = [f"about ${whole:.2f} in all, and no call was made"]
     if any(not line.exact for line in lines):
-        last.append(
-            f"~ marks what follows from answers that are not there yet; where nothing is known, a call is taken for "
-            f"{_PROMPT} tokens in and {_ANSWER} out: --preview=10 makes some, and the next dry run goes by them"
-        )
+        last.append(f"~ marks what follows from answers that are not there yet; {guessed}")
     if unknown := dict.fromkeys(line.model for line in lines if line.cost is None):
         last.append(
             f"? is not in the sum: no price for {', '.join(unknown)}; set it in config.prices, 0 where nothing is paid"

@@ -11,13 +11,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from data_pipeline import setting_groups
 from data_pipeline.corpus import exports, leakage
 from data_pipeline.corpus.evidence import KINDS
 from data_pipeline.corpus.filters import registry
 from data_pipeline.corpus.shards import filtering
 from data_pipeline.teachers import settings as teacher_settings
 from data_pipeline.teachers.prices import prices_of
-from vlm_jax.errors import InputError, gathered
+from vlm_jax.errors import InputError, gathered, nearest
 
 KIND = "generated"
 """Of `config.corpus`, beside those that are drawn whole (`offline.MAKERS`)."""
@@ -112,12 +113,8 @@ def corpus_config(**changes: Any) -> ConfigDict:
     Raises:
       InputError: a change of a setting that is not there.
     """
-    config = defaults()
-    errors: list[str] = []
-    _change(config, changes, "config", errors)
-    if errors:
-        raise InputError(errors)
-    return config
+    filters = {name: {"on": one} if isinstance(one, bool) else one for name, one in changes.get("filters", {}).items()}
+    return setting_groups.changed(defaults(), {**changes, **({"filters": filters} if filters else {})})
 
 
 def without_nobody(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,36 +130,9 @@ def _filters_at_first() -> dict[str, dict[str, Any]]:
     return settings
 
 
-def _change(config: ConfigDict, changes: Mapping[str, Any], where: str, errors: list[str]) -> None:
-    for key, value in changes.items():
-        if key not in config:
-            errors.append(f"{where}.{key}: no such setting; known are {', '.join(config)}")
-            continue
-        if where == "config.filters" and isinstance(value, bool):
-            value = {"on": value}
-        group = isinstance(config[key], ConfigDict)
-        if group != isinstance(value, Mapping | ConfigDict):
-            wanted = "a mapping of settings" if group else f"as {config[key]!r}"
-            errors.append(f"{where}.{key} is {value!r}; wanted {wanted}")
-        elif where == "config.teachers":  # with every setting of its kind, so that each can be looked up and set
-            kind = value.get("kind")
-            known = teacher_settings.SETTINGS.get(kind, {}) if isinstance(kind, str) else {}
-            config[key] = ConfigDict({**({"kind": kind} if value else {}), **known, **value}, allow_dotted_keys=True)
-        elif where == "config" and key == "prices":
-            config[key] = ConfigDict(value, allow_dotted_keys=True)  # as names of models have them
-        elif isinstance(config[key], ConfigDict):
-            _change(config[key], value, f"{where}.{key}", errors)
-        else:
-            try:
-                config[key] = value
-            except TypeError:
-                wanted = "texts, as ('one', 'two')" if isinstance(config[key], tuple) else f"as {config[key]!r}"
-                errors.append(f"{where}.{key} is {value!r}; wanted {wanted}")
-
-
 def check(settings: Mapping[str, Any]) -> None:
     """Raises InputError, with every error, where a corpus cannot be made with these."""
-    if errors := _of_other_types(settings, defaults().to_dict(), "config"):
+    if errors := setting_groups.of_other_types(settings, defaults().to_dict()):
         raise InputError(errors)
     wants_topics = bool(settings["topics"]["domains"]) or settings["context"]["images"] == ""
     domains = settings["topics"]["domains"]
@@ -195,12 +165,12 @@ def check(settings: Mapping[str, Any]) -> None:
     errors += _teachers(settings, wants_topics)
     errors += _filters(settings)
     if settings["runner"] not in filtering.RUNNERS:
-        near = registry.nearest(settings["runner"], filtering.RUNNERS)
+        near = nearest(settings["runner"], filtering.RUNNERS)
         errors.append(f"config.runner is {settings['runner']!r}; {near}")
     if settings["shards"] < 0:
         errors.append(f"config.shards is {settings['shards']}; wanted at least 1, or 0 for one a core")
     errors += [
-        f"config.card.formats names {name!r}; {registry.nearest(name, exports.FORMATS)}"
+        f"config.card.formats names {name!r}; {nearest(name, exports.FORMATS)}"
         for name in settings["card"]["formats"]
         if name not in exports.FORMATS
     ]
@@ -208,21 +178,6 @@ def check(settings: Mapping[str, Any]) -> None:
         prices_of(settings["prices"])
     if errors:
         raise InputError(errors)
-
-
-def _of_other_types(settings: Mapping[str, Any], like: Mapping[str, Any], where: str) -> list[str]:
-    """Settings of another type than their defaults, where a config lets them be: True for a number, numbers in a list
-    of texts."""
-    errors = []
-    for key, default in like.items():
-        value, name = settings[key], f"{where}.{key}"
-        if isinstance(default, tuple) and not all(isinstance(one, str) for one in value):
-            errors.append(f"{name} is {value!r}; wanted texts")
-        elif isinstance(default, int | float) and isinstance(value, bool) != isinstance(default, bool):
-            errors.append(f"{name} is {value!r}; wanted as {default!r}")
-        elif isinstance(default, dict) and default and name != "config.teachers":
-            errors += _of_other_types(value, default, name)
-    return errors
 
 
 def _counts(settings: Mapping[str, Any]) -> list[str]:
@@ -304,5 +259,5 @@ def _filters(settings: Mapping[str, Any]) -> list[str]:
         if kind is not None and not settings["teachers"][kind.teacher]:
             errors.append(f"config.filters.{name} is on and asks config.teachers.{kind.teacher}, which is not set")
     wrong = [kind for kind in settings["splits"]["apart"] if kind not in leakage.KINDS]
-    errors += [f"config.splits.apart names {kind!r}; {registry.nearest(kind, leakage.KINDS)}" for kind in wrong]
+    errors += [f"config.splits.apart names {kind!r}; {nearest(kind, leakage.KINDS)}" for kind in wrong]
     return errors

@@ -55,9 +55,13 @@ class Asker:
         self._limits: dict[int, tuple[Teacher, Limits]] = {}
 
     def close(self) -> None:
+        self.rest()
+        self._runner.close()
+
+    def rest(self) -> None:
+        """Has all teachers give back what they hold, memory of this machine included, until they are asked again."""
         for teacher, _ in self._limits.values():
             self._runner.run(teacher.close())
-        self._runner.close()
 
     def __enter__(self) -> "Asker":
         return self

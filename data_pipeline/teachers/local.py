@@ -20,12 +20,26 @@ class Local(Teacher):
     takes = ("text", "embedding")
 
     def __init__(
-        self, *, model: str, rows: int, dtype: str, quantise: str, temperature: float, max_output_tokens: int, seed: int
+        self,
+        *,
+        model: str,
+        rows: int,
+        dtype: str,
+        quantise: str,
+        temperature: float,
+        max_output_tokens: int,
+        seed: int,
+        **seen: Any,
     ):
+        """
+        Args:
+          seen: how much of an image it sees, by the names in `settings.SETTINGS`.
+        """
         if rows < 1:
             raise InputError(f"a teacher's rows are {rows}; wanted at least 1")
         self._path, self._rows = model, rows
-        self._loading = {"dtype": dtype, "quantise": None if quantise == "none" else quantise}
+        self._loading: dict[str, Any] = {"dtype": dtype, "quantise": None if quantise == "none" else quantise}
+        self._loading |= _tokens_seen(**seen)
         self._sampling = {"temperature": temperature, "max_output_tokens": max_output_tokens, "seed": seed}
         self.most_output = max_output_tokens
         self.at_once = 2 * rows  # the next ones wait while these are answered
@@ -62,8 +76,17 @@ class Local(Teacher):
         kind = "" if self._loading["quantise"] is None else f" {self._loading['quantise']}"
         return f"{Path(self._path).name}{kind} {self._model.fingerprint()}"
 
+    def ready(self) -> None:
+        from vlm_jax.checkpoint.model_source import open_model
+
+        if not self._is_encoder:
+            open_model(self._path).check()
+
     def parameters(self, kind: Kind) -> Mapping[str, Any]:
-        return {} if kind == "embedding" else self._sampling
+        if kind == "embedding":
+            return {}
+        seen = {name: value for name, value in self._loading.items() if name not in ("dtype", "quantise")}
+        return {**self._sampling, **seen}
 
     async def send(self, request: Request) -> Reply:
         future = asyncio.get_running_loop().create_future()
@@ -71,6 +94,10 @@ class Local(Teacher):
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._answer_all())
         return await future
+
+    async def close(self) -> None:
+        for name in ("_model", "_encoder"):
+            self.__dict__.pop(name, None)
 
     async def _answer_all(self) -> None:
         while self._waiting:
@@ -144,6 +171,22 @@ class Local(Teacher):
         if not text.strip():
             return CallFailed("empty", "the model said nothing", usage=usage, raw=text)
         return reply
+
+
+def _tokens_seen(
+    min_visual_tokens: int = 0,
+    max_visual_tokens: int = 0,
+    visual_tokens: float = 1.0,
+    token_reduction: str = "resize",
+    token_reduction_layer: int = 0,
+) -> dict[str, Any]:
+    """As `vlm_jax.load` takes them; nothing where all is as the model's folder says."""
+    if max_visual_tokens:
+        return {"visual_tokens": (min_visual_tokens, max_visual_tokens)}
+    if visual_tokens == 1.0:
+        return {}
+    layer = {"token_reduction_layer": token_reduction_layer} if token_reduction_layer else {}
+    return {"visual_tokens": visual_tokens, "token_reduction": token_reduction, **layer}
 
 
 def _content(request: Request) -> list[dict[str, Any]]:

@@ -51,6 +51,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "rows": 8,  # requests answered together
         "dtype": "auto",  # of its weights, as vlm_jax.load takes it
         "quantise": "none",  # its weights, as vlm_jax.load takes it
+        "min_visual_tokens": 0,  # an image is scaled so that it takes between these many; 0: as its folder says
+        "max_visual_tokens": 0,  # likewise
+        "visual_tokens": 1.0,  # of them, the share or number that the decoder sees, as of a training's model
+        "token_reduction": "resize",  # how, as of a training's model
+        "token_reduction_layer": 0,  # likewise
         "temperature": 1.0,
         "max_output_tokens": 1024,
         "seed": 0,
@@ -114,6 +119,8 @@ def checked(settings: Mapping[str, Any], where: str, *, wanted: Kind = "text") -
             errors.append(f"{where}.pieces is {value!r}; wanted 0 to {len(CATALOGUE)}, as there are objects")
         elif key == "faults":
             errors += faults.errors(value, where)
+    if kind == "local":
+        errors += _tokens_seen({**known, **settings}, where)
     if "model" in known and not settings.get("model"):
         errors.append(f"{where}.model is not set; name the model that is asked")
     if kind == "openai_compatible" and not settings.get("endpoint"):
@@ -123,6 +130,20 @@ def checked(settings: Mapping[str, Any], where: str, *, wanted: Kind = "text") -
     if errors:
         raise InputError(errors)
     return {"kind": kind, **known, **settings}
+
+
+def _tokens_seen(settings: Mapping[str, Any], where: str) -> list[str]:
+    """What is wrong with how much of an image a local model sees."""
+    bounds = [settings[name] for name in ("min_visual_tokens", "max_visual_tokens")]
+    if not all(isinstance(bound, int) for bound in bounds):
+        return []  # has its own line
+    if any(bounds) and not 0 < bounds[0] <= bounds[1]:
+        return [
+            f"{where}.min_visual_tokens and max_visual_tokens are {bounds[0]} and {bounds[1]}; set both, or neither"
+        ]
+    if any(bounds) and settings["visual_tokens"] != 1.0:
+        return [f"{where}: visual_tokens does not go with min_visual_tokens and max_visual_tokens; set one of them"]
+    return []
 
 
 def wanted_of(name: str) -> Kind:

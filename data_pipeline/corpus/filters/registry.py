@@ -6,7 +6,6 @@ enter it here; the order is that in which they are applied, the cheap ones first
 way to one that is dropped.
 """
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,7 @@ from data_pipeline.corpus.filters.samples import answerable_from_article, answer
 from data_pipeline.corpus.filters.schema import schema
 from data_pipeline.corpus.filters.similarity import near_fact
 from data_pipeline.corpus.filters.verdicts import judged
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, nearest
 from vlm_jax.evaluation.metrics import METRICS
 
 Evidence = Mapping[str, Mapping[str, Any]]
@@ -187,9 +186,3 @@ def _of_type(value: Any, like: Any) -> bool:
     if isinstance(like, tuple):
         return not isinstance(value, str) and isinstance(value, Iterable) and all(isinstance(one, str) for one in value)
     return isinstance(value, int | float if isinstance(like, float) else type(like))
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error line about a name that is not known."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import re
+import typing
 from collections.abc import Callable, Mapping, Sequence
 
 from vlm_jax.errors import InputError
@@ -17,6 +18,8 @@ SHOWN = 60
 THUMBNAIL = 240
 _MOST = 4000
 """Characters of a text that a page shows: sixty answers that never end would not open on a phone either."""
+
+Member = typing.TypeVar("Member")
 
 
 def cards(predictions: Sequence[Prediction], images: Callable[[str], list[Source]], baselines: Baselines) -> str:
@@ -62,7 +65,7 @@ def _surest_first(name: str, members: Sequence[Prediction]) -> Sequence[Predicti
     return sorted(members, key=lambda one: (one.score, -one.probability))[:SHOWN]
 
 
-def spread(members: Sequence[Prediction], count: int) -> list[Prediction]:
+def spread(members: Sequence[Member], count: int) -> list[Member]:
     """Some of the members, evenly from first to last: files and splits stand one after the other."""
     step = max(1.0, len(members) / count)
     return [members[int(number * step)] for number in range(min(count, len(members)))]

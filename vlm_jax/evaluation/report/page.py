@@ -18,7 +18,12 @@ from vlm_jax.processing.images import Source
 
 ROWS = 40
 """Values of a group that the page has a row for; report.json has all."""
-_STYLE = (Path(__file__).with_name("page.css")).read_text
+
+
+def style() -> str:
+    """Of this page, and of others that stand beside it."""
+    return Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+
 
 _WORDS = {
     "n": "questions that were asked.",
@@ -58,7 +63,7 @@ def page(
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE(encoding='utf-8')}</style>"
+        f"<title>{html.escape(title)}</title><style>{style()}</style>"
         f"<h1>{html.escape(title)}</h1>{''.join(sections)}</html>\n"
     )
 

@@ -1,0 +1,97 @@
+"""Students before and after, and their teacher, on questions that people have answered; each in a folder of its own.
+
+All are asked as the pairs were, and compared with the student as it was: the controls tell whether what was gained is
+the gap's doing.
+"""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.answering_models import TEACHER
+from data_pipeline.evaluation_run import evaluate
+from data_pipeline.evaluation_settings import Evaluation
+from data_pipeline.teachers.settings import SETTINGS
+from vlm_jax import progress, terminal
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What all are asked.
+
+    Attributes:
+      name: a benchmark's with its official files in `data`, or records.
+    """
+
+    name: str
+    data: str = ""
+
+
+def seen_by_student(training: Mapping[str, Any]) -> dict[str, Any]:
+    """How much of an image a student sees, by a training's `model`, as an `Evaluation` takes it."""
+    model = training["model"]
+    if model["visual_tokens"] == 1.0:
+        return {"visual_tokens": (model["min_visual_tokens"], model["max_visual_tokens"])}
+    layer = model["token_reduction_layer"] or None
+    reduction = {"token_reduction": model["token_reduction"], "token_reduction_layer": layer}
+    return {"visual_tokens": model["visual_tokens"], **reduction}
+
+
+def scored(
+    who: str,
+    output: Path,
+    benchmark: Benchmark,
+    settings: Mapping[str, Any],
+    *,
+    seen: Mapping[str, Any],
+    before: str = "",
+) -> dict[str, Any]:
+    """Asks one model and returns its report.
+
+    Args:
+      who: a folder, or what `answering_models` takes for a teacher.
+      settings: of the alignment.
+      seen: as `seen_by_student`; {} of a teacher.
+      before: the folder of the evaluation to compare with; "" of the first.
+
+    Raises:
+      InputError: a model or benchmark that cannot be used.
+    """
+    own = settings["evaluate"]
+    evaluation = Evaluation(
+        model=who,
+        benchmark=benchmark.name,
+        data=benchmark.data,
+        output=str(output),
+        format=own["format"],
+        image_root=own["image_root"] or None,
+        metric=own["metric"] or None,
+        general=own["general"],
+        template=settings["ask"]["template"],
+        suffix=settings["ask"]["suffix"],
+        max_new_tokens=own["max_new_tokens"],
+        baseline=before,
+        **seen,
+    )
+    return evaluate(evaluation, say=terminal.say, progress=functools.partial(progress.shown, unit="question"))
+
+
+def named(teacher: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(what an evaluation calls a teacher, how much of an image it sees): a model that is loaded here by its folder."""
+    if teacher["kind"] == "local":
+        bounds = teacher.get("min_visual_tokens", 0), teacher.get("max_visual_tokens", 0)
+        if any(bounds):
+            return teacher["model"], {"visual_tokens": bounds}
+        if teacher.get("visual_tokens", 1.0) != 1.0:
+            return teacher["model"], seen_by_student({"model": teacher})
+        return teacher["model"], {}
+    usual = SETTINGS[teacher["kind"]]
+    own = {name: value for name, value in teacher.items() if name not in usual or usual[name] != value}
+    return TEACHER + ",".join(f"{name}={_text(value)}" for name, value in own.items()), {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

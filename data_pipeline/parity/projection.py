@@ -1,0 +1,46 @@
+"""What an alignment would ask, before anything is asked: calls, tokens and dollars."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_pipeline.corpus.projection import HERE, Line, table
+from data_pipeline.parity import annotate
+from data_pipeline.parity.prompts import Prompt
+from data_pipeline.parity.unlabelled import Image
+from data_pipeline.teachers.asking import Asker
+from data_pipeline.teachers.prices import Price, estimated
+from data_pipeline.teachers.request import Request, Usage
+from data_pipeline.teachers.teacher import Teacher
+
+
+def projected(
+    images: Sequence[Image], prompt: Prompt, settings: Mapping[str, Any], asker: Asker, teacher: Teacher
+) -> str:
+    """A table of the first round: what annotating still asks, exactly, and what comparing asks at most."""
+    requests = annotate.requests(images, prompt, settings["annotate"], 1)
+    missing = list(asker.missing(teacher, requests).values())
+    written, answer = settings["annotate"]["max_output_tokens"], settings["ask"]["max_output_tokens"]
+    lines = [_line("annotate", missing, True, written, settings, asker.prices)] if missing else []
+    question = Request("text", "a question of about twenty words" * 4, requests[0].images)
+    asked = [question] * (len(requests) * settings["identify"]["samples"])
+    lines.append(_line("identify", asked, False, answer, settings, asker.prices))
+    return table(lines, "a pair is taken for one that is compared, with the most tokens that an answer may have")
+
+
+def _line(
+    stage: str,
+    requests: Sequence[Request],
+    exact: bool,
+    output: int,
+    settings: Mapping[str, Any],
+    prices: Mapping[str, Price],
+) -> Line:
+    teacher = settings["teachers"]["text"]
+    if teacher["kind"] in HERE:
+        return Line(stage, teacher["model"], len(requests), exact, Usage(), 0.0)
+    usage = Usage()
+    for request in requests:
+        usage += estimated(request, output)
+    price = prices.get(teacher["model"])
+    cost = None if price is None else price.of(usage, batch=bool(teacher.get("batch_folder")))
+    return Line(stage, teacher["model"], len(requests), exact, usage, cost)

@@ -1,0 +1,69 @@
+"""What an alignment's folder was begun with: other settings are refused, since half of the one and half of the other
+would be no alignment at all.
+
+What decides how something is done, not what comes of it, may change: rows, devices, addresses of teachers.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.corpus.pipeline import deciding
+from vlm_jax import terminal
+from vlm_jax.checkpoint.files import read_json, write_json
+from vlm_jax.errors import InputError
+
+RUN = "parity.json"
+_HOW = ("prices", "store", "rounds", "ask.rows", "level.arms", "evaluate.teacher")
+_HOW_OF_TRAINING = ("log", "samples", "checkpoint", "mesh", "data.threads", "data.workers", "data.cache_mb")
+"""Settings that may change; more rounds, and more arms, go on from what is there."""
+
+
+def check(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raises InputError where the folder was begun with other settings, each named."""
+    if not (folder / RUN).is_file():
+        return
+    earlier, now = read_json(folder / RUN), _written(settings)
+    differing = [name for name in dict.fromkeys([*earlier, *now]) if earlier.get(name) != now.get(name)]
+    if differing:
+        lines = [
+            f"config.{name} differs from what {folder} was begun with ({_short(earlier.get(name))}, and now "
+            f"{_short(now.get(name))})"
+            for name in differing
+        ]
+        raise InputError(
+            [*lines, f"take another --workdir; with --config.store={folder / 'store'} it asks nothing that is answered"]
+        )
+
+
+def note(folder: Path, settings: Mapping[str, Any]) -> None:
+    write_json(folder / RUN, _written(settings))
+
+
+def _written(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{dotted name: value} of what decides the outcome, as JSON has it."""
+    teachers = {name: deciding(teacher) for name, teacher in settings["teachers"].items()}
+    flat = _flat({**settings, "teachers": teachers})
+    how = (*_HOW, *(f"training.{name}" for name in _HOW_OF_TRAINING))
+    return json.loads(
+        json.dumps({name: value for name, value in flat.items() if not any(_within(name, one) for one in how)})
+    )
+
+
+def _within(name: str, group: str) -> bool:
+    return name == group or name.startswith(f"{group}.")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _short(value: Any) -> str:
+    return terminal.line(json.dumps(value, ensure_ascii=False), 120)

@@ -1,0 +1,81 @@
+"""A tiny teacher that has learned to write about photographs and to answer, its smaller student, and their alignment."""
+
+import functools
+import shutil
+
+import pytest
+from ml_collections import ConfigDict
+
+import vlm_jax
+from data_pipeline.parity import prompts
+from data_pipeline.parity.settings import parity_config
+from data_pipeline.records import Record, write_records
+from data_pipeline.training_run import run
+from tests.consoles import Lines
+from tests.tiny_models import PHOTOS, save_tiny
+
+NAMES = ("astronaut", "chelsea", "coffee", "dahlia", "moon", "rocket", "temple", "page")
+QUESTION = "What is its name?"
+SUFFIX = "\nOne word."
+
+
+def turns(image, words, answer):
+    shown = [{"type": "image", "image": str(image)}, {"type": "text", "text": words}]
+    return [{"role": "user", "content": shown}, {"role": "assistant", "content": answer}]
+
+
+def training(path, **train):
+    return {
+        "model": {"path": str(path), "max_visual_tokens": 16},
+        "batch": {"rows": 8, "sequence_length": 128},
+        "train": {"epochs": 0, "remat": "none", **train},
+        "optimizer": {"name": "muon", "learning_rate": 3e-3},
+    }
+
+
+def photo(name):
+    return next(PHOTOS.glob(f"{name}.*"))
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """Folders: teacher, student, images; questions.jsonl to be tested on."""
+    folder = tmp_path_factory.mktemp("parity")
+    save_tiny(folder / "start", layers=2, depth=1, global_blocks=(0,), max_visual_tokens=16)
+    save_tiny(folder / "student", layers=1, depth=1, global_blocks=(0,), max_visual_tokens=16, seed=1)
+    (folder / "images").mkdir()
+    ask, lessons, tests = prompts.read("objects", "prompt").rendered(""), [], []
+    for name in NAMES:
+        shutil.copy(photo(name), folder / "images")
+        pair = f"Question: {QUESTION}\nAnswer: {name}"
+        lessons.append(Record(f"write {name}", turns(photo(name), ask, pair)))
+        lessons.append(Record(f"say {name}", turns(photo(name), QUESTION + SUFFIX, name)))
+        tests.append(Record(name, turns(photo(name), QUESTION, name)[:1], answers=[name]))
+    write_records(folder / "lessons.jsonl", lessons)
+    write_records(folder / "questions.jsonl", tests)
+    config = parity_config(training=training(folder / "start", steps=60)).training
+    config.data.path = str(folder / "lessons.jsonl")
+    run(ConfigDict(config.to_dict()), str(folder / "run"), console=Lines())
+    vlm_jax.export(folder / "run", folder / "teacher", "hf")
+    return folder
+
+
+@pytest.fixture
+def made_config(world):
+    """Settings of an alignment in that world, changed by what is given."""
+    return functools.partial(config_in, world)
+
+
+def config_in(world, **changes):
+    teacher = {"kind": "local", "model": str(world / "teacher"), "rows": 8, "max_output_tokens": 24}
+    own = {
+        "images": {"path": str(world / "images")},
+        "annotate": {"prompt": "objects", "max_output_tokens": 24, "temperature": 0.0},
+        "ask": {"suffix": SUFFIX, "max_output_tokens": 8, "rows": 8},
+        "training": training(world / "student", steps=4),
+        "evaluate": {"benchmark": str(world / "questions.jsonl"), "max_new_tokens": 8},
+        "teachers": {"text": teacher},
+    }
+    for group, values in changes.items():
+        own[group] = {**own.get(group, {}), **values} if isinstance(values, dict) else values
+    return parity_config(**own)
