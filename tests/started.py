@@ -17,10 +17,13 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from vlm_jax.checkpoint.files import alone
 
 ROOT = Path(__file__).resolve().parents[1]
 READ_ONCE = ("JAX_", "HF_", "TF_", "GRPC_", "OMP_", "PYTHON", "TOKENIZERS_", "TQDM_", "TRANSFORMERS_")
@@ -76,6 +79,20 @@ def run(
     if status is None:
         raise subprocess.TimeoutExpired(command, timeout, *told)
     return subprocess.CompletedProcess(command, status, *told)
+
+
+def context():
+    """What processes are made with that have loaded what `run` has, for functions instead of scripts."""
+    return _server()[0]
+
+
+def wait_for_the_lock(folder: Path) -> None:
+    """A killed process closes its files one after the other: it may be gone for who started it, and hold the lock."""
+    for _ in range(1000):
+        with contextlib.suppress(ValueError), alone(folder, "testing"):
+            return
+        time.sleep(0.01)
+    raise AssertionError("a killed process keeps its lock")
 
 
 def _read_once(env: Mapping[str, str]) -> dict[str, str]:

@@ -31,6 +31,7 @@ from data_pipeline.parity.splits import SPLITS
 from data_pipeline.parity.unlabelled import Image, found
 from data_pipeline.records import Record
 from data_pipeline.teachers.asking import Asker
+from data_pipeline.teachers.local import Local
 from data_pipeline.teachers.prices import prices_of
 from data_pipeline.teachers.progress_lines import ProgressLines
 from data_pipeline.teachers.settings import open_teacher
@@ -240,10 +241,10 @@ class Alignment:
         if not own["student_file"]:
             check_images(pairs, "identify")
             who, teacher = self._student(student), self._teacher("text")
-            if who.model == teacher.model:
+            if isinstance(teacher, Local) and who.weights == teacher.weights:
                 raise InputError(
-                    f"identify: the student {student} and the teacher have the same weights ({who.model}): there is no "
-                    "gap between them; name a larger model as config.teachers.text"
+                    f"identify: the student {student} and the teacher have the same weights: there is no gap between "
+                    "them; name a larger model as config.teachers.text"
                 )
             said = identify.answers(self.asker, who, pairs, self.settings, stage="identify, student")
             self.asker.rest()
@@ -301,7 +302,7 @@ class Alignment:
             scored(who, output, self.benchmark, settings, seen=own, before=baseline)
             self.evaluations[name] = output
 
-    def _student(self, path: str) -> Teacher:
+    def _student(self, path: str) -> Local:
         """The student as it is asked: as a teacher that is loaded here, seeing what it sees in training."""
         model, asked = self.settings["training"]["model"], {"rows": self.settings["ask"]["rows"]}
         names: tuple[str, ...] = ("min_visual_tokens", "max_visual_tokens")
@@ -309,7 +310,9 @@ class Alignment:
             names = ("visual_tokens", "token_reduction", "token_reduction_layer")
         asked |= {name: model[name] for name in names}
         asked |= {"dtype": model["dtype"], "quantise": model["quantise"], "max_output_tokens": 32}
-        return open_teacher({"kind": "local", "model": path, **asked}, "config.training.model", wanted="text")
+        student = open_teacher({"kind": "local", "model": path, **asked}, "config.training.model", wanted="text")
+        assert isinstance(student, Local)
+        return student
 
     def _teacher(self, name: str) -> Teacher:
         if name not in self._teachers:

@@ -1,7 +1,8 @@
 """When an answer counts as right beside the teacher's own: by the rules that answers are scored with.
 
 A pair has one accepted answer. VQA accuracy counts how many of ten people gave an answer, so that one stands for all
-ten; as EvalAI has it, since VQA's own code compares letter by letter where all ten agree. Answers in which a rule leaves nothing would fit everything, or nothing: `says_nothing` finds them.
+ten; as EvalAI has it, since VQA's own code compares letter by letter where all ten agree. Answers in which a rule
+leaves nothing would fit everything, or nothing: `says_nothing` finds them.
 """
 
 from collections.abc import Mapping

@@ -82,6 +82,11 @@ class Local(Teacher):
         if not self._is_encoder:
             open_model(self._path).check()
 
+    @property
+    def weights(self) -> str:
+        """A digest of them, whatever the model's folder is called."""
+        return self.model.rpartition(" ")[2]
+
     def parameters(self, kind: Kind) -> Mapping[str, Any]:
         if kind == "embedding":
             return {}

@@ -64,6 +64,8 @@ class OpenAICompatible(Teacher):
             return await self._embedded(request)
         parameters = {**self._sampling, **self._extra, **request.parameters}
         parameters["seed"] = int(parameters["seed"]) + request.sample
+        if "max_output_tokens" in parameters:  # as requests call it, whoever is asked
+            parameters["max_tokens"] = parameters.pop("max_output_tokens")
         body = {"model": self.model, "messages": [{"role": "user", "content": _content(request)}], **parameters}
         if request.schema is not None and self._structured == "json_schema":
             schema = {"name": request.stage or "answer", "schema": request.schema, "strict": True}

@@ -1,6 +1,5 @@
 """From a subject to a corpus, offline and against a server: the same to the byte however often it is killed."""
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -16,10 +15,10 @@ import pytest
 from data_pipeline import sources
 from data_pipeline.corpus import prompts
 from data_pipeline.corpus.settings import check, corpus_config
+from tests import started
 from tests.data_pipeline.corpus.generated import DRAWN, files_of, made, settings_of
 from tests.data_pipeline.teachers.teacher_server import TeacherServer, image_for
 from vlm_jax import InputError
-from vlm_jax.checkpoint.files import alone
 
 
 def test_the_whole_pipeline_runs_on_a_bare_machine_and_training_reads_what_comes_of_it(tmp_path):
@@ -115,7 +114,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_but_what_was_on_its_wa
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             kills += 1
-            _wait_for_the_lock(tmp_path / "killed")
+            started.wait_for_the_lock(tmp_path / "killed")
         assert process.exitcode in (0, -signal.SIGKILL), (tmp_path / "why").read_text()
     assert kills >= 20
     assert unique <= len(server.calls) <= unique + kills * 4
@@ -129,15 +128,6 @@ def _made(folder, settings, why):
     except BaseException:
         why.write_text(traceback.format_exc())
         raise
-
-
-def _wait_for_the_lock(folder):
-    """A killed process closes its files one after the other: it may be gone for who started it, and hold the lock."""
-    for _ in range(1000):
-        with contextlib.suppress(ValueError), alone(folder, "testing"):
-            return
-        time.sleep(0.01)
-    raise AssertionError("a killed process keeps its lock")
 
 
 def test_after_an_edited_prompt_only_what_depends_on_it_is_asked_again(tmp_path, server):

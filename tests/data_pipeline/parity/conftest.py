@@ -1,7 +1,8 @@
-"""A tiny teacher that has learned to write about photographs and to answer, its smaller student, and their alignment."""
+"""A tiny teacher that has learned to write about photographs and to answer; its student, and settings for both."""
 
 import functools
 import shutil
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
@@ -15,6 +16,7 @@ from tests.consoles import Lines
 from tests.tiny_models import PHOTOS, save_tiny
 
 NAMES = ("astronaut", "chelsea", "coffee", "dahlia", "moon", "rocket", "temple", "page")
+MPA = Path(__file__).parents[2] / "data" / "mpa"
 QUESTION = "What is its name?"
 SUFFIX = "\nOne word."
 
@@ -60,9 +62,9 @@ def world(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def made_config(world):
-    """Settings of an alignment in that world, changed by what is given."""
+@pytest.fixture(scope="session")
+def config_of_world(world):
+    """Makes settings of an alignment in that world, changed by what is given."""
     return functools.partial(config_in, world)
 
 

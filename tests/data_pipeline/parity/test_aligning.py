@@ -1,21 +1,163 @@
-"""A whole alignment with tiny models that are loaded here: every stage, again, with other settings, in two rounds."""
+"""A whole alignment with tiny models that are loaded here: every stage, again, further, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.numpy import load_file
 
 from data_pipeline.parity.aligning import Options, align
-from data_pipeline.parity.pairs import read_pairs
+from data_pipeline.parity.pairs import OUTCOMES, read_compared, read_pairs
+from data_pipeline.teachers.local import Local
 from tests.consoles import Lines
+from tests.data_pipeline.parity.conftest import MPA, NAMES, QUESTION
+from vlm_jax.errors import InputError
 
 
 def aligned(workdir, config, **options):
     lines = []
-    closing = align(workdir, config, Options(**options), say=lines.append, console=Lines())
-    return closing, lines
+    return align(workdir, config, Options(**options), say=lines.append, console=Lines()), lines
 
 
-def test_annotate_identify_level_evaluate(made_config, tmp_path):
-    closing, lines = aligned(tmp_path, made_config())
-    print(closing, *lines, sep="\n")
-    pairs = read_pairs(tmp_path / "round-1" / "annotated.jsonl")
-    assert all(pair.question == "What is its name?" for pair in pairs)
-    print(pairs[:2])
-    print((tmp_path / "report.json").read_text())
-    assert 0
+@pytest.fixture(scope="module")
+def done(config_of_world, tmp_path_factory):
+    """(folder, closing line, lines) of an alignment with all controls."""
+    folder = tmp_path_factory.mktemp("aligned") / "work"
+    return (folder, *aligned(folder, config_of_world()))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How many requests are sent to models that are loaded here."""
+    counts = []
+    once = Local._replies
+    monkeypatch.setattr(Local, "_replies", lambda self, requests: counts.append(len(requests)) or once(self, requests))
+    return counts
+
+
+def test_annotate_identify_level_evaluate(done):
+    folder, closing, lines = done
+    pairs = read_pairs(folder / "round-1" / "annotated.jsonl")
+    assert len(pairs) == len(NAMES) and {pair.question for pair in pairs} == {QUESTION}
+    compared = read_compared(folder / "round-1" / "compared.jsonl")
+    kept = [one for one in compared if one.kept]
+    assert len(kept) >= 6, "the teacher has learned what it writes, and the student nothing"
+    assert all(one.teacher == (one.pair.answer,) and one.student != one.pair.answer for one in kept)
+    report = json.loads((folder / "report.json").read_text())
+    (first,) = report["rounds"]
+    assert first["outcomes"] == {name: sum(one.outcome == name for one in compared) for name in OUTCOMES}
+    assert first["sets"]["kept"]["examples"] == first["sets"]["random"]["examples"] == len(kept)
+    assert first["sets"]["all"]["examples"] == len(pairs) and set(first["steps"].values()) == {4}
+    names = ["before", "teacher", "round 1, random", "round 1, all", "round 1, kept"]
+    assert list(report["evaluations"]) == names
+    scores = report["evaluations"]
+    assert scores["teacher"]["mean"] > 0.7 > scores["before"]["mean"] == 0
+    assert list(scores["round 1, kept"]["baselines"]) == ["before", "round-1-random", "round-1-all"]
+    assert closing.splitlines()[-1] == f"{folder}/round-1/kept/hf: the student; report: {folder}/report.html"
+    assert f"identify: {len(kept)} kept" in " ".join(lines)
+
+
+def test_what_is_trained_on_is_asked_as_it_was_compared(done):
+    folder = done[0]
+    records = [json.loads(line) for line in (folder / "round-1" / "kept.jsonl").read_text().splitlines()]
+    assert all(record["messages"][0]["content"][1]["text"] == QUESTION for record in records)
+    assert {record["provenance"]["matcher"] for record in records} == {"normalised"}
+    run = json.loads((folder / "round-1" / "kept" / "run" / "config.json").read_text())
+    settings = json.loads((folder / "evaluation" / "round-1-kept" / "settings.json").read_text())
+    assert run["data"]["suffix"] == settings["suffix"] == "\nOne word."
+
+
+def test_mpas_programs_find_their_files(done):
+    folder = done[0] / "round-1"
+    compared = read_compared(folder / "compared.jsonl")
+    train = json.loads((folder / "mpa" / "train.json").read_text())
+    assert [one["id"] for one in train] == [one.pair.id for one in compared if one.kept]
+    assert train[0]["conversations"][0] == {"from": "human", "value": f"<image>\n{QUESTION}"}
+    student = json.loads((folder / "mpa" / "PI_student.json").read_text())
+    assert [one["predictions"] for one in student] == [one.student for one in compared]
+
+
+def test_the_page_has_the_funnel_the_table_and_examples_with_pictures(done):
+    page = (done[0] / "report.html").read_text()
+    for words in (
+        "Before and after",
+        "from images to the gap",
+        "teacher wrong",
+        "What each rule would keep",
+        "replayed",
+    ):
+        assert words in page
+    assert page.count("<article") == len(NAMES) and page.count("data:image/jpeg;base64") == len(NAMES)
+    assert 'href="evaluation/round-1-kept/report.html"' in page and (done[0] / "scores.png").is_file()
+
+
+def test_the_same_again_asks_nothing_trains_nothing_and_leaves_the_same(done, config_of_world, asked):
+    folder = done[0]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".sqlite"}
+    closing, _ = aligned(folder, config_of_world())
+    assert not asked and closing == done[1]
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".sqlite"}
+    changed = [path for path in before if before[path] != after.get(path)]
+    assert not changed and set(before) == set(after)
+
+
+def test_a_second_round_begins_with_the_student_of_the_first(done, config_of_world, asked):
+    folder = done[0]
+    config = config_of_world(rounds=2, level={"arms": ("kept",)})
+    _, lines = aligned(folder, config)
+    # New pairs (greedy: the same again, so none is new), the new student's answers, and nothing else.
+    assert sum(asked) <= 2 * len(NAMES)
+    second = read_compared(folder / "round-2" / "compared.jsonl")
+    assert len(second) == len(NAMES)
+    run = json.loads((folder / "round-2" / "kept" / "run" / "config.json").read_text())
+    assert run["model"]["path"] == str(folder / "round-1" / "kept" / "hf")
+    report = json.loads((folder / "report.json").read_text())
+    assert [one["number"] for one in report["rounds"]] == [1, 2]
+    assert list(report["evaluations"])[-1] == "round 2, kept"
+    weights = [load_file(folder / f"round-{n}" / "kept" / "hf" / "model.safetensors") for n in (1, 2)]
+    assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
+
+
+def test_other_settings_are_refused_by_name_and_answers_may_be_used_elsewhere(done, config_of_world, asked, tmp_path):
+    folder = done[0]
+    other = config_of_world(identify={"matcher": "exact"}, level={"replay": 0.2})
+    with pytest.raises(InputError) as caught:
+        aligned(folder, other)
+    assert [line.partition(" differs")[0] for line in caught.value.lines[:2]] == [
+        "config.identify.matcher",
+        "config.level.replay",
+    ]
+    assert f"--config.store={folder / 'store'}" in caught.value.lines[-1]
+    other.store = str(folder / "store")
+    closing, _ = aligned(tmp_path / "other", other, until="identify")
+    assert not asked and "identify is done" in closing and not (tmp_path / "other" / "store").exists()
+
+
+def test_a_student_with_the_weights_of_its_teacher_has_no_gap(world, config_of_world, tmp_path):
+    shutil.copytree(world / "teacher", tmp_path / "twin")
+    config = config_of_world()
+    config.training.model.path = str(tmp_path / "twin")
+    config.store = str(tmp_path / "store")
+    with pytest.raises(InputError, match="twin and the teacher have the same weights"):
+        aligned(tmp_path / "work", config)
+    assert len(read_pairs(tmp_path / "work" / "round-1" / "annotated.jsonl")) == len(NAMES)
+
+
+def test_mpas_published_answers_are_gone_on_from(config_of_world, tmp_path, world):
+    files = {
+        "student_file": str(MPA / "PI_Qwen2vl7b_Qwen2-VL-2B-Instruct_chartVQA.json"),
+        "teacher_file": str(MPA / "PI_Qwen2vl7b_Qwen2-VL-7B-Instruct_chartVQA.json"),
+    }
+    config = config_of_world(identify={**files, "matcher": "mpa_substring"}, images={"path": ""})
+    _, lines = aligned(tmp_path / "work", config, until="identify")
+    assert lines[-1].startswith("identify: 1 kept, ")
+    published = MPA / "PI_Qwen2vl7b_train_Qwen2-VL-7B-Instruct_Qwen2-VL-2B-Instruct_chartVQA.json"
+    assert (tmp_path / "work" / "round-1" / "mpa" / "train.json").read_bytes() == published.read_bytes()
+    with pytest.raises(InputError, match="level: 4 of 4 images are not there.*set config.images.image_root"):
+        aligned(tmp_path / "work", config)
+
+
+def test_a_dry_run_counts_what_would_be_asked_and_writes_nothing(config_of_world, tmp_path, asked):
+    closing, _ = aligned(tmp_path / "work", config_of_world(annotate={"pairs": 3}), dry_run=True)
+    assert f"{3 * len(NAMES)}" in closing and "identify" in closing and "no call was made" in closing
+    assert not asked and not (tmp_path / "work").exists()
