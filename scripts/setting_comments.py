@@ -7,7 +7,7 @@ about what follows them. Read from the source itself, so that help and source ca
 import ast
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -19,20 +19,33 @@ def comments_of(config_file: Path) -> dict[str, str]:
         from vlm_jax.training import config
 
         found |= comments(Path(config.__file__).read_text(encoding="utf-8"))
+    if "parity_config" in source:
+        from data_pipeline.parity import settings as parity_settings
+        from vlm_jax.training import config
+
+        found |= comments(Path(parity_settings.__file__).read_text(encoding="utf-8"))
+        of_training = comments(Path(config.__file__).read_text(encoding="utf-8"))
+        found |= {f"training.{key}": comment for key, comment in of_training.items()}
+        _add_teachers(found, ("text", "judge"))
     if "corpus_config" in source:
         from data_pipeline.corpus import settings
         from data_pipeline.corpus.filters.registry import FILTERS
-        from data_pipeline.teachers import settings as teacher_settings
 
         found |= comments(Path(settings.__file__).read_text(encoding="utf-8"))
-        of_kinds = comments(Path(teacher_settings.__file__).read_text(encoding="utf-8"))
-        for key, comment in of_kinds.items():
-            for teacher in settings.TEACHERS:
-                found.setdefault(f"teachers.{teacher}.{key.rpartition('.')[2]}", comment)
+        _add_teachers(found, settings.TEACHERS)
         found |= {
             f"filters.{name}": (filter.check.__doc__ or "").partition("\n")[0] for name, filter in FILTERS.items()
         }
     return found
+
+
+def _add_teachers(found: dict[str, str], names: Sequence[str]) -> None:
+    from data_pipeline.teachers import settings as teacher_settings
+
+    of_kinds = comments(Path(teacher_settings.__file__).read_text(encoding="utf-8"))
+    for key, comment in of_kinds.items():
+        for teacher in names:
+            found.setdefault(f"teachers.{teacher}.{key.rpartition('.')[2]}", comment)
 
 
 def comments(source: str) -> dict[str, str]:

@@ -75,8 +75,8 @@ def align(
       config: as `settings.parity_config`.
 
     Raises:
-      InputError: settings that cannot be, or others than the folder's; images, a teacher or a benchmark that cannot be
-        used; nothing is kept. What was done is kept.
+      InputError: settings that cannot be, or others than those of its students; images, a teacher or a benchmark that
+        cannot be used; nothing is kept. What was done is kept.
       Stopped, TrainingStopped, KeyboardInterrupt: Ctrl-C; the same call goes on.
     """
     if options.until and options.until not in STAGES:
@@ -93,7 +93,7 @@ def align(
                 return Alignment(Path(empty), config, options, asker, say, console).projected()
     workdir.mkdir(parents=True, exist_ok=True)
     with alone(workdir, "aligning"), contextlib.closing(Store(_store_folder(settings, workdir))) as store:
-        resumed.note(workdir, settings)
+        resumed.begin(workdir)
         prices = prices_of(settings["prices"])
         with Asker(store, prices, options.max_cost, ProgressLines(say)) as asker:
             return Alignment(workdir, config, options, asker, say, console).run()
@@ -275,6 +275,7 @@ class Alignment:
         provenance = {"teacher": written_by, "prompt": self.prompt.digest, "matcher": settings["identify"]["matcher"]}
         one.sets = {arm: (len(own.pairs), own.replayed) for arm, own in sets.items()}
         files = training_sets.write(sets, one.folder, provenance)
+        resumed.note(self.workdir, settings)
         one.trained = level.level(files, student, self.config, one.folder, self.console)
 
     def _evaluate(self, one: Round) -> None:

@@ -1,7 +1,8 @@
-"""What an alignment's folder was begun with: other settings are refused, since half of the one and half of the other
-would be no alignment at all.
+"""What the students of an alignment's folder were trained after: other settings are refused from then on, since half of
+the one and half of the other would be no alignment at all.
 
-What decides how something is done, not what comes of it, may change: rows, devices, addresses of teachers.
+Before, all may change: pairs and what is kept follow anew from the answers in the store. What decides how something is
+done, not what comes of it, may always: rows, devices, addresses of teachers.
 """
 
 import json
@@ -21,14 +22,15 @@ _HOW_OF_TRAINING = ("log", "samples", "checkpoint", "mesh", "data.threads", "dat
 
 
 def check(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raises InputError where the folder was begun with other settings, each named."""
-    if not (folder / RUN).is_file():
+    """Raises InputError where students were trained after other settings, each named."""
+    earlier = read_json(folder / RUN) if (folder / RUN).is_file() else {}
+    if not earlier:
         return
-    earlier, now = read_json(folder / RUN), _written(settings)
+    now = _written(settings)
     differing = [name for name in dict.fromkeys([*earlier, *now]) if earlier.get(name) != now.get(name)]
     if differing:
         lines = [
-            f"config.{name} differs from what {folder} was begun with ({_short(earlier.get(name))}, and now "
+            f"config.{name} differs from what was trained in {folder} ({_short(earlier.get(name))}, and now "
             f"{_short(now.get(name))})"
             for name in differing
         ]
@@ -37,7 +39,14 @@ def check(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
+def begin(folder: Path) -> None:
+    """Marks a folder as an alignment's."""
+    if not (folder / RUN).is_file():
+        write_json(folder / RUN, {})
+
+
 def note(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Writes down what is trained after."""
     write_json(folder / RUN, _written(settings))
 
 

@@ -71,17 +71,17 @@ def defaults() -> ConfigDict:
                 "agree": 1.0,  # the share of them that must be right
                 # Instead of asking: answers that were given before, in MPA's files.
                 "student_file": "",
-                "teacher_file": "",
+                "teacher_file": "",  # likewise
             },
             "level": {
                 "arms": ARMS,  # what students are trained on, each from the same start and for as many steps
-                "replay": 0.1,  # of the examples of kept and random: pairs that the student had right already
+                "replay": 0.1,  # share of the examples of kept: pairs that the student had right; random is as large
             },
             "training": _training(),
             "evaluate": {
                 # A name in docs/benchmarks.md with its official files in data, or records; "": the split's own test.
                 "benchmark": "",
-                "data": "",
+                "data": "",  # the official files of a benchmark that is named
                 "format": "auto",  # of records
                 "image_root": "",  # of records
                 "metric": "",  # "": the benchmark's own

@@ -52,7 +52,7 @@ def test_comments_beside_above_and_at_the_end_are_those_of_theirsettings_of():
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "configs").glob("*.py")) + sorted((ROOT / "configs/corpus").glob("*.py"))
+    "path", [path for place in (".", "corpus", "parity") for path in sorted((ROOT / "configs" / place).glob("*.py"))]
 )
 def test_every_setting_of_a_config_is_explained_by_itself_or_with_its_group(path):
     explained = comments_of(path)
