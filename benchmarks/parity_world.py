@@ -60,10 +60,10 @@ class Amounts:
     known: int = 10  # objects whose facts the student is taught
     factor: int = 10  # questions a fact in training, in tens
     held_out: int = 4  # questions a fact in each of the splits synthetic and photo
-    writing: int = 6000  # records that teach the teacher to write pairs
-    kept: int = 4400  # records of plain scenes for the teacher, so that it keeps what the base can do
-    scenes: int = 2000  # plain scenes for the student
-    things: int = 1500  # things of the base's small world for the student
+    writing: int = 10_800  # records that teach the teacher to write pairs
+    kept: int = 3000  # records of plain scenes for the teacher, so that it keeps what the base can do
+    scenes: int = 1500  # plain scenes for the student
+    things: int = 1000  # things of the base's small world for the student
     general: int = 400  # held-out questions about plain scenes
     images: int = 480  # without questions
     pairs: int = 200  # that the teacher writes to be looked at
@@ -204,7 +204,7 @@ def train(world: World) -> None:
         for place, name in enumerate(waiting):
             share = cores[place :: len(waiting)]
             running[name] = start_training(world, name, BASE if name == "teacher" else start, share)
-        for name, process in running.items():
+        for name, process in reversed(running.items()):  # the student has less to learn
             if process.wait():
                 raise InputError(f"the training of the {name} ended with status {process.returncode}; see its log")
             export(world.output, name)
