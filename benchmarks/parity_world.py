@@ -39,7 +39,7 @@ from data_pipeline import sources
 from data_pipeline.corpus.drawn import drawing, objects, offline
 from data_pipeline.records import Record, write_records
 from fewer_layers import parameters_of, without_layers
-from vlm_jax import output_folder, progress
+from vlm_jax import output_folder, progress, stop_signals
 from vlm_jax.checkpoint.files import alone, read_json, write_json, write_text, written_whole
 from vlm_jax.errors import InputError
 
@@ -105,6 +105,8 @@ def main() -> None:
         make(output, Amounts(**options))
     except InputError as error:
         sys.exit("\n".join(error.lines))
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
     print(table(read_json(output / STATE)))
 
 
@@ -118,7 +120,7 @@ def make(output: Path, amounts: Amounts) -> None:
         raise InputError(f"--known={amounts.known}: wanted 1 to {len(objects.CATALOGUE)}")
     output_folder.check(output, f"--output={output}", owner="a parity world's", marks=(STATE,))
     output.mkdir(parents=True, exist_ok=True)
-    with alone(output, "making a parity world"):
+    with alone(output, "making a parity world"), stop_signals.as_ctrl_c():
         made_with = dataclasses.asdict(amounts)
         state = read_json(output / STATE) if (output / STATE).exists() else {"amounts": made_with}
         if differing := [name for name in made_with if state["amounts"].get(name) != made_with[name]]:
