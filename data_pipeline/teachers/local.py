@@ -165,7 +165,7 @@ class Local(Teacher):
         values = {**self._sampling, **request.parameters}
         messages = [{"role": "user", "content": _content(request)}]
         most = int(values["max_output_tokens"])
-        sampling = self._model.sampling(float(values["temperature"]), int(values["seed"]) + request.sample, {})
+        sampling = self._model.sampling(float(values["temperature"]), request.seed(int(values["seed"])), {})
         return Prompt(self._model.prompt(messages, most), most, sampling)
 
     def _reply(self, tokens: Any, read: int, *, cut: bool) -> Reply | CallFailed:

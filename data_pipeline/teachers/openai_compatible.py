@@ -63,7 +63,7 @@ class OpenAICompatible(Teacher):
         if request.kind == "embedding":
             return await self._embedded(request)
         parameters = {**self._sampling, **self._extra, **request.parameters}
-        parameters["seed"] = int(parameters["seed"]) + request.sample
+        parameters["seed"] = request.seed(int(parameters["seed"]))
         if "max_output_tokens" in parameters:  # as requests call it, whoever is asked
             parameters["max_tokens"] = parameters.pop("max_output_tokens")
         body = {"model": self.model, "messages": [{"role": "user", "content": _content(request)}], **parameters}

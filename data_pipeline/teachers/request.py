@@ -38,6 +38,7 @@ class Request:
       parameters: of sampling and of images, beside those of the teacher's settings, which they take the place of.
       partial: an answer that reached its most tokens is taken as it is; else it is no answer.
       sample: number of the sample, where the same is asked several times.
+      attempt: how many answers to it could not be used before, for the seed alone.
       stage: who asks, for messages and sums.
       subject: what the prompt was rendered from. The built-in teacher answers from it; neither it nor `stage` is part
         of the key, since others are sent the prompt alone.
@@ -51,6 +52,7 @@ class Request:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False
     sample: int = 0
+    attempt: int = 0
     stage: str = ""
     subject: Mapping[str, Any] = field(default_factory=dict)
 
@@ -73,6 +75,18 @@ class Request:
         }
         text = json.dumps(decides, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def seed(self, chosen: int) -> int:
+        """What is drawn by for this request, from 0 up to 2³¹: another for each prompt, image, sample and attempt.
+
+        With one for all, a model that draws from much the same words for every image draws the same ones.
+
+        Args:
+          chosen: the seed in the teacher's settings.
+        """
+        decides = [chosen, self.sample, self.attempt, self.prompt, [image.digest for image in self.images]]
+        text = json.dumps(decides, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
 
 
 TOKENS_AN_IMAGE = 1120

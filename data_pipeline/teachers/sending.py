@@ -6,6 +6,7 @@ for. What is an answer, and what fails in which way, is each teacher's to say (`
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import random
 from collections import Counter
@@ -105,6 +106,7 @@ class Sender:
                 raise InputError(f"{self.teacher.model}: {terminal.line(str(failed))}")
             if failed.reason in request.UNUSABLE:
                 unusable += 1
+                one = dataclasses.replace(one, attempt=unusable)  # another is drawn
                 continue
             passing += 1
             self._in_a_row += 1

@@ -25,7 +25,7 @@ _SENT: dict[str, Any] = {
     "timeout_s": 180.0,  # of one call
     "temperature": 1.0,  # 0: the likeliest answer
     "max_output_tokens": 4096,  # of an answer
-    "seed": 0,  # sent along with the number of the sample
+    "seed": 0,  # of what is drawn: with it, each request and sample has a seed of its own
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "vertex": {

@@ -79,7 +79,7 @@ class Vertex(Teacher):
         """All parameters of a request, its own seed among them."""
         parameters = {**self._parameters[request.kind], **request.parameters}
         if "seed" in parameters:
-            parameters["seed"] = int(parameters["seed"]) + request.sample
+            parameters["seed"] = request.seed(int(parameters["seed"]))
         return parameters
 
     async def send(self, request: Request) -> Reply:

@@ -55,6 +55,23 @@ def test_samples_differ_by_their_number_and_are_the_same_again(teacher, asker, t
         assert [alone.ask(teacher, [one])[0] for one in hot] == first
 
 
+def test_what_is_drawn_for_one_image_says_nothing_of_what_is_for_another(teacher, asker, tmp_path):
+    images = []
+    for number in range(6):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(image_for("a lamp"))  # alike, so that only the draws could make a difference
+        images.append(ImageFile(f"digest {number}", path, "image/png"))
+    hot = {"temperature": 1.5}
+    outcomes = asker.ask(teacher, [Request("text", "What is it?", (image,), parameters=hot) for image in images])
+    assert len({str(outcome) for outcome in outcomes}) > 3
+    seeds = [
+        Request("text", "What is it?", (image,), sample=s).seed(c) for image in images for s in (0, 1) for c in (0, 1)
+    ]
+    assert len(set(seeds)) == 24 and all(0 <= seed < 2**31 for seed in seeds)
+    assert Request("text", "q", attempt=1).key("m", {}) == Request("text", "q").key("m", {})
+    assert Request("text", "q", attempt=1).seed(0) != Request("text", "q").seed(0)
+
+
 def test_a_model_is_known_by_its_weights_not_by_its_path(teacher):
     model = vlm_jax.load(BASE)
     assert teacher.model == f"tiny_base {model.fingerprint()}"
