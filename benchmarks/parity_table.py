@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/parity_table.py --workdirs=runs/parity/0,runs/parity/1,runs/parity/2
 
 Reads what `scripts/align_parity.py` wrote. A score is the mean over the seeds, with the lowest and the highest beside
-it. A difference is taken question by question and averaged over the seeds; its 95 % interval is a bootstrap over images,
-which says how sure it is for these trainings, and each seed's own difference stands beside it.
+it. A difference is taken question by question and averaged over the seeds; its 95 % interval is a bootstrap over
+images, which says how sure it is for these trainings, and each seed's own difference stands beside it.
 """
 
 import argparse
@@ -21,6 +21,11 @@ Scored = dict[str, dict[str, Prediction]]
 """{who: {id of a question: what was said}}."""
 
 
+def score(one: Prediction) -> float:
+    assert one.score is not None, f"{one.id}: has no answer to be compared with"
+    return one.score
+
+
 def scored(folder: Path) -> Scored:
     """Everyone that was asked in an alignment; the questions of general sets apart, as `who, general`."""
     found: Scored = {}
@@ -34,7 +39,7 @@ def scored(folder: Path) -> Scored:
 
 
 def mean(predictions: dict[str, Prediction]) -> float:
-    return float(np.mean([one.score for one in predictions.values()]))
+    return float(np.mean([score(one) for one in predictions.values()]))
 
 
 def line_of(who: str, seeds: list[Scored]) -> str:
@@ -44,7 +49,7 @@ def line_of(who: str, seeds: list[Scored]) -> str:
 
 def difference_of(who: str, other: str, seeds: list[Scored]) -> str:
     ids = sorted(seeds[0][who])
-    each = np.array([[one[who][id].score - one[other][id].score for id in ids] for one in seeds])
+    each = np.array([[score(one[who][id]) - score(one[other][id]) for id in ids] for one in seeds])
     low, high = interval(each.mean(axis=0).tolist(), [cluster(seeds[0][who][id]) for id in ids])
     by_seed = ", ".join(f"{100 * value:+.1f}" for value in each.mean(axis=1))
     points = f"{100 * each.mean():+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"

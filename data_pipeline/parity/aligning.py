@@ -10,7 +10,6 @@ that was killed asks nothing twice. Each round begins with the student that the 
 """
 
 import contextlib
-import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,11 +37,12 @@ from data_pipeline.teachers.settings import open_teacher
 from data_pipeline.teachers.store import Store
 from data_pipeline.teachers.teacher import Teacher
 from vlm_jax import locations, output_folder, terminal
-from vlm_jax.checkpoint.files import alone, write_json, write_text
+from vlm_jax.checkpoint.files import alone, write_text
 from vlm_jax.errors import InputError, gathered, nearest
 from vlm_jax.evaluation.benchmarks import BENCHMARKS
 from vlm_jax.training.log import Console
 
+_SPLITS = "splits"
 STAGES = ("annotate", "identify", "level", "evaluate")
 
 
@@ -126,8 +126,7 @@ class Alignment:
         self.prompt = prompts.read(self.settings["annotate"]["prompt"], "config.annotate.prompt")
         self._teachers: dict[str, Teacher] = {}
         self.images: list[Image] = []
-        self.notes: list[str] = []
-        self.benchmark: Benchmark | None = None
+        self._found = False
 
     def projected(self) -> str:
         """What the first round would ask; the workdir is left as it is."""
@@ -138,23 +137,24 @@ class Alignment:
 
     def run(self) -> str:
         """All rounds, up to the stage that was asked for."""
-        own = self.settings["evaluate"]
-        if own["benchmark"]:
-            self.benchmark = Benchmark(own["benchmark"], own["data"])
         student = self.settings["training"]["model"]["path"]
         self._ready(student)
-        self._find_images()
         pairs: list[Pair] = []
         for number in range(1, self.settings["rounds"] + 1):
-            folder = self.workdir / f"round-{number}"
-            folder.mkdir(exist_ok=True)
-            one = Round(number, folder)
+            one = Round(number, self.workdir / f"round-{number}")
             self.rounds.append(one)
-            self._annotate(one, pairs)
+            if resumed.trained(self.workdir) and training_sets.written(one.folder):
+                one.read()  # settings are what they were, so nothing could come of it but the same
+                self.say(f"annotate, identify: round {number} was done before")
+            else:
+                one.folder.mkdir(exist_ok=True)
+                self._find_images()
+                self._annotate(one, pairs)
+                if self.options.until == "annotate":
+                    break
+                self._identify(one, [*pairs, *one.written], student)
+                one.write()
             pairs += one.written
-            if self.options.until == "annotate":
-                break
-            self._identify(one, pairs, student)
             self._report()
             if self.options.until == "identify":
                 break
@@ -178,18 +178,18 @@ class Alignment:
             raise InputError(list(dict.fromkeys(errors)))
 
     def _find_images(self) -> None:
+        """Once; where pairs and answers come from files, none are needed."""
         settings = self.settings
-        if settings["identify"]["student_file"] or settings["annotate"]["file"]:
+        if self._found or settings["identify"]["student_file"] or settings["annotate"]["file"]:
             return
-        records = None
-        if settings["parity"] in SPLITS:
-            records = self._split()
-        self.images, self.notes = found(settings["images"], self.workdir, records)
-        left_out = f", {len(self.notes):,} left out" if self.notes else ""
+        self._found = True
+        records = self._split() if settings["parity"] in SPLITS else None
+        self.images, notes = found(settings["images"], self.workdir, records)
+        left_out = f", {len(notes):,} left out" if notes else ""
         self.say(f"images: {len(self.images):,} to write about{left_out}")
-        for note in self.notes[:5]:
+        for note in notes[:5]:
             self.say(f"  left out: {note}")
-        write_text(self.workdir / "images.left_out.txt", "".join(f"{terminal.line(note)}\n" for note in self.notes))
+        write_text(self.workdir / "images.left_out.txt", "".join(f"{terminal.line(note)}\n" for note in notes))
 
     def _split(self) -> list[Record]:
         """The part of a data set to train on, without its labels; the rest is written for evaluation."""
@@ -202,9 +202,7 @@ class Alignment:
         if errors:
             raise InputError(errors)
         split = rule.make(records, self.settings["seed"])
-        files = splits.write(split, self.workdir / "splits")
-        if self.benchmark is None and split.test:
-            self.benchmark = Benchmark(str(files["test"]))
+        splits.write(split, self.workdir / _SPLITS)
         counts = ", ".join(f"{len(own):,} {name}" for name, own in split.named().items())
         self.say(f"splits: questions of {counts}; those of train are not read")
         return split.train
@@ -260,7 +258,7 @@ class Alignment:
         one.compared = identify.compared(pairs, one.student, one.teacher, right, agree=own["agree"])
         write_compared(path, one.compared)
         one.agreement = identify.agreement(one.compared, own["agree"])
-        write_json(one.folder / "agreement.json", {"matcher": name, **dataclasses.asdict(one.agreement)})
+        one.images, one.teacher_model = len(self.images), self._name_of_teacher()
         write_mpa(one.folder / "mpa", one.compared, {image.id: image for image in self.images})
         counts = ", ".join(f"{count:,} {outcome}" for outcome, count in one.agreement.outcomes.items())
         self.say(f"identify: {counts}" + (f", {one.unanswered:,} not answered" if one.unanswered else ""))
@@ -271,15 +269,19 @@ class Alignment:
             one.compared, own["arms"], replay=own["replay"], seed=settings["seed"] + one.number - 1
         )
         check_images([pair for own in sets.values() for pair in own.pairs], "level")
-        written_by = self._teacher("text").model if settings["teachers"]["text"] else ""
-        provenance = {"teacher": written_by, "prompt": self.prompt.digest, "matcher": settings["identify"]["matcher"]}
+        provenance = {
+            "teacher": one.teacher_model,
+            "prompt": self.prompt.digest,
+            "matcher": settings["identify"]["matcher"],
+        }
         one.sets = {arm: (len(own.pairs), own.replayed) for arm, own in sets.items()}
         files = training_sets.write(sets, one.folder, provenance)
         resumed.note(self.workdir, settings)
         one.trained = level.level(files, student, self.config, one.folder, self.console)
 
     def _evaluate(self, one: Round) -> None:
-        if self.benchmark is None:
+        benchmark = self._benchmark()
+        if benchmark is None:
             self.say("evaluate: no benchmark is named, so nothing is; set config.evaluate.benchmark to see what it did")
             return
         settings, folder = self.settings, self.workdir / "evaluation"
@@ -300,8 +302,18 @@ class Alignment:
         for name, who, baseline, own in asked:
             output = folder / name.replace(", ", "-").replace(" ", "-")
             self.say(f"evaluate: {name}")
-            scored(who, output, self.benchmark, settings, seen=own, before=baseline)
+            scored(who, output, benchmark, settings, seen=own, before=baseline)
             self.evaluations[name] = output
+
+    def _benchmark(self) -> Benchmark | None:
+        """The one that is named, else the test of the splits."""
+        own, test = self.settings["evaluate"], self.workdir / _SPLITS / "test.jsonl"
+        if own["benchmark"]:
+            return Benchmark(own["benchmark"], own["data"])
+        return Benchmark(str(test)) if self.settings["parity"] in SPLITS and test.is_file() else None
+
+    def _name_of_teacher(self) -> str:
+        return self._teacher("text").model if self.settings["teachers"]["text"] else ""
 
     def _student(self, path: str) -> Local:
         """The student as it is asked: as a teacher that is loaded here, seeing what it sees in training."""
@@ -322,7 +334,7 @@ class Alignment:
         return self._teachers[name]
 
     def _report(self) -> None:
-        report.write(self.workdir, self.rounds, self.evaluations, self.settings, images=len(self.images))
+        report.write(self.workdir, self.rounds, self.evaluations, self.settings)
 
     def _closing_line(self) -> str:
         last = self.rounds[-1]

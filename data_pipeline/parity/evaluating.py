@@ -4,6 +4,7 @@ All are asked as the pairs were, and compared with the student as it was: the co
 the gap's doing.
 """
 
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping
@@ -16,6 +17,10 @@ from data_pipeline.evaluation_run import evaluate
 from data_pipeline.evaluation_settings import Evaluation
 from data_pipeline.teachers.settings import SETTINGS
 from vlm_jax import progress, terminal
+from vlm_jax.checkpoint.files import read_json, write_json
+
+DONE = "asked.json"
+"""In the folder of an evaluation: what was asked, once all is answered and the report is there."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ def scored(
     *,
     seen: Mapping[str, Any],
     before: str = "",
-) -> dict[str, Any]:
-    """Asks one model and returns its report.
+) -> None:
+    """Asks one model, unless it was asked all this before: then it is not even loaded.
 
     Args:
       who: a folder, or what `answering_models` takes for a teacher.
@@ -76,7 +81,11 @@ def scored(
         baseline=before,
         **seen,
     )
-    return evaluate(evaluation, say=terminal.say, progress=functools.partial(progress.shown, unit="question"))
+    asked = json.loads(json.dumps(dataclasses.asdict(evaluation)))
+    if (output / DONE).is_file() and read_json(output / DONE) == asked:
+        return
+    evaluate(evaluation, say=terminal.say, progress=functools.partial(progress.shown, unit="question"))
+    write_json(output / DONE, asked)
 
 
 def named(teacher: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -35,15 +35,12 @@ _ARMS = {
 }
 
 
-def write(
-    workdir: Path, rounds: Sequence[Round], evaluations: Mapping[str, Path], settings: Mapping[str, Any], *, images: int
-) -> None:
+def write(workdir: Path, rounds: Sequence[Round], evaluations: Mapping[str, Path], settings: Mapping[str, Any]) -> None:
     """Writes `report.json`, `report.html` and, with evaluations, `scores.png`."""
     scores = {name: read_json(folder / "report.json") for name, folder in evaluations.items()}
     summary = {
         "teacher": settings["teachers"]["text"].get("model", ""),
         "student": settings["training"]["model"]["path"],
-        "images": images,
         "matcher": settings["identify"]["matcher"],
         "rounds": [_round(one) for one in rounds],
         "evaluations": {name: _scores(report) for name, report in scores.items()},
@@ -60,6 +57,7 @@ def write(
 def _round(one: Round) -> dict[str, Any]:
     return {
         "number": one.number,
+        "images": one.images,
         "written": len(one.written),
         "left_out": one.left_out,
         "compared": len(one.compared),
@@ -165,14 +163,14 @@ def _general(scores: Mapping[str, Any]) -> str:
 
 
 def _of_round(one: Round, summary: Mapping[str, Any]) -> str:
-    sections = [f"<h2>Round {one.number}</h2>", _funnel(one, summary["images"])]
+    sections = [f"<h2>Round {one.number}</h2>", _funnel(one)]
     if one.agreement is not None:
         sections += [_agreement(one, summary["matcher"]), _sets(one), _examples(one.compared)]
     return "".join(sections)
 
 
-def _funnel(one: Round, images: int) -> str:
-    rows = [["images", f"{images:,}"]] if images else []
+def _funnel(one: Round) -> str:
+    rows = [["images", f"{one.images:,}"]] if one.images else []
     rows += [["pairs that the teacher wrote", f"{len(one.written) + sum(one.left_out.values()):,}"]]
     rows += [[f"left out: {why}", f"{count:,}"] for why, count in one.left_out.items()]
     if one.agreement is not None:

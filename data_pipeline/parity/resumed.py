@@ -45,6 +45,11 @@ def begin(folder: Path) -> None:
         write_json(folder / RUN, {})
 
 
+def trained(folder: Path) -> bool:
+    """Whether the training of a student was begun, after settings that `check` compares."""
+    return (folder / RUN).is_file() and bool(read_json(folder / RUN))
+
+
 def note(folder: Path, settings: Mapping[str, Any]) -> None:
     """Writes down what is trained after."""
     write_json(folder / RUN, _written(settings))

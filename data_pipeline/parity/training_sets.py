@@ -16,6 +16,9 @@ from data_pipeline.records import Record, write_records
 from vlm_jax.checkpoint.files import write_json
 from vlm_jax.errors import InputError
 
+WRITTEN = "training_sets.json"
+"""In the folder of a round: how large each set is; written when all are."""
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -86,10 +89,15 @@ def write(sets: dict[str, TrainingSet], folder: Path, provenance: dict[str, str]
         write_records(partial, records)
         partial.replace(files[arm])
     write_json(
-        folder / "training_sets.json",
+        folder / WRITTEN,
         {arm: {"pairs": len(own.pairs), "replayed": own.replayed} for arm, own in sets.items()},
     )
     return files
+
+
+def written(folder: Path) -> bool:
+    """Whether the sets of a round are there, and so is what they were made of."""
+    return (folder / WRITTEN).is_file()
 
 
 def _record(pair: Pair, provenance: dict[str, str]) -> Record:
