@@ -158,6 +158,9 @@ class Alignment:
             self._report()
             if self.options.until == "identify":
                 break
+            if number > 1 and not any(pair.kept for pair in one.compared):
+                self.say(f"round {number}: the student has all that the teacher has; nothing is left to train on")
+                break
             self._level(one, student)
             if self.options.until != "level":
                 self._evaluate(one)
@@ -259,24 +262,25 @@ class Alignment:
         write_compared(path, one.compared)
         one.agreement = identify.agreement(one.compared, own["agree"])
         one.images, one.teacher_model = len(self.images), self._name_of_teacher()
+        if any(pair.kept for pair in one.compared):
+            self._training_sets(one)
         write_mpa(one.folder / "mpa", one.compared, {image.id: image for image in self.images})
         counts = ", ".join(f"{count:,} {outcome}" for outcome, count in one.agreement.outcomes.items())
         self.say(f"identify: {counts}" + (f", {one.unanswered:,} not answered" if one.unanswered else ""))
 
+    def _training_sets(self, one: Round) -> dict[str, Path]:
+        """{arm: its records}. Raises InputError where nothing is kept."""
+        own, seed = self.settings["level"], self.settings["seed"] + one.number - 1
+        sets = training_sets.training_sets(one.compared, own["arms"], replay=own["replay"], seed=seed)
+        one.sets = {arm: (len(found.pairs), found.replayed) for arm, found in sets.items()}
+        matcher = self.settings["identify"]["matcher"]
+        provenance = {"teacher": one.teacher_model, "prompt": self.prompt.digest, "matcher": matcher}
+        return training_sets.write(sets, one.folder, provenance)
+
     def _level(self, one: Round, student: str) -> None:
-        own, settings = self.settings["level"], self.settings
-        sets = training_sets.training_sets(
-            one.compared, own["arms"], replay=own["replay"], seed=settings["seed"] + one.number - 1
-        )
-        check_images([pair for own in sets.values() for pair in own.pairs], "level")
-        provenance = {
-            "teacher": one.teacher_model,
-            "prompt": self.prompt.digest,
-            "matcher": settings["identify"]["matcher"],
-        }
-        one.sets = {arm: (len(own.pairs), own.replayed) for arm, own in sets.items()}
-        files = training_sets.write(sets, one.folder, provenance)
-        resumed.note(self.workdir, settings)
+        files = self._training_sets(one)
+        check_images([compared.pair for compared in one.compared], "level")
+        resumed.note(self.workdir, self.settings)
         one.trained = level.level(files, student, self.config, one.folder, self.console)
 
     def _evaluate(self, one: Round) -> None:
@@ -295,6 +299,8 @@ class Alignment:
                 asked.append(("teacher", who, str(before), own))
         # The controls first: what was trained on the gap is compared with each of them.
         others = [str(before)]
+        if (name := f"round {one.number - 1}, kept") in self.evaluations:
+            others.append(str(self.evaluations[name]))
         for arm in sorted(one.trained, key=lambda arm: arm == "kept"):
             name = f"round {one.number}, {arm}"
             asked.append((name, str(one.trained[arm].folder), ",".join(others), seen))
@@ -337,7 +343,7 @@ class Alignment:
         report.write(self.workdir, self.rounds, self.evaluations, self.settings)
 
     def _closing_line(self) -> str:
-        last = self.rounds[-1]
+        last = next((one for one in reversed(self.rounds) if one.trained), self.rounds[-1])
         if self.options.until in ("annotate", "identify"):
             return f"{last.folder}: {self.options.until} is done; nothing behind it was begun"
         figures = report.figures(self.evaluations)

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data_pipeline.corpus.own_images import ending_of
 from data_pipeline.parity import mpa_files
 from data_pipeline.parity.mpa_files import Annotated, Answered, TrainingEntry
 from data_pipeline.parity.pairs import Compared, Pair, read_pairs
@@ -54,15 +53,13 @@ def _digest(image: str) -> str:
 
 
 def check_images(pairs: Sequence[Pair], doing: str) -> None:
-    """Raises InputError where images of pairs are missing, or are no images that can be shown."""
+    """Raises InputError where images of pairs are missing."""
     paths = list(dict.fromkeys(pair.file for pair in pairs))
-    wrong = [path for path in paths if not Path(path).is_file() or not ending_of(Path(path).read_bytes())]
-    if wrong:
-        more = f" and {len(wrong) - 3:,} more" if len(wrong) > 3 else ""
+    if missing := [path for path in paths if not Path(path).is_file()]:
+        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
         raise InputError(
-            f"{doing}: {len(wrong):,} of {len(paths):,} images are not there or cannot be opened "
-            f"({', '.join(wrong[:3])}{more}); set config.images.image_root to the folder that they lie in now, then "
-            "run the same command"
+            f"{doing}: {len(missing):,} of {len(paths):,} images are not there ({', '.join(missing[:3])}{more}); set "
+            "config.images.image_root to the folder that they lie in now, then run the same command"
         )
 
 
