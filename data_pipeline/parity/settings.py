@@ -251,16 +251,15 @@ def _of_teachers(settings: Mapping[str, Any]) -> list[str]:
         if teacher:
             with gathered(errors):
                 teacher_settings.checked(teacher, f"config.teachers.{name}", wanted="text")
-    asked = (
-        not (settings["annotate"]["file"] and settings["identify"]["teacher_file"]) or settings["evaluate"]["teacher"]
-    )
+    evaluated = settings["evaluate"]["teacher"] and settings["evaluate"]["benchmark"]
     text = settings["teachers"]["text"]
-    if not text and asked:
+    if not text and (evaluated or not settings["identify"]["teacher_file"]):
         errors.append("config.teachers.text is not set; name the large model that writes and answers")
     if text.get("kind") == "drawn":
         errors.append("config.teachers.text: a teacher of kind drawn answers from what it drew; take another kind")
-    student = settings["training"]["model"]["path"]
-    if text.get("kind") == "local" and student and locations.absolute(text["model"]) == locations.absolute(student):
+    student, large = settings["training"]["model"]["path"], text.get("model")
+    named = isinstance(large, str) and large and student
+    if text.get("kind") == "local" and named and locations.absolute(large) == locations.absolute(student):
         errors.append(
             f"config.teachers.text.model and config.training.model.path are both {student}: a student that is its own "
             "teacher has no gap; name a larger model as the teacher"
@@ -274,7 +273,7 @@ def _of_cost(settings: Mapping[str, Any], most: float) -> list[str]:
         f"--max_cost needs the price of {teacher['model']} (config.teachers.{name}); set it in config.prices, 0 where "
         "nothing is paid"
         for name, teacher in settings["teachers"].items()
-        if teacher and teacher["kind"] not in HERE and teacher["model"] not in settings["prices"]
+        if teacher.get("model") and teacher.get("kind") not in HERE and teacher["model"] not in settings["prices"]
     ]
 
 

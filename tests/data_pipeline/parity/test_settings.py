@@ -86,6 +86,9 @@ def test_everything_that_is_wrong_is_told_at_once():
     "changes, line",
     [
         ({"teachers": {"text": {}}}, "config.teachers.text is not set; name the large model"),
+        ({"teachers": {"text": {"kind": "local"}}}, "config.teachers.text.model is not set"),
+        ({"teachers": {"text": {"kind": "local", "model": 3}}}, "config.teachers.text.model is 3; wanted"),
+        ({"max_cost": 1.0, "teachers": {"text": {"model": ""}}}, "config.teachers.text.kind is None"),
         ({"teachers": {"text": {"kind": "drawn"}}}, "of kind drawn answers from what it drew"),
         ({"teachers": {"text": {"kind": "local", "model": "student"}}}, "a student that is its own teacher has no gap"),
         ({"identify": {"matcher": "judge"}}, "config.teachers.judge is not set; name who judges"),
@@ -117,3 +120,5 @@ def test_settings_that_are_not_there_are_refused():
 def test_in_order_nothing_is_said():
     assert lines() == []
     assert lines(identify={"matcher": "mpa_substring"}, rounds=3, level={"arms": ("kept",)}) == []
+    answers = {name: str(MPA / "LICENSE") for name in ("student_file", "teacher_file")}
+    assert lines(teachers={"text": {}}, identify=answers, images={"path": ""}) == [], "nobody is asked"
