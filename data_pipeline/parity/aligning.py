@@ -288,7 +288,7 @@ class Alignment:
         if benchmark is None:
             self.say("evaluate: no benchmark is named, so nothing is; set config.evaluate.benchmark to see what it did")
             return
-        settings, folder = self.settings, self.workdir / "evaluation"
+        settings, folder = self.settings, self.workdir / resumed.EVALUATION
         seen, student = seen_by_student(settings["training"]), settings["training"]["model"]["path"]
         before = folder / "before"
         asked: list[tuple[str, str, str, dict[str, Any]]] = []

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.parity import resumed
 from data_pipeline.parity.settings import check, parity_config
 from tests.data_pipeline.parity.conftest import MPA
 from vlm_jax.errors import InputError
@@ -115,6 +116,29 @@ def test_settings_that_are_not_there_are_refused():
         parity_config(annotate={"pair": 3})
     with pytest.raises(InputError, match="config.training.train.stepz"):
         parity_config(training={"train": {"stepz": 3}})
+
+
+def refused(folder, **changes):
+    try:
+        resumed.check(folder, parity_config(**{**IN_ORDER, **changes}).to_dict())
+    except InputError as error:
+        return error.lines
+    return []
+
+
+def test_settings_count_from_the_first_checkpoint_and_those_of_the_evaluation_from_the_first_evaluation(tmp_path):
+    resumed.note(tmp_path, parity_config(**IN_ORDER).to_dict())
+    other, benchmark = {"identify": {"matcher": "anls"}}, {"evaluate": {"benchmark": PHOTOS}}
+    assert not refused(tmp_path, **other), "no training began"
+    (tmp_path / "round-1" / "kept").mkdir(parents=True)
+    (tmp_path / "round-1" / "kept" / "trained.json").write_text("{}")
+    assert not refused(tmp_path) and not refused(tmp_path, **benchmark), "nothing was evaluated"
+    line, last = refused(tmp_path, **other)
+    assert line.startswith("config.identify.matcher differs from what was trained in") and "config.store=" in last
+    (tmp_path / "evaluation").mkdir()
+    line, last = refused(tmp_path, **benchmark)
+    assert line.startswith("config.evaluate.benchmark differs from what was evaluated in") and "move" in last
+    assert not refused(tmp_path, evaluate={"metric": "anls"}), "answers are scored anew"
 
 
 def test_in_order_nothing_is_said():
