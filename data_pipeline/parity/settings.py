@@ -6,6 +6,7 @@ page (`vlm_jax.training.config`), whose data and folder are filled in here; sett
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -291,9 +292,6 @@ def _check_training(training: ConfigDict) -> None:
         try:
             check_config(whole)
         except InputError as error:
-            errors += [
-                line.replace("--config.", "config.training.").replace(" config.", " config.training.")
-                for line in error.lines
-            ]
+            errors += [re.sub(r"(^|[\s(])(?:--)?config\.", r"\1config.training.", line) for line in error.lines]
     if errors:
         raise InputError(errors)
