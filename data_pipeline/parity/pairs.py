@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.marks import HALF_A_CHARACTER
 from vlm_jax.checkpoint.files import write_text
 from vlm_jax.errors import InputError
 
@@ -92,16 +93,32 @@ def read_compared(path: Path) -> list[Compared]:
 
 def _lines(path: Path) -> list[tuple[dict[str, Any], str]]:
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # alone: JSON may hold other marks that end a line
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8; save it as such") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            found.append((json.loads(line), f"{path}, line {number}"))
+            value = json.loads(line)
         except ValueError as error:
             raise InputError(f"{path}, line {number}: no JSON ({error})") from None
+        if not isinstance(value, dict):
+            raise InputError(f"{path}, line {number}: is no pair; wanted an object, such as {{'id': …}}")
+        found.append((value, f"{path}, line {number}"))
     return found
 
 
 def _pair(entry: dict[str, Any], where: str) -> Pair:
     try:
-        return Pair(**entry)
+        pair = Pair(**entry)
     except TypeError as error:
         raise InputError(f"{where}: is no pair ({str(error).partition(') ')[2] or error})") from None
+    for name, value in vars(pair).items():
+        wanted = int if name == "round" else str
+        if type(value) is not wanted:
+            raise InputError(f"{where}: {name} is {value!r}; wanted a {'number' if wanted is int else 'text'}")
+    if broken := [name for name, value in vars(pair).items() if name != "round" and HALF_A_CHARACTER.search(value)]:
+        raise InputError(f"{where}: {broken[0]} holds half of a character (a broken \\u escape); rewrite it")
+    return pair

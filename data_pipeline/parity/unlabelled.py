@@ -15,6 +15,7 @@ from typing import Any
 
 from data_pipeline import sources
 from data_pipeline.corpus.own_images import ending_of
+from data_pipeline.marks import HALF_A_CHARACTER
 from data_pipeline.records import Record, images_of
 from data_pipeline.teachers.request import ImageFile
 from vlm_jax import locations
@@ -60,6 +61,9 @@ def found(
     images: dict[str, Image] = {}
     notes: list[str] = []
     for name, place, content, truth, number in _every(settings, records):
+        if HALF_A_CHARACTER.search(place):
+            notes.append(f"{name}: has a name that is not UTF-8, which no file here can hold; rename it")
+            continue
         try:
             line = _looked_at(place, content, known, workdir / "images")
         except OSError as error:

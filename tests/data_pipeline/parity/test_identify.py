@@ -96,11 +96,15 @@ def test_files_hold_what_was_written(tmp_path):
     pairs = [pair(1, "ข้าวซอย", type="Names."), pair(2, round=2)]
     write_pairs(tmp_path / "pairs.jsonl", pairs)
     assert read_pairs(tmp_path / "pairs.jsonl") == pairs
-    compared = [Compared(pairs[0], "x", ("y", "z"), False, True)]
+    compared = [Compared(pairs[0], "x\u2028\x85", ("y", "z"), False, True)]
     write_compared(tmp_path / "compared.jsonl", compared)
     assert read_compared(tmp_path / "compared.jsonl") == compared
     (tmp_path / "bad.jsonl").write_text('{"id": "1"}\n')
     with pytest.raises(InputError, match="bad.jsonl, line 1: is no pair"):
+        read_pairs(tmp_path / "bad.jsonl")
+    whole = {**dataclasses.asdict(pairs[0]), "answer": None}
+    (tmp_path / "bad.jsonl").write_text(f"\n{json.dumps(whole)}\n")
+    with pytest.raises(InputError, match="line 2: answer is None; wanted a text"):
         read_pairs(tmp_path / "bad.jsonl")
 
 

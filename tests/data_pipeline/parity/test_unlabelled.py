@@ -40,9 +40,11 @@ def test_what_cannot_be_used_is_told_and_the_rest_is(folder, tmp_path):
     (folder / "notes.txt").write_text("no image")
     (folder / "broken.jpg").write_bytes((PHOTOS / "chelsea.jpg").read_bytes()[:5000])
     (folder / "gone.png").symlink_to("/nowhere/at/all.png")
+    shutil.copy(PHOTOS / "rocket.jpg", os.fsencode(folder) + b"/a\xff.jpg")
     images, notes = found({**SETTINGS, "path": str(folder)}, tmp_path)
     assert len(images) == 3
     assert notes == [
+        "a\udcff.jpg: has a name that is not UTF-8, which no file here can hold; rename it",
         "broken.jpg: cannot be opened, or is no JPEG, PNG or WebP",
         "gone.png: cannot be read (No such file or directory)",
         "notes.txt: cannot be opened, or is no JPEG, PNG or WebP",
