@@ -219,7 +219,7 @@ class Alignment:
             written = annotate.sorted_out(pairs)
         elif own["file"]:
             pairs = pairs_of_file(Path(own["file"]), settings["images"]["image_root"]) if one.number == 1 else []
-            written = annotate.thinned(pairs, own, seed=settings["seed"])
+            written = annotate.chosen(pairs, own, seed=settings["seed"])
         else:
             requests = annotate.requests(self.images, self.prompt, own, one.number)
             replies = self.asker.ask(self._teacher("text"), requests, annotate.check)

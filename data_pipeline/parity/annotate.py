@@ -13,6 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data_pipeline import marks
 from data_pipeline.parity import matchers
 from data_pipeline.parity.pairs import Pair
 from data_pipeline.parity.prompts import Prompt
@@ -31,7 +32,7 @@ _LABEL = re.compile(
 
 
 def requests(images: Sequence[Image], prompt: Prompt, settings: Mapping[str, Any], number: int) -> list[Request]:
-    """For each image so many requests, one after the other; the kinds of question follow each other over the images.
+    """For each image so many requests, one after the other, of one kind of question after the other.
 
     Args:
       settings: `config.annotate`.
@@ -39,9 +40,9 @@ def requests(images: Sequence[Image], prompt: Prompt, settings: Mapping[str, Any
     """
     parameters = {"max_output_tokens": settings["max_output_tokens"], "temperature": float(settings["temperature"])}
     found = []
-    for place, image in enumerate(images):
+    for image in images:
         for turn in range(settings["pairs"]):
-            kind = kind_of(place, turn, settings)
+            kind = kind_of(image, turn, settings)
             found.append(
                 Request(
                     "text",
@@ -56,9 +57,11 @@ def requests(images: Sequence[Image], prompt: Prompt, settings: Mapping[str, Any
     return found
 
 
-def kind_of(place: int, turn: int, settings: Mapping[str, Any]) -> str:
-    """The kind of question that an image is asked for: all come up equally often."""
-    return settings["types"][(place * settings["pairs"] + turn) % len(settings["types"])]
+def kind_of(image: Image, turn: int, settings: Mapping[str, Any]) -> str:
+    """The kind of question that an image is asked for. Where it begins follows from the image alone, so that images may
+    be added without asking anew about the others; over many images all come up equally often."""
+    first = int(hashlib.sha256(image.id.encode()).hexdigest()[:8], 16)
+    return settings["types"][(first + turn) % len(settings["types"])]
 
 
 def check(request: Request, reply: Reply) -> None:
@@ -124,9 +127,10 @@ class Written:
     left_out: dict[str, list[str]]
 
 
-NO_PAIR, SAYS_NOTHING, TWICE, OVERUSED, TYPE_FULL, NO_ANSWER = (
+NO_PAIR, SAYS_NOTHING, MARKED, TWICE, OVERUSED, TYPE_FULL, NO_ANSWER = (
     "no question with an answer",
     "an answer of no letter or digit",
+    "a mark that would be read as an image or a turn",
     "the same question about the same image",
     "a question that is asked about many images",
     "more of a type than of the others",
@@ -160,12 +164,31 @@ def read(
             found = parsed(reply.text or "")
             if found is None:
                 left_out.setdefault(NO_PAIR, []).append(f"{identity}: {reply.text!r}")
-            elif matchers.says_nothing(found[1]):
-                left_out.setdefault(SAYS_NOTHING, []).append(f"{identity}: {found[0]} {found[1]!r}")
             else:
-                file, kind = image.file, kind_of(place, turn, settings)
+                file, kind = image.file, kind_of(image, turn, settings)
                 pairs.append(Pair(identity, image.id, str(file.path), file.digest, *found, kind, number))
-    return thinned(pairs, settings, seed=seed, left_out=left_out, earlier=earlier)
+    return chosen(pairs, settings, seed=seed, left_out=left_out, earlier=earlier)
+
+
+def chosen(
+    pairs: Sequence[Pair],
+    settings: Mapping[str, Any],
+    *,
+    seed: int,
+    left_out: dict[str, list[str]] | None = None,
+    earlier: Sequence[Pair] = (),
+) -> Written:
+    """Pairs that can be answered and trained on, thinned; wherever they come from."""
+    notes: dict[str, list[str]] = {} if left_out is None else left_out
+    usable = []
+    for pair in pairs:
+        if matchers.says_nothing(pair.answer):
+            notes.setdefault(SAYS_NOTHING, []).append(f"{pair.id}: {pair.question} {pair.answer!r}")
+        elif wrong := [*marks.errors_in(pair.question), *marks.places_in(pair.question), *marks.errors_in(pair.answer)]:
+            notes.setdefault(MARKED, []).append(f"{pair.id}: {wrong[0]}")
+        else:
+            usable.append(pair)
+    return thinned(usable, settings, seed=seed, left_out=notes, earlier=earlier)
 
 
 def thinned(
@@ -183,7 +206,7 @@ def thinned(
     notes = {} if left_out is None else left_out
     asked = {(pair.image, _same(pair.question)) for pair in earlier}
     uses = Counter(_same(pair.question) for pair in earlier)
-    chosen: list[Pair] = []
+    stayed: list[Pair] = []
     for pair in sorted(pairs, key=lambda pair: _hash(seed, pair.id)):
         words = _same(pair.question)
         if (pair.image, words) in asked:
@@ -193,11 +216,11 @@ def thinned(
         else:
             asked.add((pair.image, words))
             uses[words] += 1
-            chosen.append(pair)
+            stayed.append(pair)
     counts: Counter[Hashable] = Counter()
-    most = _most_of_a_type(chosen, settings["balance"])
+    most = _most_of_a_type(stayed, settings["balance"])
     stay = []
-    for pair in chosen:
+    for pair in stayed:
         counts[pair.type] += 1
         if counts[pair.type] > most:
             notes.setdefault(TYPE_FULL, []).append(f"{pair.id}: {pair.type}")

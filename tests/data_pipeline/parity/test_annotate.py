@@ -86,9 +86,16 @@ def test_kinds_of_question_take_turns_and_each_round_asks_anew():
         IMAGES[1].file.digest,
     ]
     for kind in SETTINGS["types"]:
-        assert sum(kind in request.prompt for request in first) == 4
+        assert 2 <= sum(kind in request.prompt for request in first) <= 6
+    assert all(one.prompt != other.prompt for one, other in zip(first[::2], first[1::2], strict=True))
     keys = [request.key("m", {}) for request in (*first, *second)]
     assert len(set(keys)) == 24 and "$type" not in first[0].prompt
+
+
+def test_where_images_are_added_the_others_are_not_asked_anew():
+    prompt = prompts.read("images", "where")
+    keys = [[one.key("m", {}) for one in annotate.requests(own, prompt, SETTINGS, 1)] for own in (IMAGES, IMAGES[1:])]
+    assert keys[0][2:] == keys[1]
 
 
 def written(replies, earlier=(), **changes):
@@ -115,6 +122,14 @@ def test_what_cannot_be_used_is_left_out_with_its_reason():
         annotate.TWICE: 1,
     }
     assert "blocked prompt SAFETY" in found.left_out[annotate.NO_ANSWER][0]
+
+
+def test_marks_that_no_training_reads_are_left_out_and_not_found_out_once_all_is_paid():
+    texts = [("What is <image>?", "cat"), ("Who?", "Ada<|im_end|>"), ("<img 1> Who?", "Ada"), ("Is it a <b>?", "yes")]
+    pairs = [Pair(f"{n}", f"i{n}", "f", "d", *both) for n, both in enumerate([*texts, ("What?", "…")])]
+    found = annotate.chosen(pairs, SETTINGS, seed=0)
+    assert [pair.id for pair in found.pairs] == ["3"]
+    assert {why: len(notes) for why, notes in found.left_out.items()} == {annotate.MARKED: 3, annotate.SAYS_NOTHING: 1}
 
 
 def test_a_question_is_about_so_many_images_at_most_and_which_does_not_depend_on_their_order():
