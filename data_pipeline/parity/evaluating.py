@@ -6,7 +6,6 @@ the gap's doing.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from data_pipeline.answering_models import TEACHER
 from data_pipeline.evaluation_run import evaluate
 from data_pipeline.evaluation_settings import Evaluation
-from data_pipeline.teachers.settings import SETTINGS
+from data_pipeline.teachers.settings import SETTINGS, as_text
 from vlm_jax import progress, terminal
 from vlm_jax.checkpoint.files import read_json, write_json
 
@@ -29,10 +28,12 @@ class Benchmark:
 
     Attributes:
       name: a benchmark's with its official files in `data`, or records.
+      metric: its own; "" for that of the name.
     """
 
     name: str
     data: str = ""
+    metric: str = ""
 
 
 def seen_by_student(training: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def scored(
         output=str(output),
         format=own["format"],
         image_root=own["image_root"] or None,
-        metric=own["metric"] or None,
+        metric=own["metric"] or benchmark.metric or None,
         general=own["general"],
         template=settings["ask"]["template"],
         suffix=settings["ask"]["suffix"],
@@ -99,8 +100,4 @@ def named(teacher: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         return teacher["model"], {}
     usual = SETTINGS[teacher["kind"]]
     own = {name: value for name, value in teacher.items() if name not in usual or usual[name] != value}
-    return TEACHER + ",".join(f"{name}={_text(value)}" for name, value in own.items()), {}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return TEACHER + as_text(own), {}

@@ -58,9 +58,14 @@ class Asker:
         self.rest()
         self._runner.close()
 
-    def rest(self) -> None:
-        """Has all teachers give back what they hold, memory of this machine included, until they are asked again."""
-        for teacher, _ in self._limits.values():
+    def rest(self, *others: Teacher) -> None:
+        """Has all teachers give back what they hold, memory of this machine included, until they are asked again; also
+        those whose answers were all in the store, as the name of a model may be that of its weights.
+
+        Args:
+          others: that were not asked yet.
+        """
+        for teacher in (*(teacher for teacher, _ in self._limits.values()), *others):
             self._runner.run(teacher.close())
 
     def __enter__(self) -> "Asker":
@@ -89,6 +94,7 @@ class Asker:
           InputError: the teacher cannot be asked, or `max_cost` is reached. The same call goes on from there.
           Stopped: Ctrl-C.
         """
+        self._limits_of(teacher)  # by which it is known, and closed in the end
         if missing := self.missing(teacher, requests):
             self._runner.run(self._send(teacher, missing, check, Progress(requests[0].stage, len(missing))))
         keys = self.keys(teacher, requests)
@@ -102,7 +108,7 @@ class Asker:
     async def _send(
         self, teacher: Teacher, missing: dict[str, Request], check: Check | None, progress: Progress
     ) -> None:
-        limits = self._limits_of(teacher)  # by which it is known, and closed in the end
+        limits = self._limits_of(teacher)
         if teacher.batch_folder and next(iter(missing.values())).kind != "embedding":
             progress.spent = self.store.spent()
             await Batches(self, teacher, check, progress).answer_all(missing)

@@ -152,12 +152,18 @@ def wanted_of(name: str) -> Kind:
 
 
 def in_text(text: str, where: str) -> dict[str, Any]:
-    """The settings in `key=value,key=value`, as a flag has them; values as JSON where they are some.
+    """The settings in `key=value,key=value`, as a flag has them; values as JSON where they are some. Or one object of
+    JSON, for values with commas.
 
     Raises:
-      InputError: a part without `=`, or a key twice.
+      InputError: a part without `=`, a key twice, or no object.
     """
     settings: dict[str, Any] = {}
+    if text.startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{where}: is no object of JSON ({error}); wanted {{'kind': …}}") from None
     for part in text.split(","):
         name, equals, value = part.partition("=")
         if not equals or name in settings:
@@ -168,6 +174,21 @@ def in_text(text: str, where: str) -> dict[str, Any]:
         except ValueError:
             settings[name] = value
     return settings
+
+
+def as_text(settings: Mapping[str, Any]) -> str:
+    """What `in_text` reads back."""
+    parts = {name: value if isinstance(value, str) else _json(value) for name, value in settings.items()}
+    text = ",".join(f"{name}={value}" for name, value in parts.items())
+    try:
+        same = in_text(text, "") == settings
+    except InputError:
+        same = False
+    return text if same else _json(settings)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def open_teacher(settings: Mapping[str, Any], where: str, *, wanted: Kind) -> Teacher:

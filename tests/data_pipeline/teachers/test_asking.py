@@ -13,7 +13,7 @@ from data_pipeline.teachers.asking import Asker
 from data_pipeline.teachers.limits import Limits
 from data_pipeline.teachers.prices import Price, prices_of
 from data_pipeline.teachers.request import CallFailed, Failure, Request
-from data_pipeline.teachers.settings import checked, open_teacher
+from data_pipeline.teachers.settings import as_text, checked, in_text, open_teacher
 from data_pipeline.teachers.store import Store
 from tests.data_pipeline.teachers.teacher_server import TeacherServer, error, vector_for
 
@@ -62,6 +62,21 @@ def test_answers_outlive_the_process_and_equal_requests_are_one(server, tmp_path
     with asker(tmp_path) as second:
         assert [reply.text for reply in second.ask(teacher(server), requests(20))] == wanted
     assert len(server.calls) == 20
+
+
+def test_a_teacher_whose_answers_were_all_known_rests_too(server, tmp_path, monkeypatch):
+    with asker(tmp_path) as first:
+        first.ask(teacher(server), requests(2))
+    closed, own = [], teacher(server)
+
+    async def close():
+        closed.append(True)
+
+    monkeypatch.setattr(own, "close", close)
+    with asker(tmp_path) as second:
+        second.ask(own, requests(2))
+        second.rest()
+        assert closed, "its name is that of its weights, which were loaded for it"
 
 
 def test_what_decides_the_answer_is_in_the_key_and_nothing_else(server, tmp_path):
@@ -187,6 +202,14 @@ def test_limits_a_minute_hold_over_any_sixty_seconds():
 def test_settings_that_cannot_be_are_refused_by_name(settings, line):
     with pytest.raises(ValueError, match=line):
         checked(settings, "config.teachers.text")
+
+
+@pytest.mark.parametrize(
+    "own", [{"model": "a,b=c"}, {"model": "123"}, {"api_key_env": "true"}, {"extra": {"stop": ["a", "b"]}}, {}]
+)
+def test_settings_as_text_are_read_back_whatever_is_in_them(own):
+    settings = {"kind": "openai_compatible", "endpoint": "http://h/v1?a=1,b=2", **own}
+    assert in_text(as_text(settings), "--model") == settings
 
 
 def test_a_kind_that_cannot_give_what_is_wanted_is_refused(server):
