@@ -215,9 +215,16 @@ def _begin(output: Path, settings: Mapping[str, Any]) -> None:
         keys = list(dict.fromkeys([*settings, "token_reduction", "bem"]))  # the last two are not always there
         keys = [key for key in keys if key in earlier or key not in _NOT_KNOWN_BEFORE]
         differing = [key for key in keys if earlier.get(key) != settings.get(key)]
-        # Answers are scored anew by another metric, without asking again.
-        if differing := [key for key in differing if key != "metric"]:
+        # Answers are scored anew by another metric, without asking again; a model that was moved is the same one.
+        same = ["metric", *(["model"] if _same_weights(earlier, settings) else [])]
+        if differing := [key for key in differing if key not in same]:
             raise InputError(
                 f"{output}: holds an evaluation with another {', '.join(differing)}; take another --output"
             )
     write_json(path, settings)
+
+
+def _same_weights(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether two settings are of one model that is loaded here; what a teacher is called says who is asked."""
+    asked = any(str(one.get("model")).startswith(answering_models.TEACHER) for one in (earlier, settings))
+    return not asked and "weights" in settings and earlier.get("weights") == settings["weights"]
