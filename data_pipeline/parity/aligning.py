@@ -24,7 +24,7 @@ from data_pipeline.parity import settings as parity_settings
 from data_pipeline.parity.evaluating import Benchmark, named, scored, seen_by_student
 from data_pipeline.parity.mpa_exchange import check_images, pairs_of_answers, pairs_of_file, write_mpa
 from data_pipeline.parity.pairs import Pair, write_compared, write_pairs
-from data_pipeline.parity.projection import projected
+from data_pipeline.parity.projection import projected, projected_of_pairs
 from data_pipeline.parity.rounds import Round
 from data_pipeline.parity.splits import SPLITS
 from data_pipeline.parity.unlabelled import Image, found
@@ -92,10 +92,10 @@ def align(
             with contextlib.closing(Store(own)) as opened, Asker(opened, prices_of(settings["prices"])) as asker:
                 return Alignment(Path(empty), config, options, asker, say, console).projected()
     workdir.mkdir(parents=True, exist_ok=True)
-    with alone(workdir, "aligning"), contextlib.closing(Store(_store_folder(settings, workdir))) as store:
-        resumed.begin(workdir)
-        prices = prices_of(settings["prices"])
-        with Asker(store, prices, options.max_cost, ProgressLines(say)) as asker:
+    with alone(workdir, "aligning"):
+        resumed.begin(workdir)  # before anything else is in it
+        store, prices = Store(_store_folder(settings, workdir)), prices_of(settings["prices"])
+        with contextlib.closing(store), Asker(store, prices, options.max_cost, ProgressLines(say)) as asker:
             return Alignment(workdir, config, options, asker, say, console).run()
 
 
@@ -131,8 +131,12 @@ class Alignment:
     def projected(self) -> str:
         """What the first round would ask; the workdir is left as it is."""
         self._find_images()
-        if not self.images:
+        if self.settings["identify"]["student_file"]:
             return "nothing is asked: pairs and answers come from files"
+        if self.settings["annotate"]["file"]:
+            pairs = annotate.chosen(self._pairs_of_file(), self.settings["annotate"], seed=self.settings["seed"]).pairs
+            check_images(pairs, "identify")
+            return projected_of_pairs(pairs, self.settings, self.asker, self._teacher("text"))
         return projected(self.images, self.prompt, self.settings, self.asker, self._teacher("text"))
 
     def run(self) -> str:
@@ -181,12 +185,16 @@ class Alignment:
             raise InputError(list(dict.fromkeys(errors)))
 
     def _find_images(self) -> None:
-        """Once; where pairs and answers come from files, none are needed."""
+        """Once; where pairs and answers come from files, only what a split sets aside is needed."""
         settings = self.settings
-        if self._found or settings["identify"]["student_file"] or settings["annotate"]["file"]:
+        from_files = settings["identify"]["student_file"] or settings["annotate"]["file"]
+        if self._found:
             return
         self._found = True
-        records = self._split() if settings["parity"] in SPLITS else None
+        splits_it = settings["parity"] in SPLITS and settings["images"]["path"]
+        records = self._split() if splits_it else None  # also then: its test is what all are asked
+        if from_files:
+            return
         self.images, notes = found(settings["images"], self.workdir, records)
         left_out = f", {len(notes):,} left out" if notes else ""
         self.say(f"images: {len(self.images):,} to write about{left_out}")
@@ -218,11 +226,11 @@ class Alignment:
             pairs, one.student, one.teacher = pairs_of_answers(student, teacher, settings["images"]["image_root"])
             written = annotate.sorted_out(pairs)
         elif own["file"]:
-            pairs = pairs_of_file(Path(own["file"]), settings["images"]["image_root"]) if one.number == 1 else []
-            written = annotate.chosen(pairs, own, seed=settings["seed"])
+            written = annotate.chosen(self._pairs_of_file() if one.number == 1 else [], own, seed=settings["seed"])
         else:
             requests = annotate.requests(self.images, self.prompt, own, one.number)
             replies = self.asker.ask(self._teacher("text"), requests, annotate.check)
+            self.asker.rest()  # so that no two models are in memory at once
             written = annotate.read(
                 self.images, replies, own, number=one.number, seed=settings["seed"], earlier=earlier
             )
@@ -237,12 +245,18 @@ class Alignment:
         if not written.pairs and not earlier:
             raise InputError([f"annotate: no pair is left; see {path.with_suffix('.left_out.txt')}", *notes[:3]])
 
+    def _pairs_of_file(self) -> list[Pair]:
+        return pairs_of_file(Path(self.settings["annotate"]["file"]), self.settings["images"]["image_root"])
+
     def _identify(self, one: Round, pairs: Sequence[Pair], student: str) -> None:
         own, path = self.settings["identify"], one.folder / "compared.jsonl"
+        notes: list[str] = []
         if not own["student_file"]:
             check_images(pairs, "identify")
             who, teacher = self._student(student), self._teacher("text")
-            if isinstance(teacher, Local) and who.weights == teacher.weights:
+            large = teacher.weights if isinstance(teacher, Local) else ""
+            self.asker.rest(teacher)
+            if large == who.weights:
                 raise InputError(
                     f"identify: the student {student} and the teacher have the same weights: there is no gap between "
                     "them; name a larger model as config.teachers.text"
@@ -254,19 +268,26 @@ class Alignment:
             told = identify.answers(self.asker, teacher, pairs, self.settings, stage=stage, samples=samples)
             self.asker.rest()
             pairs, one.student, one.teacher, notes = identify.answered(pairs, said, told)
-            write_text(path.with_suffix(".left_out.txt"), "".join(f"{terminal.line(note)}\n" for note in notes))
-            one.unanswered = len(notes)
         name = own["matcher"]
         right = identify.by_judge(self.asker, self._teacher("judge")) if name == "judge" else identify.by_rule(name)
         one.compared = identify.compared(pairs, one.student, one.teacher, right, agree=own["agree"])
+        judged = {each.pair.id for each in one.compared}
+        notes += [f"{pair.id}: the judge gave no verdict" for pair in pairs if pair.id not in judged]
+        write_text(path.with_suffix(".left_out.txt"), "".join(f"{terminal.line(note)}\n" for note in notes))
+        one.unanswered = len(notes)
         write_compared(path, one.compared)
         one.agreement = identify.agreement(one.compared, own["agree"])
         one.images, one.teacher_model = len(self.images), self._name_of_teacher()
+        self.asker.rest(*self._teachers.values())  # before a student is trained
         if any(pair.kept for pair in one.compared):
             self._training_sets(one)
         write_mpa(one.folder / "mpa", one.compared, {image.id: image for image in self.images})
         counts = ", ".join(f"{count:,} {outcome}" for outcome, count in one.agreement.outcomes.items())
         self.say(f"identify: {counts}" + (f", {one.unanswered:,} not answered" if one.unanswered else ""))
+        if not one.compared:
+            raise InputError(
+                [f"identify: no pair was answered by both; see {path.with_suffix('.left_out.txt')}", *notes[:3]]
+            )
 
     def _training_sets(self, one: Round) -> dict[str, Path]:
         """{arm: its records}. Raises InputError where nothing is kept."""
@@ -316,7 +337,9 @@ class Alignment:
         own, test = self.settings["evaluate"], self.workdir / _SPLITS / "test.jsonl"
         if own["benchmark"]:
             return Benchmark(own["benchmark"], own["data"])
-        return Benchmark(str(test)) if self.settings["parity"] in SPLITS and test.is_file() else None
+        if self.settings["parity"] not in SPLITS or not test.is_file():
+            return None
+        return Benchmark(str(test), metric=BENCHMARKS[SPLITS[self.settings["parity"]].benchmark].metric)
 
     def _name_of_teacher(self) -> str:
         return self._teacher("text").model if self.settings["teachers"]["text"] else ""
@@ -345,6 +368,7 @@ class Alignment:
     def _closing_line(self) -> str:
         last = next((one for one in reversed(self.rounds) if one.trained), self.rounds[-1])
         if self.options.until in ("annotate", "identify"):
-            return f"{last.folder}: {self.options.until} is done; nothing behind it was begun"
+            return f"{self.rounds[-1].folder}: {self.options.until} is done; nothing behind it was begun"
+        last = [one for one in self.rounds if one.trained][-1]
         figures = report.figures(self.evaluations)
         return "\n".join([*figures, f"{last.trained['kept'].folder}: the student; report: {self.workdir}/report.html"])

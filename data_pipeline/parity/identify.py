@@ -20,8 +20,8 @@ from data_pipeline.teachers.teacher import Teacher
 from vlm_jax.evaluation.metrics import judge
 
 STAGE = "identify"
-Right = Callable[[Sequence[tuple[Pair, str]]], list[bool]]
-"""Whether each of these answers is that of its pair."""
+Right = Callable[[Sequence[tuple[Pair, str]]], Sequence[bool | None]]
+"""Whether each of these answers is that of its pair; None where whoever judges would not say."""
 _MEDIA = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
 
@@ -31,19 +31,12 @@ def asked(pair: Pair, prompt: Prompt) -> str:
     return f"{before}{pair.question}{after}{prompt.suffix}"
 
 
-def answers(
-    asker: Asker, who: Teacher, pairs: Sequence[Pair], settings: Mapping[str, Any], *, stage: str, samples: int = 1
-) -> list[tuple[str, ...] | Failure]:
-    """What a model says to each question, so many times; why not where it could not be asked, or would not answer.
-
-    Args:
-      settings: of the whole alignment.
-      samples: 1: its likeliest answer. More are drawn.
-    """
+def requests(pairs: Sequence[Pair], settings: Mapping[str, Any], *, stage: str, samples: int = 1) -> list[Request]:
+    """What a model is asked, so many times for each pair, one after the other; arguments as `answers` takes them."""
     prompt = of_settings(settings["ask"])
     temperature = float(settings["identify"]["temperature"]) if samples > 1 else 0.0
     parameters = {"temperature": temperature, "max_output_tokens": settings["ask"]["max_output_tokens"]}
-    requests = [
+    return [
         Request(
             "text",
             asked(pair, prompt),
@@ -56,7 +49,18 @@ def answers(
         for pair in pairs
         for number in range(samples)
     ]
-    replies = asker.ask(who, requests)
+
+
+def answers(
+    asker: Asker, who: Teacher, pairs: Sequence[Pair], settings: Mapping[str, Any], *, stage: str, samples: int = 1
+) -> list[tuple[str, ...] | Failure]:
+    """What a model says to each question, so many times; why not where it could not be asked, or would not answer.
+
+    Args:
+      settings: of the whole alignment.
+      samples: 1: its likeliest answer. More are drawn.
+    """
+    replies = asker.ask(who, requests(pairs, settings, stage=stage, samples=samples))
     found: list[tuple[str, ...] | Failure] = []
     for start in range(0, len(replies), samples):
         own = replies[start : start + samples]
@@ -94,9 +98,9 @@ def by_rule(name: str) -> Right:
 
 
 def by_judge(asker: Asker, who: Teacher) -> Right:
-    """A teacher is asked whether an answer is right; each question and answer once."""
+    """A teacher is asked whether an answer is right; each question and answer once. Partly right is not right."""
 
-    def right(said: Sequence[tuple[Pair, str]]) -> list[bool]:
+    def right(said: Sequence[tuple[Pair, str]]) -> list[bool | None]:
         requests = [
             Request(
                 "text",
@@ -108,9 +112,13 @@ def by_judge(asker: Asker, who: Teacher) -> Right:
             for pair, words in said
         ]
         replies = iter(asker.ask(who, [one for one, (_, words) in zip(requests, said, strict=True) if words], _verdict))
-        return [bool(words) and judge.verdict(_text(next(replies))) == "yes" for _, words in said]
+        return [_judged(next(replies)) if words else False for _, words in said]
 
     return right
+
+
+def _judged(reply: Reply | Failure) -> bool | None:
+    return None if isinstance(reply, Failure) else judge.verdict(_text(reply)) == "yes"
 
 
 def _verdict(request: Request, reply: Reply) -> None:
@@ -126,7 +134,7 @@ def compared(
     *,
     agree: float = 1.0,
 ) -> list[Compared]:
-    """Every pair with both answers and whether they are right.
+    """Every pair with both answers and whether they are right; without those that were not all judged.
 
     Args:
       student, teacher: what they said to each pair; the teacher once for each sample.
@@ -137,9 +145,11 @@ def compared(
     student_right, sample_right = right(said), iter(right(samples))
     found = []
     for pair, words, own, mine in zip(pairs, student, teacher, student_right, strict=True):
-        count = sum(next(sample_right) for _ in own)
+        judged = [next(sample_right) for _ in own]
+        if mine is None or None in judged:
+            continue
         least = max(1, math.ceil(agree * len(own) - 1e-9))  # one, also where a share of 0 is asked for
-        found.append(Compared(pair, words, tuple(own), mine, count >= least))
+        found.append(Compared(pair, words, tuple(own), mine, sum(map(bool, judged)) >= least))
     return found
 
 

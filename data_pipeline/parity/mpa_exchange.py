@@ -1,5 +1,6 @@
 """Pairs and answers to and from MPA's own files, so that its published outputs can be gone on from, and ours by it."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,21 +9,36 @@ from data_pipeline.parity import mpa_files
 from data_pipeline.parity.mpa_files import Annotated, Answered, TrainingEntry
 from data_pipeline.parity.pairs import Compared, Pair, read_pairs
 from data_pipeline.parity.unlabelled import Image
+from data_pipeline.sources.mpa import MovedImages
+from vlm_jax import locations
 from vlm_jax.errors import InputError
 
 
 def pairs_of_file(path: Path, image_root: str) -> list[Pair]:
-    """The pairs of MPA's PA file, or of an `annotated.jsonl`.
+    """The pairs of MPA's PA file, or of an `annotated.jsonl`, with the images as they are now.
+
+    Args:
+      image_root: where the images are found again, as `mpa_files.read_annotated` has it.
 
     Raises:
-      InputError: the file is neither.
+      InputError: the file is neither, or the image root is no folder.
     """
     if path.suffix == ".jsonl":
-        return read_pairs(path)
+        return _as_they_are_now(read_pairs(path), image_root)
     entries = mpa_files.read_annotated(path, image_root)
     return [
         _pair(one.question_id, one.image_path, one.predicted_question, str(one.predicted_answer)) for one in entries
     ]
+
+
+def _as_they_are_now(pairs: Sequence[Pair], image_root: str) -> list[Pair]:
+    if image_root:
+        if not locations.is_folder(root := locations.absolute(image_root)):
+            raise InputError(f"config.images.image_root: {image_root} is not a folder")
+        images = MovedImages(root)
+        pairs = [dataclasses.replace(pair, file=locations.join(root, images.find(pair.file))) for pair in pairs]
+    digests = {file: _digest(file) for file in {pair.file for pair in pairs}}
+    return [dataclasses.replace(pair, digest=digests[pair.file] or pair.digest) for pair in pairs]
 
 
 def pairs_of_answers(

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipeline.corpus.projection import HERE, Line, table
-from data_pipeline.parity import annotate
+from data_pipeline.parity import annotate, identify
+from data_pipeline.parity.pairs import Pair
 from data_pipeline.parity.prompts import Prompt
 from data_pipeline.parity.unlabelled import Image
 from data_pipeline.teachers.asking import Asker
@@ -25,6 +26,14 @@ def projected(
     asked = [question] * (len(requests) * settings["identify"]["samples"])
     lines.append(_line("identify", asked, False, answer, settings, asker.prices))
     return table(lines, "a pair is taken for one that is compared, with the most tokens that an answer may have")
+
+
+def projected_of_pairs(pairs: Sequence[Pair], settings: Mapping[str, Any], asker: Asker, teacher: Teacher) -> str:
+    """A table of what comparing pairs that were written before still asks the teacher, exactly."""
+    requests = identify.requests(pairs, settings, stage=identify.STAGE, samples=settings["identify"]["samples"])
+    missing = list(asker.missing(teacher, requests).values())
+    line = _line("identify", missing, True, settings["ask"]["max_output_tokens"], settings, asker.prices)
+    return table([line], "pairs come from a file")
 
 
 def _line(

@@ -174,7 +174,7 @@ def _funnel(one: Round) -> str:
     rows += [["pairs that the teacher wrote", f"{len(one.written) + sum(one.left_out.values()):,}"]]
     rows += [[f"left out: {why}", f"{count:,}"] for why, count in one.left_out.items()]
     if one.agreement is not None:
-        rows += [["left out: not answered by both", f"{one.unanswered:,}"]] if one.unanswered else []
+        rows += [["left out: not answered by both, or not judged", f"{one.unanswered:,}"]] if one.unanswered else []
         rows += [["pairs that both answered", f"{len(one.compared):,}"]]
         rows += [["kept: student wrong, teacher right", f"{one.agreement.outcomes['kept']:,}"]]
     return _table(["from images to the gap", ""], rows)

@@ -7,11 +7,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import vlm_jax
+from data_pipeline.parity import aligning
 from data_pipeline.parity.aligning import Options, align
 from data_pipeline.parity.pairs import OUTCOMES, read_compared, read_pairs
 from data_pipeline.teachers.local import Local
 from tests.consoles import Lines
-from tests.data_pipeline.parity.conftest import MPA, NAMES, QUESTION
+from tests.data_pipeline.parity.conftest import MPA, NAMES, QUESTION, photo
 from vlm_jax.errors import InputError
 
 
@@ -163,3 +164,39 @@ def test_a_dry_run_counts_what_would_be_asked_and_writes_nothing(config_of_world
     closing, _ = aligned(tmp_path / "work", config_of_world(annotate={"pairs": 3}), dry_run=True)
     assert f"{3 * len(NAMES)}" in closing and "identify" in closing and "no call was made" in closing
     assert not asked and not (tmp_path / "work").exists()
+
+
+def test_a_folder_whose_store_cannot_be_opened_stays_its_own(config_of_world, tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "replies.sqlite").write_bytes(b"no database" * 100)
+    config = config_of_world()
+    config.store = str(tmp_path / "store")
+    with pytest.raises(InputError, match="replies.sqlite: cannot be read"):
+        aligned(tmp_path / "work", config)
+    (tmp_path / "work" / "store").mkdir()  # as it is after a kill while its own is made
+    config.images.path = str(tmp_path / "store")
+    with pytest.raises(InputError, match="config.images.path"):
+        config.store = ""
+        aligned(tmp_path / "work", config)
+
+
+def test_a_dry_run_counts_what_is_asked_about_pairs_of_a_file(done, config_of_world, tmp_path, asked):
+    file = str(done[0] / "round-1" / "annotated.jsonl")
+    config = config_of_world(annotate={"file": file}, identify={"samples": 3}, images={"path": ""})
+    closing, _ = aligned(tmp_path / "work", config, dry_run=True)
+    assert f"{3 * len(NAMES)}" in closing and "annotate" not in closing and not asked
+
+
+def test_the_test_of_a_split_is_scored_as_its_data_set_is(config_of_world, tmp_path):
+    entries = [
+        {"question_id": number, "question": "Where?", "answers": [name], "dataset": "x", "set_name": "train"}
+        | {"file_path": photo(name).name, "file_name": photo(name).name}
+        for number, name in enumerate(NAMES)
+    ]
+    (tmp_path / "train_task_1.json").write_text(json.dumps({"task_name": "stvqa_1", "data": entries}))
+    images = {"path": str(tmp_path / "train_task_1.json"), "image_root": str(photo(NAMES[0]).parent)}
+    for file in ("", "pairs.jsonl"):
+        config = config_of_world(parity="stvqa", images=images, annotate={"file": file})
+        one = aligning.Alignment(tmp_path, config, Options(), None, print)
+        one._find_images()
+        assert one._benchmark().metric == "anls" and one._benchmark().name.endswith("test.jsonl")

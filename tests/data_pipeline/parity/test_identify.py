@@ -9,7 +9,7 @@ from data_pipeline.parity import identify, matchers, mpa_exchange, training_sets
 from data_pipeline.parity.matchers import MATCHERS
 from data_pipeline.parity.pairs import OUTCOMES, Compared, Pair, read_compared, read_pairs, write_compared, write_pairs
 from data_pipeline.prompting import Prompt
-from data_pipeline.teachers.request import Failure
+from data_pipeline.teachers.request import Failure, Reply
 from vlm_jax.errors import InputError
 
 MPA = Path(__file__).parents[2] / "data" / "mpa"
@@ -60,6 +60,37 @@ def test_of_several_answers_of_the_teacher_a_share_must_agree(agree, kept):
     assert [one.kept for one in found] == kept
     none = identify.compared([pair(1)], ["dog"], [("dog",) * 3], right(), agree=agree)
     assert not none[0].kept, "where no sample is right the teacher is not"
+
+
+def test_a_judge_that_says_partly_is_no_yes_and_what_it_would_not_judge_is_left_out():
+    verdicts = {
+        "a cat?": Reply(text='{"verdict": "partly"}'),
+        "cat": Reply(text='{"verdict": "yes"}'),
+        "cow": Reply(text='{"verdict": "no"}'),
+        "dog": Failure("not what was asked for", "no verdict"),
+    }
+
+    class Judging:
+        def ask(self, who, requests, check):
+            found = [next(name for name in verdicts if json.dumps(name)[1:-1] in one.prompt) for one in requests]
+            return [verdicts[name] for name in found]
+
+    pairs = [pair(number, "feline") for number in range(4)]
+    said = ["a cat?", "dog", "", "cow"]
+    found = identify.compared(pairs, said, [("cat",), ("cat",), ("cat",), ("dog",)], identify.by_judge(Judging(), None))
+    assert [(one.pair.id, one.outcome) for one in found] == [("000", "kept"), ("002", "kept")]
+
+
+def test_pairs_of_a_file_have_the_images_as_they_are_now(tmp_path):
+    (tmp_path / "now" / "deep").mkdir(parents=True)
+    (tmp_path / "now" / "deep" / "1.jpg").write_bytes(b"edited")
+    own = dataclasses.replace(pair(1), file="/then/deep/1.jpg")
+    write_pairs(tmp_path / "pairs.jsonl", [own])
+    assert mpa_exchange.pairs_of_file(tmp_path / "pairs.jsonl", "") == [own]
+    (found,) = mpa_exchange.pairs_of_file(tmp_path / "pairs.jsonl", str(tmp_path / "now"))
+    assert found.file == str(tmp_path / "now" / "deep" / "1.jpg") and found.digest != own.digest
+    with pytest.raises(InputError, match="config.images.image_root: .*gone is not a folder"):
+        mpa_exchange.pairs_of_file(tmp_path / "pairs.jsonl", str(tmp_path / "gone"))
 
 
 def test_pairs_that_one_could_not_be_asked_are_left_out_and_told():
