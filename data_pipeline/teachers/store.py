@@ -84,7 +84,8 @@ class Store:
         return ImageFile(name.partition(".")[0], self._image_path(name), _media_type(name))
 
     def keep(self, key: str, request: Request, model: str, outcome: Reply | CallFailed, *, cost: float) -> None:
-        """An answer, or a failure for good: on disk when this returns.
+        """An answer, or a failure for good: on disk when this returns. Where two processes asked the same, the first
+        answer stays, so that both go on from one.
 
         Raises:
           InputError: the disk is full, or cannot be written.
@@ -108,7 +109,8 @@ class Store:
         with self._transaction():
             names = ", ".join(row)
             marks = ", ".join("?" * len(row))
-            self._database.execute(f"INSERT OR REPLACE INTO replies ({names}) VALUES ({marks})", list(row.values()))
+            if not self.known([key]):
+                self._database.execute(f"INSERT OR REPLACE INTO replies ({names}) VALUES ({marks})", list(row.values()))
             self._add_call(key, request, model, outcome, cost, final=True)
 
     def note_call(self, key: str, request: Request, model: str, failed: CallFailed, *, cost: float) -> None:

@@ -12,7 +12,7 @@ from data_pipeline.teachers import sending
 from data_pipeline.teachers.asking import Asker
 from data_pipeline.teachers.limits import Limits
 from data_pipeline.teachers.prices import Price, prices_of
-from data_pipeline.teachers.request import CallFailed, Failure, Request
+from data_pipeline.teachers.request import CallFailed, Failure, Reply, Request
 from data_pipeline.teachers.settings import as_text, checked, in_text, open_teacher
 from data_pipeline.teachers.store import Store
 from tests.data_pipeline.teachers.teacher_server import TeacherServer, error, vector_for
@@ -62,6 +62,15 @@ def test_answers_outlive_the_process_and_equal_requests_are_one(server, tmp_path
     with asker(tmp_path) as second:
         assert [reply.text for reply in second.ask(teacher(server), requests(20))] == wanted
     assert len(server.calls) == 20
+
+
+def test_of_two_that_asked_the_same_the_first_answer_stays(tmp_path):
+    one, other = Store(tmp_path), Store(tmp_path)
+    own = Request("text", "q", stage="s")
+    one.keep("key", own, "m", Reply(text="first"), cost=0.0)
+    other.keep("key", own, "m", Reply(text="second"), cost=0.0)
+    assert one.outcomes(["key"])["key"].text == "first" and other.spent() == 0 and len(other.sums()) == 1
+    one.close(), other.close()
 
 
 def test_a_teacher_whose_answers_were_all_known_rests_too(server, tmp_path, monkeypatch):
