@@ -14,6 +14,7 @@ from typing import Any
 from data_pipeline.parity.matchers import MATCHERS
 from data_pipeline.parity.pairs import OUTCOMES, Compared
 from data_pipeline.parity.rounds import Round
+from vlm_jax import terminal
 from vlm_jax.checkpoint.files import read_json, write_bytes, write_json, write_text
 from vlm_jax.evaluation.report import plots, thumbnail
 from vlm_jax.evaluation.report.examples import spread
@@ -22,6 +23,8 @@ from vlm_jax.evaluation.report.terminal_table import change, probability
 
 SHOWN = 12
 """Pairs of each outcome that the page has a card for."""
+MOST = 300
+"""Letters of a text on a card."""
 _OUTCOMES = {
     "kept": "The student is wrong and the teacher right: what is trained on.",
     "both right": "The student knows it already; some are replayed.",
@@ -137,9 +140,9 @@ def _before_and_after(scores: Mapping[str, Any], evaluations: Mapping[str, Path]
     head = ["", str(metric), "95 % interval", "n", *(f"against {other}" for other in others)]
     words = (
         "<p>Differences are in points, on the questions that both answered, with their 95 % interval and how often "
-        "chance alone makes one as large (sign-flip permutation test, images as units). All students began alike and "
-        "took as many steps; if <em>random</em> and <em>all</em> gain as much as <em>kept</em>, it is more data that "
-        "helped, and not the gap.</p>"
+        "chance alone makes one as large (sign-flip permutation test, images as units). The students of a "
+        "round began alike and took as many steps; if <em>random</em> and <em>all</em> gain as much as <em>kept</em>, it "
+        "is more data that helped, and not the gap.</p>"
     )
     return f"<h2>Before and after</h2>{_table(head, rows, safe=True)}{words}"
 
@@ -224,12 +227,17 @@ def _examples(compared: Sequence[Compared]) -> str:
     return found
 
 
+def _shown(text: str) -> str:
+    """As HTML, with controls and marks of direction written out, which could show a text as another."""
+    return html.escape(terminal.safe(text[:MOST])) + (f" … ({len(text):,} letters)" if len(text) > MOST else "")
+
+
 def _card(one: Compared) -> str:
     said = " / ".join(dict.fromkeys(one.teacher))
     entries = [("the teacher wrote", one.pair.answer), ("the teacher says", said), ("the student says", one.student)]
-    lines = "".join(f"<dt>{name}<dd>{html.escape(text[:300]) or '—'}" for name, text in entries)
+    lines = "".join(f"<dt>{name}<dd>{_shown(text) or '—'}" for name, text in entries)
     colour = "right" if one.student_right else "wrong"
     return (
-        f"<article class={colour}>{thumbnail(one.pair.file)}<strong>{html.escape(one.pair.question[:300])}</strong>"
+        f"<article class={colour}>{thumbnail(one.pair.file)}<strong>{_shown(one.pair.question)}</strong>"
         f"<dl>{lines}</dl></article>"
     )

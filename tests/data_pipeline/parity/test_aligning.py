@@ -8,8 +8,9 @@ from safetensors.numpy import load_file
 
 import vlm_jax
 from data_pipeline.parity import aligning
+from data_pipeline.parity import report as report_page
 from data_pipeline.parity.aligning import Options, align
-from data_pipeline.parity.pairs import OUTCOMES, read_compared, read_pairs
+from data_pipeline.parity.pairs import OUTCOMES, Compared, Pair, read_compared, read_pairs
 from data_pipeline.teachers.local import Local
 from tests.consoles import Lines
 from tests.data_pipeline.parity.conftest import MPA, NAMES, QUESTION, photo
@@ -93,6 +94,13 @@ def test_the_page_has_the_funnel_the_table_and_examples_with_pictures(done):
     assert 'href="evaluation/round-1-kept/report.html"' in page and (done[0] / "scores.png").is_file()
 
 
+def test_what_models_wrote_cannot_change_the_page():
+    own = Pair("1", "i", "/nowhere.png", "d", "<script>x</script>", "a" * 400)
+    card = report_page._card(Compared(own, "\x1b[31m\u202e", ("</dd>",), False, True))
+    assert "&lt;script&gt;" in card and "\\x1b[31m\\u202e" in card and "&lt;/dd&gt;" in card
+    assert "a" * 300 + " … (400 letters)" in card and not {"\x1b", "\u202e"} & set(card)
+
+
 def test_the_same_again_loads_no_model_and_leaves_the_same(done, config_of_world, monkeypatch):
     folder = done[0]
     monkeypatch.setattr(vlm_jax, "load", lambda *args, **options: pytest.fail("a model was loaded"))
@@ -117,6 +125,7 @@ def test_a_second_round_begins_with_the_student_of_the_first(done, config_of_wor
     report = json.loads((folder / "report.json").read_text())
     assert [one["number"] for one in report["rounds"]] == [1, 2]
     assert list(report["evaluations"])[-1] == "round 2, kept"
+    assert list(report["evaluations"]["round 2, kept"]["baselines"]) == ["before", "round-1-kept"]
     weights = [load_file(folder / f"round-{n}" / "kept" / "hf" / "model.safetensors") for n in (1, 2)]
     assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
 
