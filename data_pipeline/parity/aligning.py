@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from data_pipeline import sources
 from data_pipeline.parity import annotate, identify, level, prompts, report, resumed, splits, training_sets
 from data_pipeline.parity import settings as parity_settings
-from data_pipeline.parity.evaluating import Benchmark, named, scored, seen_by_student
+from data_pipeline.parity.evaluating import Benchmark, check_seen, named, scored, seen_by_student
 from data_pipeline.parity.mpa_exchange import check_images, pairs_of_answers, pairs_of_file, write_mpa
 from data_pipeline.parity.pairs import Pair, write_compared, write_pairs
 from data_pipeline.parity.projection import projected, projected_of_pairs
@@ -181,6 +181,7 @@ class Alignment:
                     self._teacher(name).ready()
         with gathered(errors):
             self._student(student).ready()
+            check_seen(student, self.settings["training"])
         if errors:
             raise InputError(list(dict.fromkeys(errors)))
 

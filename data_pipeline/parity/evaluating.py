@@ -6,6 +6,7 @@ the gap's doing.
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,10 @@ from data_pipeline.evaluation_run import evaluate
 from data_pipeline.evaluation_settings import Evaluation
 from data_pipeline.teachers.settings import SETTINGS, as_text
 from vlm_jax import progress, terminal
+from vlm_jax.checkpoint import description
 from vlm_jax.checkpoint.files import read_json, write_json
+from vlm_jax.checkpoint.model_source import open_model
+from vlm_jax.errors import InputError
 
 DONE = "asked.json"
 """In the folder of an evaluation: what was asked, once all is answered and the report is there."""
@@ -44,6 +48,23 @@ def seen_by_student(training: Mapping[str, Any]) -> dict[str, Any]:
     layer = model["token_reduction_layer"] or None
     reduction = {"token_reduction": model["token_reduction"], "token_reduction_layer": layer}
     return {"visual_tokens": model["visual_tokens"], **reduction}
+
+
+def check_seen(student: str, training: Mapping[str, Any]) -> None:
+    """Raises InputError where a student would see other images before its training than in it: a share of the visual
+    tokens is taken of what its folder says that an image takes, while a training says that itself."""
+    model = training["model"]
+    if model["visual_tokens"] == 1.0:
+        return
+    source = open_model(student)
+    least, most = description.read_image_processor(source.assets, source.config).token_range
+    if (least, most) != (model["min_visual_tokens"], model["max_visual_tokens"]):
+        raise InputError(
+            f"config.training.model.visual_tokens is {model['visual_tokens']}, which before training is taken of the "
+            f"{least} to {most} tokens of an image that {student} itself says, and in it of "
+            f"{model['min_visual_tokens']} to {model['max_visual_tokens']}; set config.training.model, "
+            f"min_visual_tokens={least} and max_visual_tokens={most}, or change the folder's image processor"
+        )
 
 
 def scored(
@@ -90,8 +111,10 @@ def scored(
 
 
 def named(teacher: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(what an evaluation calls a teacher, how much of an image it sees): a model that is loaded here by its folder."""
-    if teacher["kind"] == "local":
+    """(what an evaluation calls a teacher, how much of an image it sees): a model that is loaded here by its folder,
+    unless it is to be held in fewer bits, without which it might not fit."""
+    as_it_is = all(teacher.get(name, usual) == usual for name, usual in (("quantise", "none"), ("dtype", "auto")))
+    if teacher["kind"] == "local" and as_it_is:
         bounds = teacher.get("min_visual_tokens", 0), teacher.get("max_visual_tokens", 0)
         if any(bounds):
             return teacher["model"], {"visual_tokens": bounds}

@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import vlm_jax
+from data_pipeline.parity.settings import named_here
 from data_pipeline.training_run import run
 from vlm_jax import terminal
 from vlm_jax.checkpoint.files import read_json, write_json
@@ -65,7 +66,10 @@ def level(
         if "kept" in found:
             training.train.steps, training.train.epochs = found["kept"].steps, 0
         terminal.say(f"level: {arm}")
-        result = run(training, str(folder / arm / "run"), console=console)
+        try:
+            result = run(training, str(folder / arm / "run"), console=console)
+        except InputError as error:
+            raise InputError(named_here(error)) from None
         if result.stopped:
             raise TrainingStopped
         target = folder / arm / "hf"

@@ -141,8 +141,8 @@ def _before_and_after(scores: Mapping[str, Any], evaluations: Mapping[str, Path]
     words = (
         "<p>Differences are in points, on the questions that both answered, with their 95 % interval and how often "
         "chance alone makes one as large (sign-flip permutation test, images as units). The students of a "
-        "round began alike and took as many steps; if <em>random</em> and <em>all</em> gain as much as <em>kept</em>, it "
-        "is more data that helped, and not the gap.</p>"
+        "round began alike and took as many steps; if <em>random</em> and <em>all</em> gain as much as <em>kept</em>, "
+        "it is more data that helped, and not the gap.</p>"
     )
     return f"<h2>Before and after</h2>{_table(head, rows, safe=True)}{words}"
 

@@ -278,8 +278,18 @@ def _of_cost(settings: Mapping[str, Any], most: float) -> list[str]:
     ]
 
 
+def named_here(error: InputError) -> list[str]:
+    """The lines of a training's error, with its settings as an alignment's."""
+    return [re.sub(r"(^|[\s(])(?:--)?config\.", r"\1config.training.", line) for line in error.lines]
+
+
 def _check_training(training: ConfigDict) -> None:
     errors: list[str] = []
+    if training.assemble.encoder or training.assemble.decoder:
+        errors.append(
+            "config.training.assemble is set: a student is asked before it is trained, and the connector of an "
+            "assembled one knows nothing yet; train it first, and name its folder as config.training.model.path"
+        )
     filled = {name: training.data[name] for name in ("path", "mixture", "template", "suffix") if training.data[name]}
     errors += [
         f"config.training.data.{name} is set, and is filled in by the alignment"
@@ -292,6 +302,6 @@ def _check_training(training: ConfigDict) -> None:
         try:
             check_config(whole)
         except InputError as error:
-            errors += [re.sub(r"(^|[\s(])(?:--)?config\.", r"\1config.training.", line) for line in error.lines]
+            errors += named_here(error)
     if errors:
         raise InputError(errors)

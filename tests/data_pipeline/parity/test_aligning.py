@@ -10,6 +10,7 @@ import vlm_jax
 from data_pipeline.parity import aligning
 from data_pipeline.parity import report as report_page
 from data_pipeline.parity.aligning import Options, align
+from data_pipeline.parity.evaluating import check_seen
 from data_pipeline.parity.pairs import OUTCOMES, Compared, Pair, read_compared, read_pairs
 from data_pipeline.teachers.local import Local
 from tests.consoles import Lines
@@ -153,6 +154,13 @@ def test_a_student_with_the_weights_of_its_teacher_has_no_gap(world, config_of_w
     with pytest.raises(InputError, match="twin and the teacher have the same weights"):
         aligned(tmp_path / "work", config)
     assert len(read_pairs(tmp_path / "work" / "round-1" / "annotated.jsonl")) == len(NAMES)
+
+
+def test_a_share_of_the_visual_tokens_is_of_the_same_images_before_and_in_training(world, config_of_world):
+    model = {"min_visual_tokens": 4, "max_visual_tokens": 16, "visual_tokens": 0.5}
+    check_seen(str(world / "student"), {"model": model})
+    with pytest.raises(InputError, match="min_visual_tokens=4 and max_visual_tokens=16"):
+        check_seen(str(world / "student"), {"model": {**model, "max_visual_tokens": 64}})
 
 
 def test_mpas_published_answers_are_gone_on_from(config_of_world, tmp_path, world):

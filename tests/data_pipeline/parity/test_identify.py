@@ -1,5 +1,6 @@
 """Which pairs are the parity gap, by which rule; what is trained on, beside what as a control."""
 
+import dataclasses
 import json
 from pathlib import Path
 

@@ -103,6 +103,7 @@ def test_everything_that_is_wrong_is_told_at_once():
         ),
         ({"training": {"model": {"path": ""}}}, "config.training.model.path"),
         ({"training": {"model": {"path": "student", "attention": "x"}}}, "config.training.model.attention is 'x'"),
+        ({"training": {"assemble": {"encoder": "e", "decoder": "d"}}}, "config.training.assemble is set: a student is"),
         ({"max_cost": 1.0}, "--max_cost needs the price of large (config.teachers.text)"),
         ({"max_cost": float("nan")}, "--max_cost=nan: wanted dollars"),
         ({"rounds": True}, "config.rounds is True; wanted as 1"),
