@@ -64,7 +64,7 @@ def _nothing_kept(compared: Sequence[Compared]) -> list[str]:
     student, teacher = (sum(getattr(one, name) for one in compared) for name in ("student_right", "teacher_right"))
     return [
         f"nothing is kept of {len(compared):,} pairs: the student has {student:,} right and the teacher {teacher:,}, "
-        "and the student has all that the teacher has; nothing is trained",
+        "and the teacher has none right that the student has wrong; nothing is trained",
         "all answers are kept; write more pairs (config.annotate.pairs, config.images.most), take another "
         "config.identify.matcher, or a student that knows less than its teacher",
     ]

@@ -60,7 +60,7 @@ def found(
     lines: list[dict[str, Any]] = []
     images: dict[str, Image] = {}
     notes: list[str] = []
-    for name, place, content, truth, number in _every(settings, records):
+    for name, place, content, truth, number in _every(settings, records, notes):
         if HALF_A_CHARACTER.search(place):
             notes.append(f"{name}: has a name that is not UTF-8, which no file here can hold; rename it")
             continue
@@ -135,17 +135,17 @@ _Entry = tuple[str, str, bytes | None, tuple[str, str] | None, int | str | None]
 """Name, path, bytes of one that lies in no file, and what the data asks about it under which number."""
 
 
-def _every(settings: Mapping[str, Any], records: Sequence[Record] | None) -> Iterator[_Entry]:
+def _every(settings: Mapping[str, Any], records: Sequence[Record] | None, notes: list[str]) -> Iterator[_Entry]:
+    """All images that are meant; adds notes of folders that were not looked into."""
     if records is not None:
         yield from _of_records(records, "the split to train on")
         return
     for place in locations.named_in(settings["path"]):
         if not locations.is_remote(place) and Path(place).is_dir():
-            # A link that leads nowhere is among them, so that it is told.
-            files = sorted(path for path in Path(place).rglob("*") if path.is_file() or path.is_symlink())
-            files = [path for path in files if not path.name.startswith(".") and not path.is_dir()]
-            if not files and not os.access(place, os.R_OK | os.X_OK):
+            files, told = _in_folder(place)
+            if not files and told and not os.access(place, os.R_OK | os.X_OK):
                 raise InputError(f"config.images.path: {place} cannot be read; give yourself permission to read it")
+            notes += told
             for path in files:
                 yield str(path.relative_to(place)), str(path.absolute()), None, None, None
             continue
@@ -156,6 +156,31 @@ def _every(settings: Mapping[str, Any], records: Sequence[Record] | None) -> Ite
         if errors:
             raise InputError(errors)
         yield from _of_records(read, place)
+
+
+def _in_folder(place: str) -> tuple[list[Path], list[str]]:
+    """(files at any depth, links that lead nowhere among them; notes of folders that cannot be looked into)."""
+    files, notes = [], []
+
+    def unreadable(error: OSError) -> None:
+        notes.append(f"{os.path.relpath(error.filename, place)}: cannot be read ({error.strerror})")
+
+    for folder, names, own in os.walk(place, onerror=unreadable):
+        links = [name for name in names if os.path.islink(os.path.join(folder, name))]
+        for name in links:
+            path = os.path.relpath(os.path.join(folder, name), place)
+            notes.append(f"{path}: is a link to a folder, which is not followed")
+        files += [Path(folder, name) for name in own if not name.startswith(".") and not _is_special(folder, name)]
+    return sorted(files), sorted(notes)
+
+
+def _is_special(folder: str, name: str) -> bool:
+    """Whether it is there and no file, such as a pipe that would be waited for."""
+    path = Path(folder, name)
+    try:
+        return path.exists() and not path.is_file()
+    except OSError:
+        return False  # it is told when it is read
 
 
 def _of_records(records: Sequence[Record], place: str) -> Iterator[_Entry]:

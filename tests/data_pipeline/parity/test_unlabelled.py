@@ -51,6 +51,24 @@ def test_what_cannot_be_used_is_told_and_the_rest_is(folder, tmp_path):
     ]
 
 
+def test_folders_that_are_not_looked_into_are_told(folder, tmp_path, monkeypatch):
+    (folder / "elsewhere").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.jpg")
+    once = os.scandir
+
+    def refused(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return once(path)
+
+    monkeypatch.setattr(unlabelled.os, "scandir", refused)
+    images, notes = found({**SETTINGS, "path": str(folder)}, tmp_path)
+    assert len(images) == 3 and notes == [
+        "deep: cannot be read (Permission denied)",
+        "elsewhere: is a link to a folder, which is not followed",
+    ]
+
+
 def test_a_permission_that_is_taken_away_later_is_told_though_the_image_is_known(folder, tmp_path, monkeypatch):
     found({**SETTINGS, "path": str(folder)}, tmp_path)
     once = os.open
