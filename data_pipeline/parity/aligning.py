@@ -367,9 +367,8 @@ class Alignment:
         report.write(self.workdir, self.rounds, self.evaluations, self.settings)
 
     def _closing_line(self) -> str:
-        last = next((one for one in reversed(self.rounds) if one.trained), self.rounds[-1])
         if self.options.until in ("annotate", "identify"):
             return f"{self.rounds[-1].folder}: {self.options.until} is done; nothing behind it was begun"
-        last = [one for one in self.rounds if one.trained][-1]
+        last = next(one for one in reversed(self.rounds) if one.trained)
         figures = report.figures(self.evaluations)
         return "\n".join([*figures, f"{last.trained['kept'].folder}: the student; report: {self.workdir}/report.html"])
