@@ -16,6 +16,7 @@ from data_pipeline.parity.settings import named_here
 from data_pipeline.training_run import run
 from vlm_jax import terminal
 from vlm_jax.checkpoint.files import read_json, write_json
+from vlm_jax.errors import InputError
 from vlm_jax.training.log import Console
 
 DONE = "trained.json"

@@ -213,7 +213,8 @@ def test_the_test_of_a_split_is_scored_as_its_data_set_is(config_of_world, tmp_p
     (tmp_path / "train_task_1.json").write_text(json.dumps({"task_name": "stvqa_1", "data": entries}))
     images = {"path": str(tmp_path / "train_task_1.json"), "image_root": str(photo(NAMES[0]).parent)}
     for file in ("", "pairs.jsonl"):
-        config = config_of_world(parity="stvqa", images=images, annotate={"file": file})
+        own = {"annotate": {"file": file}, "evaluate": {"benchmark": ""}}
+        config = config_of_world(parity="stvqa", images=images, **own)
         one = aligning.Alignment(tmp_path, config, Options(), None, print)
         one._find_images()
         assert one._benchmark().metric == "anls" and one._benchmark().name.endswith("test.jsonl")
