@@ -4,7 +4,7 @@ r"""MPA on ST-VQA, task 1: Qwen2-VL-7B teaches the 2B to read text in scenes, wi
         --config.images.path=train_task_1.json --config.images.image_root=images
 
 The official test set has no answers: 15 % of the images are tested on, and 15 % of the others are dev; the rest is
-written about, and its labels are never read. `:qwen2_5_vl_3b` takes Qwen2.5-VL-3B and 7B.
+written about, and its labels are shown to no model. `:qwen2_5_vl_3b` takes Qwen2.5-VL-3B and 7B.
 """
 
 from data_pipeline.parity.published import published

@@ -5,7 +5,7 @@ r"""MPA on TextVQA: Qwen2-VL-7B teaches the 2B to read text in images, without t
         --config.evaluate.data=TextVQA_0.5.1_val.json --config.evaluate.image_root=train_images
 
 The images of the training split are split 85:15; only those of the larger part are written about, and their labels are
-never read. Tested on the official validation split. `--config=configs/parity/textvqa.py:qwen2_5_vl_3b` takes
+shown to no model. Tested on the official validation split. `--config=configs/parity/textvqa.py:qwen2_5_vl_3b` takes
 Qwen2.5-VL-3B and 7B.
 """
 

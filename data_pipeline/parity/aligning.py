@@ -6,7 +6,7 @@
 
 `scripts/align_parity.py` calls `align`, and so may any program: nothing here reads flags. Everything before the
 training follows from the images and the teachers' answers, which are in a store the moment they come, so that a run
-that was killed asks nothing twice. Each round begins with the student that the one before trained on `kept`.
+that was killed asks nothing twice. In each round a student begins as the one before left it.
 """
 
 import contextlib
@@ -142,6 +142,7 @@ class Alignment:
     def run(self) -> str:
         """All rounds, up to the stage that was asked for."""
         student = self.settings["training"]["model"]["path"]
+        starts = dict.fromkeys(self.settings["level"]["arms"], student)
         self._ready(student)
         pairs: list[Pair] = []
         for number in range(1, self.settings["rounds"] + 1):
@@ -156,7 +157,7 @@ class Alignment:
                 self._annotate(one, pairs)
                 if self.options.until == "annotate":
                     break
-                self._identify(one, [*pairs, *one.written], student)
+                self._identify(one, [*pairs, *one.written], starts["kept"])
                 one.write()
             pairs += one.written
             self._report()
@@ -165,11 +166,11 @@ class Alignment:
             if number > 1 and not any(pair.kept for pair in one.compared):
                 self.say(f"round {number}: the student has all that the teacher has; nothing is left to train on")
                 break
-            self._level(one, student)
+            self._level(one, starts)
             if self.options.until != "level":
                 self._evaluate(one)
             self._report()
-            student = str(one.trained["kept"].folder)
+            starts = {arm: str(trained.folder) for arm, trained in one.trained.items()}
         return self._closing_line()
 
     def _ready(self, student: str) -> None:
@@ -216,7 +217,7 @@ class Alignment:
         split = rule.make(records, self.settings["seed"])
         splits.write(split, self.workdir / _SPLITS)
         counts = ", ".join(f"{len(own):,} {name}" for name, own in split.named().items())
-        self.say(f"splits: questions of {counts}; those of train are not read")
+        self.say(f"splits: questions of {counts}; labels of train are shown to no model")
         return split.train
 
     def _annotate(self, one: Round, earlier: Sequence[Pair]) -> None:
@@ -299,11 +300,11 @@ class Alignment:
         provenance = {"teacher": one.teacher_model, "prompt": self.prompt.digest, "matcher": matcher}
         return training_sets.write(sets, one.folder, provenance)
 
-    def _level(self, one: Round, student: str) -> None:
+    def _level(self, one: Round, starts: Mapping[str, str]) -> None:
         files = self._training_sets(one)
         check_images([compared.pair for compared in one.compared], "level")
         resumed.note(self.workdir, self.settings)
-        one.trained = level.level(files, student, self.config, one.folder, self.console)
+        one.trained = level.level(files, starts, self.config, one.folder, self.console)
 
     def _evaluate(self, one: Round) -> None:
         benchmark = self._benchmark()
@@ -352,7 +353,8 @@ class Alignment:
         if model["visual_tokens"] != 1.0:
             names = ("visual_tokens", "token_reduction", "token_reduction_layer")
         asked |= {name: model[name] for name in names}
-        asked |= {"dtype": model["dtype"], "quantise": model["quantise"], "max_output_tokens": 32}
+        # Not quantised, also where it is trained so: what is evaluated, and used in the end, is not.
+        asked |= {"dtype": model["dtype"], "max_output_tokens": 32}
         student = open_teacher({"kind": "local", "model": path, **asked}, "config.training.model", wanted="text")
         assert isinstance(student, Local)
         return student

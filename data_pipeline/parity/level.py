@@ -40,13 +40,17 @@ class Trained:
 
 
 def level(
-    files: Mapping[str, Path], student: str, config: ConfigDict, folder: Path, console: Console | None = None
+    files: Mapping[str, Path],
+    starts: Mapping[str, str],
+    config: ConfigDict,
+    folder: Path,
+    console: Console | None = None,
 ) -> dict[str, Trained]:
     """{arm: the student trained on its set}.
 
     Args:
       files: {arm: records}; `kept` is among them.
-      student: where the weights begin, as a training's `model.path`.
+      starts: {arm: where its weights begin}, as a training's `model.path`.
       config: of the alignment, checked.
       folder: which gets a run folder and an exported one for each arm.
 
@@ -61,7 +65,7 @@ def level(
             found[arm] = Trained(folder / arm / "hf", read_json(done)["steps"])
             continue
         training = ConfigDict(config.training.to_dict())
-        training.model.path = student
+        training.model.path = starts[arm]
         training.data.path = str(files[arm])
         training.data.template, training.data.suffix = config.ask.template, config.ask.suffix
         if "kept" in found:

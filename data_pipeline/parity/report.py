@@ -140,8 +140,9 @@ def _before_and_after(scores: Mapping[str, Any], evaluations: Mapping[str, Path]
     head = ["", str(metric), "95 % interval", "n", *(f"against {other}" for other in others)]
     words = (
         "<p>Differences are in points, on the questions that both answered, with their 95 % interval and how often "
-        "chance alone makes one as large (sign-flip permutation test, images as units). The students of a "
-        "round began alike and took as many steps; if <em>random</em> and <em>all</em> gain as much as <em>kept</em>, "
+        "chance alone makes one as large (sign-flip permutation test, images as units). All "
+        "students of the first round began alike, later ones where their own of the round before ended, and those of "
+        "a round took as many steps; if <em>random</em> and <em>all</em> gain as much as <em>kept</em>, "
         "it is more data that helped, and not the gap.</p>"
     )
     return f"<h2>Before and after</h2>{_table(head, rows, safe=True)}{words}"

@@ -1,7 +1,8 @@
 """What students are trained on: the parity gap, and controls that tell whether the gap or just more data did it.
 
-All begin with the same student and take as many steps. `kept` and `random` are as large as each other; `all` has every
-pair that the teacher wrote, of which a training of so many steps sees fewer often.
+All begin with the same student, in later rounds each with its own of the round before, and take as many steps. `kept`
+and `random` are as large as each other; `all` has every pair that the teacher wrote, of which a training of so many
+steps sees fewer often.
 """
 
 import hashlib

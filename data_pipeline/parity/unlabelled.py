@@ -166,6 +166,7 @@ def _in_folder(place: str) -> tuple[list[Path], list[str]]:
         notes.append(f"{os.path.relpath(error.filename, place)}: cannot be read ({error.strerror})")
 
     for folder, names, own in os.walk(place, onerror=unreadable):
+        names[:] = [name for name in names if not name.startswith(".")]  # thumbnails, and what programs keep there
         links = [name for name in names if os.path.islink(os.path.join(folder, name))]
         for name in links:
             path = os.path.relpath(os.path.join(folder, name), place)

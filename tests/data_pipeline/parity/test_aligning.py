@@ -113,16 +113,17 @@ def test_the_same_again_loads_no_model_and_leaves_the_same(done, config_of_world
     assert not changed and set(before) == set(after)
 
 
-def test_a_second_round_begins_with_the_student_of_the_first(done, config_of_world, asked):
+def test_in_a_second_round_students_go_on_from_their_own_of_the_first(done, config_of_world, asked):
     folder = done[0]
-    config = config_of_world(rounds=2, level={"arms": ("kept",)})
+    config = config_of_world(rounds=2, level={"arms": ("kept", "random")})
     _, lines = aligned(folder, config)
     # New pairs (greedy: the same again, so none is new), the new student's answers, and nothing else.
     assert sum(asked) <= 2 * len(NAMES)
     second = read_compared(folder / "round-2" / "compared.jsonl")
     assert len(second) == len(NAMES)
-    run = json.loads((folder / "round-2" / "kept" / "run" / "config.json").read_text())
-    assert run["model"]["path"] == str(folder / "round-1" / "kept" / "hf")
+    for arm in ("kept", "random"):
+        run = json.loads((folder / "round-2" / arm / "run" / "config.json").read_text())
+        assert run["model"]["path"] == str(folder / "round-1" / arm / "hf")
     report = json.loads((folder / "report.json").read_text())
     assert [one["number"] for one in report["rounds"]] == [1, 2]
     assert list(report["evaluations"])[-1] == "round 2, kept"
