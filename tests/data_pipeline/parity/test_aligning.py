@@ -126,8 +126,8 @@ def test_in_a_second_round_students_go_on_from_their_own_of_the_first(done, conf
         assert run["model"]["path"] == str(folder / "round-1" / arm / "hf")
     report = json.loads((folder / "report.json").read_text())
     assert [one["number"] for one in report["rounds"]] == [1, 2]
-    assert list(report["evaluations"])[-1] == "round 2, kept"
-    assert list(report["evaluations"]["round 2, kept"]["baselines"]) == ["before", "round-1-kept"]
+    assert list(report["evaluations"])[-2:] == ["round 2, random", "round 2, kept"]
+    assert list(report["evaluations"]["round 2, kept"]["baselines"]) == ["before", "round-1-kept", "round-2-random"]
     weights = [load_file(folder / f"round-{n}" / "kept" / "hf" / "model.safetensors") for n in (1, 2)]
     assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
 
