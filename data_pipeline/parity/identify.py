@@ -16,13 +16,13 @@ from data_pipeline.parity.pairs import OUTCOMES, Compared, Pair
 from data_pipeline.prompting import Prompt, of_settings
 from data_pipeline.teachers.asking import Asker
 from data_pipeline.teachers.request import CallFailed, Failure, ImageFile, Reply, Request
+from data_pipeline.teachers.store import media_type_of
 from data_pipeline.teachers.teacher import Teacher
 from vlm_jax.evaluation.metrics import judge
 
 STAGE = "identify"
 Right = Callable[[Sequence[tuple[Pair, str]]], Sequence[bool | None]]
 """Whether each of these answers is that of its pair; None where whoever judges would not say."""
-_MEDIA = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
 
 def asked(pair: Pair, prompt: Prompt) -> str:
@@ -83,7 +83,8 @@ def answered(
 
 
 def _image(pair: Pair) -> ImageFile:
-    return ImageFile(pair.digest, Path(pair.file), _MEDIA.get(Path(pair.file).suffix.lower(), "image/jpeg"))
+    path = Path(pair.file)
+    return ImageFile(pair.digest, path, media_type_of(path))
 
 
 def _text(reply: Reply | Failure) -> str:

@@ -261,6 +261,12 @@ def _ending(content: bytes) -> str:
     return next((ending for start, (ending, _) in _KINDS.items() if content.startswith(start)), "bin")
 
 
+def media_type_of(path: Path) -> str:
+    """Of an image's file, by what it begins with, whatever it is called."""
+    with path.open("rb") as file:
+        return _media_type(f".{_ending(file.read(12))}")
+
+
 def _media_type(name: str) -> str:
     ending = name.rpartition(".")[2]
     return next((media for end, media in _KINDS.values() if end == ending), "application/octet-stream")

@@ -11,6 +11,7 @@ from data_pipeline.parity.matchers import MATCHERS
 from data_pipeline.parity.pairs import OUTCOMES, Compared, Pair, read_compared, read_pairs, write_compared, write_pairs
 from data_pipeline.prompting import Prompt
 from data_pipeline.teachers.request import Failure, Reply
+from tests.tiny_models import PHOTOS
 from vlm_jax.errors import InputError
 
 MPA = Path(__file__).parents[2] / "data" / "mpa"
@@ -105,6 +106,12 @@ def test_pairs_that_one_could_not_be_asked_are_left_out_and_told():
         "002: the student did not answer: cannot be asked too long",
         "003: the teacher did not answer: blocked answer SAFETY",
     ]
+
+
+def test_an_image_is_shown_as_what_it_is_whatever_its_file_is_called(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes((PHOTOS / "moon.png").read_bytes())
+    shown = identify._image(Pair("1", "i", str(tmp_path / "photo.jpg"), "d", "What?", "moon"))
+    assert shown.media_type == "image/png"
 
 
 def test_a_question_is_asked_as_in_training_and_keeps_its_mark():
