@@ -14,7 +14,7 @@ from absl import flags
 import command_line
 
 SCRIPTS = Path(__file__).parent
-_CONFIG = "command_line.run(main, config=True)"
+_RUNS = re.compile(r"^    command_line\.run\(main(, config=True)?\)", re.M)
 _ATTENDED = {
     "chat": "waits for a person to type",
     "launch_vertex": "starts jobs itself",
@@ -27,7 +27,7 @@ _ATTENDED = {
 def programs() -> list[str]:
     """Names of the programs that a job can run."""
     texts = {path.stem: path.read_text("utf-8") for path in sorted(SCRIPTS.glob("*.py"))}
-    return [name for name, text in texts.items() if "command_line.run(main" in text and name not in _ATTENDED]
+    return [name for name, text in texts.items() if _RUNS.search(text) and name not in _ATTENDED]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,8 @@ def load(argv: list[str]) -> Program:
         flags.FLAGS["workdir"].validators.clear()  # a request can be looked at before there is a bucket
     else:
         flags.DEFINE_string("workdir", None, "gs://BUCKET/FOLDER, where Vertex AI keeps what belongs to the job")
-    return Program(name, name in programs() and _CONFIG in (SCRIPTS / f"{name}.py").read_text("utf-8"), takes_workdir)
+    runs = _RUNS.search((SCRIPTS / f"{name}.py").read_text("utf-8")) if name in programs() else None
+    return Program(name, runs is not None and runs[1] is not None, takes_workdir)
 
 
 def refusal(name: str) -> str | None:

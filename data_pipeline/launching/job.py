@@ -89,9 +89,9 @@ def prepare(job: Job, root: Path, settings: ConfigDict | None = None) -> Request
     errors += wrong
     if machine:
         errors += _capacity(job, machine)
-    texts = [*_texts(job), *settings_of_job.texts({} if settings is None else settings)]
-    errors += dict.fromkeys(secrets.errors(texts))
-    open_lines = settings_of_job.on_this_machine(texts, root)
+    given = [*_program_texts(job), *settings_of_job.texts({} if settings is None else settings)]
+    errors += dict.fromkeys(secrets.errors([*given, *_request_texts(job)]))
+    open_lines = settings_of_job.on_this_machine(given, root)
     if machine and settings is not None:
         with gathered(errors):
             open_lines += settings_of_job.check(job.script, settings, machine, job.nodes)
@@ -155,11 +155,15 @@ def _capacity(job: Job, machine: Machine) -> list[str]:
     return lines
 
 
-def _texts(job: Job) -> list[tuple[str, str]]:
-    """(where it stands, text) of everything a person wrote that goes into the request."""
+def _program_texts(job: Job) -> list[tuple[str, str]]:
+    """(where it stands, text) of what the program is given."""
     texts = [(f"--{name}", value) for name, value in job.flags]
-    texts += [(f"config.{key}", text) for key, text in job.overrides]
-    texts += [(f"--env={entry.partition('=')[0]}", entry.partition("=")[2]) for entry in job.env]
+    return texts + [(f"config.{key}", text) for key, text in job.overrides]
+
+
+def _request_texts(job: Job) -> list[tuple[str, str]]:
+    """(where it stands, text) of what else a person wrote that goes into the request."""
+    texts = [(f"--env={name}", value) for name, _, value in (entry.partition("=") for entry in job.env)]
     known = ("config", "workdir", "project", "image", "job_name", "service_account", "network", "labels")
     return [*texts, *((f"--{name}", getattr(job, name)) for name in known)]
 

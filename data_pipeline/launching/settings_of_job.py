@@ -66,8 +66,8 @@ def on_this_machine(found: Iterable[tuple[str, str]], root: Path) -> list[str]:
 
 
 def _in_image(path: str, root: Path) -> bool:
-    full = (root / path).resolve()
-    return full.exists() and any(full.is_relative_to(root / folder) for folder in IMAGE_FOLDERS)
+    full = os.path.realpath(root / path)
+    return os.path.exists(full) and any(Path(full).is_relative_to(root / folder) for folder in IMAGE_FOLDERS)
 
 
 def config_in_image(path: Path, root: Path) -> str:

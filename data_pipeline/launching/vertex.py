@@ -5,6 +5,7 @@ would run, and be paid for, twice.
 """
 
 import dataclasses
+import importlib
 import json
 import sys
 from typing import Any
@@ -103,12 +104,11 @@ def _credentials(endpoint: str) -> Any:
 
 def _client() -> Any:
     try:
-        from google.cloud import aiplatform_v1
+        return importlib.import_module("google.cloud.aiplatform_v1")  # takes seconds
     except ImportError:
         raise InputError(
             f"sending a job needs Google's client: {sys.executable} -m pip install 'vlm-jax[launch]'"
         ) from None
-    return aiplatform_v1
 
 
 def _line(text: object) -> str:
