@@ -90,13 +90,14 @@ def prepare(job: Job, root: Path, settings: ConfigDict | None = None) -> Request
     if machine:
         errors += _capacity(job, machine)
     given = [*_program_texts(job), *settings_of_job.texts({} if settings is None else settings)]
-    errors += dict.fromkeys(secrets.errors([*given, *_request_texts(job)]))
+    leaks = dict.fromkeys(secrets.errors([*given, *_request_texts(job)]))
     open_lines = settings_of_job.on_this_machine(given, root)
     if machine and settings is not None:
         with gathered(errors):
             open_lines += settings_of_job.check(job.script, settings, machine, job.nodes)
-    if errors or machine is None:
-        raise InputError(errors)
+    if errors or leaks or machine is None:
+        # A message often repeats what is wrong: not where that is a secret, which has a line of its own.
+        raise InputError([*leaks, *(line for line in errors if not secrets.errors([("", line)]))])
     return _request(job, machine, labels, variables, open_lines)
 
 
