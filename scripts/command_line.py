@@ -137,7 +137,7 @@ def _parse_flags(argv: list[str], config: bool) -> list[tuple[str, str | None]]:
     """Parses absl's flags and returns the overrides of the config: (dotted key, text or None for a bare switch)."""
     try:
         argv = argv[:1] + FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
-        overrides, argv = _split_overrides(argv) if config else ([], argv)
+        overrides, argv = split_overrides(argv) if config else ([], argv)
         FLAGS.set_gnu_getopt(True)  # flags after a stray word are still read, so that the stray word is what is named
         rest = FLAGS(argv)[1:]
     except flags.UnrecognizedFlagError as error:
@@ -156,7 +156,7 @@ def _parse_flags(argv: list[str], config: bool) -> list[tuple[str, str | None]]:
     return overrides
 
 
-def _split_overrides(argv: list[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
+def split_overrides(argv: list[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
     """Takes `--config.key=text`, `--config.key text`, `--config.key` and `--noconfig.key` out of the arguments."""
     overrides, rest = [], []
     words = iter(range(len(argv)))
@@ -187,6 +187,11 @@ def _own_flags() -> list[flags.Flag]:
         if name == __name__ or (file and Path(file).resolve().parent == folder):
             own.update((flag.name, flag) for flag in defined)
     return list(own.values())
+
+
+def given_flags() -> set[str]:
+    """Names of the flags that the command line gives, of those that `--help` lists."""
+    return {flag.name for flag in _own_flags() if flag.present}
 
 
 def _required(flag: flags.Flag) -> bool:

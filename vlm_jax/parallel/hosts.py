@@ -6,6 +6,7 @@ wait for each other for ever.
 
 import glob
 import importlib.util
+import json
 import os
 
 import jax
@@ -17,17 +18,20 @@ from vlm_jax.errors import InputError
 
 EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Where the first process listens (host:port), how many processes there are, and which of them this one is."""
+CLUSTER_SPEC = "CLUSTER_SPEC"
+"""The variable in which Vertex AI tells each replica of a job of all of them."""
 
 
 def start() -> None:
     """Joins the other processes, where the environment tells of any. Must come before anything asks for devices.
 
-    By `EXPLICIT`, by Slurm (srun with more than one task), or on a TPU machine by what its pod says of itself. A
-    process that has joined them stays: several runs may follow each other in it.
+    By `EXPLICIT`, by Slurm (srun with more than one task), on a TPU machine by what its pod says of itself, or by the
+    CLUSTER_SPEC of a Vertex AI job with several replicas. A process that has joined them stays: several runs may follow
+    each other in it.
 
     Raises:
-      InputError: some of `EXPLICIT` are missing, or are no such numbers; or there are several processes, and this one
-        has asked for devices already.
+      InputError: some of `EXPLICIT` are missing, or are no such numbers; CLUSTER_SPEC is not of the form that Google
+        documents; or there are several processes, and this one has asked for devices already.
     """
     if jax.distributed.is_initialized():
         return
@@ -46,6 +50,8 @@ def start() -> None:
         _join(int(os.environ["SLURM_NTASKS"]), cluster_detection_method="slurm")
     elif os.environ.get("JAX_PLATFORMS") != "cpu" and importlib.util.find_spec("libtpu") and _has_tpu():
         _join(None)
+    elif replicas := _vertex_replicas():
+        _join(replicas["num_processes"], **replicas)
 
 
 def _join(count: int | None, **options) -> None:
@@ -65,6 +71,32 @@ def _join(count: int | None, **options) -> None:
 
 def _has_tpu() -> bool:
     return bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+
+
+def _vertex_replicas() -> dict | None:
+    """What `jax.distributed.initialize` takes in one of several replicas of a Vertex AI job, numbered pool after pool.
+
+    The form is that of Google's page "Distributed training": `cluster` has the host:port of each replica by the name of
+    its pool, `task` says which this one is.
+    """
+    spec = os.environ.get(CLUSTER_SPEC, "")
+    try:
+        content = json.loads(spec or "{}")
+        if not (isinstance(content, dict) and "cluster" in content):  # another system's variable of that name
+            return None
+        pools = sorted(content["cluster"].items())
+        addresses = {(pool, index): address for pool, members in pools for index, address in enumerate(members)}
+        if len(addresses) < 2:
+            return None
+        task = content["task"]["type"], int(content["task"]["index"])
+        number = list(addresses).index(task)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{CLUSTER_SPEC} names no replica of its cluster ({type(error).__name__}: {error}); set "
+            f"{', '.join(EXPLICIT)} instead"
+        ) from error
+    first = next(iter(addresses.values()))
+    return {"coordinator_address": first, "num_processes": len(addresses), "process_id": number}
 
 
 def is_first() -> bool:

@@ -26,19 +26,25 @@ class MeshShape:
     fsdp: int = 1
     tensor: int = 1
 
+    def over(self, devices: int) -> tuple[int, int, int]:
+        """The sizes of the axes on so many devices; raises InputError when they do not multiply to that number."""
+        sizes = dataclasses.astuple(self)
+        known = math.prod(size for size in sizes if size != -1)
+        if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+            raise InputError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, at most one is -1")
+        data, fsdp, tensor = (max(1, devices // known) if size == -1 else size for size in sizes)
+        if data * fsdp * tensor != devices:
+            raise InputError(
+                f"mesh {dict(zip(AXES, (data, fsdp, tensor), strict=True))} wants {data * fsdp * tensor} devices; "
+                f"this run has {devices}"
+            )
+        return data, fsdp, tensor
+
 
 def make_mesh(shape: MeshShape, devices: list | None = None) -> Mesh:
     """Raises InputError when the axes do not multiply to the number of devices."""
     devices = jax.devices() if devices is None else devices
-    sizes = dataclasses.astuple(shape)
-    known = math.prod(size for size in sizes if size != -1)
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise InputError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, at most one is -1")
-    sizes = tuple(max(1, len(devices) // known) if size == -1 else size for size in sizes)
-    if math.prod(sizes) != len(devices):
-        raise InputError(
-            f"mesh {dict(zip(AXES, sizes, strict=True))} wants {math.prod(sizes)} devices; this run has {len(devices)}"
-        )
+    sizes = shape.over(len(devices))
     return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
@@ -58,18 +64,23 @@ def row_shards(mesh: Mesh) -> int:
 
 def check_rows(mesh: Mesh, rows: int, parts: int = 1) -> None:
     """Raises InputError unless a batch of `rows`, in so many parts, divides over the mesh, and so over processes."""
-    ways = row_shards(mesh) * parts
+    processes = len({device.process_index for device in mesh.devices.flat})
+    check_division((mesh.shape["data"], mesh.shape["fsdp"], mesh.shape["tensor"]), rows, parts, processes)
+
+
+def check_division(sizes: tuple[int, int, int], rows: int, parts: int, processes: int) -> None:
+    """What `check_rows` does, of axes as `MeshShape.over` gives them: for a mesh whose devices are elsewhere."""
+    data, fsdp, tensor = sizes
+    ways = data * fsdp * parts
     if rows % ways:
         divided = f", in {parts} parts" if parts > 1 else ""
         raise InputError(
-            f"batch.rows {rows} does not divide over data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']}"
-            f"{divided}; take a multiple of {ways}"
+            f"batch.rows {rows} does not divide over data × fsdp = {data} × {fsdp}{divided}; take a multiple of {ways}"
         )
-    processes = len({device.process_index for device in mesh.devices.flat})
-    if row_shards(mesh) % processes:
+    if data * fsdp % processes:
         raise InputError(
-            f"data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']} does not divide among {processes} processes: "
-            f"each loads rows of its own; take a mesh.tensor within the {mesh.size // processes} devices of one"
+            f"data × fsdp = {data} × {fsdp} does not divide among {processes} processes: each loads rows of its own; "
+            f"take a mesh.tensor within the {data * fsdp * tensor // processes} devices of one"
         )
 
 
