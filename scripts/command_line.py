@@ -26,6 +26,7 @@ from absl import flags
 
 from config_file import file_and_argument, load_config, settings_of
 from setting_comments import comments_of
+from teacher_kinds import take_kinds
 from vlm_jax import terminal
 from vlm_jax.error_list import printable
 from vlm_jax.errors import InputError
@@ -220,6 +221,7 @@ def _print_help(argv: list[str], config: bool) -> None:
         return
     print(f"\nSettings of {config_files[-1]}, overridden as --config.KEY=VALUE:")
     config, explained = load_config(config_files[-1]), comments_of(file_and_argument(config_files[-1])[0])
+    take_kinds(config, _split_overrides(argv)[0])
     printed = set()
     for key, parent, name in settings_of(config):
         own = key.removeprefix("config.")

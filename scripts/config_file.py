@@ -19,6 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from setting_words import nearest
+from teacher_kinds import take_kinds
 from vlm_jax.errors import InputError
 from vlm_jax.training.config import named_now
 
@@ -124,6 +125,7 @@ def settings_of(config: ConfigDict, prefix: str = "config") -> Iterator[tuple[st
 
 
 def override(config: ConfigDict, overrides: list[tuple[str, str | None]]) -> None:
+    take_kinds(config, overrides)
     settings = {key: (group, name) for key, group, name in settings_of(config)}
     # None is a value where the file itself says so, by None or by a placeholder, which keeps its type.
     optional = {key for key, (group, name) in settings.items() if group[name] is None}
