@@ -22,6 +22,6 @@ def check(folder: PurePath, name: str, *, owner: str, marks: Sequence[str], alon
         if not folder.is_dir() or any((folder / mark).exists() for mark in marks):
             return
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        begun = len(names) == 1 and any(own.split("/")[0] == names[0] and (folder / own).exists() for own in alone)
-        if names and not begun:
+        begun = {own.split("/")[0] for own in alone if (folder / own).exists()}
+        if set(names) - begun:
             raise InputError(f"{name}: holds files that are not {owner}; name a new folder")

@@ -183,7 +183,7 @@ def check_usable(name: str) -> None:
         raise InputError("--workdir is empty; name the folder of the run")
     workdir = locations.folder(name)
     locations.check_bucket(workdir)
-    begun = (f"{MODEL}/{PARTS}",)  # a start that reached no checkpoint
+    begun = (f"{MODEL}/{PARTS}", "log.txt")  # a start that reached no checkpoint
     output_folder.check(workdir, f"--workdir={name}", owner="a run's", marks=("assets",), alone=begun)
 
 
