@@ -112,13 +112,17 @@ def _page(
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, safe: bool = False) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, safe: bool = False, words: Sequence[int] = ()) -> str:
     """Args:
     safe: cells are HTML already.
+    words: columns of text, which begin at the left and go on in another line; the others are figures.
     """
     written = str if safe else html.escape
-    columns = "".join(f"<th>{html.escape(cell)}" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{written(cell)}" for cell in row) for row in rows)
+    kinds = [" class=setting" if column in words else "" for column in range(len(head))]
+    columns = "".join(f"<th{kind}>{html.escape(cell)}" for kind, cell in zip(kinds, head, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind}>{written(cell)}" for kind, cell in zip(kinds, row, strict=True)) for row in rows
+    )
     return f"<div class=figures><table><tr>{columns}{body}</table></div>"
 
 
@@ -126,26 +130,39 @@ def _before_and_after(scores: Mapping[str, Any], evaluations: Mapping[str, Path]
     shown = {name: one for name, one in scores.items() if "mean" in one}
     if not shown:
         return "<p>Nothing was evaluated.</p>"
-    others = list(dict.fromkeys(other for one in shown.values() for other in one.get("baselines", {})))
+    compared = {
+        name: {_whom(other): found for other, found in one.get("baselines", {}).items()} for name, one in shown.items()
+    }
+    others = list(dict.fromkeys(whom for found in compared.values() for whom in found))
     rows = []
     for name, one in shown.items():
         page = html.escape(str((evaluations[name] / "report.html").relative_to(workdir)))
-        cells = [f'<a href="{page}">{html.escape(name)}</a>', f"{one['mean']:.1%}"]
-        cells += [f"{one['low']:.1%} – {one['high']:.1%}", f"{one['n']:,}"]
+        cells = [f'<a href="{page}">{html.escape(name)}</a>']
+        cells += [f"{one['mean']:.1%}<br>{one['low']:.1%} – {one['high']:.1%}", f"{one['n']:,}"]
         for other in others:
-            found = one.get("baselines", {}).get(other)
-            cells.append(html.escape(_difference(found["difference"])) if found else "")
+            found = compared[name].get(other)
+            # In two lines: what the page is for is the last column, which is to be seen without scrolling.
+            cells.append(html.escape(_difference(found["difference"])).replace(", p", "<br>p") if found else "")
         rows.append(cells)
     metric = next(iter(shown.values()))["metric_version"]
-    head = ["", str(metric), "95 % interval", "n", *(f"against {other}" for other in others)]
+    head = ["", f"{metric}, 95 % interval", "n", *(f"against {other}" for other in others)]
     words = (
         "<p>Differences are in points, on the questions that both answered, with their 95 % interval and how often "
-        "chance alone makes one as large (sign-flip permutation test, images as units). All "
-        "students of the first round began alike, later ones where their own of the round before ended, and those of "
-        "a round took as many steps; if <em>random</em> and <em>all</em> gain as much as <em>kept</em>, "
-        "it is more data that helped, and not the gap.</p>"
+        "chance alone makes one as large (sign-flip permutation test, images as units); <em>random</em> and "
+        "<em>all</em> are those of the same round. All students of the first round began alike, later ones where their "
+        "own of the round before ended, and those of a round took as many steps; if <em>random</em> and <em>all</em> "
+        "gain as much as <em>kept</em>, it is more data that helped, and not the gap.</p>"
     )
     return f"<h2>Before and after</h2>{_table(head, rows, safe=True)}{words}"
+
+
+def _whom(baseline: str) -> str:
+    """Whom a student is compared with, by the folder of that evaluation: the same words in every round, so that the
+    table does not grow a column with each."""
+    if not baseline.startswith("round-"):
+        return baseline
+    arm = baseline.rpartition("-")[2]
+    return "kept of the round before" if arm == "kept" else arm
 
 
 def _difference(difference: Mapping[str, Any]) -> str:
@@ -155,15 +172,19 @@ def _difference(difference: Mapping[str, Any]) -> str:
 
 def _general(scores: Mapping[str, Any]) -> str:
     rows = []
+    sets = dict.fromkeys(data for one in scores.values() for data in one.get("general", {}))
+    apart = len({Path(data).name for data in sets}) == len(sets)
+    named = {data: Path(data).name if apart else data for data in sets}
     for name, one in scores.items():
         for data, part in one.get("general", {}).items():
             before = part.get("baselines", {}).get("before")
             interval = f"{part['low']:.1%} – {part['high']:.1%}"
-            rows.append([name, data, f"{part['mean']:.1%}", interval, f"{part['n']:,}"])
+            rows.append([name, named[data], f"{part['mean']:.1%}", interval, f"{part['n']:,}"])
             rows[-1].append(_difference(before["difference"]) if before else "")
     if not rows:
         return ""
-    return "<h2>What was forgotten</h2>" + _table(["", "set", "score", "95 % interval", "n", "against before"], rows)
+    head = ["", "set", "score", "95 % interval", "n", "against before"]
+    return "<h2>What was forgotten</h2>" + _table(head, rows)
 
 
 def _of_round(one: Round, summary: Mapping[str, Any]) -> str:
@@ -181,7 +202,7 @@ def _funnel(one: Round) -> str:
         rows += [["left out: not answered by both, or not judged", f"{one.unanswered:,}"]] if one.unanswered else []
         rows += [["pairs that both answered", f"{len(one.compared):,}"]]
         rows += [["kept: student wrong, teacher right", f"{one.agreement.outcomes['kept']:,}"]]
-    return _table(["from images to the gap", ""], rows)
+    return _table(["from images to the gap", ""], rows, words=[0])
 
 
 def _agreement(one: Round, matcher: str) -> str:
@@ -204,17 +225,19 @@ def _agreement(one: Round, matcher: str) -> str:
         [f"{name}{' (used)' if name == matcher else ''}", words, f"{one.agreement.kept_by[name]:,}"]
         for name, words in rules
     ]
-    return f"{found}<h3>What each rule would keep of the same answers</h3>{_table(['rule', 'right is', 'kept'], lines)}"
+    table = _table(["rule", "right is", "kept"], lines, words=[1])
+    return f"{found}<h3>What each rule would keep of the same answers</h3>{table}"
 
 
 def _sets(one: Round) -> str:
     if not one.sets:
         return ""
     rows = [
-        [arm, _ARMS[arm], f"{size:,}", f"{replayed:,}", f"{one.trained[arm].steps:,}" if arm in one.trained else ""]
+        [arm, _ARMS[arm], f"{size:,}", f"{replayed:,}", f"{one.trained[arm].steps:,}" if arm in one.trained else "–"]
         for arm, (size, replayed) in one.sets.items()
     ]
-    return "<h3>What was trained on</h3>" + _table(["", "", "examples", "of them replayed", "steps"], rows)
+    title = "What was trained on" if one.trained else "What is to be trained on"
+    return f"<h3>{title}</h3>" + _table(["", "", "examples", "of them replayed", "steps"], rows, words=[1])
 
 
 def _examples(compared: Sequence[Compared]) -> str:
@@ -223,7 +246,8 @@ def _examples(compared: Sequence[Compared]) -> str:
         own = [one for one in compared if one.outcome == outcome]
         cards = "".join(_card(one) for one in spread(own, SHOWN))
         opened = " open" if outcome == "kept" else ""
-        found += f"<details{opened}><summary>{outcome}: {len(own):,}</summary><p>{_OUTCOMES[outcome]}</p>"
+        few = f" Shown are {SHOWN} of them; all are in <code>compared.jsonl</code>." if len(own) > SHOWN else ""
+        found += f"<details{opened}><summary>{outcome}: {len(own):,}</summary><p>{_OUTCOMES[outcome]}{few}</p>"
         found += f"<main>{cards}</main></details>"
     return found
 
