@@ -159,9 +159,9 @@ class Alignment:
                     break
                 self._identify(one, [*pairs, *one.written], starts["kept"])
                 one.write()
+                self._report()
             pairs += one.written
-            self._report()
-            if self.options.until == "identify":
+            if self.options.until in ("annotate", "identify"):
                 break
             if number > 1 and not any(pair.kept for pair in one.compared):
                 self.say(f"round {number}: the student has all that the teacher has; nothing is left to train on")
@@ -231,6 +231,8 @@ class Alignment:
             written = annotate.chosen(self._pairs_of_file() if one.number == 1 else [], own, seed=settings["seed"])
         else:
             requests = annotate.requests(self.images, self.prompt, own, one.number)
+            # Before a model is loaded and compiled, which may take minutes without a line.
+            self.say(f"annotate: {len(requests):,} pairs wanted from {settings['teachers']['text']['model']}")
             replies = self.asker.ask(self._teacher("text"), requests, annotate.check)
             self.asker.rest()  # so that no two models are in memory at once
             written = annotate.read(
@@ -245,7 +247,10 @@ class Alignment:
             + "".join(f"; {count:,} left out: {why}" for why, count in one.left_out.items())
         )
         if not written.pairs and not earlier:
-            raise InputError([f"annotate: no pair is left; see {path.with_suffix('.left_out.txt')}", *notes[:3]])
+            advice = "; the answers are kept, so another teacher or config.annotate.prompt is what changes them"
+            raise InputError(
+                [f"annotate: no pair is left; see {path.with_suffix('.left_out.txt')}{advice}", *notes[:3]]
+            )
 
     def _pairs_of_file(self) -> list[Pair]:
         return pairs_of_file(Path(self.settings["annotate"]["file"]), self.settings["images"]["image_root"])
@@ -263,6 +268,7 @@ class Alignment:
                     f"identify: the student {student} and the teacher have the same weights: there is no gap between "
                     "them; name a larger model as config.teachers.text"
                 )
+            self.say(f"identify: {len(pairs):,} questions to the student {student}, then to the teacher")
             said = identify.answers(self.asker, who, pairs, self.settings, stage="identify, student")
             self.asker.rest()
             samples = own["samples"]
@@ -370,7 +376,9 @@ class Alignment:
 
     def _closing_line(self) -> str:
         if self.options.until in ("annotate", "identify"):
-            return f"{self.rounds[-1].folder}: {self.options.until} is done; nothing behind it was begun"
+            page = f"; report: {self.workdir}/report.html" if self.options.until == "identify" else ""
+            folder, until = self.rounds[-1].folder, self.options.until
+            return f"{folder}: {until} is done; without --until it goes on{page}"
         last = next(one for one in reversed(self.rounds) if one.trained)
         figures = report.figures(self.evaluations)
         return "\n".join([*figures, f"{last.trained['kept'].folder}: the student; report: {self.workdir}/report.html"])

@@ -18,7 +18,7 @@ from data_pipeline.parity import matchers
 from data_pipeline.parity.pairs import Pair
 from data_pipeline.parity.prompts import Prompt
 from data_pipeline.parity.unlabelled import Image
-from data_pipeline.teachers.request import CallFailed, Failure, Reply, Request
+from data_pipeline.teachers.request import UNUSABLE, CallFailed, Failure, Reply, Request
 from vlm_jax.errors import InputError
 
 STAGE = "annotate"
@@ -159,7 +159,11 @@ def read(
         for turn in range(turns):
             reply, identity = replies[place * turns + turn], f"{image.id}-{number}-{turn}"
             if isinstance(reply, Failure):
-                left_out.setdefault(NO_ANSWER, []).append(f"{identity}: {reply.reason} {reply.detail}".strip())
+                # A reply that has no pair, however often it was asked for, came all the same.
+                why = NO_PAIR if reply.reason in UNUSABLE else NO_ANSWER
+                detail = reply.detail.removeprefix(f"{NO_PAIR}: ")
+                note = detail if why == NO_PAIR and detail else ": ".join(filter(None, (reply.reason, detail)))
+                left_out.setdefault(why, []).append(f"{image.file.path.name} ({identity}): {note}")
                 continue
             found = parsed(reply.text or "")
             if found is None:

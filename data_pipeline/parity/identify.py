@@ -76,7 +76,9 @@ def answered(
     notes, kept = [], []
     for pair, own, other in zip(pairs, student, teacher, strict=True):
         failed = [(who, one) for who, one in (("student", own), ("teacher", other)) if isinstance(one, Failure)]
-        notes += [f"{pair.id}: the {who} did not answer: {one.reason} {one.detail}".rstrip() for who, one in failed[:1]]
+        notes += [
+            f"{pair.id}: the {who} did not answer: {CallFailed(one.reason, one.detail)}" for who, one in failed[:1]
+        ]
         if not isinstance(own, Failure) and not isinstance(other, Failure):
             kept.append((pair, own[0], other))
     return [pair for pair, _, _ in kept], [own for _, own, _ in kept], [other for _, _, other in kept], notes

@@ -70,7 +70,7 @@ def level(
         training.data.template, training.data.suffix = config.ask.template, config.ask.suffix
         if "kept" in found:
             training.train.steps, training.train.epochs = found["kept"].steps, 0
-        terminal.say(f"level: {arm}")
+        terminal.say(f"level: {folder.name.replace('-', ' ')}, {arm}")
         try:
             result = run(training, str(folder / arm / "run"), console=console)
         except InputError as error:

@@ -25,7 +25,11 @@ def projected(
     question = Request("text", "a question of about twenty words" * 4, requests[0].images)
     asked = [question] * (len(requests) * settings["identify"]["samples"])
     lines.append(_line("identify", asked, False, answer, settings, asker.prices))
-    return table(lines, "a pair is taken for one that is compared, with the most tokens that an answer may have")
+    rounds = settings["rounds"]
+    said = table(lines, "a pair is taken for one that is compared, with the most tokens that an answer may have")
+    return said + (
+        f"\nthat is the first of {rounds} rounds, and each of the others asks up to as much" if rounds > 1 else ""
+    )
 
 
 def projected_of_pairs(pairs: Sequence[Pair], settings: Mapping[str, Any], asker: Asker, teacher: Teacher) -> str:

@@ -108,6 +108,9 @@ def test_the_same_again_loads_no_model_and_leaves_the_same(done, config_of_world
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".sqlite"}
     closing, _ = aligned(folder, config_of_world())
     assert closing == done[1]
+    for stage in ("annotate", "identify"):  # nor is what lies behind such a stage begun again, or left off the page
+        closing, lines = aligned(folder, config_of_world(), until=stage)
+        assert f"{stage} is done" in closing and not any("evaluate" in line for line in lines)
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".sqlite"}
     changed = [path for path in before if before[path] != after.get(path)]
     assert not changed and set(before) == set(after)
@@ -128,6 +131,8 @@ def test_in_a_second_round_students_go_on_from_their_own_of_the_first(done, conf
     assert [one["number"] for one in report["rounds"]] == [1, 2]
     assert list(report["evaluations"])[-2:] == ["round 2, random", "round 2, kept"]
     assert list(report["evaluations"]["round 2, kept"]["baselines"]) == ["before", "round-1-kept", "round-2-random"]
+    page = (folder / "report.html").read_text()
+    assert "against random" in page and "against kept of the round before" in page and "against round" not in page
     weights = [load_file(folder / f"round-{n}" / "kept" / "hf" / "model.safetensors") for n in (1, 2)]
     assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
 

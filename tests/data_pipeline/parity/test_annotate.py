@@ -121,7 +121,17 @@ def test_what_cannot_be_used_is_left_out_with_its_reason():
         annotate.NO_ANSWER: 1,
         annotate.TWICE: 1,
     }
-    assert "blocked prompt SAFETY" in found.left_out[annotate.NO_ANSWER][0]
+    assert found.left_out[annotate.NO_ANSWER][0].endswith(": blocked prompt: SAFETY")
+
+
+def test_a_teacher_that_writes_no_question_is_told_apart_from_one_that_does_not_answer():
+    reply = Failure("not what was asked for", "no question with an answer: 'a cat'")
+    found = written([reply, Failure("cut off")])
+    assert {why: notes[0].partition(": ")[2] for why, notes in found.left_out.items()} == {
+        annotate.NO_PAIR: "'a cat'",
+        annotate.NO_ANSWER: "cut off",
+    }
+    assert found.left_out[annotate.NO_PAIR][0].startswith(f"{IMAGES[0].file.path.name} (")
 
 
 def test_marks_that_no_training_reads_are_left_out_and_not_found_out_once_all_is_paid():

@@ -103,8 +103,8 @@ def test_pairs_that_one_could_not_be_asked_are_left_out_and_told():
     )
     assert ([one.id for one in pairs], student, teacher) == (["001"], ["a"], [("a",)])
     assert notes == [
-        "002: the student did not answer: cannot be asked too long",
-        "003: the teacher did not answer: blocked answer SAFETY",
+        "002: the student did not answer: cannot be asked: too long",
+        "003: the teacher did not answer: blocked answer: SAFETY",
     ]
 
 
