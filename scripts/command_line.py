@@ -221,7 +221,7 @@ def _print_help(argv: list[str], config: bool) -> None:
         return
     print(f"\nSettings of {config_files[-1]}, overridden as --config.KEY=VALUE:")
     config, explained = load_config(config_files[-1]), comments_of(file_and_argument(config_files[-1])[0])
-    take_kinds(config, _split_overrides(argv)[0])
+    take_kinds(config, split_overrides(argv)[0])
     printed = set()
     for key, parent, name in settings_of(config):
         own = key.removeprefix("config.")

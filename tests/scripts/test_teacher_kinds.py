@@ -1,5 +1,6 @@
 """The kind of a teacher on the command line, which brings the settings of that kind."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,3 +47,10 @@ def test_a_teacher_that_the_file_leaves_out_is_had_by_its_kind():
 def test_what_no_teacher_has_is_refused(wrong):
     with pytest.raises(InputError, match=f"--config.{wrong[0]}: no such setting"):
         teachers(wrong)
+
+
+def test_help_lists_the_settings_of_the_kind_that_is_named():
+    command = [sys.executable, str(ROOT / "scripts" / "align_parity.py"), f"--config={IMAGES}", "--help"]
+    command.append("--config.teachers.text.kind=openai_compatible")
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+    assert "config.teachers.text.endpoint = ''" in said and "config.teachers.text.rows" not in said
