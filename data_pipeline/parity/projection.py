@@ -17,27 +17,36 @@ from data_pipeline.teachers.teacher import Teacher
 def projected(
     images: Sequence[Image], prompt: Prompt, settings: Mapping[str, Any], asker: Asker, teacher: Teacher
 ) -> str:
-    """A table of the first round: what annotating still asks, exactly, and what comparing asks at most."""
+    """A table of the first round: what annotating still asks, exactly, and what comparing asks at most; exactly, too,
+    where all pairs are written."""
     requests = annotate.requests(images, prompt, settings["annotate"], 1)
     missing = list(asker.missing(teacher, requests).values())
+    if not missing:
+        replies = asker.ask(teacher, requests)  # from the store
+        pairs = annotate.read(images, replies, settings["annotate"], seed=settings["seed"]).pairs
+        return projected_of_pairs(pairs, settings, asker, teacher) + _of_rounds(settings)
     written, answer = settings["annotate"]["max_output_tokens"], settings["ask"]["max_output_tokens"]
-    lines = [_line("annotate", missing, True, written, settings, asker.prices)] if missing else []
     question = Request("text", "a question of about twenty words" * 4, requests[0].images)
     asked = [question] * (len(requests) * settings["identify"]["samples"])
-    lines.append(_line("identify", asked, False, answer, settings, asker.prices))
-    rounds = settings["rounds"]
+    lines = [
+        _line("annotate", missing, True, written, settings, asker.prices),
+        _line("identify", asked, False, answer, settings, asker.prices),
+    ]
     said = table(lines, "a pair is taken for one that is compared, with the most tokens that an answer may have")
-    return said + (
-        f"\nthat is the first of {rounds} rounds, and each of the others asks up to as much" if rounds > 1 else ""
-    )
+    return said + _of_rounds(settings)
+
+
+def _of_rounds(settings: Mapping[str, Any]) -> str:
+    rounds = settings["rounds"]
+    return f"\nthat is the first of {rounds} rounds, and each of the others asks up to as much" if rounds > 1 else ""
 
 
 def projected_of_pairs(pairs: Sequence[Pair], settings: Mapping[str, Any], asker: Asker, teacher: Teacher) -> str:
-    """A table of what comparing pairs that were written before still asks the teacher, exactly."""
+    """A table of what comparing pairs that are written still asks the teacher, exactly."""
     requests = identify.requests(pairs, settings, stage=identify.STAGE, samples=settings["identify"]["samples"])
     missing = list(asker.missing(teacher, requests).values())
     line = _line("identify", missing, True, settings["ask"]["max_output_tokens"], settings, asker.prices)
-    return table([line], "pairs come from a file")
+    return table([line] if missing else [], "pairs are written already")
 
 
 def _line(

@@ -87,8 +87,15 @@ def figures(evaluations: Mapping[str, Path]) -> list[str]:
         if "mean" not in report:
             continue
         line = f"{name:20} {report['mean']:6.1%} ({report['low']:.1%} to {report['high']:.1%}), n {report['n']:,}"
-        before = report.get("baselines", {}).get("before")
-        lines.append(line + (f"; {change(before['difference'])} against before" if before else ""))
+        others = report.get("baselines", {})
+        lines.append(
+            line + (f"; {change(others['before']['difference'])} against before" if "before" in others else "")
+        )
+        lines += [
+            f"{'':20} {change(found['difference'])} against {other.replace('-', ' ', 1).replace('-', ', ')}"
+            for other, found in others.items()
+            if other != "before"
+        ]
     return lines
 
 

@@ -57,6 +57,11 @@ def test_annotate_identify_level_evaluate(done):
     scores = report["evaluations"]
     assert scores["teacher"]["mean"] > 0.7 > scores["before"]["mean"] == 0
     assert list(scores["round 1, kept"]["baselines"]) == ["before", "round-1-random", "round-1-all"]
+    assert [line.rpartition(" against ")[2] for line in closing.splitlines()[-4:-1]] == [
+        "before",
+        "round 1, random",
+        "round 1, all",
+    ]
     assert closing.splitlines()[-1] == f"{folder}/round-1/kept/hf: the student; report: {folder}/report.html"
     assert f"identify: {len(kept)} kept" in " ".join(lines)
 
@@ -187,6 +192,11 @@ def test_a_dry_run_counts_what_would_be_asked_and_writes_nothing(config_of_world
     closing, _ = aligned(tmp_path / "work", config_of_world(annotate={"pairs": 3}), dry_run=True)
     assert f"{3 * len(NAMES)}" in closing and "identify" in closing and "no call was made" in closing
     assert not asked and not (tmp_path / "work").exists()
+
+
+def test_where_all_is_answered_a_dry_run_says_so(done, config_of_world, asked):
+    assert aligned(done[0], config_of_world(), dry_run=True)[0].startswith("nothing is left to ask")
+    assert not asked
 
 
 def test_a_folder_whose_store_cannot_be_opened_stays_its_own(config_of_world, tmp_path):
