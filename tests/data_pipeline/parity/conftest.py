@@ -1,6 +1,8 @@
 """A tiny teacher that has learned to write about photographs and to answer; its student, and settings for both."""
 
+import fcntl
 import functools
+import os
 import shutil
 from pathlib import Path
 
@@ -41,8 +43,20 @@ def photo(name):
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """Folders: teacher, student, images; questions.jsonl to be tested on."""
-    folder = tmp_path_factory.mktemp("parity")
+    """Folders: teacher, student, images; questions.jsonl to be tested on. Made once for all processes of a test run."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # which the processes have in common
+    folder = shared / "parity-world"
+    with (shared / "parity-world.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "teacher" / "config.json").is_file():
+            folder.mkdir()
+            make_world(folder)
+    return folder
+
+
+def make_world(folder):
     save_tiny(folder / "start", layers=2, depth=1, global_blocks=(0,), max_visual_tokens=16)
     save_tiny(folder / "student", layers=1, depth=1, global_blocks=(0,), max_visual_tokens=16, seed=1)
     (folder / "images").mkdir()
@@ -59,7 +73,6 @@ def world(tmp_path_factory):
     config.data.path = str(folder / "lessons.jsonl")
     run(ConfigDict(config.to_dict()), str(folder / "run"), console=Lines())
     vlm_jax.export(folder / "run", folder / "teacher", "hf")
-    return folder
 
 
 @pytest.fixture(scope="session")
