@@ -83,6 +83,11 @@ def store():
 
 SLOW = (
     "test_sweep.py",
+    "test_killed.py",
+    "test_aligning.py",
+    "test_over_http.py",
+    "test_parity_world.py",
+    "test_launch_vertex.py",
     "test_quickstart.py",
     "test_train.py",
     "test_parity.py",
