@@ -269,13 +269,13 @@ class Alignment:
                     "them; name a larger model as config.teachers.text"
                 )
             self.say(f"identify: {len(pairs):,} questions to the student {student}, then to the teacher")
-            said = identify.answers(self.asker, who, pairs, self.settings, stage="identify, student")
+            by_student = identify.answers(self.asker, who, pairs, self.settings, stage="identify, student")
             self.asker.rest()
             samples = own["samples"]
             stage = "identify, teacher"
-            told = identify.answers(self.asker, teacher, pairs, self.settings, stage=stage, samples=samples)
+            by_teacher = identify.answers(self.asker, teacher, pairs, self.settings, stage=stage, samples=samples)
             self.asker.rest()
-            pairs, one.student, one.teacher, notes = identify.answered(pairs, said, told)
+            pairs, one.student, one.teacher, notes = identify.answered(pairs, by_student, by_teacher)
         name = own["matcher"]
         right = identify.by_judge(self.asker, self._teacher("judge")) if name == "judge" else identify.by_rule(name)
         one.compared = identify.compared(pairs, one.student, one.teacher, right, agree=own["agree"])

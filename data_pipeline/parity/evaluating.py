@@ -103,11 +103,19 @@ def scored(
         baseline=before,
         **seen,
     )
-    asked = json.loads(json.dumps(dataclasses.asdict(evaluation)))
-    if (output / DONE).is_file() and read_json(output / DONE) == asked:
+    request = json.loads(json.dumps({**dataclasses.asdict(evaluation), "stamps": _stamps(evaluation)}))
+    if (output / DONE).is_file() and read_json(output / DONE) == request:
         return
     evaluate(evaluation, say=terminal.say, progress=functools.partial(progress.shown, unit="question"))
-    write_json(output / DONE, asked)
+    write_json(output / DONE, request)
+
+
+def _stamps(evaluation: Evaluation) -> list[tuple[str, int, int]]:
+    """(name, bytes, time of the last change) of a model's files and of the questions': one that was trained again, or
+    edited, is not what was asked before."""
+    paths = [Path(name) for name in (evaluation.model, *evaluation.files, *evaluation.general_files)]
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.is_file()]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def named(teacher: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -1,13 +1,14 @@
 """A whole alignment with tiny models that are loaded here: every stage, again, further, and what is refused."""
 
 import json
+import os
 import shutil
 
 import pytest
 from safetensors.numpy import load_file
 
 import vlm_jax
-from data_pipeline.parity import aligning
+from data_pipeline.parity import aligning, evaluating
 from data_pipeline.parity import report as report_page
 from data_pipeline.parity.aligning import Options, align
 from data_pipeline.parity.evaluating import check_seen
@@ -119,6 +120,24 @@ def test_the_same_again_loads_no_model_and_leaves_the_same(done, config_of_world
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".sqlite"}
     changed = [path for path in before if before[path] != after.get(path)]
     assert not changed and set(before) == set(after)
+
+
+def test_weights_or_questions_that_changed_are_not_taken_for_evaluated(world, config_of_world, tmp_path, monkeypatch):
+    shutil.copytree(world / "student", tmp_path / "model")
+    shutil.copy(world / "questions.jsonl", tmp_path)
+    calls = []
+    monkeypatch.setattr(evaluating, "evaluate", lambda *args, **options: calls.append(args))
+    benchmark = evaluating.Benchmark(str(tmp_path / "questions.jsonl"))
+    (tmp_path / "out").mkdir()
+
+    def count():
+        evaluating.scored(str(tmp_path / "model"), tmp_path / "out", benchmark, config_of_world().to_dict(), seen={})
+        return len(calls)
+
+    assert (count(), count()) == (1, 1)
+    for number, file in enumerate((tmp_path / "model" / "model.safetensors", tmp_path / "questions.jsonl"), start=2):
+        os.utime(file, ns=(0, number))
+        assert (count(), count()) == (number, number)
 
 
 def test_in_a_second_round_students_go_on_from_their_own_of_the_first(done, config_of_world, asked):
