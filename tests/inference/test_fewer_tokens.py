@@ -6,6 +6,7 @@ import pytest
 import vlm_jax
 from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
 from vlm_jax.inference import prefixes
+from vlm_jax.processing.token_budget import TokenBudget
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,24 @@ def test_a_question_before_its_image_is_read_with_each_image(base, tmp_path):
     # Nothing of the question may be taken from the other conversation's cache.
     shared, _ = prefixes.longest(model._reader.kept, example, (b"another",))
     assert shared <= words[0]
+
+
+def test_other_tokens_of_the_same_image_are_another_image(base):
+    """A page lets visitors choose them: as many of them are in the same places of a cache, whichever they are."""
+    model = vlm_jax.load(base, dtype="float32", visual_tokens=1.0)
+    every, messages = model.processor, [user("What is the cat called?", str(PHOTOS / "chelsea.jpg"))]
+
+    def answers(*, forget):
+        found = {}
+        for method in ("uniform", "random", "divprune", "resize"):
+            model.processor = every.with_reduction(TokenBudget(0.4, method))
+            if forget:
+                model.forget()
+            found[method] = model.answers([messages], 4)[0].log_probability
+        return found
+
+    fresh = answers(forget=True)
+    assert len({round(probability, 3) for probability in fresh.values()}) == 4, "they differ"
+    model.forget()
+    for _ in range(2):
+        assert answers(forget=False) == pytest.approx(fresh, abs=1e-4)

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from vlm_jax.inference.decoding import Decoding
 from vlm_jax.models.decoder import Cache
 from vlm_jax.processing.example import Example
+from vlm_jax.processing.token_budget import ALL_TOKENS, TokenBudget
 
 
 @dataclasses.dataclass
@@ -87,11 +88,17 @@ def lengths(example: Example, shared: int, ranges: int) -> Int[np.ndarray, "rang
     return np.array([[shared], *([shared - count] for count in left_out)], np.int32)
 
 
-def image_digests(example: Example) -> tuple[bytes, ...]:
-    """What the tokens of each image follow from: itself, and the question where that decides which of them stay."""
+def image_digests(example: Example, budget: TokenBudget = ALL_TOKENS) -> tuple[bytes, ...]:
+    """What the tokens of each image follow from: itself, how many of them stay and by which method, and the question
+    where that decides which.
+
+    Args:
+      budget: with which the example was made; among examples that were made with one it tells nothing apart.
+    """
     candidates, digests, done = example.candidates, [], 0
+    settings = repr(budget if budget.chooses or budget.cuts else ALL_TOKENS)
     for image in example.images:
-        hasher = hashlib.sha256(repr(image.grid).encode() + image.patches.tobytes())
+        hasher = hashlib.sha256(f"{settings} {image.grid!r}".encode() + image.patches.tobytes())
         if candidates is not None and candidates.questions is not None:
             words = example.input_ids[candidates.question_words == candidates.questions[done]]
             hasher.update(words.tobytes())

@@ -80,7 +80,7 @@ class PromptReader:
         chosen = {"numbers": numbers, "keys": keys, "mode": mode}
         limits = [prompt.max_new_tokens for prompt in prompts]
         examples = [prompt.example for prompt in prompts]
-        images = prefixes.image_digests(examples[0]) if len(prompts) == 1 else ()
+        images = prefixes.image_digests(examples[0], self.processor.budget) if len(prompts) == 1 else ()
         state = self._state(examples, images, rows, max(limits), room=bucket(max(limits)), **chosen)
 
         def decode(state: Decoding, until: int) -> Decoding:
