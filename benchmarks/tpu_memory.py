@@ -20,6 +20,7 @@ LINES = {
     "full 3B": ("qwen2_5_vl_3b_full", "3b", "v5e:2x4", 8, FSDP),
     "LoRA 7B": ("qwen2_5_vl_7b_lora", "7b", "v5e:2x4", 8, FSDP),
     "QLoRA 3B": ("qwen2_5_vl_3b_qlora", "3b", "v5e:1x1", 1, []),
+    "QLoRA 7B": ("qwen2_5_vl_3b_qlora", "7b", "v5e:1x1", 1, []),
     "full 7B": ("qwen2_5_vl_3b_full", "7b", "v5e:4x8", 32, FSDP),
     "full 7B v5p": ("qwen2_5_vl_3b_full", "7b", "v5p:2x2x2", 8, FSDP),
     "LoRA 72B": ("qwen2_5_vl_7b_lora", "72b", "v5p:4x4x4", 64, FSDP),

@@ -1,4 +1,7 @@
-"""Commands as README and docs print them begin with something that runs, and their flags and settings are known."""
+"""Commands as README and docs print them begin with something that runs, and their flags and settings are known.
+
+What needs an account, a cluster or a GPU stands in a section that says that nobody ran it here.
+"""
 
 import ast
 import re
@@ -18,13 +21,14 @@ PAGES = [page for page in PAGES if page.name != "experiments.md"]  # which keeps
 PROGRAMS = sorted((ROOT / "scripts").glob("*.py"))
 
 
-def commands(text: str) -> list[str]:
-    """Lines of code, and cells of tables, that start a program of scripts/ with flags."""
+def commands(text: str, program: str = "scripts") -> list[str]:
+    """Lines of code, cells of tables, and what is run on other hosts, that start a program of a folder with flags."""
     text = text.replace("\\\n", " ")
     lines = re.findall(r"^(?:    )?(\S.*)$", text, re.M)
     cells = re.findall(r"^\| `([^`]*)`", text, re.M)
-    started = re.compile(r"(?:[A-Z_]+=\S+ )*(?:[\w./]*python3? )?[\w./]*scripts/\w+\.py\s+--")
-    return [line for line in [*lines, *cells] if started.match(line)]
+    elsewhere = [part.strip() for line in re.findall(r' --command="([^"]*)"', text) for part in line.split("&&")]
+    started = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:[\w./]*python3? )?[\w./]*{program}/\w+\.py\s+--")
+    return [line for line in [*lines, *cells, *elsewhere] if started.match(line)]
 
 
 FOUND = [(page, command) for page in [*PAGES, *PROGRAMS] for command in commands(page.read_text("utf-8"))]
@@ -65,3 +69,53 @@ def test_a_printed_command_runs_as_it_stands(page, command):
     configs = [word.partition("=")[2] for word in rest if word.startswith("--config=")]
     if configs and configs[0] != "…":
         load_config(str(ROOT / configs[0]), overrides)
+
+
+BENCHMARKS = [(page, command) for page in PAGES for command in commands(page.read_text("utf-8"), "benchmarks")]
+
+
+def arguments_of(program: Path) -> set[str]:
+    """Names of the arguments that a benchmark and the modules beside it that it imports define."""
+    text = program.read_text("utf-8")
+    beside = {program.with_name(f"{name}.py") for name in re.findall(r"^(?:import|from) (\w+)", text, re.M)}
+    texts = [text, *(path.read_text("utf-8") for path in beside if path.is_file())]
+    return {name for one in texts for name in re.findall(r'add_argument\(\s*"--(\w+)"', one)}
+
+
+@pytest.mark.parametrize(("page", "command"), BENCHMARKS, ids=lambda value: getattr(value, "name", value))
+def test_a_printed_benchmark_is_there_and_knows_its_arguments(page, command):
+    words = [word for word in shlex.split(command, comments=True) if not re.fullmatch(r"[A-Z_]+=\S+", word)]
+    assert words[0] == ".venv/bin/python", f"{page.name}: {command}: names no interpreter"
+    names = {word.lstrip("-").partition("=")[0] for word in words[2:] if word.startswith("--")}
+    assert names <= arguments_of(ROOT / words[1])
+
+
+OTHERS = ("apt", "docker", "gcloud", "hf", "kubectl", "nvidia-smi", "pip", "sbatch", "srun", "sudo", "vllm")
+"""Programs of others, which want an account, a cluster, a GPU, or a network."""
+NOT_RUN = re.compile(r"not run here|no test runs|not verified", re.I)
+
+
+def sections(text: str) -> list[str]:
+    return re.split(r"^#+ ", text, flags=re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_section_with_programs_of_others_says_that_they_were_not_run(page):
+    line = re.compile(rf"^(?:    )?(?:[A-Z_]+=\S+ )*(?:{'|'.join(OTHERS)}) .*", re.M)
+    unmarked = [
+        found[0]
+        for part in sections(page.read_text("utf-8"))
+        if (found := line.search(part)) and not NOT_RUN.search(part)
+    ]
+    assert unmarked == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_targets_of_make_and_extras_exist(page):
+    text, makefile = page.read_text("utf-8"), (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z_-]+):", makefile, re.M))
+    lines = re.findall(r"^(?:    )?make [a-z].*$|`make [a-z][^`]*`", text, re.M)
+    assert {name for line in lines for name in re.findall(r"make ([a-z_-]+)", line)} <= targets
+    extras = set(re.findall(r'^    "(\w+)": [\[A-Z]', (ROOT / "setup.py").read_text("utf-8"), re.M))
+    asked = re.findall(r"(?:vlm-jax|\.)\[([\w,]+)\]", text)
+    assert {name for group in asked for name in group.split(",")} <= extras

@@ -1,0 +1,163 @@
+"""The guides of docs/ stay true: messages are in the source, settings exist, links lead somewhere, manifests parse."""
+
+import ast
+import functools
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlm_jax.inference.engine import LoadedModel
+from vlm_jax.training.config import check_config, default_config
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "scripts"))  # where programs find the modules beside them
+
+from command_line import load_config, split_overrides  # noqa: E402
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+GAP = "\0"
+"""What stands for a value in the text of a message."""
+
+
+def text_of(node: ast.expr) -> str | None:
+    """The text of an expression, its values as GAP; None of what is no text."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) or GAP for part in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        sides = text_of(node.left), text_of(node.right)
+        return None if sides == (None, None) else "".join(side or GAP for side in sides)
+    return None
+
+
+def texts(source: str) -> Iterator[str]:
+    """Every text that a program may put together."""
+    for node in ast.walk(ast.parse(source)):
+        if (text := text_of(node) if isinstance(node, ast.expr) else None) is not None:
+            yield text
+
+
+@functools.cache
+def messages() -> set[str]:
+    files = [path for folder in ("vlm_jax", "data_pipeline", "scripts") for path in (ROOT / folder).rglob("*.py")]
+    found = {text for path in files for text in texts(path.read_text(encoding="utf-8"))}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    program = re.search(r"^define CHECK_PYTHON\n(.*?)^endef", makefile, re.M | re.S)[1]
+    return found | {text.replace("%s", GAP) for text in texts(program)}
+
+
+def quoted(page: str) -> list[str]:
+    """Code in the first cells of a page's tables."""
+    cells = re.findall(r"^\| (`.*?`+)(?: \||, `)", (DOCS / page).read_text(encoding="utf-8"), re.M)
+    return [cell.strip("`").strip() for cell in cells]
+
+
+def is_message(quote: str, known: set[str]) -> bool:
+    """Whether a quote, with … for what differs, is a whole message of the source."""
+    pattern = re.compile(".*".join(map(re.escape, quote.split("…"))), re.S)
+    return any(pattern.fullmatch(text) for text in known)
+
+
+def test_every_quoted_message_is_one_of_the_source():
+    quotes, known = quoted("troubleshooting.md"), messages()
+    assert len(quotes) >= 40 and len(set(quotes)) == len(quotes)
+    assert [quote for quote in quotes if len(re.findall(r"\w+", quote)) < 3] == []  # which any text would fit
+    assert [quote for quote in quotes if not is_message(quote, known)] == []
+
+
+@pytest.mark.parametrize(
+    "quote", ["…: no such fil", "no such file", "…: no such files…", "config.… is …; wanted a bee"]
+)
+def test_a_message_that_is_not_of_the_source_is_found(quote):
+    assert not is_message(quote, messages())
+
+
+def settings_named(text: str) -> list[str]:
+    """`section.key` or `section.key=value` in code, of the sections that a training has."""
+    sections = "|".join(default_config())
+    spans = re.findall(rf"`((?:{sections})\.[a-z0-9_.]+(?:=[^`]+)?)`", text)
+    files = r"\.(jsonl?|txt|md|py|safetensors|sqlite3|array_record|npz|csv)$"
+    found = [span.replace(r"\|", "|") for span in spans if not re.search(files, span)]
+    return [span for span in found if not span.startswith("model.") or not hasattr(LoadedModel, span[6:])]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "experiments.md"], ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists_and_takes_its_value(page):
+    plain = default_config()
+    for setting in settings_named(page.read_text(encoding="utf-8")):
+        key, given, value = setting.partition("=")
+        config = load_config(str(ROOT / "configs" / "photos.py"), [(key, value)]) if given else plain
+        for name in key.split("."):
+            assert name in config, f"{page.name}: {setting}"
+            config = config[name]
+
+
+def headings(page: Path) -> set[str]:
+    """What a link may name behind # on a page, by GitHub's rule."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_project_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, heading = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), f"{page.name}: {target}"
+        assert not heading or heading in headings(path), f"{page.name}: {target}"
+
+
+def test_every_page_of_docs_can_be_reached_from_the_readme():
+    seen, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        seen.add(page)
+        targets = re.findall(r"\]\(([^)\s#]+\.md)", page.read_text(encoding="utf-8"))
+        ahead += [path for name in targets if (path := (page.parent / name).resolve()).is_file() and path not in seen]
+    assert set(DOCS.glob("*.md")) <= seen
+
+
+def checked(words: list[str]) -> None:
+    """Raises InputError unless a program of a manifest takes its settings."""
+    config = next(word.partition("=")[2] for word in words if word.startswith("--config="))
+    overrides, rest = split_overrides(words)
+    check_config(load_config(str(ROOT / config), overrides))
+    assert {word.partition("=")[0] for word in rest if word.startswith("-")} == {"--config", "--workdir"}
+
+
+def test_the_manifest_for_gke_asks_for_the_chips_of_its_slice_and_its_program_takes_its_settings():
+    service, job = yaml.safe_load_all((ROOT / "launch" / "gke_tpu_slice.yaml").read_text(encoding="utf-8"))
+    pod = job["spec"]["template"]["spec"]
+    assert job["spec"]["completionMode"] == "Indexed" and job["spec"]["completions"] == job["spec"]["parallelism"]
+    # The pods find each other by the names that the headless service gives them.
+    assert service["spec"] == {"clusterIP": "None", "selector": {"job-name": job["metadata"]["name"]}}
+    assert pod["subdomain"] == service["metadata"]["name"]
+    (container,) = pod["containers"]
+    across, down = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+    chips = container["resources"]["limits"]["google.com/tpu"] * job["spec"]["completions"]
+    assert chips == across * down
+    program, *words = container["args"]
+    assert (ROOT / program).is_file()
+    checked(words)
+    rows = next(int(word.rpartition("=")[2]) for word in words if ".batch.rows=" in word)
+    assert rows % chips == 0
+
+
+def test_the_script_for_slurm_is_one_that_bash_reads_and_its_program_takes_its_settings():
+    script = ROOT / "launch" / "slurm.sh"
+    assert subprocess.run(["bash", "-n", script], capture_output=True).stderr == b""
+    text = script.read_text(encoding="utf-8").replace("\\\n", " ")
+    command = next(line for line in text.splitlines() if line.startswith("srun "))
+    words = shlex.split(command)
+    assert words[1:3] == [".venv/bin/python", "scripts/train.py"]
+    checked([word for word in words[3:] if word != "$@"])
