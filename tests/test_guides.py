@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vlm_jax.errors import gathered
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.training.config import check_config, default_config
 
@@ -89,15 +90,23 @@ def settings_named(text: str) -> list[str]:
     return [span for span in found if not span.startswith("model.") or not hasattr(LoadedModel, span[6:])]
 
 
+BESIDE = [("validation.path", "held_out.jsonl"), ("batch.rows", "64"), ("batch.buckets", "2")]
+"""What others are set beside."""
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "experiments.md"], ids=lambda page: page.name)
 def test_every_setting_that_a_page_names_exists_and_takes_its_value(page):
     plain = default_config()
     for setting in settings_named(page.read_text(encoding="utf-8")):
         key, given, value = setting.partition("=")
-        config = load_config(str(ROOT / "configs" / "photos.py"), [(key, value)]) if given else plain
+        group = config = load_config(str(ROOT / "configs" / "photos.py"), [*BESIDE, (key, value)]) if given else plain
         for name in key.split("."):
-            assert name in config, f"{page.name}: {setting}"
-            config = config[name]
+            assert name in group, f"{page.name}: {setting}"
+            group = group[name]
+        errors: list[str] = []
+        with gathered(errors):
+            check_config(config)
+        assert not given or [line for line in errors if line.startswith(f"config.{key} ")] == [], page.name
 
 
 def headings(page: Path) -> set[str]:
