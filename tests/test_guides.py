@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_pipeline import sources
 from vlm_jax.errors import gathered
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.training.config import check_config, default_config
@@ -170,3 +171,16 @@ def test_the_script_for_slurm_is_one_that_bash_reads_and_its_program_takes_its_s
     words = shlex.split(command)
     assert words[1:3] == [".venv/bin/python", "scripts/train.py"]
     checked([word for word in words[3:] if word != "$@"])
+
+
+EXAMPLES = {"csv": "csv", "jsonl": "json"}
+
+
+def test_the_examples_of_data_are_read_as_they_stand(tmp_path):
+    text = (DOCS / "data.md").read_text(encoding="utf-8")
+    examples = {suffix: re.search(rf"^```{name}\n(.*?)^```", text, re.M | re.S)[1] for suffix, name in EXAMPLES.items()}
+    for suffix, example in examples.items():
+        (tmp_path / f"mine.{suffix}").write_text(example, encoding="utf-8")
+    table, records = (sources.open_source(str(tmp_path / f"mine.{suffix}")) for suffix in examples)
+    assert [record.messages[-1]["content"] for record in (table[0], table[1])] == ["Khon", "Ayutthaya"]
+    assert records[0].id == "mask" and records[0].messages[-1]["content"] == "A khon mask."
