@@ -19,6 +19,7 @@ LINES = {
     # name: (config, preset, slice, rows, more)
     "full 3B": ("qwen2_5_vl_3b_full", "3b", "v5e:2x4", 8, FSDP),
     "LoRA 7B": ("qwen2_5_vl_7b_lora", "7b", "v5e:2x4", 8, FSDP),
+    "LoRA 3B": ("qwen2_5_vl_3b_lora", "3b", "v5e:1x1", 1, []),
     "QLoRA 3B": ("qwen2_5_vl_3b_qlora", "3b", "v5e:1x1", 1, []),
     "QLoRA 7B": ("qwen2_5_vl_3b_qlora", "7b", "v5e:1x1", 1, []),
     "full 7B": ("qwen2_5_vl_3b_full", "7b", "v5e:4x8", 32, FSDP),
