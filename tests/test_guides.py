@@ -2,8 +2,10 @@
 
 import ast
 import functools
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ import pytest
 import yaml
 
 from data_pipeline import sources
+from tests.started import environment, run
+from tests.tiny_models import PHOTOS
 from vlm_jax.errors import gathered
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.training.config import check_config, default_config
@@ -23,6 +27,7 @@ sys.path.append(str(ROOT / "scripts"))  # where programs find the modules beside
 from command_line import load_config, split_overrides  # noqa: E402
 
 DOCS = ROOT / "docs"
+BASE = ROOT / "vlm_jax" / "assets" / "tiny_base"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 GAP = "\0"
 """What stands for a value in the text of a message."""
@@ -184,3 +189,44 @@ def test_the_examples_of_data_are_read_as_they_stand(tmp_path):
     table, records = (sources.open_source(str(tmp_path / f"mine.{suffix}")) for suffix in examples)
     assert [record.messages[-1]["content"] for record in (table[0], table[1])] == ["Khon", "Ayutthaya"]
     assert records[0].id == "mask" and records[0].messages[-1]["content"] == "A khon mask."
+
+
+SMALL = [
+    f"--config.model.path={BASE}",
+    "--config.train.epochs=0",
+    "--config.train.steps=2",
+    "--config.batch.sequence_length=512",
+    "--config.model.max_visual_tokens=16",
+]
+"""What makes a training of the guides one of seconds."""
+
+
+def commands_of(page: str) -> Iterator[list[str]]:
+    """The words of a page's commands, for a model that is here; not what asks a server, is one, or draws the page."""
+    text = (DOCS / page).read_text(encoding="utf-8").replace("Qwen/Qwen2.5-VL-3B-Instruct", str(BASE))
+    for line in re.findall(r"^    \.venv/bin/python (scripts/.*)$", text, re.M):
+        words = shlex.split(line)
+        if "endpoint=" not in line and words[0] != "scripts/serve.py":
+            yield [sys.executable, *words, *(SMALL if "--config=" in line else [])]
+
+
+@pytest.mark.evidence
+def test_the_commands_of_the_guides_run_in_their_order(tmp_path):
+    for name in ("configs", "scripts"):  # the commands are given from the checkout
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(PHOTOS / "chelsea.jpg", tmp_path / "cat.jpg")
+    shutil.copy(PHOTOS / "coffee.jpg", tmp_path / "cup.jpg")
+    rows = [{"image": name, "question": "What is it?", "answer": name[:3]} for name in ("cat.jpg", "cup.jpg")]
+    for name in ("questions.jsonl", "general.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps({**row, "id": name + row["image"]}) + "\n" for row in rows))
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    ran = []
+    for page in ("from_pytorch.md", "exporting.md", "reading_the_report.md"):
+        for words in commands_of(page):
+            # The last page has a run of another name.
+            done = run([word.replace("runs/mine", "runs/lora") for word in words], cwd=tmp_path, env=environment())
+            assert done.returncode == 0, f"{words}\n{done.stderr}"
+            ran.append(words[1])
+    assert len(ran) == 11
+    assert (tmp_path / "my-adapter" / "adapter_config.json").is_file()
+    assert (tmp_path / "runs/lora/after/report.html").is_file() and (tmp_path / "runs/lora/swapped").is_dir()
