@@ -51,6 +51,9 @@ CORPUS = [*LAUNCH, "google-genai>=2.0,<3", "httpx>=0.28", "pythainlp>=5.0"]
 
 RETRIEVAL = ["faiss-cpu>=1.9", "protobuf>=5.0", "sentencepiece>=0.2"]
 
+# The chat page (app/chat.py).
+APP = ["streamlit>=1.67"]
+
 EXTRAS = {
     "cuda": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
@@ -61,7 +64,7 @@ EXTRAS = {
     "launch": LAUNCH,
     # One of three ways to run the shards of a corpus; on one machine plain processes are faster.
     "ray": ["ray>=2.40"],
-    "app": ["streamlit>=1.40"],
+    "app": APP,
     # Runs the BERT of the metric bem.
     "bem": ["torch>=2.8"],
     # The page of scripts/review_corpus.py.
@@ -72,6 +75,7 @@ EXTRAS = {
     # torch and peft are references to compare with: outside tests/ and benchmarks/ the metric bem and
     # --backend=transformers alone need one.
     "test": [
+        *APP,
         *CORPUS,
         *RETRIEVAL,
         "beartype>=0.20",
