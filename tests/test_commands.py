@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import streamlit
+
+from page_options import read_options
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "scripts"))  # where programs find the modules beside them
@@ -119,3 +122,21 @@ def test_targets_of_make_and_extras_exist(page):
     extras = set(re.findall(r'^    "(\w+)": [\[A-Z]', (ROOT / "setup.py").read_text("utf-8"), re.M))
     asked = re.findall(r"(?:vlm-jax|\.)\[([\w,]+)\]", text)
     assert {name for group in asked for name in group.split(",")} <= extras
+
+
+PAGE = re.compile(r"(?:^    |^\| `)(\S*streamlit run app/chat\.py[^`\n]*)", re.M)
+PAGES_STARTED = [(page, line) for page in PAGES for line in PAGE.findall(page.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize(("page", "command"), PAGES_STARTED, ids=lambda value: getattr(value, "name", value))
+def test_a_printed_command_of_the_chat_page_has_flags_that_it_knows(page, command):
+    words = shlex.split(command, comments=True)
+    assert words[:3] == [".venv/bin/streamlit", "run", "app/chat.py"]
+    end = words.index("--")
+    read_options(words[end + 1 :])
+    for flag in words[3:end]:
+        streamlit.config.get_option(flag.removeprefix("--").partition("=")[0])
+
+
+def test_commands_of_the_chat_page_are_found():
+    assert len(PAGES_STARTED) >= 4
