@@ -19,20 +19,20 @@ flags.DEFINE_integer("nodes", 1, "so many machines with GPUs; TPU slices have th
 flags.DEFINE_bool("spot", False, "cheap capacity that may be taken away: the job then goes on from its folder")
 flags.DEFINE_string("project", None, "the Google Cloud project; else GOOGLE_CLOUD_PROJECT")
 flags.DEFINE_string("location", "us-central1", "region of the job, near its bucket")
-flags.DEFINE_string("image", None, "container; else LOCATION-docker.pkg.dev/PROJECT/vlm-jax/tpu:latest, or cuda:latest")
+flags.DEFINE_string("container_image", None, "else LOCATION-docker.pkg.dev/PROJECT/vlm-jax/tpu:latest, or cuda:latest")
 flags.DEFINE_string("job_name", None, "as it is listed; else the config's and the machine's")
 flags.DEFINE_string("service_account", None, "account that the job runs as; else the project's own for training")
 flags.DEFINE_string("network", None, "projects/NUMBER/global/networks/NAME, to be peered with")
 flags.DEFINE_string("labels", "", "team=vision,run=7: for bills and lists")
 flags.DEFINE_multi_string("env", [], "NAME=VALUE of a variable for the job, no secret; may be given several times")
-flags.DEFINE_float("max_hours", 0.0, "after which the job is ended; 0: Google's limit, seven days")
+flags.DEFINE_float("max_hours", 0.0, "after which the job is ended; 0: Google's default, seven days")
 flags.DEFINE_string("endpoint", "", "another address of Google's, or http://127.0.0.1:PORT, which gets no credentials")
 if "dry_run" not in flags.FLAGS:  # generate_corpus has one, which has no meaning in a job
     flags.DEFINE_bool("dry_run", False, "print the request, and send nothing; no account is needed")
 _OWN = set(flags.FLAGS) - _PROGRAMS | {"dry_run"}
 
 _SAME = ("machine", "location", "labels", "env", "nodes", "spot", "max_hours")
-_TEXTS = ("workdir", "image", "job_name", "service_account", "network")
+_TEXTS = ("workdir", "container_image", "job_name", "service_account", "network")
 
 
 def asked() -> dict:

@@ -41,8 +41,10 @@ class Program:
 
 def load(argv: list[str]) -> Program:
     """Loads the program of --script, train unless given, with its flags; a name that cannot be run is `refusal`'s."""
-    found = re.findall(r"(?:^| )--?script[= ](\S+)", " ".join(argv[1:]))
-    name = found[-1] if found else "train"
+    name = "train"
+    for word, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+        if match := re.fullmatch(r"--?script(?:=(.*))?", word, re.DOTALL):
+            name = following if match[1] is None else match[1]
     if name in programs():
         importlib.import_module(name)
     takes_workdir = "workdir" in flags.FLAGS

@@ -7,6 +7,7 @@ The request is JSON as Google's REST interface has it; sending it is `vertex`'s.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from data_pipeline.launching.machines import Machine
 from vlm_jax.errors import InputError, gathered
 
 IMAGE_HOST = "{location}-docker.pkg.dev/{project}/vlm-jax/{kind}:latest"
-"""Where docs/launching.md has the images pushed; --image names another."""
+"""Where docs/launching.md has the images pushed; --container_image names another."""
 _ALONE = {"JAX_COORDINATOR_ADDRESS": "localhost:8482", "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"}
 """The one process of a one-host TPU is told so, and need not find it out from the machine (`parallel.hosts`)."""
 _MOST_NODES = 64
+_LEAST_HOURS = 0.01
+_LONGEST_NAME = 16
+"""Of a variable without a value, that a message repeats: PATH, but no key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Job:
     takes_workdir: bool = True
     project: str = ""
     location: str = "us-central1"
-    image: str = ""
+    container_image: str = ""
     job_name: str = ""
     service_account: str = ""
     network: str = ""
@@ -91,14 +95,15 @@ def prepare(job: Job, root: Path, settings: ConfigDict | None = None) -> Request
         errors += _capacity(job, machine)
     given = [*_program_texts(job), *settings_of_job.texts({} if settings is None else settings)]
     leaks = dict.fromkeys(secrets.errors([*given, *_request_texts(job)]))
-    open_lines = settings_of_job.on_this_machine(given, root)
+    open_lines = settings_of_job.without_disk(job.script) + settings_of_job.on_this_machine(given, root)
     if machine and settings is not None:
         with gathered(errors):
             open_lines += settings_of_job.check(job.script, settings, machine, job.nodes)
     if errors or leaks or machine is None:
         # A message often repeats what is wrong: not where that is a secret, which has a line of its own.
         raise InputError([*leaks, *(line for line in errors if not secrets.errors([("", line)]))])
-    return _request(job, machine, labels, variables, open_lines)
+    overrides = settings_of_job.overrides({} if settings is None else settings, job.overrides)
+    return _request(dataclasses.replace(job, overrides=overrides), machine, labels, variables, open_lines)
 
 
 def _named(job: Job) -> list[str]:
@@ -106,7 +111,7 @@ def _named(job: Job) -> list[str]:
     lines = names.location(job.location)
     for check, value in (
         (names.project, job.project),
-        (names.image, job.image),
+        (names.image, job.container_image),
         (names.service_account, job.service_account),
         (names.network, job.network),
         (names.job_name, job.job_name),
@@ -126,17 +131,25 @@ def _variables(entries: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     errors = []
     for entry in entries:
         name, equals, value = entry.partition("=")
-        if secrets.is_secret_name(name):
+        shown = _shown(entry)
+        if secrets.is_secret_name(name) and shown:
             errors.append(
-                f"--env={name}: is named as a secret; a request can be read by whoever sees the job, so none goes into "
-                "it: give the job's --service_account the access instead"
+                f"--env={shown}: is named as a secret; a request can be read by whoever sees the job, so none goes "
+                "into it: give the job's --service_account the access instead"
             )
-        elif not equals or not name.isidentifier() or not name.isascii():
-            errors.append(f"--env={name}: wanted NAME=VALUE; nothing is taken over from this machine's environment")
+        elif not equals or not shown:
+            errors.append(f"--env={shown}: wanted NAME=VALUE; nothing is taken over from this machine's environment")
         elif name in pairs or name in _ALONE:
             errors.append(f"--env={name}: is set already")
         pairs[name] = value
     return pairs, errors
+
+
+def _shown(entry: str) -> str:
+    """The name in NAME=VALUE; nothing where there is none, for what stands there instead may be a value."""
+    name, equals, _ = entry.partition("=")
+    known = name.isidentifier() and name.isascii() and (equals or len(name) <= _LONGEST_NAME)
+    return name if known and not secrets.errors([("", name)]) else ""
 
 
 def _capacity(job: Job, machine: Machine) -> list[str]:
@@ -151,8 +164,14 @@ def _capacity(job: Job, machine: Machine) -> list[str]:
             f"--spot: Vertex AI has no spot capacity for TPU slices of several hosts, and {machine.name} has "
             f"{machine.hosts}; leave it out, or take {machine.name.partition('-')[0]}-8"
         )
-    if job.max_hours < 0:
-        lines.append(f"--max_hours={job.max_hours:g}: wanted 0 (Google's own limit) or more")
+    if job.max_hours != 0 and not _LEAST_HOURS <= job.max_hours < math.inf:
+        lines.append(f"--max_hours={job.max_hours:g}: wanted {_LEAST_HOURS} or more, or 0 for Google's default")
+    hosts = max(job.nodes, machine.hosts)
+    if hosts > 1 and job.script not in settings_of_job.JOINING:
+        lines.append(
+            f"--script={job.script}: runs on one host, and this would be {hosts} that all write the same; "
+            f"{', '.join(settings_of_job.JOINING)} run on several"
+        )
     return lines
 
 
@@ -164,9 +183,9 @@ def _program_texts(job: Job) -> list[tuple[str, str]]:
 
 def _request_texts(job: Job) -> list[tuple[str, str]]:
     """(where it stands, text) of what else a person wrote that goes into the request."""
-    texts = [(f"--env={name}", value) for name, _, value in (entry.partition("=") for entry in job.env)]
-    known = ("config", "workdir", "project", "image", "job_name", "service_account", "network", "labels")
-    return [*texts, *((f"--{name}", getattr(job, name)) for name in known)]
+    texts = [(f"--env={_shown(entry)}", entry) for entry in job.env]
+    known = ("machine", "location", "config", "workdir", "project", "container_image", "job_name", "service_account")
+    return [*texts, *((f"--{name}", getattr(job, name)) for name in (*known, "network", "labels"))]
 
 
 def _request(
@@ -180,7 +199,7 @@ def _request(
     if not job.workdir:
         still.append("--workdir is open: gs://BUCKET/FOLDER, in a bucket near --location")
     kind = "tpu" if machine.is_tpu else "cuda"
-    image = job.image or IMAGE_HOST.format(location=job.location, project=project, kind=kind)
+    image = job.container_image or IMAGE_HOST.format(location=job.location, project=project, kind=kind)
     if machine.is_tpu and machine.hosts == 1:
         variables = {**_ALONE, **variables}
     container = {
@@ -202,7 +221,7 @@ def _request(
         if value:
             spec[key] = value
     spec["baseOutputDirectory"] = {"outputUriPrefix": workdir}
-    body = {"displayName": name, "jobSpec": spec, "labels": {"vlm_jax": job.script, **labels}}
+    body = {"displayName": name, "jobSpec": spec, "labels": {names.OWN_LABEL: job.script, **labels}}
     parent = f"projects/{project}/locations/{job.location}"
     return Request(parent, job.location, body, (*still, *open_lines))
 

@@ -16,6 +16,8 @@ _ACCOUNT = re.compile(r"[a-z0-9-]+@([a-z0-9.-]+\.iam|developer)\.gserviceaccount
 _NETWORK = re.compile(r"projects/\d+/global/networks/[a-z]([a-z0-9-]*[a-z0-9])?")
 _LETTERS = {"Ll", "Lo"}
 _LABEL_LENGTH, _LABELS = 63, 64
+OWN_LABEL = "vlm_jax"
+"""A label of every job: which program it runs."""
 
 
 def project(text: str) -> list[str]:
@@ -31,6 +33,8 @@ def location(text: str) -> list[str]:
 
 def store(flag: str, text: str) -> list[str]:
     """Of a folder that a job writes: the machine is gone afterwards, and its disk with it."""
+    if text.startswith("/gcs/"):
+        return [f"--{flag}={text}: is the bucket as the job will see it; give gs://{text.removeprefix('/gcs/')}"]
     if not text.startswith("gs://"):
         return [f"--{flag}={text}: is on the job's own disk, which is gone when it ends; wanted gs://BUCKET/FOLDER"]
     return [] if _BUCKET.fullmatch(text) else [f"--{flag}={text}: wanted gs://BUCKET/FOLDER, a bucket in small letters"]
@@ -38,7 +42,7 @@ def store(flag: str, text: str) -> list[str]:
 
 def image(text: str) -> list[str]:
     wanted = "HOST/PROJECT/REPOSITORY/NAME:TAG, such as us-central1-docker.pkg.dev/my-project/vlm-jax/tpu:1"
-    return [] if _IMAGE.fullmatch(text) else [f"--image={text}: wanted {wanted}"]
+    return [] if _IMAGE.fullmatch(text) else [f"--container_image={text}: wanted {wanted}"]
 
 
 def service_account(text: str) -> list[str]:
@@ -64,6 +68,8 @@ def labels(text: str) -> tuple[dict[str, str], list[str]]:
         key, equals, value = entry.partition("=")
         if not equals:
             errors.append(f"--labels: {entry!r} has no value; wanted KEY=VALUE,KEY=VALUE")
+        elif key == OWN_LABEL:
+            errors.append(f"--labels: {key!r} is the launcher's own, which holds the program's name; take another")
         elif key in pairs:
             errors.append(f"--labels: {key!r} is given twice")
         elif not _is_label(key) or not key or unicodedata.category(key[0]) not in _LETTERS:
@@ -77,8 +83,8 @@ def labels(text: str) -> tuple[dict[str, str], list[str]]:
                 "digits, _ and -"
             )
         pairs.setdefault(key, value)
-    if len(pairs) > _LABELS:
-        errors.append(f"--labels: {len(pairs)} labels, and a job has at most {_LABELS}")
+    if len(pairs) >= _LABELS:
+        errors.append(f"--labels: {len(pairs)} labels, and a job has at most {_LABELS}, one of them {OWN_LABEL}")
     return pairs, errors
 
 

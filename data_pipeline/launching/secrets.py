@@ -8,7 +8,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?|COOKIE)(_|$)|APIKEY", re.IGNORECASE)
+_NAME = re.compile(
+    r"(^|_)KEY(_|$)|(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|COOKIE)(_|$)|(API|ACCESS|SECRET)KEY"
+    r"|(^|_)(PASS|PAT|DSN)$|._(PWD|AUTH)$",  # PWD itself is the folder that one is in
+    re.IGNORECASE,
+)
 _FORMS = {
     "a token of Hugging Face": r"\bhf_[A-Za-z0-9]{16,}",
     "a key of OpenAI's form": r"\bsk-[A-Za-z0-9_-]{16,}",
@@ -19,7 +23,12 @@ _FORMS = {
     "a token of Slack": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
     "a JSON web token": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}",
-    "an address with a password": r"://[^/\s:@]+:[^/\s@]+@",
+    "a token of GitLab": r"\bglpat-[A-Za-z0-9_-]{16,}",
+    "a key of NVIDIA": r"\bnvapi-[A-Za-z0-9_-]{16,}",
+    "a key of Weights & Biases": r"\bwandb_v\d_[A-Za-z0-9_]{16,}",
+    "a bearer token": r"\b[Bb]earer [A-Za-z0-9._~+/-]{16,}",
+    "an address with a password": r"://[^/\s@]+@",
+    "an address with a key": r"(?i)[?&]([a-z-]*[_-])?(key|token|secret|password|sig|signature|credential)=[^&\s]{8,}",
 }
 _SHORTEST = 8
 """Values of fewer letters would be found where they are not meant."""

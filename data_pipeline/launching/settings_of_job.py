@@ -5,6 +5,7 @@ through the file system are given /gcs/BUCKET/…, where Vertex AI mounts gs://B
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,52 @@ WRITTEN = ("output", "target")
 IMAGE_FOLDERS = ("configs", "scripts", "data_pipeline", "vlm_jax")
 """What the images hold of the repository, as launch/ and .dockerignore have it."""
 TRAINING = ("train", "train_and_evaluate")
+JOINING = (*TRAINING, "evaluate")
+"""Programs that join their like on other hosts (`parallel.hosts`); each of several others would write the same."""
 CHECKED = (*TRAINING, "inspect_data", "compile_check")
 """Programs whose config is that of a training."""
 _DATA = ("config.data.path", "config.data.mixture", "config.validation.path")
+MODELS = ("model.path", "assemble.encoder", "assemble.decoder")
+_READ = (
+    *("base", "baseline", "bem", "connector_weights", "decoder", "encoder", "image", "index", "model", "passages"),
+    "source",
+)
+"""Settings, and flags of programs, that name what is opened as a file or as the folder of a model; data is read from
+gs:// itself."""
+_LOCAL_STORE = ("generate_corpus", "align_parity")
 _ELSEWHERE = ("gs://", "/gcs/", "hf://")
 
 
 def as_written(script: str, flag: str, value: str) -> str:
     """The value that a program is given: a training writes to gs:// itself, others through the mounted folder."""
-    own = flag == "workdir" and script in TRAINING
-    if own or flag not in (*WRITTEN, "workdir") or not value.startswith("gs://"):
-        return value
-    return f"/gcs/{value.removeprefix('gs://')}"
+    own = flag in ("workdir", "model") and script in TRAINING
+    return mounted(value) if flag in (*WRITTEN, *_READ, "workdir") and not own else value
+
+
+def mounted(value: str) -> str:
+    """Paths (commas between) as the file system of a job has them; what is not at gs:// stays."""
+    return re.sub(r"(^|,\s*)gs://", r"\1/gcs/", value)
+
+
+def overrides(settings: Mapping[str, Any] | ConfigDict, given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Overrides of the config as its program is given them: models at gs://, the config file's own too, are mounted."""
+    pairs = [(key, mounted(text) if key in MODELS else text) for key, text in given]
+    for key in MODELS:
+        group, _, name = key.partition(".")
+        value = settings.get(group, {}).get(name, "") if group in settings else ""
+        if isinstance(value, str) and mounted(value) != value and key not in dict(given):
+            pairs.append((key, mounted(value)))
+    return pairs
+
+
+def without_disk(script: str) -> list[str]:
+    """Of a program that keeps what it paid for in SQLite (`teachers.store`), which wants a disk that stays."""
+    if script not in _LOCAL_STORE:
+        return []
+    return [
+        f"--script={script}: keeps its teachers' answers in SQLite, which a mounted bucket is no place for; run it on "
+        "a machine with a disk (docs/launching.md)"
+    ]
 
 
 def texts(settings: Mapping[str, Any] | ConfigDict, prefix: str = "config") -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from data_pipeline.launching import machines, vertex
+from data_pipeline.launching import machines, secrets, vertex
 from data_pipeline.launching.job import Job, prepare
 from tests.data_pipeline.launching.vertex_server import VertexServer
 from tests.started import ROOT
@@ -105,7 +105,7 @@ def test_a_tpu_slice_of_several_hosts_is_one_replica_whose_topology_says_the_hos
 def test_one_machine_with_gpus_is_asked_for_field_by_field_with_account_network_labels_and_limit(server):
     asked = job(
         machine="h100-8",
-        image="europe-docker.pkg.dev/other/images/mine:3",
+        container_image="europe-docker.pkg.dev/other/images/mine:3",
         service_account="trainer@my-project.iam.gserviceaccount.com",
         network="projects/123456/global/networks/vpc",
         labels="team=vision,run=7",
@@ -186,7 +186,7 @@ def test_all_errors_are_told_together_one_line_each():
         workdir="runs/lora",
         project="My Project",
         location="us-west4-a",
-        image="nameless",
+        container_image="nameless",
         service_account="me@example.com",
         network="default",
         labels="Team=x,run,a=B",
@@ -194,7 +194,7 @@ def test_all_errors_are_told_together_one_line_each():
     )
     lines = errors(wrong)
     begin = [line.partition(":")[0].partition("=")[0] for line in lines]
-    wanted = "machine location project image service_account network workdir labels labels labels env env"
+    wanted = "machine location project container_image service_account network workdir labels labels labels env env"
     assert begin == [f"--{name}" for name in wanted.split()]
     assert lines[0] == "--machine=v5e-9: no such machine; did you mean 'v5e-8'?"
     assert lines[1] == "--location=us-west4-a: is a zone; jobs are given a region: us-west4"
@@ -208,10 +208,21 @@ def test_all_errors_are_told_together_one_line_each():
         ({"spot": True, "machine": "v5e-16"}, "no spot capacity for TPU slices of several hosts, and v5e-16 has 4"),
         ({"nodes": 2}, "of GPU machines only; a TPU of several hosts is one of v5e-16, v5e-32"),
         ({"nodes": 0, "machine": "l4-1"}, "--nodes=0: wanted 1 to 64"),
-        ({"max_hours": -1.0}, "--max_hours=-1: wanted 0"),
+        ({"max_hours": -1.0}, "--max_hours=-1: wanted 0.01"),
         ({"workdir": "gs://"}, "wanted gs://BUCKET/FOLDER"),
         ({"workdir": "s3://bkt/x"}, "is on the job's own disk"),
-        ({"labels": ",".join(f"k{n}=v" for n in range(65))}, "65 labels, and a job has at most 64"),
+        ({"max_hours": float("nan")}, "--max_hours=nan: wanted 0.01 or more"),
+        ({"max_hours": float("inf")}, "--max_hours=inf: wanted 0.01"),
+        ({"max_hours": 1e-5}, "--max_hours=1e-05: wanted 0.01"),
+        ({"workdir": "/gcs/bkt/x"}, "is the bucket as the job will see it; give gs://bkt/x"),
+        (
+            {"labels": ",".join(f"k{n}=v" for n in range(64))},
+            "64 labels, and a job has at most 64, one of them vlm_jax",
+        ),
+        ({"labels": "vlm_jax=mine"}, "'vlm_jax' is the launcher's own"),
+        ({"script": "sweep", "machine": "v5e-16"}, "--script=sweep: runs on one host, and this would be 4"),
+        ({"script": "convert_checkpoint", "machine": "l4-1", "nodes": 2}, "runs on one host, and this would be 2"),
+        ({"env": ["HF_TOKEN abcdefgh"]}, "--env=: wanted NAME=VALUE"),
         ({"labels": "a=1,a=2"}, "'a' is given twice"),
         ({"labels": f"a={'x' * 64}"}, "has up to 63"),
         ({"env": ["JAX_PROCESS_ID=1"]}, "is set already"),
@@ -261,11 +272,34 @@ def test_a_request_without_a_project_or_a_bucket_can_be_looked_at():
 
 
 def test_a_program_that_writes_through_the_file_system_is_given_the_mounted_bucket():
-    flags = [("model", "gs://bkt/runs/lora"), ("output", "gs://bkt/report")]
+    flags = [("model", "gs://bkt/runs/lora"), ("benchmark", "gs://bkt/q.jsonl"), ("output", "gs://bkt/report")]
+    flags += [("baseline", "gs://bkt/a,gs://bkt/b"), ("suffix", "gs://bkt is a word")]
     request = prepare(job(script="evaluate", config="", overrides=[], flags=flags, takes_workdir=False), ROOT)
     container = request.body["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
     assert container["command"] == ["python", "scripts/evaluate.py"]
-    assert container["args"] == ["--model=gs://bkt/runs/lora", "--output=/gcs/bkt/report"]
+    assert container["args"] == [
+        *("--model=/gcs/bkt/runs/lora", "--benchmark=gs://bkt/q.jsonl", "--output=/gcs/bkt/report"),
+        *("--baseline=/gcs/bkt/a,/gcs/bkt/b", "--suffix=gs://bkt is a word"),
+    ]
+
+
+def test_a_model_at_a_store_is_opened_through_the_mounted_bucket_also_where_the_config_file_names_it():
+    """Only runs are read from gs:// itself; a folder of Hugging Face's form is not."""
+
+    def arguments(asked, path):
+        body = prepare(asked, ROOT, settings(**{"model.path": path})).body
+        return body["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["args"]
+
+    assert arguments(JOB, "gs://bkt/qwen")[-1] == "--config.model.path=/gcs/bkt/qwen"
+    named = arguments(job(overrides=[("model.path", "gs://bkt/qwen")]), "gs://bkt/qwen")
+    assert [word for word in named if "model.path" in word] == ["--config.model.path=/gcs/bkt/qwen"]
+    assert not [word for word in arguments(JOB, "Qwen/Qwen2.5-VL-3B-Instruct") if "model.path" in word]
+
+
+@pytest.mark.parametrize("script", ["generate_corpus", "align_parity"])
+def test_a_program_that_wants_a_disk_that_stays_is_not_sent(script):
+    (line,) = prepare(job(script=script, config="", overrides=[], machine="l4-1"), ROOT).open
+    assert "keeps its teachers' answers in SQLite" in line
 
 
 SECRETS = [
@@ -277,13 +311,20 @@ SECRETS = [
     "AKIA" + "F" * 16,
     "xoxb-" + "1" * 12,
     "https://me:word@example.com/x",
+    "redis://:hunter22@example.com/0",
+    "https://a-token-alone@example.com/x",
+    "https://example.com/x?a=1&api_key=abcdefgh",
+    "https://storage.googleapis.com/b/x?X-Goog-Signature=0123456789",
+    "glpat-" + "g" * 20,
     "-----BEGIN PRIVATE KEY-----",
     "the-value-of-a-variable",
 ]
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-@pytest.mark.parametrize("place", ["overrides", "flags", "env", "labels", "project", "settings"])
+@pytest.mark.parametrize(
+    "place", ["overrides", "flags", "env", "env name", "labels", "machine", "location", "project", "settings"]
+)
 def test_a_secret_is_refused_wherever_it_stands_and_is_not_repeated(monkeypatch, secret, place):
     monkeypatch.setenv("MY_API_KEY", "the-value-of-a-variable")
     changes = {
@@ -291,6 +332,9 @@ def test_a_secret_is_refused_wherever_it_stands_and_is_not_repeated(monkeypatch,
         "flags": {"flags": [("question", f"read this: {secret}")]},
         "env": {"env": [f"NOTE={secret}"]},
         "labels": {"labels": f"a={secret}"},
+        "env name": {"env": [secret]},
+        "machine": {"machine": secret},
+        "location": {"location": secret},
         "project": {"project": secret},
         "settings": {},
     }
@@ -298,6 +342,17 @@ def test_a_secret_is_refused_wherever_it_stands_and_is_not_repeated(monkeypatch,
     lines = errors(job(**changes[place]), config)
     assert any("holds what looks like" in line for line in lines)
     assert all(secret not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("names", "secret"),
+    [
+        ("HF_TOKEN WANDB_API_KEY MLFLOW_TRACKING_PASSWORD PGPASSWORD MYSQL_PWD DB_PASS HTTP_AUTH SENTRY_DSN", True),
+        ("PWD TOKENIZERS_PARALLELISM MLFLOW_TRACKING_USERNAME XLA_FLAGS COMPASS AUTHOR OPENAI_API_KEY_ENV", False),
+    ],
+)
+def test_a_variable_is_known_as_a_secret_by_its_name(names, secret):
+    assert {name: secrets.is_secret_name(name) for name in names.split()} == dict.fromkeys(names.split(), secret)
 
 
 def test_no_variable_of_this_machine_is_in_a_request(monkeypatch):
@@ -308,19 +363,42 @@ def test_no_variable_of_this_machine_is_in_a_request(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("status", "word", "doubt"),
-    [(403, "PERMISSION_DENIED", False), (429, "RESOURCE_EXHAUSTED", False), (400, "INVALID_ARGUMENT", False)]
-    + [(503, "UNAVAILABLE", True), (504, "DEADLINE_EXCEEDED", True)],
+    ("status", "word", "advice", "doubt"),
+    [(403, "PERMISSION_DENIED", "roles/aiplatform.user in my-project", False)]
+    + [(404, "NOT_FOUND", "does us-west4 have", False), (429, "RESOURCE_EXHAUSTED", "no quota is left", False)]
+    + [(400, "INVALID_ARGUMENT", "", False), (503, "UNAVAILABLE", "", True), (504, "DEADLINE_EXCEEDED", "", True)],
 )
-def test_a_refusal_is_one_line_and_nothing_is_sent_twice(server, status, word, doubt):
+def test_a_refusal_is_one_line_and_nothing_is_sent_twice(server, status, word, advice, doubt):
     server.calls.clear()
     server.refusals.append((status, word, "planned\nto fail"))
     with pytest.raises(InputError) as caught:
         vertex.submit(prepare(JOB, ROOT, settings()), endpoint=server.url)
     (line,) = caught.value.lines
-    assert f"({status}): " in line and "planned to fail" in line
+    assert f"({status}): planned to fail" in line and advice in line
     assert ("may have been made" in line) == doubt
     assert len(server.calls) == 1
+
+
+def test_a_request_that_was_interrupted_or_answered_by_a_proxy_may_have_made_a_job(server, monkeypatch, capsys):
+    import google.auth.transport.requests as transport
+
+    request, post = prepare(JOB, ROOT, settings()), transport.AuthorizedSession.post
+
+    def answered(*words, **options):
+        answer = post(*words, **options)
+        answer._content = b"<html>please log in</html>"
+        return answer
+
+    def interrupted(*words, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(transport.AuthorizedSession, "post", answered)
+    with pytest.raises(InputError, match="the answer is no job.*may have been made"):
+        vertex.submit(request, endpoint=server.url)
+    monkeypatch.setattr(transport.AuthorizedSession, "post", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        vertex.submit(request, endpoint=server.url)
+    assert "the request was on its way; see `gcloud" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_is_one_line():
@@ -343,9 +421,11 @@ def test_without_credentials_nothing_is_asked_of_google(monkeypatch):
 
 
 def test_credentials_are_shown_to_google_alone():
-    for endpoint in ("http://example.com", "https://googleapis.com.example.com", "http://us-aiplatform.googleapis.com"):
-        with pytest.raises(InputError, match="credentials are shown to Google only"):
+    wrong = ["http://example.com", "https://googleapis.com.example.com", "http://us-aiplatform.googleapis.com"]
+    for endpoint in [*wrong, "https://me:word@us-aiplatform.googleapis.com", "http://127.0.0.1:port"]:
+        with pytest.raises(InputError, match="credentials are shown to Google only") as caught:
             vertex.submit(prepare(JOB, ROOT, settings()), endpoint=endpoint)
+        assert "me:word" not in caught.value.lines[0]
 
 
 def test_a_missing_client_is_one_line_that_names_the_extra(monkeypatch):
