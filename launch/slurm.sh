@@ -10,10 +10,6 @@
 #SBATCH --output=%x-%j.log
 set -euo pipefail
 
-# One process a host has all of its GPUs. Unless it is told so, JAX gives a process under Slurm only one.
-JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((SLURM_GPUS_ON_NODE - 1)))
-export JAX_LOCAL_DEVICE_IDS
-
-# The run folder and the data lie on a disk that all hosts see.
+# One process a host, with all of its GPUs. The run folder and the data lie on a disk that all hosts see.
 srun .venv/bin/python scripts/train.py --config=configs/qwen2_5_vl_3b_full.py --workdir=runs/full \
     --config.data.path=mine.jsonl --config.batch.rows=16 "$@"

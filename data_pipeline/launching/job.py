@@ -95,7 +95,7 @@ def prepare(job: Job, root: Path, settings: ConfigDict | None = None) -> Request
         errors += _capacity(job, machine)
     given = [*_program_texts(job), *settings_of_job.texts({} if settings is None else settings)]
     leaks = dict.fromkeys(secrets.errors([*given, *_request_texts(job)]))
-    open_lines = settings_of_job.without_disk(job.script) + settings_of_job.on_this_machine(given, root)
+    open_lines = settings_of_job.without_disk(job.script, job.flags) + settings_of_job.on_this_machine(given, root)
     if machine and settings is not None:
         with gathered(errors):
             open_lines += settings_of_job.check(job.script, settings, machine, job.nodes)

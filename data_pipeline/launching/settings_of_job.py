@@ -59,13 +59,13 @@ def overrides(settings: Mapping[str, Any] | ConfigDict, given: Sequence[tuple[st
     return pairs
 
 
-def without_disk(script: str) -> list[str]:
-    """Of a program that keeps what it paid for in SQLite (`teachers.store`), which wants a disk that stays."""
-    if script not in _LOCAL_STORE:
-        return []
+def without_disk(script: str, flags: Sequence[tuple[str, str]]) -> list[str]:
+    """Of a program that keeps what it paid teachers for in SQLite (`teachers.store`), which wants a disk that stays."""
+    asking = [f"--{flag}" for flag, value in flags if flag == "judge" and value or value.startswith("teacher:")]
     return [
-        f"--script={script}: keeps its teachers' answers in SQLite, which a mounted bucket is no place for; run it on "
-        "a machine with a disk (docs/launching.md)"
+        f"{what}: keeps its teachers' answers in SQLite, which a mounted bucket is no place for; run it on a machine "
+        "with a disk (docs/launching.md)"
+        for what in ([f"--script={script}"] if script in _LOCAL_STORE else asking)
     ]
 
 

@@ -56,21 +56,39 @@ def test_two_replicas_join_by_what_vertex_ai_tells_them():
     assert said == [["0 2 2 True", "all"], ["1 2 2 False", "all"]]
 
 
-def test_two_tasks_of_slurm_join_and_have_the_gpus_that_the_script_of_launch_gives_them():
+def test_two_tasks_of_slurm_one_a_host_join_and_have_all_gpus_of_it():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 61440 + os.getpid() % 4096))  # JAX makes the port of the number of the job
         job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "localhost"}
-    tasks = [{**job, "SLURM_PROCID": number, "SLURM_LOCALID": "0"} for number in ("0", "1")]
-    script = (ROOT / "launch" / "slurm.sh").read_text(encoding="utf-8")
-    line = next(line for line in script.splitlines() if line.startswith("JAX_LOCAL_DEVICE_IDS="))
-    counted = subprocess.run(
-        ["bash", "-c", f"SLURM_GPUS_ON_NODE=4; {line}; echo $JAX_LOCAL_DEVICE_IDS"],
-        text=True,
-        capture_output=True,
-        check=True,
-    ).stdout.strip()
-    said = joined([{**task, "JAX_LOCAL_DEVICE_IDS": counted} for task in tasks])
-    assert said == [["0 2 2 True", "0,1,2,3"], ["1 2 2 False", "0,1,2,3"]]
+    job |= {"SLURM_STEP_NUM_NODES": "2", "SLURM_LOCALID": "0"}
+    said = joined([{**job, "SLURM_PROCID": number} for number in ("0", "1")])
+    assert said == [["0 2 2 True", "all"], ["1 2 2 False", "all"]]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"SLURM_STEP_NUM_NODES": "4"}, {"local_device_ids": []}),
+        ({"SLURM_STEP_NUM_NODES": "4", "JAX_LOCAL_DEVICE_IDS": "0,1"}, {}),
+        ({"SLURM_STEP_NUM_NODES": "2"}, {}),  # several tasks a host: JAX gives each its own
+    ],
+)
+def test_a_task_of_slurm_has_all_gpus_where_it_is_alone_on_its_host(monkeypatch, variables, expected):
+    task = {"SLURM_NTASKS": "4", "SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "node[1-4]", **variables}
+    for name, value in task.items():
+        monkeypatch.setenv(name, value)
+    calls = []
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda **options: calls.append(options))
+    hosts.start()
+    assert calls == [{"cluster_detection_method": "slurm", **expected}]
+
+
+def test_a_batch_script_of_several_tasks_without_srun_is_refused(monkeypatch):
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_STEP_NODELIST", raising=False)
+    with pytest.raises(InputError, match="put srun before the command"):
+        hosts.start()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def start() -> None:
 
     Raises:
       InputError: some of `EXPLICIT` are missing, or are no such numbers; CLUSTER_SPEC is not of the form that Google
-        documents; or there are several processes, and this one has asked for devices already.
+        documents; a Slurm job of several tasks did not start this one by srun; or there are several processes, and this
+        one has asked for devices already.
     """
     if jax.distributed.is_initialized():
         return
@@ -47,7 +48,7 @@ def start() -> None:
             )
         _join(int(count), coordinator_address=variables[EXPLICIT[0]], num_processes=int(count), process_id=int(number))
     elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
-        _join(int(os.environ["SLURM_NTASKS"]), cluster_detection_method="slurm")
+        _join(int(os.environ["SLURM_NTASKS"]), cluster_detection_method="slurm", **_slurm_devices())
     elif os.environ.get("JAX_PLATFORMS") != "cpu" and importlib.util.find_spec("libtpu") and _has_tpu():
         _join(None)
     elif replicas := _vertex_replicas():
@@ -67,6 +68,22 @@ def _join(count: int | None, **options) -> None:
                 "one of several processes has used JAX before it joined the others: call "
                 "vlm_jax.parallel.hosts.start() before a model is loaded or devices are asked for"
             ) from None
+
+
+def _slurm_devices() -> dict:
+    """What `jax.distributed.initialize` is told of this task's GPUs: where one task runs a host it has all of them, of
+    which JAX would give it the first; otherwise each task has one, as JAX has it. JAX_LOCAL_DEVICE_IDS goes before.
+
+    Raises:
+      InputError: a batch script of several tasks started this process itself, and nobody the others.
+    """
+    if "SLURM_STEP_NODELIST" not in os.environ:
+        raise InputError(
+            f"this Slurm job has {os.environ['SLURM_NTASKS']} tasks, and srun did not start this one, so nobody starts "
+            "the others: put srun before the command, as launch/slurm.sh does, or srun --ntasks=1 for one process"
+        )
+    alone = os.environ.get("SLURM_STEP_NUM_NODES") == os.environ["SLURM_NTASKS"]
+    return {"local_device_ids": []} if alone and "JAX_LOCAL_DEVICE_IDS" not in os.environ else {}
 
 
 def _has_tpu() -> bool:

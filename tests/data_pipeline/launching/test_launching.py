@@ -296,9 +296,13 @@ def test_a_model_at_a_store_is_opened_through_the_mounted_bucket_also_where_the_
     assert not [word for word in arguments(JOB, "Qwen/Qwen2.5-VL-3B-Instruct") if "model.path" in word]
 
 
-@pytest.mark.parametrize("script", ["generate_corpus", "align_parity"])
-def test_a_program_that_wants_a_disk_that_stays_is_not_sent(script):
-    (line,) = prepare(job(script=script, config="", overrides=[], machine="l4-1"), ROOT).open
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [("generate_corpus", []), ("align_parity", [])]
+    + [("evaluate", [("judge", "kind=vertex")]), ("evaluate", [("model", "teacher:kind=vertex")])],
+)
+def test_a_program_that_wants_a_disk_that_stays_is_not_sent(script, flags):
+    (line,) = prepare(job(script=script, flags=flags, config="", overrides=[], machine="l4-1"), ROOT).open
     assert "keeps its teachers' answers in SQLite" in line
 
 
