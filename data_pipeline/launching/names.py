@@ -15,6 +15,7 @@ _IMAGE = re.compile(r"[a-z0-9][a-z0-9.:-]*(/[a-z0-9][a-z0-9._-]*)+(:[A-Za-z0-9_]
 _ACCOUNT = re.compile(r"[a-z0-9-]+@([a-z0-9.-]+\.iam|developer)\.gserviceaccount\.com")
 _NETWORK = re.compile(r"projects/\d+/global/networks/[a-z]([a-z0-9-]*[a-z0-9])?")
 _LETTERS = {"Ll", "Lo"}
+_PLAIN = "the bucket in small letters, the folder without blanks and ? # [ ] *"
 _LABEL_LENGTH, _LABELS = 63, 64
 OWN_LABEL = "vlm_jax"
 """A label of every job: which program it runs."""
@@ -37,7 +38,7 @@ def store(flag: str, text: str) -> list[str]:
         return [f"--{flag}={text}: is the bucket as the job will see it; give gs://{text.removeprefix('/gcs/')}"]
     if not text.startswith("gs://"):
         return [f"--{flag}={text}: is on the job's own disk, which is gone when it ends; wanted gs://BUCKET/FOLDER"]
-    return [] if _BUCKET.fullmatch(text) else [f"--{flag}={text}: wanted gs://BUCKET/FOLDER, a bucket in small letters"]
+    return [] if _BUCKET.fullmatch(text) else [f"--{flag}={text}: wanted gs://BUCKET/FOLDER, {_PLAIN}"]
 
 
 def image(text: str) -> list[str]:

@@ -33,6 +33,11 @@ _READ = (
 )
 """Settings, and flags of programs, that name what is opened as a file or as the folder of a model; data is read from
 gs:// itself."""
+_PATHS = (
+    *(f"config.{key}" for key in (*MODELS, "data.image_root")),
+    *(f"--{flag}" for flag in (*_READ, "benchmark", "data", "general", "image_root", "records", "text")),
+)
+"""Where a path of this machine is one also where nothing lies there: a word that begins with a slash may be meant."""
 _LOCAL_STORE = ("generate_corpus", "align_parity")
 _ELSEWHERE = ("gs://", "/gcs/", "hf://")
 
@@ -89,7 +94,7 @@ def on_this_machine(found: Iterable[tuple[str, str]], root: Path) -> list[str]:
 
     lines = []
     for where, text in found:
-        for path in locations.named_in(text) if where in _DATA else [text]:
+        for path in locations.named_in(text) if where in _DATA or where in _PATHS else [text]:
             if not path or path.startswith(_ELSEWHERE) or _in_image(path, root):
                 continue
             looks = "/" in path or Path(path).suffix
@@ -97,6 +102,8 @@ def on_this_machine(found: Iterable[tuple[str, str]], root: Path) -> list[str]:
                 lines.append(f"{where}={path} is on this machine; copy it to gs:// and name that")
             elif where in _DATA and not hub.is_address(path):
                 lines.append(f"{where}={path} is not in the image; name data at gs:// or hf://datasets/")
+            elif where in _PATHS and path.startswith(("/", "~", "./", "../")):
+                lines.append(f"{where}={path} is a path of this machine; copy what you mean to gs:// and name that")
     return list(dict.fromkeys(lines))
 
 
