@@ -8,6 +8,8 @@ that was looked at, and every redirect is looked at anew. Size and time are boun
 import contextlib
 import http.client
 import ipaddress
+import queue
+import re
 import socket
 import ssl
 import threading
@@ -27,6 +29,8 @@ PORTS = {"http": 80, "https": 443}
 LONGEST_ADDRESS = 2000
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """IPv6 addresses that carry one of IPv4 in their last four bytes (RFC 6052)."""
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that is given out to the open internet (RFC 4291, 2.4)."""
 _HEADERS = {"User-Agent": "vlm-jax", "Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
 
 Resolve = Callable[[str, int], list[str]]
@@ -43,14 +47,13 @@ def is_public(address: str) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])
     carried: list[ipaddress.IPv4Address | None] = []
     if isinstance(found, ipaddress.IPv6Address):
-        if found.is_site_local:
-            return False
-        teredo = found.teredo or (None, None)
-        carried = [found.ipv4_mapped, found.sixtofour, *teredo]
-        if found in _NAT64:
-            carried.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
         if found.ipv4_mapped is not None:
             return is_public(str(found.ipv4_mapped))
+        if found in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
+        if found not in _UNICAST:
+            return False
+        carried = [found.sixtofour, *(found.teredo or ())]
     named = [one for one in carried if one is not None]
     return found.is_global and not found.is_multicast and all(is_public(str(one)) for one in named)
 
@@ -77,7 +80,10 @@ def fetch(
         response = _one(here, deadline, most_bytes, resolve, connect)
         if isinstance(response, bytes):
             return NamedBytes.called(_shown(address), response)
-        target = urljoin(here, response)
+        try:
+            target = urljoin(here, response)
+        except ValueError:
+            raise InputError(f"{_shown(address)}: leads to what is not an address") from None
         if here.lower().startswith("https:") and not target.lower().startswith("https:"):
             raise InputError(f"{_shown(address)}: leads from https to {_scheme(target)}; give the last address itself")
         here = target
@@ -89,7 +95,9 @@ def _one(address: str, deadline: float, most_bytes: int, resolve: Resolve, conne
     scheme, host, path = _parts(address)
     port, name = PORTS[scheme], _shown(address)
     try:
-        numbers = resolve(host, port)
+        numbers = _in_time(deadline, lambda: resolve(host, port))
+    except TimeoutError:
+        raise InputError(f"{name}: was not there in time; download the image and upload it") from None
     except (OSError, UnicodeError):
         raise InputError(f"{name}: there is no machine of the name {_shown(host)}") from None
     # Of a name with several, one private address is enough: it may be the one that is taken next time.
@@ -113,6 +121,26 @@ def _one(address: str, deadline: float, most_bytes: int, resolve: Resolve, conne
         if isinstance(error, ssl.SSLError):
             raise InputError(f"{name}: no trusted connection ({error.reason or 'TLS'})") from None
         raise InputError(f"{name}: the connection failed ({type(error).__name__})") from None
+
+
+def _in_time(deadline: float, resolve: Callable[[], list[str]]) -> list[str]:
+    """What `resolve` returns or raises. The system's resolver has no deadline of its own: it is left to end alone."""
+    ended: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            ended.put(resolve())
+        except Exception as error:
+            ended.put(error)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    try:
+        result = ended.get(timeout=max(0.0, deadline - time.monotonic()))
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _parts(address: str) -> tuple[str, str, str]:
@@ -174,7 +202,7 @@ def _answer(stream: socket.socket, host: str, port: int, path: str, name: str, m
     connection.request("GET", path, headers=_HEADERS)
     response = connection.getresponse()
     if response.status in (301, 302, 303, 307, 308) and (location := response.headers.get("Location")):
-        return location
+        return location.encode("latin-1").decode("utf-8", errors="replace")  # http.client reads headers as Latin-1
     if response.status != 200:
         raise InputError(f"{name}: its server answers {response.status}")
     kind = response.headers.get_content_type()
@@ -182,14 +210,14 @@ def _answer(stream: socket.socket, host: str, port: int, path: str, name: str, m
         raise InputError(f"{name}: is {kind}, not an image; give the address of the image itself")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise InputError(f"{name}: is compressed; download the image and upload it")
-    announced = response.headers.get("Content-Length", "")
+    announced = response.length or 0
     too_large = InputError(f"{name}: more than {most_bytes >> 20} MB; scale it down first")
-    if announced.isdecimal() and int(announced) > most_bytes:
+    if announced > most_bytes:
         raise too_large
     data = response.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise too_large
-    if announced.isdecimal() and len(data) < int(announced):
+    if len(data) < announced:
         raise http.client.IncompleteRead(b"")
     return data
 
@@ -203,6 +231,6 @@ def _scheme(address: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """A part of an address as it may stand in an error line: what is behind a ? may be a secret."""
-    text = text.partition("?")[0].partition("#")[0]
+    """A part of an address as it may stand in an error line: a password, or what is behind a ?, may be a secret."""
+    text = re.sub("//[^/]*@", "//", text.partition("?")[0].partition("#")[0])
     return text if len(text) <= 120 else text[:60] + "…"

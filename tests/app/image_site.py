@@ -59,6 +59,15 @@ class Site(http.server.BaseHTTPRequestHandler):
     def _round(self):
         self._send(302, "text/plain", b"", Location="/round")
 
+    def _bracket(self):
+        self._send(302, "text/plain", b"", Location="http://[/")
+
+    def _accent(self):
+        self._send(302, "text/plain", b"", Location="/caf\u00e9.png".encode().decode("latin-1"))
+
+    def _digits(self):
+        self._send(200, "image/png", png(), Content_Length="9" * 5000)
+
     def _announced(self):
         self._send(200, "image/png", b"", Content_Length=str(MOST_BYTES + 1))
 

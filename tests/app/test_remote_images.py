@@ -56,11 +56,15 @@ def test_a_redirect_is_looked_at_as_the_first_address_is(site):
         ("metadata", "not public"),
         ("file", "https:// or http://"),
         ("round", "more than 3 times"),
+        ("bracket", "not an address"),
     ):
         asked = len(site.asked)
         with pytest.raises(InputError, match=reason):
             network.fetch(f"http://images.example.org/{path}")
         assert all(path in one for _, one in site.asked[asked:]), "nothing was asked behind it"
+    with pytest.raises(InputError, match="404"):
+        network.fetch("http://images.example.org/accent")
+    assert site.asked[-1][1] == "/caf%C3%A9.png"
 
 
 @pytest.mark.parametrize(
@@ -85,6 +89,11 @@ def test_a_redirect_is_looked_at_as_the_first_address_is(site):
         ("http://images.example.org:8080/a.png", "only port 80"),
         ("https://images.example.org:22/a.png", "only port 443"),
         ("http://me:secret@images.example.org/a.png", "user's name or a password"),
+        ("http://me:secret@images.example.org:99999/a.png", "not an address"),
+        ("ftp://me:secret@images.example.org/a.png", "https:// or http://"),
+        ("http://localhost./a.png", "not public|no machine"),
+        ("http://\u2460\u2461\u2466.0.0.1/a.png", "not public|no machine"),
+        ("http://127.0.0.1%2f.images.example.org/a.png", "no machine"),
         ("http://images.example.org/a b", "not an address"),
         ("http://images.example.org/\r\nX: y", "not an address"),
         ("http://[/", "not an address"),
@@ -116,14 +125,17 @@ def test_what_is_no_image_or_too_much_is_refused_in_a_line(site, path, reason):
         Network(site).fetch(f"http://images.example.org/{path}")
 
 
-def test_a_server_that_sends_letter_by_letter_is_left_at_the_deadline(site):
-    start = time.monotonic()
+def test_a_server_that_sends_letter_by_letter_and_a_name_that_is_not_found_in_time_are_left_at_the_deadline(site):
+    start, network = time.monotonic(), Network(site)
     with pytest.raises(InputError, match="in time"):
-        Network(site).fetch("http://images.example.org/slow", seconds=0.5)
-    assert time.monotonic() - start < 2
+        network.fetch("http://images.example.org/slow", seconds=0.5)
+    with pytest.raises(InputError, match="in time"):
+        fetch("http://slow.example.org/", seconds=0.2, resolve=lambda *name: time.sleep(3), connect=network.connect)
+    assert time.monotonic() - start < 2.5
 
 
 def test_what_only_says_that_it_is_an_image_is_found_out_when_it_is_opened(site):
+    assert open_image(Network(site).fetch("http://images.example.org/digits")).size == (8, 8)
     data = Network(site).fetch("http://images.example.org/lies.png")
     with pytest.raises(InputError, match="images.example.org/lies.png: not an image"):
         open_image(data)
@@ -158,7 +170,7 @@ def test_the_open_internet_is_public(address):
     "address",
     ["0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.2", "169.254.0.1", "172.16.0.1", "192.168.1.1", "198.18.0.1",
      "224.0.0.1", "255.255.255.255", "::", "::1", "fe80::1%eth0", "fec0::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1",
-     "2002:7f00:1::", "2002:a00:1::1", "64:ff9b::7f00:1", "2001:0:a00:1::1"],
+     "::7f00:1", "4000::1", "2002:7f00:1::", "2002:a00:1::1", "64:ff9b::7f00:1", "2001:0:a00:1::1"],
 )  # fmt: skip
 def test_what_lies_behind_this_machine_is_not(address):
     assert not is_public(address)
