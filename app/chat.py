@@ -10,8 +10,11 @@ is `page`'s.
 import os
 import sys
 
-import streamlit as st
-from starlette.middleware import Middleware
+try:
+    import streamlit as st
+    from starlette.middleware import Middleware
+except ImportError:
+    raise SystemExit("error: streamlit: not installed; the chat page needs pip install -e '.[app]'") from None
 
 from page_headers import SafeHeaders
 from page_options import fail, read_options
@@ -24,6 +27,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 sys.modules.setdefault("torch", None)  # transformers would load it, for seconds; nothing here uses it
 
+if __name__ == "__main__":  # Streamlit gives it another name
+    fail(InputError("the page is served by streamlit: streamlit run app/chat.py -- --model=PATH"))
 try:
     options = read_options(sys.argv[1:])
     import serving_state

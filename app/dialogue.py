@@ -11,7 +11,7 @@ import secrets
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlm_jax.errors import InputError
@@ -77,11 +77,13 @@ class Reply:
     Attributes:
       error: why it said nothing.
       finished: whether it came to its end.
+      settings: sampling and visual tokens it was asked with.
     """
 
     text: str = ""
     error: str = ""
     finished: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -90,7 +92,7 @@ class Turn:
 
     Attributes:
       attempt: how often it was asked before: another seed for another try.
-      drawings: its pictures with the tokens that stay, as they were drawn, by what they follow from.
+      drawings: its pictures with the tokens that stay, and a title, by (model, budget, number of the picture).
     """
 
     question: str
@@ -120,8 +122,16 @@ class Dialogue:
             raise InputError(f"more than {MOST_PICTURES} pictures for one question; ask about some of them first")
         self.pictures += pictures
 
+    def check_free(self) -> None:
+        """Raises InputError while a model answers: what it answers must not change under it."""
+        if self.answering.locked():
+            raise InputError(
+                "a question of this conversation is still being answered; stop it where it was asked, or wait"
+            )
+
     def ask(self, question: str) -> Turn:
-        """A new turn. Raises InputError where the conversation is too long, or nothing is asked."""
+        """A new turn. Raises InputError where the conversation is too long or being answered, or nothing is asked."""
+        self.check_free()
         if not question.strip():
             raise InputError("ask something about the picture: a question goes with it")
         if len(self.turns) >= MOST_TURNS:
@@ -135,8 +145,9 @@ class Dialogue:
         """Takes back the answers from a turn on, and all turns behind it; asks it again, in other words where given.
 
         Raises:
-          InputError: the other words are none.
+          InputError: the other words are none, or the conversation is being answered.
         """
+        self.check_free()
         if question is not None and not question.strip():
             raise InputError("ask something: the question is empty")
         turn = self.turns[number]
@@ -145,6 +156,8 @@ class Dialogue:
         self.turns[number:] = [Turn(question.strip() if question else turn.question, turn.pictures, attempt=attempt)]
 
     def clear(self) -> None:
+        """Raises InputError while it is being answered."""
+        self.check_free()
         self.turns, self.pictures = [], []
 
     def messages(self, model: str, number: int) -> list[dict[str, Any]]:
@@ -162,11 +175,10 @@ class Dialogue:
         turns = [one for turn in self.turns for one in turn.pictures]
         return sum(len(one.data) + len(one.preview) for one in [*turns, *self.pictures])
 
-    def exported(self, identifier: str, made_by: Mapping[str, Mapping[str, Any]]) -> bytes:
+    def exported(self, identifier: str, models: Sequence[str]) -> bytes:
         """A zip archive: `conversation.jsonl`, a record for each model, and `images/`. Training reads it unpacked.
 
-        Args:
-          made_by: name of a model to what it answered with, which the record's provenance tells.
+        The provenance of a record says of each answer what it was asked with, and whether it came to its end.
         """
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -177,15 +189,17 @@ class Dialogue:
                         named[id(one)] = f"images/{len(named) + 1}.{one.suffix}"
                         archive.writestr(named[id(one)], one.data)
             lines = []
-            for count, (model, settings) in enumerate(made_by.items(), start=1):
+            for count, model in enumerate(models, start=1):
                 messages: list[dict[str, Any]] = []
+                answers: list[dict[str, Any]] = []
                 for turn in self.turns:
                     reply = turn.replies.get(model)
                     if reply is not None and reply.text.strip():
                         images = [named[id(one)] for one in turn.pictures]
                         messages += [_question(turn, images), _answer(reply.text)]
+                        answers.append({"finished": reply.finished, **reply.settings})
                 if messages:
-                    provenance = {"made_by": "chat", "model": model, **settings}
+                    provenance = {"made_by": "chat", "model": model, "answers": answers}
                     record = {"id": f"{identifier}-{count}", "messages": messages, "provenance": provenance}
                     lines.append(json.dumps(record, ensure_ascii=False) + "\n")
             archive.writestr("conversation.jsonl", "".join(lines))
@@ -202,7 +216,10 @@ def _answer(text: str) -> dict[str, Any]:
 
 
 class Dialogues:
-    """Conversations by key, which a page finds again when it is loaded anew. The oldest are let go of first."""
+    """Conversations by key, which a page finds again when it is loaded anew.
+
+    Of too many, those without a turn are let go of first: whoever opens the page often takes nobody's. Then the oldest.
+    """
 
     def __init__(self, *, most: int = 200, most_bytes: int = 1 << 30):
         self._most, self._most_bytes = most, most_bytes
@@ -219,5 +236,6 @@ class Dialogues:
             while len(self._kept) > 1 and (
                 len(self._kept) > self._most or sum(one.nbytes for one in self._kept.values()) > self._most_bytes
             ):
-                self._kept.popitem(last=False)
+                others = list(self._kept)[:-1]
+                del self._kept[next((one for one in others if not self._kept[one].turns), others[0])]
             return key, self._kept[key]

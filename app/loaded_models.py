@@ -20,6 +20,7 @@ from vlm_jax.errors import InputError, gathered
 from vlm_jax.evaluation import kept_tokens
 from vlm_jax.inference.engine import LoadedModel
 from vlm_jax.inference.loading import load
+from vlm_jax.processing.processor import Processor
 from vlm_jax.processing.token_budget import ALL_TOKENS, METHODS, RESIZE, TokenBudget, cut_layers
 
 LONGEST_LINE = 32
@@ -67,31 +68,37 @@ class Line:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Held:
-    """A model in memory.
+    """A model that was loaded, and what stays known of it once it is not in memory.
 
     Attributes:
-      own: its budget of visual tokens, as it was trained or as the command line says.
+      processor: as it was loaded.
       methods: that it can take.
+      model: None where another has taken its place.
     """
 
-    model: LoadedModel
-    own: TokenBudget
+    processor: Processor
     methods: tuple[str, ...]
+    model: LoadedModel | None
+
+    @property
+    def own(self) -> TokenBudget:
+        """Its budget of visual tokens, as it was trained or as the command line says."""
+        return self.processor.budget
 
     def chosen(self, budget: TokenBudget | None) -> LoadedModel:
-        """The model, from here on with so many visual tokens; None: with its own."""
-        self.model.processor = self.model.processor.with_reduction(budget or self.own)
+        """The model, from here on with so many visual tokens; None: with its own. To be called by whose turn it is."""
+        assert self.model is not None
+        self.model.processor = self.processor.with_reduction(budget or self.own)
         return self.model
 
     def visual_tokens(self, size: tuple[int, int], budget: TokenBudget | None) -> int:
         """That the decoder sees of an image of this width and height."""
-        processor = self.model.processor.with_reduction(budget or self.own)
+        processor = self.processor.with_reduction(budget or self.own)
         return processor.visual_tokens(processor.grid(*size))
 
     def drawn(self, image: PIL.Image.Image, question: str, budget: TokenBudget | None) -> tuple[PIL.Image.Image, str]:
         """The image with what the decoder does not see of it dark, and how many tokens stay."""
-        self.chosen(ALL_TOKENS)
-        (panel,) = kept_tokens.panels(self.model, image, question, [budget or self.own])
+        (panel,) = kept_tokens.panels(self.chosen(ALL_TOKENS), image, question, [budget or self.own])
         every = self.visual_tokens(image.size, ALL_TOKENS)
         return kept_tokens.drawn(panel), f"{len(panel.kept):,} of {every:,} visual tokens, by {panel.method}"
 
@@ -118,31 +125,39 @@ class Models:
             raise InputError(errors)
         self.paths = dict(zip(names_of(paths), paths, strict=True))
         self.line = Line()
-        self._in_memory, self._options = in_memory, dict(options or {})
-        self._held: OrderedDict[str, Held] = OrderedDict()
+        self._most, self._options = in_memory, dict(options or {})
+        self._known: dict[str, Held] = {}
+        self._used: OrderedDict[str, None] = OrderedDict()
+        """Names of those in memory, the one that was asked last behind all others."""
 
     @property
     def names(self) -> list[str]:
         return list(self.paths)
 
-    def held(self, name: str) -> Held | None:
-        """A model if it is in memory; only to look at."""
-        return self._held.get(name)
+    def known(self, name: str) -> Held | None:
+        """What is known of a model; None where it was never loaded."""
+        return self._known.get(name)
 
-    def first_held(self, names: Sequence[str]) -> list[str]:
+    def in_memory(self, name: str) -> bool:
+        return name in self._used
+
+    def first_in_memory(self, names: Sequence[str]) -> list[str]:
         """The names, those in memory first: fewer are loaded anew."""
-        return sorted(names, key=lambda name: name not in self._held)
+        return sorted(names, key=lambda name: not self.in_memory(name))
 
     def get(self, name: str) -> Held:
         """A model, loaded where it is not in memory; the one that was not asked for longest makes room for it. To be
         called by whose turn it is."""
-        if name not in self._held:
-            while len(self._held) >= self._in_memory:
-                self._held.popitem(last=False)
+        if name not in self._used:
+            while len(self._used) >= self._most:
+                oldest = next(iter(self._used))
+                del self._used[oldest]
+                self._known[oldest] = dataclasses.replace(self._known[oldest], model=None)
             model = load(self.paths[name], **self._options)
-            self._held[name] = Held(model, model.processor.budget, methods_of(model, name))
-        self._held.move_to_end(name)
-        return self._held[name]
+            self._known[name] = Held(model.processor, methods_of(model, name), model)
+            self._used[name] = None
+        self._used.move_to_end(name)
+        return self._known[name]
 
 
 def names_of(paths: Sequence[str]) -> list[str]:

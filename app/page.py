@@ -5,14 +5,14 @@ Whatever a visitor, a file or a model says is drawn as text, never as Markdown o
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 
 import streamlit as st
 
 from copying import copy_button
 from dialogue import Dialogue, Reply, Turn, picture
 from page_settings import Settings, sidebar
-from plain_text import plain
+from plain_text import draw_errors, plain
 from serving_state import Shared, shared
 from vlm_jax.errors import InputError, gathered
 from vlm_jax.processing.images import open_image
@@ -20,7 +20,9 @@ from vlm_jax.processing.images import open_image
 TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm", "pgm"]
 LONGEST_QUESTION = 8000
 ASKED, ERRORS, QUESTION = "asked", "errors", "question"
-"""Keys of what is kept between runs: a turn that is to be answered, lines to be shown once, the input."""
+"""Keys of what is kept between runs: whether a turn that is to be answered was `TYPED` or `CLICKED`; lines to be shown
+once; the input."""
+TYPED, CLICKED = "typed", "clicked"
 
 
 def main() -> None:
@@ -30,8 +32,7 @@ def main() -> None:
     if st.query_params.get("c") != key:
         st.query_params["c"] = key  # loaded anew, the page finds the conversation by it
     settings = sidebar(state, key, dialogue, _clear)
-    for line in st.session_state.pop(ERRORS, []):
-        st.error(plain(line))
+    draw_errors(st.session_state.get(ERRORS, []))
     if not dialogue.turns:
         _welcome(state, dialogue)
     slots = [_draw(state, dialogue, number, settings) for number in range(len(dialogue.turns))]
@@ -46,12 +47,16 @@ def main() -> None:
         on_submit=_submitted,
         args=(dialogue,),
     )
-    if st.session_state.pop(ASKED, False) and dialogue.turns:
-        _answer(state, dialogue, settings, slots[-1])
+    if asked := st.session_state.pop(ASKED, None):
+        if asked == CLICKED:  # of a question that was typed, the input has a button to stop it
+            st.button("Stop", icon=":material/stop_circle:", key="stop")
+        if dialogue.turns and len(slots) == len(dialogue.turns):  # else they were changed in another window
+            _answer(state, dialogue, settings, slots[-1])
         st.rerun()
     if dialogue.answering.locked():  # in another window, or in this one before it was loaded anew
         time.sleep(0.5)
         st.rerun()
+    st.session_state.pop(ERRORS, None)
 
 
 # What a click does, before the page is drawn anew
@@ -59,9 +64,6 @@ def main() -> None:
 
 def _submitted(dialogue: Dialogue) -> None:
     value, errors = st.session_state[QUESTION], []
-    if dialogue.answering.locked():
-        st.session_state[ERRORS] = ["the last question is still being answered; stop it, or wait"]
-        return
     pictures = []
     for file in value.files:
         with gathered(errors):
@@ -71,31 +73,44 @@ def _submitted(dialogue: Dialogue) -> None:
     if not errors:
         with gathered(errors):
             dialogue.ask(value.text or "")
-            st.session_state[ASKED] = True
-    st.session_state[ERRORS] = errors
+            st.session_state[ASKED] = TYPED
+    if errors:
+        st.session_state[ERRORS] = errors
+        st.session_state[QUESTION] = value.text or ""  # to be asked again
 
 
-def _again(dialogue: Dialogue, number: int, words: str | None = None) -> None:
-    """Asks a turn again, in the words of an input where its key is given."""
+def _clicked(change: Callable[[], object]) -> None:
+    """Changes the conversation, and has its last turn answered."""
     try:
-        dialogue.again(number, None if words is None else st.session_state[words])
-        st.session_state[ASKED] = True
+        change()
+        st.session_state[ASKED] = CLICKED
     except InputError as error:
         st.session_state[ERRORS] = error.lines
+
+
+def _retry(dialogue: Dialogue, number: int) -> None:
+    _clicked(lambda: dialogue.again(number))
+
+
+def _edit(dialogue: Dialogue, number: int, words: str) -> None:
+    """Asks a turn again in the words of an input, of which the key is given."""
+    _clicked(lambda: dialogue.again(number, st.session_state[words]))
 
 
 def _click_example(state: Shared, dialogue: Dialogue, number: int) -> None:
     example = state.examples[number]
-    try:
-        dialogue.pictures = [example.picture]
-        dialogue.ask(example.question)
-        st.session_state[ASKED] = True
-    except InputError as error:
-        st.session_state[ERRORS] = error.lines
+    if dialogue.turns:  # the second of two quick clicks
+        st.session_state[ASKED] = CLICKED
+        return
+    dialogue.pictures = [example.picture]
+    _clicked(lambda: dialogue.ask(example.question))
 
 
 def _clear(dialogue: Dialogue) -> None:
-    dialogue.clear()
+    try:
+        dialogue.clear()
+    except InputError as error:
+        st.session_state[ERRORS] = error.lines
 
 
 # What is drawn
@@ -126,12 +141,12 @@ def _draw(state: Shared, dialogue: Dialogue, number: int, settings: Settings) ->
             with st.popover("Edit", icon=":material/edit:", type="tertiary"):
                 words = f"words-{number}-{turn.attempt}"
                 st.text_area("Your question", turn.question, key=words, max_chars=LONGEST_QUESTION)
-                st.button("Ask again", key=f"edit-{number}", on_click=_again, args=(dialogue, number, words))
+                st.button("Ask again", key=f"edit-{number}", on_click=_edit, args=(dialogue, number, words))
                 if not last:
                     st.caption("What follows it is taken back.")
             if last:
                 retry = {"icon": ":material/refresh:", "type": "tertiary", "help": "Asks again, with the next seed."}
-                st.button("Retry", key="retry", on_click=_again, args=(dialogue, number), **retry)
+                st.button("Retry", key="retry", on_click=_retry, args=(dialogue, number), **retry)
     with st.chat_message("assistant"):
         slots = []
         for column, name in zip(st.columns(len(settings.names)), settings.names, strict=True):
@@ -148,7 +163,10 @@ def _draw_reply(turn: Turn, name: str, number: int, *, alone: bool):
         st.caption(plain(author))
     slot = st.empty()
     if reply is not None and reply.error:
-        slot.error(plain(reply.error))
+        with slot.container():
+            draw_errors(reply.error.splitlines())
+    elif reply is not None and reply.finished and not reply.text.strip():
+        slot.caption("The answer has no words.")
     elif reply is not None:
         slot.text(reply.text + ("" if reply.finished else " …"))
         if reply.text:
@@ -160,29 +178,36 @@ def _draw_reply(turn: Turn, name: str, number: int, *, alone: bool):
 def _draw_pictures(state: Shared, turn: Turn, settings: Settings) -> None:
     if not turn.pictures:
         return
-    held = state.models.held(settings.names[0])
+    known = state.models.known(settings.names[0])
     with st.container(horizontal=True):
         for number, one in enumerate(turn.pictures):
             with st.container(width=260):
                 if settings.show_tokens and not st.session_state.get(ASKED):
-                    drawing, title = _drawing(state, turn, number, settings)
-                    st.image(drawing, width="stretch", alt="the tokens that stay")
-                    st.caption(plain(title))
+                    _draw_tokens(state, turn, number, settings)
                     continue
                 st.image(one.preview, width="stretch", alt="")
-                if held is not None:
+                if known is not None:
                     with contextlib.suppress(InputError):
-                        st.caption(f"{held.visual_tokens(one.size, settings.budget):,} visual tokens")
+                        st.caption(f"{known.visual_tokens(one.size, settings.budget):,} visual tokens")
 
 
-def _drawing(state: Shared, turn: Turn, number: int, settings: Settings):
-    key = (settings.names[0], settings.budget, number)
-    if key not in turn.drawings:
-        with state.models.line.turn():
-            held = state.models.get(settings.names[0])
-            image = open_image(turn.pictures[number].data)
-            turn.drawings[key] = held.drawn(image, turn.question, settings.budget)
-    return turn.drawings[key]
+def _draw_tokens(state: Shared, turn: Turn, number: int, settings: Settings) -> None:
+    name, budget = settings.names[0], settings.budget
+    if (name, budget, number) not in turn.drawings:
+        slot = st.empty()
+        try:
+            with _models_turn(state, slot):
+                drawing = state.models.get(name).drawn(open_image(turn.pictures[number].data), turn.question, budget)
+        except InputError as error:
+            with slot.container():
+                draw_errors(error.lines)
+            return
+        slot.empty()
+        kept = {key: other for key, other in turn.drawings.items() if key[:2] == (name, budget)}
+        turn.drawings = {**kept, (name, budget, number): drawing}
+    image, title = turn.drawings[name, budget, number]
+    st.image(image, width="stretch", alt="the tokens that stay")
+    st.caption(plain(title))
 
 
 def _draw_pictures_to_come(dialogue: Dialogue) -> None:
@@ -203,30 +228,39 @@ def _answer(state: Shared, dialogue: Dialogue, settings: Settings, slots: list) 
     if not dialogue.answering.acquire(blocking=False):
         return
     try:
-        for name in state.models.first_held(settings.names):
-            reply = turn.replies[name] = Reply()
+        for name in state.models.first_in_memory(settings.names):
+            sampling = settings.sampling(turn.attempt)
+            reply = turn.replies[name] = Reply(settings={**settings.tokens(), **sampling})
             try:
-                for piece in _pieces(state, dialogue, number, name, settings, places[name]):
-                    reply.text += piece
-                    places[name].text(reply.text)
+                # Closed at once where it is stopped: the next visitor waits for it.
+                with contextlib.closing(_pieces(state, dialogue, number, name, settings, places[name])) as pieces:
+                    for piece in pieces:
+                        reply.text += piece
+                        places[name].text(reply.text)
                 reply.finished = True
             except InputError as error:
-                reply.error = "; ".join(error.lines)
+                reply.error = "\n".join(error.lines)
     finally:
         dialogue.answering.release()
 
 
-def _pieces(state: Shared, dialogue: Dialogue, number: int, name: str, settings: Settings, place) -> Iterator[str]:
+def _pieces(state: Shared, dialogue: Dialogue, number: int, name: str, settings: Settings, place) -> Generator[str]:
+    with _models_turn(state, place):
+        if not state.models.in_memory(name):
+            place.caption(plain(f"loading {name} …"))
+        model = state.models.get(name).chosen(settings.budget)
+        sampling = settings.sampling(dialogue.turns[number].attempt)
+        yield from model.stream(dialogue.messages(name, number), **sampling)
+
+
+def _models_turn(state: Shared, place) -> contextlib.AbstractContextManager[None]:
+    """The visitor's turn with the models. Meanwhile `place` says how many are before."""
+
     def waiting(before: int) -> None:
         place.caption(f"{before} {'question is' if before == 1 else 'questions are'} before yours …")
 
     place.caption("…")
-    with state.models.line.turn(waiting):
-        if state.models.held(name) is None:
-            place.caption(plain(f"loading {name} …"))
-        model = state.models.get(name).chosen(settings.budget)
-        sampling = settings.sampling(dialogue.turns[number].attempt)
-        yield from model.stream(dialogue.messages(name, number), settings.max_new_tokens, **sampling)
+    return state.models.line.turn(waiting)
 
 
 main()

@@ -10,11 +10,11 @@ import streamlit as st
 
 from dialogue import Dialogue, picture
 from loaded_models import Held, budget_of
-from plain_text import plain
+from plain_text import draw_errors, plain
 from remote_images import fetch
 from serving_state import Shared
 from vlm_jax.errors import InputError
-from vlm_jax.processing.token_budget import TokenBudget
+from vlm_jax.processing.token_budget import RESIZE, TokenBudget
 from vlm_jax.serving.access import LOOPBACK_NAMES, is_loopback
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
@@ -42,22 +42,21 @@ class Settings:
 
     def sampling(self, attempt: int) -> dict[str, Any]:
         """As `LoadedModel.stream` takes it; another draw for another attempt."""
-        named = ("temperature", "top_p", "top_k", "repetition_penalty")
+        named = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty")
         return {"seed": self.seed + attempt, **{name: getattr(self, name) for name in named}}
 
-    def told(self) -> dict[str, Any]:
-        """What a record of the conversation says of it."""
-        tokens = {} if self.budget is None else {"visual_tokens": self.budget.visual_tokens}
-        method = {} if self.budget is None else {"token_reduction": self.budget.method}
-        return {**tokens, **method, "temperature": self.temperature, "seed": self.seed}
+    def tokens(self) -> dict[str, Any]:
+        """What a record of the conversation says of the visual tokens; nothing where they are the model's own."""
+        if self.budget is None:
+            return {}
+        return {"visual_tokens": self.budget.visual_tokens, "token_reduction": self.budget.method}
 
 
 def sidebar(state: Shared, key: str, dialogue: Dialogue, clear: Callable[[Dialogue], None]) -> Settings:
     """Draws it."""
     with st.sidebar:
         names = _models(state.models.names)
-        held = state.models.held(names[0])
-        budget, show_tokens = _visual_tokens(held)
+        budget, show_tokens = _visual_tokens(state.models.known(names[0]))
         sampling = _sampling(state)
         if addresses_allowed(state.options.addresses):
             _address(dialogue)
@@ -66,7 +65,7 @@ def sidebar(state: Shared, key: str, dialogue: Dialogue, clear: Callable[[Dialog
             st.button("Clear", icon=":material/delete:", on_click=clear, args=(dialogue,), disabled=not dialogue.turns)
             st.download_button(
                 "Export",
-                lambda: dialogue.exported(_identifier(key), {name: settings.told() for name in state.models.names}),
+                lambda: dialogue.exported(_identifier(key), state.models.names),
                 file_name="conversation.zip",
                 mime="application/zip",
                 icon=":material/download:",
@@ -103,17 +102,17 @@ def _models(names: list[str]) -> list[str]:
     return [first, st.selectbox("Second model", others, key="second")]
 
 
-def _visual_tokens(held: Held | None) -> tuple[TokenBudget | None, bool]:
+def _visual_tokens(known: Held | None) -> tuple[TokenBudget | None, bool]:
     st.subheader("Visual tokens")
-    own = held.own if held is not None else None
-    note = "all"
-    if own is not None and not own.takes_all:
+    note = "It is not loaded yet: ask it something first."
+    if known is not None:
+        own = known.own
         share = f"{own.visual_tokens:.0%}" if isinstance(own.visual_tokens, float) else f"{own.visual_tokens}"
-        note = f"{share} by {own.method}"
+        note = f"It saw {'all' if own.takes_all else f'{share} by {own.method}'} of an image."
     budget = None
-    if not st.toggle("As the model was trained", value=True, key="own_tokens", help=f"It saw {note} of an image."):
+    if not st.toggle("As the model was trained", value=True, key="own_tokens", help=note):
         percent = st.slider("Share that stays", 1, 100, 25, format="%d %%", key="percent")
-        methods = held.methods if held is not None else ("resize",)
+        methods = known.methods if known is not None else (RESIZE,)
         budget = budget_of(percent, st.selectbox("Chosen by", methods, key="method"))
     show = st.toggle("Show which tokens stay", key="show_tokens", help="What the model does not see is drawn dark.")
     return budget, show
@@ -142,5 +141,4 @@ def _address(dialogue: Dialogue) -> None:
                 data = fetch(address)
                 dialogue.add([picture(data.name, data)])
             except InputError as error:
-                for line in error.lines:
-                    st.error(plain(line))
+                draw_errors(error.lines)

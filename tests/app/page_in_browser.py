@@ -63,6 +63,31 @@ class Visitor:
             self.page.set_input_files("[data-testid=stChatInput] input[type=file]", [str(file) for file in files])
         self.page.locator("[data-testid=stFileChip]").nth(len(files) - 1).wait_for()
 
+    def paste(self, file: Path) -> None:
+        field, chips = self.page.locator("[data-testid=stChatInput] textarea"), self._chips()
+        field.evaluate(
+            "(field, bytes) => { const data = new DataTransfer();"
+            " data.items.add(new File([Uint8Array.from(bytes)], 'image.jpg', {type: 'image/jpeg'}));"
+            " field.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true})); }",
+            list(file.read_bytes()),
+        )
+        chips.wait_for()
+
+    def drop(self, file: Path) -> None:
+        """Drags a file from outside of the browser."""
+        box, chips = self.page.locator("[data-testid=stChatInput]").bounding_box(), self._chips()
+        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        devtools = self.context.new_cdp_session(self.page)
+        for kind in ("dragEnter", "dragOver", "drop"):
+            devtools.send("Input.dispatchDragEvent", {"type": kind, "data": data, **place})
+        chips.wait_for()
+
+    def _chips(self):
+        """The file that is attached next."""
+        chips = self.page.locator("[data-testid=stFileChip]")
+        return chips.nth(chips.count())
+
     def ask(self, question: str) -> None:
         field = self.page.locator("[data-testid=stChatInput] textarea")
         field.fill(question)

@@ -1,6 +1,8 @@
 """The chat page in a browser: what a person does there, and what the page looks like meanwhile."""
 
 import json
+import subprocess
+import sys
 import urllib.request
 import zipfile
 
@@ -43,13 +45,15 @@ def test_a_wrong_file_is_named_and_loses_nothing(visitor, tmp_path):
     one.attach(PHOTOS / "coffee.jpg")
     one.ask("What is this?")
     one.answered(1)
-    (tmp_path / "report_*x*.png").write_text("no image")
-    one.attach(tmp_path / "report_*x*.png")
+    wrong = tmp_path / "www.example.com *x* a--b me@example.com.png"
+    wrong.write_text("no image")
+    one.attach(wrong)
     one.ask("And this?")
-    error = one.page.get_by_text("report_*x*.png: not an image")
+    error = one.page.get_by_text(f"{wrong.name}: not an image")
     error.wait_for()
     one.idle()
-    assert error.locator("em").count() == 0 and one.page.locator("[data-testid=stChatMessage]").count() == 2
+    assert error.locator("em, a").count() == 0 and one.page.locator("[data-testid=stChatMessage]").count() == 2
+    assert one.page.locator("[data-testid=stChatInput] textarea").input_value() == "And this?"
 
 
 def test_a_page_that_is_loaded_anew_has_its_conversation_and_another_visitor_has_none(visitor):
@@ -81,7 +85,8 @@ def test_two_visitors_at_once_are_both_answered_and_one_who_stops_keeps_what_was
     stopped = one.text(1)
     assert stopped.strip(), "what was said stays"
     other.message(1).locator("[data-testid=stText]").wait_for()
-    other.stop()
+    other.page.get_by_role("button", name="Clear").click()
+    other.page.get_by_text("Ask about pictures").wait_for()
     one.page.reload()
     one.answered(1)
     assert one.text(1).startswith(stopped[:20]) and one.text(1).endswith("…")
@@ -108,6 +113,8 @@ def test_before_and_after_stand_side_by_side_and_the_conversation_is_exported_as
         records = [json.loads(line) for line in archive.read("conversation.jsonl").decode().splitlines()]
         assert archive.read("images/1.jpg") == (PHOTOS / "rocket.jpg").read_bytes()
     assert [record["provenance"]["model"] for record in records] == ["tiny_base", TALKER]
+    (answer,) = records[0]["provenance"]["answers"]
+    assert answer["finished"] and answer["max_new_tokens"] == 8 and answer["seed"] == 0
     key = one.page.url.partition("c=")[2]
     assert all(key[:6] not in json.dumps(record) for record in records), "the key opens the conversation"
 
@@ -123,6 +130,7 @@ def test_retry_edit_copy_and_clear(visitor):
     one.ask("Really?")
     one.answered(3)
     one.page.get_by_role("button", name="Retry").click()
+    one.page.get_by_role("button", name="Stop").wait_for()
     one.answered(3)
     one.message(0).get_by_role("button", name="Edit").click()
     one.page.get_by_label("Your question").fill("What colour is it?")
@@ -130,7 +138,7 @@ def test_retry_edit_copy_and_clear(visitor):
     one.page.get_by_role("button", name="Ask again").click()
     one.message(0).get_by_text("What colour is it?").first.wait_for()
     one.answered(1)
-    assert one.page.locator("[data-testid=stChatMessage]").count() == 2
+    one.message(2).wait_for(state="detached")
     assert one.text(0) == "What colour is it?" and one.message(0).locator("img").count() == 1
     one.page.get_by_role("button", name="Clear").click()
     one.page.get_by_text("Ask about pictures").wait_for()
@@ -161,7 +169,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(visitor, scheme):
     assert wide <= 390 and (background == "rgb(255, 255, 255)") == (scheme == "light")
 
 
-def test_an_image_from_an_address_goes_with_the_next_question_and_a_private_one_is_refused(visitor, site):
+def test_images_from_an_address_pasted_and_dropped_go_with_the_next_question_and_a_private_address_is_refused(
+    visitor, site
+):
     one = visitor()
     one.page.get_by_text("Image from an address").click()
     address = one.page.get_by_label("Address")
@@ -171,9 +181,11 @@ def test_an_image_from_an_address_goes_with_the_next_question_and_a_private_one_
     address.fill("http://images.example.org/red.png?token=1")
     one.page.get_by_role("button", name="Fetch").click()
     one.page.get_by_text("With the next question:").wait_for()
+    one.paste(PHOTOS / "coffee.jpg")
+    one.drop(PHOTOS / "rocket.jpg")
     one.ask("What colour is it?")
     one.answered(1)
-    assert one.message(0).locator("img").count() == 1
+    assert one.message(0).locator("img").count() == 3
     assert ("images.example.org", "/red.png?token=1") in site.asked and one.wrong == []
 
 
@@ -194,16 +206,30 @@ def test_answers_of_the_server_let_nothing_be_loaded_from_elsewhere(served):
 @pytest.mark.parametrize(
     ("words", "status", "line"),
     [
-        (["--modle=x"], 1, "error: --modle: no such flag; did you mean --model?"),
         (["--model=nothing"], 1, "error: nothing: "),
-        (["--model={base}", "--examples=none.jsonl"], 1, "error: none.jsonl: no such file"),
         (["--help"], 0, "usage: streamlit run app/chat.py --"),
     ],
 )
 def test_what_the_page_cannot_be_started_with_is_one_line(tmp_path, words, status, line):
-    words = [word.format(base=ROOT / "vlm_jax" / "assets" / "tiny_base") for word in words]
     with open(tmp_path / "log.txt", "w+", encoding="utf-8") as log:
         assert started(*words, port=free_port(), log=log, env=environment()).wait(120) == status
         log.seek(0)
         printed = log.read()
     assert sum(one.startswith(line) for one in printed.splitlines()) == 1 and "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("start", "line"),
+    [
+        ("", "error: the page is served by streamlit: streamlit run app/chat.py"),
+        ("sys.modules['streamlit'] = None", "error: streamlit: not installed; the chat page needs pip install"),
+    ],
+)
+def test_started_without_streamlit_it_says_what_is_missing(start, line):
+    program = (
+        f"import runpy, sys\n{start}\nsys.path.insert(0, 'app')\nrunpy.run_path('app/chat.py', run_name='__main__')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1 and ended.stderr.splitlines()[-1].startswith(line) and "Traceback" not in ended.stderr

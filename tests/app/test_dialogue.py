@@ -20,7 +20,7 @@ def answered(dialogue, question, pictures=(), **replies):
     dialogue.add(list(pictures))
     turn = dialogue.ask(question)
     for name, text in replies.items():
-        turn.replies[name] = Reply(text, finished=True)
+        turn.replies[name] = Reply(text, finished=True, settings={"seed": turn.attempt})
     return turn
 
 
@@ -59,7 +59,11 @@ def test_an_edited_turn_takes_back_what_follows_and_another_try_has_another_seed
     assert dialogue.turns[0].attempt == 0 and len(dialogue.turns[0].pictures) == 1
     with pytest.raises(InputError, match="empty"):
         dialogue.again(0, "  ")
-    assert dialogue.turns[0].question == "Another?"
+    with dialogue.answering:
+        for change in (dialogue.clear, lambda: dialogue.ask("More?"), lambda: dialogue.again(0)):
+            with pytest.raises(InputError, match="still being answered"):
+                change()
+    assert [turn.question for turn in dialogue.turns] == ["Another?"]
 
 
 def test_nothing_asked_and_too_much_of_anything_are_refused():
@@ -113,14 +117,16 @@ def test_an_exported_conversation_is_read_by_training(tmp_path):
     dialogue, cat = Dialogue(), picture("../../cat <b>.jpg", CAT)
     answered(dialogue, "ชื่ออะไร", [cat, picture("coffee.jpg", (PHOTOS / "coffee.jpg").read_bytes())], a="เชลซี", b="")
     answered(dialogue, "Sure?", [cat], a="Yes", b="No")
-    data = dialogue.exported("chat-1", {"a": {"temperature": 0.5}, "b": {}, "never": {}})
+    dialogue.turns[1].replies["a"].finished = False
+    data = dialogue.exported("chat-1", ["a", "b", "never"])
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert sorted(archive.namelist()) == ["conversation.jsonl", "images/1.jpg", "images/2.jpg"]
         archive.extractall(tmp_path)
     records = list(open_source(tmp_path / "conversation.jsonl"))
     assert [record.id for record in records] == ["chat-1-1", "chat-1-2"]
     assert [message["content"] for message in records[0].messages if message["role"] == "assistant"] == ["เชลซี", "Yes"]
-    assert records[0].provenance == {"made_by": "chat", "model": "a", "temperature": 0.5}
+    answers = [{"finished": True, "seed": 0}, {"finished": False, "seed": 0}]
+    assert records[0].provenance == {"made_by": "chat", "model": "a", "answers": answers}
     assert len(records[1].messages) == 2, "what was not answered is not in it"
     lines = [json.loads(line) for line in (tmp_path / "conversation.jsonl").read_text("utf-8").splitlines()]
     assert lines[0]["messages"][2]["content"][0]["image"] == "images/1.jpg"
@@ -137,6 +143,10 @@ def test_conversations_are_found_by_a_key_that_cannot_be_chosen_and_the_oldest_a
     dialogues.of(None)
     assert dialogues.of(first)[1] is one, "used last but one"
     assert dialogues.of(chosen)[0] != chosen, "let go"
+    one.ask("?")
+    for _ in range(3):
+        dialogues.of(None)
+    assert dialogues.of(first)[1] is one, "those without a turn go first"
     heavy = Dialogues(most_bytes=len(CAT))
     first, one = heavy.of(None)
     one.add([picture("cat.jpg", CAT)])

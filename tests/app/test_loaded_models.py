@@ -107,10 +107,12 @@ def test_the_images_of_a_conversation_are_encoded_once_whatever_another_visitor_
 def test_as_many_models_are_held_as_may_be_and_the_one_in_memory_goes_first(models):
     first, second = models.names
     models.get(first)
-    assert models.held(second) is None and models.first_held([second, first]) == [first, second]
-    held = models.get(second)
-    assert models.held(first) is None and models.held(second) is held
-    assert models.get(second) is held, "it is not loaded again"
+    assert not models.in_memory(second) and models.first_in_memory([second, first]) == [first, second]
+    loaded = models.get(second)
+    assert models.get(second) is loaded, "it is not loaded again"
+    known = models.known(first)
+    assert not models.in_memory(first) and known.model is None, "another has its place"
+    assert "uniform" in known.methods and known.visual_tokens((300, 200), budget_of(25, "uniform"))
 
 
 def test_what_stays_of_a_picture_is_drawn_and_counted(models):

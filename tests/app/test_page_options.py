@@ -80,7 +80,6 @@ def test_examples_are_of_the_data_that_are_named_or_of_the_run_or_of_the_package
         examples(str(tmp_path / "none.jsonl"), "m")
 
 
-def test_signs_of_markdown_are_escaped():
-    assert plain("![a](http://x) <b> $y$ `z`\n:red[q] กข") == (
-        r"\!\[a\]\(http\:\/\/x\) \<b\> \$y\$ \`z\` \:red\[q\] กข"
-    )
+def test_signs_of_markdown_are_escaped_and_no_link_comes_of_a_label():
+    assert plain("[a] <b> $y$ `z`\n:red[q] กข") == r"\[a\] \<b\> \$y\$ \`z\` \:red\[q\] กข"
+    assert plain("http://x www.y a@b --") == "http\\:\u2060\\/\u2060\\/x www\u2060\\.y a\u2060\\@b \\-\u2060\\-"
