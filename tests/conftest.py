@@ -102,6 +102,7 @@ SLOW = (
     "test_train_adapters.py",
     "scripts",
     "training",
+    "trackers",
     "test_drawn.py",
     "test_resaved.py",
     "test_streaming.py",

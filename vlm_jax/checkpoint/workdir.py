@@ -25,6 +25,8 @@ EVERY = 60.0
 """Seconds between two times that what has changed is sent to a store."""
 MODEL = "model"
 """Below the run's folder: the model it assembled."""
+TRACKER_RUNS = "trackers.json"
+"""Below the run's folder: what experiment trackers call this run."""
 WRITER = ".writer"
 """Names the run that writes to a folder in a store."""
 
@@ -160,7 +162,7 @@ class StoreWorkdir(Workdir):
     def _bring_back(self) -> None:
         """What an earlier part of the run wrote line by line, which this part goes on with."""
         for path in self.home.iterdir():
-            if path.suffix == ".jsonl" or path.name == "log.txt":
+            if path.suffix == ".jsonl" or path.name in ("log.txt", TRACKER_RUNS):
                 (self.folder / path.name).write_bytes(path.read_bytes())
 
     def _send_now_and_then(self, ended: threading.Event) -> None:

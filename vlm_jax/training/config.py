@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, nearest
 from vlm_jax.processing import token_budget, token_schedule
 
 # The words that parts of the package know, once more: those modules load JAX, for which a mistyped setting and a sweep
@@ -18,6 +18,7 @@ ATTENTION = ("reference", "chunked", "blockwise", "splash", "triton")
 QUANTISED = ("nf4", "int8")
 REMAT = ("none", "dots", "full")
 OPTIMIZERS = ("adamw", "adafactor", "muon")
+TRACKERS = ("wandb", "mlflow")
 
 
 def default_config() -> ConfigDict:
@@ -153,6 +154,9 @@ def default_config() -> ConfigDict:
             "log": {
                 "every": 10,  # steps between lines where the console is no terminal
                 "profile": 0,  # the step from which three are traced for XLA's profiler; 0: none
+                "tracker": "",  # "": none | wandb | mlflow, which gets what metrics.jsonl holds (docs/training.md)
+                "project": "",  # of wandb, or experiment of mlflow; "": as WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME say
+                "run_name": "",  # in the tracker; "": as the run folder is called
             },
         }
     )
@@ -383,6 +387,8 @@ def _check_the_rest(config: ConfigDict, check: _Check) -> None:
     check.at_least(1, "validation.max_new_tokens")
     check.at_least(0, "validation.questions", "validation.patience", "validation.every")
     check.at_least(0, "checkpoint.best", "samples.every", "log.profile")
+    if (tracker := config.log.tracker) not in ("", *TRACKERS):
+        check.want(False, "log.tracker", f"wandb, mlflow or empty; {nearest(tracker, TRACKERS)}")
 
 
 def epochs_of(train: ConfigDict) -> int:

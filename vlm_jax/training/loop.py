@@ -26,7 +26,7 @@ from vlm_jax.models.parameters import Flat
 from vlm_jax.parallel import hosts
 from vlm_jax.parallel.mesh import to_devices
 from vlm_jax.processing.rows import Batch
-from vlm_jax.training import compile_report
+from vlm_jax.training import compile_report, trackers
 from vlm_jax.training.hooks import EarlyStop, Hook, Measures, Profile, Samples, Saving, Validation
 from vlm_jax.training.log import Console, RunLog
 from vlm_jax.training.optimizer import set_back
@@ -93,7 +93,10 @@ def run(
         epochs=epochs,
         place=(workdir.home, str(workdir)),
     )
-    loop.run(shapes)
+    with trackers.tracked(config, workdir, console) as tracker:
+        loop.run(shapes)
+        if tracker is not None:
+            tracker.state = "stopped" if loop.stopped else "finished"
     return loop
 
 
