@@ -5,9 +5,10 @@ all that is paid for twice. How a request is sent until it is answered is `sendi
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from data_pipeline.teachers.batches import Batches
@@ -25,6 +26,20 @@ __all__ = ["Asker", "Stopped", "Unanswered"]
 
 class Unanswered(InputError):
     """A teacher that answers had no answer to some requests."""
+
+
+@contextlib.contextmanager
+def _no_loop_around() -> Iterator[None]:
+    """Lets an event loop run also in a notebook, whose cells run in one: that waits, as for anything that a cell does.
+
+    In this thread, to which SQLite and Ctrl-C belong.
+    """
+    around = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(around)
 
 
 @dataclass
@@ -56,7 +71,8 @@ class Asker:
 
     def close(self) -> None:
         self.rest()
-        self._runner.close()
+        with _no_loop_around():
+            self._runner.close()
 
     def rest(self, *others: Teacher) -> None:
         """Has all teachers give back what they hold, memory of this machine included, until they are asked again; also
@@ -66,7 +82,8 @@ class Asker:
           others: that were not asked yet.
         """
         for teacher in (*(teacher for teacher, _ in self._limits.values()), *others):
-            self._runner.run(teacher.close())
+            with _no_loop_around():
+                self._runner.run(teacher.close())
 
     def __enter__(self) -> "Asker":
         return self
@@ -96,7 +113,8 @@ class Asker:
         """
         self._limits_of(teacher)  # by which it is known, and closed in the end
         if missing := self.missing(teacher, requests):
-            self._runner.run(self._send(teacher, missing, check, Progress(requests[0].stage, len(missing))))
+            with _no_loop_around():
+                self._runner.run(self._send(teacher, missing, check, Progress(requests[0].stage, len(missing))))
         keys = self.keys(teacher, requests)
         found = self.store.outcomes(keys)
         return [found[key] for key in keys]

@@ -55,6 +55,16 @@ def test_text_objects_and_embeddings_are_asked_as_openai_has_them(server, tmp_pa
     assert b"secret" not in (tmp_path / "store" / "replies.sqlite").read_bytes()
 
 
+def test_asking_works_within_an_event_loop_as_in_a_notebook_which_then_goes_on(server, tmp_path):
+    async def cell():
+        with asker(tmp_path) as one:
+            (reply,) = one.ask(teacher(server), requests(1))
+        await asyncio.sleep(0)
+        return reply.text, asyncio.get_running_loop().is_running()
+
+    assert asyncio.run(cell()) == ("answer to question 0", True)
+
+
 def test_answers_outlive_the_process_and_equal_requests_are_one(server, tmp_path):
     wanted = [f"answer to question {number}" for number in range(20)]
     with asker(tmp_path) as first:
