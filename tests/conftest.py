@@ -103,6 +103,7 @@ SLOW = (
     "scripts",
     "training",
     "trackers",
+    "notebooks",
     "test_drawn.py",
     "test_resaved.py",
     "test_streaming.py",

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from vlm_jax.checkpoint.workdir import open_workdir
 from vlm_jax.training.trackers import following
 from vlm_jax.training.trackers.following import Follower, Rows, RunToTrack, numbers, without_passwords
 
@@ -142,6 +143,15 @@ def test_the_run_keeps_its_id_by_tracker_and_project(tmp_path):
     run("").keep_id("mlflow", "2")
     assert run("a").known_id("wandb") == "1" and run("").known_id("mlflow") == "2"
     assert run("b").known_id("wandb") is None and run("a").known_id("mlflow") is None
+
+
+def test_the_id_is_found_again_where_the_run_folder_is_in_a_store(store):
+    for known in (None, "1"):
+        workdir = open_workdir("gs://bucket/tracked")
+        with workdir.writing(first=True, done=None):
+            run = RunToTrack(workdir.folder, "{}", "", "mine")
+            assert run.known_id("mlflow") == known
+            run.keep_id("mlflow", "1")
 
 
 @pytest.mark.parametrize(
