@@ -12,7 +12,7 @@ import re
 import resource
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import nbformat
@@ -22,8 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = "NOTEBOOK_SMALL"
 """The variable by which a notebook runs the same cells with less of everything."""
-_NOISE = re.compile(r"^(?:[EWI]\d{4} |WARNING: All log messages before absl).*\n?", re.MULTILINE)
-"""What libraries of C++ write to the console."""
+_NOISE = re.compile(
+    r"^(?:[EWI]\d{4} |WARNING: All log messages before absl|.*TqdmWarning: IProgress|  from \.autonotebook).*\n?",
+    re.MULTILINE,
+)
+"""What libraries write to the console that says nothing of the run."""
 
 
 def execute(
@@ -51,9 +54,20 @@ def cleaned(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
                 for place in (folder, ROOT, Path.home()):
                     output.text = output.text.replace(f"{place}/", "")
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("text", "x").strip()]
+            cell.outputs = _joined(output for output in cell.outputs if output.get("text", "x").strip())
     notebook.metadata.language_info = {"name": "python"}
     return notebook
+
+
+def _joined(outputs: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Lines that follow one another on the same stream as one output."""
+    joined: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and output.name == joined[-1].get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def main() -> None:

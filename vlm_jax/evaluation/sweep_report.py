@@ -147,10 +147,7 @@ def plot(rows: Sequence[Row], path: Path, *, x_axis: str, title: str, score: str
 
     Points are joined where the labels below them begin with a number; labels that only name things have no order.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # not pyplot, whose backend is the caller's
     from matplotlib.ticker import PercentFormatter
 
     labels = list(dict.fromkeys(row.labels.get(x_axis, "") for row in rows))
@@ -164,7 +161,8 @@ def plot(rows: Sequence[Row], path: Path, *, x_axis: str, title: str, score: str
     below = [textwrap.fill(label, room) for label in labels]
     columns = max(1, int(width / (0.9 + _LETTER * max(map(len, lines)))))
     height = 4.5 + 0.25 * (-(-len(lines) // columns) + max(label.count("\n") for label in below))
-    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
     for number, (name, members) in enumerate(lines.items()):
         shown = [row for row in members if row.scores]
         # Side by side, so that no interval hides another.
@@ -192,4 +190,3 @@ def plot(rows: Sequence[Row], path: Path, *, x_axis: str, title: str, score: str
     if len(lines) > 1:
         figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     figure.savefig(path, dpi=160, bbox_inches="tight")  # as large as its longest label needs
-    pyplot.close(figure)

@@ -66,12 +66,10 @@ def calibration(found: Mapping[str, Any]) -> bytes:
 
 
 def _figure(width: float, height: float):
-    import matplotlib
+    from matplotlib.figure import Figure  # not pyplot, which would show it in a notebook, or need another backend there
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
@@ -83,11 +81,8 @@ def _percent(axis) -> None:
 
 
 def _png(figure) -> bytes:
-    from matplotlib import pyplot
-
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110, format="png")
-    pyplot.close(figure)
     return buffer.getvalue()
 
 
