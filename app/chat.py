@@ -20,11 +20,14 @@ from page_headers import SafeHeaders
 from page_options import fail, read_options
 from vlm_jax import terminal
 from vlm_jax.errors import InputError
+from vlm_jax.parallel.starting import tpu_is_absent
 
 # Read by libraries when they load, which is below.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+if tpu_is_absent():
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.modules.setdefault("torch", None)  # transformers would load it, for seconds; nothing here uses it
 
 if __name__ == "__main__":  # Streamlit gives it another name

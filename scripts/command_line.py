@@ -26,6 +26,7 @@ from absl import flags
 
 from config_file import file_and_argument, load_config, settings_of
 from setting_comments import comments_of
+from setting_words import meant
 from teacher_kinds import take_kinds
 from vlm_jax import terminal
 from vlm_jax.error_list import printable
@@ -143,7 +144,8 @@ def _parse_flags(argv: list[str], config: bool) -> list[tuple[str, str | None]]:
         rest = FLAGS(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, [flag.name for flag in _own_flags()], n=1)
-        advice = f"; did you mean --{near[0]}?" if near else ""
+        setting = meant(error.flagname) if config else None
+        advice = f"; did you mean --{near[0]}?" if near else f"; did you mean --config.{setting}?" if setting else ""
         raise _UsageError(f"--{error.flagname}: no such flag{advice}") from error
     except flags.IllegalFlagValueError as error:
         if _MISSING not in str(error):

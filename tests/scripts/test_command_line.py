@@ -97,6 +97,12 @@ def test_an_unknown_flag_exits_with_2_and_names_the_nearest(start):
     assert errors[0].startswith("error: --modle: no such flag; did you mean --model?")
 
 
+def test_a_flag_of_another_trainer_is_told_as_the_setting_that_it_means(settings):
+    status, _, errors = settings("--learning_rate=1e-3")
+    assert (status, len(errors)) == (2, 1)
+    assert errors[0].startswith("error: --learning_rate: no such flag; did you mean --config.optimizer.learning_rate?")
+
+
 def test_a_missing_flag_exits_with_2_and_is_named(start):
     status, _, errors = start(body("pass"))
     assert (status, len(errors)) == (2, 1)
