@@ -110,6 +110,7 @@ SLOW = (
     "scripts",
     "training",
     "trackers",
+    "app",
     "notebooks",
     "test_drawn.py",
     "test_resaved.py",
