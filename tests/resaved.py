@@ -150,13 +150,18 @@ class Difference:
     answers: bool = False
 
 
-def compare(folder: Path, theirs, conversations: Sequence, questions: Sequence, *, tokens: int = 16) -> Difference:
+def compare(
+    folder: Path, theirs, conversations: Sequence, questions: Sequence, *, tokens: int = 16, scanned: bool = False
+) -> Difference:
     """Holds a folder against transformers' model of it.
 
     Args:
       conversations: for logits, whose difference is relative to the largest; questions: for greedy answers.
+      scanned: whether layers are scanned in their stacks, as on an accelerator, which compiles many sooner.
     """
     ours, worst = vlm_jax.load(folder, dtype="float32"), Difference()
+    if scanned:
+        ours._decoder.one_by_one = False
     for messages in conversations:
         inputs, example = reference(folder, messages), ours.encode(messages)
         if example.input_ids.tolist() != inputs["input_ids"][0].tolist():
