@@ -40,7 +40,9 @@ def execute(
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=place)
-    client.execute(env={**environment, SMALL: "1" if small else ""})
+    # Streamlit, where something has loaded it, has set a backend that shows nothing.
+    own = {name: value for name, value in environment.items() if name != "MPLBACKEND"}
+    client.execute(env={**own, SMALL: "1" if small else ""})
     return notebook
 
 
