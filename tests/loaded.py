@@ -1,5 +1,7 @@
 """Loads what the scripts load, for the process that `started.run` forks theirs from. No device is looked for."""
 
+import contextlib
+import gc
 import os
 import sys
 
@@ -14,3 +16,8 @@ import orbax.checkpoint  # noqa: E402, F401
 import tensorboardX  # noqa: E402, F401
 from flax import nnx  # noqa: E402, F401
 from transformers import AutoTokenizer  # noqa: E402, F401
+
+with contextlib.suppress(ImportError):  # of an extra
+    import google.genai  # noqa: F401
+
+gc.freeze()  # or each forked process would look for its own garbage among all this

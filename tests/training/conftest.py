@@ -1,8 +1,8 @@
-"""The batch of `tiny_run`, made once for a file."""
+"""The batch of `tiny_run`, and a model for tests of what a run does around its steps; each made once for a file."""
 
 import pytest
 
-from tests.tiny_models import PHOTOS, assistant, user
+from tests.tiny_models import ONE_LAYER, PHOTOS, assistant, save_tiny, user
 from tests.training.tiny_run import CAPACITY, ROWS
 from vlm_jax.inference.loading import load
 from vlm_jax.processing.rows import RowSpec, assemble, stack
@@ -23,3 +23,11 @@ def batch(base):
             )
         )
     return stack(rows)
+
+
+@pytest.fixture(scope="module")
+def one_layer(tmp_path_factory):
+    """The smallest model: half as long to trace and compile."""
+    folder = tmp_path_factory.mktemp("one_layer") / "model"
+    save_tiny(folder, **ONE_LAYER)
+    return folder

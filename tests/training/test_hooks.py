@@ -85,9 +85,9 @@ def test_samples_are_due_at_their_cadence_alone():
 
 
 @pytest.fixture
-def config(base):
+def config(one_layer):
     config = default_config()
-    config.model.update(path=str(base), max_visual_tokens=16)
+    config.model.update(path=str(one_layer), max_visual_tokens=16)
     config.data.path = str(PHOTOS / "photos.json")
     config.batch.update(rows=8, sequence_length=256)
     config.train.update(steps=20, remat="none")
@@ -190,15 +190,7 @@ def no_table(table):
     table.unlink()
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (more_rows, ["data is not what it was started with: 1 added (", "config.model.path=", "another --workdir"]),
-        (other_rows, ["data is not what it was started with: 1 changed ("]),
-        (no_table, ["table.csv"]),
-    ],
-)
-def test_a_finished_run_that_is_given_other_data_says_that_it_learned_nothing_of_them(config, tmp_path, change, said):
+def test_a_finished_run_that_is_given_other_data_says_that_it_learned_nothing_of_them(config, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text(
         f"image,question,answer\n{PHOTOS / 'chelsea.jpg'},What is the cat called?,Chelsea\n"
@@ -209,10 +201,18 @@ def test_a_finished_run_that_is_given_other_data_says_that_it_learned_nothing_of
     config.train.steps = 1
     assert run(config, str(tmp_path / "run")).trained
     assert not run(config, str(tmp_path / "run")).trained
-    change(table)
-    with pytest.raises(InputError) as caught:
-        run(config, str(tmp_path / "run"))
-    assert len(caught.value.lines) == 1 and all(words in caught.value.lines[0] for words in said)
+    before = table.read_bytes()
+    for change, said in (
+        (more_rows, ["data is not what it was started with: 1 added (", "config.model.path=", "another --workdir"]),
+        (other_rows, ["data is not what it was started with: 1 changed ("]),
+        (no_table, ["table.csv"]),
+    ):
+        table.write_bytes(before)
+        change(table)
+        with pytest.raises(InputError) as caught:
+            run(config, str(tmp_path / "run"))
+        (line,) = caught.value.lines
+        assert all(words in line for words in said), line
 
 
 def test_validation_on_what_is_trained_on_is_pointed_out(config, tmp_path):

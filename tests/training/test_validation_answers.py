@@ -33,14 +33,14 @@ def test_the_best_is_where_answers_score_highest_whatever_the_loss():
 
 
 @pytest.fixture
-def config(base, tmp_path):
+def config(one_layer, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text(
         f"image,question,answer\n{PHOTOS / 'chelsea.jpg'},What is the cat called?,Chelsea\n"
         f"{PHOTOS / 'coffee.jpg'},What is it?,A cup\n"
     )
     config = default_config()
-    config.model.update(path=str(base), max_visual_tokens=16)
+    config.model.update(path=str(one_layer), max_visual_tokens=16)
     config.data.path = config.validation.path = str(table)
     config.batch.update(rows=8, sequence_length=128)
     config.train.update(steps=24, remat="none")

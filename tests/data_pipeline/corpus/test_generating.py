@@ -1,7 +1,6 @@
 """From a subject to a corpus, offline and against a server: the same to the byte however often it is killed."""
 
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -102,8 +101,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_but_what_was_on_its_wa
     unique = len(server.calls)
     server.calls.clear()
     server.delay = 0.02
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_pipeline.corpus.generating", "google.genai", "httpx"])
+    context = started.context()
     chance, kills, finished = random.Random(0), 0, False
     while not finished:
         asked = len(server.calls)

@@ -51,6 +51,7 @@ def world(tmp_path_factory):
     with (shared / "parity-world.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "teacher" / "config.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # of a test that was ended while it was made
             folder.mkdir()
             make_world(folder)
     return folder
