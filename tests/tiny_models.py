@@ -11,9 +11,12 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from vlm_jax.models.families import FAMILIES
 from vlm_jax.processing.chat import image_parts, image_source
 from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 from vlm_jax.processing.new_tokenizer import write_tokenizer
@@ -32,6 +35,7 @@ def save_tiny(
     heads: int = 4,
     kv_heads: int = 2,
     head_dim: int = 16,
+    hidden: int = 0,
     tied: bool = True,
     depth: int = 4,
     global_blocks: tuple[int, ...] = (1, 3),
@@ -41,11 +45,12 @@ def save_tiny(
     """Writes a folder with weights, tokenizer and processor; returns transformers' model of it."""
     texts = [json.dumps(json.loads((PHOTOS / "photos.json").read_text()), ensure_ascii=False)]
     ids = write_tokenizer(folder, texts, VOCAB)
-    hidden = heads * head_dim
+    hidden = hidden or heads * head_dim
     torch.manual_seed(seed)
     made_by = {
         "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration),
         "qwen2_vl": (Qwen2VLConfig, Qwen2VLForConditionalGeneration),
+        "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration),
     }
     make_config, make_model = made_by[family]
     config = make_config(
@@ -57,11 +62,8 @@ def save_tiny(
             "num_key_value_heads": kv_heads,
             "vocab_size": VOCAB,
             "rms_norm_eps": 1e-6,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e6,
-                "mrope_section": [head_dim // 8, 3 * head_dim // 16, 3 * head_dim // 16],
-            },
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, **_sections(family, head_dim)},
+            **({"head_dim": head_dim} if family == "qwen3_vl" else {}),
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
@@ -76,9 +78,16 @@ def save_tiny(
     model = make_model(config).eval()
     _draw(model)
     model.save_pretrained(folder)
-    settings = DynamicResolution().with_token_range((4, max_visual_tokens))
+    settings = FAMILIES[family].new_image_processor().with_token_range((4, max_visual_tokens))
     (folder / "preprocessor_config.json").write_text(json.dumps(settings.to_json("Qwen2_5_VLProcessor")))
     return model
+
+
+def _sections(family: str, head_dim: int) -> dict:
+    if family == "qwen3_vl":  # as published, of the first 60 of 64 frequencies: a few are left over for time
+        side = (head_dim // 2 - 1) // 3
+        return {"mrope_section": [head_dim // 2 - 2 * side, side, side], "mrope_interleaved": True}
+    return {"mrope_section": [head_dim // 8, 3 * head_dim // 16, 3 * head_dim // 16]}
 
 
 def _tower(depth: int, hidden: int, global_blocks: tuple[int, ...]) -> dict[str, dict]:
@@ -92,6 +101,15 @@ def _tower(depth: int, hidden: int, global_blocks: tuple[int, ...]) -> dict[str,
             "fullatt_block_indexes": list(global_blocks),
         },
         "qwen2_vl": {"depth": depth, "embed_dim": 32, "mlp_ratio": 3, "num_heads": 2, "hidden_size": hidden},
+        "qwen3_vl": {
+            "depth": depth,
+            "hidden_size": 32,
+            "intermediate_size": 68,
+            "num_heads": 2,
+            "out_hidden_size": hidden,
+            "num_position_embeddings": 36,
+            "deepstack_visual_indexes": [block for block in global_blocks if block < depth],
+        },
     }
 
 

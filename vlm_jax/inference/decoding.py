@@ -123,8 +123,8 @@ class DecodeLoop:
     def _logits(self, parameters: Flat, layers: Layers | None, batch: Batch) -> tuple[Array, Array]:
         """Of the tokens that are left at the end of each row, and where they stood in it."""
         model, options = self._model(parameters, layers), self._options(layers)
-        x, positions = model.embed(batch, dtype=self.dtype, **options)
-        through = through_decoder(model.decoder, x, positions, batch, **options)
+        embedded = model.embed(batch, dtype=self.dtype, **options)
+        through = through_decoder(model.decoder, embedded, batch, **options)
         return model.logits(through.hidden), through.places[-1]
 
     def _last_hidden(
@@ -132,8 +132,8 @@ class DecodeLoop:
     ) -> Float[Array, "b d"]:
         """Hidden states, after the last norm, of the last token of each conversation, float32."""
         model, options = self._model(parameters, layers), self._options(layers)
-        x, positions = model.embed(batch, dtype=self.dtype, **options)
-        through = through_decoder(model.decoder, x, positions, batch, at=_ends(batch, places), **options)
+        embedded = model.embed(batch, dtype=self.dtype, **options)
+        through = through_decoder(model.decoder, embedded, batch, at=_ends(batch, places), **options)
         return _of_each(through.hidden, places).astype(jnp.float32)
 
     def _visual_index(self, parameters: Flat, layers: Layers | None, batch: Batch) -> Array:
@@ -141,9 +141,9 @@ class DecodeLoop:
         model, options = self._model(parameters, layers), self._options(layers)
         if not batch.above:
             words = model.embed_tokens(batch.tokens, self.dtype)
-            return model.visual(batch, words, dtype=self.dtype, **options)[1]
-        x, positions = model.embed(batch, dtype=self.dtype, **options)
-        places = through_decoder(model.decoder, x, positions, batch, **options).places[-1]
+            return model.visual(batch, words, dtype=self.dtype, **options).index
+        embedded = model.embed(batch, dtype=self.dtype, **options)
+        places = through_decoder(model.decoder, embedded, batch, **options).places[-1]
         return jnp.take_along_axis(batch.visual_index, places, axis=1, mode="fill", fill_value=-1)
 
     def _prefill(
@@ -197,11 +197,10 @@ class DecodeLoop:
         """Packed prompts through the decoder: what comes of their ends (`_ends`), M-RoPE positions, a cache for each
         conversation, and by range of layers how many tokens it has there."""
         options = self._options(layers)
-        x, positions = model.embed(batch, dtype=self.dtype, **options)
+        embedded = model.embed(batch, dtype=self.dtype, **options)
         through = through_decoder(
             model.decoder,
-            x,
-            positions,
+            embedded,
             batch,
             at=_ends(batch, places),
             observe=lambda q, k, v: (k, v),
@@ -211,7 +210,7 @@ class DecodeLoop:
         cache = tuple(map(functools.partial(_by_conversation, places.row), through.observed, firsts, capacity))
         if self.one_by_one:
             cache = tuple(tuple(zip(keys_of, values, strict=True)) for keys_of, values in cache)
-        return through, positions, cache, counts
+        return through, embedded.positions, cache, counts
 
     def _branch(
         self,
@@ -270,9 +269,9 @@ class DecodeLoop:
           tokens: of the whole conversations, filled up with numbers outside the vocabulary.
         """
         model = self._model(parameters, layers)
-        x, positions = model.embed(batch, dtype=self.dtype, **self._options(layers))
+        x, positions, deep = model.embed(batch, dtype=self.dtype, **self._options(layers))
         ends = jnp.maximum(counts - 1, 0)[:, None]
-        hidden, cache = model.decoder.extend(x, positions, cache, lengths, ends)
+        hidden, cache = model.decoder.extend(x, positions, cache, lengths, ends, deep)
         inside = jnp.arange(x.shape[1]) < counts[:, None]
         position = jnp.max(jnp.where(inside[:, None], positions, -1), axis=(1, 2)) + 1
         seen = self._seen(tokens) if mode.penalised else None

@@ -70,6 +70,8 @@ class DecoderConfig:
 
     Attributes:
       mrope_sections: frequencies that follow time, row and column; one section of all is plain RoPE.
+      mrope_interleaved: whether these take turns, frequency by frequency, as long as all have some (Qwen3-VL), or stand
+        one after the other.
       own_head_dim: of queries, keys and values, where it is not the width over the heads.
       qkv_bias: whether their projections have a bias.
       qk_norm: whether queries and keys go through an RMSNorm before they are rotated.
@@ -88,6 +90,7 @@ class DecoderConfig:
     own_head_dim: int = 0
     qkv_bias: bool = True
     qk_norm: bool = False
+    mrope_interleaved: bool = False
 
     @property
     def head_dim(self) -> int:

@@ -28,6 +28,7 @@ COUNTS = {
     "temporal_patch_size": 64,
     "in_channels": 64,
     "num_channels": 64,
+    "num_position_embeddings": _TOKENS,
     "projection_dim": _WIDTH,
     "projection_size": _WIDTH,
 }
@@ -36,7 +37,7 @@ TOKENS = (
     "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "image_token_index",
 )  # fmt: skip
 NUMBERS = ("initializer_range", "rms_norm_eps", "layer_norm_eps", "rope_theta", "mlp_ratio")
-LISTS = ("fullatt_block_indexes", "mrope_section")
+LISTS = ("fullatt_block_indexes", "mrope_section", "deepstack_visual_indexes")
 OBJECTS = ("text_config", "vision_config", "rope_scaling", "rope_parameters", "quantization_config")
 _DEEPEST = 3
 

@@ -4,6 +4,7 @@ It takes embeddings and returns hidden states. Token embedding, images and the o
 keys and values come from (the row itself, or a cache) is decided by the caller through `attend`.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -94,6 +95,7 @@ class Decoder(nnx.Module):
         observe: Callable | None = None,
         start: int = 0,
         stop: int | None = None,
+        deep: Float[Array, "k b t d"] | None = None,
     ):
         """Whole rows, causal within each segment.
 
@@ -103,6 +105,7 @@ class Decoder(nnx.Module):
           observe: called with each layer's rotated queries and keys, and its values, each [b, t, heads, head_dim].
           start, stop: the layers that run; all unless said otherwise. Between two ranges tokens may be left out: x,
             positions and segments then have fewer.
+          deep: what is added behind each of the decoder's first k layers (DeepStack), of the same tokens as x.
 
         Returns:
           hidden [b, t, d], or [b, n, d], normalised where the last layer has run; with `observe` also what that
@@ -114,12 +117,17 @@ class Decoder(nnx.Module):
             mixed = attention(q, k, v, segment_ids, segment_ids, causal=True, implementation=implementation)
             return mixed, None if observe is None else observe(q, k, v)
 
+        def one(layer, x, number, _, at=None):
+            x, y = layer(x, cos, sin, attend_row, at)
+            return _with_deep(x, deep, number, at), y
+
         x, observed = self.layers(
             x,
-            lambda layer, x, _, place: layer(x, cos, sin, attend_row),
+            one,
+            xs=jnp.arange(self.config.layers),
             remat=remat,
             unroll=unroll,
-            last=lambda layer, x, _, place: layer(x, cos, sin, attend_row, at),
+            last=functools.partial(one, at=at),
             start=start,
             stop=stop,
         )
@@ -134,6 +142,7 @@ class Decoder(nnx.Module):
         cache: Cache,
         lengths: Int[Array, "ranges b"],
         at: Int[Array, "b n"] | None = None,
+        deep: Float[Array, "k b t d"] | None = None,
     ) -> tuple[Float[Array, "b _ d"], Cache]:
         """More tokens of each row behind the `lengths[range, b]` that are in its cache; their keys and values join it.
 
@@ -141,7 +150,7 @@ class Decoder(nnx.Module):
         for each layer where the stack's are apart.
 
         Args:
-          at: as of a call: places of `x` whose hidden states are wanted.
+          at, deep: as of a call.
 
         Returns:
           hidden [b, t, d], or [b, n, d], and the cache.
@@ -152,25 +161,24 @@ class Decoder(nnx.Module):
             ends = lengths[number][:, None] + jnp.arange(x.shape[1])
             places = (rows, ends)
             if self.layers.apart is not None:
-                mine = self.layers.apart[start : start + len(part)]
-                start += len(part)
-                ends_at = at if start == len(self.layers.apart) else None
-                x, part = self._extend_one_by_one(x, cos, sin, part, places, mine, ends_at)
+                stop = start + len(part)
+                x, part = self._extend_one_by_one(x, cos, sin, part, places, range(start, stop), at, deep)
+                start = stop
             else:
                 stop = start + len(part[0])
-                x, part = self._extend_stack(x, cos, sin, part, places, start, stop)
+                x, part = self._extend_stack(x, cos, sin, part, places, range(start, stop), deep)
                 start = stop
             new.append(part)
         if at is not None and self.layers.apart is None:
             x = picked(x, at)
         return self.norm(x), tuple(new)
 
-    @staticmethod
-    def _extend_one_by_one(x, cos, sin, cache, places, layers, at):
-        """`extend` through some layers, with a pair of keys and values for each; behind the last `at` these places."""
+    def _extend_one_by_one(self, x, cos, sin, cache, places, numbers: range, at, deep):
+        """`extend` through some layers, with a pair of keys and values for each; behind the last of all `at` these
+        places."""
         (rows, ends), new = places, []
-        for layer, layer_cache in zip(layers, cache, strict=True):
-            last = at if layer is layers[-1] else None
+        for number, layer_cache in zip(numbers, cache, strict=True):
+            layer, last = self.layers.apart[number], at if number == self.config.layers - 1 else None
 
             def attend_one(q, k, v, layer_cache=layer_cache):
                 parts = zip(layer_cache, (k, v), strict=True)
@@ -178,15 +186,16 @@ class Decoder(nnx.Module):
                 return attend_cached(q, *layer_cache, ends), layer_cache
 
             x, layer_cache = layer(x, cos, sin, attend_one, last)
+            x = _with_deep(x, deep, number, last)
             new.append(layer_cache)
         return x, tuple(new)
 
-    def _extend_stack(self, x, cos, sin, cache, places, start: int, stop: int):
-        """`extend` through the layers [start, stop), whose keys and values are stacked."""
+    def _extend_stack(self, x, cos, sin, cache, places, numbers: range, deep):
+        """`extend` through some layers, whose keys and values are stacked."""
         rows, ends = places
 
-        def layer_step(layer, carry, index, place):
-            x, cache = carry
+        def layer_step(layer, carry, number, place):
+            (x, cache), index = carry, number - numbers.start
 
             def attend_layer(q, k, v):
                 parts = zip(cache, (k, v), strict=True)
@@ -195,12 +204,38 @@ class Decoder(nnx.Module):
                 return attend_cached(q, *layer_cache, ends), new
 
             x, cache = layer(x, cos, sin, attend_layer)
-            return (x, cache), None
+            return (_with_deep(x, deep, number, None), cache), None
 
-        numbers = jnp.arange(self.config.layers) - start
-        (x, cache), _ = self.layers((x, cache), layer_step, xs=numbers, start=start, stop=stop)
+        every = jnp.arange(self.config.layers)
+        (x, cache), _ = self.layers((x, cache), layer_step, xs=every, start=numbers.start, stop=numbers.stop)
         return x, cache
 
     def _angles(self, positions, at_once: bool = False):
-        angles = mrope_angles(positions, self.config.head_dim, self.config.rope_theta, self.config.mrope_sections)
+        config = self.config
+        angles = mrope_angles(
+            positions, config.head_dim, config.rope_theta, config.mrope_sections, config.mrope_interleaved
+        )
         return turn(angles, at_once=at_once)
+
+
+def _with_deep(
+    x: Float[Array, "b _ d"],
+    deep: Float[Array, "k b t d"] | None,
+    number: int | Int[Array, ""],
+    at: Int[Array, "b n"] | None,
+) -> Float[Array, "b _ d"]:
+    """What a layer has made of its tokens, and behind the first layers what is added there.
+
+    Args:
+      number: of the layer.
+      at: places that the layer was left with.
+    """
+    if deep is None:
+        return x
+    if isinstance(number, int):
+        return (
+            x if number >= len(deep) else constrain_rows(x + (deep[number] if at is None else picked(deep[number], at)))
+        )
+    mine = jax.lax.dynamic_index_in_dim(deep, jnp.minimum(number, len(deep) - 1), keepdims=False)
+    mine = mine if at is None else picked(mine, at)
+    return constrain_rows(x + jnp.where(number < len(deep), mine, jnp.zeros((), x.dtype)))

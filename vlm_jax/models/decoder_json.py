@@ -16,7 +16,8 @@ class DecoderRules:
       title: what people call it.
       defaults: transformers' class defaults, for what a file leaves out; null counts as a value.
       mrope_sections: where a file names none; () is plain RoPE.
-      qkv_bias, qk_norm: as in `DecoderConfig`.
+      mrope_interleaved, qkv_bias, qk_norm: as in `DecoderConfig`.
+      default_theta: of RoPE, where a file names none.
       any_head_dim: whether `head_dim` may differ from the hidden size over the heads.
     """
 
@@ -26,6 +27,8 @@ class DecoderRules:
     qkv_bias: bool = True
     qk_norm: bool = False
     any_head_dim: bool = False
+    mrope_interleaved: bool = False
+    default_theta: float = 1_000_000.0
 
 
 def read_decoder(text: Mapping[str, Any], where: str, rules: DecoderRules, *, tied: bool = False) -> DecoderConfig:
@@ -52,12 +55,13 @@ def read_decoder(text: Mapping[str, Any], where: str, rules: DecoderRules, *, ti
         vocab=text["vocab_size"],
         # transformers' class default, which applies where a file leaves the key out
         norm_eps=text.get("rms_norm_eps", 1e-5),
-        rope_theta=_theta(text, rope),
+        rope_theta=_theta(text, rope, rules),
         mrope_sections=tuple(rope.get("mrope_section", rules.mrope_sections or (own // 2,))),
         tied=tied or bool(text.get("tie_word_embeddings", False)),
         own_head_dim=0 if own == width else own,
         qkv_bias=rules.qkv_bias,
         qk_norm=rules.qk_norm,
+        mrope_interleaved=rules.mrope_interleaved,
     )
 
 
@@ -66,16 +70,17 @@ QWEN2_TOKENIZER = "transformers.models.qwen2.tokenization_qwen2.Qwen2Tokenizer"
 
 _ROPE = ("rope_type", "type", "rope_theta", "mrope_section")
 """The keys of `rope_parameters` that are computed; others only at values that change nothing."""
-_ROPE_WITHOUT_EFFECT = {"partial_rotary_factor": 1, "factor": 1, "mrope_interleaved": False}
+_ROPE_WITHOUT_EFFECT = {"partial_rotary_factor": 1, "factor": 1}
 
 
-def _theta(text: Mapping[str, Any], rope: Mapping[str, Any]) -> Any:
-    return rope.get("rope_theta", text.get("rope_theta", 1_000_000.0))
+def _theta(text: Mapping[str, Any], rope: Mapping[str, Any], rules: DecoderRules) -> Any:
+    return rope.get("rope_theta", text.get("rope_theta", rules.default_theta))
 
 
 def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any], rules: DecoderRules) -> list[str]:
     """Settings of a language model that are not computed, in words."""
     errors = []
+    without_effect = {**_ROPE_WITHOUT_EFFECT, "mrope_interleaved": rules.mrope_interleaved}
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     if rope_type not in ("default", "mrope"):
         errors.append(f"rope_type {rope_type!r} is not implemented; known: 'default', 'mrope'")
@@ -83,7 +88,7 @@ def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any], rule
         errors += [
             f"{key} of rope_parameters is {value!r}, which is not implemented; known are {', '.join(_ROPE)}"
             for key, value in rope.items()
-            if key not in _ROPE and value is not None and _ROPE_WITHOUT_EFFECT.get(key, ...) != value
+            if key not in _ROPE and value is not None and without_effect.get(key, ...) != value
         ]
     # transformers has a sliding window from layer max_window_layers on, which published folders set to all layers.
     windows_from, layers = text.get("max_window_layers", 80), text["num_hidden_layers"]
@@ -93,7 +98,7 @@ def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any], rule
         errors.append(f"layer_types has {', '.join(odd)}; only full_attention is implemented")
     if (activation := text.get("hidden_act", "silu")) != "silu":
         errors.append(f"hidden_act is {activation!r}; {rules.title}'s decoder uses 'silu'")
-    for key, value in (("rms_norm_eps", text.get("rms_norm_eps", 1e-6)), ("rope_theta", _theta(text, rope))):
+    for key, value in (("rms_norm_eps", text.get("rms_norm_eps", 1e-6)), ("rope_theta", _theta(text, rope, rules))):
         if type(value) not in (int, float) or not 0 < value < float("inf"):
             errors.append(f"{key} is {value!r}; wanted a number above 0")
     width = text["hidden_size"] // text["num_attention_heads"]

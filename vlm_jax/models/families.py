@@ -3,9 +3,10 @@
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.family import Family
 from vlm_jax.models.llava.family import LLAVA
+from vlm_jax.models.qwen3_vl.family import QWEN3_VL
 from vlm_jax.models.qwen_vl.family import QWEN2_5_VL, QWEN2_VL
 
-FAMILIES: dict[str, Family] = {"qwen2_5_vl": QWEN2_5_VL, "qwen2_vl": QWEN2_VL, "llava": LLAVA}
+FAMILIES: dict[str, Family] = {"qwen2_5_vl": QWEN2_5_VL, "qwen2_vl": QWEN2_VL, "qwen3_vl": QWEN3_VL, "llava": LLAVA}
 """By `TowerConfig.model_family`."""
 
 

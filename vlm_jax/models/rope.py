@@ -6,14 +6,27 @@ positions that the host worked out (`vlm_jax.processing.positions`, `vlm_jax.pro
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
 def mrope_angles(
-    positions: Int[Array, "b 3 t"], head_dim: int, theta: float, sections: tuple[int, ...]
+    positions: Int[Array, "b 3 t"], head_dim: int, theta: float, sections: tuple[int, ...], interleaved: bool = False
 ) -> Float[Array, "b t half"]:
-    """Angles of M-RoPE (Qwen2-VL, arXiv:2409.12191): consecutive chunks of frequencies follow t, h and w."""
+    """Angles of M-RoPE (Qwen2-VL, arXiv:2409.12191): consecutive chunks of frequencies follow t, h and w.
+
+    Args:
+      interleaved: as Qwen3-VL has it: frequency j follows h where j mod 3 = 1 and w where j mod 3 = 2, as many as
+        `sections` gives them, and t everywhere else.
+    """
     inverse = theta ** -(jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    if interleaved:
+        number = np.arange(head_dim // 2)
+        follows = np.zeros(head_dim // 2, np.int32)
+        for axis in (1, 2):
+            follows[(number % 3 == axis) & (number < 3 * sections[axis])] = axis
+        where = positions.astype(jnp.float32)[:, follows]  # [b, half, t]
+        return jnp.swapaxes(where, 1, 2) * inverse
     chunks, start = [], 0
     for axis, width in enumerate(sections):
         where = positions[:, axis % 3, :, None].astype(jnp.float32)

@@ -15,8 +15,8 @@ from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Decoder
 from vlm_jax.models.layers import constrain_rows, product
-from vlm_jax.models.token_reduction.choice import reduced
-from vlm_jax.models.token_reduction.in_decoder import through_decoder
+from vlm_jax.models.token_reduction.choice import Taken, reduced
+from vlm_jax.models.token_reduction.in_decoder import Embedded, through_decoder
 from vlm_jax.models.token_reduction.learned import LEARNED
 from vlm_jax.models.token_reduction.methods import needs
 from vlm_jax.processing.rows import ARRAYS, ROW_END, STATIC, Batch
@@ -53,22 +53,22 @@ class VLM(nnx.Module):
 
         self.head = nnx.data(None if config.decoder.tied else _weights(embedding[::-1], **make))
 
-    def embed(self, batch: Batch, *, dtype=jnp.float32, **options) -> tuple[Float[Array, "b t d"], Int[Array, "b 3 t"]]:
+    def embed(self, batch: Batch, *, dtype=jnp.float32, **options) -> Embedded:
         """Token embeddings with every image token replaced by the visual embedding it takes, and their positions.
 
         `options` are the tower's.
         """
         x = self.embed_tokens(batch.tokens, dtype)
         if batch.patches is None:
-            return x, batch.positions
-        gathered, index, positions = self.visual(batch, x, dtype=dtype, **options)
+            return Embedded(x, batch.positions)
+        visual = self.visual(batch, x, dtype=dtype, **options)
+        shown = visual.index[..., None] >= 0
         if self.newline is not None:
-            x = jnp.where(index[..., None] == ROW_END, self.newline[...].astype(dtype), x)
-        return constrain_rows(jnp.where(index[..., None] >= 0, gathered, x)), positions
+            x = jnp.where(visual.index[..., None] == ROW_END, self.newline[...].astype(dtype), x)
+        deep = None if visual.deep is None else jnp.where(shown, visual.deep, jnp.zeros((), dtype))
+        return Embedded(constrain_rows(jnp.where(shown, visual.taken, x)), visual.positions, deep)
 
-    def visual(
-        self, batch: Batch, words: Float[Array, "b t d"], *, dtype=jnp.float32, **options
-    ) -> tuple[Float[Array, "b t d"], Int[Array, "b t"], Int[Array, "b 3 t"]]:
+    def visual(self, batch: Batch, words: Float[Array, "b t d"], *, dtype=jnp.float32, **options) -> Taken:
         """The visual embedding that each token takes, which one that is, and all positions.
 
         Where the device chooses tokens, `visual_index` and positions are those that were chosen.
@@ -86,11 +86,16 @@ class VLM(nnx.Module):
             **options,
         )
         visual = self.connector(patches)
+        # With DeepStack, features of other blocks of the tower come beside the last one's.
+        visual, deep = visual if isinstance(visual, tuple) else (visual, None)
         if batch.chooses:
-            return reduced(batch, visual, words, importance, self.reducer)
+            return reduced(batch, visual, words, importance, self.reducer, deep)
         index = batch.visual_index
-        gathered = jnp.take_along_axis(visual, jnp.maximum(index, 0)[..., None], axis=1)
-        return gathered, index, batch.positions
+        places = jnp.maximum(index, 0)[..., None]
+        taken = jnp.take_along_axis(visual, places, axis=1)
+        return Taken(
+            taken, index, batch.positions, None if deep is None else jnp.take_along_axis(deep, places[None], axis=2)
+        )
 
     def embed_tokens(self, tokens: Int[Array, "b t"], dtype=jnp.float32) -> Float[Array, "b t d"]:
         if isinstance(self.embedding, nnx.Module):
@@ -112,8 +117,8 @@ class VLM(nnx.Module):
         Where tokens are left out within the decoder, whole rows are what is left of them.
         """
         options = {"implementation": implementation, "remat": remat, "unroll": unroll}
-        x, positions = self.embed(batch, dtype=dtype, **options)
-        return through_decoder(self.decoder, x, positions, batch, at=at, **options).hidden
+        embedded = self.embed(batch, dtype=dtype, **options)
+        return through_decoder(self.decoder, embedded, batch, at=at, **options).hidden
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """float32 logits; call it on the few rows that are needed, never on a whole batch."""

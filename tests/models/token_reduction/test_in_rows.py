@@ -65,7 +65,7 @@ def hidden(model):
     graph, state = nnx.split(build(model.config, model.parameters))
     embed = jax.jit(lambda batch: nnx.merge(graph, state).embed(batch))
     decode = jax.jit(lambda x, positions, segments: nnx.merge(graph, state).decoder(x, positions, segments))
-    return lambda batch: np.asarray(decode(*embed(batch), batch.segment_ids))
+    return lambda batch: np.asarray(decode(*embed(batch)[:2], batch.segment_ids))
 
 
 @both_families(CHOOSING)
@@ -163,8 +163,8 @@ def test_the_tokens_that_the_plain_function_keeps_are_put_in_their_places(model,
     examples = [own.encode(one) for one in conversations]
     batch, everything = row(own, examples), row(full, [full.encode(one) for one in conversations])
     batch, everything = jax.tree.map(jnp.asarray, (batch, everything))
-    x, positions = map(np.asarray, net.embed(batch))
-    whole, whole_positions = map(np.asarray, net.embed(everything))
+    x, positions = map(np.asarray, net.embed(batch)[:2])
+    whole, whole_positions = map(np.asarray, net.embed(everything)[:2])
     needed = "importance" if method in ("mmr", "visionzip") else ""
     _, importance = net.vision(
         batch.patches, batch.patch_coords, batch.image_ids, batch.window_ids, importance=bool(needed)

@@ -51,7 +51,7 @@ def test_it_keeps_what_mmr_keeps_by_the_learned_scores_and_they_have_a_gradient(
     net = nnx.merge(graph, replace(state, parameters))
     features, _ = net.vision(batch.patches, batch.patch_coords, batch.image_ids, batch.window_ids)
     visual = np.asarray(net.connector(features))[0]
-    x, _ = net.embed(batch)
+    x = net.embed(batch).x
     start = place = 0
     for example in examples:
         (image,) = example.images

@@ -108,7 +108,7 @@ def test_in_a_model_the_decoder_is_given_the_means_at_the_places_of_the_centres(
     def embedded(processor):
         example = processor.encode(conversation)
         batch = stack([assemble([example], processor.row_spec(capacity))])
-        x, positions = jax.jit(lambda batch: net.embed(batch))(batch)
+        x, positions = jax.jit(lambda batch: net.embed(batch))(batch)[:2]
         visual = example.input_ids == example.image_token
         count = len(example.input_ids)
         return np.asarray(x)[0, :count][visual], np.asarray(positions)[0, :, :count][:, visual]

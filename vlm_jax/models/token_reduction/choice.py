@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,30 @@ from vlm_jax.models.token_reduction.methods import METHODS, Method
 from vlm_jax.processing.rows import Batch
 
 
+class Taken(NamedTuple):
+    """What the tokens of rows take.
+
+    Attributes:
+      taken: the visual embedding of each token; nothing of use for text.
+      index: which one that is, as a batch's `visual_index`.
+      positions: of M-RoPE.
+      deep: of DeepStack's features the same ones; None where there are none.
+    """
+
+    taken: Float[Array, "b t d"]
+    index: Int32[Array, "b t"]
+    positions: Int32[Array, "b 3 t"]
+    deep: Float[Array, "k b t d"] | None = None
+
+
 def reduced(
     batch: Batch,
     visual: Float[Array, "b u d"],
     words: Float[Array, "b t d"],
     importance: Float32[Array, "b u"] | None = None,
     reducer: Callable | None = None,
-) -> tuple[Float[Array, "b t d"], Int32[Array, "b t"], Int32[Array, "b 3 t"]]:
+    deep: Float[Array, "k b u d"] | None = None,
+) -> Taken:
     """Which visual embedding each token of the rows takes.
 
     Args:
@@ -30,13 +48,13 @@ def reduced(
       words: token embeddings, for methods that follow the question.
       importance: of each visual embedding, for methods that ask for it.
       reducer: what the model has learned for the method (`learned.LEARNED`).
+      deep: features that go the same way as `visual`, which alone decides: one index serves all.
 
     Raises:
       InputError: the method weighs importance, and the tower tells none.
 
     Returns:
-      The embedding that each token takes (nothing of use for text), `visual_index` and `positions` with the tokens that
-      stay in the place of those that the host assumed.
+      With the tokens that stay in the place of those that the host assumed.
     """
     method = METHODS[batch.method]
     if "importance" in method.needs and importance is None:
@@ -45,7 +63,10 @@ def reduced(
             "does not tell it; take divprune, uniform or another"
         )
     slots = batch.candidate_slots
-    taken = jnp.take_along_axis(visual, jnp.maximum(slots, 0)[..., None], axis=1)
+    places = jnp.maximum(slots, 0)[..., None]
+    taken = jnp.take_along_axis(visual, places, axis=1)
+    # Beside each token, [b, n, k, d]: what merges or chooses goes row by row.
+    beside = None if deep is None else jnp.moveaxis(jnp.take_along_axis(deep, places[None], axis=2), 0, 2)
     assert reducer is not None or not method.learned  # a model without one is refused when it is loaded
     if method.learned == "scores":
         importance = reducer(taken)
@@ -59,8 +80,8 @@ def reduced(
         query = jnp.take_along_axis(means, batch.candidate_questions[..., None], axis=1)
 
     row = functools.partial(_chosen, method, reducer, jnp.max(batch.candidate_keep), words.shape[1])
-    known = (batch.candidate_images, batch.candidate_keep, taken, importance, query, batch.candidate_quadrants)
-    stay, taken = jax.vmap(row)(*known)
+    known = (batch.candidate_images, batch.candidate_keep, taken, importance, query, batch.candidate_quadrants, beside)
+    stay, taken, beside = jax.vmap(row)(*known)
     stay |= (batch.candidate_images == 0) & (slots != -1)  # class tokens, and ends of rows
     chosen = _in_places(stay, batch.visual_index != -1)
 
@@ -72,12 +93,16 @@ def reduced(
     positions = jnp.where(
         visual_here[:, None], jnp.take_along_axis(batch.candidate_positions, chosen[:, None], axis=-1), batch.positions
     )
-    return jnp.take_along_axis(taken, chosen[..., None], axis=1), index, positions
+    there = chosen[..., None]
+    taken = jnp.take_along_axis(taken, there, axis=1)
+    if beside is None:
+        return Taken(taken, index, positions)
+    return Taken(taken, index, positions, jnp.moveaxis(jnp.take_along_axis(beside, there[..., None], axis=1), 2, 0))
 
 
 def _chosen(
-    method: Method, reducer: Callable | None, rounds, most: int, image, keep, taken, importance, query, quadrant
-) -> tuple[Bool[Array, " n"], Float[Array, "n d"]]:
+    method: Method, reducer: Callable | None, rounds, most: int, image, keep, taken, importance, query, quadrant, beside
+) -> tuple[Bool[Array, " n"], Float[Array, "n d"], Float[Array, "n k d"] | None]:
     """Of the candidates of one row, which stay, and what is there where they do. The host keeps no image longer than
     `most`, a row."""
     fixed = jax.lax.stop_gradient(unit(taken)) if "embeddings" in method.needs else None
@@ -87,8 +112,12 @@ def _chosen(
         candidates = dataclasses.replace(candidates, importance=weights)
     stay = method.choose(candidates, most=most) if method.factored else method.choose(candidates)
     if reducer is not None and method.learned == "merge":
-        return stay, reducer(candidates, taken, most)
-    return stay, taken if method.merge is None else method.merge(candidates, taken)
+        merge = functools.partial(reducer, candidates, most=most)
+    elif method.merge is not None:
+        merge = functools.partial(method.merge, candidates)
+    else:
+        return stay, taken, beside
+    return stay, merge(taken), None if beside is None else jax.vmap(merge, in_axes=1, out_axes=1)(beside)
 
 
 def _question_means(words: Float32[Array, "t d"], questions: Int32[Array, " t"]) -> Float32[Array, "q d"]:

@@ -6,7 +6,7 @@ length; which, only here: the attention that they receive from the token they ar
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,21 @@ from vlm_jax.processing.rows import Batch
 from vlm_jax.processing.token_budget import cut_layers
 
 _NOWHERE = jnp.iinfo(jnp.int32).max
+
+
+class Embedded(NamedTuple):
+    """Rows as the decoder takes them.
+
+    Attributes:
+      x: token embeddings, with visual embeddings where images are.
+      positions: of M-RoPE.
+      deep: what is added behind each of the decoder's first k layers (DeepStack); None where the tower has none, or
+        there are no images.
+    """
+
+    x: Float[Array, "b t d"]
+    positions: Int[Array, "b 3 t"]
+    deep: Float[Array, "k b t d"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +97,7 @@ class Through:
 
 def through_decoder(
     decoder: Decoder,
-    x: Float[Array, "b t d"],
-    positions: Int[Array, "b 3 t"],
+    embedded: Embedded,
     batch: Batch,
     *,
     at: Int[Array, "b n"] | None = None,
@@ -95,6 +109,7 @@ def through_decoder(
     Args:
       at, observe, options: as the decoder takes them; `at` in places of whole rows.
     """
+    x, positions, deep = embedded
     places = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2])
     arrays = (batch.cut_images, batch.cut_keep, batch.cut_queries)
     tokens, start = _Tokens(places, batch.segment_ids, positions, *arrays), 0
@@ -109,19 +124,21 @@ def through_decoder(
             return asked(q, k, tokens, images), None if observe is None else observe(q, k, v)
 
         x, (weights, seen) = decoder(
-            x, tokens.positions, tokens.segments, observe=watch, start=start, stop=stop, **options
+            x, tokens.positions, tokens.segments, observe=watch, start=start, stop=stop, deep=deep, **options
         )
         stay = _choose(batch.method, tokens.images, tokens.keep[:, cut], weights[-1])
         stay |= (tokens.images == 0) & (tokens.segments > 0)
         tokens, index = tokens.left(stay, length)
         x = constrain_rows(picked(x, index))
+        # One choice for all tensors of these tokens.
+        deep = None if deep is None else jnp.take_along_axis(deep, index[None, ..., None], axis=2)
         x, *params = _above(x, *params)
         decoder = nnx.merge(graph, jax.tree.unflatten(shape, params))
         observed.append(seen)
         known.append(tokens.places)
         start = stop
     at = at if at is None or not batch.above else tokens.now_at(at)
-    x = decoder(x, tokens.positions, tokens.segments, at=at, observe=observe, start=start, **options)
+    x = decoder(x, tokens.positions, tokens.segments, at=at, observe=observe, start=start, deep=deep, **options)
     hidden, seen = x if observe is not None else (x, None)
     return Through(hidden, (*observed, seen), tuple(known))
 
