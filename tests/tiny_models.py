@@ -18,7 +18,6 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from vlm_jax.models.families import FAMILIES
 from vlm_jax.processing.chat import image_parts, image_source
-from vlm_jax.processing.image_processors.dynamic_resolution import DynamicResolution
 from vlm_jax.processing.new_tokenizer import write_tokenizer
 
 PHOTOS = Path(__file__).parent / "data" / "photos"

@@ -186,10 +186,11 @@ def test_nothing_outside_a_family_asks_which_one_it_is():
     """
     branches = re.compile(
         r"isinstance\([^)]*(VisionConfig|EncoderConfig|FixedViews|DynamicResolution)|\.model_family\b|\.variant\b"
-        r"|(config|model)\.assembled\b|model_type\b[^=]*(==|!=|\bin\b) |\.family ==|models\.(qwen_vl|llava)"
+        r"|(config|model)\.assembled\b|model_type\b[^=]*(==|!=|\bin\b) |\.family ==|models\.(qwen_vl|qwen3_vl|llava)"
     )
     own = tuple(
-        f"vlm_jax/models/{name}" for name in ("qwen_vl/", "llava/", "contrastive/", "families.py", "presets.py")
+        f"vlm_jax/models/{name}"
+        for name in ("qwen_vl/", "qwen3_vl/", "llava/", "contrastive/", "families.py", "presets.py")
     )
     own += ("vlm_jax/models/config.py", "vlm_jax/models/family.py")
     own += tuple(f"vlm_jax/checkpoint/{name}.py" for name in ("assembly", "assembled_folder"))

@@ -9,7 +9,7 @@ from tests.tiny_models import PHOTOS, assistant, noise, reference_inputs, save_t
 from vlm_jax.checkpoint.names import name_table
 from vlm_jax.inference.loading import load
 from vlm_jax.processing.example import Size
-from vlm_jax.processing.rows import RowSpec, assemble, stack
+from vlm_jax.processing.rows import assemble, stack
 from vlm_jax.training.step import make_loss
 
 VARIANTS = {
@@ -17,6 +17,16 @@ VARIANTS = {
     "grouped-2-untied": {"layers": 5, "heads": 4, "kv_heads": 2, "tied": False},
     "grouped-8-tied-irregular-tower": {"layers": 2, "heads": 8, "kv_heads": 1, "tied": True, "global_blocks": (0, 3)},
     "qwen2-vl": {"family": "qwen2_vl", "layers": 2, "heads": 4, "kv_heads": 2, "tied": False, "depth": 3},
+    # heads × head_dim is not the width, as in the 4B and the 32B; features of DeepStack from the first and the last block
+    "qwen3-vl": {
+        "family": "qwen3_vl",
+        "layers": 4,
+        "heads": 4,
+        "kv_heads": 2,
+        "hidden": 48,
+        "global_blocks": (0, 1, 3),
+    },
+    "qwen3-vl-untied": {"family": "qwen3_vl", "layers": 2, "heads": 4, "kv_heads": 1, "tied": False, "depth": 3},
 }
 CAPACITY = Size(512, 1024, 32)
 
@@ -71,7 +81,7 @@ def test_gradients_of_every_tensor_equal_those_of_transformers(pair):
         theirs(**inputs, labels=labels).loss.backward()
         expected = {key: p.grad for key, p in theirs.named_parameters()}
 
-        row = assemble([example], RowSpec(CAPACITY, 588, 4))
+        row = assemble([example], ours.processor.row_spec(CAPACITY))
         found, _ = gradient(ours.parameters, {}, stack([row]))
         for entry in name_table(ours.config):
             whole = np.asarray(found[entry.path])

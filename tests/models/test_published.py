@@ -20,6 +20,10 @@ PUBLISHED = {
     "qwen2-2b": 2.21,
     "qwen2-7b": 8.29,
     "qwen2-72b": 73.4,
+    "qwen3-vl-2b": 2.13,
+    "qwen3-vl-4b": 4.44,
+    "qwen3-vl-8b": 8.77,
+    "qwen3-vl-32b": 33.4,
 }
 
 

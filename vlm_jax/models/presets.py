@@ -1,11 +1,12 @@
-"""Shapes by name: published sizes of Qwen2.5-VL and Qwen2-VL, of encoders and decoders that models are assembled of,
-and small ones for machines without an accelerator."""
+"""Shapes by name: published sizes of Qwen3-VL, Qwen2.5-VL and Qwen2-VL, of encoders and decoders that models are
+assembled of, and small ones for machines without an accelerator."""
 
 import dataclasses
 
 from vlm_jax.models.config import DecoderConfig, VLMConfig
 from vlm_jax.models.llava import shapes
 from vlm_jax.models.llava.shapes import EncoderConfig
+from vlm_jax.models.qwen3_vl.shapes import VisionConfig as Qwen3VisionConfig
 from vlm_jax.models.qwen_vl.shapes import VisionConfig
 
 
@@ -31,6 +32,29 @@ def _published(layers: int, hidden: int, heads: int, kv_heads: int, mlp: int, vo
         vision=VisionConfig(depth=32, hidden=1280, heads=16, mlp=vision_mlp, out_hidden=hidden),
         decoder=DecoderConfig(
             layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads, mlp=mlp, vocab=vocab, tied=tied
+        ),
+    )
+
+
+def _qwen3(layers: int, hidden: int, heads: int, mlp: int, tied: bool, large_tower: bool):
+    """Of Qwen3-VL. The 2B and the 4B have one tower, the 8B and the 32B another."""
+    tower = (27, 1152, 16, 4304) if large_tower else (24, 1024, 16, 4096)
+    return VLMConfig(
+        vision=Qwen3VisionConfig(*tower, out_hidden=hidden, deepstack=(8, 16, 24) if large_tower else (5, 11, 17)),
+        decoder=DecoderConfig(
+            layers=layers,
+            hidden=hidden,
+            heads=heads,
+            kv_heads=8,
+            mlp=mlp,
+            vocab=151936,
+            rope_theta=5_000_000.0,
+            mrope_sections=(24, 20, 20),
+            mrope_interleaved=True,
+            tied=tied,
+            own_head_dim=0 if hidden == heads * 128 else 128,
+            qkv_bias=False,
+            qk_norm=True,
         ),
     )
 
@@ -80,6 +104,10 @@ PRESETS: dict[str, VLMConfig] = {
     "qwen2-2b": _qwen2(28, 1536, 12, 2, 8960, 151936, True),
     "qwen2-7b": _qwen2(28, 3584, 28, 4, 18944, 152064, False),
     "qwen2-72b": _qwen2(80, 8192, 64, 8, 29568, 152064, False),
+    "qwen3-vl-2b": _qwen3(28, 2048, 16, 6144, tied=True, large_tower=False),
+    "qwen3-vl-4b": _qwen3(36, 2560, 32, 9728, tied=True, large_tower=False),
+    "qwen3-vl-8b": _qwen3(36, 4096, 32, 12288, tied=False, large_tower=True),
+    "qwen3-vl-32b": _qwen3(64, 5120, 64, 25600, tied=False, large_tower=True),
 }
 
 

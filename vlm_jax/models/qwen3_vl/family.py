@@ -35,7 +35,7 @@ def _names(config: VLMConfig) -> list[WeightName]:
         for kind, name in LINEAR.items()
     }
     first = {
-        "vision/patch_bias": "visual.patch_embed.proj.bias",
+        "vision/patch_embed/bias": "visual.patch_embed.proj.bias",
         "vision/positions/table": "visual.pos_embed.weight",
     }
     stacked = {f"vision/blocks/layer/{ours}": f"visual.blocks.{{}}.{theirs}" for ours, theirs in block.items()}

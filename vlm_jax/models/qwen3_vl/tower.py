@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from vlm_jax.models.attention import attention, attention_received
 from vlm_jax.models.layers import MLP, LayerNorm, Linear, constrain_rows
+from vlm_jax.models.patch_embed import PatchEmbed
 from vlm_jax.models.qwen3_vl.shapes import VisionConfig
-from vlm_jax.models.qwen_vl.tower import PatchEmbed
 from vlm_jax.models.rope import axial_angles, rotate, turn
 from vlm_jax.models.stack import Stack
 
@@ -112,8 +112,7 @@ class VisionTower(nnx.Module):
     def __init__(self, config: VisionConfig, *, std: float, dtype, rngs: nnx.Rngs):
         self.config = config
         make = {"std": std, "dtype": dtype}
-        self.patch_embed = PatchEmbed(config, rngs=rngs, **make)
-        self.patch_bias = nnx.Param(jnp.zeros((config.hidden,), dtype))
+        self.patch_embed = PatchEmbed(config, bias=True, rngs=rngs, **make)
         self.positions = LearnedPositions(config, rngs=rngs, **make)
         self.blocks = Stack(lambda rngs: VisionBlock(config, rngs=rngs, **make), config.depth, rngs)
 
@@ -147,8 +146,7 @@ class VisionTower(nnx.Module):
             taken = jax.lax.dynamic_update_index_in_dim(taken, x, place_of_output, axis=0) if count else taken
             return (x, taken), y
 
-        x = self.patch_embed(patches, dtype) + self.patch_bias[...].astype(dtype)
-        x = constrain_rows(x + self.positions(coords, image_ids, dtype))
+        x = constrain_rows(self.patch_embed(patches, dtype) + self.positions(coords, image_ids, dtype))
         taken = jnp.zeros((count + 1 if count else 0, *x.shape), x.dtype)
         places = [
             config.deepstack.index(block) if block in config.deepstack else count for block in range(config.depth)

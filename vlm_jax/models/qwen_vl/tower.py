@@ -19,29 +19,12 @@ from vlm_jax.models.layers import (
     Linear,
     RMSNorm,
     constrain_rows,
-    normalised,
-    product,
     quick_gelu,
 )
+from vlm_jax.models.patch_embed import PatchEmbed
 from vlm_jax.models.qwen_vl.shapes import VisionConfig
 from vlm_jax.models.rope import axial_angles, rotate, turn
 from vlm_jax.models.stack import Stack, repeating_period
-
-
-class PatchEmbed(nnx.Module):
-    """The strided Conv3d of the tower as one product over flattened patches.
-
-    A still image fills both temporal slices with the same pixels, so their kernels are added before the product:
-    half the work, and each slice stays a parameter of its own.
-    """
-
-    def __init__(self, config: VisionConfig, *, std: float, dtype, rngs: nnx.Rngs):
-        self.config = config
-        shape = (config.temporal_patch_size, config.patch_dim, config.hidden)
-        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape, dtype))
-
-    def __call__(self, patches: UInt8[Array, "b p v"], dtype) -> Float[Array, "b p d"]:
-        return product(normalised(self.config, patches).astype(dtype), self.kernel[...].sum(axis=0))
 
 
 def _norm(config: VisionConfig, dtype) -> nnx.Module:
