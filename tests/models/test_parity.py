@@ -17,7 +17,7 @@ VARIANTS = {
     "grouped-2-untied": {"layers": 5, "heads": 4, "kv_heads": 2, "tied": False},
     "grouped-8-tied-irregular-tower": {"layers": 2, "heads": 8, "kv_heads": 1, "tied": True, "global_blocks": (0, 3)},
     "qwen2-vl": {"family": "qwen2_vl", "layers": 2, "heads": 4, "kv_heads": 2, "tied": False, "depth": 3},
-    # heads × head_dim is not the width, as in the 4B and the 32B; features of DeepStack from the first and the last block
+    # heads × head_dim is not the width, as in the 4B and the 32B; DeepStack takes the first and the last block
     "qwen3-vl": {
         "family": "qwen3_vl",
         "layers": 4,

@@ -13,7 +13,7 @@ from tests.tiny_models import PHOTOS, assistant, noise, save_tiny, user
 from vlm_jax.inference.loading import load
 from vlm_jax.models.parameters import build
 from vlm_jax.processing.example import Size
-from vlm_jax.processing.rows import RowSpec, assemble, stack
+from vlm_jax.processing.rows import assemble, stack
 from vlm_jax.training.objectives.sft import sft
 from vlm_jax.training.step import make_loss
 
@@ -22,10 +22,10 @@ ALONE = Size(192, 512, 16)
 SHARED = Size(384, 768, 320)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder, layers=2, depth=2, global_blocks=(1,))
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+def model(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    save_tiny(folder, family=request.param, layers=2, depth=2, global_blocks=(1,))
     return load(folder, dtype="float32")
 
 
@@ -46,11 +46,12 @@ def examples(model, tmp_path_factory):
     return [model.encode(messages) for messages in conversations]
 
 
-def row(examples, capacity=CAPACITY):
-    return stack([assemble(examples, RowSpec(capacity, 588, 4))])
+@pytest.fixture(scope="module")
+def row(model):
+    return lambda examples, capacity=CAPACITY: stack([assemble(examples, model.processor.row_spec(capacity))])
 
 
-def test_loss_and_gradients_of_a_packed_row_equal_those_of_its_examples_alone(model, examples):
+def test_loss_and_gradients_of_a_packed_row_equal_those_of_its_examples_alone(model, examples, row):
     loss = make_loss(model.config, dtype=np.float32, implementation="chunked", remat="full")
 
     @jax.jit
@@ -67,7 +68,7 @@ def test_loss_and_gradients_of_a_packed_row_equal_those_of_its_examples_alone(mo
         assert difference <= max(1e-5 * np.linalg.norm(expected), 1e-7), path
 
 
-def test_changing_one_example_changes_nothing_in_its_neighbours(model, examples):
+def test_changing_one_example_changes_nothing_in_its_neighbours(model, examples, row):
     graph, state = nnx.split(build(model.config, model.parameters))
     hidden = jax.jit(lambda batch: nnx.merge(graph, state)(batch))
     before = row(examples)
@@ -86,7 +87,7 @@ def test_changing_one_example_changes_nothing_in_its_neighbours(model, examples)
     assert np.abs(first[tokens] - second[tokens]).max() > 0.1
 
 
-def test_hidden_states_do_not_depend_on_the_order_in_a_row(model, examples):
+def test_hidden_states_do_not_depend_on_the_order_in_a_row(model, examples, row):
     graph, state = nnx.split(build(model.config, model.parameters))
     hidden = jax.jit(lambda batch: nnx.merge(graph, state)(batch))
     forward, backward = row(examples), row(examples[::-1])
@@ -95,6 +96,28 @@ def test_hidden_states_do_not_depend_on_the_order_in_a_row(model, examples):
         mine = one[forward.segment_ids[0] == number]
         same = other[backward.segment_ids[0] == len(examples) + 1 - number]
         np.testing.assert_allclose(mine, same, atol=2e-5)
+
+
+@pytest.mark.parametrize("broken", ["positions", "segment_ids", "image_ids", "visual_index"])
+def test_a_row_that_is_laid_out_wrongly_is_not_what_its_examples_are_alone(model, examples, row, broken):
+    """That the tests above can fail: positions of one axis that go on through the row, one segment for all, images that
+    see each other, or visual embeddings that another image's tokens take."""
+    graph, state = nnx.split(build(model.config, model.parameters))
+    hidden = jax.jit(lambda batch: nnx.merge(graph, state)(batch))
+    batch = row(examples)
+    wrong = jax.tree.map(np.copy, batch)
+    shown = wrong.visual_index >= 0
+    if broken == "positions":
+        wrong.positions[:] = np.arange(wrong.tokens.shape[1])
+    elif broken == "segment_ids":
+        wrong.segment_ids[wrong.segment_ids > 0] = 1
+    elif broken == "image_ids":
+        wrong.image_ids[wrong.image_ids > 0] = 1
+    else:
+        wrong.visual_index[shown] = wrong.visual_index[shown][::-1]
+    mine = batch.segment_ids == 3
+    first, second = np.asarray(hidden(batch))[mine], np.asarray(hidden(wrong))[mine]
+    assert np.abs(first - second).max() > 1e-2
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +150,14 @@ def answers(model):
 
 
 @pytest.fixture(scope="module")
-def apart(many, answers):
+def apart(many, answers, row):
     return [jax.device_get(answers(row([example], SHARED))) for example in many]
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=24), st.integers(0, 3))
 def test_however_examples_are_packed_each_has_the_logits_loss_and_positions_it_has_alone(
-    many, answers, apart, chosen, seed
+    many, answers, apart, row, chosen, seed
 ):
     lengths = as_array([many[number].size for number in chosen])
     plan = Plan(

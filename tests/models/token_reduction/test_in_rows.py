@@ -20,7 +20,7 @@ from vlm_jax.training.step import make_loss
 # What is learned, and what is left out within the decoder, have their own tests (test_learned.py, test_in_decoder.py).
 CHOOSING = [method for method in METHODS if method not in ("resize", *LEARNED, *CUTS)]
 ON_DEVICE = [method for method in CHOOSING if method not in ("random", "uniform")]
-FAMILIES = {"qwen2_5_vl": (2, (1,)), "qwen2_vl": (1, (0,))}
+FAMILIES = {"qwen2_5_vl": (2, (1,)), "qwen2_vl": (1, (0,)), "qwen3_vl": (2, (0, 1))}
 CAPACITY = Size(384, 1536, 32)
 
 
@@ -34,9 +34,11 @@ def model(request, tmp_path_factory):
     return vlm_jax.load(folder, dtype="float32")
 
 
-def both_families(methods):
-    """Every method on Qwen2.5-VL, and on Qwen2-VL one that looks into the tower, in which they differ."""
+def all_families(methods):
+    """Every method on Qwen2.5-VL, and on Qwen2-VL one that looks into the tower, in which they differ; on Qwen3-VL also
+    one that merges tokens, of which DeepStack has more tensors."""
     cases = [("qwen2_5_vl", method) for method in methods] + [("qwen2_vl", "visionzip")]
+    cases += [("qwen3_vl", method) for method in methods if method in ("divprune", "pool", "visionzip")]
     return pytest.mark.parametrize(("model", "method"), cases, indirect=["model"])
 
 
@@ -64,11 +66,11 @@ def hidden(model):
     """Hidden states by two programs: what is computed of the same embeddings is then the same, to the bit."""
     graph, state = nnx.split(build(model.config, model.parameters))
     embed = jax.jit(lambda batch: nnx.merge(graph, state).embed(batch))
-    decode = jax.jit(lambda x, positions, segments: nnx.merge(graph, state).decoder(x, positions, segments))
-    return lambda batch: np.asarray(decode(*embed(batch)[:2], batch.segment_ids))
+    decode = jax.jit(lambda rows, segments: nnx.merge(graph, state).decoder(*rows[:2], segments, deep=rows.deep))
+    return lambda batch: np.asarray(decode(embed(batch), batch.segment_ids))
 
 
-@both_families(CHOOSING)
+@all_families(CHOOSING)
 def test_all_of_all_tokens_give_the_full_models_hidden_states_exactly(model, conversations, hidden, method):
     full = processor(model, 1.0, "resize")
     own = processor(model, 10_000, method)
@@ -77,7 +79,7 @@ def test_all_of_all_tokens_give_the_full_models_hidden_states_exactly(model, con
     np.testing.assert_array_equal(found, expected)
 
 
-@both_families(["random", "divprune", "pool"])
+@all_families(["random", "divprune", "pool"])
 def test_a_row_may_hold_images_of_which_all_stay_beside_others(model, conversations, hidden, method):
     """As a schedule has it: each example is what it is alone, with all of its tokens or with some."""
     some, full = processor(model, 0.3, method), processor(model, 1.0, method)
@@ -93,7 +95,7 @@ def test_a_row_may_hold_images_of_which_all_stay_beside_others(model, conversati
     np.testing.assert_allclose(alone, expected, atol=2e-5)
 
 
-@both_families(CHOOSING)
+@all_families(CHOOSING)
 def test_a_row_gives_what_each_example_gives_alone(model, conversations, hidden, method):
     own = processor(model, 0.3, method)
     examples = [own.encode(one) for one in conversations]
@@ -155,7 +157,7 @@ def test_counts_follow_the_setting_and_positions_those_of_all_tokens(model, conv
             assert dataclasses.astuple(size) == dataclasses.astuple(example.size)
 
 
-@both_families(["divprune", "mmr", "visionzip"])
+@all_families(["divprune", "mmr", "visionzip"])
 def test_the_tokens_that_the_plain_function_keeps_are_put_in_their_places(model, conversations, method):
     """Embeddings and positions of a row, against the tower's output and `keep_tokens`."""
     own, full = processor(model, 0.4, method), model.processor
