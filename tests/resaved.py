@@ -18,15 +18,17 @@ from transformers.processing_utils import ProcessorMixin
 
 import vlm_jax
 from tests.tiny_models import VOCAB, reference_inputs
-from vlm_jax.models.qwen_vl.config_json import to_qwen
+from vlm_jax.models import families
+from vlm_jax.models.hf_config import to_hf
 from vlm_jax.processing.new_tokenizer import write_tokenizer
 
 FORMS = ("as published", "saved by transformers 4.4x", "saved by transformers 5")
-TEXT = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 2, "num_hidden_layers": 2}
+TEXT: dict = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 2, "num_hidden_layers": 2}
 TEXT |= {"num_key_value_heads": 1}
 TOWER = {
     "qwen2_5_vl": {"hidden_size": 64, "out_hidden_size": 256},
     "qwen2_vl": {"embed_dim": 64, "hidden_size": 256},
+    "qwen3_vl": {"hidden_size": 64, "intermediate_size": 128, "out_hidden_size": 256},
 }
 # Class defaults of transformers 4.46, which its `save_pretrained` leaves out of the file.
 DEFAULTS = {
@@ -50,12 +52,27 @@ TOWER_DEFAULTS = {
     "fullatt_block_indexes": [7, 15, 23, 31],
     "hidden_act": {"qwen2_5_vl": "silu", "qwen2_vl": "quick_gelu"},
 }
+# Qwen3-VL's own, in parts of a file.
+DEEPER = {
+    "text_config": {
+        "vocab_size": 151936, "hidden_size": 4096, "head_dim": 128, "rms_norm_eps": 1e-6, "attention_bias": False,
+        "hidden_act": "silu", "attention_dropout": 0.0, "initializer_range": 0.02, "use_cache": True,
+    },
+    "vision_config": {
+        "depth": 27, "num_heads": 16, "in_channels": 3, "patch_size": 16, "spatial_merge_size": 2,
+        "temporal_patch_size": 2, "num_position_embeddings": 2304, "deepstack_visual_indexes": [8, 16, 24],
+        "hidden_act": "gelu_pytorch_tanh",
+    },
+}  # fmt: skip
 WORDS = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
 
 def small_config(config_json: dict) -> dict:
     """A published `config.json` with small widths and few layers; all else as it is."""
     tower = config_json["vision_config"] | TOWER[config_json["model_type"]]
+    if "text_config" in config_json:  # a layer behind each of which DeepStack adds something, and one more
+        text = config_json["text_config"] | TEXT | {"num_hidden_layers": 4}
+        return config_json | {"text_config": text, "vision_config": tower}
     return config_json | TEXT | {"vision_config": tower}
 
 
@@ -73,11 +90,22 @@ def make_metadata(folder: Path, config) -> dict:
     tokens |= {f"{name}_token_id": ids[f"<|{name}_pad|>"] for name in ("image", "video")}
     ends = {"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]}
     generation = {"eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]], "do_sample": True, "temperature": 1e-6}
-    processor = {"min_pixels": 4 * 784, "max_pixels": 64 * 784, "patch_size": 14, "temporal_patch_size": 2}
-    processor |= {"merge_size": 2, "image_processor_type": "Qwen2VLImageProcessor"}
+    images = families.of(config).new_image_processor()
+    area = images.factor**2
+    processor = {"patch_size": images.patch_size, "temporal_patch_size": 2, "merge_size": 2}
+    if config.family == "qwen3_vl":
+        processor |= {"size": {"shortest_edge": 4 * area, "longest_edge": 64 * area}}
+        processor |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    else:
+        processor |= {"min_pixels": 4 * area, "max_pixels": 64 * area}
+    processor |= {"image_processor_type": "Qwen2VLImageProcessorFast"}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     (folder / "generation_config.json").write_text(json.dumps(generation))
-    return to_qwen(config) | tokens | ends | {"vocab_size": VOCAB}
+    config_json = to_hf(config)
+    if "text_config" in config_json:
+        text = config_json["text_config"] | ends | {"vocab_size": VOCAB}
+        return config_json | tokens | {"text_config": text}
+    return config_json | tokens | ends | {"vocab_size": VOCAB}
 
 
 def save(folder: Path, form: str, metadata: Path, config_json: dict):
@@ -115,7 +143,7 @@ def save(folder: Path, form: str, metadata: Path, config_json: dict):
         config_json = sparse(config_json)
         path = folder / "preprocessor_config.json"
         processor = json.loads(path.read_text())
-        bounds = {key: processor[key] for key in ("min_pixels", "max_pixels")}
+        bounds = {key: processor[key] for key in ("min_pixels", "max_pixels") if key in processor} or processor["size"]
         path.write_text(json.dumps(processor | {"size": bounds, "do_resize": True, "resample": 3, "do_rescale": True}))
         added = AutoTokenizer.from_pretrained(metadata).get_added_vocab()
         (folder / "added_tokens.json").write_text(json.dumps(added))
@@ -126,6 +154,12 @@ def save(folder: Path, form: str, metadata: Path, config_json: dict):
 def sparse(config_json: dict) -> dict:
     """As transformers 4.46 saves it: without what equals a class default, and with RoPE's type said twice."""
     family, vision = config_json["model_type"], config_json["vision_config"]
+    if family == "qwen3_vl":
+        parts = {
+            name: {key: value for key, value in config_json[name].items() if usual.get(key, ...) != value}
+            for name, usual in DEEPER.items()
+        }
+        return config_json | parts
     usual = TOWER_DEFAULTS | {"hidden_act": TOWER_DEFAULTS["hidden_act"][family]}
     tower = {key: value for key, value in vision.items() if usual.get(key, ...) != value}
     rope = config_json["rope_scaling"] | {"type": "default", "rope_type": "default"}

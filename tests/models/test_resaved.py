@@ -12,7 +12,7 @@ from tests.resaved import FORMS, compare, make_metadata, save, small_config
 from tests.tiny_models import PHOTOS, assistant, noise, user
 from vlm_jax.models.presets import PRESETS
 
-SIZES = {"qwen2_5_vl": "7b", "qwen2_vl": "qwen2-7b"}
+SIZES = {"qwen2_5_vl": "7b", "qwen2_vl": "qwen2-7b", "qwen3_vl": "qwen3-vl-8b"}
 
 
 @pytest.fixture(scope="module", params=SIZES)
@@ -28,7 +28,7 @@ def test_a_folder_gives_what_transformers_gives_in_every_form(metadata, form, tm
     deep = form == FORMS[1]  # whose files leave out the default depth
     if not deep:  # a few blocks are as good, and quicker
         tower = config_json["vision_config"] | {"depth": 3}
-        tower |= {"fullatt_block_indexes": [1]} if "fullatt_block_indexes" in tower else {}
+        tower |= {key: [1] for key in ("fullatt_block_indexes", "deepstack_visual_indexes") if key in tower}
         config_json = config_json | {"vision_config": tower}
     save(tmp_path / "model", form, files, config_json)
     written = json.loads((tmp_path / "model" / "config.json").read_text())
