@@ -8,7 +8,7 @@ import peft
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText
 
 from tests.tiny_models import PHOTOS, assistant, noise, reference_inputs, save_tiny, user
 from vlm_jax.adapters import lora as adapters
@@ -29,9 +29,11 @@ KINDS = [
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    save_tiny(folder)
+def base(request, tmp_path_factory):
+    """Of the family that a test is for; Qwen2.5-VL unless said otherwise."""
+    family = getattr(request, "param", "qwen2_5_vl")
+    folder = tmp_path_factory.mktemp(family)
+    save_tiny(folder, family=family)
     return folder
 
 
@@ -71,7 +73,7 @@ def seen(base, loaded, question):
 
 
 def theirs(base, folder, loaded, question):
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(model, folder).eval()
     with torch.no_grad():
         return model(**seen(base, loaded, question)).logits[0].numpy()
@@ -81,7 +83,12 @@ def close(one, other):
     assert np.abs(one - other).max() <= 1e-4 * np.abs(other).max()
 
 
-@pytest.mark.parametrize("lora", KINDS, ids=lambda kind: f"{kind.targets}-{kind.rank}")
+@pytest.mark.parametrize(
+    ("base", "lora"),
+    [*(("qwen2_5_vl", kind) for kind in KINDS), ("qwen3_vl", KINDS[3])],
+    indirect=["base"],
+    ids=lambda value: value if isinstance(value, str) else f"{value.targets}-{value.rank}",
+)
 def test_peft_computes_the_same_with_an_adapter_that_is_written_here(base, loaded, question, lora, tmp_path):
     parameters = drawn(loaded.config, lora)
     peft_folder.write(tmp_path / "adapter", loaded.config, lora, parameters, base=str(base))
@@ -95,20 +102,23 @@ def test_peft_computes_the_same_with_an_adapter_that_is_written_here(base, loade
         np.testing.assert_array_equal(held[path], array)
 
 
+OF_PEFT = {
+    "names": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
+    "all linear": {"r": 2, "lora_alpha": 3, "target_modules": "all-linear", "use_rslora": True},
+    "expression": {"r": 3, "lora_alpha": 16, "target_modules": r".*language_model.*(up_proj|o_proj)"},
+    "one layer": {"r": 2, "lora_alpha": 8, "target_modules": ["down_proj"], "layers_to_transform": [1]},
+}
+
+
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
-        {"r": 2, "lora_alpha": 3, "target_modules": "all-linear", "use_rslora": True},
-        {"r": 3, "lora_alpha": 16, "target_modules": r".*language_model.*(up_proj|o_proj)"},
-        {"r": 2, "lora_alpha": 8, "target_modules": ["down_proj"], "layers_to_transform": [1]},
-    ],
-    ids=["names", "all linear", "expression", "one layer"],
+    ("base", "settings"),
+    [*(("qwen2_5_vl", name) for name in OF_PEFT), ("qwen3_vl", "all linear")],
+    indirect=["base"],
 )
 def test_an_adapter_of_peft_computes_the_same_here(base, loaded, question, settings, tmp_path):
     torch.manual_seed(1)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
-    made = peft.get_peft_model(model, peft.LoraConfig(**settings))
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
+    made = peft.get_peft_model(model, peft.LoraConfig(**OF_PEFT[settings]))
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if "lora_B" in name:
@@ -153,7 +163,7 @@ def cut(base, tmp_path):
     """Writes an adapter with peft, and then without the tensors whose names match; gives its folder."""
 
     def write(pattern, **settings):
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+        model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
         folder = tmp_path / "adapter"
         peft.get_peft_model(model, peft.LoraConfig(r=2, **settings)).save_pretrained(folder)
         held = load_file(folder / "adapter_model.safetensors")

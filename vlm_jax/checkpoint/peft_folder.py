@@ -63,7 +63,8 @@ def write(
     """
     check_target(target)
     family = families.of(config)
-    if connector and not (family.connector_module or family.connector_files):
+    saved = list(family.connector_modules(config))
+    if connector and not (saved or family.connector_files):
         raise InputError(
             f"{target}: the connector was trained too, and a {families.title_of(family)} has no place for it beside "
             "adapters; write the whole model instead (--format=hf)"
@@ -88,14 +89,13 @@ def write(
         if budget is not None:
             reduction_file.write(folder, budget, images, always=True)
         settings = {**_settings(config, lora, modules), "base_model_name_or_path": base}
-        module = family.connector_module
-        if connector and module:
-            settings["modules_to_save"] = [module]
+        if connector and saved:
+            settings["modules_to_save"] = saved
             tensors |= _module_tensors(config, connector)
         write_json(folder / SETTINGS, settings)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)
-        if connector and not module:
+        if connector and not saved:
             pth.write(folder / family.connector_files[0], _connector_tensors(config, connector))
 
 
@@ -106,9 +106,15 @@ def read_connector(path: Path, config: VLMConfig) -> Flat:
 
 def _module_tensors(config: VLMConfig, connector: Flat) -> dict[str, np.ndarray]:
     """The connector as peft saves a module of `modules_to_save`, float32."""
-    entries = [entry for entry in name_table(config) if entry.path.startswith("connector/")]
-    arrays = {entry.name: entry.transform.write(np.asarray(connector[entry.path], np.float32)) for entry in entries}
-    return {_PREFIX + memory_name(name): np.ascontiguousarray(array) for name, array in arrays.items()}
+    found = {}
+    for entry in name_table(config):
+        if not entry.path.startswith("connector/"):
+            continue
+        array = np.asarray(connector[entry.path], np.float32)
+        for number, name in enumerate(entry.tensors()):
+            one = entry.transform.write(array if entry.layers is None else array[number])
+            found[_PREFIX + memory_name(name)] = np.ascontiguousarray(one)
+    return found
 
 
 def _connector_tensors(config: VLMConfig, connector: Flat) -> Iterator[tuple[str, np.ndarray]]:

@@ -40,8 +40,8 @@ class Family:
       name_in_table: a tensor's name in another layout → the table's; the same where it is none of the family's.
       name_in_memory: a tensor of the table → its name in transformers' model in memory.
       name_in_file: (a tensor of the table, shapes) → its name in a file of the hub.
-      connector_module: the connector's module, which peft saves beside adapters by `modules_to_save`; "" where it is
-        kept in a file of its own.
+      connector_modules: of the shapes, the connector's modules, which peft saves beside adapters by `modules_to_save`;
+        none where it is kept in a file of its own.
       connector_files: names of such files, as trainers of the family write them; the first is written here.
       name_in_connector: a trainer's name of a tensor, or the table's → its name in the connector by itself; None where
         it is no part of it.
@@ -68,7 +68,7 @@ class Family:
     name_in_table: Callable[[str], str] = lambda name: name
     name_in_memory: Callable[[str], str] = lambda name: name
     name_in_file: Callable[[str, VLMConfig], str] = lambda name, config: name
-    connector_module: str = ""
+    connector_modules: Callable[[VLMConfig], tuple[str, ...]] = lambda config: ()
     connector_files: tuple[str, ...] = ()
     name_in_connector: Callable[[str], str | None] = lambda name: None
     new_image_processor: Callable[[], ImageProcessor] | None = None

@@ -69,6 +69,14 @@ def _in_memory(name: str) -> str:
     return name
 
 
+def _connector_modules(config: VLMConfig) -> tuple[str, ...]:
+    """One by one: peft takes no list of modules."""
+    return (
+        "visual.merger",
+        *(f"visual.deepstack_merger_list.{number}" for number in range(len(config.vision.deepstack))),
+    )
+
+
 def _special_tokens(config: VLMConfig) -> dict[str, int]:
     return {
         "<|image_pad|>": config.image_token,
@@ -103,5 +111,5 @@ QWEN3_VL = Family(
     name_in_table=_in_table,
     name_in_memory=lambda name: _in_memory(name) if name.startswith("visual.") else name,
     name_in_file=lambda name, config: _in_memory(name),
-    connector_module="visual.merger",
+    connector_modules=_connector_modules,
 )

@@ -87,7 +87,7 @@ def _family(name: str, processor_class: str, norms: Mapping[str, str], mlp: tupl
         special_tokens=_special_tokens,
         name_in_table=_in_table,
         name_in_memory=_in_memory,
-        connector_module="visual.merger",
+        connector_modules=lambda config: ("visual.merger",),
     )
 
 
