@@ -12,12 +12,12 @@ from flax import nnx
 from data_pipeline import sources
 from data_pipeline.sources.containers import opening
 from vlm_jax.checkpoint import description, files, hf_folder
-from vlm_jax.errors import InputError, gathered
+from vlm_jax.errors import InputError, gathered, nearest
 from vlm_jax.models import families
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.hf_config import to_hf
 from vlm_jax.models.parameters import Flat, flatten
-from vlm_jax.models.presets import PRESETS, with_vocabulary
+from vlm_jax.models.presets import PRESETS, of_family, with_vocabulary
 from vlm_jax.models.vlm import VLM
 from vlm_jax.parallel.compiler import options_of_what_runs_once
 from vlm_jax.processing.new_tokenizer import SPECIAL_TOKENS, write_tokenizer
@@ -30,6 +30,7 @@ def make(
     target: Path,
     texts: Sequence[str],
     *,
+    family: str = "qwen2_5_vl",
     preset: str = "tiny",
     vocab: int = 1024,
     max_visual_tokens: int = 256,
@@ -40,7 +41,8 @@ def make(
     Args:
       target: the folder, which is not there yet or empty.
       texts: files that the tokenizer is trained on (`lines`).
-      preset: a key of `PRESETS`, of a family whose models are not put together from parts.
+      family: a key of `families.FAMILIES`, whose models are not put together from parts.
+      preset: a key of `presets.of_family`.
       vocab: tokens of the tokenizer, at most.
       max_visual_tokens: visual tokens an image takes by default, at most.
       seed: of the weights.
@@ -52,10 +54,14 @@ def make(
     with gathered(errors):
         files.check_target(target)
     # Assembled models have parts that come from elsewhere (scripts/assemble.py).
-    known = [name for name, config in PRESETS.items() if families.of(config).new_image_processor]
-    if preset not in known:
+    known = [name for name in families.FAMILIES if of_family(name)]
+    sizes = of_family(family)
+    if not sizes:
+        instead = "; a LLaVA is put together by scripts/assemble.py" if family in families.FAMILIES else ""
+        errors.append(f"--family={family}: {nearest(family, known)}{instead}")
+    elif preset not in sizes:
         instead = "; this one is put together by scripts/assemble.py" if preset in PRESETS else ""
-        errors.append(f"--preset={preset}: known are {', '.join(known)}{instead}")
+        errors.append(f"--preset={preset}: known of {family} are {', '.join(sizes)}{instead}")
     least = 256 + len(SPECIAL_TOKENS)
     if vocab < least:
         errors.append(f"--vocab={vocab}: at least {least}, for all bytes and the special tokens")
@@ -66,7 +72,7 @@ def make(
     if errors:
         raise InputError(errors)
     with tempfile.TemporaryDirectory() as folder:
-        config = _write_assets(Path(folder), PRESETS[preset], words, vocab, max_visual_tokens)
+        config = _write_assets(Path(folder), sizes[preset], words, vocab, max_visual_tokens)
         parameters = _random(config, seed)
         hf_folder.write_folder(target, config, parameters, Path(folder))
     return sum(array.size for array in parameters.values()), config.decoder.vocab

@@ -1,4 +1,4 @@
-"""Makes a Qwen2.5-VL model with random weights and a tokenizer of its own: a Hugging Face folder from nothing.
+"""Makes a Qwen-VL model with random weights and a tokenizer of its own: a Hugging Face folder from nothing.
 
     .venv/bin/python scripts/init_model.py --output=runs/tiny --text=tests/data/photos/photos.json
 
@@ -15,7 +15,8 @@ from absl import flags
 import command_line
 
 flags.DEFINE_string("output", None, "folder to write", required=True)
-flags.DEFINE_string("preset", "tiny", "size: tiny or small (or a published size: 3b, 7b, 32b, 72b)")
+flags.DEFINE_string("family", "qwen2_5_vl", "qwen2_5_vl, qwen2_vl or qwen3_vl")
+flags.DEFINE_string("preset", "tiny", "size: tiny or small (or a published size: 3b, 7b, …; of qwen3_vl 2b, 4b, …)")
 flags.DEFINE_multi_string(
     "text",
     None,
@@ -34,6 +35,7 @@ def main() -> None:
     parameters, tokens = new_model.make(
         target,
         options.text,
+        family=options.family,
         preset=options.preset,
         vocab=options.vocab,
         max_visual_tokens=options.max_visual_tokens,

@@ -167,12 +167,13 @@ def test_a_broken_index_is_named(sharded):
     assert line.startswith(f"{index}: unreadable JSON (")
 
 
-@pytest.mark.parametrize("model_type", ["mllama", "qwen3_vl", "vit", None])
+@pytest.mark.parametrize("model_type", ["mllama", "gemma3", "vit", None])
 def test_another_architecture_is_named(folder, model_type):
     change_json(folder / "config.json", lambda held: held.update(model_type=model_type))
     assert errors(folder) == [
         f"{folder}/config.json: model_type is {model_type!r}; this version reads "
-        "'qwen2_5_vl' (Qwen2.5-VL), 'qwen2_vl' (Qwen2-VL), 'llava' (LLaVA with a Qwen2 decoder), "
+        "'qwen2_5_vl' (Qwen2.5-VL), 'qwen2_vl' (Qwen2-VL), 'qwen3_vl' (Qwen3-VL), "
+        "'llava' (LLaVA with a Qwen2 decoder), "
         "'llava_next' (LLaVA-NeXT with a Qwen2 decoder), 'vlm_jax_assembled' (assembled here)"
     ]
 
@@ -353,11 +354,13 @@ def test_a_broken_tokenizer_file_is_named(folder):
         ),
         (
             {"patch_size": 16},
-            "{}: config.json has patch and merge size (14, 2), the image processor (16, 2)",
+            "{}: config.json has patch and merge size (14, 2), the image processor (16, 2), which is of "
+            "Qwen3-VL, and the model is a Qwen2.5-VL; copy both files from one model",
         ),
         (
             {"merge_size": 4},
-            "{}: config.json has patch and merge size (14, 2), the image processor (14, 4)",
+            "{}: config.json has patch and merge size (14, 2), the image processor (14, 4); copy both files "
+            "from one model",
         ),
     ],
 )

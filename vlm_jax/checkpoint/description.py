@@ -33,11 +33,25 @@ def read_config(folder: Path) -> VLMConfig:
     )
     ours = (config.vision.patch_size, config.vision.merge_size)
     if ours != (settings.patch_size, settings.merge_size):
+        theirs = (settings.patch_size, settings.merge_size)
         raise InputError(
-            f"{folder}: config.json has patch and merge size {ours}, "
-            f"the image processor {(settings.patch_size, settings.merge_size)}"
+            f"{folder}: config.json has patch and merge size {ours}, the image processor {theirs}"
+            f"{_of_another_family(theirs, config)}; copy both files from one model"
         )
     return config
+
+
+def _of_another_family(sizes: tuple[int, int], config: VLMConfig) -> str:
+    """Whose image processors have such patches, in words."""
+    own = families.title_of(families.of(config))
+    others = [
+        families.title_of(family)
+        for family in families.FAMILIES.values()
+        if family.new_image_processor is not None
+        and (images := family.new_image_processor()) is not None
+        and (images.patch_size, images.merge_size) == sizes
+    ]
+    return f", which is of {' or '.join(others)}, and the model is a {own}" if others and own not in others else ""
 
 
 @contextlib.contextmanager
@@ -109,6 +123,8 @@ def read_processor(
     """
     tokenizer = read_tokenizer(folder)
     template = chat_template.read(folder, tokenizer)
+    if reason := families.of(config).not_this_template(template):
+        raise InputError(f"{folder}: {reason}")
     if wrong := _disagreements(folder, tokenizer, config):
         raise InputError(wrong)
     processor = Processor(

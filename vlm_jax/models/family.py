@@ -49,6 +49,8 @@ class Family:
         family are put together from parts.
       processor_beside_adapters: whether an image processor in an adapter's folder replaces the base's.
       not_in_hub_format: (shapes, image processor) → why a Hugging Face folder cannot hold a model, in words.
+      not_this_template: a chat template → why models that are trained with it are not supported, in words; "" where
+        they are.
       modules: first names of the tower's and the connector's modules in the table.
     """
 
@@ -74,3 +76,4 @@ class Family:
     new_image_processor: Callable[[], ImageProcessor] | None = None
     processor_beside_adapters: bool = True
     not_in_hub_format: Callable[[VLMConfig, ImageProcessor], list[str]] = lambda config, images: []
+    not_this_template: Callable[[str], str] = lambda template: ""

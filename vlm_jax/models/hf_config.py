@@ -8,6 +8,15 @@ from vlm_jax.errors import InputError
 from vlm_jax.models import config_types, families
 from vlm_jax.models.config import VLMConfig
 
+_RELATIVES = {
+    "qwen3_vl_moe": ", a Qwen3-VL with a mixture of experts, of which the dense ones are supported (2B, 4B, 8B, 32B)",
+    "qwen3_5": ", Qwen3.5",
+    "qwen3_5_moe": ", Qwen3.5 with a mixture of experts",
+    "qwen2_5_omni": ", Qwen2.5-Omni",
+    "qwen3_omni_moe": ", Qwen3-Omni",
+}
+"""Models that may be taken for one that is read, and what they are."""
+
 
 def from_hf(
     config: Mapping[str, Any],
@@ -27,7 +36,7 @@ def from_hf(
     kind, known = config.get("model_type"), families.by_model_type()
     if not isinstance(kind, str) or kind not in known:
         named = ", ".join(f"{key!r} ({name})" for key, name in families.titles().items())
-        raise InputError(f"{where}: model_type is {kind!r}; this version reads {named}")
+        raise InputError(f"{where}: model_type is {kind!r}{_RELATIVES.get(str(kind), '')}; this version reads {named}")
     if errors := config_types.errors(config):
         raise InputError([f"{where}: {error}" for error in errors])
     shapes = known[kind].read_config(config, where)

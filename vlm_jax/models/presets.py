@@ -91,6 +91,33 @@ def _small(
     )
 
 
+def _small_qwen3(other: VLMConfig) -> VLMConfig:
+    """Of Qwen3-VL, as large as one of Qwen2.5-VL; heads together wider than the width, as in the 4B and the 32B."""
+    vision, decoder = other.vision, other.decoder
+    head_dim = decoder.hidden // decoder.heads
+    side = head_dim // 2 // 3
+    tower = Qwen3VisionConfig(
+        depth=vision.depth,
+        hidden=vision.hidden,
+        heads=vision.heads,
+        mlp=vision.mlp,
+        out_hidden=vision.out_hidden,
+        # at equal distances, the last block apart, as published
+        deepstack=tuple(range(vision.depth // 3 - 1, vision.depth - 1, vision.depth // 3))[:3],
+        position_rows=16**2,
+    )
+    text = dataclasses.replace(
+        decoder,
+        own_head_dim=head_dim,
+        heads=2 * decoder.kv_heads,
+        mrope_sections=(head_dim // 2 - 2 * side, side, side),
+        mrope_interleaved=True,
+        qkv_bias=False,
+        qk_norm=True,
+    )
+    return dataclasses.replace(other, vision=tower, decoder=text)
+
+
 PRESETS: dict[str, VLMConfig] = {
     "tiny": _small(hidden=128, layers=3, vision_hidden=96, depth=4, heads=4, kv_heads=2),
     # Rows and columns turn by the slower frequencies of M-RoPE. With the published theta, a grid of 4 × 4 visual tokens
@@ -109,6 +136,17 @@ PRESETS: dict[str, VLMConfig] = {
     "qwen3-vl-8b": _qwen3(36, 4096, 32, 12288, tied=False, large_tower=True),
     "qwen3-vl-32b": _qwen3(64, 5120, 64, 25600, tied=False, large_tower=True),
 }
+
+
+PRESETS |= {f"qwen3-vl-{size}": _small_qwen3(PRESETS[size]) for size in ("tiny", "mini", "small")}
+_PREFIXES = {"qwen2_5_vl": "", "qwen2_vl": "qwen2-", "qwen3_vl": "qwen3-vl-"}
+
+
+def of_family(family: str) -> dict[str, VLMConfig]:
+    """The presets of a family whose models are not put together from parts, by their sizes' names; none of another."""
+    prefix = _PREFIXES.get(family)
+    named = {name: config for name, config in PRESETS.items() if config.family == family and prefix is not None}
+    return {name.removeprefix(prefix or ""): config for name, config in named.items()}
 
 
 ENCODERS: dict[str, EncoderConfig] = {

@@ -23,9 +23,10 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"mlp/fc2/kernel$", ("fan", "embed")),
     # The tower's q, k and v are one product whose thirds a tensor axis would cut across.
     (r"vision/.*(qkv|proj)/kernel$", ("embed", None)),
-    (r"connector/fc1/kernel$", ("embed", "fan")),
-    (r"connector/fc2/kernel$", ("fan", "embed")),
+    (r"connector/(.*/)?fc1/kernel$", ("embed", "fan")),
+    (r"connector/(.*/)?fc2/kernel$", ("fan", "embed")),
     (r"connector/proj/kernel$", ("embed", "fan")),
+    (r"vision/positions/table$", (None, "embed")),
     (r"reducer/kernel$", ("embed", "fan")),
 )
 

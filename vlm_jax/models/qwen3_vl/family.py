@@ -77,6 +77,16 @@ def _connector_modules(config: VLMConfig) -> tuple[str, ...]:
     )
 
 
+def _not_this_template(template: str) -> str:
+    """Thinking checkpoints have the same shapes; their template begins every answer with what is thought first."""
+    if "<think>" not in template:
+        return ""
+    return (
+        "its chat template writes <think>: Thinking checkpoints of Qwen3-VL are not supported; take the Instruct one "
+        "of the same size"
+    )
+
+
 def _special_tokens(config: VLMConfig) -> dict[str, int]:
     return {
         "<|image_pad|>": config.image_token,
@@ -112,4 +122,5 @@ QWEN3_VL = Family(
     name_in_memory=lambda name: _in_memory(name) if name.startswith("visual.") else name,
     name_in_file=lambda name, config: _in_memory(name),
     connector_modules=_connector_modules,
+    not_this_template=_not_this_template,
 )
