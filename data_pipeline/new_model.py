@@ -30,7 +30,7 @@ def make(
     target: Path,
     texts: Sequence[str],
     *,
-    family: str = "qwen2_5_vl",
+    family: str = "",
     preset: str = "tiny",
     vocab: int = 1024,
     max_visual_tokens: int = 256,
@@ -41,8 +41,8 @@ def make(
     Args:
       target: the folder, which is not there yet or empty.
       texts: files that the tokenizer is trained on (`lines`).
-      family: a key of `families.FAMILIES`, whose models are not put together from parts.
-      preset: a key of `presets.of_family`.
+      family: whose sizes `preset` names, a key of `families.FAMILIES`; "": Qwen2.5-VL's, or a whole name of `PRESETS`.
+      preset: a size, of a family whose models are not put together from parts.
       vocab: tokens of the tokenizer, at most.
       max_visual_tokens: visual tokens an image takes by default, at most.
       seed: of the weights.
@@ -54,14 +54,14 @@ def make(
     with gathered(errors):
         files.check_target(target)
     # Assembled models have parts that come from elsewhere (scripts/assemble.py).
-    known = [name for name in families.FAMILIES if of_family(name)]
-    sizes = of_family(family)
+    sizes = of_family(family) if family else {name: one for name, one in PRESETS.items() if of_family(one.family)}
     if not sizes:
+        known = [name for name in families.FAMILIES if of_family(name)]
         instead = "; a LLaVA is put together by scripts/assemble.py" if family in families.FAMILIES else ""
         errors.append(f"--family={family}: {nearest(family, known)}{instead}")
     elif preset not in sizes:
-        instead = "; this one is put together by scripts/assemble.py" if preset in PRESETS else ""
-        errors.append(f"--preset={preset}: known of {family} are {', '.join(sizes)}{instead}")
+        instead = "; this one is put together by scripts/assemble.py" if preset in PRESETS and not family else ""
+        errors.append(f"--preset={preset}: known{f' of {family}' if family else ''} are {', '.join(sizes)}{instead}")
     least = 256 + len(SPECIAL_TOKENS)
     if vocab < least:
         errors.append(f"--vocab={vocab}: at least {least}, for all bytes and the special tokens")

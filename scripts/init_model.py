@@ -15,7 +15,7 @@ from absl import flags
 import command_line
 
 flags.DEFINE_string("output", None, "folder to write", required=True)
-flags.DEFINE_string("family", "qwen2_5_vl", "qwen2_5_vl, qwen2_vl or qwen3_vl")
+flags.DEFINE_string("family", "", "whose sizes --preset names: qwen2_5_vl, qwen2_vl or qwen3_vl; qwen2_5_vl without it")
 flags.DEFINE_string("preset", "tiny", "size: tiny or small (or a published size: 3b, 7b, …; of qwen3_vl 2b, 4b, …)")
 flags.DEFINE_multi_string(
     "text",

@@ -66,6 +66,21 @@ def test_a_preset_that_is_not_made_here_is_refused_before_anything_is_drawn(init
     assert ("assemble.py" in str(caught.value)) == (preset != "huge") and not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("family", "preset", "reason"),
+    [
+        ("qwen3_vl", "3b", "--preset=3b: known of qwen3_vl are 2b, 4b, 8b, 32b, tiny, mini, small"),
+        ("qwen3", "tiny", "--family=qwen3: did you mean 'qwen3_vl'?"),
+        ("llava", "tiny", "put together by scripts/assemble.py"),
+    ],
+)
+def test_a_size_that_a_family_does_not_have_is_refused(tmp_path, family, preset, reason):
+    (tmp_path / "words.txt").write_text("words")
+    with pytest.raises(InputError) as caught:
+        new_model.make(tmp_path / "model", [str(tmp_path / "words.txt")], family=family, preset=preset, vocab=300)
+    assert reason in str(caught.value)
+
+
 def test_everything_that_is_wrong_is_told_at_once(tmp_path):
     (tmp_path / "words.txt").write_text("words")
     with pytest.raises(InputError) as caught:
@@ -77,7 +92,11 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("preset", "name", "model_type"),
-    [("tiny", "Qwen2_5_VLProcessor", "qwen2_5_vl"), ("qwen2-2b", "Qwen2VLProcessor", "qwen2_vl")],
+    [
+        ("tiny", "Qwen2_5_VLProcessor", "qwen2_5_vl"),
+        ("qwen2-2b", "Qwen2VLProcessor", "qwen2_vl"),
+        ("qwen3-vl-tiny", "Qwen3VLProcessor", "qwen3_vl"),
+    ],
 )
 def test_the_processor_is_the_familys_own(init_model, tmp_path, monkeypatch, preset, name, model_type):
     small, vision = PRESETS["tiny"], PRESETS["qwen2-2b"].vision
