@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.started import environment
 
 ROOT = Path(__file__).resolve().parents[1]
-PER_KIND = 6
+PER_KIND = 4
 
 
 def fuzz(*arguments):

@@ -14,14 +14,14 @@ TALKER = "talker"
 """A model with random weights, which says words until it may say no more."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site():
     server = image_site.served()
     yield server
     server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(tmp_path_factory, site):
     """The address of a page with the model that ships and one that talks long."""
     folder = tmp_path_factory.mktemp("page")
@@ -41,7 +41,7 @@ def served(tmp_path_factory, site):
             process.wait(20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     playwright, chromium = launched()
     yield chromium

@@ -158,15 +158,19 @@ def test_fewer_visual_tokens_are_chosen_and_drawn(visitor):
     assert one.page.locator("img[alt='the tokens that stay']").count() == 1
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_nothing_is_wider_than_the_screen(visitor, scheme):
-    one = visitor(viewport={"width": 390, "height": 844}, color_scheme=scheme, is_mobile=True)
+def test_on_a_phone_nothing_is_wider_than_the_screen_and_colours_follow_the_system(visitor):
+    one = visitor(viewport={"width": 390, "height": 844}, color_scheme="light", is_mobile=True)
     one.attach(PHOTOS / "chelsea.jpg", PHOTOS / "coffee.jpg", PHOTOS / "rocket.jpg")
     one.ask("What is in the first of these three pictures, and " + "very " * 60 + "long?")
     one.answered(1)
-    wide = one.page.evaluate("document.documentElement.scrollWidth")
-    background = one.page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
-    assert wide <= 390 and (background == "rgb(255, 255, 255)") == (scheme == "light")
+    colour = "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert one.page.evaluate(colour) == "rgb(255, 255, 255)"
+    one.page.emulate_media(color_scheme="dark")
+    one.page.reload()
+    one.answered(1)
+    assert one.page.evaluate(colour) != "rgb(255, 255, 255)"
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_images_from_an_address_pasted_and_dropped_go_with_the_next_question_and_a_private_address_is_refused(

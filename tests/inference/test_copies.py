@@ -47,7 +47,7 @@ def whole(model):
     return sum(leaf.addressable_shards[0].data.size for leaf in leaves), sum(leaf.size for leaf in leaves)
 
 
-@pytest.mark.parametrize("quantise", [None, "int8"])
+@pytest.mark.parametrize("quantise", [None, pytest.param("int8", marks=pytest.mark.evidence)])
 def test_weights_that_are_divided_among_devices_answer_as_on_one(tmp_path, quantise):
     save_tiny(tmp_path, **{**ONE_LAYER, "layers": 2}, heads=4, head_dim=64)  # small arrays lie on every device
     model, divided = (vlm_jax.load(tmp_path, quantise=quantise, tensor=tensor) for tensor in (1, 2))

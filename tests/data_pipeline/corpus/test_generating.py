@@ -92,7 +92,7 @@ def test_a_corpus_is_asked_for_once_and_said_whole(tmp_path, server):
     assert b"secret-token" not in whole
 
 
-@pytest.mark.parametrize("most", [12, pytest.param(30, marks=pytest.mark.evidence)])
+@pytest.mark.parametrize("most", [6, pytest.param(30, marks=pytest.mark.evidence)])
 def test_killed_at_any_moment_nothing_is_lost_and_nothing_but_what_was_on_its_way_is_asked_again(
     tmp_path, server, most
 ):
