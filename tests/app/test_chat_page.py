@@ -85,6 +85,7 @@ def test_two_visitors_at_once_are_both_answered_and_one_who_stops_keeps_what_was
     stopped = one.text(1)
     assert stopped.strip(), "what was said stays"
     other.message(1).locator("[data-testid=stText]").wait_for()
+    other.stop()
     other.page.get_by_role("button", name="Clear").click()
     other.page.get_by_text("Ask about pictures").wait_for()
     one.page.reload()
