@@ -15,7 +15,7 @@ def stands_for(parameters, path) -> np.ndarray:
     return np.asarray(parameters[f"{path}/codes"], np.float32) * np.asarray(parameters[f"{path}/scales"])
 
 
-@pytest.mark.parametrize(("kind", "tied"), [("nf4", False), ("int8", True)])
+@pytest.mark.parametrize(("kind", "tied"), [pytest.param("nf4", False, marks=pytest.mark.evidence), ("int8", True)])
 def test_answers_are_those_of_the_rounded_weights_and_values_within_the_bound(tmp_path, tied, kind):
     save_tiny(tmp_path / "model", tied=tied)
     plain = vlm_jax.load(tmp_path / "model", dtype="float32")

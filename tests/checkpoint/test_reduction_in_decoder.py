@@ -53,6 +53,7 @@ def test_a_run_that_goes_on_comes_to_the_same_losses(base, trained, tmp_path):
         run(config, str(tmp_path / "run"))
 
 
+@pytest.mark.evidence
 def test_validation_data_that_are_mostly_text_have_rows_of_their_own(base, tmp_path):
     """Of rows that are as long above the cut as images leave them, an example that is all text would fit none."""
     config = config_of(base, **SETTINGS)

@@ -112,6 +112,7 @@ def test_a_run_learns_it_goes_on_exactly_and_its_export_knows_it(base, trained, 
     np.testing.assert_allclose(again.logits(messages), models[0].logits(messages), atol=1e-5)
 
 
+@pytest.mark.evidence
 def test_with_adapters_it_is_kept_beside_them_and_another_method_leaves_it_behind(base, tmp_path):
     config = config_of(base, **SETTINGS)
     config.lora.rank, config.train.steps = 2, 2
