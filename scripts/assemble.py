@@ -7,7 +7,7 @@ r"""Assembles a vision-language model from an encoder and a text model: a small 
 
 The connector between them starts fresh, so it answers nothing sensible before it is trained; or it comes from an
 earlier training (--connector_weights=final_connector.pth). Encoders are ViT, CLIP and SigLIP of any size, decoders
-Qwen2.5 text models. scripts/train.py does the same by itself where config.assemble names both.
+text models of Qwen2.5 and Qwen3. scripts/train.py does the same by itself where config.assemble names both.
 """
 
 import interrupts  # noqa: F401 - first of all
@@ -19,7 +19,7 @@ from absl import flags
 import command_line
 
 flags.DEFINE_string("encoder", None, "folder or hub id of a ViT, CLIP or SigLIP", required=True)
-flags.DEFINE_string("decoder", None, "folder or hub id of a Qwen2.5 text model", required=True)
+flags.DEFINE_string("decoder", None, "folder or hub id of a text model of Qwen2.5 or Qwen3", required=True)
 flags.DEFINE_string("output", None, "folder to write", required=True)
 flags.DEFINE_string("connector", "mlp", "mlp: two layers with GELU between, or linear")
 flags.DEFINE_string("connector_weights", "", "a .pth with a connector that was trained before")

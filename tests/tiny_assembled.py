@@ -11,6 +11,8 @@ from transformers import (
     CLIPModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     SiglipConfig,
     SiglipModel,
     ViTConfig,
@@ -31,6 +33,19 @@ TEMPLATE = (
     "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' -}}"
     "{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+# As Qwen3's that thinks when asked to: thinking is left out of earlier turns, and an answer without has an empty block.
+THINKING_TEMPLATE = (
+    "{%- set ns = namespace(last=-1) -%}{%- for message in messages -%}{%- if message.role == 'user' -%}"
+    "{%- set ns.last = loop.index0 -%}{%- endif -%}{%- endfor -%}"
+    "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\\n' -}}"
+    "{%- if message.role == 'assistant' and loop.index0 > ns.last -%}"
+    "{{- '<think>\\n' + (message.reasoning_content or '') + '\\n</think>\\n\\n' -}}{%- endif -%}"
+    "{{- message.content.split('</think>')[-1] + '<|im_end|>\\n' -}}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}"
+    "{%- if enable_thinking is defined and enable_thinking is false -%}"
+    "{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}"
+    "{%- endif -%}"
 )
 SIZE, PATCH = 30, 7
 """As with SigLIP-SO400M, patches do not fill a view."""
@@ -97,16 +112,18 @@ def save_encoder(folder: Path, family: str) -> Path:
     return folder
 
 
-def save_text_model(folder: Path, *, tied: bool = True) -> Path:
-    """A Qwen2 text model with its tokenizer and a template for words alone."""
+def save_text_model(folder: Path, *, tied: bool = True, qwen3: bool = False) -> Path:
+    """A Qwen2 or Qwen3 text model with its tokenizer and a template for words alone."""
     texts = [json.dumps(json.loads((PHOTOS / "photos.json").read_text()), ensure_ascii=False)]
     folder.mkdir(parents=True, exist_ok=True)
     ids = write_tokenizer(folder, texts, VOCAB)
     for path in folder.glob("chat_template*"):
         path.unlink()
-    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": TEMPLATE}
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["chat_template"] = THINKING_TEMPLATE if qwen3 else TEMPLATE
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    config = Qwen2Config(
+    make_config, make_model = (Qwen3Config, Qwen3ForCausalLM) if qwen3 else (Qwen2Config, Qwen2ForCausalLM)
+    config = make_config(
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -118,18 +135,19 @@ def save_text_model(folder: Path, *, tied: bool = True) -> Path:
         bos_token_id=ids["<|endoftext|>"],
         eos_token_id=ids["<|im_end|>"],
         pad_token_id=ids["<|endoftext|>"],
+        **({"head_dim": 24} if qwen3 else {}),
     )
-    randomised(Qwen2ForCausalLM(config)).save_pretrained(folder)
+    randomised(make_model(config)).save_pretrained(folder)
     return folder
 
 
-def save_assembled(root: Path, family: str, *, tied: bool = True, **how) -> Path:
+def save_assembled(root: Path, family: str, *, tied: bool = True, qwen3: bool = False, **how) -> Path:
     """A folder of parts below `root`, with its parts beside it."""
-    encoder, decoder = root / family, root / ("text" if tied else "text-untied")
+    encoder, decoder = root / family, root / "-".join(["text", *["untied"] * (not tied), *["qwen3"] * qwen3])
     if not encoder.exists():
         save_encoder(encoder, family)
     if not decoder.exists():
-        save_text_model(decoder, tied=tied)
+        save_text_model(decoder, tied=tied, qwen3=qwen3)
     target = root / "-".join(["assembled", family, *(str(value) for value in how.values())])
     write(target, Assembly(str(encoder), str(decoder), **how))
     return target

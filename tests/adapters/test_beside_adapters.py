@@ -188,8 +188,8 @@ def test_what_does_not_fit_beside_an_adapter_is_refused(base, adapter, held, err
 def test_the_connector_of_a_llava_is_refused_beside_an_adapter_of_a_qwen(base, adapter, name):
     torch.save({"model.mm_projector.0.weight": torch.zeros(2, 2)}, adapter / name)
     assert errors(base, adapter) == [
-        f"{adapter / name}: is the connector of a LLaVA with a Qwen2 decoder, and the base of this adapter is a "
-        "Qwen2.5-VL; move it"
+        f"{adapter / name}: is the connector of a LLaVA with a Qwen2 or Qwen3 decoder, and the base of this "
+        "adapter is a Qwen2.5-VL; move it"
     ]
 
 

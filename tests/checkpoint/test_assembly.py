@@ -6,7 +6,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from transformers import Qwen2ForCausalLM, ViTModel
+from transformers import AutoTokenizer, Qwen2ForCausalLM, ViTModel
 
 import vlm_jax
 from tests.checkpoint.folders import change_json, change_tensors
@@ -101,6 +101,30 @@ def test_parts_that_are_gone_or_broken_are_named(tmp_path):
     (tmp_path / "vit").rename(tmp_path / "moved")
     with pytest.raises(InputError, match=r"parts.json: the encoder cannot be had: .*vit: no such folder"):
         open_model(str(folder)).check()
+
+
+def test_a_text_model_that_thinks_when_asked_to_learns_and_gives_answers_without(tmp_path):
+    ours = vlm_jax.load(save_assembled(tmp_path, "vit", qwen3=True))
+    example = ours.encode([*MESSAGES, user("And now?"), assistant("More noise")])
+    tokenizer, learned = ours.processor.tokenizer, example.supervised
+    assert tokenizer.decode(example.input_ids[learned]) == "Noise<|im_end|>More noise<|im_end|>"
+    empty = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert tokenizer.decode(example.input_ids).count(empty) == 2
+    assert tokenizer.decode(ours.processor.encode(MESSAGES[:1], generation_prompt=True).input_ids).endswith(empty)
+    # As the text model's own template has it where nothing was said before.
+    own = AutoTokenizer.from_pretrained(tmp_path / "text-qwen3")
+    words = [{"role": "user", "content": "Hello"}]
+    expected = own.apply_chat_template(words, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    assert tokenizer.decode(ours.processor.encode(words, generation_prompt=True).input_ids) == expected
+
+
+def test_a_text_model_that_always_thinks_is_refused(tmp_path):
+    text, encoder = save_text_model(tmp_path / "text", qwen3=True), save_encoder(tmp_path / "vit", "vit")
+    settings = json.loads((text / "tokenizer_config.json").read_text())
+    settings["chat_template"] = settings["chat_template"].replace("enable_thinking", "thinks")
+    (text / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="text models that always think are not supported; take an Instruct one"):
+        write(tmp_path / "model", Assembly(str(encoder), str(text)))
 
 
 @pytest.fixture(scope="module")

@@ -173,8 +173,8 @@ def test_another_architecture_is_named(folder, model_type):
     assert errors(folder) == [
         f"{folder}/config.json: model_type is {model_type!r}; this version reads "
         "'qwen2_5_vl' (Qwen2.5-VL), 'qwen2_vl' (Qwen2-VL), 'qwen3_vl' (Qwen3-VL), "
-        "'llava' (LLaVA with a Qwen2 decoder), "
-        "'llava_next' (LLaVA-NeXT with a Qwen2 decoder), 'vlm_jax_assembled' (assembled here)"
+        "'llava' (LLaVA with a Qwen2 or Qwen3 decoder), "
+        "'llava_next' (LLaVA-NeXT with a Qwen2 or Qwen3 decoder), 'vlm_jax_assembled' (assembled here)"
     ]
 
 

@@ -26,6 +26,7 @@ VARIANTS = {
         {"final_norm": True, "keep_class": True, "image_mode": "letterbox"},
     ),
     "clip in tiles": ("clip", {"feature_layer": -2, "image_mode": "anyres", "tied": False}),
+    "siglip before Qwen3, untied": ("siglip", {"tied": False, "qwen3": True}),
     "siglip in tiles": ("siglip", {"image_mode": "anyres", "tiles": 6}),
 }
 WHOLE = pytest.mark.parametrize("pair", [name for name in VARIANTS if name != "siglip in tiles"], indirect=True)

@@ -45,6 +45,16 @@ _PROLOGUE = (
     "{%- endfor -%}"
     "{%- set messages = flat.messages -%}"
 )
+# Of text models that think when asked to: their templates leave the thinking of earlier turns out, and with it the
+# empty block that says an answer came without, so that earlier answers would not stand as they were learned.
+_WITHOUT_THINKING = (
+    "{%- set plain = '<think>\\n\\n</think>\\n\\n' -%}"
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message.role + '\\n' + (plain if message.role == 'assistant' else '') -}}"
+    "{{- message.content + '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' + plain -}}{%- endif -%}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Assembly:
     """What a model is put together from. `image_mode` left empty follows the encoder's folder.
 
     Attributes:
-      encoder, decoder: folders or hub ids: a ViT, CLIP or SigLIP, and a Qwen2.5 text model.
+      encoder, decoder: folders or hub ids: a ViT, CLIP or SigLIP, and a text model of Qwen2.5 or Qwen3.
       connector: mlp (two layers, GELU between) or linear.
       connector_weights: a state dict (`.pth`) of a connector that was trained before; fresh where empty.
       image_mode: of `fixed_views.MODES`.
@@ -158,11 +168,18 @@ def _words(folder: Path) -> tuple[str, int]:
     tokenizer, errors, template = description.read_tokenizer(folder), [], ""
     if tokenizer.chat_template:
         template = chat_template.read(folder, tokenizer)
+        if "<think>" in template:
+            if "enable_thinking" not in template:
+                errors.append(
+                    f"{folder}: its chat template begins every answer with <think>: text models that always think are "
+                    "not supported; take an Instruct one"
+                )
+            template = _WITHOUT_THINKING
     else:
         errors.append(f"{folder}: the tokenizer has no chat template; take an instruction-tuned model")
     known = tokenizer.get_added_vocab()
     errors += [
-        f"{folder}: its tokenizer has no token {token}; take a Qwen2.5 model"
+        f"{folder}: its tokenizer has no token {token}; take a Qwen2.5 or Qwen3 model"
         for token in (IMAGE_TOKEN, BEFORE, AFTER)
         if token not in known
     ]

@@ -52,7 +52,7 @@ def default_config() -> ConfigDict:
             # connector starts fresh, drawn by train.seed. Empty strings follow the encoder's folder.
             "assemble": {
                 "encoder": "",  # folder or hub id of a ViT, CLIP or SigLIP
-                "decoder": "",  # folder or hub id of a Qwen2.5 text model
+                "decoder": "",  # folder or hub id of a text model of Qwen2.5 or Qwen3
                 "connector": "mlp",  # mlp: two layers with GELU between | linear
                 "connector_weights": "",  # a .pth with a connector that was trained before
                 "image_mode": "",  # squash | crop | letterbox | anyres: tiles beside the whole image

@@ -14,7 +14,11 @@ from vlm_jax.models.decoder_json import DecoderRules, read_decoder
 from vlm_jax.models.llava.shapes import EncoderConfig, assembled
 
 OWN = "vlm_jax_assembled"
-TITLES = {"llava": "LLaVA with a Qwen2 decoder", "llava_next": "LLaVA-NeXT with a Qwen2 decoder", OWN: "assembled here"}
+TITLES = {
+    "llava": "LLaVA with a Qwen2 or Qwen3 decoder",
+    "llava_next": "LLaVA-NeXT with a Qwen2 or Qwen3 decoder",
+    OWN: "assembled here",
+}
 """`model_type` of a `config.json`, and what people call it."""
 
 _ENCODER_TYPES = {
@@ -45,21 +49,28 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "qkv_bias": True,
     },
 }
-_QWEN2 = DecoderRules(
-    title="Qwen2",
-    defaults={
-        "model_type": "qwen2",
-        "hidden_size": 4096,
-        "intermediate_size": 22016,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "vocab_size": 151936,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10_000.0,
-        "max_window_layers": 28,
-    },
-)
+_USUAL_TEXT = {
+    "hidden_size": 4096,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 151936,
+    "rms_norm_eps": 1e-6,
+    "max_window_layers": 28,
+}
+_TEXT_MODELS = {
+    # model_type -> what is its own
+    "qwen2": DecoderRules(title="Qwen2", defaults=_USUAL_TEXT, default_theta=10_000.0),
+    "qwen3": DecoderRules(
+        title="Qwen3",
+        defaults={**_USUAL_TEXT, "head_dim": 128},
+        default_theta=10_000.0,
+        qkv_bias=False,
+        qk_norm=True,
+        any_head_dim=True,
+    ),
+}
 ACTIVATIONS = ("gelu", "quick_gelu", "gelu_pytorch_tanh")
 CONNECTORS = ("mlp", "linear")
 
@@ -127,14 +138,17 @@ def read_text_model(config: Mapping[str, Any], where: str, *, tied: bool = False
     """The decoder that a text model's `config.json`, or `text_config`, describes.
 
     Raises:
-      InputError: no Qwen2 or Qwen2.5 text model.
+      InputError: no dense text model of Qwen2, Qwen2.5 or Qwen3, or a setting that is not computed.
     """
-    if config.get("model_type") != "qwen2":
+    rules = _TEXT_MODELS.get(str(config.get("model_type")))
+    if rules is None:
         raise InputError(
             f"{where}: model_type is {config.get('model_type')!r}; decoders of assembled models are 'qwen2' (Qwen2 and "
-            "Qwen2.5 text models)"
+            "Qwen2.5 text models) or 'qwen3' (dense Qwen3 text models)"
         )
-    return read_decoder(config, where, _QWEN2, tied=tied)
+    if rules.qk_norm and config.get("attention_bias"):
+        raise InputError(f"{where}: attention_bias is true; Qwen3's decoder has no biases here")
+    return read_decoder(config, where, rules, tied=tied)
 
 
 def from_llava(config: Mapping[str, Any], where: str) -> VLMConfig:
@@ -225,27 +239,33 @@ def to_llava(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
         "tie_word_embeddings": decoder.tied,
         "vision_feature_layer": -1 - vision.unused_layers,
         "vision_feature_select_strategy": _strategy(config),
-        "text_config": {
-            "model_type": "qwen2",
-            "hidden_act": "silu",
-            "hidden_size": decoder.hidden,
-            "initializer_range": config.init_std,
-            "intermediate_size": decoder.mlp,
-            "max_position_embeddings": 32768,
-            "num_attention_heads": decoder.heads,
-            "num_hidden_layers": decoder.layers,
-            "num_key_value_heads": decoder.kv_heads,
-            "rms_norm_eps": decoder.norm_eps,
-            "rope_theta": decoder.rope_theta,
-            "tie_word_embeddings": decoder.tied,
-            "use_sliding_window": False,
-            "vocab_size": decoder.vocab,
-        },
+        "text_config": _text_config(config),
         "vision_config": tower,
     }
     if linear:
         settings |= {"architectures": [OWN], "connector": config.connector, "image_newline": config.newline}
     return settings
+
+
+def _text_config(config: VLMConfig) -> dict[str, Any]:
+    decoder = config.decoder
+    own = {"model_type": "qwen3", "attention_bias": False, "head_dim": decoder.head_dim}
+    return {
+        **(own if decoder.qk_norm else {"model_type": "qwen2"}),
+        "hidden_act": "silu",
+        "hidden_size": decoder.hidden,
+        "initializer_range": config.init_std,
+        "intermediate_size": decoder.mlp,
+        "max_position_embeddings": 32768,
+        "num_attention_heads": decoder.heads,
+        "num_hidden_layers": decoder.layers,
+        "num_key_value_heads": decoder.kv_heads,
+        "rms_norm_eps": decoder.norm_eps,
+        "rope_theta": decoder.rope_theta,
+        "tie_word_embeddings": decoder.tied,
+        "use_sliding_window": False,
+        "vocab_size": decoder.vocab,
+    }
 
 
 def processor_json(config: VLMConfig, image_token: str) -> dict[str, Any]:

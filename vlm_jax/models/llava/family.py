@@ -1,4 +1,4 @@
-"""LLaVA, LLaVA-NeXT and models that are assembled here as a family: an encoder, a projector, a Qwen2 text model."""
+"""LLaVA, LLaVA-NeXT and models that are assembled here as a family: an encoder, a projector, a text model of Qwen."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -55,7 +55,7 @@ LLAVA = Family(
     weight_names=names.names,
     read_image_processor=image_processor,
     modules=("vision_tower", "multi_modal_projector"),
-    tokenizers={"qwen2": QWEN2_TOKENIZER},  # of the text models that are assembled
+    tokenizers=dict.fromkeys(("qwen2", "qwen3"), QWEN2_TOKENIZER),  # of the text models that are assembled
     repeated_in_config=_grid_pinpoints,
     placeholders=("<image>", "<|image_pad|>"),
     name_in_table=names.in_table,
