@@ -184,6 +184,28 @@ DECODERS: dict[str, DecoderConfig] = {
         ("qwen2.5-32b", 64, 5120, 40, 8, 27648, 152064, False),
         ("qwen2.5-72b", 80, 8192, 64, 8, 29568, 152064, False),
     )
+} | {
+    name: DecoderConfig(
+        layers,
+        hidden,
+        heads,
+        8,
+        mlp,
+        151936,
+        mrope_sections=(64,),
+        tied=tied,
+        own_head_dim=0 if hidden == heads * 128 else 128,
+        qkv_bias=False,
+        qk_norm=True,
+    )
+    for name, layers, hidden, heads, mlp, tied in (
+        ("qwen3-0.6b", 28, 1024, 16, 3072, True),
+        ("qwen3-1.7b", 28, 2048, 16, 6144, True),
+        ("qwen3-4b", 36, 2560, 32, 9728, True),
+        ("qwen3-8b", 36, 4096, 32, 12288, False),
+        ("qwen3-14b", 40, 5120, 40, 17408, False),
+        ("qwen3-32b", 64, 5120, 64, 25600, False),
+    )
 }
 
 
