@@ -70,12 +70,14 @@ SHAPES_CHECKED = shape_checks.install(sorted(ANNOTATED - UNCHECKED))
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A tiny model as transformers saves it, with its tokenizer."""
+def base(request, tmp_path_factory):
+    """A tiny model as transformers saves it, with its tokenizer; of the family that a test's parameter or the `FAMILY`
+    of its file names, or Qwen2.5-VL."""
     from tests.tiny_models import save_tiny
 
+    family = getattr(request, "param", getattr(request.module, "FAMILY", "qwen2_5_vl"))
     folder = tmp_path_factory.mktemp("base") / "model"
-    save_tiny(folder, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
+    save_tiny(folder, family=family, layers=2, depth=2, global_blocks=(1,), max_visual_tokens=16)
     return folder
 
 

@@ -9,7 +9,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2_5_VLForConditionalGeneration as Model
+from transformers import AutoModelForImageTextToText as Model
 
 import vlm_jax
 from tests.tiny_models import PHOTOS, reference_inputs, save_tiny, user
@@ -25,6 +25,13 @@ SETTINGS = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "ex
 def base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     save_tiny(folder, layers=2, depth=2, global_blocks=(1,), tied=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def qwen3(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("qwen3")
+    save_tiny(folder, family="qwen3_vl", layers=2, depth=2, global_blocks=(0, 1), tied=True)
     return folder
 
 
@@ -89,6 +96,20 @@ def test_modules_that_peft_saved_whole_compute_the_same(base, tmp_path, modules)
     close(vlm_jax.load(base, adapter=tmp_path / "adapter").logits(QUESTION), expected)
     trained = open_model(str(tmp_path / "adapter"), base=str(base)).trained_beside_adapters()
     assert trained and (modules != ["merger"] or all(path.startswith("connector/") for path in trained))
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        ["merger"],
+        ["deepstack_merger_list.0", "deepstack_merger_list.1"],
+        ["linear_fc2", "model.norm", "q_norm"],
+        ["visual"],
+    ],
+)
+def test_modules_of_qwen3_that_peft_saved_whole_compute_the_same(qwen3, tmp_path, modules):
+    expected = logits(made(qwen3, tmp_path / "adapter", modules_to_save=modules), qwen3)
+    close(vlm_jax.load(qwen3, adapter=tmp_path / "adapter").logits(QUESTION), expected)
 
 
 @pytest.mark.parametrize("modules", [["lm_head"], ["embed_tokens", "lm_head"]])
@@ -263,6 +284,17 @@ def test_an_adapter_with_a_connector_is_written_so_that_peft_reads_it(base, tmp_
     again = peft.PeftModel.from_pretrained(Model.from_pretrained(base), tmp_path / "again").eval()
     close(logits(again, base), expected)
     close(vlm_jax.load(base, adapter=tmp_path / "again").logits(QUESTION), expected)
+
+
+def test_an_adapter_with_all_mergers_of_qwen3_is_written_so_that_peft_reads_it(qwen3, tmp_path):
+    modules = ["visual.merger", "visual.deepstack_merger_list.0", "visual.deepstack_merger_list.1"]
+    expected = logits(made(qwen3, tmp_path / "adapter", modules_to_save=modules), qwen3)
+    trained = open_model(str(tmp_path / "adapter"), base=str(qwen3)).trained_beside_adapters()
+    assert {path.split("/")[1] for path in trained} == {"norm", "fc1", "fc2", "deep"}
+    vlm_jax.export(tmp_path / "adapter", tmp_path / "again", "peft", base=qwen3)
+    again = peft.PeftModel.from_pretrained(Model.from_pretrained(qwen3), tmp_path / "again").eval()
+    close(logits(again, qwen3), expected)
+    close(vlm_jax.load(qwen3, adapter=tmp_path / "again").logits(QUESTION), expected)
 
 
 @pytest.mark.parametrize("modules", [["model.norm"], ["visual"], ["visual.merger", "input_layernorm"]])

@@ -11,10 +11,15 @@ CAT = str(PHOTOS / "chelsea.jpg")
 QUESTIONS = ("What is it called?", "And what colour is it?", "Is it asleep?", "Where does it look?", "Thank you")
 
 
+BOTH = pytest.mark.parametrize("made", ["qwen2_5_vl", "qwen3_vl"], indirect=True)
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(request, tmp_path_factory):
+    """Of the family that a test is for; Qwen2.5-VL unless said otherwise."""
     folder = tmp_path_factory.mktemp("model")
-    return folder, save_tiny(folder, layers=2, depth=2, global_blocks=(1,))
+    family = getattr(request, "param", "qwen2_5_vl")
+    return folder, save_tiny(folder, family=family, layers=2, depth=2, global_blocks=(1,))
 
 
 def answers(model, messages, questions, **how):
@@ -42,6 +47,7 @@ def anew(folder, messages, questions, **how):
 SAMPLED = {"temperature": 1.0, "top_p": 0.9, "seed": 3, "repetition_penalty": 1.5}
 
 
+@BOTH
 @pytest.mark.parametrize("how", [{}, pytest.param(SAMPLED, marks=pytest.mark.evidence)])
 def test_five_turns_about_one_image_encode_it_once(made, how):
     folder, _ = made
@@ -53,6 +59,7 @@ def test_five_turns_about_one_image_encode_it_once(made, how):
     assert model.images_encoded == 1
 
 
+@BOTH
 def test_a_later_image_is_read_beside_the_first(made, tmp_path):
     folder, _ = made
     model = vlm_jax.load(folder)
@@ -93,6 +100,7 @@ def test_a_stream_that_was_left_can_be_gone_on_with(made):
     assert model.images_encoded == 1
 
 
+@BOTH
 def test_a_turn_after_a_long_answer_equals_transformers(made):
     folder, theirs = made
     model = vlm_jax.load(folder)
@@ -107,7 +115,11 @@ def test_a_turn_after_a_long_answer_equals_transformers(made):
     assert model.images_encoded == 1
 
 
-@pytest.mark.parametrize("kind, share", [("nf4", 0.29), ("int8", 0.52)])
+@pytest.mark.parametrize(
+    "made, kind, share",
+    [("qwen2_5_vl", "nf4", 0.29), ("qwen2_5_vl", "int8", 0.52), ("qwen3_vl", "nf4", 0.29)],
+    indirect=["made"],
+)
 def test_linear_layers_in_4_or_8_bits_take_little_and_answer_as_their_reference(made, kind, share):
     from vlm_jax.adapters import quantised
 

@@ -11,9 +11,9 @@ from vlm_jax.processing.token_budget import TokenBudget
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
-    """Layers enough for every method that leaves tokens out between them."""
+    """Layers enough for every method that leaves tokens out between them; features of the tower go to two of them."""
     folder = tmp_path_factory.mktemp("deep")
-    save_tiny(folder, layers=4, depth=2, global_blocks=(1,), max_visual_tokens=16)
+    save_tiny(folder, family="qwen3_vl", layers=4, depth=2, global_blocks=(0, 1), max_visual_tokens=16)
     return folder
 
 

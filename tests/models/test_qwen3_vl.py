@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from PIL import Image
 from transformers import AutoConfig
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
 import vlm_jax
@@ -15,6 +17,7 @@ from tests.tiny_models import save_tiny
 from vlm_jax.errors import InputError
 from vlm_jax.models.hf_config import from_hf, to_hf
 from vlm_jax.models.presets import PRESETS
+from vlm_jax.models.qwen3_vl.family import QWEN3_VL
 from vlm_jax.models.qwen3_vl.shapes import VisionConfig
 from vlm_jax.models.qwen3_vl.tower import LearnedPositions
 from vlm_jax.models.rope import mrope_angles
@@ -114,6 +117,20 @@ def test_an_image_processor_of_another_family_is_named(folder, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**settings, "patch_size": 14}))
     with pytest.raises(InputError, match="which is of Qwen2.5-VL or Qwen2-VL, and the model is a Qwen3-VL"):
         vlm_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (61, 900), (33, 31), (640, 480)])
+def test_pixels_are_those_of_transformers_by_the_published_settings(tmp_path, size):
+    images = QWEN3_VL.new_image_processor()
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images.to_json("Qwen3VLProcessor")))
+    assert (images.patch_size, images.min_pixels, images.max_pixels) == (16, 256 * 256, 4096 * 4096)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
+    theirs = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)([image], return_tensors="np")
+    grid = images.grid(*size)
+    assert theirs["image_grid_thw"].tolist() == [[1, *(2 * side for side in grid)]]  # in patches, ours in tokens
+    pixels = images.cut(image, grid).reshape(-1, 3, 1, 256).astype(np.float32) / 255
+    expected = theirs["pixel_values"].reshape(-1, 3, 2, 256)
+    np.testing.assert_allclose(np.repeat((pixels - 0.5) / 0.5, 2, axis=2), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (2, 4), (6, 10), (14, 2), (48, 48), (94, 50)])

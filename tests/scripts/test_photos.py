@@ -21,11 +21,12 @@ def run(script, *args):
     return done
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     data = f"{PHOTOS / 'photos.json'},{PHOTOS / 'same_question.json'}"
-    run("init_model.py", f"--output={folder / 'tiny'}", f"--text={PHOTOS / 'photos.json'}")
+    family = f"--family={request.param}"
+    run("init_model.py", f"--output={folder / 'tiny'}", family, f"--text={PHOTOS / 'photos.json'}")
     run(
         "train.py",
         "--config=configs/photos.py",

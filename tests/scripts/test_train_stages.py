@@ -21,6 +21,7 @@ from vlm_jax.checkpoint.model_source import open_model
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 8
+FAMILY = "qwen3_vl"
 
 
 def command(base, workdir, *more):

@@ -19,7 +19,7 @@ def batch(base):
         rows.append(
             assemble(
                 [model.encode([user(f"What is number {number}?", *shown), assistant(words)])],
-                RowSpec(CAPACITY, 588, 4),
+                RowSpec(CAPACITY, model.config.vision.patch_dim, 4),
             )
         )
     return stack(rows)

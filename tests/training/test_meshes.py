@@ -21,6 +21,7 @@ from vlm_jax.parallel import mesh as meshes
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 8
+FAMILY = "qwen3_vl"
 SETTINGS = PROPORTIONAL
 UNROLLED = {"train__remat": "none"}
 
@@ -37,9 +38,11 @@ def single(base, batch):
 
 
 @pytest.mark.parametrize(
-    "mesh, remat",
-    [((1, 8, 1), "full"), ((1, 4, 2), "none")],  # data=8 is that of two processes
-    ids=["fsdp=8", "fsdp=4,tensor=2, layers unrolled"],
+    "base, mesh, remat",
+    # data=8 is that of two processes
+    [("qwen3_vl", (1, 8, 1), "full"), ("qwen3_vl", (1, 4, 2), "none"), ("qwen2_5_vl", (1, 4, 2), "none")],
+    ids=["fsdp=8", "fsdp=4,tensor=2, layers unrolled", "fsdp=4,tensor=2, windows"],
+    indirect=["base"],
 )
 def test_every_mesh_takes_the_same_steps(base, batch, single, mesh, remat):
     _, losses, *_, moves = run(base, batch, STEPS, devices=8, mesh=mesh, train__remat=remat, **SETTINGS)

@@ -17,6 +17,7 @@ from vlm_jax.parallel import mesh as meshes
 from vlm_jax.processing.example import Size
 from vlm_jax.processing.rows import RowSpec
 
+FAMILY = "qwen3_vl"
 ADAPTERS = {"lora__rank": 4, "model__quantise": "nf4", "lora__targets": "attention+mlp+connector", **PROPORTIONAL}
 """Of most tests here: a step is compiled once for all of them."""
 
@@ -160,13 +161,13 @@ def test_the_step_keeps_no_copy_of_the_base_for_its_backward_pass(base, remat, q
     whole = {leaf.shape for path, leaf in trainer.abstract.items() if path.endswith(("kernel", "nibbles"))}
     # A tower of two blocks, windowed and global: both are one slice of the loop.
     whole |= {(1, *shape) for shape in whole}
-    shapes = RowSpec(CAPACITY, 588, 4).batch(ROWS)
+    shapes = RowSpec(CAPACITY, trainer.model.vision.patch_dim, 4).batch(ROWS)
     assert stacked(trainer.trace(shapes).jaxpr, whole) == []
 
 
 def test_what_is_to_be_recomputed_is_not_kept(base):
     """A CPU's compiler keeps it where layers are unrolled, so that such a step must not be."""
-    shapes = RowSpec(Size(160, 128, 96), 588, 4).batch(ROWS)
     trainers = [make_trainer(base, 1, (-1, 1, 1), {"train__remat": remat}) for remat in ("none", "full")]
+    shapes = RowSpec(Size(160, 128, 96), trainers[0].model.vision.patch_dim, 4).batch(ROWS)
     kept, recomputed = (one.compile(shapes).memory_analysis().temp_size_in_bytes for one in trainers)
     assert recomputed < 0.75 * kept

@@ -40,7 +40,7 @@ def make_trainer(base, devices, mesh, settings):
 def compiled(base, devices, mesh, settings):
     """(trainer, its compiled step); runs with the same settings share them."""
     trainer = make_trainer(base, devices, mesh, dict(settings))
-    return trainer, trainer.compile(RowSpec(CAPACITY, 588, 4).batch(ROWS))
+    return trainer, trainer.compile(RowSpec(CAPACITY, trainer.model.vision.patch_dim, 4).batch(ROWS))
 
 
 def run(base, batch, steps, *, devices=1, mesh=(-1, 1, 1), values=lambda path, array: array, **settings):

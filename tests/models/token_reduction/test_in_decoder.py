@@ -27,11 +27,12 @@ BUDGETS = {
 CAPACITY = Size(448, 1536, 48)
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """(folder, transformers' model, ours)."""
-    folder = tmp_path_factory.mktemp("decoder")
-    theirs = save_tiny(folder, layers=LAYERS, depth=2, global_blocks=(1,), max_visual_tokens=48)
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+def pair(request, tmp_path_factory):
+    """(folder, transformers' model, ours). Of Qwen3-VL features go behind layers on both sides of some cuts."""
+    folder, family = tmp_path_factory.mktemp("decoder"), request.param
+    blocks, depth = ((0, 1, 2), 3) if family == "qwen3_vl" else ((1,), 2)
+    theirs = save_tiny(folder, family=family, layers=LAYERS, depth=depth, global_blocks=blocks, max_visual_tokens=48)
     theirs.set_attn_implementation("eager")
     return folder, theirs, vlm_jax.load(folder, dtype="float32")
 
@@ -81,10 +82,17 @@ class Layers:
         def catch(_, args, kwargs):
             seen.update(kwargs, x=args[0] if args else kwargs["hidden_states"])
 
-        hook = self.decoder.layers[0].register_forward_pre_hook(catch, with_kwargs=True)
+        def catch_deep(_, args, kwargs):
+            self.deep, self.visual = kwargs.get("deepstack_visual_embeds") or [], kwargs.get("visual_pos_masks")
+
+        hooks = [
+            self.decoder.layers[0].register_forward_pre_hook(catch, with_kwargs=True),
+            self.decoder.register_forward_pre_hook(catch_deep, with_kwargs=True),
+        ]
         with torch.no_grad():
             theirs(**inputs)
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         self.x, self.angles = seen["x"], seen["position_embeddings"]
 
     def run(self, number, x, places):
@@ -95,7 +103,12 @@ class Layers:
         with torch.no_grad():
             out = layer(x, attention_mask=hidden, position_embeddings=angles)
         hook.remove()
-        return out[0] if isinstance(out, tuple) else out, weights[0][0].mean(dim=0).numpy()
+        out = out[0] if isinstance(out, tuple) else out
+        if number < len(self.deep):
+            added = torch.zeros_like(self.x)
+            added[self.visual] = self.deep[number]
+            out = out + added[:, places]
+        return out, weights[0][0].mean(dim=0).numpy()
 
     def logits(self, x):
         with torch.no_grad():

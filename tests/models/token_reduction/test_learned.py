@@ -35,6 +35,7 @@ def trained(base, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.parametrize("base", ["qwen2_5_vl", "qwen3_vl"], indirect=True)
 def test_it_keeps_what_mmr_keeps_by_the_learned_scores_and_they_have_a_gradient(base, tmp_path):
     model = vlm_jax.load(base, dtype="float32")
     config = dataclasses.replace(model.config, reducer="mmr_learned")
@@ -50,8 +51,12 @@ def test_it_keeps_what_mmr_keeps_by_the_learned_scores_and_they_have_a_gradient(
     graph, state = nnx.split(abstract_model(config))
     net = nnx.merge(graph, replace(state, parameters))
     features, _ = net.vision(batch.patches, batch.patch_coords, batch.image_ids, batch.window_ids)
-    visual = np.asarray(net.connector(features))[0]
-    x = net.embed(batch).x
+    visual = net.connector(features)
+    main, deep = visual if isinstance(visual, tuple) else (visual, ())
+    visual = np.asarray(main)[0]
+    embedded = net.embed(batch)
+    # Features that go behind the first layers are those of the tokens that stay.
+    pairs = [(embedded.x, main), *zip(() if embedded.deep is None else embedded.deep, deep, strict=True)]
     start = place = 0
     for example in examples:
         (image,) = example.images
@@ -59,7 +64,8 @@ def test_it_keeps_what_mmr_keeps_by_the_learned_scores_and_they_have_a_gradient(
         importance = scaled(visual[slots].astype(np.float64) @ weight)
         expected = mmr(visual[slots], image.tokens, importance=importance)
         mine = place + np.flatnonzero(example.input_ids == example.image_token)
-        np.testing.assert_array_equal(np.asarray(x)[0, mine], visual[slots][expected])
+        for x, features in pairs:
+            np.testing.assert_array_equal(np.asarray(x)[0, mine], np.asarray(features)[0][slots][expected])
         start, place = start + len(image.layout.token_of_slot), place + len(example.input_ids)
     loss = make_loss(config, dtype=jnp.float32, implementation="chunked", remat="none")
     gradient = jax.jit(jax.grad(lambda w: loss({"reducer/weight": w}, model.parameters, batch)[0]))(jnp.asarray(weight))

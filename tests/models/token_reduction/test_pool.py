@@ -98,24 +98,28 @@ def test_a_block_becomes_its_mean_or_its_projection_and_nothing_else_enters():
             np.testing.assert_array_equal(merged[image == number], visual[image == number])
 
 
-def test_in_a_model_the_decoder_is_given_the_means_at_the_places_of_the_centres(tmp_path):
-    save_tiny(tmp_path / "model", layers=1, depth=2, global_blocks=(1,), max_visual_tokens=48)
+@pytest.mark.parametrize(("family", "side"), [("qwen2_5_vl", 28), ("qwen3_vl", 32)])
+def test_in_a_model_the_decoder_is_given_the_means_at_the_places_of_the_centres(tmp_path, family, side):
+    save_tiny(tmp_path / "model", family=family, layers=1, depth=2, global_blocks=(1,), max_visual_tokens=48)
     model = vlm_jax.load(tmp_path / "model", dtype="float32")
-    conversation = [user("Which?", noise(tmp_path, 28 * 6, 28 * 4)), assistant("This")]
+    conversation = [user("Which?", noise(tmp_path, side * 6, side * 4)), assistant("This")]
     full, own = model.processor, model.processor.with_reduction(TokenBudget(0.25, "pool"))
     net, capacity = build(model.config, model.parameters), Size(96, 384, 8)
 
     def embedded(processor):
         example = processor.encode(conversation)
         batch = stack([assemble([example], processor.row_spec(capacity))])
-        x, positions = jax.jit(lambda batch: net.embed(batch))(batch)[:2]
+        x, positions, deep = jax.jit(lambda batch: net.embed(batch))(batch)
         visual = example.input_ids == example.image_token
         count = len(example.input_ids)
-        return np.asarray(x)[0, :count][visual], np.asarray(positions)[0, :, :count][:, visual]
+        # Features that go behind the first layers are made one as those in front of them are.
+        found = [x] if deep is None else [x, *deep]
+        found = [np.asarray(one)[0, :count][visual] for one in found]
+        return np.stack(found, axis=1), np.asarray(positions)[0, :, :count][:, visual]
 
     (whole, positions), (pooled, kept) = embedded(full), embedded(own)
-    assert whole.shape[0] == 24 and pooled.shape[0] == 6
-    expected = whole.reshape(2, 2, 3, 2, -1).mean(axis=(1, 3)).reshape(6, -1)
+    assert whole.shape[0] == 24 and pooled.shape[0] == 6 and whole.shape[1] == (2 if family == "qwen3_vl" else 1)
+    expected = whole.reshape(2, 2, 3, 2, *whole.shape[1:]).mean(axis=(1, 3)).reshape(pooled.shape)
     np.testing.assert_allclose(pooled, expected, atol=1e-5)
     np.testing.assert_array_equal(kept, positions.reshape(3, 4, 6)[:, ::2, ::2].reshape(3, 6))
 
