@@ -14,10 +14,11 @@ from pathlib import Path
 import peft
 import torch
 from safetensors.torch import load_file
-from transformers import Qwen2_5_VLForConditionalGeneration as Model
+from transformers import AutoModelForImageTextToText as Model
 
 from tests.compatibility_data import DATA
 from tests.resaved import WORDS, sparse
+from tests.tiny_models import ONE_LAYER, save_tiny
 from vlm_jax.checkpoint import description
 from vlm_jax.checkpoint.model_source import open_model
 from vlm_jax.errors import InputError
@@ -52,6 +53,28 @@ def folder_of(*changes: Callable[[Path], None]) -> Callable[[Path, Path], Reader
         return lambda: read_model(folder / "model")
 
     return make
+
+
+def qwen3(*changes: Callable[[Path], None], name: str = "model") -> Callable[[Path, Path], Reader]:
+    """A Qwen3-VL with changes to its files."""
+
+    def make(base: Path, folder: Path) -> Reader:
+        save_tiny(folder / name, family="qwen3_vl", **ONE_LAYER)
+        for change in changes:
+            change(folder / name)
+        return lambda: read_model(folder / name)
+
+    return make
+
+
+def of_qwen3(make: Callable[[Path, Path], Reader]) -> Callable[[Path, Path], Reader]:
+    """An adapter of a Qwen3-VL."""
+
+    def made(base: Path, folder: Path) -> Reader:
+        qwen3(name="base")(base, folder)
+        return make(folder / "base", folder)
+
+    return made
 
 
 def read_model(folder: Path) -> None:
@@ -107,6 +130,18 @@ def words_in_tokenizer(folder: Path) -> None:
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     merge("chat_template.json", {"chat_template": settings["chat_template"]})(folder)
     merge("tokenizer_config.json", {"chat_template": WORDS})(folder)
+
+
+def other_processor(folder: Path) -> None:
+    """That of a Qwen2.5-VL."""
+    merge("preprocessor_config.json", {"patch_size": 14})(folder)
+
+
+def thinking(folder: Path) -> None:
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    text("chat_template.jinja", settings["chat_template"] + "{% if add_generation_prompt %}<think>\n{% endif %}")(
+        folder
+    )
 
 
 def nested_processor(**settings) -> Callable[[Path], None]:
@@ -181,6 +216,15 @@ FOLDERS = [
 ]
 
 
+QWEN3 = [
+    ("Qwen3-VL", "model", "dense, Instruct", qwen3()),
+    ("Qwen3-VL", "model", "mixture of experts", qwen3(merge("config.json", {"model_type": "qwen3_vl_moe"}))),
+    ("Qwen3-VL", "model", "Qwen3.5", qwen3(merge("config.json", {"model_type": "qwen3_5"}))),
+    ("Qwen3-VL", "model", "Thinking", qwen3(thinking)),
+    ("Qwen3-VL", "processor", "Qwen2.5-VL's beside a Qwen3-VL", qwen3(other_processor)),
+]
+
+
 # --- adapters ---------------------------------------------------------------------------------------------------------
 
 LORA = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "exclude_modules": ".*visual.*"}
@@ -219,6 +263,12 @@ ADAPTERS = [
     ("peft", "rsLoRA", adapter_of(use_rslora=True)),
     ("peft", "`adapter_model.bin`", adapter_of(as_bin)),
     ("peft", "connector in `modules_to_save`", adapter_of(modules_to_save=["visual.merger"])),
+    ("peft", "LoRA of a Qwen3-VL", of_qwen3(adapter_of())),
+    (
+        "peft",
+        "mergers of a Qwen3-VL in `modules_to_save`",
+        of_qwen3(adapter_of(modules_to_save=["visual.merger", "deepstack_merger_list.0"])),
+    ),
     ("peft", "`init_lora_weights: pissa`", adapter_of(init_lora_weights="pissa")),
     ("peft", "`init_lora_weights: olora`", adapter_of(init_lora_weights="olora")),
     ("peft", "DoRA", adapter_of(use_dora=True)),
@@ -247,6 +297,7 @@ ADAPTERS = [
 
 INPUTS = [
     *(Input(writer, kind, form, folder_of(*changes)) for writer, kind, form, changes in FOLDERS),
+    *(Input(*one) for one in QWEN3),
     *(Input(writer, "adapter", form, make) for writer, form, make in ADAPTERS),
     *(Input(writer, "data", form, make) for writer, form, make in DATA),
 ]
