@@ -145,7 +145,7 @@ SLOW = (
 )
 """Files and folders that take long, the longest first. `make test-fast` leaves them out."""
 EVIDENCE = ("test_photos.py", "test_any_size.py", "test_train_step_benchmark.py")
-"""Long evidence, of which `make test` has smaller versions (test_quickstart.py, test_buckets.py, test_parity.py), like
+"""Long evidence, of which `make test` has smaller versions (test_few_photos.py, test_buckets.py, test_parity.py), like
 tests that are marked so themselves. `make test-all` runs it."""
 
 
