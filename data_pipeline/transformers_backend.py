@@ -1,7 +1,7 @@
 """A Hugging Face folder answered by transformers itself, in PyTorch: the same benchmark, to compare with.
 
-Greedy, prompts padded on the left, as transformers' own documentation generates for batches. For Qwen2-VL and
-Qwen2.5-VL folders; images are prepared by transformers' processor that needs no torchvision.
+Greedy, prompts padded on the left, as transformers' own documentation generates for batches. For folders of Qwen3-VL,
+Qwen2.5-VL and Qwen2-VL; images are prepared by transformers' processor that needs no torchvision.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from vlm_jax.processing.images import open_image
 
 BATCH = 16
 """Conversations at one time."""
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 _IMAGE, _HELD = "<|image_pad|>", "<|placeholder|>"
 
 

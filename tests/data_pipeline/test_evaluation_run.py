@@ -204,9 +204,14 @@ def test_settings_of_a_teacher_are_read_and_refused_by_name(tmp_path, data):
     assert not (tmp_path / "out").exists()
 
 
-def test_transformers_says_the_same_token_for_token(models, data, tmp_path):
-    ours = evaluate(evaluation(models[0], data, tmp_path / "ours"), say=lambda line: None)
-    theirs = evaluate(evaluation(models[0], data, tmp_path / "theirs", backend="transformers"), say=lambda line: None)
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_transformers_says_the_same_token_for_token(models, data, tmp_path, family):
+    folder = models[0]
+    if family == "qwen3_vl":
+        folder = tmp_path / "model"
+        save_tiny(folder, family=family, layers=2, depth=2, global_blocks=(0, 1), max_visual_tokens=16)
+    ours = evaluate(evaluation(folder, data, tmp_path / "ours"), say=lambda line: None)
+    theirs = evaluate(evaluation(folder, data, tmp_path / "theirs", backend="transformers"), say=lambda line: None)
     assert theirs["settings"]["backend"] == "transformers" and theirs["mean"] == ours["mean"]
     said = [{one["id"]: (one["prediction"], one["tokens"]) for one in predictions(tmp_path / name)} for name in OURS]
     assert said[0] == said[1]
