@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 from vlm_jax.errors import InputError
 from vlm_jax.models.fused_attention import fused
@@ -54,92 +53,6 @@ def test_a_branch_counts_as_its_costliest_and_a_kernel_on_every_device():
     with jax.set_mesh(make_mesh(MeshShape(data=8))):
         spread = jax.jit(attend).trace(x, x, x, jax.ShapeDtypeStruct((8, length), jnp.int32))
     assert program_cost.flops(spread.jaxpr) == alone
-
-
-def test_collectives_in_a_loop_are_multiplied_out():
-    mesh = make_mesh(MeshShape(data=1, fsdp=8))
-
-    def place(*axes):
-        return NamedSharding(mesh, PartitionSpec(*axes))
-
-    split = jax.jit(layers, in_shardings=(place(None, "fsdp"), place("fsdp")), out_shardings=place("fsdp"))
-    compiled = split.lower(shaped(LAYERS, WIDTH, WIDTH), shaped(ROWS, WIDTH)).compile()
-    found = program_cost.collectives(compiled.as_text())
-    assert sum(size for _, size in found.values()) == LAYERS * WIDTH * WIDTH * 4, found
-    assert sum(count for count, _ in found.values()) == LAYERS
-
-
-HLO = """
-%start.1 (p: bf16[8,16]) -> (bf16[8,16], bf16[64,16]) {
-  %all-gather.0 = bf16[64,16]{1,0} all-gather(%p), channel_id=7, replica_groups=[1,8]<=[8], dimensions={0}
-  ROOT %custom-call.1 = (bf16[8,16], bf16[64,16]) custom-call(%all-gather.0), custom_call_target="AsyncCollectiveStart"
-}
-
-%async_collective_fusion.1 (p: bf16[8,16]) -> bf16[64,16] {
-  %all-gather.1 = bf16[64,16]{1,0} all-gather(%p), channel_id=7, replica_groups=[1,8]<=[8], dimensions={0}
-}
-
-%async_collective_fusion.2 (p: bf16[8,16]) -> bf16[64,16] {
-  %all-gather.2 = bf16[64,16]{1,0} all-gather(%p), channel_id=7, replica_groups=[1,8]<=[8], dimensions={0}
-}
-
-%done.1 (p: bf16[8,16]) -> bf16[64,16] {
-  %all-gather.3 = bf16[64,16]{1,0} all-gather(%p), channel_id=7, replica_groups=[1,8]<=[8], dimensions={0}
-  ROOT %custom-call.2 = bf16[64,16] custom-call(%all-gather.3), custom_call_target="AsyncCollectiveDone"
-}
-
-%all-reduce-scatter.1 (p: bf16[8,16]) -> bf16[1,16] {
-  %all-reduce.1 = bf16[8,16]{1,0} all-reduce(%p), channel_id=1, replica_groups=[1,8]<=[8], to_apply=%add
-}
-
-%all-reduce-scatter.2 (p: bf16[8,16]) -> bf16[1,16] {
-  %all-reduce.2 = bf16[8,16]{1,0} all-reduce(%p), channel_id=1, replica_groups=[1,8]<=[8], to_apply=%add
-}
-
-%condition.1 (p: (u32[], f32[4])) -> pred[] {
-  %constant.1 = u32[]{:T(128)} constant(3)
-  ROOT %compare = pred[] compare(%a, %constant.1), direction=LT
-}
-
-%condition.2 (p: (u32[], f32[4])) -> pred[] {
-  %limit = u32[] get-tuple-element(%p), index=0
-  ROOT %compare = pred[] compare(%a, %limit), direction=LE
-}
-
-%body.1 (p: (u32[], f32[4])) -> (u32[], f32[4]) {
-  %begun = (bf16[8,16], bf16[64,16]) fusion(%y), kind=kCustom, calls=%start.1
-  %x = bf16[64,16] fusion(%begun), kind=kOutput, calls=%async_collective_fusion.1
-  %w = (u32[], f32[4]) while(%t), condition=%condition.2, body=%body.2
-  %v = bf16[64,16] fusion(%x), kind=kCustom, calls=%done.1
-  %s = f32[2]{0} reduce-scatter(%q), channel_id=8, replica_groups={{0,1},{2,3}}, to_apply=%add
-  %r1 = bf16[1,16] fusion(%v), kind=kCustom, calls=%all-reduce-scatter.1
-  %r2 = bf16[1,16] fusion(%v), kind=kCustom, calls=%all-reduce-scatter.2
-}
-
-%body.2 (p: (u32[], f32[4])) -> (u32[], f32[4]) {
-  %z = bf16[64,16] fusion(%x), kind=kOutput, calls=%async_collective_fusion.2
-}
-
-%add (a: f32[], b: f32[]) -> f32[] {
-  ROOT %sum = f32[] add(%a, %b)
-}
-
-ENTRY %main (p: f32[4]) -> f32[4] {
-  %w = (u32[], f32[4]) while(%t), condition=%condition.1, body=%body.1
-  %start = (f32[4]{0}, f32[32]{0}) all-gather-start(%p), channel_id=9, replica_groups=[1,8]<=[8]
-}
-"""
-"""As the compiler for TPUs writes it. Of the two loops, the inner one ends where the data say."""
-
-
-def test_a_collective_counts_where_it_is_started_and_not_behind_what_it_goes_on():
-    assert program_cost.collectives(HLO) == {
-        "all-gather": (3 + 1, 3 * 64 * 16 * 2 + 32 * 4),
-        "all-reduce": (3 * 2, 3 * 2 * 8 * 16 * 2),  # on one channel, and two of them
-        "reduce-scatter": (3, 3 * 2 * 4 * 2),
-    }
-    with pytest.raises(ValueError, match="does not tell how often"):
-        program_cost.collectives(HLO.replace("direction=LT", "direction=GT"))
 
 
 @pytest.mark.parametrize("text", ["v5e", "v9:2x4", "v5e:2x", "v5e:0x4", "v5e:8"])

@@ -6,12 +6,14 @@ What stands where (positions, which token takes which visual embedding, which sl
 host by `vlm_jax.processing`; nothing here depends on the size of an image.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from vlm_jax.models import families
+from vlm_jax.models import families, output_layer
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.decoder import Decoder
 from vlm_jax.models.layers import constrain_rows, product
@@ -119,6 +121,14 @@ class VLM(nnx.Module):
         options = {"implementation": implementation, "remat": remat, "unroll": unroll}
         embedded = self.embed(batch, dtype=dtype, **options)
         return through_decoder(self.decoder, embedded, batch, at=at, **options).hidden
+
+    def output_layer(self, hidden: Float[Array, "b n d"]) -> Callable:
+        """`logits` for a training step whose hidden states are these: a mesh may divide the words."""
+        table = self.embedding if self.head is None else self.head
+        vocabulary = self.config.decoder.vocab
+        if isinstance(table, nnx.Module) or not output_layer.divides(vocabulary, *hidden.shape[:2]):
+            return self.logits
+        return output_layer.divided(table[...] if self.head is None else table[...].T, dtype=hidden.dtype)
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """float32 logits; call it on the few rows that are needed, never on a whole batch."""

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError
 from vlm_jax.parallel import program_cost
+from vlm_jax.parallel.collectives import collectives
 from vlm_jax.parallel.mesh import row_shards
 from vlm_jax.training.trainer import Stage, Trainer
 
@@ -101,7 +102,7 @@ def report(trainer: Trainer, traced, compiled, limit: int | None, stage: Stage |
         program_cost.memory(compiled),
         limit,
         program_cost.flops(traced.jaxpr),
-        program_cost.collectives(text),
+        collectives(text),
         frozen,
         trained,
         {name: kernels.count(name) for name in sorted(set(kernels))},

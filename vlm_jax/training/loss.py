@@ -93,8 +93,8 @@ def _losses(
     shifted = logits - logits.max(axis=-1, keepdims=True)
     exponents = jnp.exp(shifted)
     total = exponents.sum(axis=-1)
-    chosen = jnp.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
     is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
+    chosen = jnp.sum(jnp.where(is_target, shifted, 0), axis=-1)  # not looked up: words may be divided over devices
     gradient = exponents * (weights / total)[..., None] - jnp.where(is_target, weights[..., None], 0)
     return jnp.sum(weights * (jnp.log(total) - chosen)), gradient
 
@@ -151,8 +151,8 @@ def _segment_sums(head, count, consts, hidden, targets, weights, segments) -> Fl
 
 
 def _negative_log_probabilities(logits: Float[Array, "b t v"], targets: Int[Array, "b t"]) -> Float[Array, "b t"]:
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+    is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
 
 
 def _by_segment(values: Float[Array, "b t"], segments: Int[Array, "b t"], count: int) -> Float[Array, "b segments"]:

@@ -42,7 +42,7 @@ def make_loss(
         model = nnx.merge(graph, replace(state, {**trainable, **frozen}))
         options = {"dtype": dtype, "implementation": implementation, "remat": remat, "unroll": unroll}
         hidden = model(batch, at=batch.loss_index, **options)
-        total, weight = objective(model.logits, hidden, batch)
+        total, weight = objective(model.output_layer(hidden), hidden, batch)
         return total / _or_one(weight), weight
 
     return loss

@@ -1,0 +1,108 @@
+"""What devices send each other in one run of a compiled program, with the loops multiplied out."""
+
+import functools
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlm_jax.parallel.hlo_text import DONE, GOING_ON, SHAPE, called, computations, size, trips
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+BETWEEN = " between slices"
+"""Behind the kind of a collective whose devices lie in several slices."""
+
+
+def collectives(hlo: str, slices: Sequence[int] = ()) -> dict[str, tuple[int, int]]:
+    """{kind: (how often, bytes that each device sends)}.
+
+    Bytes are those of rings, the least that a device can send: of g devices an all-gather sends (g − 1) / g of its
+    result, a reduce-scatter as much of what it starts from, an all-reduce both.
+
+    Args:
+      hlo: `compiled.as_text()`.
+      slices: the slice of each device, in the order of the mesh; none where there is one slice.
+
+    Raises:
+      ValueError: a loop that holds collectives does not tell how often it runs, or a collective not who takes part.
+    """
+    bodies, entry = computations(hlo)
+
+    @functools.cache
+    def inside(name: str) -> tuple[dict[str, tuple[str, int]], Counter]:
+        """Of one run of a computation: {line: (kind, bytes)}, and what its loops add to that."""
+        sent: dict[str, tuple[str, int]] = {}
+        loops: Counter = Counter()
+        going_on = GOING_ON in name or any(DONE in line for line in bodies[name])
+        for line in bodies[name]:
+            found = _COLLECTIVE.search(line)
+            if found and not going_on:
+                sent[line] = _sent(line, found, slices)
+            for how, one in called(line):
+                if how == "body":
+                    added = _sum(*inside(one))
+                    times = trips(line, bodies) if added else 0
+                    loops += Counter({key: times * value for key, value in added.items()})
+                elif how != "condition":
+                    more, inner = inside(one)
+                    sent |= more
+                    loops += inner
+        return sent, loops
+
+    total = _sum(*inside(entry))
+    kinds = [kind + place for kind in KINDS for place in ("", BETWEEN)]
+    return {kind: (total[kind, "count"], total[kind, "bytes"]) for kind in kinds if total[kind, "count"]}
+
+
+def _sum(sent: dict[str, tuple[str, int]], loops: Counter) -> Counter:
+    total = Counter(loops)
+    for kind, moved in sent.values():
+        total[kind, "count"] += 1
+        total[kind, "bytes"] += moved
+    return total
+
+
+_COLLECTIVE = re.compile(
+    rf"= (?P<result>\(.*?\)|\S+) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\((?P<operands>[^)]*)\)"
+)
+
+
+def _sent(line: str, found: re.Match, slices: Sequence[int]) -> tuple[str, int]:
+    """The kind of a collective, and the bytes that a device sends."""
+    kind, groups = found["kind"], _groups(line)
+    sizes = [size(*shape) for shape in SHAPE.findall(found["result"])]
+    ways = groups.shape[1]
+    if found["start"]:  # (what is sent, what is received, …)
+        whole = sizes[0] if kind == "reduce-scatter" else max(sizes)
+    else:
+        whole = sum(sizes) * (ways if kind == "reduce-scatter" else 1)
+    between = bool(slices) and any(len({slices[device] for device in group}) > 1 for group in groups)
+    if kind != "collective-permute":
+        whole = (2 if kind == "all-reduce" else 1) * whole * (ways - 1) // ways
+    return kind + BETWEEN * between, whole
+
+
+def _groups(line: str) -> np.ndarray:
+    """[groups, devices] of those that take part together; of a permutation who sends to whom.
+
+    Of the forms `{{0,1},{2,3}}`, `[2,2]<=[4]`, `[2,2]<=[2,2]T(1,0)` and `mesh['x'=2,'y'=4] {'y'}`.
+
+    Raises:
+      ValueError: none of them.
+    """
+    if listed := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}", line):
+        return np.array([[int(one) for one in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])])
+    if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
+        shape, dims = ([int(one) for one in iota[place].split(",")] for place in (1, 2))
+        order = [int(one) for one in iota[3].split(",")] if iota[3] else range(len(dims))
+        return np.arange(math.prod(dims)).reshape(dims).transpose(*order).reshape(-1, shape[-1])
+    if named := re.search(r"replica_groups=(?:@\w+|mesh)\[([^\]]*)\] \{([^}]*)\}", line):
+        sizes = {name: int(count) for name, count in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        axes = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", named[2])]
+        devices = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
+        return np.moveaxis(devices, axes, range(-len(axes), 0)).reshape(
+            -1, math.prod(devices.shape[axis] for axis in axes)
+        )
+    raise ValueError(f"a collective does not tell who takes part: {line.strip()[:120]}")
