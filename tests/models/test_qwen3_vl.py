@@ -40,8 +40,14 @@ def changed(part, **settings):
         changed("text_config", head_dim=None, num_key_value_heads=None),
         changed("vision_config", deepstack_visual_indexes=[1], depth=3, num_position_embeddings=None),
         changed("vision_config", deepstack_visual_indexes=[]),
+        changed("vision_config", rope_theta=500.0),
+        changed("vision_config", rope_theta=500.0, rope_parameters={"rope_type": "axial", "rope_theta": 700.0}),
+        changed("vision_config", rope_scaling={"rope_theta": 900.0}, rope_parameters={"rope_theta": 700.0}),
     ],
-    ids=["published", "almost empty", "no rope", "no head dim", "one block", "no DeepStack"],
+    ids=[
+        *("published", "almost empty", "no rope", "no head dim", "one block", "no DeepStack"),
+        *("tower's theta", "in its parameters", "in the older key"),
+    ],
 )
 def test_shapes_are_those_that_transformers_reads(config_json):
     theirs = AutoConfig.for_model(**json.loads(json.dumps(config_json)))
@@ -58,6 +64,7 @@ def test_shapes_are_those_that_transformers_reads(config_json):
         text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads, text.head_dim,
         text.intermediate_size, text.vocab_size,
     )  # fmt: skip
+    assert tower.rope_theta == vision.rope_parameters["rope_theta"]
     rope = text.rope_parameters
     assert decoder.rope_theta == rope["rope_theta"] and decoder.tied == bool(theirs.tie_word_embeddings)
     assert decoder.mrope_sections == tuple(rope.get("mrope_section", (24, 20, 20)))
@@ -83,6 +90,20 @@ def test_shapes_are_those_that_transformers_reads(config_json):
         (changed("vision_config", deepstack_visual_indexes=[16, 8]), "wanted blocks from 0 to 26, ascending"),
         (changed("vision_config", deepstack_visual_indexes="8"), "wanted a list of whole numbers"),
         (changed("vision_config", num_position_embeddings=2300), "2300 is no square"),
+        (
+            {**PUBLISHED, "vision_config": {**PUBLISHED["vision_config"], "deepstack_visual_indexes": None}},
+            "vision_config.deepstack_visual_indexes is null; wanted a list",
+        ),
+        # transformers takes these for the tower's own names, so they would change what is computed
+        (changed("vision_config", num_attention_heads=8), "wanted it by the name num_heads, which is 16"),
+        (changed("vision_config", num_hidden_layers=3, depth=None), "by the name depth, which is not there"),
+        (changed("vision_config", rope_scaling={"rope_type": "linear"}), "rope_type is 'linear'; wanted 'axial'"),
+        (changed("vision_config", rope_parameters={"rope_theta": None}), "rope_theta is null"),
+        (
+            changed("text_config", rope_scaling={"rope_type": "default", "mrope_section": [32, 32]}),
+            "mrope_section is [32, 32]; wanted one of time, of rows and of columns",
+        ),
+        (changed("text_config", is_causal=False), "is_causal is false; attention in both directions"),
         (changed("text_config", num_hidden_layers=2), "has 3 blocks, and the decoder 2 layers"),
         ({**PUBLISHED, "quantization_config": {"quant_method": "fp8"}}, "(fp8); quantised weights are not read"),
     ],

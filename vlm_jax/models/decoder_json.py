@@ -96,6 +96,8 @@ def _decoder_not_computed(text: Mapping[str, Any], rope: Mapping[str, Any], rule
         errors.append("use_sliding_window is true; sliding-window layers are not implemented")
     elif odd := sorted({str(kind) for kind in text.get("layer_types") or ()} - {"full_attention"}):
         errors.append(f"layer_types has {', '.join(odd)}; only full_attention is implemented")
+    if text.get("is_causal") is False:
+        errors.append("is_causal is false; attention in both directions is not implemented")
     if (activation := text.get("hidden_act", "silu")) != "silu":
         errors.append(f"hidden_act is {activation!r}; {rules.title}'s decoder uses 'silu'")
     for key, value in (("rms_norm_eps", text.get("rms_norm_eps", 1e-6)), ("rope_theta", _theta(text, rope, rules))):

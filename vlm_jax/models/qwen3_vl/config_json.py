@@ -51,6 +51,8 @@ _TOWER = {
 }
 _OTHERS = ("fullatt_block_indexes", "window_size", "embed_dim", "mlp_ratio")
 """Keys of the towers of Qwen2.5-VL and Qwen2-VL."""
+_SAME = {"num_attention_heads": "num_heads", "num_hidden_layers": "depth"}
+"""Other names that transformers takes for settings of the tower; which counts follows from the order in the file."""
 
 
 def from_qwen3(config: Mapping[str, Any], where: str) -> VLMConfig:
@@ -71,7 +73,7 @@ def from_qwen3(config: Mapping[str, Any], where: str) -> VLMConfig:
         vision_end_token=config.get("vision_end_token_id", 151653),
         init_std=text.get("initializer_range", 0.02),
     )
-    if errors := not_counts(result) or inconsistencies(result) or _too_shallow(result):
+    if errors := not_counts(result) or inconsistencies(result) or _does_not_fit(result):
         raise InputError([f"{where}: {error}" for error in errors])
     return result
 
@@ -97,9 +99,18 @@ def _not_computed(config: Mapping[str, Any], text: Mapping[str, Any], vision: Ma
     for name, (part, known) in kinds.items():
         if (kind := part.get("model_type", known[0])) not in known:
             errors.append(f"{name}.model_type is {kind!r}; wanted {known[-1]!r}")
-    rope = vision.get("rope_parameters") or {}
-    if rope.get("rope_type", "axial") != "axial":
-        errors.append(f"vision_config.rope_parameters.rope_type is {rope['rope_type']!r}; wanted 'axial'")
+    errors += [
+        f"vision_config.{key} is {vision[key]!r}; wanted it by the name {own}, which is {vision.get(own, 'not there')}"
+        for key, own in _SAME.items()
+        if key in vision and vision[key] != vision.get(own)
+    ]
+    if "deepstack_visual_indexes" in vision and vision["deepstack_visual_indexes"] is None:
+        errors.append("vision_config.deepstack_visual_indexes is null; wanted a list of blocks ([] for none)")
+    rope = _tower_rope(vision)
+    if (kind := rope.get("rope_type", rope.get("type", "axial"))) != "axial":
+        errors.append(f"vision_config.rope_parameters.rope_type is {kind!r}; wanted 'axial'")
+    if _tower_theta(vision) is None:
+        errors.append("vision_config.rope_parameters.rope_theta is null; wanted a number above 0")
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
         errors.append(
@@ -109,11 +120,16 @@ def _not_computed(config: Mapping[str, Any], text: Mapping[str, Any], vision: Ma
     return errors
 
 
-def _too_shallow(config: VLMConfig) -> list[str]:
-    count, layers = len(config.vision.deepstack), config.decoder.layers
-    if count <= layers:
-        return []
-    return [f"deepstack_visual_indexes has {count} blocks, and the decoder {layers} layers to add them behind"]
+def _does_not_fit(config: VLMConfig) -> list[str]:
+    """What in the decoder does not go with the tower and with positions of three axes, in words."""
+    errors, decoder, count = [], config.decoder, len(config.vision.deepstack)
+    if count > decoder.layers:
+        errors.append(
+            f"deepstack_visual_indexes has {count} blocks, and the decoder {decoder.layers} layers to add them behind"
+        )
+    if len(decoder.mrope_sections) < 3:
+        errors.append(f"mrope_section is {list(decoder.mrope_sections)}; wanted one of time, of rows and of columns")
+    return errors
 
 
 def _tower(vision: Mapping[str, Any]) -> VisionConfig:
@@ -130,8 +146,17 @@ def _tower(vision: Mapping[str, Any]) -> VisionConfig:
         temporal_patch_size=vision["temporal_patch_size"],
         merge_size=vision["spatial_merge_size"],
         channels=vision["in_channels"],
-        rope_theta=(vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0),
+        rope_theta=_tower_theta(vision),
     )
+
+
+def _tower_rope(vision: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As transformers: the older key counts where a file has both."""
+    return vision.get("rope_scaling") or vision.get("rope_parameters") or {}
+
+
+def _tower_theta(vision: Mapping[str, Any]) -> Any:
+    return _tower_rope(vision).get("rope_theta", vision.get("rope_theta", 10_000.0))
 
 
 def to_qwen3(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:
