@@ -25,11 +25,12 @@ from train_step_data import (
 from vlm_jax.checkpoint import hf_folder
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import abstract_parameters, multiplications
+from vlm_jax.parallel import chips
 from vlm_jax.parallel import mesh as meshes
 from vlm_jax.processing.example import Example, Size
 from vlm_jax.processing.rows import Batch, RowSpec, assemble, stack
 from vlm_jax.training.config import default_config
-from vlm_jax.training.flops import peak_flops, step_flops
+from vlm_jax.training.flops import step_flops
 from vlm_jax.training.trainer import Trainer, unrolled
 
 
@@ -133,7 +134,7 @@ class Side:
             "parameters": sum(leaf.size for leaf in abstract_parameters(self.model).values()),
             "trained": sum(trainer.abstract[path].size for path in selection.trainable),
             "flops": sum(flops.of_batch(batch) for batch in self.batches),
-            "peak": peak_flops(device.device_kind),
+            "peak": chip.flops if (chip := chips.of_kind(device.device_kind)) else None,
             "products": room * float(np.dot(slot_costs(self.settings, self.model), size.columns)),
             "costs": multiplications(self.model),
             "device": device.device_kind,

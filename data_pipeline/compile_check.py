@@ -24,10 +24,11 @@ from vlm_jax.parallel import mesh as meshes
 from vlm_jax.parallel.topology import Topology
 from vlm_jax.processing import visual_tokens
 from vlm_jax.processing.example import Size
-from vlm_jax.processing.rows import RowSpec
+from vlm_jax.processing.rows import Batch, RowSpec
 from vlm_jax.processing.visual_tokens import VisualTokens
 from vlm_jax.training.compile_report import Report, advice, report
 from vlm_jax.training.config import check_config
+from vlm_jax.training.remat_choice import trainer_of_run
 from vlm_jax.training.trainer import Stage, Trainer
 
 
@@ -92,11 +93,15 @@ def check(
     tokens = visual_tokens.of_settings(config.model, config.train.seed)
     multiple = meshes.row_shards(mesh) * config.batch.gradient_accumulation
     buckets = _buckets(config.batch, model, tokens, multiple)
-    trainer = Trainer(config, model, mesh, config.train.steps or 1000)
+    specs = [RowSpec.of(bucket.size, model.vision, tokens.widest) for bucket in buckets]
+
+    def shapes() -> list[Batch]:
+        return [spec.batch(bucket.rows) for spec, bucket in zip(specs, buckets, strict=True)]
+
+    trainer = trainer_of_run(config, model, mesh, config.train.steps or 1000, shapes, limit=topology.memory, say=say)
     say(f"{len(devices)} × {devices[0].device_kind}: {trainer.describe()}")
     found = []
-    for bucket in buckets:
-        spec = RowSpec.of(bucket.size, model.vision, tokens.widest)
+    for bucket, spec in zip(buckets, specs, strict=True):
         for stage in trainer.stages:
             say(_described(bucket, stage if len(trainer.stages) > 1 else None))
             found.append(_compiled(config, trainer, bucket, spec, stage, topology))
@@ -178,5 +183,5 @@ def _compiled(
             f"{advice(config, trainer.mesh)}"
         ) from None
     seconds = time.perf_counter() - started
-    taken = report(trainer, traced, program, topology.memory, stage)
+    taken = report(trainer, traced, program, topology.memory, stage, (bucket.size, bucket.rows))
     return Compiled(topology.name, bucket, stage, seconds, taken)

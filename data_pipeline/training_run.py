@@ -42,6 +42,7 @@ from vlm_jax.training.compile_report import explained_memory
 from vlm_jax.training.config import check_config, epochs_of
 from vlm_jax.training.hooks import Measures
 from vlm_jax.training.log import Console
+from vlm_jax.training.remat_choice import trainer_of_run
 from vlm_jax.training.resume_settings import resume_settings
 from vlm_jax.training.selection import select
 from vlm_jax.training.trainer import Trainer, compute_dtype
@@ -263,7 +264,9 @@ def _train(config: ConfigDict, opened: _Opened, dataset: Dataset, plan: Plan, co
     steps, ledger_before = len(plan), dataset.ledger.summary()
     assert opened.mesh is not None  # or an error has been raised
     change = None if earlier is None else earlier.change_of_stages(config.train.first.share, steps)
-    trainer = Trainer(config, opened.model, opened.mesh, steps, change=change)
+    trainer = trainer_of_run(
+        config, opened.model, opened.mesh, steps, dataset.batch_shapes, change=change, say=console.say
+    )
     console.say(trainer.describe())
     shard = Shard(jax.process_index(), jax.process_count())
     batches = dataset.batches(plan, threads=config.data.threads, shard=shard)

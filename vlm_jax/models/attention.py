@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from vlm_jax.errors import InputError
 from vlm_jax.models.fused_attention import KERNELS, fused
+from vlm_jax.models.remat import ATTENTION, kept
 
 PLATFORMS = {"reference": None, "chunked": None, "blockwise": None, "splash": "tpu", "triton": "gpu"}
 """Where each implementation runs; None: everywhere."""
@@ -67,7 +68,7 @@ def attention(
         return fused(implementation, q, k, v, q_segments, causal=causal)
     length = q.shape[1]
     if implementation == "reference" or length <= CHUNK:
-        return _dense(q, k, v, q_segments, kv_segments, 0 if causal else None)
+        return kept(_dense(q, k, v, q_segments, kv_segments, 0 if causal else None), ATTENTION)
 
     pad = -length % CHUNK
     chunks = (length + pad) // CHUNK
@@ -85,7 +86,7 @@ def attention(
 
     starts = jnp.arange(chunks) * CHUNK
     out = jax.lax.map(lambda args: one(*args), (starts, chunked(q), chunked(q_segments)))
-    return jnp.moveaxis(out, 0, 1).reshape(q.shape[0], length + pad, *q.shape[2:])[:, :length]
+    return kept(jnp.moveaxis(out, 0, 1).reshape(q.shape[0], length + pad, *q.shape[2:])[:, :length], ATTENTION)
 
 
 def attend(

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from vlm_jax.models.remat import ATTENTION, kept
+
 BLOCK = 64
 """Queries or keys of a block, at most: small enough to leave out most of what is hidden, large enough for a product."""
 MASKED = -1e30
@@ -108,6 +110,7 @@ def _forward(causal, q, k, v, q_ids, kv_ids):
         return (mixed / total).astype(v.dtype), top + jnp.log(total)
 
     out, logs = jax.lax.map(one, (jnp.arange(len(q)), low, high, q, q_ids))
+    out, logs = kept(out, ATTENTION), kept(logs, ATTENTION)
     return out, (q, k, v, q_ids, kv_ids, out, logs)
 
 

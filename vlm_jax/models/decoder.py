@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from vlm_jax.models.attention import attend_cached, attention
 from vlm_jax.models.config import DecoderConfig
 from vlm_jax.models.layers import GatedMLP, Linear, RMSNorm, constrain_rows, picked
+from vlm_jax.models.remat import PROJECTION, kept
 from vlm_jax.models.rope import mrope_angles, rotate, turn
 from vlm_jax.models.stack import Stack
 
@@ -47,11 +48,11 @@ class SelfAttention(nnx.Module):
         def heads(y):
             return y.reshape(*y.shape[:2], -1, self.head_dim)
 
-        q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
+        q, k, v = (heads(kept(linear(x), PROJECTION)) for linear in (self.q_proj, self.k_proj, self.v_proj))
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         mixed, y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
-        return self.o_proj(mixed.reshape(*x.shape[:2], -1)), y
+        return kept(self.o_proj(mixed.reshape(*x.shape[:2], -1)), PROJECTION), y
 
 
 class DecoderLayer(nnx.Module):

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from vlm_jax.models.blockwise import blockwise_attention
+from vlm_jax.models.remat import ATTENTION, kept
 
 LANES = 128
 """For splash and triton rows are filled up to a multiple of this, and their blocks are multiples of it."""
@@ -73,6 +74,7 @@ def _splash(q, k, v, segments, *, causal: bool, interpret: bool):
         head_shards=1,
         q_seq_shards=1,
         block_sizes=sizes,
+        residual_checkpoint_name=ATTENTION,
         interpret=interpret,
     )
     scaled = (q * q.shape[-1] ** -0.5).astype(q.dtype)
@@ -87,7 +89,8 @@ def _triton(q, k, v, segments, *, causal: bool, interpret: bool):
 
     groups = q.shape[2] // k.shape[2]
     k, v = jnp.repeat(k, groups, axis=2), jnp.repeat(v, groups, axis=2)
-    return mha(q, k, v, segments, q.shape[-1] ** -0.5, causal, interpret=interpret)
+    # What its backward pass needs besides is not named: with a policy that recomputes anything, this runs twice.
+    return kept(mha(q, k, v, segments, q.shape[-1] ** -0.5, causal, interpret=interpret), ATTENTION)
 
 
 def _blockwise(q, k, v, segments, *, causal: bool, interpret: bool):

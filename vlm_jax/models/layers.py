@@ -13,6 +13,8 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from vlm_jax.models.config import TowerConfig
+from vlm_jax.models.remat import MLP as MLP_KEPT
+from vlm_jax.models.remat import kept
 
 ROW_AXES = ("data", "fsdp")
 """Axes of the mesh that the rows of a batch are divided over."""
@@ -111,7 +113,7 @@ class MLP(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return self.fc2(self.activation(self.fc1(x)))
+        return self.fc2(self.activation(kept(self.fc1(x), MLP_KEPT)))
 
 
 def quick_gelu(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
@@ -148,7 +150,7 @@ class GatedMLP(nnx.Module):
         self.down_proj = Linear(mlp, hidden, bias=bias, std=std, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        return self.down_proj(gated(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(gated(kept(self.gate_proj(x), MLP_KEPT), kept(self.up_proj(x), MLP_KEPT)))
 
 
 def picked(x: Float[Array, "b t d"], at: Int[Array, "b n"]) -> Float[Array, "b n d"]:

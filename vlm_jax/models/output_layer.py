@@ -36,13 +36,23 @@ def divides(vocabulary: int, rows: int, positions: int) -> bool:
     )
 
 
+def as_it_lies(table: Float[Array, "v d"]) -> Float[Array, "v d"]:
+    """A table of embeddings, and its gradient, as parameters are divided, where tokens are looked up in it. One that
+    is the output layer too would have its gradient divided by words there as well, and all rows gathered for that."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or any(size % mesh.shape[axis] for size, axis in zip(table.shape, WORDS, strict=True)):
+        return table
+    return jax.lax.with_sharding_constraint(table, PartitionSpec(*WORDS))
+
+
 def divided(table: Float[Array, "v d"], *, dtype) -> Callable:
     """Hidden states [rows, n, d] → float32 logits [rows, n, v], with the words of `table` divided over the mesh.
 
     Args:
       dtype: that logits are computed in.
     """
-    table = jax.lax.with_sharding_constraint(table, PartitionSpec(WORDS, None))
+    # Its gradient goes back to where the table lies at once: else the optimizer would be divided both ways.
+    table = jax.lax.with_sharding_constraint(as_it_lies(table), PartitionSpec(WORDS, None))
 
     def logits(hidden: Float[Array, "b n d"]) -> Float[Array, "b n v"]:
         hidden = jax.lax.with_sharding_constraint(hidden, PartitionSpec("data", None, None))

@@ -7,12 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-REMAT_POLICIES: dict[str, Callable | None] = {
-    # name -> what a layer keeps for the backward pass; None: everything (no rematerialisation)
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+from vlm_jax.models.remat import POLICIES
+
 _TAKING = frozenset({"dynamic_slice", "squeeze", "reshape", "convert_element_type"})
 """What takes a layer's parameters out of a stack, and costs nothing to do again."""
 
@@ -61,7 +57,7 @@ class Stack(nnx.Module):
           xs: optional tree with a leading [depth] axis, a slice for each layer (a KV cache, say), of all layers also
             where a range runs.
           period: how many layers one scanned body holds; divides depth, start and stop.
-          remat: a key of `REMAT_POLICIES`.
+          remat: a key of `remat.POLICIES`.
           unroll: the layers are unrolled. A CPU, for which a scan makes and fills a stack of everything that is kept
             for the backward pass, takes a sixth less time; compiling takes longer, and `remat` spares a CPU no memory
             then.
@@ -87,7 +83,7 @@ class Stack(nnx.Module):
             return apply(nnx.merge(graph, params), carry, x, place)
 
         if remat != "none":
-            one = jax.checkpoint(one, policy=REMAT_POLICIES[remat], static_argnums=(0,))
+            one = jax.checkpoint(one, policy=POLICIES[remat], static_argnums=(0,))
 
         def fold(leaf):
             return leaf.reshape(self.depth // period, period, *leaf.shape[1:]) if period > 1 else leaf
@@ -109,7 +105,7 @@ class Stack(nnx.Module):
                 return one(nnx.merge(graph, layer), carry, x, place)
 
             if remat != "none":
-                run = jax.checkpoint(run, policy=REMAT_POLICIES[remat])
+                run = jax.checkpoint(run, policy=POLICIES[remat])
             carry, out = run(layers[number], carry, slices[number])
             outs.append(out)
         return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
@@ -126,7 +122,7 @@ class Stack(nnx.Module):
             params, x = jax.tree.map(layer_slice, whole)
             return apply(nnx.merge(graph, params), carry, x, place)
 
-        one = jax.checkpoint(one, policy=REMAT_POLICIES[remat] or _all_but_slices, static_argnums=(0,))
+        one = jax.checkpoint(one, policy=POLICIES[remat] or _all_but_slices, static_argnums=(0,))
         firsts = jnp.arange(numbers.start, numbers.stop, period)
         carry, ys = jax.lax.scan(lambda carry, first: _period(one, carry, first, period), carry, firsts)
         return carry, _joined(ys, period)

@@ -102,7 +102,7 @@ class VLM(nnx.Module):
     def embed_tokens(self, tokens: Int[Array, "b t"], dtype=jnp.float32) -> Float[Array, "b t d"]:
         if isinstance(self.embedding, nnx.Module):
             return self.embedding.rows(tokens, dtype)
-        return self.embedding[...].at[tokens].get(mode="clip").astype(dtype)
+        return output_layer.as_it_lies(self.embedding[...]).at[tokens].get(mode="clip").astype(dtype)
 
     def __call__(
         self,

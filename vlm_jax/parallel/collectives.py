@@ -87,22 +87,30 @@ def _sent(line: str, found: re.Match, slices: Sequence[int]) -> tuple[str, int]:
 def _groups(line: str) -> np.ndarray:
     """[groups, devices] of those that take part together; of a permutation who sends to whom.
 
-    Of the forms `{{0,1},{2,3}}`, `[2,2]<=[4]`, `[2,2]<=[2,2]T(1,0)` and `mesh['x'=2,'y'=4] {'y'}`.
+    Of the forms `{{0,1},{2,3}}`, `[2,2]<=[4]`, `[2,2]<=[2,2]T(1,0)`, `mesh['x'=2,'y'=4] {'y'}` and
+    `mesh['x'=2,'y'=4], device_ids=([4,2]T(1,0)) {'y'}`.
 
     Raises:
       ValueError: none of them.
     """
     if listed := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}", line):
         return np.array([[int(one) for one in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])])
-    if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
-        shape, dims = ([int(one) for one in iota[place].split(",")] for place in (1, 2))
-        order = [int(one) for one in iota[3].split(",")] if iota[3] else range(len(dims))
-        return np.arange(math.prod(dims)).reshape(dims).transpose(*order).reshape(-1, shape[-1])
-    if named := re.search(r"replica_groups=(?:@\w+|mesh)\[([^\]]*)\] \{([^}]*)\}", line):
-        sizes = {name: int(count) for name, count in re.findall(r"'(\w+)'=(\d+)", named[1])}
-        axes = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", named[2])]
-        devices = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
-        return np.moveaxis(devices, axes, range(-len(axes), 0)).reshape(
-            -1, math.prod(devices.shape[axis] for axis in axes)
-        )
+    if iota := re.search(r"replica_groups=\[([\d,]+)\]<=(\[\S+?\](?:T\([\d,]+\))?)", line):
+        return _devices(iota[2]).reshape(-1, int(iota[1].split(",")[-1]))
+    named = r"replica_groups=mesh\[(?P<axes>[^\]]*)\](?:, device_ids=\((?P<order>[^ ]*)\))? \{(?P<together>[^}]*)\}"
+    if mesh := re.search(named, line):
+        sizes = {name: int(count) for name, count in re.findall(r"'(\w+)'=(\d+)", mesh["axes"])}
+        axes = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", mesh["together"])]
+        shape = list(sizes.values())
+        devices = _devices(mesh["order"]) if mesh["order"] else np.arange(math.prod(shape))
+        together = math.prod(shape[axis] for axis in axes)
+        return np.moveaxis(devices.reshape(shape), axes, range(-len(axes), 0)).reshape(-1, together)
     raise ValueError(f"a collective does not tell who takes part: {line.strip()[:120]}")
+
+
+def _devices(order: str) -> np.ndarray:
+    """Numbers of devices in the order `[4,2]T(1,0)`, or `[8]`."""
+    dims, _, axes = order.partition("T")
+    shape = [int(one) for one in dims.strip("[]").split(",")]
+    devices = np.arange(math.prod(shape)).reshape(shape)
+    return (devices.transpose(*(int(one) for one in axes.strip("()").split(","))) if axes else devices).ravel()

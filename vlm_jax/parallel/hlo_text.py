@@ -3,7 +3,10 @@
 import math
 import re
 
-CALLED = re.compile(r"(calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)")
+CALLED = re.compile(
+    r"(calls|to_apply|body|condition|branch_computations|true_computation|false_computation|called_computations)="
+    r"(\{[^}]*\}|%?[\w.\-]+)"
+)
 """What an instruction calls, and how."""
 SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 GOING_ON, DONE = "async_collective_fusion", 'custom_call_target="AsyncCollectiveDone"'

@@ -1,4 +1,4 @@
-"""The device mesh: axes `data`, `fsdp`, `tensor`; a batch is split over data × fsdp.
+"""The device mesh: axes `data`, `fsdp`, `tensor`; a batch is split over data × fsdp. Slices differ in `data` alone.
 
 Which parameter lies where is decided in `rules`.
 """
@@ -43,9 +43,33 @@ class MeshShape:
 
 def make_mesh(shape: MeshShape, devices: list | None = None) -> Mesh:
     """Raises InputError when the axes do not multiply to the number of devices."""
-    devices = jax.devices() if devices is None else devices
+    devices = sorted(jax.devices() if devices is None else devices, key=_slice)
     sizes = shape.over(len(devices))
+    check_slices(sizes, len({_slice(device) for device in devices}))
     return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def check_slices(sizes: tuple[int, int, int], slices: int) -> None:
+    """Raises InputError unless slices differ in the data axis alone: what is divided within a step goes over links."""
+    data, fsdp, tensor = sizes
+    if data % slices:
+        a_slice = data * fsdp * tensor // slices
+        raise InputError(
+            f"mesh {dict(zip(AXES, sizes, strict=True))} divides parameters or heads among {slices} slices, and the "
+            f"network between them is too slow for that: fsdp × tensor go over the {a_slice} devices of a slice; "
+            f"take --config.mesh.data={slices}, or a multiple of it, with --config.mesh.fsdp=-1"
+        )
+
+
+def _slice(device) -> int:
+    """The slice of a TPU device; what is no TPU is one."""
+    return getattr(device, "slice_index", None) or 0
+
+
+def slices_of(mesh: Mesh) -> list[int]:
+    """The slice of each device of a mesh, in its order; none where there is one slice."""
+    found = [_slice(device) for device in mesh.devices.flat]
+    return found if len(set(found)) > 1 else []
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -49,6 +49,8 @@ def flops(jaxpr: Any) -> float:
 
 def _equation_flops(equation) -> float:
     name, params = equation.primitive.name, equation.params
+    if not equation.outvars and not equation.effects:  # what a kept value has made needless: the compiler leaves it out
+        return 0.0
     if name == "dot_general":
         left, right = (value.aval.shape for value in equation.invars[:2])
         (contracted, _), _ = params["dimension_numbers"]

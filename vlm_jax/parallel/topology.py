@@ -11,36 +11,30 @@ import re
 import sys
 
 from vlm_jax.errors import InputError
-
-GENERATIONS = {
-    # name: (accelerator type of its smallest slice, memory a chip)
-    "v4": ("v4-8", 32),
-    "v5e": ("v5litepod-8", 16),
-    "v5p": ("v5p-8", 95),
-    "v6e": ("v6e-8", 32),
-}
-"""From Google's pages on each generation; memory in units of 2³⁰ bytes."""
+from vlm_jax.parallel.chips import TPUS
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice such as `v5e:2x4`."""
+    """A slice such as `v5e:2x4`, or several of them, `2*v5e:4x4`, that a data-centre network joins."""
 
     name: str
     generation: str
     bounds: tuple[int, ...]
+    slices: int = 1
 
     @property
     def chips(self) -> int:
-        return math.prod(self.bounds)
+        """Of all slices."""
+        return self.slices * math.prod(self.bounds)
 
     @property
     def memory(self) -> int:
         """Bytes a chip has."""
-        return GENERATIONS[self.generation][1] << 30
+        return TPUS[self.generation].memory
 
     def devices(self) -> list:
-        """The chips, as JAX devices to compile for.
+        """The chips, as JAX devices to compile for, a slice after the other.
 
         Raises:
           InputError: libtpu is missing, or knows no such slice.
@@ -48,10 +42,13 @@ class Topology:
         from jax.experimental import topologies
 
         options = {}
-        if self.chips == 1:
+        if math.prod(self.bounds) == 1:
             options["chips_per_host_bounds"] = [1] * 3
+        if self.slices > 1:
+            options["num_slices"] = self.slices
+        one = self.name.rpartition("*")[2]
         try:
-            devices = list(topologies.get_topology_desc(self.name, platform="tpu", **options).devices)
+            devices = list(topologies.get_topology_desc(one, platform="tpu", **options).devices)
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"--topology={self.name}: libtpu knows no such slice ({reason})") from error
@@ -61,21 +58,21 @@ class Topology:
 
 
 def parse(text: str) -> Topology:
-    """`v5e:2x4`, `v5p:2x2x2`, `v5e:1x1`.
+    """`v5e:2x4`, `v5p:2x2x2`, `v5e:1x1`, `2*v5e:4x4`.
 
     Raises:
       InputError: no such form, or an unknown generation.
     """
-    found = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", text)
-    if not found or found[1] not in GENERATIONS:
+    found = re.fullmatch(r"(?:(\d+)\*)?(\w+):(\d+(?:x\d+){1,2})", text)
+    if not found or found[2] not in TPUS:
         raise InputError(
-            f"--topology={text}: wanted a generation of {', '.join(GENERATIONS)} and its bounds, such as v5e:2x4 or "
-            "v5p:2x2x2"
+            f"--topology={text}: wanted a generation of {', '.join(TPUS)} and its bounds, such as v5e:2x4 or "
+            "v5p:2x2x2, or several such slices, 2*v5e:4x4"
         )
-    bounds = tuple(int(size) for size in found[2].split("x"))
-    if 0 in bounds:
-        raise InputError(f"--topology={text}: bounds are at least 1")
-    return Topology(text, found[1], bounds)
+    slices, bounds = int(found[1] or 1), tuple(int(size) for size in found[3].split("x"))
+    if 0 in (slices, *bounds):
+        raise InputError(f"--topology={text}: slices and bounds are at least 1")
+    return Topology(text, found[2], bounds, slices)
 
 
 def prepare(topology: Topology) -> None:
@@ -91,6 +88,6 @@ def prepare(topology: Topology) -> None:
         )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # this is no TPU machine: there is nobody to ask
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", GENERATIONS[topology.generation][0])
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", TPUS[topology.generation].slice_type)
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ["JAX_PLATFORMS"] = "cpu"

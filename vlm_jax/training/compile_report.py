@@ -16,13 +16,18 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError
-from vlm_jax.parallel import program_cost
+from vlm_jax.parallel import chips, program_cost
 from vlm_jax.parallel.collectives import collectives
-from vlm_jax.parallel.mesh import row_shards
+from vlm_jax.parallel.memory_traffic import hbm_bytes
+from vlm_jax.parallel.mesh import row_shards, slices_of
+from vlm_jax.processing.example import Size
+from vlm_jax.processing.token_budget import cut_layers
+from vlm_jax.training.bounds import Bounds, bounds, full_rows
+from vlm_jax.training.flops import step_flops
+from vlm_jax.training.fsdp_needs import needed_bytes
+from vlm_jax.training.remat_choice import FULL
 from vlm_jax.training.trainer import Stage, Trainer
 
-FULL = 0.9
-"""Of a device's memory: more is not relied on, since a runtime and fragmentation take their part."""
 GB = 1 << 30
 
 
@@ -35,6 +40,11 @@ class Report:
       flops: of the products of a step, all devices together, recomputation included.
       frozen, trained: bytes of parameters and of what trains with its optimizer, on one device.
       kernels: names of the attention kernels in the program, with how often each stands there.
+      remat: what layers keep (`models.remat.POLICIES`).
+      needed: bytes that dividing the parameters asks a device to send (`fsdp_needs`); traffic: bytes from and to a
+        device's main memory (`memory_traffic`).
+      model_flops: what the mathematics asks for, padding and recomputation left out, of all devices together.
+      bounds: the least time that a step takes; None where nothing is known of the device.
     """
 
     memory: program_cost.Memory
@@ -45,6 +55,11 @@ class Report:
     trained: int
     kernels: dict[str, int]
     devices: int
+    remat: str
+    needed: int
+    traffic: int
+    model_flops: float
+    bounds: Bounds | None
 
     @property
     def fits(self) -> bool | None:
@@ -68,9 +83,19 @@ class Report:
         lines.append(f"{'products':<24}{self.flops / self.devices / 1e12:9.2f} TFLOP a chip and step")
         for kind, (count, size) in self.collectives.items():
             lines.append(f"{kind:<24}{size / GB:9.3f} GiB a chip and step, in {count:,}")
+        if self.needed:
+            sent, needed = self.sent / GB, self.needed / GB
+            lines.append(f"{'sent':<24}{sent:9.3f} GiB a chip and step, {sent / needed:.2f} × the {needed:.3f} needed")
+        lines.append(f"{'main memory':<24}{self.traffic / GB:9.3f} GiB read and written, a chip and step")
+        lines += self.bounds.lines() if self.bounds else []
         kernels = ", ".join(f"{name} × {count}" for name, count in self.kernels.items()) or "none: plain products"
         lines.append(f"{'attention kernels':<24}{kernels}")
         return lines
+
+    @property
+    def sent(self) -> int:
+        """Bytes that a device sends."""
+        return sum(size for _, size in self.collectives.values())
 
     def summary(self) -> list[str]:
         """In a few lines, for the start of a run."""
@@ -83,31 +108,53 @@ class Report:
             lines.append(f"WARNING: that is more than {FULL:.0%} of a device's memory")
         work = f"and multiplies {self.flops / self.devices / 1e12:,.3g} TFLOP a device"
         sent = [f"{_words(size)} by {kind}" for kind, (_, size) in self.collectives.items()]
-        return [*lines, work + (f"; devices exchange {', '.join(sent)}" if sent else "")]
+        lines.append(work + (f"; devices exchange {', '.join(sent)}" if sent else ""))
+        if self.bounds:
+            lines.append(f"by the makers' figures, {self.bounds.summary()} (an estimate)")
+        return lines
 
     def as_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "total": self.memory.total, "fits": self.fits}
 
 
-def report(trainer: Trainer, traced, compiled, limit: int | None, stage: Stage | None = None) -> Report:
+def report(
+    trainer: Trainer, traced, compiled, limit: int | None, stage: Stage | None, shape: tuple[Size, int]
+) -> Report:
     """Of a step that `trainer` traced and compiled, for devices with `limit` bytes each.
 
     Args:
       stage: the last one where none is given.
+      shape: size of a row, and rows.
     """
-    text = compiled.as_text()
+    text, mesh = compiled.as_text(), trainer.mesh
     trained, frozen = _state_bytes(trainer, stage)
     kernels = re.findall(r"(splash_m[hq]a_\w+|mha_(?:forward|backward)\w*)", text)
+    sent, flops, traffic = collectives(text, slices_of(mesh)), program_cost.flops(traced.jaxpr), hbm_bytes(text)
+    model, chip = _model_flops(trainer, stage, *shape), chips.of_kind(mesh.devices.flat[0].device_kind)
     return Report(
         program_cost.memory(compiled),
         limit,
-        program_cost.flops(traced.jaxpr),
-        collectives(text),
+        flops,
+        sent,
         frozen,
         trained,
         {name: kernels.count(name) for name in sorted(set(kernels))},
-        trainer.mesh.size,
+        mesh.size,
+        trainer.remat,
+        needed_bytes(trainer, stage),
+        traffic,
+        model,
+        chip and bounds(chip, mesh.size, products=flops, traffic=traffic, sent=sent, model=model),
     )
+
+
+def _model_flops(trainer: Trainer, stage: Stage | None, size: Size, rows: int) -> float:
+    """Of rows that are full."""
+    model, settings = trainer.model, trainer.config.model
+    method, layer, layers = settings.token_reduction, settings.token_reduction_layer, model.decoder.layers
+    cuts = cut_layers(method, layer, layers) if size.above else ()
+    costs = step_flops(model, (stage or trainer.stages[-1]).trainable, trainer.selection.attach)
+    return costs.of(full_rows(size, rows, model, cuts))
 
 
 def _words(size: int) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError, nearest
+from vlm_jax.models.remat import POLICIES
 from vlm_jax.processing import token_budget, token_schedule
 
 # The words that parts of the package know, once more: those modules load JAX, for which a mistyped setting and a sweep
 # that only starts other programs should not wait. tests/test_configs.py sees to it that they are the same.
 ATTENTION = ("reference", "chunked", "blockwise", "splash", "triton")
 QUANTISED = ("nf4", "int8")
-REMAT = ("none", "dots", "full")
+REMAT = ("auto", *POLICIES)
 OPTIMIZERS = ("adamw", "adafactor", "muon")
 TRACKERS = ("wandb", "mlflow")
 
@@ -120,7 +121,9 @@ def default_config() -> ConfigDict:
                 "steps": 0,  # training steps in all; 0: as many as the epochs take
                 "seed": 0,  # of what starts fresh, of the order of the data, and of dropout
                 "max_skipped_steps": 3,  # steps in a row whose loss or gradient is not finite, before the run stops
-                "remat": "full",  # what layers recompute in the backward pass: none | dots | full
+                # What is not computed again for the backward pass: none (all is kept) | products | projections |
+                # attention | full (nothing is kept) | auto: the first of these that fits | dots | offload (docs/tpu.md)
+                "remat": "full",
             },
             "optimizer": {
                 "name": "adamw",  # adamw | adafactor, with little state | muon, which learns fast from nothing

@@ -24,27 +24,6 @@ from vlm_jax.models.token_reduction.learned import PREFIX
 from vlm_jax.processing.rows import Batch
 from vlm_jax.processing.token_budget import cut_layers
 
-PEAKS = {
-    # device_kind begins with -> FLOP/s of dense bfloat16 products, from the makers' data sheets
-    "NVIDIA H200": 989e12,
-    "NVIDIA H100 80GB HBM3": 989e12,  # SXM; the PCIe and NVL boards have other names and are slower
-    "NVIDIA A100": 312e12,
-    "NVIDIA L40S": 362e12,
-    "NVIDIA GeForce RTX 4090": 165e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-}
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """FLOP/s of bfloat16 products on one device, None where that is not known: then there is no MFU to tell."""
-    known = {"TPU v4 lite": None, "TPU v5": PEAKS["TPU v5p"]}  # v4i is another chip; JAX calls v5p "TPU v5"
-    if device_kind in known:
-        return known[device_kind]
-    return next((peak for name, peak in PEAKS.items() if device_kind.startswith(name)), None)
-
 
 @dataclasses.dataclass(frozen=True)
 class Work:
@@ -152,6 +131,15 @@ def _squares(counts: Int[np.ndarray, " n"]) -> float:
     return float(np.square(counts, dtype=np.float64).sum())
 
 
+def gradients_pass(trainable: Collection[str]) -> dict[str, bool]:
+    """Whether a gradient passes through each part of a model: something in it or before it trains."""
+    learns = {part: any(path.startswith(part) for path in trainable) for part in ("vision", "connector", "decoder")}
+    passes = {"vision": learns["vision"]}
+    passes["connector"] = passes["vision"] or learns["connector"]
+    passes["decoder"] = passes["connector"] or "embedding" in trainable or learns["decoder"]
+    return passes
+
+
 def step_flops(config: VLMConfig, trainable: Collection[str], attach=()) -> StepFlops:
     """What a step costs when the parameters at these paths train.
 
@@ -160,13 +148,7 @@ def step_flops(config: VLMConfig, trainable: Collection[str], attach=()) -> Step
     """
     vision, decoder = config.vision, config.decoder
     trainable = {path for path in trainable if not is_seed(path)}
-    learns = {part: any(path.startswith(part) for path in trainable) for part in ("vision", "connector", "decoder")}
-    embedding = "embedding" in trainable
-    # Whether a gradient passes through a part: something in it or before it trains.
-    passes = {"vision": learns["vision"]}
-    passes["connector"] = passes["vision"] or learns["connector"]
-    passes["decoder"] = passes["connector"] or embedding or learns["decoder"]
-
+    passes = gradients_pass(trainable)
     abstract = abstract_parameters(config)
     kernels = {path: leaf.size for path, leaf in abstract.items() if path.endswith("kernel") and not is_unused(path)}
     adapters = {

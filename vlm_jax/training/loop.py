@@ -255,7 +255,8 @@ class Loop:
             with self.log.waiting("still compiling"):
                 program = traced.lower().compile()
             compiled[one.shape] = program
-            reports.append(compile_report.report(self.trainer, traced, program, limit, stage))
+            rows, size = one.shape
+            reports.append(compile_report.report(self.trainer, traced, program, limit, stage, (size, rows)))
         self.compiles += len(compiled)
         for line in max(reports, key=lambda one: one.memory.total).summary():
             self.log.say(line)

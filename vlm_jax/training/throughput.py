@@ -4,8 +4,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from vlm_jax.parallel import chips
 from vlm_jax.processing.rows import Batch
-from vlm_jax.training.flops import StepFlops, peak_flops, step_flops
+from vlm_jax.training.flops import StepFlops, step_flops
 from vlm_jax.training.trainer import Stage, Trainer
 
 GB = 1 << 30
@@ -17,7 +18,8 @@ class Throughput:
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
         self._devices = trainer.mesh.local_devices
-        self._peak = peak_flops(self._devices[0].device_kind)
+        chip = chips.of_kind(self._devices[0].device_kind)
+        self._peak = chip.flops if chip else None
         self._flops: StepFlops | None = None
         self._clock = time.perf_counter()
 

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from vlm_jax.adapters import lora, quantised
 from vlm_jax.checkpoint.run_folder import Checkpoints
 from vlm_jax.deferred import Deferred
+from vlm_jax.errors import InputError
 from vlm_jax.models.attention import choose
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.parameters import Flat, abstract_parameters
@@ -55,6 +56,15 @@ def unrolled(remat: str, model: VLMConfig, platform: str) -> bool:
     return platform == "cpu" and remat == "none" and max(model.vision.depth, model.decoder.layers) <= SHALLOW
 
 
+def check_remat(remat: str, platform: str) -> None:
+    """Raises InputError where the devices have no other memory to keep activations in."""
+    if remat == "offload" and platform not in ("tpu", "gpu"):
+        raise InputError(
+            f"train.remat=offload keeps activations in the memory of the host beside an accelerator, and this is a "
+            f"{platform.upper()}: take none, products, projections, attention or full"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """Steps [start, end), counted from 0, in which the same parameters train."""
@@ -75,6 +85,7 @@ class Trainer:
     Args:
       change: where the first of two stages ends, if not where its share says.
       objective: what is minimised, and measured on validation examples.
+      remat: what layers keep, where `train.remat` leaves it open (`remat_choice`).
 
     Attributes:
       abstract: {path: shape and dtype} of every parameter; shardings: where each lies.
@@ -90,19 +101,22 @@ class Trainer:
         *,
         change: int | None = None,
         objective: Objective = sft,
+        remat: str = "",
     ):
         self.config, self.model, self.mesh, self.steps = config, model, mesh, steps
         platform = mesh.devices.flat[0].platform
+        self.remat = remat or config.train.remat
+        check_remat(self.remat, platform)
         self.dtype = compute_dtype(config.model.dtype, platform)
         self.attention = choose(config.model.attention, platform)
         self.selection = select(config, model, self.dtype)
         self.abstract = self.selection.abstract
         self.shardings = parameter_shardings(self.abstract, mesh)
-        unroll = unrolled(config.train.remat, model, platform)
+        unroll = unrolled(self.remat, model, platform)
         options = {
             "dtype": self.dtype,
             "implementation": self.attention,
-            "remat": config.train.remat,
+            "remat": self.remat,
             "unroll": unroll,
             "objective": objective,
         }

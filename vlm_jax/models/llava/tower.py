@@ -16,6 +16,7 @@ from vlm_jax.models.attention import attend, attention_received
 from vlm_jax.models.contrastive.shapes import TextConfig
 from vlm_jax.models.layers import MLP, LayerNorm, Linear, constrain_rows, normalised, product, quick_gelu
 from vlm_jax.models.llava.shapes import EncoderConfig
+from vlm_jax.models.remat import ATTENTION, PROJECTION, kept
 from vlm_jax.models.stack import Stack
 
 ACTIVATIONS = {
@@ -50,9 +51,10 @@ class EncoderAttention(nnx.Module):
         def views(y):
             return y.reshape(y.shape[0], -1, slots, self.heads, y.shape[-1] // self.heads)
 
-        q, k = views(self.q_proj(x)), views(self.k_proj(x))
-        mixed = attend(q, k, views(self.v_proj(x)), visible)
-        return self.out_proj(mixed.reshape(x.shape)), None if observe is None else observe(q, k)
+        q, k, v = (views(kept(linear(x), PROJECTION)) for linear in (self.q_proj, self.k_proj, self.v_proj))
+        mixed = kept(attend(q, k, v, visible), ATTENTION)
+        y = kept(self.out_proj(mixed.reshape(x.shape)), PROJECTION)
+        return y, None if observe is None else observe(q, k)
 
 
 class EncoderBlock(nnx.Module):

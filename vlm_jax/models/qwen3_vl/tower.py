@@ -15,6 +15,7 @@ from vlm_jax.models.attention import attention, attention_received
 from vlm_jax.models.layers import MLP, LayerNorm, Linear, constrain_rows
 from vlm_jax.models.patch_embed import PatchEmbed
 from vlm_jax.models.qwen3_vl.shapes import VisionConfig
+from vlm_jax.models.remat import PROJECTION, kept
 from vlm_jax.models.rope import axial_angles, rotate, turn
 from vlm_jax.models.stack import Stack
 
@@ -60,11 +61,10 @@ class VisionBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b p d"], cos, sin, mix):
         """`mix(q, k, v) -> (mixed, y)` sees rotated heads; y is handed through."""
         # Split, not indexed: then the gradients are put side by side, not padded with zeros and added up.
-        q, k, v = (
-            part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(self.qkv(self.norm1(x)), 3, axis=-1)
-        )
+        together = kept(self.qkv(self.norm1(x)), PROJECTION)
+        q, k, v = (part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(together, 3, axis=-1))
         mixed, y = mix(rotate(q, cos, sin), rotate(k, cos, sin), v)
-        x = constrain_rows(x + self.proj(mixed.reshape(x.shape)))
+        x = constrain_rows(x + kept(self.proj(mixed.reshape(x.shape)), PROJECTION))
         return constrain_rows(x + self.mlp(self.norm2(x))), y
 
 

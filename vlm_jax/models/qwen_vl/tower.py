@@ -23,6 +23,7 @@ from vlm_jax.models.layers import (
 )
 from vlm_jax.models.patch_embed import PatchEmbed
 from vlm_jax.models.qwen_vl.shapes import VisionConfig
+from vlm_jax.models.remat import ATTENTION, PROJECTION, kept
 from vlm_jax.models.rope import axial_angles, rotate, turn
 from vlm_jax.models.stack import Stack, repeating_period
 
@@ -46,11 +47,10 @@ class VisionBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b p d"], cos, sin, mix):
         """`mix(q, k, v) -> (mixed, y)` sees rotated heads; y is handed through."""
         # Split, not indexed: then the gradients are put side by side, not padded with zeros and added up.
-        q, k, v = (
-            part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(self.qkv(self.norm1(x)), 3, axis=-1)
-        )
+        together = kept(self.qkv(self.norm1(x)), PROJECTION)
+        q, k, v = (part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(together, 3, axis=-1))
         mixed, y = mix(rotate(q, cos, sin), rotate(k, cos, sin), v)
-        x = constrain_rows(x + self.proj(mixed.reshape(x.shape)))
+        x = constrain_rows(x + kept(self.proj(mixed.reshape(x.shape)), PROJECTION))
         return constrain_rows(x + self.mlp(self.norm2(x))), y
 
 
@@ -111,7 +111,7 @@ class VisionTower(nnx.Module):
         same_window = blocks(window_ids)[..., :, None] == blocks(window_ids)[..., None, :]
 
         def windowed(q, k, v):
-            return attend(blocks(q), blocks(k), blocks(v), same_window).reshape(q.shape), None
+            return kept(attend(blocks(q), blocks(k), blocks(v), same_window), ATTENTION).reshape(q.shape), None
 
         def whole_image(q, k, v):
             return attention(q, k, v, image_ids, image_ids, causal=False, implementation=implementation), None
