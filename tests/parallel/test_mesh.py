@@ -1,5 +1,7 @@
 """Mesh, sharding rules, and the warning about an accelerator that is not used."""
 
+import dataclasses
+
 import jax
 import pytest
 from jax.sharding import PartitionSpec
@@ -61,3 +63,23 @@ def test_an_accelerator_that_jax_does_not_use_is_noticed(monkeypatch):
     assert "ACCEL=tpu" in meshes.idle_accelerator()
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # asked for: no warning
     assert meshes.idle_accelerator() is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """Of a slice; meshes ask nothing else of it."""
+
+    number: int
+    slice_index: int
+    platform: str = "tpu"
+
+
+def test_slices_differ_in_the_data_axis_alone():
+    devices = [Device(number, number % 2) for number in range(8)]  # as they come, by turns
+    mesh = meshes.make_mesh(meshes.MeshShape(2, -1, 2), devices)
+    assert meshes.slices_of(mesh) == [0] * 4 + [1] * 4
+    assert meshes.slices_of(meshes.make_mesh(meshes.MeshShape(4, 2, 1), devices)) == [0] * 4 + [1] * 4
+    assert meshes.slices_of(meshes.make_mesh(meshes.MeshShape(1, -1), devices[::2])) == []
+    for shape in (meshes.MeshShape(1, 8), meshes.MeshShape(1, 4, 2), meshes.MeshShape(1, 1, 8)):
+        with pytest.raises(InputError, match="among 2 slices, .* 4 devices of a slice; take --config.mesh.data=2, or"):
+            meshes.make_mesh(shape, devices)

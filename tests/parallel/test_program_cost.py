@@ -55,7 +55,7 @@ def test_a_branch_counts_as_its_costliest_and_a_kernel_on_every_device():
     assert program_cost.flops(spread.jaxpr) == alone
 
 
-@pytest.mark.parametrize("text", ["v5e", "v9:2x4", "v5e:2x", "v5e:0x4", "v5e:8"])
+@pytest.mark.parametrize("text", ["v5e", "v9:2x4", "v5e:2x", "v5e:0x4", "v5e:8", "0*v5e:2x4", "2v5e:2x4"])
 def test_a_topology_that_is_none_is_refused(text):
     with pytest.raises(InputError, match="--topology"):
         topology.parse(text)
@@ -64,6 +64,7 @@ def test_a_topology_that_is_none_is_refused(text):
 def test_a_topology_is_its_chips():
     found = topology.parse("v5p:2x2x2")
     assert (found.chips, found.memory) == (8, 95 << 30)
+    assert topology.parse("2*v5e:4x4").chips == 32
 
 
 def compile_check(*flags):

@@ -93,8 +93,11 @@ def full_rows(size: Size, rows: int, model: VLMConfig, cuts: Sequence[int] = ())
       cuts: the layers of the decoder behind which tokens are left out.
     """
     vision, ends = model.vision, (0, *cuts, model.decoder.layers)
-    image = max((count for count in range(size.tokens + 1) if vision.typical_slots(count) <= size.patches), default=0)
-    patches = min(image * vision.patches_per_token, size.patches)
+    patches = size.patches
+    if vision.global_blocks:  # else views of fixed size, which fill their slots
+        counts = range(size.tokens + 1)
+        image = next((count for count in counts if vision.typical_slots(count) >= size.patches), size.tokens)
+        patches = image * vision.patches_per_token
     blocks = patches // vision.block_slots if len(vision.global_blocks) < vision.depth else 0
     return Work(
         tokens=np.full(rows, size.tokens),
