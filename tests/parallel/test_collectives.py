@@ -123,10 +123,22 @@ def test_a_loop_whose_counter_grows_by_two_runs_half_as_often():
     assert collectives(WINDOWED.replace("constant(2)", "constant(1)")) == {"collective-permute": (8, 8 * 16)}
 
 
+SEND = (
+    "%send = (f32[2,8]{1,0:T(8,128)}, u32[], token[]) send(%x, %after-all), channel_id=2, is_host_transfer=true, "
+    'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",'
+    '_xla_megascale_reduce_operation="SUM",_xla_megascale_target="{1,2}x{0:3}",'
+    '_xla_megascale_transfer_type="ALL_REDUCE"}'
+)
+
+
 def test_what_goes_between_slices_is_told_apart():
-    assert collectives(WINDOWED, [0, 0, 1, 1]) == {"collective-permute between slices": (4, 4 * 16)}
-    within = WINDOWED.replace("{{0,1},{1,2},{2,3},{3,0}}", "{{0,1},{1,0},{2,3},{3,2}}")
-    assert collectives(within, [0, 0, 1, 1]) == {"collective-permute": (4, 4 * 16)}
+    program = WINDOWED.replace("  %w = ", f"  {SEND}\n  %w = ")
+    assert collectives(program) == {
+        "all-reduce between slices": (1, 64),
+        "collective-permute": (4, 4 * 16),
+    }
+    four = program.replace("{1,2}x", "{1,2,3,4}x")
+    assert collectives(four)["all-reduce between slices"] == (1, 2 * 64 * 3 // 4)
 
 
 @pytest.mark.parametrize(

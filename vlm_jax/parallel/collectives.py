@@ -4,7 +4,6 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,10 +11,11 @@ from vlm_jax.parallel.hlo_text import DONE, GOING_ON, SHAPE, called, computation
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BETWEEN = " between slices"
-"""Behind the kind of a collective whose devices lie in several slices."""
+"""Behind the kind of a collective that goes over the network between slices. TPUs send and receive for it, by way of
+their hosts, what was summed up within a slice."""
 
 
-def collectives(hlo: str, slices: Sequence[int] = ()) -> dict[str, tuple[int, int]]:
+def collectives(hlo: str) -> dict[str, tuple[int, int]]:
     """{kind: (how often, bytes that each device sends)}.
 
     Bytes are those of rings, the least that a device can send: of g devices an all-gather sends (g − 1) / g of its
@@ -23,7 +23,6 @@ def collectives(hlo: str, slices: Sequence[int] = ()) -> dict[str, tuple[int, in
 
     Args:
       hlo: `compiled.as_text()`.
-      slices: the slice of each device, in the order of the mesh; none where there is one slice.
 
     Raises:
       ValueError: a loop that holds collectives does not tell how often it runs, or a collective not who takes part.
@@ -39,7 +38,9 @@ def collectives(hlo: str, slices: Sequence[int] = ()) -> dict[str, tuple[int, in
         for line in bodies[name]:
             found = _COLLECTIVE.search(line)
             if found and not going_on:
-                sent[line] = _sent(line, found, slices)
+                sent[line] = _sent(line, found)
+            elif found := _BETWEEN.search(line):
+                sent[line] = _sent_between(found)
             for how, one in called(line):
                 if how == "body":
                     added = _sum(*inside(one))
@@ -69,7 +70,7 @@ _COLLECTIVE = re.compile(
 )
 
 
-def _sent(line: str, found: re.Match, slices: Sequence[int]) -> tuple[str, int]:
+def _sent(line: str, found: re.Match) -> tuple[str, int]:
     """The kind of a collective, and the bytes that a device sends."""
     kind, groups = found["kind"], _groups(line)
     sizes = [size(*shape) for shape in SHAPE.findall(found["result"])]
@@ -78,10 +79,22 @@ def _sent(line: str, found: re.Match, slices: Sequence[int]) -> tuple[str, int]:
         whole = sizes[0] if kind == "reduce-scatter" else max(sizes)
     else:
         whole = sum(sizes) * (ways if kind == "reduce-scatter" else 1)
-    between = bool(slices) and any(len({slices[device] for device in group}) > 1 for group in groups)
     if kind != "collective-permute":
         whole = (2 if kind == "all-reduce" else 1) * whole * (ways - 1) // ways
-    return kind + BETWEEN * between, whole
+    return kind, whole
+
+
+_BETWEEN = re.compile(
+    r"= (?P<result>\(.*?\)) send\(.*_xla_megascale_target=\"\{(?P<slices>[\d,]*)\}"
+    r".*_xla_megascale_transfer_type=\"(?P<kind>\w+)\""
+)
+
+
+def _sent_between(found: re.Match) -> tuple[str, int]:
+    """The kind of a collective between slices, and the bytes that a device sends there."""
+    kind, ways = found["kind"].lower().replace("_", "-"), len(found["slices"].split(","))
+    whole = size(*SHAPE.search(found["result"]).groups())
+    return kind + BETWEEN, (2 if kind == "all-reduce" else 1) * whole * (ways - 1) // ways
 
 
 def _groups(line: str) -> np.ndarray:

@@ -66,12 +66,6 @@ def _slice(device) -> int:
     return getattr(device, "slice_index", None) or 0
 
 
-def slices_of(mesh: Mesh) -> list[int]:
-    """The slice of each device of a mesh, in its order; none where there is one slice."""
-    found = [_slice(device) for device in mesh.devices.flat]
-    return found if len(set(found)) > 1 else []
-
-
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over data × fsdp; every other axis whole."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

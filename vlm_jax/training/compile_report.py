@@ -19,7 +19,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.parallel import chips, program_cost
 from vlm_jax.parallel.collectives import collectives
 from vlm_jax.parallel.memory_traffic import hbm_bytes
-from vlm_jax.parallel.mesh import row_shards, slices_of
+from vlm_jax.parallel.mesh import row_shards
 from vlm_jax.processing.example import Size
 from vlm_jax.processing.token_budget import cut_layers
 from vlm_jax.training.bounds import Bounds, bounds, full_rows
@@ -129,7 +129,7 @@ def report(
     text, mesh = compiled.as_text(), trainer.mesh
     trained, frozen = _state_bytes(trainer, stage)
     kernels = re.findall(r"(splash_m[hq]a_\w+|mha_(?:forward|backward)\w*)", text)
-    sent, flops, traffic = collectives(text, slices_of(mesh)), program_cost.flops(traced.jaxpr), hbm_bytes(text)
+    sent, flops, traffic = collectives(text), program_cost.flops(traced.jaxpr), hbm_bytes(text)
     model, chip = _model_flops(trainer, stage, *shape), chips.of_kind(mesh.devices.flat[0].device_kind)
     return Report(
         program_cost.memory(compiled),
