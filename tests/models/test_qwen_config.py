@@ -21,7 +21,14 @@ DECODER = {
     "num_key_value_heads": 4,
 }
 TOWERS = {
-    "qwen2_vl": ({}, SPARSE, {"depth": 6, "embed_dim": 640}, {"mlp_ratio": 2}),
+    "qwen2_vl": (
+        {},
+        SPARSE,
+        {"depth": 6, "embed_dim": 640},
+        {"mlp_ratio": 2},
+        {"rope_theta": 500.0, "num_attention_heads": 16},
+        {"rope_scaling": {"rope_theta": 900.0}, "rope_parameters": {"rope_theta": 700.0}},
+    ),
     "qwen2_5_vl": (
         {"hidden_size": 1280},
         {"hidden_size": 1280, "in_chans": 3, "spatial_patch_size": 14},
@@ -42,6 +49,7 @@ def shapes(config_json):
         "temporal_patch_size": vision.temporal_patch_size,
         "merge_size": vision.spatial_merge_size,
         "channels": vision.in_channels,
+        "rope_theta": vision.rope_parameters["rope_theta"],
     }
     if config.model_type == "qwen2_vl":
         expected |= {"hidden": vision.embed_dim, "out_hidden": vision.hidden_size}
@@ -143,6 +151,14 @@ BASE = {"model_type": "qwen2_vl", "vision_config": {}, **DECODER, "rope_scaling"
         (
             {"vision_config": {"spatial_patch_size": 16}},
             "vision_config.spatial_patch_size is 16 and patch_size 14",
+        ),
+        (
+            {"vision_config": {"num_attention_heads": 4}},
+            "vision_config.num_attention_heads is 4; wanted it by the name",
+        ),
+        (
+            {"vision_config": {"rope_scaling": {"type": "linear"}}},
+            "vision_config.rope_parameters.rope_type is 'linear'",
         ),
         ({"vision_config": {"window_size": 112}}, "vision_config.window_size belongs to Qwen2.5-VL, and model_type"),
     ],

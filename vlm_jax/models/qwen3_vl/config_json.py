@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.models import tower_json
 from vlm_jax.models.config import VLMConfig, inconsistencies, not_counts
 from vlm_jax.models.decoder_json import DecoderRules, read_decoder
 from vlm_jax.models.qwen3_vl.shapes import VisionConfig
@@ -51,8 +52,6 @@ _TOWER = {
 }
 _OTHERS = ("fullatt_block_indexes", "window_size", "embed_dim", "mlp_ratio")
 """Keys of the towers of Qwen2.5-VL and Qwen2-VL."""
-_SAME = {"num_attention_heads": "num_heads", "num_hidden_layers": "depth"}
-"""Other names that transformers takes for settings of the tower; which counts follows from the order in the file."""
 
 
 def from_qwen3(config: Mapping[str, Any], where: str) -> VLMConfig:
@@ -99,18 +98,9 @@ def _not_computed(config: Mapping[str, Any], text: Mapping[str, Any], vision: Ma
     for name, (part, known) in kinds.items():
         if (kind := part.get("model_type", known[0])) not in known:
             errors.append(f"{name}.model_type is {kind!r}; wanted {known[-1]!r}")
-    errors += [
-        f"vision_config.{key} is {vision[key]!r}; wanted it by the name {own}, which is {vision.get(own, 'not there')}"
-        for key, own in _SAME.items()
-        if key in vision and vision[key] != vision.get(own)
-    ]
+    errors += tower_json.not_computed(vision, _TOWER)
     if "deepstack_visual_indexes" in vision and vision["deepstack_visual_indexes"] is None:
         errors.append("vision_config.deepstack_visual_indexes is null; wanted a list of blocks ([] for none)")
-    rope = _tower_rope(vision)
-    if (kind := rope.get("rope_type", rope.get("type", "axial"))) != "axial":
-        errors.append(f"vision_config.rope_parameters.rope_type is {kind!r}; wanted 'axial'")
-    if _tower_theta(vision) is None:
-        errors.append("vision_config.rope_parameters.rope_theta is null; wanted a number above 0")
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
         errors.append(
@@ -146,17 +136,8 @@ def _tower(vision: Mapping[str, Any]) -> VisionConfig:
         temporal_patch_size=vision["temporal_patch_size"],
         merge_size=vision["spatial_merge_size"],
         channels=vision["in_channels"],
-        rope_theta=_tower_theta(vision),
+        rope_theta=tower_json.theta(vision),
     )
-
-
-def _tower_rope(vision: Mapping[str, Any]) -> Mapping[str, Any]:
-    """As transformers: the older key counts where a file has both."""
-    return vision.get("rope_scaling") or vision.get("rope_parameters") or {}
-
-
-def _tower_theta(vision: Mapping[str, Any]) -> Any:
-    return _tower_rope(vision).get("rope_theta", vision.get("rope_theta", 10_000.0))
 
 
 def to_qwen3(config: VLMConfig, dtype: str = "float32") -> dict[str, Any]:

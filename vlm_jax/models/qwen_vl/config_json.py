@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.models import tower_json
 from vlm_jax.models.config import VLMConfig, inconsistencies, not_counts
 from vlm_jax.models.decoder_json import DecoderRules, read_decoder
 from vlm_jax.models.qwen_vl.shapes import VisionConfig
@@ -104,6 +105,7 @@ def _not_computed(config: Mapping[str, Any], vision: Mapping[str, Any], family: 
     errors = []
     if (activation := vision.get("hidden_act", usual := _VISION_DEFAULTS[family]["hidden_act"])) != usual:
         errors.append(f"vision_config.hidden_act is {activation!r}; {TITLES[family]} uses {usual!r}")
+    errors += tower_json.not_computed(vision, _TOWER_DEFAULTS)
     for old, key in _OLD_NAMES.items():
         value = vision.get(key, _TOWER_DEFAULTS[key])
         if vision.get(old, value) != value:
@@ -145,7 +147,7 @@ def _tower(vision: Mapping[str, Any], family: str) -> VisionConfig:
         temporal_patch_size=vision["temporal_patch_size"],
         merge_size=merge,
         channels=vision["in_channels"],
-        rope_theta=(vision.get("rope_parameters") or {}).get("rope_theta", 10_000.0),
+        rope_theta=tower_json.theta(vision),
         **shape,
     )
 
