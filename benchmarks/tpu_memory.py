@@ -17,7 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 POLICIES = ("none", "products", "offload", "projections", "attention", "full")
 FSDP = ["--config.mesh.data=1", "--config.mesh.fsdp=-1"]
-TWO_SLICES = ["--config.mesh.data=2", "--config.mesh.fsdp=-1"]
 LINES = {
     # name: (config, preset, slice, rows, more)
     "full 3B": ("qwen2_5_vl_3b_full", "3b", "v5e:2x4", 8, FSDP),
@@ -32,7 +31,7 @@ LINES = {
     "LoRA Qwen3 8B": ("qwen3_vl_4b_lora", "qwen3-vl-8b", "v5e:2x4", 8, FSDP),
     "QLoRA Qwen3 4B": ("qwen3_vl_8b_qlora", "qwen3-vl-4b", "v5e:1x1", 1, []),
     "LoRA Qwen3 32B": ("qwen3_vl_4b_lora", "qwen3-vl-32b", "v5p:2x2x4", 16, FSDP),
-    "full 3B two slices": ("qwen2_5_vl_3b_full", "3b", "2*v5e:4x4", 32, TWO_SLICES),
+    "full 3B two slices": ("qwen2_5_vl_3b_two_slices", "3b", "2*v5e:4x4", 32, []),
     # The same step with three ways to train, on one chip that holds them all.
     "full 3B one chip": ("qwen2_5_vl_3b_full", "3b", "v5p:1x1x1", 1, FSDP),
     "LoRA 3B one chip": ("qwen2_5_vl_3b_lora", "3b", "v5p:1x1x1", 1, []),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from vlm_jax.adapters import quantised
-from vlm_jax.models import attention, stack
+from vlm_jax.models import attention, remat
 from vlm_jax.models.presets import PRESETS
 from vlm_jax.models.token_reduction import methods
 from vlm_jax.processing import token_budget
@@ -41,7 +41,7 @@ def test_a_config_is_in_order(path):
 def test_the_words_of_settings_are_those_that_the_parts_know():
     assert settings.ATTENTION == attention.IMPLEMENTATIONS
     assert settings.QUANTISED == quantised.KINDS
-    assert settings.REMAT == tuple(stack.REMAT_POLICIES)
+    assert set(settings.REMAT) == {"auto", *remat.POLICIES} and settings.REMAT[1:6] == remat.BY_RECOMPUTATION
     assert token_budget.METHODS == (token_budget.RESIZE, *methods.METHODS)
 
 

@@ -78,7 +78,7 @@ def test_slices_differ_in_the_data_axis_alone():
     devices = [Device(number, number % 2) for number in range(8)]  # as they come, by turns
     mesh = meshes.make_mesh(meshes.MeshShape(2, -1, 2), devices)
     assert [[device.slice_index for device in part.flat] for part in mesh.devices] == [[0] * 4, [1] * 4]
-    meshes.make_mesh(meshes.MeshShape(4, 2, 1), devices)
+    assert meshes.slice_count(meshes.make_mesh(meshes.MeshShape(4, 2, 1), devices)) == 2
     meshes.make_mesh(meshes.MeshShape(1, -1), devices[::2])  # one slice
     for shape in (meshes.MeshShape(1, 8), meshes.MeshShape(1, 4, 2), meshes.MeshShape(1, 1, 8)):
         with pytest.raises(InputError, match="among 2 slices, .* 4 devices of a slice; take --config.mesh.data=2, or"):

@@ -66,6 +66,11 @@ def _slice(device) -> int:
     return getattr(device, "slice_index", None) or 0
 
 
+def slice_count(mesh: Mesh) -> int:
+    """Slices of TPUs that a mesh lies on."""
+    return len({_slice(device) for device in mesh.devices.flat})
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over data × fsdp; every other axis whole."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

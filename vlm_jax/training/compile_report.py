@@ -19,13 +19,13 @@ from vlm_jax.errors import InputError
 from vlm_jax.parallel import chips, program_cost
 from vlm_jax.parallel.collectives import collectives
 from vlm_jax.parallel.memory_traffic import hbm_bytes
-from vlm_jax.parallel.mesh import row_shards
+from vlm_jax.parallel.mesh import row_shards, slice_count
 from vlm_jax.processing.example import Size
 from vlm_jax.processing.token_budget import cut_layers
 from vlm_jax.training.bounds import Bounds, bounds, full_rows
 from vlm_jax.training.flops import step_flops
 from vlm_jax.training.fsdp_needs import needed_bytes
-from vlm_jax.training.remat_choice import FULL
+from vlm_jax.training.remat_choice import AUTO, FULL
 from vlm_jax.training.trainer import Stage, Trainer
 
 GB = 1 << 30
@@ -192,13 +192,13 @@ def advice(config: ConfigDict, mesh: Mesh) -> str:
     found = []
     rows_a_device = config.batch.rows // (row_shards(mesh) * config.batch.gradient_accumulation)
     full = not config.lora.rank and config.train.trainable in ("auto", "full", "frozen_vision")
-    if config.train.remat != "full":
+    if config.train.remat not in ("full", AUTO):
         found.append("train.remat=full (layers keep nothing for the backward pass)")
     if rows_a_device > 1:
         parts = config.batch.gradient_accumulation * rows_a_device
         found.append(f"batch.gradient_accumulation={parts} (one row a device at a time; the same gradient)")
-    if mesh.shape["data"] > 1:
-        found.append("mesh.fsdp=-1 --config.mesh.data=1 (parameters are divided among the devices)")
+    if mesh.shape["data"] > (slices := slice_count(mesh)):
+        found.append(f"mesh.fsdp=-1 --config.mesh.data={slices} (parameters are divided among the devices)")
     if full:
         what = "" if config.train.trainable == "auto" else " --config.train.trainable=auto"
         found.append(f"lora.rank=16{what} (adapters: no gradient and no optimizer state of the rest)")

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from vlm_jax.errors import InputError, nearest
-from vlm_jax.models.remat import POLICIES
 from vlm_jax.processing import token_budget, token_schedule
 
 # The words that parts of the package know, once more: those modules load JAX, for which a mistyped setting and a sweep
 # that only starts other programs should not wait. tests/test_configs.py sees to it that they are the same.
 ATTENTION = ("reference", "chunked", "blockwise", "splash", "triton")
 QUANTISED = ("nf4", "int8")
-REMAT = ("auto", *POLICIES)
+REMAT = ("auto", "none", "products", "projections", "attention", "full", "dots", "offload")
 OPTIMIZERS = ("adamw", "adafactor", "muon")
 TRACKERS = ("wandb", "mlflow")
 
