@@ -1,6 +1,7 @@
 """The least time of a step, against counts by hand: what binds, what chips must send, and what full rows compute."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,3 +106,11 @@ def test_packed_kernels_go_round_as_they_are(base):
     if "fsdp" in trainer.shardings[path].spec:
         size = np.prod(trainer.abstract[path].shape)
         assert _of(trainer, trainer.stages[-1].trainable, path) == pytest.approx(3 * size * 7 / 8)
+
+
+def test_the_docs_have_the_table_of_chips():
+    page = (Path(__file__).parents[2] / "docs" / "tpu.md").read_text(encoding="utf-8")
+    for name, chip in chips.TPUS.items():
+        network = "not published" if chip.network is None else f"{chip.network / 1e9:g}"
+        cells = [name, f"{chip.flops / 1e12:g}", f"{chip.bandwidth / 1e9:,g}", f"{chip.links / 1e9:g}", network]
+        assert f"| {' | '.join(cells)} | {chip.price:.2f} |" in page, name

@@ -256,9 +256,12 @@ class Loop:
                 program = traced.lower().compile()
             compiled[one.shape] = program
             rows, size = one.shape
-            reports.append(compile_report.report(self.trainer, traced, program, limit, stage, (size, rows)))
+            try:
+                reports.append(compile_report.report(self.trainer, traced, program, limit, stage, (size, rows)))
+            except ValueError as error:  # a form of program that is not known: the run needs no report
+                self.log.say(f"what the step takes cannot be told: {error}")
         self.compiles += len(compiled)
-        for line in max(reports, key=lambda one: one.memory.total).summary():
+        for line in max(reports, key=lambda one: one.memory.total).summary() if reports else ():
             self.log.say(line)
         self.log.say(f"compiled in {time.perf_counter() - started:.0f} s")
         return compiled
