@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/tpu_scaling.py --output=runs/tpu_memory
 
-Reads what `tpu_memory.py` compiled of the lines "full 3B" and "full 7B" (it compiles them where they are not there) and
-scales them: products and main memory with the rows of a chip, what FSDP sends by `fsdp_needs`' formulas, with the share
-that the compiled program sends of it. Parameters are divided over at most 32 chips (`mesh.fsdp`), copies of that are
-the data axis; v5e slices have at most 256 chips, and from there on gradients cross the network between two slices once.
+Reads what `tpu_memory.py` compiled of the lines "full 3B", "full 7B" and "full 3B two slices" (it compiles them where
+they are not there) and scales them: products and main memory with the rows of a chip; what FSDP sends by `fsdp_needs`'
+formulas, with the share that the compiled program sends of it; and what crosses the network by trained parameters.
+Parameters are divided over at most 32 chips (`mesh.fsdp`), copies of that are the data axis; v5e slices have at most
+256 chips, and from there on gradients cross the network between two slices once.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from tpu_memory import compiled
 from vlm_jax.parallel.chips import PRICED, TPUS
+from vlm_jax.parallel.collectives import BETWEEN
 
 LINES = ("full 3B", "full 7B")
 SIZES = (8, 32, 128, 512)
@@ -29,25 +31,35 @@ class Line:
     """A step of a row a chip, as compiled: FLOPs, bytes of main memory and sent bytes of a chip.
 
     Attributes:
-      shards: bytes of all gradients, in the dtype they are sent in; model: FLOPs that the model asks for, a row.
+      shards: bytes of all gradients in bfloat16; crossing: what of them goes between two slices, of all chips of one.
+      model: FLOPs that the model asks for, a row.
     """
 
     products: float
     traffic: float
     sent: float
     shards: float
+    crossing: float
     model: float
     chips: int
 
     @classmethod
-    def of(cls, found: dict) -> "Line":
+    def of(cls, found: dict, slices: dict) -> "Line":
+        """Of a compiled line, and of that on two slices."""
+        crossed = sum(size for kind, (_, size) in slices["collectives"].items() if kind.endswith(BETWEEN))
+        a_parameter = crossed * 12 / slices["trained"]
         chips = found["devices"]
         sent = sum(size for _, size in found["collectives"].values())
-        # Of what trains with its optimizer (12 bytes a parameter), gradients are 2.
+        parameters = found["trained"] * chips / 12  # a master and two moments, float32, as above
         return cls(
-            found["flops"] / chips, found["traffic"], sent, found["trained"] * chips / 6, found["model_flops"] / chips,
-            chips,
-        )  # fmt: skip
+            products=found["flops"] / chips,
+            traffic=found["traffic"],
+            sent=sent,
+            shards=2 * parameters,
+            crossing=a_parameter * parameters,
+            model=found["model_flops"] / chips,
+            chips=chips,
+        )
 
     def bounds(self, chips: int, rows: float) -> dict[str, float]:
         """Seconds of a step with so many rows on each of so many chips, one row at a time."""
@@ -61,7 +73,7 @@ class Line:
             "products": rows * self.products / chip.flops,
             "memory": rows * self.traffic / chip.bandwidth,
             "links": (rows * gathers + summed * (within - 1) / within) / chip.links,
-            "network": summed * (slices - 1) / slices / chip.network,
+            "network": 2 * self.crossing / fsdp * (slices - 1) / slices / chip.network,
         }
 
 
@@ -96,7 +108,7 @@ def main() -> None:
     print(f"v5e, {TPUS['v5e'].price:.2f} $ a chip and hour: {PRICED}. Estimates, not measurements.")
     for name in LINES:
         print(f"\n**{name}**")
-        tables(Line.of(compiled(name, options.output)))
+        tables(Line.of(compiled(name, options.output), compiled("full 3B two slices", options.output)))
 
 
 if __name__ == "__main__":

@@ -99,10 +99,13 @@ def test_offloading_wants_an_accelerator_and_unknown_policies_are_named():
         check_config(config)
 
 
-MORE = [pytest.param(name, marks=pytest.mark.evidence) for name in ("none", "dots", "projections", "full")]
+MORE = [
+    pytest.param(name, marks=pytest.mark.evidence)
+    for name in ("auto", "none", "dots", "projections", "attention", "full")
+]
 
 
-@pytest.mark.parametrize("remat", ["auto", "products", "attention", *MORE])
+@pytest.mark.parametrize("remat", ["products", *MORE])
 def test_a_run_goes_on_to_the_bit_whatever_its_layers_keep(one_layer, tmp_path, remat):
     config = default_config()
     config.model.update(path=str(one_layer), max_visual_tokens=16)

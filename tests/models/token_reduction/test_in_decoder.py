@@ -27,10 +27,13 @@ BUDGETS = {
 CAPACITY = Size(448, 1536, 48)
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+BOTH = pytest.mark.parametrize("pair", ["qwen2_5_vl", "qwen3_vl"], indirect=True)
+
+
+@pytest.fixture(scope="module")
 def pair(request, tmp_path_factory):
     """(folder, transformers' model, ours). Of Qwen3-VL features go behind layers on both sides of some cuts."""
-    folder, family = tmp_path_factory.mktemp("decoder"), request.param
+    folder, family = tmp_path_factory.mktemp("decoder"), getattr(request, "param", "qwen2_5_vl")
     blocks, depth = ((0, 1, 2), 3) if family == "qwen3_vl" else ((1,), 2)
     theirs = save_tiny(folder, family=family, layers=LAYERS, depth=depth, global_blocks=blocks, max_visual_tokens=48)
     theirs.set_attn_implementation("eager")
@@ -143,6 +146,7 @@ def runs_of(ids, token):
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
+@BOTH
 @pytest.mark.parametrize("name", BUDGETS)
 def test_logits_are_those_of_transformers_layers_on_what_the_definition_keeps(pair, conversations, name):
     folder, theirs, ours = pair
@@ -191,6 +195,7 @@ def test_all_of_all_tokens_give_the_full_models_logits_exactly(model, conversati
     np.testing.assert_allclose(found, np.asarray(expected)[:, : above[-1]], atol=1e-5)
 
 
+@BOTH
 def test_a_row_gives_what_each_example_gives_alone_with_its_gradients(model, conversations):
     """Also beside an example of which all tokens stay, and in rows with room left above."""
     own = processor(model, BUDGETS["pyramiddrop"])
