@@ -160,11 +160,13 @@ def compile_steps(options) -> None:
     print("|---|---|---|---|---|---|---|")
     for method, share in kinds(options):
         model = learned.with_parameters(PRESETS["3b"], method)
+        config.model.token_reduction = method
         trainer = Trainer(config, model, mesh, 1000)
         started = time.perf_counter()
         spec, _ = spec_of(model.vision, method, share, visual, options.text_tokens)
         traced = trainer.trace(spec.batch(options.rows))
-        found = report(trainer, traced, traced.lower().compile(), target.memory)
+        shape = (spec.size, options.rows)
+        found = report(trainer, traced, traced.lower().compile(), target.memory, None, shape)
         sent = sum(size for _, size in found.collectives.values()) / GB
         memory = f"{found.memory.total / GB:.2f} | {found.memory.temporaries / GB:.2f}"
         seconds = time.perf_counter() - started

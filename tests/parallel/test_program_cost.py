@@ -61,6 +61,20 @@ def test_a_topology_that_is_none_is_refused(text):
         topology.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "possible"),
+    [
+        ("v5e:2x2x2", "slices of v5e are 1x1, 2x2, .*, 16x16$"),
+        ("2*v6e:32x32", "slices of v6e are 1x1, .*, 16x16$"),
+        ("v5e:1x4", "slices of v5e"),
+        ("v4:2x2x1", "a generation of v5e, v5p, v6e and"),
+    ],
+)
+def test_a_slice_that_no_generation_has_is_refused_with_those_that_there_are(text, possible):
+    with pytest.raises(InputError, match=possible):
+        topology.parse(text)
+
+
 def test_a_topology_is_its_chips():
     found = topology.parse("v5p:2x2x2")
     assert (found.chips, found.memory) == (8, 95 << 30)

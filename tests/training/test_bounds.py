@@ -76,11 +76,14 @@ KERNELS = (
         # gathers forwards, again and backwards, and a scatter; a connector is not computed again
         ({}, (4, 4, 3, 2)),
         ({"train__remat": "none"}, (3, 3, 3, 2)),
+        ({"train__remat": "products"}, (3, 3, 3, 2)),
+        ({"train__remat": "projections"}, (4, 3, 3, 2)),
+        ({"batch__gradient_accumulation": 2, "batch__rows": 16}, (8, 8, 6, 4)),
         # Nothing runs backwards through what lies before adapters, and what is frozen has no gradient.
         ({"lora__rank": 2}, (3, 1, 1, 1)),
         ({"train__trainable": "frozen_vision"}, (4, 1, 3, 2)),
     ],
-    ids=["full", "nothing again", "adapters", "frozen vision"],
+    ids=["full", "nothing again", "no product again", "the MLP's again", "two parts", "adapters", "frozen vision"],
 )
 def test_what_must_be_sent_is_counted_kernel_by_kernel(base, settings, times):
     trainer = make_trainer(base, 8, (1, 8, 1), settings)

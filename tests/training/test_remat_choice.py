@@ -80,6 +80,21 @@ def test_what_was_remembered_badly_is_found_again(asked, tmp_path):
         assert asked(1000)[:2] == ("none", ["none"])
 
 
+def test_hosts_take_the_same_whatever_each_alone_remembers_or_has_room_for(asked, monkeypatch):
+    asked(1000)
+
+    def others(content):
+        """The other host remembers nothing, and has too little room for what keeps everything."""
+        answers = {b"none": b"", b"fits": b"" if not seen else b"fits"}
+        seen.extend([content] if content == b"fits" else [])
+        return [content, answers[content]]
+
+    seen = []
+    monkeypatch.setattr(remat_choice.hosts, "gathered", others)
+    policy, tried, said = asked(1000)
+    assert policy == "products" and tried == ["none", "products"] and said[0].endswith("too much for another host")
+
+
 def test_the_memory_of_a_real_step_is_the_compilers(one_layer):
     shapes = [RowSpec(CAPACITY, 588, 4).batch(ROWS)]
     trainer = make_trainer(one_layer, 1, (1, 1, 1), {})

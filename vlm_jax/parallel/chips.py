@@ -15,7 +15,9 @@ class Chip:
       links: bytes/s that it sends to others of its slice, over all its links; network: to other slices, over the
         data-centre network, its part of what its host has. None where it is not published.
       price: US dollars an hour (see `PRICED`); None where it is not known.
-      slice_type: accelerator type of its smallest slice, for libtpu.
+      slice_type: accelerator type of its smallest slice, for libtpu; none where nothing can be compiled for it (of v4
+        libtpu gives two devices a chip, which no machine has).
+      slices: the bounds of its slices, where there are only some.
     """
 
     flops: float
@@ -25,16 +27,18 @@ class Chip:
     network: float | None = None
     price: float | None = None
     slice_type: str = ""
+    slices: tuple[str, ...] = ()
 
 
 GIB = 1 << 30
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 TPUS = {
     # docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e. Interconnects are published both ways together, or one way in
     # Gbit/s: a chip sends half of the former. Of v4: six links of 50 GB/s (Jouppi et al. 2023, table 4).
-    "v4": Chip(275e12, 32 * GIB, 1200e9, 300e9, None, 3.22, "v4-8"),
-    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 6.4e12 / 8 / 256, 1.20, "v5litepod-8"),
+    "v4": Chip(275e12, 32 * GIB, 1200e9, 300e9, None, 3.22),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 6.4e12 / 8 / 256, 1.20, "v5litepod-8", _FLAT),
     "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, 50e9 / 8, 4.20, "v5p-8"),
-    "v6e": Chip(918e12, 32 * GIB, 1600e9, 400e9, 25.6e12 / 8 / 256, 2.70, "v6e-8"),
+    "v6e": Chip(918e12, 32 * GIB, 1600e9, 400e9, 25.6e12 / 8 / 256, 2.70, "v6e-8", _FLAT),
 }
 KINDS = {
     # device_kind begins with -> the chip. Of GPUs: the makers' data sheets.

@@ -61,17 +61,20 @@ def parse(text: str) -> Topology:
     """`v5e:2x4`, `v5p:2x2x2`, `v5e:1x1`, `2*v5e:4x4`.
 
     Raises:
-      InputError: no such form, or an unknown generation.
+      InputError: no such form, an unknown generation, or one that has no such slice.
     """
+    known = [name for name, chip in TPUS.items() if chip.slice_type]
     found = re.fullmatch(r"(?:(\d+)\*)?(\w+):(\d+(?:x\d+){1,2})", text)
-    if not found or found[2] not in TPUS:
+    if not found or found[2] not in known:
         raise InputError(
-            f"--topology={text}: wanted a generation of {', '.join(TPUS)} and its bounds, such as v5e:2x4 or "
+            f"--topology={text}: wanted a generation of {', '.join(known)} and its bounds, such as v5e:2x4 or "
             "v5p:2x2x2, or several such slices, 2*v5e:4x4"
         )
     slices, bounds = int(found[1] or 1), tuple(int(size) for size in found[3].split("x"))
     if 0 in (slices, *bounds):
         raise InputError(f"--topology={text}: slices and bounds are at least 1")
+    if (forms := TPUS[found[2]].slices) and found[3] not in forms:
+        raise InputError(f"--topology={text}: slices of {found[2]} are {', '.join(forms)}")
     return Topology(text, found[2], bounds, slices)
 
 

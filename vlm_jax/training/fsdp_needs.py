@@ -1,11 +1,14 @@
 """What chips have to send each other where parameters are divided (FSDP, ZeRO 3), to be held against what they do send.
 
-Each kernel is gathered in the dtype it is computed with: forwards, once more where a layer is computed again, and once
-more for the gradient that passes through it; the gradient of one that trains is scattered once. Tables of words are
-gathered once for the output layer, whose forward and backward pass are one (`loss`), and their gradient is scattered;
-looking words up needs rows of them, which count nothing here. Where a mesh has a data axis besides, the parts of
-gradients are summed over it. Bytes are those that rings send.
+Each kernel is gathered in the dtype it is computed with: forwards, once more where its product is computed again, and
+once more for the gradient that passes through it; the gradient of one that trains is scattered once. Tables of words
+are gathered once for the output layer, whose forward and backward pass are one (`loss`), and their gradient is
+scattered; looking words up needs rows of them, which count nothing here. All of that is asked for by each part of a
+batch (`batch.gradient_accumulation`). Where a mesh has a data axis besides, the parts of gradients are summed over it,
+once a step. Bytes are those that rings send.
 """
+
+import re
 
 from vlm_jax.adapters.lora import is_seed
 from vlm_jax.models.parameters import is_unused
@@ -14,6 +17,8 @@ from vlm_jax.training.trainer import Stage, Trainer
 
 STACKS = ("vision/blocks/", "decoder/layers/")
 """Layers that `train.remat` is about."""
+_AGAIN = {"projections": "/mlp/", "attention": "", "full": ""}
+"""Whose products are computed again, of layers that keep some but not all of them (`models.remat`)."""
 
 
 def needed_bytes(trainer: Trainer, stage: Stage | None = None) -> int:
@@ -32,7 +37,7 @@ def _of(trainer: Trainer, trainable: frozenset[str], path: str) -> float:
     width = trainer.dtype.itemsize if leaf.dtype.kind not in "iu" else leaf.dtype.itemsize
     parts = ways["fsdp"] if "fsdp" in axes else 1
     times = _gathers(trainer, trainable, path) + (path in trainable)
-    sent = times * whole * width * (parts - 1) / parts
+    sent = trainer.config.batch.gradient_accumulation * times * whole * width * (parts - 1) / parts
     if path in trainable and (data := ways["data"]) > 1:
         sent += 2 * whole / parts * width * (data - 1) / data
     return sent
@@ -44,5 +49,6 @@ def _gathers(trainer: Trainer, trainable: frozenset[str], path: str) -> int:
     if part in ("embedding", "head"):
         return int(part == "head" or trainer.model.decoder.tied)
     passes = gradients_pass(trainable).get(part, False)
-    again = trainer.remat != "none" and path.startswith(STACKS)
+    remade = _AGAIN.get(trainer.remat)
+    again = remade is not None and path.startswith(STACKS) and re.search(remade, path) is not None
     return 1 + passes * (1 + again)

@@ -16,7 +16,8 @@ from vlm_jax.checkpoint.files import write_json
 from vlm_jax.locations import user_cache
 from vlm_jax.models.config import VLMConfig
 from vlm_jax.models.remat import BY_RECOMPUTATION
-from vlm_jax.parallel import program_cost
+from vlm_jax.parallel import hosts, program_cost
+from vlm_jax.parallel.mesh import slice_count
 from vlm_jax.processing.rows import Batch
 from vlm_jax.training.trainer import Trainer
 
@@ -68,18 +69,22 @@ def choose(
         return build(BY_RECOMPUTATION[0])
     last = build(BY_RECOMPUTATION[-1])
     place = _place(last, shapes, limit)
-    if (known := _read(place)) is not None:
+    # Several processes compile the same programs: what one alone remembers, or finds to fit, is not taken.
+    remembered = set(hosts.gathered((_read(place) or "").encode()))
+    if known := remembered.pop().decode() if len(remembered) == 1 else "":
         say(f"train.remat=auto: {known}, as was found before")
         return last if known == BY_RECOMPUTATION[-1] else build(known)
     for name in BY_RECOMPUTATION[:-1]:
         trainer = build(name)
         needed = most_memory(trainer, shapes)
         words = "more than the compiler can place" if needed is None else f"{needed / 2**30:.1f} GiB"
-        if needed is not None and needed <= FULL * limit:
+        fits = needed is not None and needed <= FULL * limit
+        if all(map(bool, hosts.gathered(b"fits" if fits else b""))):
             say(f"train.remat=auto: {name} takes {words} of {limit / 2**30:.1f}: taken")
             _write(place, name)
             return trainer
-        say(f"train.remat=auto: {name} takes {words} of {limit / 2**30:.1f}: too much")
+        too_much = "too much for another host" if fits else "too much"
+        say(f"train.remat=auto: {name} takes {words} of {limit / 2**30:.1f}: {too_much}")
     _write(place, BY_RECOMPUTATION[-1])
     return last
 
@@ -106,7 +111,7 @@ def _place(trainer: Trainer, shapes: Sequence[Batch], limit: int):
     decides: dict[str, Any] = {
         "settings": {part: config[part].to_dict() for part in ("model", "lora", "batch", "optimizer", "train", "mesh")},
         "model": repr(trainer.model),
-        "mesh": dict(trainer.mesh.shape),
+        "mesh": (dict(trainer.mesh.shape), slice_count(trainer.mesh), jax.process_count()),
         "device": trainer.mesh.devices.flat[0].device_kind,
         "limit": limit,
         "shapes": [str(shape.shape) for shape in shapes],
