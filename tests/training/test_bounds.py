@@ -58,6 +58,8 @@ def test_full_rows_are_an_image_and_words_without_padding():
     assert full_rows(Size(2048, 4096, 512), 1, PRESETS["qwen3-vl-4b"]).windows.size == 0
     views = full_rows(Size(2048, 729, 512), 1, PRESETS["siglip-qwen2.5-3b"])
     assert views.images.tolist() == [729] and views.windows.tolist() == [729]
+    fewer = full_rows(Size(2048, PRESETS["3b"].vision.typical_slots(4096), 512), 1, PRESETS["3b"])
+    assert fewer.images.tolist() == [4 * 4096], "a quarter of its tokens, chosen behind the tower, fill half the row"
     cut = full_rows(Size(64, 16, 8, (32,)), 1, PRESETS["3b"], cuts=(9,))
     assert [tokens.tolist() for tokens in cut.above] == [[32]] and cut.shares == (0.25, 0.75)
 

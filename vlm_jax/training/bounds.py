@@ -95,8 +95,8 @@ def full_rows(size: Size, rows: int, model: VLMConfig, cuts: Sequence[int] = ())
     vision, ends = model.vision, (0, *cuts, model.decoder.layers)
     patches = size.patches
     if vision.global_blocks:  # else views of fixed size, which fill their slots
-        counts = range(size.tokens + 1)
-        image = next((count for count in counts if vision.typical_slots(count) >= size.patches), size.tokens)
+        most = size.patches // vision.patches_per_token  # tokens behind the tower: rows may hold fewer than that
+        image = next((count for count in range(most) if vision.typical_slots(count) >= size.patches), most)
         patches = image * vision.patches_per_token
     blocks = patches // vision.block_slots if len(vision.global_blocks) < vision.depth else 0
     return Work(

@@ -77,14 +77,15 @@ def choose(
     for name in BY_RECOMPUTATION[:-1]:
         trainer = build(name)
         needed = most_memory(trainer, shapes)
-        words = "more than the compiler can place" if needed is None else f"{needed / 2**30:.1f} GiB"
+        of = f"of {limit / 2**30:.1f} GiB"
+        words = f"more than the compiler can place {of}" if needed is None else f"{needed / 2**30:.1f} {of}"
         fits = needed is not None and needed <= FULL * limit
         if all(map(bool, hosts.gathered(b"fits" if fits else b""))):
-            say(f"train.remat=auto: {name} takes {words} of {limit / 2**30:.1f}: taken")
+            say(f"train.remat=auto: {name} takes {words}: taken")
             _write(place, name)
             return trainer
         too_much = "too much for another host" if fits else "too much"
-        say(f"train.remat=auto: {name} takes {words} of {limit / 2**30:.1f}: {too_much}")
+        say(f"train.remat=auto: {name} takes {words}: {too_much}")
     _write(place, BY_RECOMPUTATION[-1])
     return last
 
