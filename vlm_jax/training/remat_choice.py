@@ -5,7 +5,9 @@ What was found is kept in the user's cache, so that the next start compiles one 
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
@@ -116,10 +118,19 @@ def _place(trainer: Trainer, shapes: Sequence[Batch], limit: int):
         "device": trainer.mesh.devices.flat[0].device_kind,
         "limit": limit,
         "shapes": [str(shape.shape) for shape in shapes],
-        "jax": jax.__version__,
+        "versions": [version(name) for name in ("jax", "jaxlib", "vlm-jax")] + [libtpu_version()],
+        "flags": [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")],
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:24]
     return None if folder is None else folder / f"{digest}.json"
+
+
+def libtpu_version() -> str:
+    """Of the compiler for TPUs; "" without it."""
+    try:
+        return version("libtpu")
+    except PackageNotFoundError:
+        return ""
 
 
 def _read(place) -> str | None:
