@@ -247,7 +247,7 @@ def test_settings_out_of_range_are_told_together(base, tmp_path):
     lines = errors(base, tmp_path / "run", "--config.batch.rows=0", "--config.train.remat=some")
     assert lines == [
         "config.batch.rows is 0; wanted at least 1",
-        "config.train.remat is 'some'; wanted none, dots or full",
+        "config.train.remat is 'some'; wanted auto, none, products, projections, attention, full, dots or offload",
     ]
 
 

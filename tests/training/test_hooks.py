@@ -167,7 +167,7 @@ def test_a_run_refuses_what_a_program_may_not_use(config, tmp_path):
     with pytest.raises(InputError, match="holds files that are not a run's"):
         run(config, str(tmp_path / "mine"))
     config.train.remat = "some"
-    with pytest.raises(InputError, match="config.train.remat is 'some'; wanted none, dots or full"):
+    with pytest.raises(InputError, match="config.train.remat is 'some'; wanted auto, none, products"):
         run(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
