@@ -11,6 +11,7 @@ Parameters are divided over at most 32 chips (`mesh.fsdp`), copies of that are t
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 from tpu_memory import compiled
@@ -106,9 +107,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of tpu_memory.py's results")
     options = parser.parse_args()
     print(f"v5e, {TPUS['v5e'].price:.2f} $ a chip and hour: {PRICED}. Estimates, not measurements.")
+    found = {name: compiled(name, options.output) for name in (*LINES, "full 3B two slices")}
+    if errors := [f"{name}: {one['error']}" for name, one in found.items() if "error" in one]:
+        sys.exit("\n".join(errors))
     for name in LINES:
         print(f"\n**{name}**")
-        tables(Line.of(compiled(name, options.output), compiled("full 3B two slices", options.output)))
+        tables(Line.of(found[name], found["full 3B two slices"]))
 
 
 if __name__ == "__main__":

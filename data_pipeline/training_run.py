@@ -45,7 +45,7 @@ from vlm_jax.training.log import Console
 from vlm_jax.training.remat_choice import trainer_of_run
 from vlm_jax.training.resume_settings import resume_settings
 from vlm_jax.training.selection import select
-from vlm_jax.training.trainer import Trainer, compute_dtype
+from vlm_jax.training.trainer import Trainer, check_remat, compute_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +165,7 @@ def _open(config: ConfigDict, name: str, may_change: tuple[str, ...], console: C
         opened.mesh = meshes.make_mesh(meshes.MeshShape(**config.mesh))
         meshes.check_rows(opened.mesh, config.batch.rows, config.batch.gradient_accumulation)
         meshes.check_heads(opened.mesh, model)
+        check_remat(config.train.remat, jax.default_backend())
     with gathered(errors):
         token_budget.cut_layers(budget.method, budget.layer, model.decoder.layers)
     with gathered(errors):

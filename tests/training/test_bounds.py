@@ -3,16 +3,19 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from tests.training.tiny_run import make_trainer
 from vlm_jax.models.presets import PRESETS
 from vlm_jax.parallel import chips
 from vlm_jax.parallel.chips import Chip
+from vlm_jax.parallel.mesh import MeshShape, make_mesh
 from vlm_jax.processing.example import Size
 from vlm_jax.training.bounds import bounds, full_rows
+from vlm_jax.training.config import default_config
 from vlm_jax.training.fsdp_needs import _of, needed_bytes
+from vlm_jax.training.trainer import Trainer
 
 CHIP = Chip(flops=100, bandwidth=10, links=5, network=1)
 SENT = {"all-gather": (7, 10), "all-reduce": (1, 5), "all-reduce between slices": (1, 3)}
@@ -47,7 +50,13 @@ def test_what_is_not_known_of_a_chip_bounds_nothing():
 def test_chips_are_known_by_their_devices_and_others_are_not():
     assert chips.of_kind("NVIDIA H200").flops == chips.of_kind("NVIDIA H100 80GB HBM3").flops == 989e12
     assert chips.of_kind("TPU v5 lite").flops == 197e12 and chips.of_kind("TPU v5").flops == 459e12
-    assert chips.of_kind("cpu") is chips.of_kind("NVIDIA H100 PCIe") is chips.of_kind("TPU v4 lite") is None
+    assert (
+        chips.of_kind("cpu")
+        is chips.of_kind("NVIDIA H100 PCIe")
+        is chips.of_kind("NVIDIA H200 NVL")
+        is chips.of_kind("TPU v4 lite")
+        is None
+    )
     assert chips.TPUS["v5e"].links == 200e9 and chips.TPUS["v5e"].network == 3.125e9
 
 
@@ -72,6 +81,15 @@ KERNELS = (
 )
 
 
+def wide_trainer(mesh, settings, devices=8):
+    """Of a model whose kernels are all large enough to be divided; no weights are made."""
+    config = default_config()
+    for key, value in settings.items():
+        section, name = key.split("__")
+        config[section][name] = value
+    return Trainer(config, PRESETS["small"], make_mesh(MeshShape(*mesh), jax.devices()[:devices]), 50)
+
+
 @pytest.mark.parametrize(
     ("settings", "times"),
     [
@@ -87,30 +105,30 @@ KERNELS = (
     ],
     ids=["full", "nothing again", "no product again", "the MLP's again", "two parts", "adapters", "frozen vision"],
 )
-def test_what_must_be_sent_is_counted_kernel_by_kernel(base, settings, times):
-    trainer = make_trainer(base, 8, (1, 8, 1), settings)
+def test_what_must_be_sent_is_counted_kernel_by_kernel(settings, times):
+    trainer = wide_trainer((1, 8, 1), settings)
     trainable = trainer.stages[-1].trainable
     for path, count in zip(KERNELS, times, strict=True):
+        assert "fsdp" in trainer.shardings[path].spec, path
         whole = trainer.abstract[path].size * 4  # float32, as CPUs compute
-        expected = count * whole * 7 / 8 if "fsdp" in trainer.shardings[path].spec else (path in trainable) * 0
-        assert _of(trainer, trainable, path) == pytest.approx(expected), path
+        assert _of(trainer, trainable, path) == pytest.approx(count * whole * 7 / 8), path
     assert needed_bytes(trainer) == round(sum(_of(trainer, trainable, path) for path in trainer.abstract))
 
 
-def test_gradients_go_once_more_over_a_data_axis(base):
-    trainer = make_trainer(base, 8, (2, 4, 1), {})
+def test_gradients_go_once_more_over_a_data_axis():
+    trainer = wide_trainer((2, 4, 1), {})
     path = KERNELS[0]
     whole = trainer.abstract[path].size * 4
     assert _of(trainer, trainer.stages[-1].trainable, path) == pytest.approx(4 * whole * 3 / 4 + 2 * whole / 4 / 2)
-    assert needed_bytes(make_trainer(base, 1, (1, 1, 1), {})) == 0
+    assert needed_bytes(wide_trainer((1, 1, 1), {}, devices=1)) == 0
 
 
-def test_packed_kernels_go_round_as_they_are(base):
-    trainer = make_trainer(base, 8, (1, 8, 1), {"lora__rank": 2, "model__quantise": "int8"})
+def test_packed_kernels_go_round_as_they_are():
+    trainer = wide_trainer((1, 8, 1), {"lora__rank": 2, "model__quantise": "int8"})
     (path,) = [path for path in trainer.abstract if "decoder" in path and path.endswith("mlp/down_proj/kernel/codes")]
-    if "fsdp" in trainer.shardings[path].spec:
-        size = np.prod(trainer.abstract[path].shape)
-        assert _of(trainer, trainer.stages[-1].trainable, path) == pytest.approx(3 * size * 7 / 8)
+    assert "fsdp" in trainer.shardings[path].spec
+    size = np.prod(trainer.abstract[path].shape)
+    assert _of(trainer, trainer.stages[-1].trainable, path) == pytest.approx(3 * size * 7 / 8)
 
 
 def test_the_docs_have_the_table_of_chips():

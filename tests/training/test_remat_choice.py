@@ -114,6 +114,15 @@ def test_offloading_wants_an_accelerator_and_unknown_policies_are_named():
         check_config(config)
 
 
+def test_offloading_on_a_cpu_is_refused_beside_what_is_wrong_with_the_data(one_layer, tmp_path):
+    config = default_config()
+    config.model.path, config.data.path, config.train.remat = str(one_layer), str(tmp_path / "gone.csv"), "offload"
+    config.batch.rows = 8
+    with pytest.raises(InputError) as caught:
+        run(config, str(tmp_path / "run"))
+    assert "train.remat=offload" in str(caught.value) and "gone.csv" in str(caught.value)
+
+
 MORE = [
     pytest.param(name, marks=pytest.mark.evidence)
     for name in ("auto", "none", "dots", "projections", "attention", "full")

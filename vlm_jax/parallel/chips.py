@@ -56,7 +56,8 @@ KINDS = {
 
 def of_kind(device_kind: str) -> Chip | None:
     """The chip of a JAX device, None where it is not known."""
-    known = {"TPU v4 lite": None, "TPU v5": TPUS["v5p"]}  # v4i is another chip; JAX calls v5p "TPU v5"
+    # v4i and NVL boards are others; JAX calls v5p "TPU v5"
+    known = {"TPU v4 lite": None, "NVIDIA H200 NVL": None, "TPU v5": TPUS["v5p"]}
     if device_kind in known:
         return known[device_kind]
     return next((chip for name, chip in KINDS.items() if device_kind.startswith(name)), None)

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from vlm_jax.parallel.hlo_text import DONE, GOING_ON, SHAPE, called, computations, size, trips
+from vlm_jax.parallel.hlo_text import DONE, GOING_ON, SHAPE, UnknownForm, called, computations, size, trips
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BETWEEN = " between slices"
@@ -25,7 +25,7 @@ def collectives(hlo: str) -> dict[str, tuple[int, int]]:
       hlo: `compiled.as_text()`.
 
     Raises:
-      ValueError: a loop that holds collectives does not tell how often it runs, or a collective not who takes part.
+      UnknownForm: a loop that holds collectives does not tell how often it runs, or a collective not who takes part.
     """
     bodies, entry = computations(hlo)
 
@@ -104,7 +104,7 @@ def _groups(line: str) -> np.ndarray:
     `mesh['x'=2,'y'=4], device_ids=([4,2]T(1,0)) {'y'}`.
 
     Raises:
-      ValueError: none of them.
+      UnknownForm: none of them.
     """
     if listed := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}", line):
         return np.array([[int(one) for one in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])])
@@ -118,7 +118,7 @@ def _groups(line: str) -> np.ndarray:
         devices = _devices(mesh["order"]) if mesh["order"] else np.arange(math.prod(shape))
         together = math.prod(shape[axis] for axis in axes)
         return np.moveaxis(devices.reshape(shape), axes, range(-len(axes), 0)).reshape(-1, together)
-    raise ValueError(f"a collective does not tell who takes part: {line.strip()[:120]}")
+    raise UnknownForm(f"a collective does not tell who takes part: {line.strip()[:120]}")
 
 
 def _devices(order: str) -> np.ndarray:

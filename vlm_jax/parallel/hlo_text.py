@@ -14,6 +14,10 @@ GOING_ON, DONE = "async_collective_fusion", 'custom_call_target="AsyncCollective
 it goes on behind, which may lie in a loop that it was started before, and its end."""
 
 
+class UnknownForm(ValueError):
+    """A program is written in a form that is not understood here."""
+
+
 def computations(hlo: str) -> tuple[dict[str, list[str]], str]:
     """The lines of each computation, and the name of the one that is the program."""
     bodies: dict[str, list[str]] = {}
@@ -37,7 +41,7 @@ def trips(line: str, bodies: dict[str, list[str]]) -> int:
     """How often a loop runs: its line says so, or its counter, from 0, is held against a constant.
 
     Raises:
-      ValueError: neither.
+      UnknownForm: neither.
     """
     match = re.search(r"known_trip_count\W+n\W+(\d+)", line)
     if match:
@@ -46,7 +50,7 @@ def trips(line: str, bodies: dict[str, list[str]]) -> int:
     text = "\n".join(bodies[loop["condition"]])
     bounds = re.findall(r"[su]32\[\]\S* constant\((\d+)\)", text)
     if len(bounds) != 1 or "direction=LT" not in text:
-        raise ValueError(f"a loop does not tell how often it runs: {line.strip()[:120]}")
+        raise UnknownForm(f"a loop does not tell how often it runs: {line.strip()[:120]}")
     return -(-int(bounds[0]) // _step(text, bodies[loop["body"]]))
 
 

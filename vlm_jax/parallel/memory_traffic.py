@@ -11,7 +11,7 @@ import re
 from collections import Counter
 
 from vlm_jax.parallel.collectives import KINDS
-from vlm_jax.parallel.hlo_text import CALLED, DONE, GOING_ON, computations, trips
+from vlm_jax.parallel.hlo_text import DONE, GOING_ON, UnknownForm, called, computations, trips
 
 
 def hbm_bytes(hlo: str) -> int:
@@ -157,16 +157,16 @@ class _Program:
         """The computations that an instruction runs, and how often; not what a reduction applies or a fusion holds."""
         if one.op not in ("while", "conditional", "call", "async-start"):
             return []
-        called = [(kind, name) for kind, names in CALLED.findall(one.line) for name in re.findall(r"[\w.\-]+", names)]
+        parts = called(one.line)
         if one.op == "while":
             try:
                 times = trips(one.line, self._lines)
-            except (ValueError, LookupError):
+            except (UnknownForm, LookupError):
                 times = 1
-            return [(name, times) for kind, name in called if kind in ("body", "condition")]
+            return [(name, times) for how, name in parts if how in ("body", "condition")]
         if one.op == "conditional":
-            return [(max((name for _, name in called), key=self.bytes_of), 1)] if called else []
-        return [(name, 1) for _, name in called]
+            return [(max((name for _, name in parts), key=self.bytes_of), 1)] if parts else []
+        return [(name, 1) for _, name in parts]
 
     def own(self, code: _CODE, one: _Instruction) -> int:
         """Of one run of an instruction, without the `parts` that it runs."""

@@ -24,6 +24,7 @@ from vlm_jax.checkpoint.workdir import Workdir
 from vlm_jax.errors import InputError
 from vlm_jax.models.parameters import Flat
 from vlm_jax.parallel import hosts
+from vlm_jax.parallel.hlo_text import UnknownForm
 from vlm_jax.parallel.mesh import to_devices
 from vlm_jax.processing.rows import Batch
 from vlm_jax.training import compile_report, trackers
@@ -258,7 +259,7 @@ class Loop:
             rows, size = one.shape
             try:
                 reports.append(compile_report.report(self.trainer, traced, program, limit, stage, (size, rows)))
-            except ValueError as error:  # a form of program that is not known: the run needs no report
+            except UnknownForm as error:  # the run needs no report
                 self.log.say(f"what the step takes cannot be told: {error}")
         self.compiles += len(compiled)
         for line in max(reports, key=lambda one: one.memory.total).summary() if reports else ():
